@@ -1,0 +1,102 @@
+//! The one response body type and its constructors. Knows nothing of where bodies come from.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+
+/// Why a body broke off before its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// A file or a spool could not be read.
+    #[error("reading a file failed: {0}")]
+    Io(#[from] std::io::Error),
+    /// The upstream broke its answer off, or broke its framing.
+    #[error("the upstream broke its answer off: {0}")]
+    Upstream(#[source] hyper::Error),
+    /// The upstream fell silent.
+    #[error("the upstream fell silent")]
+    UpstreamIdle,
+    /// The client broke its request off, or broke its framing.
+    #[error("the client broke its request off: {0}")]
+    Client(#[source] hyper::Error),
+    /// The client fell silent.
+    #[error("the client fell silent")]
+    ClientIdle,
+    /// The request body is longer than its limit, which this carries.
+    #[error("the request body exceeds {0} bytes")]
+    TooLarge(u64),
+}
+
+/// A boxed stream of frames, for whatever is not in memory.
+pub(crate) type Stream =
+    Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError> + Send + 'static>>;
+
+/// The body of every response of the gateway.
+pub(crate) enum Body {
+    /// Nothing.
+    Empty,
+    /// All of it is in memory; `None` once it was taken.
+    Full(Option<Bytes>),
+    /// It comes piece by piece.
+    Stream(Stream),
+}
+
+impl Body {
+    /// A body that is in memory.
+    pub(crate) fn full(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        if bytes.is_empty() { Self::Empty } else { Self::Full(Some(bytes)) }
+    }
+
+    /// A body that comes piece by piece.
+    pub(crate) fn stream<B>(body: B) -> Self
+    where
+        B: http_body::Body<Data = Bytes, Error = BodyError> + Send + 'static,
+    {
+        Self::Stream(Box::pin(body))
+    }
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "Empty",
+            Self::Full(_) => "Full",
+            Self::Stream(_) => "Stream",
+        })
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Stream(stream) => stream.as_mut().poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty | Self::Full(None) => true,
+            Self::Full(Some(_)) => false,
+            Self::Stream(stream) => stream.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty | Self::Full(None) => SizeHint::with_exact(0),
+            Self::Full(Some(bytes)) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Stream(stream) => stream.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! `MethodSet`: a few methods in one word, for routes and for `Allow`.
+
+use http::{HeaderValue, Method};
+
+/// The methods that a route may name: RFC 9110's, PATCH, and WebDAV's.
+const KNOWN: [&str; 18] = [
+    "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "PROPPATCH", "MKCOL",
+    "COPY", "MOVE", "LOCK", "UNLOCK", "REPORT", "SEARCH", "MKCALENDAR", "QUERY",
+];
+
+/// A set of methods. A set with `GET` holds `HEAD` too (RFC 9110 section 9.3.2).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct MethodSet(u32);
+
+impl MethodSet {
+    /// What static files have.
+    pub(crate) const READ: Self = Self(0b11);
+
+    /// The set with one more method, by its name in capitals; `None` for a name that is not known.
+    pub(crate) fn with(self, name: &str) -> Option<Self> {
+        let at = KNOWN.iter().position(|known| *known == name)?;
+        let head = if at == 0 { 0b10 } else { 0 };
+        Some(Self(self.0 | 1 << at | head))
+    }
+
+    /// Whether the set holds the method.
+    pub(crate) fn contains(self, method: &Method) -> bool {
+        match *method {
+            Method::GET => self.0 & 1 != 0,
+            Method::HEAD => self.0 & 2 != 0,
+            _ => KNOWN
+                .iter()
+                .position(|known| *known == method.as_str())
+                .is_some_and(|at| self.0 & 1 << at != 0),
+        }
+    }
+
+    /// Whether the sets share a method.
+    pub(crate) fn overlaps(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Both sets together.
+    pub(crate) fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// The names, in a fixed order.
+    pub(crate) fn names(self) -> impl Iterator<Item = &'static str> {
+        KNOWN.iter().enumerate().filter(move |(at, _)| self.0 & 1 << at != 0).map(|(_, name)| *name)
+    }
+
+    /// The value of `Allow` (RFC 9110 section 10.2.1).
+    pub(crate) fn allow(self) -> HeaderValue {
+        let names: Vec<&str> = self.names().collect();
+        HeaderValue::try_from(names.join(", ")).unwrap_or(HeaderValue::from_static(""))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn get_brings_head() {
+        let set = MethodSet::default().with("GET").unwrap();
+        assert_eq!(set, MethodSet::READ);
+        assert_eq!(set.allow(), "GET, HEAD");
+        assert!(set.contains(&Method::HEAD));
+        assert!(!set.contains(&Method::POST));
+    }
+
+    #[test]
+    fn names_are_known_and_in_capitals() {
+        assert_eq!(MethodSet::default().with("get"), None);
+        assert_eq!(MethodSet::default().with("BREW"), None);
+        let set = MethodSet::default().with("PROPFIND").unwrap();
+        assert!(set.contains(&Method::from_bytes(b"PROPFIND").unwrap()));
+        assert!(!set.contains(&Method::from_bytes(b"BREW").unwrap()));
+    }
+}
