@@ -1,5 +1,162 @@
 //! Portcullis: nginx in front of the app, with the tokens checked.
+//!
+//! The library's front door: [`run`] serves a configuration until it is told to stop, [`check`]
+//! reads one without binding anything. How the rooms fit together is said in ARCHITECTURE.md.
+
+mod access_log;
+mod auth;
 mod body;
+pub mod cli;
+mod client;
+mod clock;
+mod config;
+mod edits;
+mod files;
+mod gateway;
+mod limits;
+mod log;
 mod method;
 mod path;
+mod proxy;
 mod reject;
+mod reload;
+mod route;
+mod server;
+mod snapshot;
+mod tls;
+mod wire;
+mod worker;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+pub use self::config::ConfigErrors;
+use self::reload::{Active, Watch};
+use self::server::Server;
+use self::snapshot::ListenAddress;
+
+/// What [`run`] does beside serving.
+#[derive(Default)]
+pub struct RunOptions {
+    /// Called once, when all listeners are open.
+    pub on_ready: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl std::fmt::Debug for RunOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RunOptions").field("on_ready", &self.on_ready.is_some()).finish()
+    }
+}
+
+/// Why the gateway cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The configuration is refused.
+    #[error("{0}")]
+    Config(#[from] ConfigErrors),
+    /// A listener cannot be bound.
+    #[error("cannot listen on {address}: {error}")]
+    Bind {
+        /// Its address, as configured.
+        address: String,
+        /// The operating system's reason.
+        error: std::io::Error,
+    },
+    /// The operating system refuses a thread, a runtime, a signal handler or a file watch.
+    #[error("cannot start: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// Serves the configuration at `config` until SIGTERM or SIGINT, then drains.
+///
+/// # Errors
+/// The gateway cannot start. Once it serves, nothing but the end ends it.
+pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
+    let level = log::start();
+    raise_descriptor_limit();
+    let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    control.block_on(async {
+        let (mut active, first) = Active::load(config)?;
+        level.set(first.level);
+        let (publish, snapshots) = watch::channel(first);
+        let mut server = Server::start(&snapshots)?;
+        let snapshot = Arc::clone(&publish.borrow());
+        let bound = server.bind(&snapshot).map_err(|(address, error)| RunError::Bind {
+            address: address.to_string(),
+            error,
+        })?;
+        server.listen(&snapshot, bound);
+        drop(snapshot);
+
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut watch = Watch::new(active.files())?;
+        if let Some(on_ready) = options.on_ready {
+            on_ready();
+        }
+        loop {
+            let asked = tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => true,
+                () = watch.changed() => false,
+            };
+            let current = Arc::clone(&publish.borrow());
+            let reloaded = active.reload(&current, asked, |next| {
+                server.bind(next).map_err(|(address, error): (ListenAddress, _)| {
+                    format!("cannot listen on {address}: {error}")
+                })
+            });
+            if let Some((next, bound)) = reloaded {
+                level.set(next.level);
+                publish.send_replace(Arc::clone(&next));
+                server.listen(&next, bound);
+                tracing::info!(config = %config.display(), "configuration reloaded");
+            }
+            watch.follow(active.files());
+        }
+        let bound = publish.borrow().timeouts.shutdown;
+        tracing::info!(?bound, "draining");
+        let cut = server.drain(bound).await;
+        if cut > 0 {
+            tracing::warn!(connections = cut, "connections were cut off at the end of the drain");
+        }
+        tracing::info!("stopped");
+        // The access log's writer ends with the last snapshot, after its last line.
+        drop((publish, snapshots));
+        Ok(())
+    })
+}
+
+/// Reads, validates and compiles the configuration at `config` without binding anything. Gives
+/// the warnings, and the configuration written out with its secrets hidden.
+///
+/// # Errors
+/// Every mistake in it.
+pub fn check(config: &Path) -> Result<Checked, ConfigErrors> {
+    let loaded = config::load(config, None).map_err(|refused| refused.errors)?;
+    Ok(Checked { warnings: loaded.warnings, printed: loaded.printed })
+}
+
+/// A configuration that is good.
+#[derive(Debug)]
+pub struct Checked {
+    /// What is allowed, but dangerous.
+    pub warnings: Vec<String>,
+    /// The configuration as it was understood, as YAML, its secrets hidden.
+    pub printed: String,
+}
+
+/// As many descriptors as the system lets this process have: a connection is one or two.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+}

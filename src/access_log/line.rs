@@ -1,0 +1,269 @@
+//! The text of one access record.
+
+use std::io::Write;
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderValue, Method, Version};
+
+use crate::clock;
+
+/// What is known of one request at its end.
+#[derive(Debug)]
+pub(crate) struct Entry<'a> {
+    /// When it began.
+    pub(crate) time: SystemTime,
+    /// Its id, as hexadecimal digits.
+    pub(crate) id: u64,
+    /// The client's address; `None` on a Unix socket.
+    pub(crate) client: Option<IpAddr>,
+    /// The method.
+    pub(crate) method: &'a Method,
+    /// The host as the client wrote it.
+    pub(crate) host: &'a str,
+    /// The path as the client wrote it, without the query.
+    pub(crate) path: &'a str,
+    /// HTTP's version.
+    pub(crate) version: Version,
+    /// Whether it came over TLS.
+    pub(crate) tls: bool,
+    /// The status.
+    pub(crate) status: u16,
+    /// Why the gateway answered itself, or why the answer broke off.
+    pub(crate) reason: Option<&'static str>,
+    /// The route's name.
+    pub(crate) route: Option<&'a str>,
+    /// The upstream's name.
+    pub(crate) upstream: Option<&'a str>,
+    /// The token's subject.
+    pub(crate) subject: Option<&'a str>,
+    /// Bytes of the response body.
+    pub(crate) bytes: u64,
+    /// From the request's head to the end of the answer.
+    pub(crate) duration: Duration,
+    /// From the request's head to the head of the answer.
+    pub(crate) first_byte: Duration,
+    /// `Referer` and `User-Agent`, where the format asks for them.
+    pub(crate) agent: Option<&'a (Option<HeaderValue>, Option<HeaderValue>)>,
+}
+
+/// The text of the present second.
+#[derive(Debug, Default)]
+pub(crate) struct Stamp {
+    second: u64,
+    text: Vec<u8>,
+}
+
+impl Stamp {
+    fn at(&mut self, second: u64) -> &[u8] {
+        if self.second != second || self.text.is_empty() {
+            let (year, month, day, hour, minute, rest) = clock::civil(second);
+            self.second = second;
+            self.text =
+                format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{rest:02}").into();
+        }
+        &self.text
+    }
+}
+
+fn number(out: &mut Vec<u8>, value: u64) {
+    let mut digits = [0u8; 20];
+    let mut rest = value;
+    let mut used = 0;
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + u8::try_from(rest % 10).unwrap_or_default();
+        rest /= 10;
+        used += 1;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(digits.get(20 - used..).unwrap_or_default());
+}
+
+fn milliseconds(out: &mut Vec<u8>, duration: Duration) {
+    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    number(out, micros / 1000);
+    out.push(b'.');
+    let rest = micros % 1000;
+    if rest < 100 {
+        out.push(b'0');
+    }
+    if rest < 10 {
+        out.push(b'0');
+    }
+    number(out, rest);
+}
+
+/// A JSON string with its quotes.
+fn quoted(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    let plain = |byte: &u8| *byte >= b' ' && *byte != b'"' && *byte != b'\\' && *byte != 0x7f;
+    if text.as_bytes().iter().all(plain) {
+        out.extend_from_slice(text.as_bytes());
+    } else {
+        for c in text.chars() {
+            match c {
+                '"' => out.extend_from_slice(b"\\\""),
+                '\\' => out.extend_from_slice(b"\\\\"),
+                c if c.is_control() => escape(out, format_args!("\\u{:04x}", u32::from(c))),
+                c => escape(out, format_args!("{c}")),
+            }
+        }
+    }
+    out.push(b'"');
+}
+
+/// Writing to memory does not fail.
+fn escape(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+    if out.write_fmt(text).is_err() {
+        out.push(b'?');
+    }
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_2 => "HTTP/2.0",
+        Version::HTTP_10 => "HTTP/1.0",
+        _ => "HTTP/1.1",
+    }
+}
+
+impl Entry<'_> {
+    /// One JSON object and a line end.
+    pub(crate) fn json(&self, out: &mut Vec<u8>, stamp: &mut Stamp) {
+        let (second, millis) = clock::since_epoch(self.time);
+        out.extend_from_slice(b"{\"time\":\"");
+        out.extend_from_slice(stamp.at(second));
+        escape(out, format_args!(".{millis:03}Z\",\"id\":\"{:016x}\",\"client\":\"", self.id));
+        match self.client {
+            Some(ip) => escape(out, format_args!("{ip}")),
+            None => out.extend_from_slice(b"unix"),
+        }
+        out.extend_from_slice(b"\",\"method\":");
+        quoted(out, self.method.as_str());
+        out.extend_from_slice(b",\"host\":");
+        quoted(out, self.host);
+        out.extend_from_slice(b",\"path\":");
+        quoted(out, self.path);
+        out.extend_from_slice(b",\"protocol\":\"");
+        out.extend_from_slice(protocol(self.version).as_bytes());
+        out.extend_from_slice(if self.tls { b"\",\"tls\":true" } else { b"\",\"tls\":false" });
+        out.extend_from_slice(b",\"status\":");
+        number(out, u64::from(self.status));
+        let fields = [
+            (&b",\"reason\":"[..], self.reason),
+            (&b",\"route\":"[..], self.route),
+            (&b",\"upstream\":"[..], self.upstream),
+            (&b",\"sub\":"[..], self.subject),
+        ];
+        for (name, value) in fields {
+            if let Some(value) = value {
+                out.extend_from_slice(name);
+                quoted(out, value);
+            }
+        }
+        out.extend_from_slice(b",\"bytes\":");
+        number(out, self.bytes);
+        out.extend_from_slice(b",\"first_byte_ms\":");
+        milliseconds(out, self.first_byte);
+        out.extend_from_slice(b",\"duration_ms\":");
+        milliseconds(out, self.duration);
+        out.extend_from_slice(b"}\n");
+    }
+
+    /// A line of Apache's combined format.
+    pub(crate) fn combined(&self, out: &mut Vec<u8>) {
+        const MONTHS: [&str; 12] = [
+            "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+        ];
+        let (second, _) = clock::since_epoch(self.time);
+        let (year, month, day, hour, minute, rest) = clock::civil(second);
+        let month = usize::try_from(month).ok().and_then(|month| MONTHS.get(month.wrapping_sub(1)));
+        match self.client {
+            Some(ip) => escape(out, format_args!("{ip}")),
+            None => out.extend_from_slice(b"unix"),
+        }
+        out.extend_from_slice(b" - ");
+        spaced(out, self.subject.unwrap_or("-"));
+        escape(
+            out,
+            format_args!(
+                " [{day:02}/{}/{year}:{hour:02}:{minute:02}:{rest:02} +0000] \"{} ",
+                month.copied().unwrap_or("-"),
+                self.method,
+            ),
+        );
+        spaced(out, self.path);
+        escape(out, format_args!(" {}\" {} {} ", protocol(self.version), self.status, self.bytes));
+        let text = |value: &Option<HeaderValue>| {
+            let text = value.as_ref().and_then(|value| value.to_str().ok()).unwrap_or("-");
+            text.split('?').next().unwrap_or("-").to_owned()
+        };
+        let (referer, agent) =
+            self.agent.map_or(("-".to_owned(), "-".to_owned()), |(r, a)| (text(r), text(a)));
+        quoted(out, &referer);
+        out.push(b' ');
+        quoted(out, &agent);
+        out.push(b'\n');
+    }
+}
+
+/// A text without spaces, quotes or control characters.
+fn spaced(out: &mut Vec<u8>, text: &str) {
+    for c in text.chars() {
+        let c = if c.is_whitespace() || c.is_control() || c == '"' { '_' } else { c };
+        escape(out, format_args!("{c}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry() -> Entry<'static> {
+        Entry {
+            time: std::time::UNIX_EPOCH + Duration::from_millis(951_827_696_007),
+            id: 0xab,
+            client: Some("203.0.113.9".parse().unwrap()),
+            method: &Method::GET,
+            host: "h",
+            path: "/a\"b",
+            version: Version::HTTP_11,
+            tls: true,
+            status: 401,
+            reason: Some("token_missing"),
+            route: Some("api"),
+            upstream: None,
+            subject: None,
+            bytes: 12,
+            duration: Duration::from_micros(12_034),
+            first_byte: Duration::from_micros(7),
+            agent: None,
+        }
+    }
+
+    #[test]
+    fn json_lines_parse_and_say_what_happened() {
+        let mut out = Vec::new();
+        entry().json(&mut out, &mut Stamp::default());
+        let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(value["time"], "2000-02-29T12:34:56.007Z");
+        assert_eq!(value["path"], "/a\"b");
+        assert_eq!(value["duration_ms"], 12.034);
+        assert_eq!(value["first_byte_ms"], 0.007);
+        assert_eq!(value["id"], "00000000000000ab");
+        assert_eq!(value.get("sub"), None);
+        assert!(out.ends_with(b"}\n"));
+    }
+
+    #[test]
+    fn combined_lines_cannot_be_broken_by_a_path() {
+        let mut out = Vec::new();
+        entry().combined(&mut out);
+        let text = String::from_utf8(out).unwrap();
+        let expected =
+            "203.0.113.9 - - [29/Feb/2000:12:34:56 +0000] \"GET /a_b HTTP/1.1\" 401 12 \"-\" \"-\"\n";
+        assert_eq!(text, expected);
+    }
+}

@@ -1,0 +1,244 @@
+//! `Algorithm`: the signature algorithms of RFC 7518 and RFC 8037 that are accepted, by name, and
+//! small sets of them. Knows nothing of keys.
+
+use std::fmt;
+
+/// A signature algorithm of JWS (RFC 7518 section 3.1, RFC 8037 section 3.1).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Algorithm {
+    /// HMAC with SHA-256.
+    Hs256,
+    /// HMAC with SHA-384.
+    Hs384,
+    /// HMAC with SHA-512.
+    Hs512,
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    Rs256,
+    /// RSASSA-PKCS1-v1_5 with SHA-384.
+    Rs384,
+    /// RSASSA-PKCS1-v1_5 with SHA-512.
+    Rs512,
+    /// RSASSA-PSS with SHA-256.
+    Ps256,
+    /// RSASSA-PSS with SHA-384.
+    Ps384,
+    /// RSASSA-PSS with SHA-512.
+    Ps512,
+    /// ECDSA on P-256 with SHA-256.
+    Es256,
+    /// ECDSA on P-384 with SHA-384.
+    Es384,
+    /// Ed25519.
+    EdDsa,
+}
+
+impl Algorithm {
+    /// Every algorithm, in the order of the enum.
+    pub(crate) const ALL: [Self; 12] = [
+        Self::Hs256,
+        Self::Hs384,
+        Self::Hs512,
+        Self::Rs256,
+        Self::Rs384,
+        Self::Rs512,
+        Self::Ps256,
+        Self::Ps384,
+        Self::Ps512,
+        Self::Es256,
+        Self::Es384,
+        Self::EdDsa,
+    ];
+
+    /// The algorithm with this name, as a configuration writes it.
+    ///
+    /// # Errors
+    /// A sentence that says what would be right.
+    pub(crate) fn parse(name: &str) -> Result<Self, String> {
+        if let Some(known) = Self::named(name) {
+            return Ok(known);
+        }
+        if name.eq_ignore_ascii_case("none") {
+            return Err(
+                "a token without a signature is never accepted; name an algorithm such as \
+                        RS256"
+                    .to_owned(),
+            );
+        }
+        if name == "ES512" {
+            return Err(
+                "ES512 (P-521) is not supported, because the library jsonwebtoken has no \
+                        ES512; use ES256, ES384 or EdDSA"
+                    .to_owned(),
+            );
+        }
+        if let Some(known) = Self::ALL
+            .into_iter()
+            .find(|all| all.name().eq_ignore_ascii_case(name))
+        {
+            return Err(format!(
+                "names of algorithms are case-sensitive: write {known}"
+            ));
+        }
+        Err(
+            "not an algorithm; the algorithms are HS256, HS384, HS512, RS256, RS384, RS512, \
+             PS256, PS384, PS512, ES256, ES384 and EdDSA"
+                .to_owned(),
+        )
+    }
+
+    /// The algorithm that `alg` of a token or of a JWK names; compared with case, as RFC 7515
+    /// section 4.1.1 says. `none` is not an algorithm.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        // RFC 9864 writes EdDSA with Ed25519 as `Ed25519`; it is the same algorithm.
+        if name == "Ed25519" {
+            return Some(Self::EdDsa);
+        }
+        Self::ALL.into_iter().find(|known| known.name() == name)
+    }
+
+    /// The name as RFC 7518 writes it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Hs256 => "HS256",
+            Self::Hs384 => "HS384",
+            Self::Hs512 => "HS512",
+            Self::Rs256 => "RS256",
+            Self::Rs384 => "RS384",
+            Self::Rs512 => "RS512",
+            Self::Ps256 => "PS256",
+            Self::Ps384 => "PS384",
+            Self::Ps512 => "PS512",
+            Self::Es256 => "ES256",
+            Self::Es384 => "ES384",
+            Self::EdDsa => "EdDSA",
+        }
+    }
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A set of algorithms, in one word.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct AlgorithmSet(u16);
+
+impl AlgorithmSet {
+    /// What a shared secret can do.
+    pub(crate) const HMAC: Self = Self(0b111);
+    /// What an RSA key can do.
+    pub(crate) const RSA: Self = Self(0b1_1111_1000);
+    /// What a key on P-256 can do.
+    pub(crate) const P256: Self = Self::of(Algorithm::Es256);
+    /// What a key on P-384 can do.
+    pub(crate) const P384: Self = Self::of(Algorithm::Es384);
+    /// What an Ed25519 key can do.
+    pub(crate) const ED25519: Self = Self::of(Algorithm::EdDsa);
+
+    /// The set of this one.
+    pub(crate) const fn of(algorithm: Algorithm) -> Self {
+        Self(1 << algorithm as u16)
+    }
+
+    /// Whether the algorithm is in the set.
+    pub(crate) fn contains(self, algorithm: Algorithm) -> bool {
+        self.0 & Self::of(algorithm).0 != 0
+    }
+
+    /// What is in both sets.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// What is in either set.
+    pub(crate) fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// What is in this set and not in the other.
+    pub(crate) fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Whether the set has nothing.
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// What is in the set.
+    pub(crate) fn iter(self) -> impl Iterator<Item = Algorithm> {
+        Algorithm::ALL
+            .into_iter()
+            .filter(move |algorithm| self.contains(*algorithm))
+    }
+}
+
+impl FromIterator<Algorithm> for AlgorithmSet {
+    fn from_iter<I: IntoIterator<Item = Algorithm>>(algorithms: I) -> Self {
+        algorithms
+            .into_iter()
+            .fold(Self::default(), |set, one| set.or(Self::of(one)))
+    }
+}
+
+impl fmt::Display for AlgorithmSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, algorithm) in self.iter().enumerate() {
+            if at > 0 {
+                f.write_str(", ")?;
+            }
+            f.write_str(algorithm.name())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_read_back() {
+        for algorithm in Algorithm::ALL {
+            assert_eq!(Algorithm::parse(algorithm.name()), Ok(algorithm));
+        }
+        assert_eq!(Algorithm::parse("Ed25519"), Ok(Algorithm::EdDsa));
+    }
+
+    #[test]
+    fn other_names_are_refused_with_what_would_be_right() {
+        for (name, word) in [
+            ("none", "never"),
+            ("NoNe", "never"),
+            ("ES512", "jsonwebtoken has no ES512"),
+            ("rs256", "write RS256"),
+            ("HS1", "the algorithms are"),
+            ("", "the algorithms are"),
+        ] {
+            let fault = Algorithm::parse(name).unwrap_err();
+            assert!(fault.contains(word), "{name}: {fault}");
+        }
+    }
+
+    #[test]
+    fn the_families_do_not_overlap_and_are_complete() {
+        let families = [
+            AlgorithmSet::HMAC,
+            AlgorithmSet::RSA,
+            AlgorithmSet::P256,
+            AlgorithmSet::P384,
+            AlgorithmSet::ED25519,
+        ];
+        for algorithm in Algorithm::ALL {
+            let holding = families
+                .iter()
+                .filter(|family| family.contains(algorithm))
+                .count();
+            assert_eq!(holding, 1, "{algorithm}");
+        }
+        assert_eq!(AlgorithmSet::HMAC.to_string(), "HS256, HS384, HS512");
+        assert_eq!(AlgorithmSet::RSA.iter().count(), 6);
+    }
+}

@@ -1,0 +1,193 @@
+//! `Claims`: what a token says, and `ClaimPath`: where in it. Whether it may be believed and what
+//! it permits is decided elsewhere.
+
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+/// The claims of a token (RFC 7519 section 4).
+#[derive(Clone, Default, PartialEq)]
+pub(crate) struct Claims(Map<String, Value>);
+
+impl fmt::Debug for Claims {
+    /// What a token says is not shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} claims", self.0.len())
+    }
+}
+
+impl Claims {
+    /// The claims of this object.
+    pub(crate) fn new(members: Map<String, Value>) -> Self {
+        Self(members)
+    }
+
+    /// The claim with this name at the top.
+    pub(crate) fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
+    }
+
+    /// The claim at the path.
+    pub(crate) fn at(&self, path: &ClaimPath) -> Option<&Value> {
+        let (first, rest) = path.0.split_first()?;
+        let mut value = self.0.get(first)?;
+        for name in rest {
+            value = value.as_object()?.get(name)?;
+        }
+        Some(value)
+    }
+
+    /// Roughly how much memory the claims take, in bytes; too much rather than too little.
+    pub(crate) fn weight(&self) -> usize {
+        members_weight(&self.0)
+    }
+}
+
+fn members_weight(members: &Map<String, Value>) -> usize {
+    // A node of the tree has room for eleven members, and half of them may be empty.
+    let node = 11 * (size_of::<String>() + size_of::<Value>());
+    members
+        .iter()
+        .map(|(name, value)| 2 * size_of::<String>() + name.len() + 2 * weight(value))
+        .fold(node, usize::saturating_add)
+}
+
+fn weight(value: &Value) -> usize {
+    let inside = match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.capacity(),
+        Value::Array(items) => items.iter().map(weight).fold(0, usize::saturating_add),
+        Value::Object(members) => members_weight(members),
+    };
+    inside.saturating_add(size_of::<Value>())
+}
+
+/// Whether two JSON values are equal; numbers by value, so that 1 is 1.0.
+pub(crate) fn equal(one: &Value, other: &Value) -> bool {
+    /// Above this, doubles skip integers and equality would be luck.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    match (one, other) {
+        (Value::Number(left), Value::Number(right)) => {
+            left == right
+                || ((left.is_f64() || right.is_f64())
+                    && left.as_f64().is_some_and(|left| left.abs() < EXACT)
+                    && left.as_f64() == right.as_f64())
+        }
+        (Value::Array(left), Value::Array(right)) => {
+            left.len() == right.len() && left.iter().zip(right).all(|(a, b)| equal(a, b))
+        }
+        (Value::Object(left), Value::Object(right)) => {
+            left.len() == right.len()
+                && left
+                    .iter()
+                    .all(|(name, value)| right.get(name).is_some_and(|twin| equal(value, twin)))
+        }
+        (one, other) => one == other,
+    }
+}
+
+/// The way to a claim: names from the outside to the inside, as `realm_access.roles`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct ClaimPath(Vec<String>);
+
+impl ClaimPath {
+    /// Reads a path: dots go inwards, `\.` is a dot in a name and `\\` a backslash.
+    ///
+    /// # Errors
+    /// A sentence that says what would be right.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let mut names = Vec::new();
+        let mut name = String::new();
+        let mut letters = text.chars();
+        while let Some(letter) = letters.next() {
+            match letter {
+                '.' => names.push(std::mem::take(&mut name)),
+                '\\' => match letters.next() {
+                    Some(escaped @ ('.' | '\\')) => name.push(escaped),
+                    Some(_) | None => {
+                        return Err(r"after a backslash comes a dot or a backslash: `\.` is a dot in a name".to_owned());
+                    }
+                },
+                other => name.push(other),
+            }
+        }
+        names.push(name);
+        if names.iter().any(String::is_empty) {
+            return Err(
+                r"a name in the path is empty; write `a.b` for b inside a, and `a\.b` for the name a.b"
+                    .to_owned(),
+            );
+        }
+        Ok(Self(names))
+    }
+
+    /// Whether the path is this one name at the top.
+    pub(crate) fn is(&self, name: &str) -> bool {
+        matches!(self.0.as_slice(), [only] if only == name)
+    }
+}
+
+impl fmt::Display for ClaimPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, name) in self.0.iter().enumerate() {
+            if at > 0 {
+                f.write_str(".")?;
+            }
+            f.write_str(&name.replace('\\', r"\\").replace('.', r"\."))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn claims(value: &Value) -> Claims {
+        Claims::new(value.as_object().unwrap().clone())
+    }
+
+    #[test]
+    fn dots_go_inwards_and_escaped_dots_do_not() {
+        let claims = claims(&json!({
+            "sub": "7", "a": {"b": {"c": 1}}, "a.b": 2, "https://x.example/roles": ["r"], "l": [{"b": 1}],
+        }));
+        for (path, expected) in [
+            ("sub", Some(json!("7"))),
+            ("a.b.c", Some(json!(1))),
+            (r"a\.b", Some(json!(2))),
+            (r"https://x\.example/roles", Some(json!(["r"]))),
+            ("a.x", None),
+            ("sub.b", None),
+            ("l.b", None),
+            ("x", None),
+        ] {
+            let parsed = ClaimPath::parse(path).unwrap();
+            assert_eq!(claims.at(&parsed), expected.as_ref(), "{path}");
+            assert_eq!(parsed.to_string(), path);
+        }
+    }
+
+    #[test]
+    fn paths_with_empty_names_are_refused() {
+        for path in ["", ".", "a.", ".a", "a..b", r"a\b", r"a\"] {
+            assert!(ClaimPath::parse(path).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_equal_by_value() {
+        assert!(equal(&json!(1), &json!(1.0)));
+        assert!(equal(&json!({"a": [1, "x"]}), &json!({"a": [1.0, "x"]})));
+        assert!(!equal(&json!(1), &json!("1")));
+        assert!(!equal(&json!(1), &json!(true)));
+        assert!(!equal(&json!([1]), &json!([1, 1])));
+        assert!(!equal(&json!(u64::MAX), &json!(u64::MAX - 1)));
+        assert!(!equal(
+            &json!(9_007_199_254_740_993_u64),
+            &json!(9_007_199_254_740_992.0)
+        ));
+    }
+}

@@ -1,0 +1,154 @@
+//! Key sets as JSON (RFC 7517): each entry is a key, is passed over, or is a mistake.
+//! Which algorithms the configuration allows is the matter of `keys`.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Map, Value};
+
+use super::algorithm::{Algorithm, AlgorithmSet};
+use super::json;
+use super::key_fault::KeyProblem;
+use super::public_key::PublicKey;
+
+/// What a key of a set is made of.
+pub(crate) enum Material {
+    /// A shared secret.
+    Secret(Vec<u8>),
+    /// A public key; its strength was not checked yet.
+    Public(PublicKey),
+}
+
+/// A key of a set.
+pub(crate) struct Jwk {
+    /// `kid`.
+    pub(crate) kid: Option<String>,
+    /// `alg`, which fits the type of the key.
+    pub(crate) algorithm: Option<Algorithm>,
+    /// The key.
+    pub(crate) material: Material,
+}
+
+/// A key of a set that is wrong.
+pub(crate) struct Mistake {
+    /// `kid`.
+    pub(crate) kid: Option<String>,
+    /// What is wrong with it.
+    pub(crate) problem: KeyProblem,
+}
+
+/// The entries of a set, in order. `None` stands for a key that is passed over: it is not for
+/// verifying signatures, or of a type, a curve or an algorithm that is not known (RFC 7517
+/// section 5).
+///
+/// # Errors
+/// Where the document is not a strict JSON object with a list `keys`.
+pub(crate) fn read(document: &[u8]) -> Result<Vec<Result<Option<Jwk>, Mistake>>, KeyProblem> {
+    let document = json::parse_object(document).map_err(|_| KeyProblem::NotJwks)?;
+    let keys = document
+        .get("keys")
+        .and_then(Value::as_array)
+        .ok_or(KeyProblem::NotJwks)?;
+    Ok(keys.iter().map(entry).collect())
+}
+
+fn entry(entry: &Value) -> Result<Option<Jwk>, Mistake> {
+    let kid = entry.get("kid").and_then(Value::as_str).map(str::to_owned);
+    key(entry, kid.clone()).map_err(|problem| Mistake { kid, problem })
+}
+
+fn key(entry: &Value, kid: Option<String>) -> Result<Option<Jwk>, KeyProblem> {
+    let members = entry
+        .as_object()
+        .ok_or(KeyProblem::Malformed("a key is a JSON object"))?;
+    if kid.is_none() && members.contains_key("kid") {
+        return Err(KeyProblem::Malformed("`kid` is a text"));
+    }
+    let kty = text(members, "kty")?;
+    if !is_for_verifying(members) {
+        return Ok(None);
+    }
+    let algorithm = match members
+        .get("alg")
+        .map(|alg| alg.as_str().and_then(Algorithm::named))
+    {
+        None => None,
+        Some(Some(known)) => Some(known),
+        Some(None) => return Ok(None),
+    };
+    let (material, fits) = match kty {
+        "oct" => (Material::Secret(bytes(members, "k")?), AlgorithmSet::HMAC),
+        "RSA" | "EC" | "OKP" => {
+            let Some(key) = public_key(kty, members)? else {
+                return Ok(None);
+            };
+            if members.contains_key("d") {
+                return Err(KeyProblem::PrivateKey);
+            }
+            let fits = key.algorithms();
+            (Material::Public(key), fits)
+        }
+        _ => return Ok(None),
+    };
+    if algorithm.is_some_and(|algorithm| !fits.contains(algorithm)) {
+        return Err(KeyProblem::Malformed(
+            "`alg` does not fit the key's type or curve",
+        ));
+    }
+    Ok(Some(Jwk {
+        kid,
+        algorithm,
+        material,
+    }))
+}
+
+/// What `use` and `key_ops` say (RFC 7517 sections 4.2 and 4.3).
+fn is_for_verifying(members: &Map<String, Value>) -> bool {
+    let usage = members.get("use").is_none_or(|usage| usage == "sig");
+    let operations = members.get("key_ops").is_none_or(|operations| {
+        operations
+            .as_array()
+            .is_some_and(|list| list.iter().any(|one| one == "verify"))
+    });
+    usage && operations
+}
+
+/// The public key (RFC 7518 section 6, RFC 8037 section 2); `None` for an unknown curve.
+fn public_key(kty: &str, members: &Map<String, Value>) -> Result<Option<PublicKey>, KeyProblem> {
+    if kty == "RSA" {
+        return Ok(Some(PublicKey::rsa(
+            &bytes(members, "n")?,
+            &bytes(members, "e")?,
+        )));
+    }
+    let key = match (kty, text(members, "crv")?) {
+        ("EC", "P-256") => PublicKey::P256(point(members, 32)?),
+        ("EC", "P-384") => PublicKey::P384(point(members, 48)?),
+        ("OKP", "Ed25519") => PublicKey::Ed25519(bytes(members, "x")?),
+        _ => return Ok(None),
+    };
+    Ok(Some(key))
+}
+
+/// The point with these coordinates, each of `size` bytes, uncompressed (SEC 1 section 2.3.3).
+fn point(members: &Map<String, Value>, size: usize) -> Result<Vec<u8>, KeyProblem> {
+    let (x, y) = (bytes(members, "x")?, bytes(members, "y")?);
+    if x.len() != size || y.len() != size {
+        return Err(KeyProblem::Malformed(
+            "`x` and `y` are not as long as the curve's numbers",
+        ));
+    }
+    Ok([&[4], x.as_slice(), y.as_slice()].concat())
+}
+
+fn text<'m>(members: &'m Map<String, Value>, name: &'static str) -> Result<&'m str, KeyProblem> {
+    members
+        .get(name)
+        .and_then(Value::as_str)
+        .ok_or(KeyProblem::Member(name))
+}
+
+fn bytes(members: &Map<String, Value>, name: &'static str) -> Result<Vec<u8>, KeyProblem> {
+    URL_SAFE_NO_PAD
+        .decode(text(members, name)?)
+        .map_err(|_| KeyProblem::Member(name))
+}

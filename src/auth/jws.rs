@@ -1,0 +1,209 @@
+//! `Jws`: a token in the compact form of JWS (RFC 7515 section 7.1), its header read and nothing
+//! believed yet. Signatures are checked by `keys`, claims by `verify`.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::Value;
+
+use super::algorithm::Algorithm;
+use super::claims::Claims;
+use super::json;
+use crate::reject::TokenFault;
+
+/// A token whose form is right; neither its signature nor its claims were looked at.
+///
+/// `jku`, `x5u`, `jwk` and `x5c` are dropped here: a token never says where its key is.
+pub(crate) struct Jws<'t> {
+    /// `alg`; `None` for `none` and for every name that is not known.
+    pub(crate) algorithm: Option<Algorithm>,
+    /// `kid`.
+    pub(crate) kid: Option<String>,
+    /// `typ`.
+    pub(crate) typ: Option<String>,
+    /// Header and payload with the dot between them: what the signature covers.
+    pub(crate) signed: &'t str,
+    payload: &'t str,
+    /// The signature in base64url, not decoded.
+    pub(crate) signature: &'t str,
+}
+
+impl fmt::Debug for Jws<'_> {
+    /// A token is never shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a token with {:?}", self.algorithm)
+    }
+}
+
+impl<'t> Jws<'t> {
+    /// Reads the form and the header of a token.
+    ///
+    /// # Errors
+    /// `Malformed` where it is not three parts or the header is not a strict JSON object with an
+    /// `alg`; `Critical` where `crit` stands in the header, or `b64` other than `true` (RFC 7797).
+    pub(crate) fn parse(token: &'t str) -> Result<Self, TokenFault> {
+        let (signed, signature) = token.rsplit_once('.').ok_or(TokenFault::Malformed)?;
+        let (header, payload) = signed.split_once('.').ok_or(TokenFault::Malformed)?;
+        if payload.contains('.') {
+            return Err(TokenFault::Malformed);
+        }
+        let header = json::parse_object(&decode(header)?).map_err(|_| TokenFault::Malformed)?;
+        // `b64` changes what is signed; a reader that skips it would check other bytes.
+        let plain = header
+            .get("b64")
+            .is_none_or(|b64| *b64 == Value::Bool(true));
+        if header.contains_key("crit") || !plain {
+            return Err(TokenFault::Critical);
+        }
+        let text = |name| match header.get(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(_) => Err(TokenFault::Malformed),
+        };
+        let algorithm = header
+            .get("alg")
+            .and_then(Value::as_str)
+            .ok_or(TokenFault::Malformed)?;
+        Ok(Self {
+            algorithm: Algorithm::named(algorithm),
+            kid: text("kid")?,
+            typ: text("typ")?,
+            signed,
+            payload,
+            signature,
+        })
+    }
+
+    /// The bytes of the payload.
+    ///
+    /// # Errors
+    /// `Malformed` where they are not strict base64url.
+    pub(crate) fn payload(&self) -> Result<Vec<u8>, TokenFault> {
+        decode(self.payload)
+    }
+
+    /// The claims, as the token tells them; whoever calls this before the signature was checked
+    /// must not believe them.
+    ///
+    /// # Errors
+    /// `Malformed` where the payload is not a strict JSON object in strict base64url.
+    pub(crate) fn claims(&self) -> Result<Claims, TokenFault> {
+        json::parse_object(&self.payload()?)
+            .map(Claims::new)
+            .map_err(|_| TokenFault::Malformed)
+    }
+}
+
+/// Strict base64url (RFC 7515 section 2): no padding, and no bits that mean nothing.
+fn decode(part: &str) -> Result<Vec<u8>, TokenFault> {
+    URL_SAFE_NO_PAD
+        .decode(part)
+        .map_err(|_| TokenFault::Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(header: &str, payload: &str) -> String {
+        let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
+        format!("{}.{}.AAAA", encode(header), encode(payload))
+    }
+
+    #[track_caller]
+    fn header(header: &str, expected: Result<Option<Algorithm>, TokenFault>) {
+        let token = token(header, "{}");
+        assert_eq!(
+            Jws::parse(&token).map(|jws| jws.algorithm),
+            expected,
+            "{header}"
+        );
+    }
+
+    #[test]
+    fn the_header_names_the_algorithm() {
+        header(r#"{"alg":"HS256"}"#, Ok(Some(Algorithm::Hs256)));
+        header(r#"{"alg":"hs256"}"#, Ok(None));
+        for none in ["none", "None", "NONE", "nOnE", "none ", ""] {
+            header(&format!(r#"{{"alg":"{none}"}}"#), Ok(None));
+        }
+        header(r#"{}"#, Err(TokenFault::Malformed));
+        header(r#"{"alg":null}"#, Err(TokenFault::Malformed));
+        header(r#"{"alg":["HS256"]}"#, Err(TokenFault::Malformed));
+        header(
+            r#"{"alg":"none","alg":"HS256"}"#,
+            Err(TokenFault::Malformed),
+        );
+        header(r#"["alg"]"#, Err(TokenFault::Malformed));
+    }
+
+    #[test]
+    fn critical_extensions_are_refused() {
+        header(
+            r#"{"alg":"HS256","crit":["exp"]}"#,
+            Err(TokenFault::Critical),
+        );
+        header(r#"{"alg":"HS256","crit":[]}"#, Err(TokenFault::Critical));
+        header(r#"{"alg":"HS256","crit":null}"#, Err(TokenFault::Critical));
+        header(
+            r#"{"alg":"HS256","b64":false,"crit":["b64"]}"#,
+            Err(TokenFault::Critical),
+        );
+        header(r#"{"alg":"HS256","b64":false}"#, Err(TokenFault::Critical));
+        header(r#"{"alg":"HS256","b64":true}"#, Ok(Some(Algorithm::Hs256)));
+    }
+
+    #[test]
+    fn kid_and_typ_are_texts() {
+        header(r#"{"alg":"HS256","kid":7}"#, Err(TokenFault::Malformed));
+        header(
+            r#"{"alg":"HS256","typ":["JWT"]}"#,
+            Err(TokenFault::Malformed),
+        );
+        header(
+            r#"{"alg":"HS256","kid":"a","typ":"JWT","jku":"x"}"#,
+            Ok(Some(Algorithm::Hs256)),
+        );
+    }
+
+    #[test]
+    fn the_form_is_three_parts_of_strict_base64url() {
+        let good = token(r#"{"alg":"HS256"}"#, r#"{"a":1}"#);
+        assert!(Jws::parse(&good).unwrap().claims().is_ok());
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a.b",
+            "a.b.c.d",
+            "eyJhbGciOiJIUzI1NiJ9=.e30.AA",
+        ] {
+            assert_eq!(Jws::parse(bad).unwrap_err(), TokenFault::Malformed, "{bad}");
+        }
+        // `{"alg":"HS256"}` ends with spare bits; the last letter must be the one with zeros.
+        for (payload, right) in [
+            ("e30", true),
+            ("e31", false),
+            ("e30=", false),
+            ("e3 0", false),
+        ] {
+            let token = format!("eyJhbGciOiJIUzI1NiJ9.{payload}.AA");
+            assert_eq!(
+                Jws::parse(&token).unwrap().claims().is_ok(),
+                right,
+                "{payload}"
+            );
+        }
+    }
+
+    #[test]
+    fn claims_are_a_strict_object() {
+        let deep = format!(r#"{{"a":{}{}}}"#, "[".repeat(32), "]".repeat(32));
+        for payload in ["[]", "1", "", r#"{"sub":"a","sub":"b"}"#, &deep] {
+            let token = token(r#"{"alg":"HS256"}"#, payload);
+            let fault = Jws::parse(&token).unwrap().claims().unwrap_err();
+            assert_eq!(fault, TokenFault::Malformed, "{payload}");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! `KeyFault`: why the keys of a verifier are refused, in the words that the operator reads.
+//! No text shows a byte of a key.
+
+use super::algorithm::{Algorithm, AlgorithmSet};
+
+/// Why the keys of a verifier are refused.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub(crate) enum KeyFault {
+    /// No key at all.
+    #[error("the verifier has no key; give it a secret, PEM files or a key set")]
+    NoKey,
+    /// One of the sources cannot be used; `key` is its index.
+    #[error("{problem}")]
+    Source {
+        /// The index into `keys`.
+        key: usize,
+        /// What is wrong.
+        problem: KeyProblem,
+    },
+    /// A key of a set cannot be used; `key` is the set's index, `at` the key's own from 0.
+    #[error("key {} of the set{}: {problem}", at + 1, kid.as_ref().map(|kid| format!(" (kid {kid:?})")).unwrap_or_default())]
+    InSet {
+        /// The index into `keys`.
+        key: usize,
+        /// The index inside the set.
+        at: usize,
+        /// The name of the key in the set.
+        kid: Option<String>,
+        /// What is wrong.
+        problem: KeyProblem,
+    },
+}
+
+impl KeyFault {
+    /// Which of the sources is at fault; `None` where it is none of them.
+    pub(crate) fn key(&self) -> Option<usize> {
+        match self {
+            Self::NoKey => None,
+            Self::Source { key, .. } | Self::InSet { key, .. } => Some(*key),
+        }
+    }
+}
+
+/// What is wrong with a key, and what would be right.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub(crate) enum KeyProblem {
+    /// A secret or a PEM file without `algorithms`.
+    #[error("`algorithms` is needed beside a secret or a PEM file, for example [HS256] or [RS256]")]
+    NoAlgorithms,
+    /// None of the algorithms fits the key.
+    #[error("{kind} is for {fits}, and `algorithms` names none of them")]
+    Algorithms {
+        /// What kind of key it is.
+        kind: &'static str,
+        /// What it can do.
+        fits: AlgorithmSet,
+    },
+    /// The secret is empty or white space.
+    #[error("the secret is blank; a random one of 32 bytes or more is right")]
+    BlankSecret,
+    /// The secret is shorter than the hash (RFC 7518 section 3.2).
+    #[error(
+        "the secret has {bytes} bytes, and {algorithm} needs {needed}; make a longer one, or let \
+         an old one in with `weak_secret: allow`"
+    )]
+    ShortSecret {
+        /// The length of the secret.
+        bytes: usize,
+        /// The algorithm that needs more.
+        algorithm: Algorithm,
+        /// What it needs.
+        needed: usize,
+    },
+    /// A secret that is a PEM file.
+    #[error("this secret is a PEM file, which is not a secret; give it as a key file")]
+    SecretIsPem,
+    /// Not a PEM file of a known kind.
+    #[error(
+        "not a PEM file with a public key; it begins with `-----BEGIN PUBLIC KEY-----`, \
+         `-----BEGIN RSA PUBLIC KEY-----` or `-----BEGIN CERTIFICATE-----`"
+    )]
+    NotPem,
+    /// A private key where a public one belongs.
+    #[error("this is a private key; verifying needs its public part only, so give that")]
+    PrivateKey,
+    /// More than one key in a PEM file.
+    #[error("the PEM file has several parts; give each key a file of its own")]
+    SeveralKeys,
+    /// A kind of key that cannot be used.
+    #[error("{0}")]
+    Unsupported(&'static str),
+    /// The key is damaged.
+    #[error("the key is malformed: {0}")]
+    Malformed(&'static str),
+    /// A member of a JWK is missing or is not what it should be.
+    #[error("`{0}` is missing or malformed")]
+    Member(&'static str),
+    /// An RSA key of fewer than 2048 bits.
+    #[error("the RSA key has {0} bits; 2048 are the least that is accepted")]
+    WeakRsa(usize),
+    /// An RSA key from a broken generator.
+    #[error(
+        "the RSA key was made by a generator that is known to be broken (CVE-2017-15361); make a new one"
+    )]
+    Roca,
+    /// Not a key set.
+    #[error(
+        "not a key set; it is a JSON object with a list `keys` (RFC 7517), and no member twice"
+    )]
+    NotJwks,
+    /// A set without a key that can be used.
+    #[error(
+        "no key of the set can be used: they are not for verifying, of unknown types, or for \
+         algorithms that `algorithms` does not name"
+    )]
+    NoUsableKey,
+    /// Secrets and public keys in one set.
+    #[error("the set mixes secrets and public keys; a set is of one kind")]
+    MixedSet,
+    /// Two keys of a type with one name.
+    #[error("another key of the same type has the same `kid`; each needs its own")]
+    DuplicateKid,
+}

@@ -1,0 +1,800 @@
+//! `KeySet`: the keys of one verifier, each bound to its algorithms when it is loaded, and the
+//! check of a signature with them. What the token says is read in `verify`.
+
+use jsonwebtoken::DecodingKey;
+use jsonwebtoken::errors::ErrorKind;
+
+use super::algorithm::{Algorithm, AlgorithmSet};
+use super::jwk::{self, Material};
+use super::jws::Jws;
+use super::key_fault::{KeyFault, KeyProblem};
+use super::pem;
+use super::public_key::PublicKey;
+use crate::reject::TokenFault;
+
+/// How many keys are tried where the token's `kid` does not say which.
+const MAX_TRIES: usize = 4;
+
+/// Where a key comes from; the bytes are the file's.
+#[derive(Clone, Eq, PartialEq)]
+pub(crate) enum KeySource {
+    /// A shared secret.
+    Secret(Vec<u8>),
+    /// A PEM file with one public key or certificate, and its name.
+    Pem {
+        /// The name that a token's `kid` calls it by.
+        kid: Option<String>,
+        /// The file.
+        bytes: Vec<u8>,
+    },
+    /// A key set (RFC 7517), from a local file.
+    Jwks(Vec<u8>),
+}
+
+impl std::fmt::Debug for KeySource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Secret(_) => "Secret",
+            Self::Pem { .. } => "Pem",
+            Self::Jwks(_) => "Jwks",
+        })
+    }
+}
+
+/// One key that can be used, and for what.
+struct Key {
+    kid: Option<String>,
+    algorithms: AlgorithmSet,
+    decoding: DecodingKey,
+}
+
+/// The keys of one verifier.
+pub(crate) struct KeySet {
+    keys: Vec<Key>,
+    /// What any of the keys can do.
+    algorithms: AlgorithmSet,
+}
+
+impl std::fmt::Debug for KeySet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "KeySet of {} keys for {}",
+            self.keys.len(),
+            self.algorithms
+        )
+    }
+}
+
+/// What becomes of secrets that are shorter than the hash.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum ShortSecrets {
+    /// They are refused.
+    Refuse,
+    /// They are let in, with a warning.
+    Allow,
+}
+
+/// Collects keys, faults and warnings.
+struct Loader {
+    /// The algorithms of the configuration; `None` where it names none.
+    configured: Option<AlgorithmSet>,
+    short: ShortSecrets,
+    keys: Vec<Key>,
+    faults: Vec<KeyFault>,
+    warnings: Vec<String>,
+}
+
+impl KeySet {
+    /// Loads the keys and binds each to those of `algorithms` that it fits; with no algorithms,
+    /// a set's keys take their own. Gives the warnings too.
+    ///
+    /// # Errors
+    /// All that is wrong with the keys.
+    pub(crate) fn load(
+        sources: &[KeySource],
+        algorithms: &[Algorithm],
+        short: ShortSecrets,
+    ) -> Result<(Self, Vec<String>), Vec<KeyFault>> {
+        let configured = (!algorithms.is_empty()).then(|| algorithms.iter().copied().collect());
+        let mut loader = Loader {
+            configured,
+            short,
+            keys: Vec::new(),
+            faults: Vec::new(),
+            warnings: Vec::new(),
+        };
+        if sources.is_empty() {
+            loader.faults.push(KeyFault::NoKey);
+        }
+        for (at, source) in sources.iter().enumerate() {
+            let loaded = match source {
+                KeySource::Secret(secret) => loader.secret(secret),
+                KeySource::Pem { kid, bytes } => loader.pem(kid.clone(), bytes),
+                KeySource::Jwks(document) => loader.jwks(at, document),
+            };
+            if let Err(problem) = loaded {
+                loader.faults.push(KeyFault::Source { key: at, problem });
+            }
+        }
+        if !loader.faults.is_empty() {
+            return Err(loader.faults);
+        }
+        let algorithms = loader
+            .keys
+            .iter()
+            .fold(AlgorithmSet::default(), |all, key| all.or(key.algorithms));
+        Ok((
+            Self {
+                keys: loader.keys,
+                algorithms,
+            },
+            loader.warnings,
+        ))
+    }
+
+    /// Whether a key fits the token's algorithm and `kid`.
+    pub(crate) fn fits(&self, jws: &Jws<'_>) -> bool {
+        jws.algorithm.is_some_and(|algorithm| {
+            self.candidates(algorithm, jws.kid.as_deref())
+                .next()
+                .is_some()
+        })
+    }
+
+    /// Checks the signature of a token.
+    ///
+    /// # Errors
+    /// `Algorithm` where no key has the token's algorithm, `UnknownKey` where none has its `kid`,
+    /// `Malformed` where the signature is not base64url, `Signature` where it does not fit.
+    pub(crate) fn verify(&self, jws: &Jws<'_>) -> Result<(), TokenFault> {
+        let algorithm = jws.algorithm.ok_or(TokenFault::Algorithm)?;
+        if !self.algorithms.contains(algorithm) {
+            return Err(TokenFault::Algorithm);
+        }
+        let mut fault = TokenFault::UnknownKey;
+        for key in self
+            .candidates(algorithm, jws.kid.as_deref())
+            .take(MAX_TRIES)
+        {
+            // The algorithm is one that the key was bound to when it was loaded.
+            match jsonwebtoken::crypto::verify(
+                jws.signature,
+                jws.signed.as_bytes(),
+                &key.decoding,
+                in_jsonwebtoken(algorithm),
+            ) {
+                Ok(true) => return Ok(()),
+                Ok(false) => fault = TokenFault::Signature,
+                Err(error) if matches!(error.kind(), ErrorKind::Base64(_)) => {
+                    return Err(TokenFault::Malformed);
+                }
+                Err(_) => fault = TokenFault::Signature,
+            }
+        }
+        Err(fault)
+    }
+
+    /// The keys that may have signed a token with this algorithm and `kid`: those of that name,
+    /// else those without a name. A token without `kid` may come from any.
+    fn candidates(&self, algorithm: Algorithm, kid: Option<&str>) -> impl Iterator<Item = &Key> {
+        // A name that some key has means that key, whatever its algorithm.
+        let named = kid.filter(|kid| self.keys.iter().any(|key| key.kid.as_deref() == Some(kid)));
+        self.keys.iter().filter(move |key| {
+            let meant = match (kid, named) {
+                (None, _) => true,
+                (Some(_), None) => key.kid.is_none(),
+                (Some(_), named @ Some(_)) => key.kid.as_deref() == named,
+            };
+            meant && key.algorithms.contains(algorithm)
+        })
+    }
+}
+
+impl Loader {
+    fn secret(&mut self, secret: &[u8]) -> Result<(), KeyProblem> {
+        let configured = self.configured.ok_or(KeyProblem::NoAlgorithms)?;
+        let allowed = configured.and(AlgorithmSet::HMAC);
+        if allowed.is_empty() {
+            return Err(KeyProblem::Algorithms {
+                kind: "a secret",
+                fits: AlgorithmSet::HMAC,
+            });
+        }
+        // Every algorithm that is named must work; it is not left out in silence.
+        if let Some((algorithm, needed)) = too_short(secret, allowed).last()
+            && self.short == ShortSecrets::Refuse
+            && !is_blank(secret)
+        {
+            let bytes = secret.len();
+            return Err(KeyProblem::ShortSecret {
+                bytes,
+                algorithm,
+                needed,
+            });
+        }
+        self.hmac(None, secret, allowed)
+    }
+
+    /// Takes a secret, for those of the algorithms that it is long enough for.
+    fn hmac(
+        &mut self,
+        kid: Option<String>,
+        secret: &[u8],
+        mut allowed: AlgorithmSet,
+    ) -> Result<(), KeyProblem> {
+        if is_blank(secret) {
+            return Err(KeyProblem::BlankSecret);
+        }
+        if pem::is_pem(secret) {
+            return Err(KeyProblem::SecretIsPem);
+        }
+        let bytes = secret.len();
+        let short: Vec<_> = too_short(secret, allowed).collect();
+        if self.short == ShortSecrets::Refuse {
+            let long_enough =
+                allowed.without(short.iter().map(|(algorithm, _)| *algorithm).collect());
+            if let (true, Some((algorithm, needed))) = (long_enough.is_empty(), short.first()) {
+                let (algorithm, needed) = (*algorithm, *needed);
+                return Err(KeyProblem::ShortSecret {
+                    bytes,
+                    algorithm,
+                    needed,
+                });
+            }
+            allowed = long_enough;
+        } else {
+            self.warnings
+                .extend(short.into_iter().map(|(algorithm, needed)| {
+                format!(
+                    "the secret has {bytes} bytes, and {algorithm} needs {needed}: whoever has one \
+                     token can guess it; it is let in by `weak_secret: allow`"
+                )
+            }));
+        }
+        self.add(kid, allowed, DecodingKey::from_secret(secret))
+    }
+
+    fn pem(&mut self, kid: Option<String>, file: &[u8]) -> Result<(), KeyProblem> {
+        let configured = self.configured.ok_or(KeyProblem::NoAlgorithms)?;
+        let key = pem::public_key(file)?;
+        let fits = key.algorithms();
+        let allowed = fits.and(configured);
+        if allowed.is_empty() {
+            return Err(KeyProblem::Algorithms {
+                kind: key.kind(),
+                fits,
+            });
+        }
+        key.check()?;
+        self.add(kid, allowed, decoding(&key))
+    }
+
+    fn jwks(&mut self, source: usize, document: &[u8]) -> Result<(), KeyProblem> {
+        let before = (self.keys.len(), self.faults.len());
+        let (mut secrets, mut public) = (false, false);
+        for (at, entry) in jwk::read(document)?.into_iter().enumerate() {
+            let fault = match entry {
+                Ok(None) => continue,
+                Ok(Some(key)) => {
+                    let own = match &key.material {
+                        Material::Secret(_) => AlgorithmSet::HMAC,
+                        Material::Public(key) => key.algorithms(),
+                    };
+                    let own = key.algorithm.map_or(own, AlgorithmSet::of);
+                    let allowed = self
+                        .configured
+                        .map_or(own, |configured| own.and(configured));
+                    if allowed.is_empty() {
+                        continue;
+                    }
+                    let kid = key.kid.clone();
+                    let added = match key.material {
+                        Material::Secret(secret) => {
+                            secrets = true;
+                            self.hmac(key.kid, &secret, allowed)
+                        }
+                        Material::Public(material) => {
+                            public = true;
+                            material
+                                .check()
+                                .and_then(|()| self.add(key.kid, allowed, decoding(&material)))
+                        }
+                    };
+                    added.err().map(|problem| (kid, problem))
+                }
+                Err(mistake) => Some((mistake.kid, mistake.problem)),
+            };
+            if let Some((kid, problem)) = fault {
+                self.faults.push(KeyFault::InSet {
+                    key: source,
+                    at,
+                    kid,
+                    problem,
+                });
+            }
+        }
+        if secrets && public {
+            return Err(KeyProblem::MixedSet);
+        }
+        if before == (self.keys.len(), self.faults.len()) {
+            return Err(KeyProblem::NoUsableKey);
+        }
+        Ok(())
+    }
+
+    fn add(
+        &mut self,
+        kid: Option<String>,
+        algorithms: AlgorithmSet,
+        decoding: DecodingKey,
+    ) -> Result<(), KeyProblem> {
+        let twin = |key: &Key| key.kid == kid && key.decoding.family() == decoding.family();
+        if kid.is_some() && self.keys.iter().any(twin) {
+            return Err(KeyProblem::DuplicateKid);
+        }
+        self.keys.push(Key {
+            kid,
+            algorithms,
+            decoding,
+        });
+        Ok(())
+    }
+}
+
+fn is_blank(secret: &[u8]) -> bool {
+    secret.iter().all(|byte| byte.is_ascii_whitespace())
+}
+
+/// The algorithms whose hash is longer than the secret, with the bytes that they need.
+fn too_short(secret: &[u8], allowed: AlgorithmSet) -> impl Iterator<Item = (Algorithm, usize)> {
+    let sizes = [
+        (Algorithm::Hs256, 32),
+        (Algorithm::Hs384, 48),
+        (Algorithm::Hs512, 64),
+    ];
+    let bytes = secret.len();
+    sizes
+        .into_iter()
+        .filter(move |(algorithm, needed)| allowed.contains(*algorithm) && bytes < *needed)
+}
+
+fn decoding(key: &PublicKey) -> DecodingKey {
+    match key {
+        PublicKey::Rsa { n, e } => DecodingKey::from_rsa_raw_components(n, e),
+        PublicKey::P256(point) | PublicKey::P384(point) => DecodingKey::from_ec_der(point),
+        PublicKey::Ed25519(key) => DecodingKey::from_ed_der(key),
+    }
+}
+
+fn in_jsonwebtoken(algorithm: Algorithm) -> jsonwebtoken::Algorithm {
+    match algorithm {
+        Algorithm::Hs256 => jsonwebtoken::Algorithm::HS256,
+        Algorithm::Hs384 => jsonwebtoken::Algorithm::HS384,
+        Algorithm::Hs512 => jsonwebtoken::Algorithm::HS512,
+        Algorithm::Rs256 => jsonwebtoken::Algorithm::RS256,
+        Algorithm::Rs384 => jsonwebtoken::Algorithm::RS384,
+        Algorithm::Rs512 => jsonwebtoken::Algorithm::RS512,
+        Algorithm::Ps256 => jsonwebtoken::Algorithm::PS256,
+        Algorithm::Ps384 => jsonwebtoken::Algorithm::PS384,
+        Algorithm::Ps512 => jsonwebtoken::Algorithm::PS512,
+        Algorithm::Es256 => jsonwebtoken::Algorithm::ES256,
+        Algorithm::Es384 => jsonwebtoken::Algorithm::ES384,
+        Algorithm::EdDsa => jsonwebtoken::Algorithm::EdDSA,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::testing::{
+        KEYS, OTHER, SECRET, encode, jwk, jwks, mint, pem, raw, source, spki,
+    };
+    use super::*;
+
+    fn load(sources: &[KeySource], algorithms: &[Algorithm]) -> Result<KeySet, Vec<KeyFault>> {
+        KeySet::load(sources, algorithms, ShortSecrets::Refuse).map(|(keys, _)| keys)
+    }
+
+    fn verify(keys: &KeySet, token: &str) -> Result<(), TokenFault> {
+        keys.verify(&Jws::parse(token)?)
+    }
+
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "rows read better without references"
+    )]
+    fn with(mut key: Value, more: Value) -> Value {
+        key.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        key
+    }
+
+    fn named_pem(kid: Option<&str>, bytes: Vec<u8>) -> KeySource {
+        KeySource::Pem {
+            kid: kid.map(str::to_owned),
+            bytes,
+        }
+    }
+
+    #[track_caller]
+    fn refuses(source: KeySource, algorithms: &[Algorithm], expected: &KeyProblem) {
+        let faults = load(&[source], algorithms).unwrap_err();
+        let problems: Vec<&KeyProblem> = faults
+            .iter()
+            .map(|fault| match fault {
+                KeyFault::Source { key: 0, problem }
+                | KeyFault::InSet {
+                    key: 0, problem, ..
+                } => problem,
+                KeyFault::NoKey | KeyFault::Source { .. } | KeyFault::InSet { .. } => {
+                    panic!("{fault}")
+                }
+            })
+            .collect();
+        assert_eq!(problems, [expected], "{faults:?}");
+    }
+
+    #[test]
+    fn every_algorithm_verifies_with_every_form_of_its_key() {
+        for algorithm in Algorithm::ALL {
+            let token = mint(algorithm, &json!({}));
+            let as_jwk = jwks(&[with(jwk(algorithm), json!({"alg": algorithm.name()}))]);
+            for (source, algorithms) in [
+                (source(algorithm), [algorithm].as_slice()),
+                (jwks(&[jwk(algorithm)]), &[algorithm]),
+                (jwks(&[jwk(algorithm)]), &[]),
+                (as_jwk, &[]),
+            ] {
+                let keys = load(&[source], algorithms).unwrap();
+                assert_eq!(verify(&keys, &token), Ok(()), "{algorithm}");
+            }
+        }
+    }
+
+    #[test]
+    fn tampered_tokens_are_refused_with_every_algorithm() {
+        for algorithm in Algorithm::ALL {
+            let keys = load(&[source(algorithm)], &[algorithm]).unwrap();
+            let token = mint(algorithm, &json!({"sub": "a"}));
+            let (signed, signature) = token.rsplit_once('.').unwrap();
+            let other = mint(algorithm, &json!({"sub": "b"}));
+            let (other_signed, _) = other.rsplit_once('.').unwrap();
+            let first = if signature.starts_with('A') { "B" } else { "A" };
+            let (_, others) = signature.split_at(1);
+            // Whole groups of four characters, so that it is still base64url.
+            let (shorter, _) = signature.split_at(signature.len() / 8 * 4);
+            for (tampered, fault) in [
+                (format!("{other_signed}.{signature}"), TokenFault::Signature),
+                (format!("{signed}.{first}{others}"), TokenFault::Signature),
+                (format!("{signed}."), TokenFault::Signature),
+                (format!("{signed}.{shorter}"), TokenFault::Signature),
+                (format!("{signed}.{signature}="), TokenFault::Malformed),
+                (format!("{signed}.{signature}+"), TokenFault::Malformed),
+            ] {
+                assert_eq!(
+                    verify(&keys, &tampered),
+                    Err(fault),
+                    "{algorithm} {tampered}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn another_algorithm_than_the_keys_own_is_refused() {
+        for own in Algorithm::ALL {
+            let keys = load(&[source(own)], &[own]).unwrap();
+            for other in Algorithm::ALL.into_iter().filter(|other| *other != own) {
+                let token = mint(other, &json!({}));
+                assert_eq!(
+                    verify(&keys, &token),
+                    Err(TokenFault::Algorithm),
+                    "{own} {other}"
+                );
+            }
+            // Signed rightly, and named wrongly.
+            for name in ["none", "None", "NONE", "nOnE", "", "HS1", "RS256 ", "hs256"] {
+                let token = raw(own, &format!(r#"{{"alg":"{name}"}}"#), "{}");
+                assert_eq!(
+                    verify(&keys, &token),
+                    Err(TokenFault::Algorithm),
+                    "{own} {name:?}"
+                );
+                let unsigned = format!("{}.", token.rsplit_once('.').unwrap().0);
+                assert_eq!(
+                    verify(&keys, &unsigned),
+                    Err(TokenFault::Algorithm),
+                    "{own} {name:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_public_key_is_never_a_secret() {
+        let file = pem("PUBLIC KEY", &spki(&KEYS, Algorithm::Rs256));
+        refuses(
+            KeySource::Secret(file.clone()),
+            &[Algorithm::Hs256],
+            &KeyProblem::SecretIsPem,
+        );
+        // A verifier that takes both kinds does not mix them up.
+        let keys = load(
+            &[source(Algorithm::Hs256), named_pem(None, file.clone())],
+            &[Algorithm::Hs256, Algorithm::Rs256],
+        )
+        .unwrap();
+        let der = spki(&KEYS, Algorithm::Rs256);
+        for secret in [file, der] {
+            let signed = format!("{}.{}", encode(r#"{"alg":"HS256"}"#), encode("{}"));
+            let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &secret);
+            let mac = aws_lc_rs::hmac::sign(&key, signed.as_bytes());
+            let token = format!("{signed}.{}", encode(mac));
+            assert_eq!(verify(&keys, &token), Err(TokenFault::Signature));
+        }
+        assert_eq!(verify(&keys, &mint(Algorithm::Hs256, &json!({}))), Ok(()));
+        assert_eq!(verify(&keys, &mint(Algorithm::Rs256, &json!({}))), Ok(()));
+    }
+
+    fn kid_token(kid: Option<&str>, algorithm: Algorithm) -> String {
+        let mut header = json!({"alg": algorithm.name()});
+        if let Some(kid) = kid {
+            header["kid"] = kid.into();
+        }
+        raw(algorithm, &header.to_string(), "{}")
+    }
+
+    #[test]
+    fn the_kid_chooses_the_key() {
+        use Algorithm::{Es256, Rs256};
+        let right = || pem("PUBLIC KEY", &spki(&KEYS, Rs256));
+        let wrong = || pem("PUBLIC KEY", &spki(&OTHER, Rs256));
+        let check = |sources: &[KeySource], kid: Option<&str>, expected: Result<(), TokenFault>| {
+            let keys = load(sources, &[Rs256, Es256]).unwrap();
+            assert_eq!(verify(&keys, &kid_token(kid, Rs256)), expected, "{kid:?}");
+        };
+        let named = [named_pem(Some("a"), wrong()), named_pem(Some("b"), right())];
+        check(&named, Some("b"), Ok(()));
+        check(&named, Some("a"), Err(TokenFault::Signature));
+        check(&named, Some("c"), Err(TokenFault::UnknownKey));
+        check(&named, None, Ok(()));
+        // One key without a name: a kid says nothing.
+        check(&[named_pem(None, right())], Some("c"), Ok(()));
+        let mixed = [named_pem(Some("a"), wrong()), named_pem(None, right())];
+        check(&mixed, Some("c"), Ok(()));
+        check(&mixed, Some("a"), Err(TokenFault::Signature));
+        // The name means a key of another type.
+        let types = [
+            KeySource::Pem {
+                kid: Some("e".to_owned()),
+                bytes: pem("PUBLIC KEY", &spki(&KEYS, Es256)),
+            },
+            named_pem(None, right()),
+        ];
+        check(&types, Some("e"), Err(TokenFault::UnknownKey));
+    }
+
+    #[test]
+    fn four_keys_are_tried_and_no_more() {
+        use Algorithm::Rs256;
+        let wrong = || named_pem(None, pem("PUBLIC KEY", &spki(&OTHER, Rs256)));
+        let right = || named_pem(None, pem("PUBLIC KEY", &spki(&KEYS, Rs256)));
+        let token = kid_token(None, Rs256);
+        let four = load(&[wrong(), wrong(), wrong(), right()], &[Rs256]).unwrap();
+        assert_eq!(verify(&four, &token), Ok(()));
+        let five = load(&[wrong(), wrong(), wrong(), wrong(), right()], &[Rs256]).unwrap();
+        assert_eq!(verify(&five, &token), Err(TokenFault::Signature));
+    }
+
+    #[test]
+    fn secrets_are_as_long_as_the_hash() {
+        use Algorithm::{Hs256, Hs384, Hs512, Rs256};
+        for (algorithm, needed) in [(Hs256, 32), (Hs384, 48), (Hs512, 64)] {
+            let secret = |bytes| KeySource::Secret(vec![b'x'; bytes]);
+            assert!(load(&[secret(needed)], &[algorithm]).is_ok());
+            let short = KeyProblem::ShortSecret {
+                bytes: needed - 1,
+                algorithm,
+                needed,
+            };
+            refuses(secret(needed - 1), &[algorithm], &short);
+            refuses(secret(needed - 1), &[Hs256, algorithm], &short);
+            let (_, warnings) =
+                KeySet::load(&[secret(needed - 1)], &[algorithm], ShortSecrets::Allow).unwrap();
+            assert_eq!(warnings.len(), 1);
+            let (_, none) =
+                KeySet::load(&[secret(needed)], &[algorithm], ShortSecrets::Allow).unwrap();
+            assert!(none.is_empty());
+        }
+        for blank in [b"".as_slice(), b" \n", &[b' '; 64]] {
+            let blank = || KeySource::Secret(blank.to_vec());
+            refuses(blank(), &[Hs256], &KeyProblem::BlankSecret);
+            assert!(KeySet::load(&[blank()], &[Hs256], ShortSecrets::Allow).is_err());
+        }
+        let unfit = KeyProblem::Algorithms {
+            kind: "a secret",
+            fits: AlgorithmSet::HMAC,
+        };
+        refuses(source(Hs256), &[Rs256], &unfit);
+        refuses(source(Hs256), &[], &KeyProblem::NoAlgorithms);
+        assert_eq!(load(&[], &[Hs256]).unwrap_err(), [KeyFault::NoKey]);
+    }
+
+    #[test]
+    fn pem_files_are_public_keys_of_the_right_type() {
+        use Algorithm::{Es256, Es384, Hs256, Rs256};
+        let rsa = aws_lc_rs::signature::KeyPair::public_key(&KEYS.rsa).as_ref();
+        let pkcs1 = || named_pem(None, pem("RSA PUBLIC KEY", rsa));
+        let keys = load(&[pkcs1()], &[Rs256]).unwrap();
+        assert_eq!(verify(&keys, &mint(Rs256, &json!({}))), Ok(()));
+        refuses(pkcs1(), &[], &KeyProblem::NoAlgorithms);
+        let unfit = |kind, fits| KeyProblem::Algorithms { kind, fits };
+        refuses(pkcs1(), &[Hs256], &unfit("an RSA key", AlgorithmSet::RSA));
+        refuses(
+            source(Es256),
+            &[Es384],
+            &unfit("a P-256 key", AlgorithmSet::P256),
+        );
+        refuses(
+            source(Es384),
+            &[Es256, Rs256],
+            &unfit("a P-384 key", AlgorithmSet::P384),
+        );
+        for (file, problem) in [
+            (b"".to_vec(), KeyProblem::NotPem),
+            (b"\xff".to_vec(), KeyProblem::NotPem),
+            (pem("PRIVATE KEY", b"x"), KeyProblem::PrivateKey),
+            (pem("RSA PRIVATE KEY", b"x"), KeyProblem::PrivateKey),
+            (pem("ENCRYPTED PRIVATE KEY", b"x"), KeyProblem::PrivateKey),
+            (pem("X509 CRL", b"x"), KeyProblem::NotPem),
+            (
+                [pem("RSA PUBLIC KEY", rsa), pem("RSA PUBLIC KEY", rsa)].concat(),
+                KeyProblem::SeveralKeys,
+            ),
+            (
+                pem("PUBLIC KEY", rsa),
+                KeyProblem::Malformed("the PEM file's content is damaged"),
+            ),
+            (
+                pem("CERTIFICATE", rsa),
+                KeyProblem::Malformed("the PEM file's content is damaged"),
+            ),
+            (
+                pem("PUBLIC KEY", b""),
+                KeyProblem::Malformed("the PEM file's content is damaged"),
+            ),
+        ] {
+            refuses(named_pem(None, file), &[Rs256], &problem);
+        }
+        let mut damaged = spki(&KEYS, Es256);
+        *damaged.last_mut().unwrap() ^= 1;
+        refuses(
+            named_pem(None, pem("PUBLIC KEY", &damaged)),
+            &[Es256],
+            &KeyProblem::Malformed("its numbers are not a point on its curve"),
+        );
+    }
+
+    #[test]
+    fn a_certificate_gives_its_key() {
+        use Algorithm::{EdDsa, Es256};
+        for (algorithm, kind) in [
+            (Es256, &rcgen::PKCS_ECDSA_P256_SHA256),
+            (EdDsa, &rcgen::PKCS_ED25519),
+        ] {
+            let pair = rcgen::KeyPair::generate_for(kind).unwrap();
+            let params = rcgen::CertificateParams::new(vec!["issuer.example".to_owned()]).unwrap();
+            let certificate = params.self_signed(&pair).unwrap();
+            let from_certificate = pem::public_key(certificate.pem().as_bytes()).unwrap();
+            let from_key = pem::public_key(pair.public_key_pem().as_bytes()).unwrap();
+            assert_eq!(from_certificate, from_key);
+            let file = named_pem(None, certificate.pem().into_bytes());
+            assert!(load(&[file], &[algorithm]).is_ok());
+        }
+    }
+
+    #[test]
+    fn short_rsa_keys_are_refused() {
+        let (mut n, e) = (vec![0xff; 128], [1, 0, 1]);
+        let set =
+            |n: &[u8], e: &[u8]| jwks(&[json!({"kty": "RSA", "n": encode(n), "e": encode(e)})]);
+        refuses(set(&n, &e), &[], &KeyProblem::WeakRsa(1024));
+        n = vec![0xff; 256];
+        n[0] = 0x7f;
+        refuses(set(&n, &e), &[], &KeyProblem::WeakRsa(2047));
+        n[0] = 0xff;
+        assert!(load(&[set(&n, &e)], &[]).is_ok());
+        assert!(load(&[set(&[&[0, 0], n.as_slice()].concat(), &e)], &[]).is_ok());
+        for bad in [[0].as_slice(), &[1], &[2], &[1, 0, 0], &[1, 0, 0, 0, 1]] {
+            assert!(load(&[set(&n, bad)], &[]).is_err(), "exponent {bad:?}");
+        }
+        assert!(load(&[set(&[0xff; 1025], &e)], &[]).is_err());
+    }
+
+    #[test]
+    fn sets_pass_over_what_they_cannot_use_and_refuse_what_is_wrong() {
+        use Algorithm::{Es256, Hs256, Rs256};
+        let rsa = |more| with(jwk(Rs256), more);
+        for passed in [
+            rsa(json!({"use": "enc"})),
+            rsa(json!({"use": "SIG"})),
+            rsa(json!({"key_ops": ["encrypt"]})),
+            rsa(json!({"alg": "RSA-OAEP"})),
+            rsa(json!({"alg": "none"})),
+            rsa(json!({"alg": "PS256"})),
+            json!({"kty": "new"}),
+            json!({"kty": "EC", "crv": "secp256k1", "x": "", "y": ""}),
+            json!({"kty": "OKP", "crv": "X25519", "x": ""}),
+        ] {
+            refuses(
+                jwks(std::slice::from_ref(&passed)),
+                &[Rs256],
+                &KeyProblem::NoUsableKey,
+            );
+            let beside = jwks(&[
+                passed,
+                rsa(json!({"kid": "a", "use": "sig", "key_ops": ["verify"]})),
+            ]);
+            let keys = load(&[beside], &[Rs256]).unwrap();
+            assert_eq!(verify(&keys, &kid_token(Some("a"), Rs256)), Ok(()));
+        }
+        let private = KeyProblem::PrivateKey;
+        refuses(jwks(&[rsa(json!({"d": "AAAA"}))]), &[], &private);
+        refuses(
+            jwks(&[rsa(json!({"n": "A+"}))]),
+            &[],
+            &KeyProblem::Member("n"),
+        );
+        refuses(jwks(&[json!({"n": "AA"})]), &[], &KeyProblem::Member("kty"));
+        let named = |key, kid: &str| with(key, json!({"kid": kid}));
+        refuses(
+            jwks(&[named(jwk(Rs256), "a"), named(jwk(Rs256), "a")]),
+            &[],
+            &KeyProblem::DuplicateKid,
+        );
+        assert!(
+            load(
+                &[jwks(&[named(jwk(Rs256), "a"), named(jwk(Es256), "a")])],
+                &[]
+            )
+            .is_ok()
+        );
+        refuses(jwks(&[jwk(Hs256), jwk(Rs256)]), &[], &KeyProblem::MixedSet);
+        refuses(jwks(&[]), &[], &KeyProblem::NoUsableKey);
+        for document in ["", "[]", "{}", r#"{"keys":{}}"#, r#"{"keys":[],"keys":[]}"#] {
+            refuses(KeySource::Jwks(document.into()), &[], &KeyProblem::NotJwks);
+        }
+        for alg in ["ES256", "HS256", "ES384"] {
+            let wrong = jwks(&[rsa(json!({"alg": alg}))]);
+            let problem = KeyProblem::Malformed("`alg` does not fit the key's type or curve");
+            refuses(wrong, &[], &problem);
+        }
+    }
+
+    #[test]
+    fn every_fault_is_reported_with_its_place_and_none_shows_a_key() {
+        let faults = load(
+            &[
+                KeySource::Secret(b"hunter2".to_vec()),
+                source(Algorithm::Rs256),
+                named_pem(None, b"hunter2".to_vec()),
+                jwks(&[json!({"kty": "oct", "k": encode("hunter2"), "kid": "weak"})]),
+            ],
+            &[Algorithm::Hs256, Algorithm::Rs256],
+        )
+        .unwrap_err();
+        let places: Vec<_> = faults.iter().map(KeyFault::key).collect();
+        assert_eq!(places, [Some(0), Some(2), Some(3)]);
+        for fault in faults {
+            let told = format!("{fault} {fault:?}");
+            assert!(
+                !told.contains("hunter2") && !told.contains(&encode("hunter2")),
+                "{told}"
+            );
+        }
+        assert!(!format!("{:?}", KeySource::Secret(SECRET.to_vec())).contains("0123"));
+    }
+}

@@ -1,0 +1,411 @@
+//! Who a request is from and whether they may: `Guard` is what a route demands, `Permit` the
+//! proof that it was met. Nothing is opened or dialled without a `Permit`.
+
+mod algorithm;
+mod claims;
+mod json;
+mod jwk;
+mod jws;
+mod key_fault;
+mod keys;
+mod pem;
+mod policy;
+mod principal;
+mod public_key;
+mod remembered;
+mod token;
+mod verify;
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod wycheproof;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::Value;
+
+pub(crate) use self::algorithm::Algorithm;
+pub(crate) use self::claims::{ClaimPath, Claims};
+pub(crate) use self::key_fault::{KeyFault, KeyProblem};
+pub(crate) use self::keys::KeySource;
+pub(crate) use self::policy::{Parameters, Requirement};
+pub(crate) use self::principal::Principal;
+pub(crate) use self::remembered::Remembered;
+pub(crate) use self::token::TokenSource;
+pub(crate) use self::verify::{Audience, Verifier, VerifierSettings};
+
+use self::jws::Jws;
+use self::verify::{Dates, Verified};
+use crate::reject::{Reject, TokenFault};
+
+/// How many verifiers of a route are tried on one token.
+const MAX_VERIFIERS: usize = 4;
+
+/// What a route demands of a request.
+#[derive(Debug)]
+pub(crate) enum Guard {
+    /// Nothing: `auth: none`.
+    Open,
+    /// A token.
+    Jwt(JwtGuard),
+}
+
+/// What a guard that demands a token is made of.
+#[derive(Debug)]
+pub(crate) struct JwtGuardSettings {
+    /// The verifiers, any of which may accept the token; the first one names the realm.
+    pub(crate) verifiers: Vec<Arc<Verifier>>,
+    /// Whether requests without a token are let in.
+    pub(crate) optional: bool,
+    /// What the claims must be.
+    pub(crate) require: Option<Requirement>,
+    /// Which claims the app gets, in which headers.
+    pub(crate) forward: Vec<(HeaderName, ClaimPath)>,
+    /// Whether the token is taken out of the request.
+    pub(crate) strip_token: bool,
+}
+
+/// A guard that demands a token.
+#[derive(Debug)]
+pub(crate) struct JwtGuard {
+    /// Each with the places where its tokens may stand, as bits of `places`.
+    verifiers: Vec<(Arc<Verifier>, u64)>,
+    /// Where tokens are searched for.
+    places: Arc<[TokenSource]>,
+    optional: bool,
+    require: Option<Requirement>,
+    forward: Vec<(HeaderName, ClaimPath)>,
+    strip_token: bool,
+}
+
+impl JwtGuard {
+    /// A guard of these settings. Without verifiers it lets no token in.
+    pub(crate) fn new(settings: JwtGuardSettings) -> Self {
+        let mut places: Vec<TokenSource> = Vec::new();
+        for place in settings
+            .verifiers
+            .iter()
+            .flat_map(|verifier| verifier.places())
+        {
+            if !places.contains(place) {
+                places.push(place.clone());
+            }
+        }
+        let bits = |verifier: &Verifier| {
+            places
+                .iter()
+                .zip(0_u32..u64::BITS)
+                .filter(|(place, _)| verifier.places().contains(place))
+                .fold(0, |bits, (_, at)| bits | 1_u64 << at)
+        };
+        let verifiers = settings
+            .verifiers
+            .into_iter()
+            .map(|verifier| {
+                let bits = bits(&verifier);
+                (verifier, bits)
+            })
+            .collect();
+        Self {
+            verifiers,
+            places: places.into(),
+            optional: settings.optional,
+            require: settings.require,
+            forward: settings.forward,
+            strip_token: settings.strip_token,
+        }
+    }
+
+    /// The headers that tell the app who it is; a client's own are removed on every route.
+    pub(crate) fn identity_names(&self) -> impl Iterator<Item = &HeaderName> {
+        self.forward.iter().map(|(name, _)| name)
+    }
+
+    /// The verifiers that may judge a token from these places: those whose issuer it names, else
+    /// all of them.
+    fn candidates<'g, 'i>(
+        &'g self,
+        places: u64,
+        issuer: Option<&'i str>,
+    ) -> impl Iterator<Item = &'g Arc<Verifier>> + Clone + use<'g, 'i> {
+        let listed = self
+            .verifiers
+            .iter()
+            .filter(move |(_, bits)| bits & places != 0)
+            .map(|(verifier, _)| verifier);
+        let by_issuer = listed.clone().any(|verifier| verifier.has_issuer(issuer));
+        listed.filter(move |verifier| !by_issuer || verifier.has_issuer(issuer))
+    }
+
+    /// Verifies a token, or finds that it was verified before.
+    fn verify(
+        &self,
+        found: &token::Found<'_>,
+        remembered: &Remembered,
+        now: SystemTime,
+    ) -> Result<Arc<Verified>, TokenFault> {
+        // A remembered token gets the answer that a fresh one would get on this very route.
+        let known = remembered.find(&found.token, |id, verified| {
+            let candidates = self.candidates(found.places, issuer(verified.claims()));
+            candidates.clone().count() <= MAX_VERIFIERS
+                && candidates
+                    .filter(|verifier| verifier.id() == id)
+                    .any(|verifier| verifier.is_still_right(verified, now))
+        });
+        if let Some(verified) = known {
+            return Ok(verified);
+        }
+        let jws = Jws::parse(&found.token)?;
+        let (verifier, verified) = self.verify_fresh(&jws, found.places, now)?;
+        let verified = Arc::new(verified);
+        remembered.insert(&found.token, verifier.id(), Arc::clone(&verified));
+        Ok(verified)
+    }
+
+    fn verify_fresh(
+        &self,
+        jws: &Jws<'_>,
+        places: u64,
+        now: SystemTime,
+    ) -> Result<(&Verifier, Verified), TokenFault> {
+        let mut all = self.candidates(places, None);
+        if let (Some(only), None) = (all.next(), all.next()) {
+            only.check_signature(jws)?;
+            let claims = jws.claims()?;
+            let dates = only.check_claims(jws.typ.as_deref(), &claims, now)?;
+            return Ok((only, Verified::new(claims, dates)));
+        }
+        // The issuer is read before the signature is checked, but only to choose who checks it.
+        let claims = jws.claims()?;
+        let (verifier, dates) = self.verify_by_any(jws, &claims, places, now)?;
+        Ok((verifier, Verified::new(claims, dates)))
+    }
+
+    fn verify_by_any(
+        &self,
+        jws: &Jws<'_>,
+        claims: &Claims,
+        places: u64,
+        now: SystemTime,
+    ) -> Result<(&Verifier, Dates), TokenFault> {
+        let candidates = self.candidates(places, issuer(claims));
+        let mut fault = None;
+        for verifier in candidates
+            .clone()
+            .filter(|verifier| verifier.fits(jws))
+            .take(MAX_VERIFIERS)
+        {
+            if let Err(wrong) = verifier.check_signature(jws) {
+                fault = fault.or(Some(wrong));
+                continue;
+            }
+            match verifier.check_claims(jws.typ.as_deref(), claims, now) {
+                Ok(dates) => return Ok((verifier, dates)),
+                // It is that verifier's token; what is wrong with it says the most.
+                Err(wrong) => fault = Some(wrong),
+            }
+        }
+        // Where none fits, the first one says why.
+        let unfit = || candidates.clone().next()?.check_signature(jws).err();
+        Err(fault.or_else(unfit).unwrap_or(TokenFault::UnknownKey))
+    }
+}
+
+fn issuer(claims: &Claims) -> Option<&str> {
+    claims.get("iss").and_then(Value::as_str)
+}
+
+impl Guard {
+    /// Who the request is from: exactly one token from the places that the route's verifiers
+    /// list, its signature and its registered claims.
+    ///
+    /// # Errors
+    /// `TokenMissing`, `TokenMalformed` or `TokenInvalid`.
+    pub(crate) fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        query: Option<&str>,
+        remembered: &Remembered,
+        now: SystemTime,
+    ) -> Result<Principal, Reject> {
+        let Self::Jwt(guard) = self else {
+            return Ok(Principal::anonymous());
+        };
+        match token::find(headers, query, &guard.places)? {
+            Some(found) => guard
+                .verify(&found, remembered, now)
+                .map(Principal::bearer)
+                .map_err(Reject::TokenInvalid),
+            None if guard.optional => Ok(Principal::anonymous()),
+            None => Err(Reject::TokenMissing),
+        }
+    }
+
+    /// Whether they may: the route's `require`, and claims that can be written as headers. This
+    /// is the only place that makes a `Permit`. `params` are the route's path parameters.
+    ///
+    /// # Errors
+    /// `Forbidden` where the claims do not satisfy the route, and `TokenMissing` where it is the
+    /// anonymous who do not; `ClaimUnfit` where a claim cannot be a header.
+    pub(crate) fn authorize(
+        &self,
+        principal: Principal,
+        params: &Parameters<'_>,
+    ) -> Result<Permit, Reject> {
+        let guard = match self {
+            Self::Open => {
+                return Ok(Permit {
+                    principal,
+                    identity: Vec::new(),
+                    strip: None,
+                });
+            }
+            Self::Jwt(guard) => guard,
+        };
+        if principal.is_anonymous() && !guard.optional {
+            return Err(Reject::TokenMissing);
+        }
+        if let Some(require) = &guard.require {
+            let satisfied = match principal.claims() {
+                Some(claims) => require.is_satisfied(claims, params),
+                None => require.is_satisfied(&Claims::default(), params),
+            };
+            if !satisfied && principal.is_anonymous() {
+                return Err(Reject::TokenMissing);
+            }
+            if !satisfied {
+                return Err(Reject::Forbidden);
+            }
+        }
+        let mut identity = Vec::with_capacity(guard.forward.len());
+        for (name, claim) in &guard.forward {
+            if let Some(value) = principal.header(claim)? {
+                identity.push((name.clone(), value));
+            }
+        }
+        let strip = guard.strip_token.then(|| Arc::clone(&guard.places));
+        Ok(Permit {
+            principal,
+            identity,
+            strip,
+        })
+    }
+
+    /// `WWW-Authenticate` for a refusal of this guard (RFC 6750 section 3); `None` for refusals
+    /// that have none.
+    pub(crate) fn challenge(&self, reject: Reject) -> Option<HeaderValue> {
+        let Self::Jwt(guard) = self else { return None };
+        let realm = guard
+            .verifiers
+            .first()
+            .map_or("portcullis", |(first, _)| first.name());
+        let mut challenge = format!("Bearer realm={}", quoted(realm));
+        let mut add = |name: &str, value: &str| {
+            challenge.extend([", ", name, "=", &quoted(value)]);
+        };
+        match reject {
+            Reject::TokenMissing => {}
+            Reject::TokenMalformed(what) => {
+                add("error", "invalid_request");
+                add("error_description", what);
+            }
+            Reject::TokenInvalid(fault) => {
+                add("error", "invalid_token");
+                add("error_description", &fault.to_string());
+            }
+            Reject::Forbidden => {
+                add("error", "insufficient_scope");
+                if let Some(scope) = guard.require.as_ref().and_then(Requirement::scope) {
+                    add("scope", scope);
+                }
+            }
+            Reject::BadRequest(_)
+            | Reject::BadPath
+            | Reject::BadHost
+            | Reject::UnknownTransferCoding
+            | Reject::RequestTimeout
+            | Reject::UriTooLong
+            | Reject::HeadTooLarge
+            | Reject::BodyTooLarge(_)
+            | Reject::VersionNotSupported
+            | Reject::NoRoute
+            | Reject::MethodNotAllowed(_)
+            | Reject::ClaimUnfit
+            | Reject::FileNotFound
+            | Reject::FileForbidden
+            | Reject::PreconditionFailed
+            | Reject::RangeNotSatisfiable(_)
+            | Reject::UpstreamUnreachable
+            | Reject::UpstreamInvalid
+            | Reject::UpstreamTimeout
+            | Reject::UpstreamBusy
+            | Reject::ClientGone
+            | Reject::Internal => return None,
+        }
+        HeaderValue::try_from(challenge).ok()
+    }
+}
+
+/// A quoted string (RFC 9110 section 5.6.4); what RFC 6750 does not allow inside becomes `?`.
+fn quoted(text: &str) -> String {
+    let letters = text.chars().map(|letter| match letter {
+        ' '..='~' if letter != '"' && letter != '\\' => letter,
+        _ => '?',
+    });
+    std::iter::once('"')
+        .chain(letters)
+        .chain(std::iter::once('"'))
+        .collect()
+}
+
+/// The proof that a request satisfies its route. Only [`Guard::authorize`] makes one.
+#[must_use = "whatever serves the request consumes its permit"]
+pub(crate) struct Permit {
+    principal: Principal,
+    identity: Vec<(HeaderName, HeaderValue)>,
+    strip: Option<Arc<[TokenSource]>>,
+}
+
+impl fmt::Debug for Permit {
+    /// Neither claims nor what was made of them are shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit")
+            .field("principal", &self.principal)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Permit {
+    /// The headers that tell the app who it is; a claim that is absent gives none.
+    pub(crate) fn identity(&self) -> &[(HeaderName, HeaderValue)] {
+        &self.identity
+    }
+
+    /// Who the request is from, for the access log and for counting.
+    pub(crate) fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    /// `sub`, for the access log.
+    pub(crate) fn subject(&self) -> Option<&str> {
+        self.principal.subject()
+    }
+
+    /// Where the route has `strip_token`, takes the token out of wherever it was: the field line
+    /// of the scheme Bearer, or that cookie or query parameter alone. Gives the new query where
+    /// it changed; an empty one means that the target needs no `?` any more.
+    pub(crate) fn strip_token(
+        &self,
+        headers: &mut HeaderMap,
+        query: Option<&str>,
+    ) -> Option<String> {
+        token::strip(headers, query, self.strip.as_deref()?)
+    }
+}
+
+#[cfg(test)]
+mod tests;

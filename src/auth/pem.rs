@@ -1,0 +1,130 @@
+//! Public keys in PEM files (RFC 7468): SubjectPublicKeyInfo, PKCS#1 RSA, or a certificate, of
+//! which only the key is taken. A certificate's dates and names are not looked at.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::key_fault::KeyProblem;
+use super::public_key::PublicKey;
+
+const SEQUENCE: u8 = 0x30;
+const INTEGER: u8 = 0x02;
+const BIT_STRING: u8 = 0x03;
+const OBJECT_ID: u8 = 0x06;
+/// The explicit tag of a certificate's version.
+const VERSION: u8 = 0xa0;
+
+const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
+const ELLIPTIC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
+const P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+const P384: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x22];
+const P521: &[u8] = &[0x2b, 0x81, 0x04, 0x00, 0x23];
+const ED25519: &[u8] = &[0x2b, 0x65, 0x70];
+
+/// Whether the bytes look like a PEM file, which is never a shared secret.
+pub(crate) fn is_pem(bytes: &[u8]) -> bool {
+    memchr::memmem::find(bytes, b"-----BEGIN ").is_some()
+}
+
+/// The one public key of a PEM file. Its strength is not checked here.
+///
+/// # Errors
+/// Where the file is no PEM file, holds a private key or several keys, or a key of another kind.
+pub(crate) fn public_key(file: &[u8]) -> Result<PublicKey, KeyProblem> {
+    let text = std::str::from_utf8(file).map_err(|_| KeyProblem::NotPem)?;
+    let (_, after) = text.split_once("-----BEGIN ").ok_or(KeyProblem::NotPem)?;
+    let (label, after) = after.split_once("-----").ok_or(KeyProblem::NotPem)?;
+    if label.contains("PRIVATE KEY") {
+        return Err(KeyProblem::PrivateKey);
+    }
+    let (body, rest) = after
+        .split_once(&format!("-----END {label}-----"))
+        .ok_or(KeyProblem::NotPem)?;
+    if rest.contains("-----BEGIN ") {
+        return Err(KeyProblem::SeveralKeys);
+    }
+    let body: String = body.split_ascii_whitespace().collect();
+    let der = STANDARD.decode(body).map_err(|_| KeyProblem::NotPem)?;
+    let key = match label {
+        "PUBLIC KEY" => whole(&der, SEQUENCE).map(key_info),
+        "CERTIFICATE" => whole(&der, SEQUENCE).and_then(certificate).map(key_info),
+        "RSA PUBLIC KEY" => Some(rsa(&der).ok_or(BROKEN)),
+        _ => return Err(KeyProblem::NotPem),
+    };
+    key.ok_or(BROKEN)?
+}
+
+const BROKEN: KeyProblem = KeyProblem::Malformed("the PEM file's content is damaged");
+
+/// The content of a certificate's SubjectPublicKeyInfo (RFC 5280 section 4.1).
+fn certificate(content: &[u8]) -> Option<&[u8]> {
+    let (mut fields, _) = expect(content, SEQUENCE)?;
+    if fields.first() == Some(&VERSION) {
+        fields = expect(fields, VERSION)?.1;
+    }
+    // Serial number, algorithm of the signature, issuer, validity, subject.
+    for tag in [INTEGER, SEQUENCE, SEQUENCE, SEQUENCE, SEQUENCE] {
+        fields = expect(fields, tag)?.1;
+    }
+    Some(expect(fields, SEQUENCE)?.0)
+}
+
+/// The key of a SubjectPublicKeyInfo's content (RFC 5280 section 4.1.2.7).
+fn key_info(content: &[u8]) -> Result<PublicKey, KeyProblem> {
+    let (algorithm, rest) = expect(content, SEQUENCE).ok_or(BROKEN)?;
+    let (id, parameters) = expect(algorithm, OBJECT_ID).ok_or(BROKEN)?;
+    let bits = whole(rest, BIT_STRING).ok_or(BROKEN)?;
+    let key = bits.strip_prefix(&[0]).ok_or(BROKEN)?;
+    match id {
+        RSA => rsa(key).ok_or(BROKEN),
+        ED25519 => Ok(PublicKey::Ed25519(key.to_vec())),
+        ELLIPTIC => match whole(parameters, OBJECT_ID).ok_or(BROKEN)? {
+            P256 => Ok(PublicKey::P256(key.to_vec())),
+            P384 => Ok(PublicKey::P384(key.to_vec())),
+            P521 => Err(KeyProblem::Unsupported(
+                "a P-521 key is for ES512, which the library jsonwebtoken does not have",
+            )),
+            _ => Err(KeyProblem::Unsupported("the curve is not P-256 or P-384")),
+        },
+        _ => Err(KeyProblem::Unsupported(
+            "the key is not RSA, P-256, P-384 or Ed25519",
+        )),
+    }
+}
+
+/// A PKCS#1 RSAPublicKey (RFC 8017 appendix A.1.1).
+fn rsa(der: &[u8]) -> Option<PublicKey> {
+    let (n, rest) = expect(whole(der, SEQUENCE)?, INTEGER)?;
+    let e = whole(rest, INTEGER)?;
+    Some(PublicKey::rsa(n, e))
+}
+
+/// The content of the element, where nothing follows it.
+fn whole(der: &[u8], tag: u8) -> Option<&[u8]> {
+    let (content, rest) = expect(der, tag)?;
+    rest.is_empty().then_some(content)
+}
+
+/// The content of the first element of DER (X.690), which must have this tag, and what follows.
+fn expect(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
+    let (first, rest) = der.split_first()?;
+    let (length, rest) = rest.split_first()?;
+    if *first != tag {
+        return None;
+    }
+    let (length, rest) = if *length < 0x80 {
+        (usize::from(*length), rest)
+    } else {
+        let (digits, rest) = rest.split_at_checked(usize::from(length & 0x7f))?;
+        if digits.is_empty() || digits.len() > 3 {
+            return None;
+        }
+        (
+            digits
+                .iter()
+                .fold(0, |sum, digit| sum << 8 | usize::from(*digit)),
+            rest,
+        )
+    };
+    rest.split_at_checked(length)
+}

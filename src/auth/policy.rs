@@ -1,0 +1,627 @@
+//! `Requirement`: do these claims satisfy this route? Whatever is absent, of an unexpected type
+//! or not known does not. Whether the claims are true was decided before.
+
+use serde_json::{Map, Value};
+
+use super::claims::{ClaimPath, Claims, equal};
+
+/// What the claims of a token must be for a route.
+///
+/// A list of maps of rules: all rules of one of the maps must hold. A rule names a claim and
+///
+/// * a scalar: the claim equals it;
+/// * a list: the claim holds all of it;
+/// * `{any: […]}`, `{all: […]}`, `{not: …}`: the claim holds one, all, none of it; several of
+///   these in one map must all hold. An absent claim satisfies `not`, and nothing else.
+///
+/// A claim that is a list holds its items, a scalar holds itself, an object satisfies nothing.
+/// `scope` and `scp` are sets (RFC 8693 section 4.2): their text is split at spaces, and a scalar
+/// there means the same as a list. `"{user}"` stands for the path parameter, and equals a text
+/// or the digits of an integer; `"{claim:owner}"` stands for another claim, a scalar.
+#[derive(Clone, Debug)]
+pub(crate) struct Requirement {
+    any: Vec<Vec<Rule>>,
+    scope: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+struct Rule {
+    claim: ClaimPath,
+    /// Whether a text is a set of words.
+    is_scope: bool,
+    tests: Vec<Test>,
+}
+
+#[derive(Clone, Debug)]
+enum Test {
+    Equals(Operand),
+    All(Vec<Operand>),
+    Any(Vec<Operand>),
+    Not(Vec<Operand>),
+}
+
+#[derive(Clone, Debug)]
+enum Operand {
+    /// A text, a number or a boolean.
+    Scalar(Value),
+    /// The path parameter of this name.
+    Parameter(String),
+    /// Another claim.
+    Claim(ClaimPath),
+}
+
+/// The path parameters of a request; a value is `None` where it is not UTF-8.
+pub(crate) type Parameters<'p> = [(&'p str, Option<&'p str>)];
+
+impl Requirement {
+    /// Reads `require` as the configuration has it: a map, or a list of maps.
+    ///
+    /// # Errors
+    /// Every mistake: its place as a JSON pointer (RFC 6901), and a sentence that says what is
+    /// wrong and what would be right.
+    pub(crate) fn parse(
+        value: &Value,
+        known_params: &[&str],
+    ) -> Result<Self, Vec<(String, String)>> {
+        let mut reader = Reader {
+            known_params,
+            mistakes: Vec::new(),
+        };
+        let any = match value {
+            Value::Object(rules) => vec![reader.rules("", rules)],
+            Value::Array(maps) if !maps.is_empty() => maps
+                .iter()
+                .enumerate()
+                .filter_map(|(at, map)| {
+                    let place = format!("/{at}");
+                    let Some(rules) = map.as_object() else {
+                        reader.mistake(&place, "each item of the list is a map of claims");
+                        return None;
+                    };
+                    Some(reader.rules(&place, rules))
+                })
+                .collect(),
+            Value::Array(_)
+            | Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_) => {
+                reader.mistake(
+                    "",
+                    "write a map of claims and what they must be, such as {scope: [read]}, or a \
+                     list of such maps, of which one must hold",
+                );
+                Vec::new()
+            }
+        };
+        if !reader.mistakes.is_empty() {
+            return Err(reader.mistakes);
+        }
+        let scope = any.iter().find_map(|rules| scope_of(rules));
+        Ok(Self { any, scope })
+    }
+
+    /// Whether the claims satisfy it.
+    pub(crate) fn is_satisfied(&self, claims: &Claims, params: &Parameters<'_>) -> bool {
+        let holds = |rule: &Rule| {
+            rule.tests
+                .iter()
+                .all(|test| rule.holds(test, claims, params))
+        };
+        self.any.iter().any(|rules| rules.iter().all(holds))
+    }
+
+    /// The scopes that are needed, separated by spaces, for `scope` of the challenge (RFC 6750
+    /// section 3): those of the first map that names any.
+    pub(crate) fn scope(&self) -> Option<&str> {
+        self.scope.as_deref()
+    }
+}
+
+/// The scopes that a map of rules asks for.
+fn scope_of(rules: &[Rule]) -> Option<String> {
+    let scopes: Vec<&str> = rules
+        .iter()
+        .filter(|rule| rule.is_scope)
+        .flat_map(|rule| &rule.tests)
+        .flat_map(|test| match test {
+            Test::All(operands) | Test::Any(operands) => operands.as_slice(),
+            Test::Equals(_) | Test::Not(_) => &[],
+        })
+        .filter_map(|operand| match operand {
+            Operand::Scalar(value) => value.as_str(),
+            Operand::Parameter(_) | Operand::Claim(_) => None,
+        })
+        // `scope-token` of RFC 6749 section 3.3.
+        .filter(|word| {
+            word.bytes()
+                .all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
+        })
+        .collect();
+    (!scopes.is_empty()).then(|| scopes.join(" "))
+}
+
+impl Rule {
+    fn holds(&self, test: &Test, claims: &Claims, params: &Parameters<'_>) -> bool {
+        let claim = match claims.at(&self.claim) {
+            Some(Value::Object(_)) => return false,
+            Some(claim) => claim,
+            // Even for an absent claim, `not` must know what it compares with.
+            None => {
+                return match test {
+                    Test::Not(operands) => operands
+                        .iter()
+                        .all(|one| one.resolve(claims, params).is_some()),
+                    Test::Equals(_) | Test::All(_) | Test::Any(_) => false,
+                };
+            }
+        };
+        let contains = |operand: &Operand| {
+            operand
+                .resolve(claims, params)
+                .map(|wanted| self.contains(claim, wanted))
+        };
+        match test {
+            Test::Equals(operand) => operand
+                .resolve(claims, params)
+                .is_some_and(|wanted| wanted.equals(claim)),
+            Test::All(operands) => operands.iter().all(|one| contains(one) == Some(true)),
+            Test::Any(operands) => operands.iter().any(|one| contains(one) == Some(true)),
+            Test::Not(operands) => operands.iter().all(|one| contains(one) == Some(false)),
+        }
+    }
+
+    fn contains(&self, claim: &Value, wanted: Wanted<'_>) -> bool {
+        if let Some(items) = claim.as_array() {
+            items.iter().any(|item| wanted.equals(item))
+        } else if let (true, Some(text)) = (self.is_scope, claim.as_str()) {
+            wanted
+                .text()
+                .is_some_and(|wanted| text.split(' ').any(|word| word == wanted))
+        } else {
+            wanted.equals(claim)
+        }
+    }
+}
+
+/// What a claim is compared with.
+#[derive(Clone, Copy)]
+enum Wanted<'w> {
+    Scalar(&'w Value),
+    Parameter(&'w str),
+}
+
+impl<'w> Wanted<'w> {
+    fn equals(self, claim: &Value) -> bool {
+        match self {
+            Self::Scalar(value) => equal(value, claim),
+            // Part of a path has no type: 7 is the user of /users/7. Only digits written as JSON
+            // writes them count, so /users/07 is nobody.
+            Self::Parameter(text) => match claim {
+                Value::String(claim) => claim == text,
+                Value::Number(claim) => !claim.is_f64() && claim.to_string() == text,
+                Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => false,
+            },
+        }
+    }
+
+    fn text(self) -> Option<&'w str> {
+        match self {
+            Self::Scalar(value) => value.as_str(),
+            Self::Parameter(text) => Some(text),
+        }
+    }
+}
+
+impl Operand {
+    /// What it stands for; `None` where that is not known.
+    fn resolve<'w>(&'w self, claims: &'w Claims, params: &'w Parameters<'_>) -> Option<Wanted<'w>> {
+        match self {
+            Self::Scalar(value) => Some(Wanted::Scalar(value)),
+            Self::Parameter(name) => {
+                let (_, value) = params.iter().find(|(known, _)| known == name)?;
+                value.map(Wanted::Parameter)
+            }
+            Self::Claim(path) => claims
+                .at(path)
+                .filter(|value| value.is_string() || value.is_number() || value.is_boolean())
+                .map(Wanted::Scalar),
+        }
+    }
+}
+
+/// Reads rules and collects mistakes.
+struct Reader<'k> {
+    known_params: &'k [&'k str],
+    mistakes: Vec<(String, String)>,
+}
+
+impl Reader<'_> {
+    fn mistake(&mut self, place: &str, what: impl Into<String>) {
+        self.mistakes.push((place.to_owned(), what.into()));
+    }
+
+    fn rules(&mut self, place: &str, rules: &Map<String, Value>) -> Vec<Rule> {
+        if rules.is_empty() {
+            self.mistake(
+                place,
+                "an empty map lets every token in; name a claim, or leave `require` out",
+            );
+        }
+        rules
+            .iter()
+            .filter_map(|(name, value)| {
+                let place = format!("{place}/{}", pointer(name));
+                let claim = match ClaimPath::parse(name) {
+                    Ok(claim) => claim,
+                    Err(what) => {
+                        self.mistake(&place, what);
+                        return None;
+                    }
+                };
+                let is_scope = claim.is("scope") || claim.is("scp");
+                let tests = if let Some(tests) = value.as_object() {
+                    self.tests(&place, tests, is_scope)
+                } else if is_scope || value.is_array() {
+                    vec![Test::All(self.operands(&place, value, is_scope))]
+                } else {
+                    self.operand(&place, value)
+                        .map(Test::Equals)
+                        .into_iter()
+                        .collect()
+                };
+                Some(Rule {
+                    claim,
+                    is_scope,
+                    tests,
+                })
+            })
+            .collect()
+    }
+
+    fn tests(&mut self, place: &str, tests: &Map<String, Value>, is_scope: bool) -> Vec<Test> {
+        const FORMS: &str = "write {any: [..]}, {all: [..]} or {not: ..}";
+        if tests.is_empty() {
+            self.mistake(place, FORMS);
+        }
+        tests
+            .iter()
+            .filter_map(|(form, value)| {
+                let place = format!("{place}/{}", pointer(form));
+                match form.as_str() {
+                    "any" | "all" if !value.is_array() => {
+                        self.mistake(&place, format!("`{form}` takes a list"));
+                        None
+                    }
+                    "any" => Some(Test::Any(self.operands(&place, value, is_scope))),
+                    "all" => Some(Test::All(self.operands(&place, value, is_scope))),
+                    "not" => Some(Test::Not(self.operands(&place, value, is_scope))),
+                    _ => {
+                        self.mistake(&place, format!("{form} is not known here; {FORMS}"));
+                        None
+                    }
+                }
+            })
+            .collect()
+    }
+
+    /// The items of a list, or a scalar as a list of one; of a set, each word.
+    fn operands(&mut self, place: &str, value: &Value, is_scope: bool) -> Vec<Operand> {
+        let items: Vec<(String, &Value)> = if let Some(items) = value.as_array() {
+            items
+                .iter()
+                .enumerate()
+                .map(|(at, item)| (format!("{place}/{at}"), item))
+                .collect()
+        } else {
+            vec![(place.to_owned(), value)]
+        };
+        if items.is_empty() {
+            self.mistake(place, "the list is empty; name what the claim must hold");
+        }
+        let mut operands = Vec::new();
+        for (place, item) in items {
+            let Some(text) = item.as_str().filter(|text| is_scope && !text.contains('{')) else {
+                operands.extend(self.operand(&place, item));
+                continue;
+            };
+            let words = text.split(' ').filter(|word| !word.is_empty());
+            let before = operands.len();
+            operands.extend(words.map(|word| Operand::Scalar(word.into())));
+            if operands.len() == before {
+                self.mistake(&place, "the scope is empty; name one");
+            }
+        }
+        operands
+    }
+
+    fn operand(&mut self, place: &str, value: &Value) -> Option<Operand> {
+        match value {
+            Value::Bool(_) | Value::Number(_) => Some(Operand::Scalar(value.clone())),
+            Value::String(text) => self.text(place, text),
+            Value::Null | Value::Array(_) | Value::Object(_) => {
+                self.mistake(place, "write a text, a number, true or false here");
+                None
+            }
+        }
+    }
+
+    fn text(&mut self, place: &str, text: &str) -> Option<Operand> {
+        if !text.contains(['{', '}']) {
+            return Some(Operand::Scalar(text.into()));
+        }
+        let Some(name) = text
+            .strip_prefix('{')
+            .and_then(|rest| rest.strip_suffix('}'))
+            .filter(|name| !name.is_empty() && !name.contains(['{', '}']))
+        else {
+            self.mistake(
+                place,
+                "braces stand around a whole value: \"{user}\" for a path parameter, or \
+                 \"{claim:owner}\" for a claim",
+            );
+            return None;
+        };
+        if let Some(path) = name.strip_prefix("claim:") {
+            return match ClaimPath::parse(path) {
+                Ok(path) => Some(Operand::Claim(path)),
+                Err(what) => {
+                    self.mistake(place, what);
+                    None
+                }
+            };
+        }
+        if !self.known_params.contains(&name) {
+            let known: Vec<String> = self
+                .known_params
+                .iter()
+                .map(|known| format!("{{{known}}}"))
+                .collect();
+            let known = if known.is_empty() {
+                "none".to_owned()
+            } else {
+                known.join(", ")
+            };
+            self.mistake(
+                place,
+                format!(
+                    "the route's path has no parameter {{{name}}}; it has {known}, and a claim is \
+                     written \"{{claim:{name}}}\""
+                ),
+            );
+            return None;
+        }
+        Some(Operand::Parameter(name.to_owned()))
+    }
+}
+
+/// A name in a JSON pointer (RFC 6901 section 3).
+fn pointer(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[track_caller]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "rows read better without references"
+    )]
+    fn check(require: Value, claims: Value, expected: bool) {
+        let requirement = Requirement::parse(&require, &["user", "raw"])
+            .unwrap_or_else(|mistakes| panic!("{require}: {mistakes:?}"));
+        let known = Claims::new(claims.as_object().unwrap().clone());
+        let params = [("user", Some("7")), ("raw", None)];
+        assert_eq!(
+            requirement.is_satisfied(&known, &params),
+            expected,
+            "{require} of {claims}"
+        );
+    }
+
+    #[test]
+    fn a_scalar_is_equal() {
+        check(json!({"sub": "a"}), json!({"sub": "a"}), true);
+        check(json!({"sub": "a"}), json!({"sub": "b"}), false);
+        check(json!({"sub": "a"}), json!({}), false);
+        check(json!({"sub": "a"}), json!({"sub": ["a"]}), false);
+        check(json!({"level": 3}), json!({"level": 3.0}), true);
+        check(json!({"level": 3}), json!({"level": "3"}), false);
+        check(json!({"mfa": true}), json!({"mfa": true}), true);
+        check(json!({"mfa": true}), json!({"mfa": "true"}), false);
+        check(json!({"a.b": "x"}), json!({"a": {"b": "x"}}), true);
+        check(json!({r"a\.b": "x"}), json!({"a.b": "x"}), true);
+        check(json!({"sub": "a"}), json!({"sub": {"a": 1}}), false);
+        check(json!({"sub": "a"}), json!({"sub": null}), false);
+    }
+
+    #[test]
+    fn a_list_is_held_whole() {
+        check(
+            json!({"roles": ["a", "b"]}),
+            json!({"roles": ["b", "c", "a"]}),
+            true,
+        );
+        check(json!({"roles": ["a", "b"]}), json!({"roles": ["a"]}), false);
+        check(json!({"roles": ["a"]}), json!({"roles": "a"}), true);
+        check(json!({"roles": ["a"]}), json!({"roles": "a b"}), false);
+        check(
+            json!({"roles": ["a"]}),
+            json!({"roles": {"a": true}}),
+            false,
+        );
+        check(
+            json!({"roles": {"all": ["a", "b"]}}),
+            json!({"roles": ["a", "b"]}),
+            true,
+        );
+        check(
+            json!({"roles": {"all": ["a", "b"]}}),
+            json!({"roles": ["b"]}),
+            false,
+        );
+    }
+
+    #[test]
+    fn scopes_are_sets_of_words() {
+        for name in ["scope", "scp"] {
+            check(json!({name: ["r"]}), json!({name: "r w"}), true);
+            check(json!({name: ["r", "w"]}), json!({name: "w r"}), true);
+            check(json!({name: ["r", "w"]}), json!({name: ["w", "r"]}), true);
+            check(json!({name: ["r"]}), json!({name: "rw"}), false);
+            check(json!({name: "r"}), json!({name: "w r"}), true);
+            check(json!({name: "r w"}), json!({name: "w x r"}), true);
+            check(json!({name: "r w"}), json!({name: "w"}), false);
+            check(
+                json!({name: {"any": ["x", "r"]}}),
+                json!({name: "w r"}),
+                true,
+            );
+            check(json!({name: {"not": "r"}}), json!({name: "w r"}), false);
+        }
+    }
+
+    #[test]
+    fn any_one_is_enough_and_not_one_is_too_many() {
+        check(
+            json!({"r": {"any": ["a", "b"]}}),
+            json!({"r": ["c", "b"]}),
+            true,
+        );
+        check(json!({"r": {"any": ["a", "b"]}}), json!({"r": "b"}), true);
+        check(
+            json!({"r": {"any": ["a", "b"]}}),
+            json!({"r": ["c"]}),
+            false,
+        );
+        check(json!({"r": {"any": ["a", "b"]}}), json!({}), false);
+        check(json!({"r": {"not": ["a", "b"]}}), json!({"r": ["c"]}), true);
+        check(
+            json!({"r": {"not": ["a", "b"]}}),
+            json!({"r": ["c", "a"]}),
+            false,
+        );
+        check(json!({"r": {"not": "a"}}), json!({"r": "a"}), false);
+        check(json!({"r": {"not": "a"}}), json!({"r": {"a": 1}}), false);
+        check(json!({"r": {"not": "a"}}), json!({}), true);
+        check(
+            json!({"r": {"any": ["a"], "not": ["b"]}}),
+            json!({"r": ["a", "b"]}),
+            false,
+        );
+        check(
+            json!({"r": {"any": ["a"], "not": ["b"]}}),
+            json!({"r": ["a", "c"]}),
+            true,
+        );
+    }
+
+    #[test]
+    fn parameters_and_other_claims_are_looked_up() {
+        check(json!({"sub": "{user}"}), json!({"sub": "7"}), true);
+        check(json!({"sub": "{user}"}), json!({"sub": 7}), true);
+        check(json!({"sub": "{user}"}), json!({"sub": "8"}), false);
+        check(json!({"sub": "{user}"}), json!({"sub": 7.0}), false);
+        check(json!({"sub": "{user}"}), json!({"sub": true}), false);
+        check(json!({"ids": ["{user}"]}), json!({"ids": [1, 7]}), true);
+        check(json!({"sub": "{raw}"}), json!({"sub": "7"}), false);
+        check(json!({"sub": {"not": "{raw}"}}), json!({"sub": "7"}), false);
+        check(json!({"sub": {"not": "{raw}"}}), json!({}), false);
+        check(
+            json!({"sub": "{claim:owner}"}),
+            json!({"sub": "a", "owner": "a"}),
+            true,
+        );
+        check(
+            json!({"sub": "{claim:owner}"}),
+            json!({"sub": "a", "owner": "b"}),
+            false,
+        );
+        check(json!({"sub": "{claim:owner}"}), json!({"sub": "a"}), false);
+        check(
+            json!({"sub": "{claim:owner}"}),
+            json!({"sub": null, "owner": null}),
+            false,
+        );
+        check(
+            json!({"sub": {"not": "{claim:owner}"}}),
+            json!({"sub": "a"}),
+            false,
+        );
+        check(
+            json!({"sub": {"any": ["{claim:a.b}"]}}),
+            json!({"sub": "x", "a": {"b": "x"}}),
+            true,
+        );
+    }
+
+    #[test]
+    fn all_rules_of_one_map_hold() {
+        let both = json!({"a": 1, "b": 2});
+        check(both.clone(), json!({"a": 1, "b": 2}), true);
+        check(both, json!({"a": 1}), false);
+        let either = json!([{"a": 1, "b": 2}, {"c": 3}]);
+        check(either.clone(), json!({"c": 3}), true);
+        check(either.clone(), json!({"a": 1, "b": 2}), true);
+        check(either, json!({"a": 1, "c": 4}), false);
+    }
+
+    #[track_caller]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "rows read better without references"
+    )]
+    fn refuses(require: Value, places: &[&str]) {
+        let mistakes = Requirement::parse(&require, &["user"]).unwrap_err();
+        let seen: Vec<&str> = mistakes.iter().map(|(place, _)| place.as_str()).collect();
+        assert_eq!(seen, places, "{require}: {mistakes:?}");
+    }
+
+    #[test]
+    fn mistakes_are_named_by_their_place_all_at_once() {
+        refuses(json!(null), &[""]);
+        refuses(json!("admin"), &[""]);
+        refuses(json!([]), &[""]);
+        refuses(json!({}), &[""]);
+        refuses(json!([{"a": 1}, {}, 3]), &["/1", "/2"]);
+        refuses(json!({"a": null}), &["/a"]);
+        refuses(json!({"a": []}), &["/a"]);
+        refuses(json!({"a": ["x", ["y"]]}), &["/a/1"]);
+        refuses(json!({"a": {}}), &["/a"]);
+        refuses(json!({"a": {"any": "x"}}), &["/a/any"]);
+        refuses(json!({"a": {"any": []}}), &["/a/any"]);
+        refuses(json!({"a": {"none": ["x"]}}), &["/a/none"]);
+        refuses(json!({"a": {"not": {"any": ["x"]}}}), &["/a/not"]);
+        refuses(
+            json!({"a": "{other}", "b": ["x-{user}"], "c": "{claim:}"}),
+            &["/a", "/b/0", "/c"],
+        );
+        refuses(
+            json!({"a..b": 1, "https://x": "{"}),
+            &["/a..b", "/https:~1~1x"],
+        );
+        refuses(json!({"scope": " "}), &["/scope"]);
+    }
+
+    #[test]
+    fn the_scope_that_is_needed_is_told() {
+        let scope = |require: Value| {
+            Requirement::parse(&require, &[])
+                .unwrap()
+                .scope()
+                .map(str::to_owned)
+        };
+        assert_eq!(
+            scope(json!({"scope": ["r", "w"], "x": 1})).as_deref(),
+            Some("r w")
+        );
+        assert_eq!(scope(json!([{"x": 1}, {"scp": "r"}])).as_deref(), Some("r"));
+        assert_eq!(scope(json!({"scope": {"not": "r"}})), None);
+        assert_eq!(scope(json!({"scope": ["a\"b", "c"]})).as_deref(), Some("c"));
+        assert_eq!(scope(json!({"x": 1})), None);
+    }
+}

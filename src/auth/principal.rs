@@ -1,0 +1,161 @@
+//! `Principal`: who a request is from, and how a claim is written as a header for the app.
+//! What the principal may do is decided in `policy`.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use http::HeaderValue;
+use serde_json::Value;
+
+use super::claims::{ClaimPath, Claims};
+use super::verify::Verified;
+use crate::reject::Reject;
+
+/// Who a request is from: the claims of its token, or nobody known.
+#[derive(Debug)]
+pub(crate) struct Principal {
+    verified: Option<Arc<Verified>>,
+}
+
+impl Principal {
+    /// Nobody known.
+    pub(super) fn anonymous() -> Self {
+        Self { verified: None }
+    }
+
+    /// The bearer of a token that was verified.
+    pub(super) fn bearer(verified: Arc<Verified>) -> Self {
+        Self {
+            verified: Some(verified),
+        }
+    }
+
+    /// Whether nobody is known.
+    pub(crate) fn is_anonymous(&self) -> bool {
+        self.verified.is_none()
+    }
+
+    /// The claims; `None` where nobody is known.
+    pub(crate) fn claims(&self) -> Option<&Claims> {
+        self.verified.as_ref().map(|verified| verified.claims())
+    }
+
+    /// One claim.
+    pub(crate) fn claim(&self, path: &ClaimPath) -> Option<&Value> {
+        self.claims()?.at(path)
+    }
+
+    /// `sub`, where it is a text.
+    pub(crate) fn subject(&self) -> Option<&str> {
+        self.claims()?.get("sub")?.as_str()
+    }
+
+    /// A claim as the value of a header: a text as it is, a list joined by commas, anything else
+    /// as compact JSON. `None` where the claim is absent or null.
+    ///
+    /// # Errors
+    /// `ClaimUnfit` where the app could read something else than the claim says: a control
+    /// character, space at the ends, or a comma inside an item of a list.
+    pub(super) fn header(&self, path: &ClaimPath) -> Result<Option<HeaderValue>, Reject> {
+        let text = match self.claim(path) {
+            None | Some(Value::Null) => return Ok(None),
+            Some(Value::Array(items)) => {
+                let mut joined = String::new();
+                for (at, item) in items.iter().enumerate() {
+                    let item = text(item);
+                    if item.contains(',') || !is_fit(&item) {
+                        return Err(Reject::ClaimUnfit);
+                    }
+                    if at > 0 {
+                        joined.push(',');
+                    }
+                    joined.push_str(&item);
+                }
+                Cow::Owned(joined)
+            }
+            Some(other) => text(other),
+        };
+        if !is_fit(&text) {
+            return Err(Reject::ClaimUnfit);
+        }
+        HeaderValue::from_bytes(text.as_bytes())
+            .map(Some)
+            .map_err(|_| Reject::ClaimUnfit)
+    }
+}
+
+fn text(value: &Value) -> Cow<'_, str> {
+    value
+        .as_str()
+        .map_or_else(|| Cow::Owned(value.to_string()), Cow::Borrowed)
+}
+
+/// Whether the text arrives as it is; space at the ends would be trimmed on the way.
+fn is_fit(text: &str) -> bool {
+    !text.chars().any(char::is_control) && text.trim() == text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::verify::Dates;
+    use super::*;
+
+    #[track_caller]
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "rows read better without references"
+    )]
+    fn check(claim: Value, expected: Result<Option<&str>, Reject>) {
+        let claims = Claims::new(json!({"a": {"b": claim}}).as_object().unwrap().clone());
+        let principal = Principal::bearer(Arc::new(Verified::new(claims, Dates::default())));
+        let header = principal.header(&ClaimPath::parse("a.b").unwrap());
+        let seen = header
+            .map(|value| value.map(|value| String::from_utf8(value.as_bytes().to_vec()).unwrap()));
+        assert_eq!(seen, expected.map(|text| text.map(str::to_owned)));
+    }
+
+    #[test]
+    fn claims_become_headers() {
+        check(json!("alice"), Ok(Some("alice")));
+        check(json!("Zoë, née Ŝ"), Ok(Some("Zoë, née Ŝ")));
+        check(json!(""), Ok(Some("")));
+        check(json!(7), Ok(Some("7")));
+        check(json!(true), Ok(Some("true")));
+        check(json!(["clerk", "admin", 3]), Ok(Some("clerk,admin,3")));
+        check(json!([]), Ok(Some("")));
+        check(
+            json!({"x": [1, 2], "y": null}),
+            Ok(Some(r#"{"x":[1,2],"y":null}"#)),
+        );
+        check(json!(null), Ok(None));
+    }
+
+    #[test]
+    fn claims_that_would_arrive_as_something_else_are_refused() {
+        for text in [
+            "a\r\nX-Admin: 1",
+            "a\nb",
+            "a\tb",
+            "\0",
+            "a\u{7f}",
+            "a\u{85}",
+            " a",
+            "a ",
+        ] {
+            check(json!(text), Err(Reject::ClaimUnfit));
+            check(json!([text]), Err(Reject::ClaimUnfit));
+        }
+        check(json!(["clerk,admin"]), Err(Reject::ClaimUnfit));
+        check(json!([["clerk", "admin"]]), Err(Reject::ClaimUnfit));
+    }
+
+    #[test]
+    fn the_anonymous_have_no_claims() {
+        let nobody = Principal::anonymous();
+        assert!(nobody.is_anonymous());
+        assert_eq!(nobody.subject(), None);
+        assert_eq!(nobody.header(&ClaimPath::parse("sub").unwrap()), Ok(None));
+    }
+}

@@ -1,0 +1,570 @@
+//! `Verifier`: is this token genuine, and are its registered claims right (RFC 7519 section 4.1)?
+//! What the token permits is the matter of `policy`; signatures are checked by `keys`.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+
+use super::algorithm::Algorithm;
+use super::claims::{ClaimPath, Claims, equal};
+use super::jws::Jws;
+use super::key_fault::KeyFault;
+use super::keys::{KeySet, KeySource, ShortSecrets};
+use super::token::TokenSource;
+use crate::reject::TokenFault;
+
+/// What a verifier is made of; an equal one goes on over a reload.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct VerifierSettings {
+    /// The name, which is also the realm of its challenges.
+    pub(crate) name: String,
+    /// The algorithms that are accepted; may be empty beside key sets.
+    pub(crate) algorithms: Vec<Algorithm>,
+    /// Where the keys come from.
+    pub(crate) keys: Vec<KeySource>,
+    /// `iss` is one of these; it is not compared where there are none.
+    pub(crate) issuer: Vec<String>,
+    /// What `aud` must say.
+    pub(crate) audience: Audience,
+    /// How far the clocks of issuer and gateway may differ.
+    pub(crate) leeway: Duration,
+    /// Whether a token must have an `exp`.
+    pub(crate) require_exp: bool,
+    /// The most that may lie between `iat` and `exp`.
+    pub(crate) max_lifetime: Option<Duration>,
+    /// What `typ` must be, with or without `application/`.
+    pub(crate) typ: Option<String>,
+    /// Claims that must be there and equal.
+    pub(crate) claims: Vec<(ClaimPath, Value)>,
+    /// Where the token may stand; the header where there are none.
+    pub(crate) from: Vec<TokenSource>,
+    /// Whether secrets shorter than the hash are let in.
+    pub(crate) weak_secret: bool,
+}
+
+/// What `aud` must say (RFC 7519 section 4.1.3).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Audience {
+    /// The verifier names nobody: a token that has an audience is meant for somebody else.
+    Unset,
+    /// Whoever it is meant for.
+    Any,
+    /// One of these.
+    OneOf(Vec<String>),
+}
+
+/// Which verifier it is, of all that this process ever made.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct VerifierId(u64);
+
+impl VerifierId {
+    /// A number that no other verifier has.
+    pub(crate) fn fresh() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// A token that a verifier found right.
+#[derive(Debug, Default)]
+pub(crate) struct Verified {
+    claims: Claims,
+    dates: Dates,
+}
+
+impl Verified {
+    /// The claims and their dates.
+    pub(crate) fn new(claims: Claims, dates: Dates) -> Self {
+        Self { claims, dates }
+    }
+
+    /// What the token says.
+    pub(crate) fn claims(&self) -> &Claims {
+        &self.claims
+    }
+}
+
+/// The dates of a token, in seconds since 1970.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Dates {
+    exp: Option<f64>,
+    nbf: Option<f64>,
+    iat: Option<f64>,
+}
+
+impl Dates {
+    fn of(claims: &Claims) -> Result<Self, TokenFault> {
+        Ok(Self {
+            exp: numeric_date(claims, "exp")?,
+            nbf: numeric_date(claims, "nbf")?,
+            iat: numeric_date(claims, "iat")?,
+        })
+    }
+}
+
+/// A NumericDate (RFC 7519 section 2): a number of seconds, perhaps with a fraction.
+fn numeric_date(claims: &Claims, name: &'static str) -> Result<Option<f64>, TokenFault> {
+    /// From here on a double cannot tell two seconds apart.
+    const LIMIT: f64 = 9_007_199_254_740_992.0;
+    let Some(claim) = claims.get(name) else {
+        return Ok(None);
+    };
+    match claim
+        .as_f64()
+        .filter(|seconds| seconds.is_finite() && seconds.abs() < LIMIT)
+    {
+        Some(seconds) => Ok(Some(seconds)),
+        None => Err(TokenFault::Claim(name)),
+    }
+}
+
+/// Tells genuine tokens from others, with the keys and rules of one entry of the configuration.
+#[derive(Debug)]
+pub(crate) struct Verifier {
+    id: VerifierId,
+    name: String,
+    keys: KeySet,
+    issuer: Vec<String>,
+    audience: Audience,
+    leeway: f64,
+    require_exp: bool,
+    max_lifetime: Option<f64>,
+    typ: Option<String>,
+    claims: Vec<(ClaimPath, Value)>,
+    from: Vec<TokenSource>,
+    warnings: Vec<String>,
+}
+
+impl Verifier {
+    /// Loads the keys.
+    ///
+    /// # Errors
+    /// All that is wrong with them.
+    pub(crate) fn new(settings: VerifierSettings) -> Result<Self, Vec<KeyFault>> {
+        let short = if settings.weak_secret {
+            ShortSecrets::Allow
+        } else {
+            ShortSecrets::Refuse
+        };
+        let (keys, warnings) = KeySet::load(&settings.keys, &settings.algorithms, short)?;
+        let from = if settings.from.is_empty() {
+            vec![TokenSource::Header]
+        } else {
+            settings.from
+        };
+        Ok(Self {
+            id: VerifierId::fresh(),
+            name: settings.name,
+            keys,
+            issuer: settings.issuer,
+            audience: settings.audience,
+            leeway: settings.leeway.as_secs_f64(),
+            require_exp: settings.require_exp,
+            max_lifetime: settings.max_lifetime.map(|lifetime| lifetime.as_secs_f64()),
+            typ: settings.typ,
+            claims: settings.claims,
+            from,
+            warnings,
+        })
+    }
+
+    /// Which one it is.
+    pub(crate) fn id(&self) -> VerifierId {
+        self.id
+    }
+
+    /// Its name in the configuration.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the operator should know at every start, such as a weak secret that is let in.
+    pub(crate) fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Where its tokens may stand.
+    pub(crate) fn places(&self) -> &[TokenSource] {
+        &self.from
+    }
+
+    /// Whether it accepts tokens of this issuer by name.
+    pub(crate) fn has_issuer(&self, issuer: Option<&str>) -> bool {
+        issuer.is_some_and(|issuer| self.issuer.iter().any(|known| known == issuer))
+    }
+
+    /// Whether one of its keys fits the token's algorithm and `kid`.
+    pub(crate) fn fits(&self, jws: &Jws<'_>) -> bool {
+        self.keys.fits(jws)
+    }
+
+    /// Whether the signature is right; which check failed otherwise, as [`KeySet::verify`].
+    pub(crate) fn check_signature(&self, jws: &Jws<'_>) -> Result<(), TokenFault> {
+        self.keys.verify(jws)
+    }
+
+    /// Whether the registered claims and the verifier's own are right, for a token whose
+    /// signature is.
+    ///
+    /// None of jsonwebtoken's own validation is used, only its signatures: it reads the clock
+    /// itself and cannot look at a remembered token, and a rule that stands in two places is
+    /// soon two rules. Here and in `check_dates`, which this calls, is all that it would check.
+    pub(crate) fn check_claims(
+        &self,
+        typ: Option<&str>,
+        claims: &Claims,
+        now: SystemTime,
+    ) -> Result<Dates, TokenFault> {
+        if let Some(expected) = &self.typ {
+            let same = typ.is_some_and(|typ| bare(typ).eq_ignore_ascii_case(bare(expected)));
+            if !same {
+                return Err(TokenFault::Type);
+            }
+        }
+        let dates = Dates::of(claims)?;
+        self.check_issuer(claims)?;
+        self.check_audience(claims)?;
+        self.check_dates(&dates, now)?;
+        let satisfied = |(path, expected): &(ClaimPath, Value)| {
+            claims.at(path).is_some_and(|claim| equal(claim, expected))
+        };
+        if !self.claims.iter().all(satisfied) {
+            return Err(TokenFault::RequiredClaim);
+        }
+        Ok(dates)
+    }
+
+    /// Whether a token that this verifier found right is right at this time too.
+    pub(crate) fn is_still_right(&self, verified: &Verified, now: SystemTime) -> bool {
+        self.check_dates(&verified.dates, now).is_ok()
+    }
+
+    /// All that depends on dates, for fresh and for remembered tokens alike.
+    fn check_dates(&self, dates: &Dates, now: SystemTime) -> Result<(), TokenFault> {
+        let now = match now.duration_since(UNIX_EPOCH) {
+            Ok(since) => since.as_secs_f64(),
+            Err(before) => -before.duration().as_secs_f64(),
+        };
+        match dates.exp {
+            Some(exp) if now >= exp + self.leeway => return Err(TokenFault::Expired),
+            None if self.require_exp => return Err(TokenFault::Claim("exp")),
+            Some(_) | None => {}
+        }
+        if dates.nbf.is_some_and(|nbf| nbf > now + self.leeway) {
+            return Err(TokenFault::Immature);
+        }
+        if dates.iat.is_some_and(|iat| iat > now + self.leeway) {
+            return Err(TokenFault::IssuedInFuture);
+        }
+        if let Some(longest) = self.max_lifetime {
+            let exp = dates.exp.ok_or(TokenFault::Claim("exp"))?;
+            let iat = dates.iat.ok_or(TokenFault::Claim("iat"))?;
+            if exp - iat > longest {
+                return Err(TokenFault::Lifetime);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_issuer(&self, claims: &Claims) -> Result<(), TokenFault> {
+        if self.issuer.is_empty() {
+            return Ok(());
+        }
+        let issuer = claims
+            .get("iss")
+            .and_then(Value::as_str)
+            .ok_or(TokenFault::Claim("iss"))?;
+        if self.has_issuer(Some(issuer)) {
+            Ok(())
+        } else {
+            Err(TokenFault::Issuer)
+        }
+    }
+
+    fn check_audience(&self, claims: &Claims) -> Result<(), TokenFault> {
+        let accepted = match &self.audience {
+            Audience::Any => return Ok(()),
+            Audience::Unset => {
+                return claims
+                    .get("aud")
+                    .map_or(Ok(()), |_| Err(TokenFault::Audience));
+            }
+            Audience::OneOf(accepted) => accepted,
+        };
+        let malformed = TokenFault::Claim("aud");
+        let is_accepted = |name: &str| accepted.iter().any(|one| one == name);
+        let meant = match claims.get("aud") {
+            Some(Value::String(name)) => is_accepted(name),
+            Some(Value::Array(names)) if names.iter().all(Value::is_string) => {
+                names.iter().filter_map(Value::as_str).any(is_accepted)
+            }
+            Some(_) | None => return Err(malformed),
+        };
+        if meant {
+            Ok(())
+        } else {
+            Err(TokenFault::Audience)
+        }
+    }
+}
+
+/// A media type without `application/`, which may be left out (RFC 7515 section 4.1.9).
+fn bare(typ: &str) -> &str {
+    const PREFIX: &str = "application/";
+    match typ.split_at_checked(PREFIX.len()) {
+        Some((prefix, rest)) if prefix.eq_ignore_ascii_case(PREFIX) => rest,
+        Some(_) | None => typ,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Map, json};
+
+    use super::super::testing::{NOW, now, raw, settings};
+    use super::*;
+
+    const ALGORITHM: Algorithm = Algorithm::Hs256;
+
+    fn verifier(change: impl FnOnce(&mut VerifierSettings)) -> Verifier {
+        let mut settings = settings(ALGORITHM);
+        change(&mut settings);
+        Verifier::new(settings).unwrap()
+    }
+
+    fn outcome(verifier: &Verifier, typ: Option<&str>, claims: &Value) -> Result<(), TokenFault> {
+        let mut header = Map::new();
+        header.insert("alg".to_owned(), ALGORITHM.name().into());
+        if let Some(typ) = typ {
+            header.insert("typ".to_owned(), typ.into());
+        }
+        let token = raw(
+            ALGORITHM,
+            &Value::Object(header).to_string(),
+            &claims.to_string(),
+        );
+        let jws = Jws::parse(&token)?;
+        verifier.check_signature(&jws)?;
+        verifier
+            .check_claims(jws.typ.as_deref(), &jws.claims()?, now())
+            .map(drop)
+    }
+
+    #[track_caller]
+    fn check(verifier: &Verifier, mut claims: Value, expected: Result<(), TokenFault>) {
+        if let Some(members) = claims.as_object_mut() {
+            members.entry("exp").or_insert_with(|| json!(NOW + 60));
+        }
+        assert_eq!(outcome(verifier, None, &claims), expected, "{claims}");
+    }
+
+    #[test]
+    fn expiry_is_honored_to_the_second() {
+        let strict = verifier(|settings| settings.leeway = Duration::ZERO);
+        let lenient = verifier(|_| {});
+        for (verifier, leeway) in [(strict, 0), (lenient, 30)] {
+            check(&verifier, json!({"exp": NOW - leeway + 1}), Ok(()));
+            check(
+                &verifier,
+                json!({"exp": NOW - leeway}),
+                Err(TokenFault::Expired),
+            );
+            check(
+                &verifier,
+                json!({"exp": NOW - leeway - 1}),
+                Err(TokenFault::Expired),
+            );
+            check(&verifier, json!({"nbf": NOW + leeway}), Ok(()));
+            check(
+                &verifier,
+                json!({"nbf": NOW + leeway + 1}),
+                Err(TokenFault::Immature),
+            );
+            check(&verifier, json!({"iat": NOW + leeway}), Ok(()));
+            check(
+                &verifier,
+                json!({"iat": NOW + leeway + 1}),
+                Err(TokenFault::IssuedInFuture),
+            );
+        }
+    }
+
+    #[test]
+    fn dates_are_numbers_below_2_to_the_53() {
+        let plain = verifier(|_| {});
+        check(
+            &plain,
+            json!({"exp": NOW as f64 + 0.5, "nbf": 1.5, "iat": -1}),
+            Ok(()),
+        );
+        check(&plain, json!({"exp": 9_007_199_254_740_991_u64}), Ok(()));
+        for name in ["exp", "nbf", "iat"] {
+            for value in [
+                json!(null),
+                json!("1790000060"),
+                json!(true),
+                json!([NOW]),
+                json!(9_007_199_254_740_992_u64),
+                json!(u64::MAX),
+                json!(1e300),
+                json!(-1e300),
+            ] {
+                check(&plain, json!({name: value}), Err(TokenFault::Claim(name)));
+            }
+        }
+    }
+
+    #[test]
+    fn exp_is_required_unless_the_verifier_says_otherwise() {
+        let plain = verifier(|_| {});
+        assert_eq!(
+            outcome(&plain, None, &json!({})),
+            Err(TokenFault::Claim("exp"))
+        );
+        let lenient = verifier(|settings| settings.require_exp = false);
+        assert_eq!(outcome(&lenient, None, &json!({})), Ok(()));
+        check(&lenient, json!({"exp": NOW - 60}), Err(TokenFault::Expired));
+        check(
+            &lenient,
+            json!({"exp": null}),
+            Err(TokenFault::Claim("exp")),
+        );
+    }
+
+    #[test]
+    fn a_lifetime_is_measured_from_iat() {
+        let limited = verifier(|settings| settings.max_lifetime = Some(Duration::from_secs(60)));
+        check(&limited, json!({"iat": NOW, "exp": NOW + 60}), Ok(()));
+        check(
+            &limited,
+            json!({"iat": NOW, "exp": NOW + 61}),
+            Err(TokenFault::Lifetime),
+        );
+        check(
+            &limited,
+            json!({"exp": NOW + 1}),
+            Err(TokenFault::Claim("iat")),
+        );
+        let endless = verifier(|settings| {
+            settings.max_lifetime = Some(Duration::from_secs(60));
+            settings.require_exp = false;
+        });
+        assert_eq!(
+            outcome(&endless, None, &json!({"iat": NOW})),
+            Err(TokenFault::Claim("exp"))
+        );
+    }
+
+    #[test]
+    fn the_issuer_is_one_of_those_that_are_named() {
+        let named = verifier(|settings| settings.issuer = vec!["a".to_owned(), "b".to_owned()]);
+        check(&named, json!({"iss": "a"}), Ok(()));
+        check(&named, json!({"iss": "b"}), Ok(()));
+        check(&named, json!({"iss": "a/"}), Err(TokenFault::Issuer));
+        check(&named, json!({"iss": ["a"]}), Err(TokenFault::Claim("iss")));
+        check(&named, json!({}), Err(TokenFault::Claim("iss")));
+        check(&verifier(|_| {}), json!({"iss": "anybody"}), Ok(()));
+    }
+
+    #[test]
+    fn the_audience_is_somebody_who_is_named() {
+        let unset = verifier(|_| {});
+        check(&unset, json!({}), Ok(()));
+        for audience in [json!("a"), json!(["a"]), json!([]), json!(null), json!(7)] {
+            check(&unset, json!({"aud": audience}), Err(TokenFault::Audience));
+        }
+        let any = verifier(|settings| settings.audience = Audience::Any);
+        check(&any, json!({"aud": "a"}), Ok(()));
+        check(&any, json!({}), Ok(()));
+        let named = verifier(|settings| {
+            settings.audience = Audience::OneOf(vec!["a".to_owned(), "b".to_owned()]);
+        });
+        check(&named, json!({"aud": "b"}), Ok(()));
+        check(&named, json!({"aud": ["x", "a"]}), Ok(()));
+        check(&named, json!({"aud": "x"}), Err(TokenFault::Audience));
+        check(&named, json!({"aud": "A"}), Err(TokenFault::Audience));
+        check(&named, json!({"aud": []}), Err(TokenFault::Audience));
+        check(
+            &named,
+            json!({"aud": ["a", 1]}),
+            Err(TokenFault::Claim("aud")),
+        );
+        check(&named, json!({}), Err(TokenFault::Claim("aud")));
+    }
+
+    #[test]
+    fn the_type_is_compared_without_case_and_prefix() {
+        let typed = |typ: &str| verifier(|settings| settings.typ = Some(typ.to_owned()));
+        let claims = json!({"exp": NOW + 60});
+        for expected in ["at+jwt", "application/at+jwt", "AT+JWT"] {
+            let typed = typed(expected);
+            for typ in [
+                "at+jwt",
+                "AT+jwt",
+                "application/at+jwt",
+                "APPLICATION/at+JWT",
+            ] {
+                assert_eq!(outcome(&typed, Some(typ), &claims), Ok(()), "{typ}");
+            }
+            for typ in [
+                None,
+                Some("JWT"),
+                Some(""),
+                Some("x/at+jwt"),
+                Some("application/"),
+            ] {
+                assert_eq!(
+                    outcome(&typed, typ, &claims),
+                    Err(TokenFault::Type),
+                    "{typ:?}"
+                );
+            }
+        }
+        assert_eq!(
+            outcome(&verifier(|_| {}), Some("anything"), &claims),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn the_verifiers_own_claims_are_there_and_equal() {
+        let own = verifier(|settings| {
+            settings.claims = vec![
+                (ClaimPath::parse("token_type").unwrap(), json!("access")),
+                (ClaimPath::parse("a.b").unwrap(), json!([1])),
+            ];
+        });
+        check(
+            &own,
+            json!({"token_type": "access", "a": {"b": [1]}}),
+            Ok(()),
+        );
+        for claims in [
+            json!({"token_type": "refresh", "a": {"b": [1]}}),
+            json!({"a": {"b": [1]}}),
+            json!({"token_type": "access", "a": {"b": 1}}),
+            json!({"token_type": ["access"], "a": {"b": [1]}}),
+        ] {
+            check(&own, claims, Err(TokenFault::RequiredClaim));
+        }
+    }
+
+    #[test]
+    fn remembered_dates_are_checked_as_fresh_ones() {
+        let verifier = verifier(|settings| settings.leeway = Duration::ZERO);
+        let claims = json!({"exp": NOW + 60, "nbf": NOW - 60});
+        let claims = Claims::new(claims.as_object().unwrap().clone());
+        let dates = verifier.check_claims(None, &claims, now()).unwrap();
+        let verified = Verified::new(claims, dates);
+        assert!(verifier.is_still_right(&verified, now() + Duration::from_secs(59)));
+        assert!(!verifier.is_still_right(&verified, now() + Duration::from_secs(60)));
+        assert!(!verifier.is_still_right(&verified, now() - Duration::from_secs(61)));
+        assert!(!verifier.is_still_right(&verified, UNIX_EPOCH - Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn each_verifier_is_itself_alone() {
+        assert_ne!(verifier(|_| {}).id(), verifier(|_| {}).id());
+    }
+}

@@ -1,0 +1,448 @@
+//! `portcullis demo`: the main job on a machine with nothing else installed. Makes a certificate
+//! and a secret, starts a sample app and two users, and says what to try, then runs the gateway as
+//! `portcullis run` does. The gateway itself knows nothing of the demo.
+
+use std::fs;
+use std::io::{self, ErrorKind, Write as _};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair};
+
+use crate::cli::sample_app::{self, Issuer, Kind, MintError, SampleApp, User};
+
+/// The plain listener of the demo's `gateway.yaml`.
+const HTTP: &str = "http://127.0.0.1:8080";
+/// Its TLS listener, by a name that the certificate carries.
+const HTTPS: &str = "https://localhost:8443";
+
+/// How long the printed token is good.
+const TOKEN_LIFETIME: Duration = Duration::from_hours(1);
+/// How long the certificate is good.
+const CERTIFICATE_LIFETIME: Duration = Duration::from_hours(30 * 24);
+/// When a new one is made, so that the demo never starts with one about to end.
+const CERTIFICATE_RENEWAL: Duration = Duration::from_hours(20 * 24);
+/// Bytes in the secret; the file holds twice as many hexadecimal digits.
+const SECRET_BYTES: usize = 32;
+
+/// Why the demo ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DemoError {
+    /// Something else listens where the sample app should.
+    #[error(
+        "the demo's sample app needs {}, and another program listens there (a second demo?)",
+        sample_app::ADDRESS
+    )]
+    PortTaken,
+    /// The sample app could not be started.
+    #[error("cannot start the sample app on {address}: {0}", address = sample_app::ADDRESS)]
+    App(#[source] io::Error),
+    /// A file of the demo could not be read or written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The secret's file holds something else.
+    #[error("{} does not hold the demo's secret; delete it, and another is made", .0.display())]
+    Secret(PathBuf),
+    /// No certificate was made.
+    #[error("cannot make the demo's certificate: {0}")]
+    Certificate(#[from] rcgen::Error),
+    /// The operating system gave no random bytes.
+    #[error("no random bytes: {0}")]
+    Random(getrandom::Error),
+    /// No token was made.
+    #[error(transparent)]
+    Token(#[from] MintError),
+    /// The gateway did not start.
+    #[error(transparent)]
+    Run(#[from] crate::RunError),
+}
+
+/// Runs the gateway on `config` with a sample app behind it, until SIGTERM or SIGINT.
+///
+/// The certificate, its key and the secret are kept in `certs/` beside `config`; the passwords are
+/// new at every start.
+pub(crate) fn demo(config: &Path) -> Result<(), DemoError> {
+    let certs = folder(config).join("certs");
+    fs::create_dir_all(&certs).map_err(|source| DemoError::File {
+        path: certs.clone(),
+        source,
+    })?;
+    let now = clock();
+    ensure_certificate(&certs, now)?;
+    let issuer = Issuer::new(&ensure_secret(&certs)?);
+
+    let alice = User {
+        id: 1,
+        name: "alice",
+        password: password()?,
+        roles: &["clerk"],
+    };
+    let bob = User {
+        id: 2,
+        name: "bob",
+        password: password()?,
+        roles: &["admin"],
+    };
+    let token = issuer.mint(&alice, Kind::Access, TOKEN_LIFETIME, now)?;
+    let text = instructions(config, &alice, &bob, &token);
+
+    let listener = TcpListener::bind(sample_app::ADDRESS).map_err(|error| {
+        if error.kind() == ErrorKind::AddrInUse {
+            DemoError::PortTaken
+        } else {
+            DemoError::App(error)
+        }
+    })?;
+    let app = SampleApp {
+        users: vec![alice, bob],
+        issuer,
+        clock,
+    };
+    sample_app::start(listener, app).map_err(DemoError::App)?;
+
+    let on_ready = move || {
+        let mut out = io::stdout().lock();
+        if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            tracing::warn!(%error, "cannot print what to try");
+        }
+    };
+    crate::run(
+        config,
+        crate::RunOptions {
+            on_ready: Some(Box::new(on_ready)),
+            ..Default::default()
+        },
+    )?;
+    Ok(())
+}
+
+/// The demo's one look at the clock.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "everything below takes the time as an argument"
+)]
+fn clock() -> SystemTime {
+    SystemTime::now()
+}
+
+/// The folder of a file, `.` for a bare name.
+fn folder(file: &Path) -> &Path {
+    match file.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        Some(_) | None => Path::new("."),
+    }
+}
+
+/// Makes `demo.pem` and `demo.key`, unless both are there and young enough.
+fn ensure_certificate(certs: &Path, now: SystemTime) -> Result<(), DemoError> {
+    let (certificate, key) = (certs.join("demo.pem"), certs.join("demo.key"));
+    let fresh = |file: &Path| {
+        let made = fs::metadata(file)
+            .and_then(|metadata| metadata.modified())
+            .ok();
+        // A file from the future has no age, and is made anew.
+        let age = made.and_then(|made| now.duration_since(made).ok());
+        age.is_some_and(|age| age < CERTIFICATE_RENEWAL)
+    };
+    if fresh(&certificate) && fresh(&key) {
+        return Ok(());
+    }
+
+    let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+    let mut params = CertificateParams::new(names)?;
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "Portcullis demo");
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let today =
+        rcgen::date_time_ymd(1970, 1, 1) + now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    params.not_before = today;
+    params.not_after = today + CERTIFICATE_LIFETIME;
+    let pair = KeyPair::generate()?;
+    let signed = params.self_signed(&pair)?;
+    write_private(certs, &key, &pair.serialize_pem())?;
+    write_private(certs, &certificate, &signed.pem())
+}
+
+/// The text of `demo.secret`, which is made if it is not there.
+fn ensure_secret(certs: &Path) -> Result<String, DemoError> {
+    let path = certs.join("demo.secret");
+    match fs::read_to_string(&path) {
+        Ok(text) => {
+            let secret = text.trim_end();
+            let good = secret.len() == 2 * SECRET_BYTES
+                && secret.bytes().all(|byte| byte.is_ascii_hexdigit());
+            if good {
+                Ok(secret.to_owned())
+            } else {
+                Err(DemoError::Secret(path))
+            }
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let mut bytes = [0; SECRET_BYTES];
+            getrandom::fill(&mut bytes).map_err(DemoError::Random)?;
+            let secret = sample_app::hex(&bytes);
+            write_private(certs, &path, &secret)?;
+            Ok(secret)
+        }
+        Err(source) => Err(DemoError::File { path, source }),
+    }
+}
+
+/// Writes a file that its owner alone may read (0600, as temporary files are made), whole or not
+/// at all.
+fn write_private(certs: &Path, path: &Path, text: &str) -> Result<(), DemoError> {
+    let write = || {
+        let mut file = tempfile::NamedTempFile::new_in(certs)?;
+        file.write_all(text.as_bytes())?;
+        file.persist(path)?;
+        Ok(())
+    };
+    write().map_err(|source| DemoError::File {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// A random password of 80 bits, without letters that look alike: `k7dm-2xwq-p9fa-t4hz`.
+fn password() -> Result<String, DemoError> {
+    const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(DemoError::Random)?;
+    let mut password = String::with_capacity(19);
+    for (place, byte) in bytes.iter().enumerate() {
+        if place > 0 && place % 4 == 0 {
+            password.push('-');
+        }
+        // 256 is a multiple of 32: no letter is likelier than another.
+        password.extend(
+            LETTERS
+                .get(usize::from(byte % 32))
+                .map(|&letter| char::from(letter)),
+        );
+    }
+    Ok(password)
+}
+
+/// What is printed when the gateway is ready: who can sign in, and commands to copy.
+fn instructions(config: &Path, alice: &User, bob: &User, token: &str) -> String {
+    let file = quote(&config.display().to_string());
+    let backup = quote(&format!("{}.bak", config.display()));
+    let certificate = quote(&join(config, "certs/demo.pem").display().to_string());
+    let bearer = "-H \"Authorization: Bearer $TOKEN\"";
+    // `-i.bak`, in one word, is what both GNU's and BSD's sed understand.
+    let edit = format!("sed -i.bak 's/body: pong/body: edited/' {file}");
+    let steps = [
+        (
+            "First, a token for alice, good for an hour",
+            vec![format!("export TOKEN={token}")],
+        ),
+        (
+            "A static file: 200",
+            vec![format!("curl -i {HTTP}/favicon.svg")],
+        ),
+        (
+            "The app without a token: 401, and the app never hears of it",
+            vec![format!("curl -i {HTTP}/api/orders/")],
+        ),
+        (
+            "The app with the token: 200, and it is told who asks (x-user-id)",
+            vec![format!("curl -i {bearer} {HTTP}/api/orders/")],
+        ),
+        (
+            "A route for admins, but alice is a clerk: 403",
+            vec![format!("curl -i {bearer} {HTTP}/api/admin/")],
+        ),
+        (
+            "The same app over TLS",
+            vec![format!(
+                "curl -i --cacert {certificate} {bearer} {HTTPS}/api/orders/"
+            )],
+        ),
+        (
+            "A live edit: the answer changes, no restart",
+            vec![
+                format!("curl -w '\\n' {HTTP}/ping"),
+                format!("{edit} && sleep 1 && curl -w '\\n' {HTTP}/ping"),
+                format!("mv {backup} {file}"),
+            ],
+        ),
+    ];
+
+    let mut text = format!(
+        "\nPortcullis serves {file}. Ctrl-C ends the demo.\n\n\
+         \x20 Browser   {HTTP}/\n\
+         \x20 TLS       {HTTPS}/ (self-signed, the browser will ask)\n"
+    );
+    for (label, user) in [("Sign in", alice), ("or", bob)] {
+        let User {
+            name,
+            password,
+            roles,
+            ..
+        } = user;
+        line(
+            &mut text,
+            &format!("  {label:8}  {name:6} {password}  ({})", roles.join(", ")),
+        );
+    }
+    line(&mut text, "\nTo try in another terminal, in this folder:");
+    for (title, commands) in &steps {
+        line(&mut text, &format!("\n  {title}"));
+        for command in commands {
+            line(&mut text, &format!("    {command}"));
+        }
+    }
+    text.push('\n');
+    text
+}
+
+/// Adds a line.
+fn line(text: &mut String, line: &str) {
+    text.push_str(line);
+    text.push('\n');
+}
+
+/// `name` beside `config`, written as short as the user wrote `config`.
+fn join(config: &Path, name: &str) -> PathBuf {
+    config
+        .parent()
+        .map_or_else(|| PathBuf::from(name), |parent| parent.join(name))
+}
+
+/// A word for a POSIX shell: as it is where that is safe, else in single quotes.
+fn quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@%".contains(c);
+    if !word.is_empty() && !word.starts_with('-') && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn user(id: u32, name: &'static str, roles: &'static [&'static str]) -> User {
+        User {
+            id,
+            name,
+            password: format!("password-of-{name}"),
+            roles,
+        }
+    }
+
+    #[test]
+    fn the_addresses_are_those_of_the_repositorys_gateway_yaml() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("gateway.yaml");
+        let text = fs::read_to_string(file).unwrap();
+        assert!(text.contains(&format!("servers: [http://{}]", sample_app::ADDRESS)));
+        assert!(text.contains(&format!(
+            "address: {}\n",
+            HTTP.trim_start_matches("http://")
+        )));
+        assert!(text.contains(&HTTPS.replace("https://localhost", "address: 127.0.0.1")));
+        assert!(text.contains("body: pong"), "the live edit finds its line");
+    }
+
+    #[test]
+    fn the_text_shows_every_step_and_names_the_file_as_given() {
+        let (alice, bob) = (user(1, "alice", &["clerk"]), user(2, "bob", &["admin"]));
+        let text = instructions(Path::new("my demo/gateway.yaml"), &alice, &bob, "a.b.c");
+        for needle in [
+            "password-of-alice  (clerk)",
+            "password-of-bob  (admin)",
+            "export TOKEN=a.b.c\n",
+            "curl -i http://127.0.0.1:8080/api/orders/\n",
+            "sed -i.bak 's/body: pong/body: edited/' 'my demo/gateway.yaml' &&",
+            "--cacert 'my demo/certs/demo.pem'",
+            "curl -w '\\n' http://127.0.0.1:8080/ping\n",
+        ] {
+            assert!(text.contains(needle), "{needle:?} is not in\n{text}");
+        }
+    }
+
+    #[track_caller]
+    fn check_quote(word: &str, expected: &str) {
+        assert_eq!(quote(word), expected, "word {word:?}");
+    }
+
+    #[test]
+    fn words_are_quoted_where_a_shell_would_read_them_otherwise() {
+        check_quote("gateway.yaml", "gateway.yaml");
+        check_quote("../a/gateway.yaml", "../a/gateway.yaml");
+        check_quote("my demo.yaml", "'my demo.yaml'");
+        check_quote("it's", r"'it'\''s'");
+        check_quote("$(x)", "'$(x)'");
+        check_quote("~/x", "'~/x'");
+        check_quote("-x", "'-x'");
+        check_quote("", "''");
+    }
+
+    #[test]
+    fn the_folder_of_a_bare_name_is_here() {
+        assert_eq!(folder(Path::new("gateway.yaml")), Path::new("."));
+        assert_eq!(folder(Path::new("a/gateway.yaml")), Path::new("a"));
+        assert_eq!(folder(Path::new("/gateway.yaml")), Path::new("/"));
+    }
+
+    #[test]
+    fn passwords_are_long_and_differ() {
+        let (one, two) = (password().unwrap(), password().unwrap());
+        assert_eq!(one.len(), 19);
+        assert!(one.split('-').all(|group| group.len() == 4), "{one}");
+        assert_ne!(one, two);
+    }
+
+    #[test]
+    fn the_secret_is_private_and_kept() {
+        let certs = tempfile::tempdir().unwrap();
+        let secret = ensure_secret(certs.path()).unwrap();
+        let path = certs.path().join("demo.secret");
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert_eq!(ensure_secret(certs.path()).unwrap(), secret);
+        fs::write(&path, format!("{secret}\n")).unwrap();
+        assert_eq!(ensure_secret(certs.path()).unwrap(), secret);
+        fs::write(&path, "short").unwrap();
+        assert!(matches!(
+            ensure_secret(certs.path()),
+            Err(DemoError::Secret(_))
+        ));
+    }
+
+    #[test]
+    fn the_certificate_is_kept_while_young_and_made_anew_when_old_or_alone() {
+        let certs = tempfile::tempdir().unwrap();
+        let (pem, key) = (certs.path().join("demo.pem"), certs.path().join("demo.key"));
+        let now = clock() + Duration::from_mins(1);
+        let made = |now| {
+            ensure_certificate(certs.path(), now).unwrap();
+            (
+                fs::read_to_string(&pem).unwrap(),
+                fs::read_to_string(&key).unwrap(),
+            )
+        };
+        let first = made(now);
+        assert_eq!(
+            fs::metadata(&key).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert_eq!(made(now + CERTIFICATE_RENEWAL / 2), first);
+        let second = made(now + CERTIFICATE_RENEWAL);
+        assert_ne!(second, first);
+        fs::remove_file(&key).unwrap();
+        assert_ne!(made(now), second);
+    }
+}

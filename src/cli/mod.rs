@@ -1,0 +1,91 @@
+//! The command line: one file a subcommand, exit codes decided here alone.
+
+mod demo;
+mod sample_app;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::RunOptions;
+
+/// nginx in front of the app, with the tokens checked.
+#[derive(Debug, Parser)]
+#[command(name = "portcullis", version, about, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve until SIGTERM or SIGINT, then drain.
+    Run {
+        /// The configuration.
+        #[arg(short, long, default_value = "gateway.yaml", value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Read, validate and compile the configuration without binding anything.
+    Check {
+        /// The configuration.
+        #[arg(short, long, default_value = "gateway.yaml", value_name = "FILE")]
+        config: PathBuf,
+        /// Show it as it was understood, its secrets hidden.
+        #[arg(long)]
+        print: bool,
+    },
+    /// Show the main job with nothing else installed: a certificate, an app and a user made on
+    /// the spot, and the commands to try.
+    Demo {
+        /// The configuration.
+        #[arg(short, long, default_value = "gateway.yaml", value_name = "FILE")]
+        config: PathBuf,
+    },
+}
+
+/// A configuration that is refused.
+const BAD_CONFIG: u8 = 2;
+
+/// Runs the program: 0 done, 1 cannot start, 2 bad configuration or bad arguments.
+#[must_use]
+pub fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Run { config } => ended(crate::run(&config, RunOptions::default())),
+        Command::Demo { config } => ended(demo::demo(&config)),
+        Command::Check { config, print } => match crate::check(&config) {
+            Ok(checked) => {
+                for warning in checked.warnings {
+                    say(&mut std::io::stderr(), &format!("warning: {warning}\n"));
+                }
+                let text = if print {
+                    checked.printed
+                } else {
+                    format!("{}: good\n", config.display())
+                };
+                say(&mut std::io::stdout(), &text);
+                ExitCode::SUCCESS
+            }
+            Err(errors) => {
+                say(&mut std::io::stderr(), &errors.to_string());
+                ExitCode::from(BAD_CONFIG)
+            }
+        },
+    }
+}
+
+fn ended<E: std::fmt::Display>(outcome: Result<(), E>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&mut std::io::stderr(), &format!("portcullis: {error}\n"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A reader that is gone is no failure of the command.
+fn say(out: &mut dyn Write, text: &str) {
+    drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
+}

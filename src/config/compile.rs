@@ -1,0 +1,296 @@
+//! What the configuration says, made into what serves: keys and certificates are read, names are
+//! looked up, roots are opened. Collects every mistake with its place; binds nothing.
+
+mod access;
+mod routes;
+mod upstreams;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use http::HeaderName;
+
+use super::error::{Errors, Place};
+use super::parsed;
+use super::source::{Loader, why};
+use crate::auth::Guard;
+use crate::access_log::{AccessLog, AccessLogSettings, Destination, Format};
+use crate::client::TrustedProxies;
+use crate::edits::HeaderEdits;
+use crate::limits::{Limits, Timeouts};
+use crate::proxy::Vouched;
+use crate::route::RouteTable;
+use crate::snapshot::{ListenAddress, Listener, Snapshot};
+use crate::tls::{CertificatePair, MinVersion, Tls};
+
+/// What compiling reads and writes beside the configuration itself.
+pub(crate) struct Compiler<'c> {
+    loader: &'c Loader<'c>,
+    errors: &'c mut Errors,
+    previous: Option<&'c Snapshot>,
+    workers: usize,
+    warnings: Vec<String>,
+    summary: BTreeMap<String, String>,
+}
+
+/// Compiles a configuration. What is equal in `previous` goes on: pools of upstreams, verifiers
+/// with their remembered tokens, the access log. `None` where a mistake was added to `errors`.
+pub(crate) fn compile(
+    gateway: &parsed::Gateway,
+    loader: &Loader<'_>,
+    errors: &mut Errors,
+    previous: Option<&Snapshot>,
+) -> Option<(Snapshot, Vec<String>)> {
+    let workers = match gateway.workers.value {
+        parsed::Workers::Auto => std::thread::available_parallelism().map_or(1, usize::from),
+        parsed::Workers::Count(count) => usize::from(count),
+    };
+    let before = errors.count();
+    let mut compiler = Compiler {
+        loader,
+        errors,
+        previous,
+        workers,
+        warnings: Vec::new(),
+        summary: BTreeMap::new(),
+    };
+    let listeners = compiler.listeners(&gateway.listeners);
+    let verifiers = compiler.verifiers(&gateway.jwt);
+    let mut upstreams = compiler.upstreams(&gateway.upstreams);
+    let routes = compiler.routes(gateway, &verifiers, &mut upstreams);
+    let mut table = RouteTable::default();
+    for (route, place) in &routes {
+        if let Err(other) = table.insert(Arc::clone(route)) {
+            let problem = format!(
+                "this route and `{}` serve the same host, path and method; neither is more specific",
+                other.name
+            );
+            compiler.errors.at(*place, problem);
+        }
+    }
+    let access_log = compiler.access_log(&gateway.log.access);
+    if compiler.errors.count() != before || !compiler.errors.is_empty() {
+        return None;
+    }
+    let routes: Vec<_> = routes.into_iter().map(|(route, _)| route).collect();
+    let Compiler { warnings, summary, .. } = compiler;
+    let snapshot = Snapshot {
+        workers,
+        listeners,
+        trusted: TrustedProxies {
+            networks: gateway.trusted_proxies.iter().map(|network| network.value).collect(),
+        },
+        limits: limits(&gateway.limits),
+        timeouts: timeouts(&gateway.timeouts),
+        table,
+        vouched: Vouched::new(routes.iter().flat_map(|route| names_of(&route.guard))),
+        routes,
+        verifiers: verifiers.into_iter().filter_map(|(_, made)| made).collect(),
+        upstreams: upstreams.all(),
+        response_headers: edits(&gateway.defaults.headers.response),
+        access_log,
+        level: level(gateway.log.level.value),
+        summary,
+    };
+    Some((snapshot, warnings))
+}
+
+impl Compiler<'_> {
+    /// A file that the configuration names; a mistake where it cannot be read.
+    fn file(&mut self, path: &Path, place: Place) -> Option<Vec<u8>> {
+        match self.loader.read(path) {
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                let problem = format!("`{}` cannot be read: {}", path.display(), why(&error));
+                self.errors.at(place, problem);
+                None
+            }
+        }
+    }
+
+    fn listeners(&mut self, parsed: &[parsed::Listener]) -> Vec<Arc<Listener>> {
+        let tls_port = parsed.iter().find_map(|listener| match &listener.address.value {
+            parsed::ListenAddress::Tcp(address) if listener.tls.is_some() => Some(address.port()),
+            parsed::ListenAddress::Tcp(_) | parsed::ListenAddress::Unix(_) => None,
+        });
+        let mut listeners: Vec<Arc<Listener>> = Vec::new();
+        for listener in parsed.iter().filter(|listener| !listener.broken) {
+            let address = match &listener.address.value {
+                parsed::ListenAddress::Tcp(address) if address.port() == 0 => {
+                    let others = listeners.iter().filter(|other| {
+                        matches!(other.address, ListenAddress::AnyPort(ip, _) if ip == address.ip())
+                    });
+                    ListenAddress::AnyPort(address.ip(), others.count())
+                }
+                parsed::ListenAddress::Tcp(address) => ListenAddress::Tcp(*address),
+                parsed::ListenAddress::Unix(path) => ListenAddress::Unix(path.clone()),
+            };
+            if listeners.iter().any(|other| other.address == address) {
+                let problem = format!("{address} is listened on twice");
+                self.errors.at(listener.address.place, problem);
+                continue;
+            }
+            let redirect_to_https = match (listener.redirect_to_https.value, tls_port) {
+                (false, _) => None,
+                (true, _) if listener.tls.is_some() => {
+                    let place = listener.redirect_to_https.place;
+                    self.errors.at(place, "this listener speaks TLS itself").hint(
+                        "`redirect_to_https` belongs to a listener without `tls`",
+                    );
+                    None
+                }
+                (true, None | Some(0)) => {
+                    let place = listener.redirect_to_https.place;
+                    self.errors.at(place, "there is no TLS listener to redirect to").hint(
+                        "add a listener with `tls` and a fixed port",
+                    );
+                    None
+                }
+                (true, Some(port)) => Some(port),
+            };
+            let tls = listener.tls.as_ref().map(|tls| self.tls(tls));
+            let kind = match (&tls, redirect_to_https) {
+                (Some(_), _) => "TLS".to_owned(),
+                (None, Some(port)) => format!("plain, redirects to https on port {port}"),
+                (None, None) => "plain".to_owned(),
+            };
+            self.summary.insert(format!("listener {address}"), kind);
+            let tls = match tls {
+                Some(None) => continue,
+                Some(Some(tls)) => Some(tls),
+                None => None,
+            };
+            listeners.push(Arc::new(Listener { address, tls, redirect_to_https }));
+        }
+        self.same_port_twice(parsed);
+        listeners
+    }
+
+    /// `[::]:80` takes IPv4 as well, and so cannot stand beside `0.0.0.0:80`.
+    fn same_port_twice(&mut self, parsed: &[parsed::Listener]) {
+        let tcp = |listener: &parsed::Listener| match listener.address.value {
+            parsed::ListenAddress::Tcp(address) if address.port() != 0 => Some(address),
+            parsed::ListenAddress::Tcp(_) | parsed::ListenAddress::Unix(_) => None,
+        };
+        let addresses: Vec<SocketAddr> = parsed.iter().filter_map(tcp).collect();
+        for listener in parsed {
+            let Some(address) = tcp(listener).filter(SocketAddr::is_ipv4) else { continue };
+            let both = |other: &&SocketAddr| {
+                other.is_ipv6() && other.ip().is_unspecified() && other.port() == address.port()
+            };
+            if let Some(other) = addresses.iter().find(both) {
+                let problem = format!("{other} takes IPv4 too, and so takes {address}");
+                self.errors.at(listener.address.place, problem).hint("leave one of them out");
+            }
+        }
+    }
+
+    fn tls(&mut self, parsed: &parsed::Tls) -> Option<Tls> {
+        let mut pairs = Vec::new();
+        for certificate in &parsed.certificates {
+            let cert = self.file(&certificate.cert.value, certificate.cert.place);
+            let key = self.file(&certificate.key.value, certificate.key.place);
+            let (Some(cert), Some(key)) = (cert, key) else { continue };
+            match CertificatePair::from_pem(&cert, &key) {
+                Ok(pair) => pairs.push(pair),
+                Err(fault) => {
+                    let place = if fault.concerns_certificate() {
+                        certificate.cert.place
+                    } else {
+                        certificate.key.place
+                    };
+                    self.errors.at(place, fault.to_string());
+                }
+            }
+        }
+        if pairs.is_empty() {
+            return None;
+        }
+        let oldest = match parsed.min_version.value {
+            parsed::TlsVersion::V1_2 => MinVersion::Tls12,
+            parsed::TlsVersion::V1_3 => MinVersion::Tls13,
+        };
+        match Tls::new(pairs, oldest) {
+            Ok(tls) => Some(tls),
+            Err(fault) => {
+                self.errors.at(parsed.place, fault.to_string());
+                None
+            }
+        }
+    }
+
+    fn access_log(&mut self, parsed: &parsed::AccessLog) -> Option<Arc<AccessLog>> {
+        let parsed::AccessLog::On { to, format } = parsed else { return None };
+        let settings = AccessLogSettings {
+            to: match &to.value {
+                parsed::LogTarget::Stdout => Destination::Stdout,
+                parsed::LogTarget::Stderr => Destination::Stderr,
+                parsed::LogTarget::File(path) => Destination::File(path.clone()),
+            },
+            format: match format.value {
+                parsed::LogFormat::Json => Format::Json,
+                parsed::LogFormat::Combined => Format::Combined,
+            },
+        };
+        let kept = self.previous.and_then(|previous| previous.access_log.as_ref());
+        if let Some(log) = kept.filter(|log| *log.settings() == settings) {
+            return Some(Arc::clone(log));
+        }
+        match AccessLog::open(settings, self.workers) {
+            Ok(log) => Some(Arc::new(log)),
+            Err(error) => {
+                self.errors.at(to.place, format!("the access log cannot be opened: {}", why(&error)));
+                None
+            }
+        }
+    }
+}
+
+/// The headers in which a route's app is told who it is.
+fn names_of(guard: &Guard) -> Vec<HeaderName> {
+    match guard {
+        Guard::Open => Vec::new(),
+        Guard::Jwt(guard) => guard.identity_names().cloned().collect(),
+    }
+}
+
+fn limits(parsed: &parsed::Limits) -> Limits {
+    let size = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
+    Limits {
+        connections: size(u64::from(parsed.connections.value)),
+        connections_per_ip: parsed.connections_per_ip.value,
+        header_bytes: size(parsed.header_bytes.value),
+        header_count: size(u64::from(parsed.header_count.value)),
+        uri_bytes: size(parsed.uri_bytes.value),
+        body_bytes: parsed.body_bytes.value,
+    }
+}
+
+fn timeouts(parsed: &parsed::Timeouts) -> Timeouts {
+    Timeouts {
+        header_read: parsed.header_read.value,
+        body_read: parsed.body_read.value,
+        keep_alive: parsed.keep_alive.value,
+        tls_handshake: parsed.tls_handshake.value,
+        send: parsed.send.value,
+        shutdown: parsed.shutdown.value,
+    }
+}
+
+fn edits(parsed: &parsed::HeaderChanges) -> HeaderEdits {
+    HeaderEdits {
+        set: parsed.set.iter().map(|(name, value)| (name.value.clone(), value.value.clone())).collect(),
+        remove: parsed.remove.iter().map(|name| name.value.clone()).collect(),
+    }
+}
+
+fn level(parsed: parsed::Level) -> tracing::Level {
+    match parsed {
+        parsed::Level::Error => tracing::Level::ERROR,
+        parsed::Level::Warn => tracing::Level::WARN,
+        parsed::Level::Info => tracing::Level::INFO,
+        parsed::Level::Debug => tracing::Level::DEBUG,
+    }
+}

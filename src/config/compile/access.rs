@@ -1,0 +1,261 @@
+//! `jwt` and `auth`: keys become verifiers, rules become guards.
+
+use std::sync::Arc;
+
+use super::Compiler;
+use crate::auth::{
+    Algorithm, Audience, ClaimPath, Guard, JwtGuard, JwtGuardSettings, KeySource, Requirement,
+    TokenSource, Verifier, VerifierSettings,
+};
+use crate::config::json;
+use crate::config::error::{Errors, Place};
+use crate::config::parsed;
+use crate::config::tree::{Kind, Node};
+use crate::config::load::suggest;
+use crate::route::Pattern;
+
+/// Verifiers by name; `None` for one whose mistakes were reported.
+pub(super) type Verifiers = Vec<(String, Option<(VerifierSettings, Arc<Verifier>)>)>;
+
+impl Compiler<'_> {
+    /// Makes the verifiers, or keeps those that are as they were.
+    pub(super) fn verifiers(&mut self, parsed: &parsed::Named<parsed::Verifier>) -> Verifiers {
+        let mut verifiers = Vec::new();
+        for (name, parsed) in parsed {
+            let made = self.verifier(&name.value, parsed);
+            verifiers.push((name.value.clone(), made));
+        }
+        verifiers
+    }
+
+    fn verifier(
+        &mut self,
+        name: &str,
+        parsed: &parsed::Verifier,
+    ) -> Option<(VerifierSettings, Arc<Verifier>)> {
+        let before = self.errors.count();
+        let algorithms = self.algorithms(parsed);
+        let (keys, places) = self.key_sources(parsed);
+        let mut claims = Vec::new();
+        for (path, value) in &parsed.claims {
+            match ClaimPath::parse(&path.value) {
+                Ok(claim) => claims.push((claim, value.value.clone())),
+                Err(problem) => {
+                    self.errors.at(path.place, problem);
+                }
+            }
+        }
+        if parsed.broken || self.errors.count() != before {
+            return None;
+        }
+        let settings = VerifierSettings {
+            name: name.to_owned(),
+            algorithms,
+            keys,
+            issuer: parsed.issuer.iter().map(|issuer| issuer.value.clone()).collect(),
+            audience: match parsed.audience.as_ref().map(|audience| &audience.value) {
+                None => Audience::Unset,
+                Some(parsed::Audience::Any) => Audience::Any,
+                Some(parsed::Audience::OneOf(names)) => Audience::OneOf(names.clone()),
+            },
+            leeway: parsed.leeway.value,
+            require_exp: parsed.require_exp.value,
+            max_lifetime: parsed.max_lifetime.as_ref().map(|lifetime| lifetime.value),
+            typ: parsed.typ.as_ref().map(|typ| typ.value.clone()),
+            claims,
+            from: parsed.from.iter().map(|source| token_source(&source.value)).collect(),
+            weak_secret: parsed.weak_secret.is_some(),
+        };
+        let kept = self.previous.and_then(|previous| {
+            previous.verifiers.iter().find(|(before, _)| *before == settings)
+        });
+        if let Some((_, verifier)) = kept {
+            let verifier = Arc::clone(verifier);
+            return Some(self.verifier_made(settings, verifier));
+        }
+        match Verifier::new(settings.clone()) {
+            Ok(verifier) => Some(self.verifier_made(settings, Arc::new(verifier))),
+            Err(faults) => {
+                for fault in faults {
+                    let place = fault.key().and_then(|key| places.get(key).copied());
+                    self.errors.at(place.unwrap_or(parsed.place), fault.to_string());
+                }
+                None
+            }
+        }
+    }
+
+    fn verifier_made(
+        &mut self,
+        settings: VerifierSettings,
+        verifier: Arc<Verifier>,
+    ) -> (VerifierSettings, Arc<Verifier>) {
+        for warning in verifier.warnings() {
+            self.warnings.push(format!("jwt `{}`: {warning}", settings.name));
+        }
+        let kept = self.previous.is_some_and(|previous| {
+            previous.verifiers.iter().any(|(_, before)| Arc::ptr_eq(before, &verifier))
+        });
+        let part = format!("verifier {}", settings.name);
+        let earlier = self.previous.and_then(|previous| previous.summary.get(&part));
+        // The settings hold secrets, and are not said; only that they are others now.
+        let said = match (kept, earlier) {
+            (true, Some(earlier)) => earlier.clone(),
+            (false, Some(earlier)) if earlier == "keys and checks" => "keys and checks, changed".to_owned(),
+            (false, Some(_)) | (true | false, None) => "keys and checks".to_owned(),
+        };
+        self.summary.insert(part, said);
+        (settings, verifier)
+    }
+
+    fn algorithms(&mut self, parsed: &parsed::Verifier) -> Vec<Algorithm> {
+        let mut algorithms = Vec::new();
+        for name in &parsed.algorithms {
+            match Algorithm::parse(&name.value) {
+                Ok(algorithm) => algorithms.push(algorithm),
+                Err(problem) => {
+                    self.errors.at(name.place, problem);
+                }
+            }
+        }
+        let named = parsed.secret.is_some() || !parsed.keys.is_empty();
+        if named && parsed.algorithms.is_empty() && !parsed.broken {
+            self.errors.at(parsed.place, "a secret or a PEM file needs `algorithms`").hint(
+                "name what the issuer signs with, such as `algorithms: [HS256]`; it is never taken from a token",
+            );
+        }
+        algorithms
+    }
+
+    /// The keys, and the places that messages about them point to.
+    fn key_sources(&mut self, parsed: &parsed::Verifier) -> (Vec<KeySource>, Vec<Place>) {
+        let mut keys = Vec::new();
+        let mut places = Vec::new();
+        if let Some(secret) = &parsed.secret {
+            keys.push(KeySource::Secret(secret.value.expose().to_vec()));
+            places.push(secret.place);
+        }
+        for key in &parsed.keys {
+            if let Some(bytes) = self.file(&key.file.value, key.file.place) {
+                let kid = key.kid.as_ref().map(|kid| kid.value.clone());
+                keys.push(KeySource::Pem { kid, bytes });
+                places.push(key.file.place);
+            }
+        }
+        if let Some(jwks) = &parsed.jwks {
+            if let Some(bytes) = self.file(&jwks.value, jwks.place) {
+                keys.push(KeySource::Jwks(bytes));
+                places.push(jwks.place);
+            }
+        }
+        (keys, places)
+    }
+
+    /// What a route demands; `None` where a mistake was reported.
+    pub(super) fn guard(
+        &mut self,
+        auth: &parsed::Auth,
+        pattern: &Pattern,
+        verifiers: &Verifiers,
+    ) -> Option<Guard> {
+        let rule = match auth {
+            parsed::Auth::Public(_) => return Some(Guard::Open),
+            parsed::Auth::Jwt(rule) => rule,
+        };
+        let before = self.errors.count();
+        let mut found = Vec::new();
+        let mut missing = rule.verifiers.is_empty();
+        for name in &rule.verifiers {
+            match verifiers.iter().find(|(known, _)| *known == name.value) {
+                Some((_, Some((_, verifier)))) => found.push(Arc::clone(verifier)),
+                Some((_, None)) => missing = true,
+                None => {
+                    let known = verifiers.iter().map(|(known, _)| known.as_str());
+                    let hint = suggest(&name.value, known, "the verifiers under `jwt`");
+                    self.errors.at(name.place, format!("there is no verifier {}", name.shown())).hint(hint);
+                }
+            }
+        }
+        let parameters: Vec<&str> = pattern.parameters().map(|(name, _)| name).collect();
+        let mut require = None;
+        if let Some(node) = &rule.require {
+            if let Some(rules) = json::json(node, self.errors) {
+                match Requirement::parse(&rules, &parameters) {
+                    Ok(parsed) => require = Some(parsed),
+                    Err(mistakes) => {
+                        for (pointer, problem) in mistakes {
+                            self.errors.at(place_at(node, &pointer), problem);
+                        }
+                    }
+                }
+            }
+        }
+        let mut forward = Vec::new();
+        for (header, claim) in &rule.forward {
+            match ClaimPath::parse(&claim.value) {
+                Ok(path) => forward.push((header.value.clone(), path)),
+                Err(problem) => {
+                    self.errors.at(claim.place, problem);
+                }
+            }
+        }
+        if missing || self.errors.count() != before {
+            return None;
+        }
+        Some(Guard::Jwt(JwtGuard::new(JwtGuardSettings {
+            verifiers: found,
+            optional: rule.optional.value,
+            require,
+            forward,
+            strip_token: rule.strip_token.value,
+        })))
+    }
+}
+
+/// The place of a JSON pointer (RFC 6901) below a node: the nearest that is there.
+fn place_at(node: &Node, pointer: &str) -> Place {
+    let mut here = node;
+    for step in pointer.split('/').skip(1) {
+        let step = step.replace("~1", "/").replace("~0", "~");
+        let below = match &here.kind {
+            Kind::Map(entries) => {
+                entries.iter().find(|(key, _)| key.text == step).map(|(_, below)| below)
+            }
+            Kind::List(items) => step.parse::<usize>().ok().and_then(|at| items.get(at)),
+            Kind::Null | Kind::Scalar(_) | Kind::Broken => None,
+        };
+        match below {
+            Some(below) => here = below,
+            None => break,
+        }
+    }
+    here.place
+}
+
+/// A rule in words, for the report of a reload.
+pub(super) fn in_words(auth: &parsed::Auth) -> String {
+    match auth {
+        parsed::Auth::Public(_) => "none".to_owned(),
+        parsed::Auth::Jwt(rule) => {
+            let names: Vec<&str> = rule.verifiers.iter().map(|name| name.value.as_str()).collect();
+            let mut words = names.join(" or ");
+            if rule.optional.value {
+                words.push_str(", optional");
+            }
+            if let Some(require) = &rule.require {
+                words.push_str(", require ");
+                let rules = json::json(require, &mut Errors::default());
+                words.push_str(&rules.unwrap_or_default().to_string());
+            }
+            words
+        }
+    }
+}
+
+fn token_source(parsed: &parsed::TokenSource) -> TokenSource {
+    match parsed {
+        parsed::TokenSource::Header => TokenSource::Header,
+        parsed::TokenSource::Cookie(name) => TokenSource::Cookie(name.clone()),
+        parsed::TokenSource::Query(name) => TokenSource::Query(name.clone()),
+    }
+}

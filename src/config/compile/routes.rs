@@ -1,0 +1,307 @@
+//! `routes`: each becomes a guard and a target, or its mistakes are said.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::StatusCode;
+
+use super::access::{self, Verifiers};
+use super::upstreams::Upstreams;
+use super::{Compiler, edits};
+use crate::auth::Guard;
+use crate::config::error::Place;
+use crate::config::parsed;
+use crate::config::source::why;
+use crate::config::load::suggest;
+use crate::edits::HeaderEdits;
+use crate::files::{Files, FilesSettings};
+use crate::method::MethodSet;
+use crate::proxy::Forward;
+use crate::route::{Host, Pattern, Rewrite, Route, Segment, Target, Template};
+
+impl Compiler<'_> {
+    /// Makes the routes, each with its place; those with mistakes are left out.
+    pub(super) fn routes(
+        &mut self,
+        gateway: &parsed::Gateway,
+        verifiers: &Verifiers,
+        upstreams: &mut Upstreams,
+    ) -> Vec<(Arc<Route>, Place)> {
+        let mut routes: Vec<(Arc<Route>, Place)> = Vec::new();
+        for parsed in &gateway.routes {
+            let Some(mut route) = self.route(parsed, gateway, verifiers, upstreams) else {
+                continue;
+            };
+            if let Some(name) = &parsed.name {
+                if routes.iter().any(|(other, _)| other.name == name.value) {
+                    self.errors.at(name.place, format!("{} is the name of another route", name.shown()));
+                }
+            }
+            route.index = routes.len();
+            routes.push((Arc::new(route), parsed.path.place));
+        }
+        routes
+    }
+
+    fn route(
+        &mut self,
+        parsed: &parsed::Route,
+        gateway: &parsed::Gateway,
+        verifiers: &Verifiers,
+        upstreams: &mut Upstreams,
+    ) -> Option<Route> {
+        if parsed.path.value.is_empty() {
+            return None;
+        }
+        let pattern = match Pattern::parse(&parsed.path.value) {
+            Ok(pattern) => pattern,
+            Err(problem) => {
+                self.errors.at(parsed.path.place, problem);
+                return None;
+            }
+        };
+        let host = match parsed.host.as_ref().map(|host| &host.value) {
+            None => Host::Any,
+            Some(parsed::HostPattern::Exact(name)) => Host::Exact(name.clone()),
+            Some(parsed::HostPattern::Below(name)) => Host::Below(format!(".{name}")),
+        };
+        let methods = self.methods(&parsed.methods);
+        let guard = self.route_guard(parsed, gateway, &pattern, verifiers);
+        let target = self.target(parsed, &pattern, upstreams);
+        let (guard, target) = (guard?, target?);
+        let written = match &parsed.host {
+            None => parsed.path.value.clone(),
+            Some(parsed::Spanned { value: parsed::HostPattern::Exact(name), .. }) => {
+                format!("{name}{}", parsed.path.value)
+            }
+            Some(parsed::Spanned { value: parsed::HostPattern::Below(name), .. }) => {
+                format!("*.{name}{}", parsed.path.value)
+            }
+        };
+        let verbs = methods.map_or_else(String::new, |methods| {
+            format!(" [{}]", methods.names().collect::<Vec<_>>().join(" "))
+        });
+        let words = match &target {
+            Target::Files(_) => {
+                let root = parsed.files.as_ref().map(|files| files.root.value.display().to_string());
+                format!("static {}", root.unwrap_or_default())
+            }
+            Target::Upstream { forward, rewrite } => {
+                let rewrite = if rewrite.is_some() { ", rewritten" } else { "" };
+                format!("proxy {}{rewrite}", forward.upstream.name)
+            }
+            Target::Redirect { status, .. } => format!("redirect {}", status.as_u16()),
+            Target::Respond { status, body } => {
+                format!("respond {} ({} bytes)", status.as_u16(), body.len())
+            }
+        };
+        self.summary.insert(format!("{written}{verbs}"), words);
+        let auth = parsed.auth.as_ref().or(match target {
+            Target::Upstream { .. } => gateway.defaults.auth.as_ref(),
+            Target::Files(_) | Target::Redirect { .. } | Target::Respond { .. } => None,
+        });
+        let auth = auth.map_or_else(|| "none".to_owned(), access::in_words);
+        self.summary.insert(format!("{written}{verbs} auth"), auth);
+        Some(Route {
+            index: 0,
+            name: parsed.name.as_ref().map_or(written, |name| name.value.clone()),
+            host,
+            pattern,
+            methods,
+            guard,
+            target,
+            request_headers: merged(&gateway.defaults.headers.request, &parsed.headers.request),
+            response_headers: merged(&gateway.defaults.headers.response, &parsed.headers.response),
+            body_bytes: parsed
+                .body_bytes
+                .as_ref()
+                .map_or(gateway.limits.body_bytes.value, |bytes| bytes.value),
+        })
+    }
+
+    fn methods(&mut self, parsed: &[parsed::Spanned<String>]) -> Option<MethodSet> {
+        let mut methods = None::<MethodSet>;
+        for name in parsed {
+            match methods.unwrap_or_default().with(&name.value) {
+                Some(more) => methods = Some(more),
+                None => {
+                    self.errors.at(name.place, format!("{} is not a method that routes know", name.shown()));
+                }
+            }
+        }
+        methods
+    }
+
+    /// A proxied route says who may come in, itself or through `defaults`; the others are public
+    /// unless they say so.
+    fn route_guard(
+        &mut self,
+        parsed: &parsed::Route,
+        gateway: &parsed::Gateway,
+        pattern: &Pattern,
+        verifiers: &Verifiers,
+    ) -> Option<Guard> {
+        let default = parsed.proxy.as_ref().and(gateway.defaults.auth.as_ref());
+        match parsed.auth.as_ref().or(default) {
+            Some(auth) => self.guard(auth, pattern, verifiers),
+            None if parsed.proxy.is_some() => {
+                if !parsed.broken {
+                    self.errors
+                        .at(parsed.path.place, "nobody says who may use this proxied route")
+                        .hint("add `auth: NAME` with a verifier from `jwt`, or `auth: none` for everybody; `defaults.auth` is for all proxied routes");
+                }
+                None
+            }
+            None => Some(Guard::Open),
+        }
+    }
+
+    fn target(
+        &mut self,
+        parsed: &parsed::Route,
+        pattern: &Pattern,
+        upstreams: &mut Upstreams,
+    ) -> Option<Target> {
+        let targets = usize::from(parsed.files.is_some())
+            + usize::from(parsed.proxy.is_some())
+            + usize::from(parsed.redirect.is_some())
+            + usize::from(parsed.respond.is_some());
+        if targets != 1 {
+            if !parsed.broken {
+                self.errors
+                    .at(parsed.path.place, format!("this route has {} to serve it", if targets == 0 { "nothing" } else { "more than one way" }))
+                    .hint("write exactly one of `static`, `proxy`, `redirect` and `respond`");
+            }
+            return None;
+        }
+        self.only_for_proxies(parsed);
+        if let Some(files) = &parsed.files {
+            return self.files(files).map(Target::Files);
+        }
+        if let Some(redirect) = &parsed.redirect {
+            return match Template::parse(&redirect.to.value, pattern) {
+                Ok(to) => {
+                    let status = StatusCode::from_u16(redirect.status.value);
+                    Some(Target::Redirect { status: status.unwrap_or(StatusCode::PERMANENT_REDIRECT), to })
+                }
+                Err(problem) => {
+                    self.errors.at(redirect.to.place, problem);
+                    None
+                }
+            };
+        }
+        if let Some(respond) = &parsed.respond {
+            let body = respond.body.as_ref().map(|body| Bytes::from(body.value.clone()));
+            let status = StatusCode::from_u16(respond.status.value).unwrap_or(StatusCode::OK);
+            return Some(Target::Respond { status, body: body.unwrap_or_default() });
+        }
+        let proxy = parsed.proxy.as_ref()?;
+        let upstream = match &proxy.value {
+            parsed::ProxyTo::Server(server) => self.bare(server, proxy.place, upstreams),
+            parsed::ProxyTo::Upstream(name) => {
+                upstreams.named(name).unwrap_or_else(|()| {
+                    let hint = suggest(name, upstreams.names(), "the names under `upstreams`");
+                    self.errors.at(proxy.place, format!("there is no upstream `{name}`")).hint(hint);
+                    None
+                })
+            }
+        };
+        let rewrite = match &parsed.rewrite {
+            None => None,
+            Some(rewrite) => match self::rewrite(&rewrite.value, pattern) {
+                Ok(rewrite) => Some(rewrite),
+                Err(problem) => {
+                    self.errors.at(rewrite.place, problem);
+                    return None;
+                }
+            },
+        };
+        let upstream = upstream?;
+        let mut timeouts = upstream.settings().timeouts;
+        if let Some(response) = &parsed.response {
+            timeouts.response = response.value;
+        }
+        if let Some(idle) = &parsed.idle {
+            timeouts.idle = idle.value;
+        }
+        Some(Target::Upstream { forward: Forward { upstream, timeouts }, rewrite })
+    }
+
+    /// Keys that mean nothing without `proxy` are mistakes, not ignored.
+    fn only_for_proxies(&mut self, parsed: &parsed::Route) {
+        if parsed.proxy.is_some() {
+            return;
+        }
+        let request = &parsed.headers.request;
+        let first_request_header = request
+            .set
+            .first()
+            .map(|(name, _)| name.place)
+            .or_else(|| request.remove.first().map(|name| name.place));
+        let places = [
+            ("rewrite", parsed.rewrite.as_ref().map(|rewrite| rewrite.place)),
+            ("timeouts.response", parsed.response.as_ref().map(|response| response.place)),
+            ("timeouts.idle", parsed.idle.as_ref().map(|idle| idle.place)),
+            ("body_bytes", parsed.body_bytes.as_ref().map(|bytes| bytes.place)),
+            ("headers.request", first_request_header),
+        ];
+        for (key, place) in places {
+            if let Some(place) = place {
+                self.errors.at(place, format!("`{key}` means something only beside `proxy`"));
+            }
+        }
+    }
+
+    fn files(&mut self, parsed: &parsed::Static) -> Option<Files> {
+        let settings = FilesSettings {
+            root: parsed.root.value.clone(),
+            index: parsed.index.iter().map(|name| name.value.clone()).collect(),
+            fallback: parsed.fallback.as_ref().map(|path| path.value.clone()),
+            cache_control: parsed.cache_control.as_ref().map(|value| value.value.clone()),
+            workers: self.workers,
+        };
+        // A root that comes later makes the configuration good.
+        self.loader.watch(&parsed.root.value);
+        match Files::open(settings) {
+            Ok(files) => Some(files),
+            Err(error) => {
+                let root = parsed.root.value.display();
+                self.errors.at(parsed.root.place, format!("`{root}` cannot be served: {}", why(&error)));
+                None
+            }
+        }
+    }
+}
+
+fn rewrite(parsed: &parsed::Rewrite, pattern: &Pattern) -> Result<Rewrite, String> {
+    match parsed {
+        parsed::Rewrite::Path(text) if text.starts_with('/') => {
+            Template::parse(text, pattern).map(Rewrite::Path)
+        }
+        parsed::Rewrite::Path(text) => Err(format!("`{text}` is not a path: it starts with a slash")),
+        parsed::Rewrite::StripPrefix(text) => {
+            let prefix = Pattern::parse(text)?;
+            let literal = |segment: &Segment| matches!(segment, Segment::Literal(text) if !text.is_empty());
+            if prefix.star || prefix.segments.is_empty() || !prefix.segments.iter().all(literal) {
+                return Err(format!("`{text}` is not a prefix that can be stripped; write it as `/users`"));
+            }
+            if pattern.segments.get(..prefix.depth()) != Some(prefix.segments.as_slice()) {
+                return Err(format!("`{text}` is not how the path {} begins", pattern.text));
+            }
+            Ok(Rewrite::StripPrefix(prefix.depth()))
+        }
+    }
+}
+
+/// The route's edits after the defaults'; what a route sets or removes, the default no longer
+/// does.
+fn merged(defaults: &parsed::HeaderChanges, own: &parsed::HeaderChanges) -> HeaderEdits {
+    let (mut merged, own) = (edits(defaults), edits(own));
+    merged.set.retain(|(name, _)| {
+        !own.set.iter().any(|(known, _)| known == name) && !own.remove.contains(name)
+    });
+    merged.remove.retain(|name| !own.set.iter().any(|(known, _)| known == name));
+    merged.set.extend(own.set);
+    merged.remove.extend(own.remove);
+    merged
+}

@@ -1,0 +1,140 @@
+//! `upstreams`: settings become pools, or keep those that they had.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::Compiler;
+use crate::config::error::Place;
+use crate::config::parsed;
+use crate::config::source::why;
+use crate::proxy::{Address, Buffer, SpoolSpace, Upstream, UpstreamSettings, UpstreamTimeouts};
+
+/// Upstreams by name; `None` for one whose mistakes were reported.
+pub(super) struct Upstreams {
+    named: Vec<(String, Option<Arc<Upstream>>)>,
+    /// Those that a route names by a URL.
+    bare: Vec<Arc<Upstream>>,
+}
+
+impl Upstreams {
+    /// The upstream of a name: `Err` where there is none.
+    pub(super) fn named(&self, name: &str) -> Result<Option<Arc<Upstream>>, ()> {
+        let found = self.named.iter().find(|(known, _)| known == name);
+        found.map(|(_, upstream)| upstream.clone()).ok_or(())
+    }
+
+    /// The names.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> + Clone {
+        self.named.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// All of them.
+    pub(super) fn all(self) -> Vec<Arc<Upstream>> {
+        self.named.into_iter().filter_map(|(_, upstream)| upstream).chain(self.bare).collect()
+    }
+}
+
+impl Compiler<'_> {
+    /// Makes the upstreams, or keeps those that are as they were.
+    pub(super) fn upstreams(&mut self, parsed: &parsed::Named<parsed::Upstream>) -> Upstreams {
+        let mut named = Vec::new();
+        for (name, parsed) in parsed {
+            let made = if parsed.broken { None } else { self.upstream(&name.value, parsed) };
+            named.push((name.value.clone(), made));
+        }
+        Upstreams { named, bare: Vec::new() }
+    }
+
+    fn upstream(&mut self, name: &str, parsed: &parsed::Upstream) -> Option<Arc<Upstream>> {
+        let size = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
+        let settings = UpstreamSettings {
+            name: name.to_owned(),
+            endpoints: parsed.servers.iter().map(|server| address(&server.value)).collect(),
+            timeouts: UpstreamTimeouts {
+                connect: parsed.connect.value,
+                response: parsed.response.value,
+                idle: parsed.idle.value,
+            },
+            keep_alive: size(u64::from(parsed.keep_alive.value)),
+            buffer: parsed.buffer.as_ref().map(|buffer| {
+                let spool = buffer.spool.as_ref();
+                let spool = spool.map(|spool| (spool.value.clone(), buffer.spool_bytes.value));
+                (size(buffer.request.value), size(buffer.response.value), spool)
+            }),
+        };
+        let place = parsed.buffer.as_ref().map_or(parsed.place, |buffer| {
+            buffer.spool.as_ref().map_or(buffer.place, |spool| spool.place)
+        });
+        self.make(settings, place)
+    }
+
+    /// The upstream that a route names by a URL; the same URL twice is one upstream.
+    pub(super) fn bare(
+        &mut self,
+        server: &parsed::Server,
+        place: Place,
+        upstreams: &mut Upstreams,
+    ) -> Option<Arc<Upstream>> {
+        let address = address(server);
+        let name = address.to_string();
+        if let Some(known) = upstreams.bare.iter().find(|known| known.name == name) {
+            return Some(Arc::clone(known));
+        }
+        let settings = UpstreamSettings {
+            name,
+            endpoints: vec![address],
+            timeouts: UpstreamTimeouts::DEFAULT,
+            keep_alive: UpstreamSettings::KEEP_ALIVE,
+            buffer: None,
+        };
+        let made = self.make(settings, place)?;
+        upstreams.bare.push(Arc::clone(&made));
+        Some(made)
+    }
+
+    fn make(&mut self, settings: UpstreamSettings, place: Place) -> Option<Arc<Upstream>> {
+        let endpoints: Vec<String> = settings.endpoints.iter().map(Address::to_string).collect();
+        let words = if settings.buffer.is_some() { ", buffered" } else { "" };
+        self.summary
+            .insert(format!("upstream {}", settings.name), format!("{}{words}", endpoints.join(" ")));
+        let kept = self.previous.and_then(|previous| {
+            previous.upstreams.iter().find(|before| {
+                *before.settings() == settings && previous.workers == self.workers
+            })
+        });
+        if let Some(kept) = kept {
+            return Some(Arc::clone(kept));
+        }
+        let buffer = match &settings.buffer {
+            None => None,
+            Some((request, response, spool)) => Some(Buffer {
+                request: *request,
+                response: *response,
+                space: match spool {
+                    None => None,
+                    Some((folder, bytes)) => Some(self.space(folder.clone(), *bytes, place)?),
+                },
+            }),
+        };
+        Some(Arc::new(Upstream::new(settings, buffer, self.workers)))
+    }
+
+    fn space(&mut self, folder: PathBuf, bytes: u64, place: Place) -> Option<Arc<SpoolSpace>> {
+        match SpoolSpace::open(folder.clone(), bytes) {
+            Ok(space) => Some(Arc::new(space)),
+            Err(error) => {
+                let problem =
+                    format!("`{}` cannot hold the spool: {}", folder.display(), why(&error));
+                self.errors.at(place, problem);
+                None
+            }
+        }
+    }
+}
+
+fn address(server: &parsed::Server) -> Address {
+    match server {
+        parsed::Server::Http { host, port } => Address::Tcp(host.clone(), *port),
+        parsed::Server::Unix(path) => Address::Unix(path.clone()),
+    }
+}

@@ -1,0 +1,283 @@
+//! The mistakes of a configuration: collected with their places, rendered with the line and a caret.
+//! The texts of all files are kept here until the end, so that later steps can point into them.
+//! What a mistake means is decided elsewhere.
+
+use std::fmt;
+
+use super::mask::{self, Stretch};
+
+/// Where something stands in the configuration's files.
+///
+/// The default, with line 0, is a place of its own: "the main file as a whole".
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct Place {
+    /// The file, in the order in which the files were read; 0 is the main file.
+    pub(crate) file: u16,
+    /// The line, from 1; 0 where no line is meant.
+    pub(crate) line: u32,
+    /// The column in characters, from 1.
+    pub(crate) column: u32,
+    /// How many characters the caret marks on that line.
+    pub(crate) length: u32,
+}
+
+impl Place {
+    /// A file as a whole.
+    pub(crate) fn of_file(file: u16) -> Self {
+        Self {
+            file,
+            ..Self::default()
+        }
+    }
+}
+
+/// One mistake while it is being described.
+#[derive(Clone, Debug)]
+pub(crate) struct Draft {
+    place: Place,
+    problem: String,
+    hint: Option<String>,
+}
+
+impl Draft {
+    /// Adds what is said under the caret: what to write instead.
+    pub(crate) fn hint(&mut self, hint: impl Into<String>) {
+        self.hint = Some(hint.into());
+    }
+}
+
+/// A file's text, for the lines in messages.
+#[derive(Clone)]
+struct Text {
+    name: String,
+    lines: Vec<String>,
+    hidden: Vec<Stretch>,
+}
+
+/// All mistakes found so far, and the texts that they point into.
+#[derive(Clone, Default)]
+pub(crate) struct Errors {
+    texts: Vec<Text>,
+    drafts: Vec<Draft>,
+}
+
+impl Errors {
+    /// Remembers a file, by the name that messages call it, and gives its number for `Place`.
+    /// Beyond 65,535 files the last number is given again.
+    pub(crate) fn add_file(&mut self, name: &str, text: &str) -> u16 {
+        let number = u16::try_from(self.texts.len()).unwrap_or(u16::MAX);
+        let name = name.chars().map(mask::harmless).collect();
+        let lines = mask::lines(text);
+        self.texts.push(Text {
+            name,
+            lines,
+            hidden: Vec::new(),
+        });
+        number
+    }
+
+    /// Adds a mistake. Neither `problem` nor a hint may hold a secret's value.
+    pub(crate) fn at(&mut self, place: Place, problem: impl Into<String>) -> &mut Draft {
+        self.drafts.push_mut(Draft {
+            place,
+            problem: problem.into(),
+            hint: None,
+        })
+    }
+
+    /// How many mistakes there are; equal before and after a step that found none.
+    pub(crate) fn count(&self) -> usize {
+        self.drafts.len()
+    }
+
+    /// Whether nothing is wrong so far.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.drafts.is_empty()
+    }
+
+    /// `gateway.yaml:12:3`, for messages that name a second place.
+    pub(crate) fn name(&self, place: Place) -> String {
+        let name = self
+            .texts
+            .get(usize::from(place.file))
+            .map_or("", |text| text.name.as_str());
+        match place.line {
+            0 => name.to_owned(),
+            line => format!("{name}:{line}:{}", place.column),
+        }
+    }
+
+    /// Lets no message show what stands in this part of a file.
+    pub(crate) fn hide(&mut self, file: u16, stretch: Stretch) {
+        if let Some(text) = self.texts.get_mut(usize::from(file)) {
+            text.hidden.push(stretch);
+        }
+    }
+
+    /// Hides all that looks like a secret in a file whose YAML cannot be read.
+    pub(crate) fn hide_by_looks(&mut self, file: u16) {
+        if let Some(text) = self.texts.get_mut(usize::from(file)) {
+            text.hidden.extend(mask::by_looks(&text.lines));
+        }
+    }
+
+    /// The lines of a file.
+    pub(crate) fn lines(&self, file: u16) -> &[String] {
+        self.texts
+            .get(usize::from(file))
+            .map_or(&[], |text| text.lines.as_slice())
+    }
+
+    /// The end: nothing, or all mistakes in the order of the files and lines, each once.
+    pub(crate) fn finish(mut self) -> Result<(), ConfigErrors> {
+        if self.drafts.is_empty() {
+            return Ok(());
+        }
+        self.drafts.sort_by_key(|draft| draft.place);
+        self.drafts
+            .dedup_by(|a, b| a.place == b.place && a.problem == b.problem);
+        let texts = &self.texts;
+        let whole = |draft: Draft| {
+            let place = draft.place;
+            let text = texts.get(usize::from(place.file));
+            ConfigError {
+                file: text.map_or_else(String::new, |text| text.name.clone()),
+                line: place.line,
+                column: place.column,
+                problem: draft.problem,
+                hint: draft.hint,
+                excerpt: text.and_then(|text| mask::excerpt(&text.lines, &text.hidden, place)),
+            }
+        };
+        Err(ConfigErrors(self.drafts.into_iter().map(whole).collect()))
+    }
+}
+
+/// All mistakes of a configuration. `Display` shows each with its line, and a count at the end.
+#[derive(Clone, Debug, Default)]
+pub struct ConfigErrors(Vec<ConfigError>);
+
+impl ConfigErrors {
+    /// The mistakes, in the order of the files and lines.
+    pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
+        self.0.iter()
+    }
+}
+
+/// One mistake of a configuration. No part of it holds a secret's value.
+#[derive(Clone, Debug)]
+pub struct ConfigError {
+    /// The file, as it was named.
+    pub file: String,
+    /// The line, from 1; 0 where the file as a whole is meant.
+    pub line: u32,
+    /// The column in characters, from 1.
+    pub column: u32,
+    /// What is wrong.
+    pub problem: String,
+    /// What to write instead.
+    pub hint: Option<String>,
+    excerpt: Option<Excerpt>,
+}
+
+/// The line of a mistake, fit to be shown, and the caret under it.
+#[derive(Clone, Debug)]
+pub(super) struct Excerpt {
+    /// The line, without secrets and control characters.
+    pub(super) line: String,
+    /// How many characters stand before the caret.
+    pub(super) before: usize,
+    /// How many carets there are.
+    pub(super) carets: usize,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if self.line > 0 {
+            write!(f, ":{}:{}", self.line, self.column)?;
+        }
+        write!(f, ": {}", self.problem)?;
+        let Some(excerpt) = &self.excerpt else {
+            return match &self.hint {
+                Some(hint) => write!(f, "; {hint}"),
+                None => Ok(()),
+            };
+        };
+        write!(f, "\n{:>5} | {}", self.line, excerpt.line)?;
+        let carets = "^".repeat(excerpt.carets);
+        write!(f, "\n{:>5} | {:2$}{carets}", "", "", excerpt.before)?;
+        match &self.hint {
+            Some(hint) => write!(f, " {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for error in &self.0 {
+            write!(f, "{error}\n\n")?;
+        }
+        let mut files: Vec<&str> = self.0.iter().map(|error| error.file.as_str()).collect();
+        files.dedup();
+        let mistakes = if self.0.len() == 1 {
+            "mistake"
+        } else {
+            "mistakes"
+        };
+        write!(f, "{} {mistakes} in ", self.0.len())?;
+        match files.as_slice() {
+            [one] => f.write_str(one),
+            [one, other] => write!(f, "{one} and {other}"),
+            many => write!(f, "{} files", many.len()),
+        }
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+impl std::error::Error for ConfigError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(line: u32, column: u32, length: u32) -> Place {
+        Place {
+            file: 0,
+            line,
+            column,
+            length,
+        }
+    }
+
+    #[test]
+    fn mistakes_are_sorted_counted_and_shown_once() {
+        let mut errors = Errors::default();
+        errors.add_file("gateway.yaml", "one: 1\ntwo: 2\n");
+        errors.at(place(2, 1, 3), "second");
+        errors.at(place(1, 6, 1), "first").hint("write 2");
+        errors.at(place(2, 1, 3), "second");
+        errors
+            .at(Place::default(), "`routes` is missing")
+            .hint("nothing to serve");
+        let expected = "\
+gateway.yaml: `routes` is missing; nothing to serve
+
+gateway.yaml:1:6: first
+    1 | one: 1
+      |      ^ write 2
+
+gateway.yaml:2:1: second
+    2 | two: 2
+      | ^^^
+
+3 mistakes in gateway.yaml";
+        assert_eq!(errors.finish().unwrap_err().to_string(), expected);
+    }
+
+    #[test]
+    fn no_mistake_is_no_error() {
+        assert!(Errors::default().finish().is_ok());
+    }
+}

@@ -1,0 +1,277 @@
+//! `${NAME}`, `${NAME:-default}` and `${file:PATH}` inside values.
+//!
+//! A default is taken where the variable is not set or empty, as in a shell. From a file the last line end is
+//! taken off. What was expanded is not expanded again. A `$` before anything but `{` stays, and so does `$$`
+//! with all that follows it: `$${NAME}` is those eight characters.
+
+use super::error::{Errors, Place};
+use super::mask::quoted;
+use super::source::{Loader, why};
+use super::tree::{Kind, Node};
+
+/// A text whose variables were replaced.
+#[derive(Debug, Default)]
+struct Expanded {
+    text: String,
+    any: bool,
+    from_file: bool,
+}
+
+/// Something wrong with the variable whose `${` is the `at`-th of the text, from 0.
+#[derive(Debug)]
+struct Fault {
+    at: usize,
+    problem: String,
+    hint: Option<&'static str>,
+}
+
+/// Replaces the variables in all values below a node. Values with a mistake are `Broken` afterwards.
+pub(crate) fn expand(node: &mut Node, loader: &Loader<'_>, errors: &mut Errors) {
+    match &mut node.kind {
+        Kind::Null | Kind::Broken => {}
+        Kind::List(items) => items
+            .iter_mut()
+            .for_each(|node| expand(node, loader, errors)),
+        Kind::Map(entries) => {
+            entries
+                .iter_mut()
+                .for_each(|(_, node)| expand(node, loader, errors));
+        }
+        Kind::Scalar(scalar) => match expanded(&scalar.text, loader) {
+            Ok(new) if new.any => {
+                scalar.from_file = new.from_file;
+                scalar.written = Some(std::mem::replace(&mut scalar.text, new.text));
+            }
+            Ok(_) => {}
+            Err(faults) => {
+                for fault in faults {
+                    let place = place_of(node.place, fault.at, errors);
+                    let draft = errors.at(place, fault.problem);
+                    if let Some(hint) = fault.hint {
+                        draft.hint(hint);
+                    }
+                }
+                node.kind = Kind::Broken;
+            }
+        },
+    }
+}
+
+fn expanded(text: &str, loader: &Loader<'_>) -> Result<Expanded, Vec<Fault>> {
+    let mut done = Expanded::default();
+    let mut faults = Vec::new();
+    let mut rest = text;
+    let mut at = 0;
+    while let Some((before, after)) = rest.split_once('$') {
+        done.text.push_str(before);
+        done.text.push('$');
+        rest = after;
+        if let Some(after) = rest.strip_prefix('$') {
+            done.text.push('$');
+            rest = after;
+            at += usize::from(rest.starts_with('{'));
+            continue;
+        }
+        let Some(inner) = rest.strip_prefix('{') else {
+            continue;
+        };
+        let mut fault = |problem: String, hint| faults.push(Fault { at, problem, hint });
+        let Some((inner, after)) = inner.split_once('}') else {
+            fault("`${` without its `}`".to_owned(), None);
+            break;
+        };
+        done.text.pop();
+        done.any = true;
+        match one(inner, loader) {
+            Ok((value, from_file)) => {
+                done.text.push_str(&value);
+                done.from_file |= from_file;
+            }
+            Err((problem, hint)) => fault(problem, hint),
+        }
+        rest = after;
+        at += 1 + inner.matches("${").count();
+    }
+    done.text.push_str(rest);
+    if faults.is_empty() {
+        Ok(done)
+    } else {
+        Err(faults)
+    }
+}
+
+/// The value of what stands between the braces, and whether it came from a file.
+fn one(inner: &str, loader: &Loader<'_>) -> Result<(String, bool), (String, Option<&'static str>)> {
+    if inner.contains("${") {
+        return Err((
+            "a variable inside a variable is not supported here".to_owned(),
+            None,
+        ));
+    }
+    if let Some(path) = inner.strip_prefix("file:") {
+        if path.is_empty() {
+            return Err(("`${file:}` names no file".to_owned(), Some("${file:PATH}")));
+        }
+        let unread = |why: String| {
+            (
+                format!("cannot read the file {}: {why}", quoted(path)),
+                None,
+            )
+        };
+        let bytes = loader
+            .read(&loader.folder().join(path))
+            .map_err(|e| unread(why(&e)))?;
+        let mut text =
+            String::from_utf8(bytes).map_err(|_| unread("it is not UTF-8".to_owned()))?;
+        if text.ends_with('\n') {
+            text.pop();
+            if text.ends_with('\r') {
+                text.pop();
+            }
+        }
+        return Ok((text, true));
+    }
+    let (name, default) = match inner.split_once(":-") {
+        Some((name, default)) => (name, Some(default)),
+        None => (inner, None),
+    };
+    let first = |c: char| c.is_ascii_alphabetic() || c == '_';
+    let legal = name.starts_with(first) && name.chars().all(|c| first(c) || c.is_ascii_digit());
+    if !legal {
+        let problem = "what stands in `${...}` is no variable's name".to_owned();
+        return Err((
+            problem,
+            Some("known here: ${NAME}, ${NAME:-default}, ${file:PATH}"),
+        ));
+    }
+    match (loader.var(name), default) {
+        (Some(value), None) => Ok((value, false)),
+        (Some(value), Some(_)) if !value.is_empty() => Ok((value, false)),
+        (_, Some(default)) => Ok((default.to_owned(), false)),
+        (None, None) => {
+            let problem = format!("the variable {} is not set", quoted(name));
+            Err((problem, Some("set it, or give a default: ${NAME:-default}")))
+        }
+    }
+}
+
+/// Where the `at`-th `${` of a value stands; the value's own place where it cannot be found.
+fn place_of(value: Place, at: usize, errors: &Errors) -> Place {
+    let start = usize::try_from(value.line)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(1);
+    let mut left = at;
+    for (index, line) in errors.lines(value.file).iter().enumerate().skip(start) {
+        let line: Vec<char> = line.chars().collect();
+        let column = if index == start {
+            value.column.saturating_sub(1)
+        } else {
+            0
+        };
+        let first = usize::try_from(column).unwrap_or(0);
+        for (column, pair) in line.windows(2).enumerate().skip(first) {
+            if pair != ['$', '{'] {
+                continue;
+            }
+            if left > 0 {
+                left -= 1;
+                continue;
+            }
+            let length = line
+                .iter()
+                .skip(column)
+                .position(|c| *c == '}')
+                .map_or(2, |end| end + 1);
+            let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+            return Place {
+                file: value.file,
+                line: number(index).saturating_add(1),
+                column: number(column).saturating_add(1),
+                length: number(length),
+            };
+        }
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::source::Memory;
+    use super::*;
+
+    fn memory() -> Memory {
+        Memory::default()
+            .variable("A", "one")
+            .variable("EMPTY", "")
+            .variable("B", "${A}")
+            .file("etc/key", "sesame\r\n")
+            .file("etc/two", "1\n\n")
+            .file("etc/raw", [0xff])
+    }
+
+    #[track_caller]
+    fn check(text: &str, expected: &str) {
+        let memory = memory();
+        let loader = Loader::new(Path::new("etc/gateway.yaml"), &memory);
+        let seen = match expanded(text, &loader) {
+            Ok(new) => new.text,
+            Err(faults) => {
+                let lines: Vec<String> = faults
+                    .iter()
+                    .map(|f| format!("{}: {}", f.at, f.problem))
+                    .collect();
+                lines.join("; ")
+            }
+        };
+        assert_eq!(seen, expected, "{text}");
+    }
+
+    #[test]
+    fn variables_are_replaced() {
+        check("plain", "plain");
+        check("${A}", "one");
+        check("<${A}${A}>", "<oneone>");
+        check("${EMPTY}", "");
+        check("${EMPTY:-x}", "x");
+        check("${NONE:-}", "");
+        check("${NONE:-a:-b}", "a:-b");
+        check("${B}", "${A}");
+        check("${file:key}", "sesame");
+        check("${file:two}", "1\n");
+    }
+
+    #[test]
+    fn a_dollar_before_anything_else_stays() {
+        check("a$b $ $", "a$b $ $");
+        check("$$", "$$");
+        check("$${A}", "$${A}");
+        check("$$${A}", "$$one");
+    }
+
+    #[test]
+    fn mistakes_say_what_is_wrong_and_at_which_variable() {
+        check("${NONE}", "0: the variable `NONE` is not set");
+        check(
+            "$${A} ${A} ${X} ${Y}",
+            "2: the variable `X` is not set; 3: the variable `Y` is not set",
+        );
+        check("${A", "0: `${` without its `}`");
+        check("${1}", "0: what stands in `${...}` is no variable's name");
+        check("${A-x}", "0: what stands in `${...}` is no variable's name");
+        check(
+            "${A:-${B}}",
+            "0: a variable inside a variable is not supported here",
+        );
+        check("${file:}", "0: `${file:}` names no file");
+        check(
+            "${file:no}",
+            "0: cannot read the file `no`: there is no such file",
+        );
+        check(
+            "${file:raw}",
+            "0: cannot read the file `raw`: it is not UTF-8",
+        );
+    }
+}

@@ -1,0 +1,116 @@
+//! From a file's name to a snapshot, with all that the reload needs to know beside it.
+
+use std::cell::RefCell;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::compile::compile;
+use super::decode;
+use super::error::{ConfigErrors, Place};
+use super::source::{Disk, Sources};
+use crate::snapshot::Snapshot;
+
+/// A configuration that is good.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    /// What it compiles into.
+    pub(crate) snapshot: Snapshot,
+    /// What is allowed, but dangerous.
+    pub(crate) warnings: Vec<String>,
+    /// Written out, its secrets hidden.
+    pub(crate) printed: String,
+    /// The files and folders that it was made from.
+    pub(crate) files: Vec<PathBuf>,
+    /// The same for the same contents.
+    pub(crate) digest: u64,
+}
+
+/// A configuration that is not.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    /// Every mistake.
+    pub(crate) errors: ConfigErrors,
+    /// The files and folders that were looked at.
+    pub(crate) files: Vec<PathBuf>,
+    /// The same for the same contents.
+    pub(crate) digest: u64,
+}
+
+/// Reads and compiles the configuration at `main`. What is equal in `previous` goes on.
+///
+/// # Errors
+/// Every mistake in it, at once.
+pub(crate) fn load(main: &Path, previous: Option<&Snapshot>) -> Result<Loaded, Refused> {
+    let sources = Digesting { disk: Disk::default(), hasher: RefCell::new(DefaultHasher::new()) };
+    let mut read = super::read(main, &sources);
+    let compiled = read.gateway.as_ref().and_then(|gateway| {
+        compile(gateway, &read.loader, &mut read.errors, previous)
+    });
+    if compiled.is_none() && read.errors.is_empty() {
+        // Without a snapshot there is a reason; should none have been said, this one is.
+        read.errors.at(Place::default(), "the configuration cannot be compiled");
+    }
+    let printed = read.print();
+    let files = read.loader.seen();
+    let digest = sources.hasher.borrow().finish();
+    match (compiled, read.errors.finish()) {
+        (Some((snapshot, warnings)), Ok(())) => {
+            Ok(Loaded { snapshot, warnings, printed, files, digest })
+        }
+        (_, finished) => {
+            let errors = finished.err().unwrap_or_default();
+            Err(Refused { errors, files, digest })
+        }
+    }
+}
+
+/// The disk, with a digest of all that was read from it.
+struct Digesting {
+    disk: Disk,
+    hasher: RefCell<DefaultHasher>,
+}
+
+impl Sources for Digesting {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let read = self.disk.read(path);
+        let mut hasher = self.hasher.borrow_mut();
+        path.hash(&mut *hasher);
+        match &read {
+            Ok(bytes) => bytes.hash(&mut *hasher),
+            Err(error) => error.kind().hash(&mut *hasher),
+        }
+        read
+    }
+
+    fn var(&self, name: &str) -> Option<String> {
+        self.disk.var(name)
+    }
+
+    fn glob(&self, folder: &Path, pattern: &str) -> io::Result<Vec<PathBuf>> {
+        let found = self.disk.glob(folder, pattern);
+        if let Ok(paths) = &found {
+            paths.hash(&mut *self.hasher.borrow_mut());
+        }
+        found
+    }
+}
+
+/// A hint for a name that is not known: the nearest one, or where names come from.
+pub(super) fn suggest<'n>(
+    name: &str,
+    known: impl Iterator<Item = &'n str> + Clone,
+    whence: &str,
+) -> String {
+    match decode::nearest(name, known.clone()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => {
+            let known: Vec<&str> = known.collect();
+            if known.is_empty() {
+                format!("{whence} are none yet")
+            } else {
+                format!("{whence}: {}", known.join(", "))
+            }
+        }
+    }
+}

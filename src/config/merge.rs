@@ -1,0 +1,213 @@
+//! Files to one tree: reads the main file and its includes, and puts them together.
+//!
+//! Maps merge, lists append, in the order of the patterns and then of the file names. The same name twice is a
+//! mistake. All relative paths, also those in included files, start at the main file's folder.
+
+use std::path::{Path, PathBuf};
+
+use super::error::{Errors, Place};
+use super::expand::expand;
+use super::mask::quoted;
+use super::source::{Loader, is_pattern, why};
+use super::tree::{self, Key, Kind, Node};
+
+/// The larger part of an accident: a configuration is far smaller.
+const LARGEST: usize = 16 << 20;
+
+/// Reads the main file and all that it includes. `None` where the main file could not be read.
+pub(crate) fn tree(main: &Path, loader: &Loader<'_>, errors: &mut Errors) -> Option<Node> {
+    let (bytes, unread) = match loader.read(main) {
+        Ok(bytes) => (bytes, None),
+        Err(error) => (Vec::new(), Some(error)),
+    };
+    let (file, text) = add_file(main, bytes, errors);
+    if let Some(error) = unread {
+        errors.at(
+            Place::of_file(file),
+            format!("cannot read this file: {}", why(&error)),
+        );
+        return None;
+    }
+    let before = errors.count();
+    let Some(mut root) = parse(file, text?.as_str(), loader, errors) else {
+        if errors.count() == before {
+            errors
+                .at(Place::of_file(file), "this file is empty")
+                .hint("nothing to serve");
+        }
+        return None;
+    };
+    let Kind::Map(entries) = &mut root.kind else {
+        errors
+            .at(root.place, "expected a map")
+            .hint("such as `listeners: [...]`, `routes: [...]`");
+        return None;
+    };
+    let include = entries.iter().position(|(key, _)| key.text == "include");
+    let include = include.map(|at| entries.remove(at).1);
+    for (path, place) in include.map_or_else(Vec::new, |node| included(&node, loader, errors)) {
+        if path == main {
+            continue; // by its own pattern
+        }
+        let bytes = match loader.read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                let problem = format!(
+                    "cannot read {}: {}",
+                    quoted(&path.to_string_lossy()),
+                    why(&error)
+                );
+                errors.at(place, problem);
+                continue;
+            }
+        };
+        let blank = bytes.trim_ascii().is_empty();
+        let (file, text) = add_file(&path, bytes, errors);
+        if blank {
+            errors
+                .at(Place::of_file(file), "this file is empty")
+                .hint("perhaps it is being written");
+            continue;
+        }
+        let Some(text) = text else { continue };
+        let Some(node) = parse(file, &text, loader, errors) else {
+            continue;
+        };
+        let Kind::Map(more) = node.kind else {
+            errors
+                .at(node.place, "expected a map")
+                .hint("such as `routes: [...]`");
+            continue;
+        };
+        for (key, node) in more {
+            merge(entries, key, node, errors);
+        }
+    }
+    Some(root)
+}
+
+/// Remembers a file for messages, and gives its text where it is UTF-8.
+fn add_file(path: &Path, bytes: Vec<u8>, errors: &mut Errors) -> (u16, Option<String>) {
+    let name = path.to_string_lossy();
+    let text = if bytes.len() > LARGEST {
+        let file = errors.add_file(&name, "");
+        errors.at(Place::of_file(file), "this file is larger than 16 MiB");
+        return (file, None);
+    } else {
+        String::from_utf8(bytes)
+    };
+    match text {
+        Ok(text) => {
+            let text = match text.strip_prefix('\u{feff}') {
+                Some(rest) => rest.to_owned(),
+                None => text,
+            };
+            (errors.add_file(&name, &text), Some(text))
+        }
+        Err(error) => {
+            let good = error.utf8_error().valid_up_to();
+            let bytes = error.as_bytes();
+            let line = 1 + bytes
+                .iter()
+                .take(good)
+                .filter(|byte| **byte == b'\n')
+                .count();
+            let file = errors.add_file(&name, "");
+            let problem =
+                format!("this file is not UTF-8: line {line} has a byte that fits nowhere");
+            errors.at(Place::of_file(file), problem);
+            (file, None)
+        }
+    }
+}
+
+fn parse(file: u16, text: &str, loader: &Loader<'_>, errors: &mut Errors) -> Option<Node> {
+    let mut node = tree::parse(file, text, errors)?;
+    expand(&mut node, loader, errors);
+    Some(node)
+}
+
+/// The files that `include` names, each once, with the place of the pattern.
+fn included(node: &Node, loader: &Loader<'_>, errors: &mut Errors) -> Vec<(PathBuf, Place)> {
+    let patterns = match &node.kind {
+        Kind::List(items) => items.as_slice(),
+        Kind::Scalar(_) => std::slice::from_ref(node),
+        Kind::Broken => &[],
+        Kind::Null | Kind::Map(_) => {
+            errors
+                .at(node.place, "expected a list of files")
+                .hint("such as [conf.d/*.yaml]");
+            &[]
+        }
+    };
+    let mut files: Vec<(PathBuf, Place)> = Vec::new();
+    for node in patterns {
+        let pattern = match &node.kind {
+            Kind::Scalar(scalar) if !scalar.text.is_empty() => scalar,
+            Kind::Broken => continue,
+            Kind::Scalar(_) | Kind::Null | Kind::List(_) | Kind::Map(_) => {
+                errors
+                    .at(node.place, "expected a file or a pattern")
+                    .hint("such as conf.d/*.yaml");
+                continue;
+            }
+        };
+        let found = if is_pattern(&pattern.text) {
+            loader.glob(&pattern.text)
+        } else {
+            Ok(vec![loader.folder().join(&pattern.text)])
+        };
+        match found {
+            Ok(found) => {
+                for path in found {
+                    if !files.iter().any(|(known, _)| *known == path) {
+                        files.push((path, node.place));
+                    }
+                }
+            }
+            Err(error) => {
+                errors.at(
+                    node.place,
+                    format!("cannot look for {}: {}", pattern.shown(), why(&error)),
+                );
+            }
+        }
+    }
+    files
+}
+
+/// Adds an included file's entry to the main file's.
+fn merge(entries: &mut Vec<(Key, Node)>, key: Key, node: Node, errors: &mut Errors) {
+    if key.text == "include" {
+        errors.at(key.place, "only the main file may include others");
+        return;
+    }
+    let Some((first, old)) = entries.iter_mut().find(|(known, _)| known.text == key.text) else {
+        entries.push((key, node));
+        return;
+    };
+    match (&mut old.kind, node.kind) {
+        (Kind::Broken, _) | (_, Kind::Broken) => {}
+        (Kind::List(old), Kind::List(new)) => old.extend(new),
+        (Kind::Map(old), Kind::Map(new)) => {
+            for (key, node) in new {
+                match old.iter().find(|(known, _)| known.text == key.text) {
+                    Some((first, _)) => twice(first, &key, errors),
+                    None => old.push((key, node)),
+                }
+            }
+        }
+        (_, _) => twice(first, &key, errors),
+    }
+}
+
+fn twice(first: &Key, second: &Key, errors: &mut Errors) {
+    let first_place = errors.name(first.place);
+    let problem = format!(
+        "{} is here a second time; it was at {first_place} first",
+        quoted(&second.text)
+    );
+    errors
+        .at(second.place, problem)
+        .hint("each name is there once in all files together");
+}

@@ -1,0 +1,72 @@
+//! The configuration: files to `parsed::Gateway`, with every mistake of all files at once.
+//! Mistakes that need the meaning of things are added to `Loaded::errors` by who compiles the parsed types.
+
+mod compile;
+mod decode;
+mod error;
+mod expand;
+mod json;
+mod load;
+mod mask;
+mod merge;
+mod parsed;
+mod print;
+mod routes;
+mod sections;
+mod source;
+mod syntax;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod value;
+mod verifiers;
+
+use std::fmt;
+use std::path::Path;
+
+pub use error::{ConfigError, ConfigErrors};
+pub(crate) use load::{Refused, load};
+
+/// A configuration that was read, and what is wrong with it.
+pub(crate) struct Loaded<'s> {
+    /// What it says; `None` where the main file could not be read at all. It may lack what `errors` names.
+    pub(crate) gateway: Option<parsed::Gateway>,
+    /// The mistakes so far.
+    pub(crate) errors: error::Errors,
+    /// Reads certificates and keys, and knows all files that were asked for (`seen`).
+    pub(crate) loader: source::Loader<'s>,
+    tree: Option<tree::Node>,
+}
+
+impl Loaded<'_> {
+    /// The configuration for `--print`, secrets hidden. Only of use where there are no errors.
+    pub(crate) fn print(&self) -> String {
+        self.tree.as_ref().map_or_else(String::new, print::print)
+    }
+}
+
+impl fmt::Debug for Loaded<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loaded")
+            .field("gateway", &self.gateway)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads a configuration: the main file, its includes, the variables. Never stops at the first mistake.
+pub(crate) fn read<'s>(main: &Path, sources: &'s dyn source::Sources) -> Loaded<'s> {
+    let loader = source::Loader::new(main, sources);
+    let mut errors = error::Errors::default();
+    let tree = merge::tree(main, &loader, &mut errors);
+    let mut decoder = decode::Decoder {
+        errors: &mut errors,
+        folder: loader.folder(),
+    };
+    let gateway = tree.as_ref().and_then(|tree| decoder.gateway(tree));
+    Loaded {
+        gateway,
+        errors,
+        loader,
+        tree,
+    }
+}

@@ -1,0 +1,418 @@
+//! What gateway.yaml says, as types: the shape is checked, the meaning is not.
+//! Every value carries its place. Names are not looked up, no file is opened, nothing is compiled here.
+//!
+//! Where a mistake was reported inside a part, the part is there with what could be read, and its `broken` is
+//! set: what it lacks needs no second message.
+
+mod route;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde_json::Value;
+
+use super::error::Place;
+use super::mask::quoted;
+
+pub(crate) use route::{
+    Auth, Defaults, HeaderChanges, Headers, HostPattern, JwtRule, ProxyTo, Redirect, Respond,
+    Rewrite, Route, Static,
+};
+
+/// A value and where it stands.
+#[derive(Clone, Debug)]
+pub(crate) struct Spanned<T> {
+    /// The value.
+    pub(crate) value: T,
+    /// Where it stands; line 0 where it is a default.
+    pub(crate) place: Place,
+    /// Whether the value must stay out of messages: a secret, or what variables were expanded to.
+    pub(crate) private: bool,
+}
+
+impl<T> Spanned<T> {
+    /// A value that nobody wrote.
+    pub(crate) fn default_of(value: T) -> Self {
+        Self {
+            value,
+            place: Place::default(),
+            private: false,
+        }
+    }
+}
+
+impl Spanned<String> {
+    /// The text for a message, in backticks unless it must stay out.
+    pub(crate) fn shown(&self) -> String {
+        if self.private {
+            "the expanded value".to_owned()
+        } else {
+            quoted(&self.value)
+        }
+    }
+}
+
+/// Pairs in the order in which they were written; no name is there twice.
+pub(crate) type Named<T> = Vec<(Spanned<String>, T)>;
+
+/// The whole configuration.
+#[derive(Clone, Debug)]
+pub(crate) struct Gateway {
+    /// How many event loops there are.
+    pub(crate) workers: Spanned<Workers>,
+    /// Where clients come in; at least one unless a mistake was reported.
+    pub(crate) listeners: Vec<Listener>,
+    /// Whose X-Forwarded-* are believed.
+    pub(crate) trusted_proxies: Vec<Spanned<IpNet>>,
+    /// What a client may send at most.
+    pub(crate) limits: Limits,
+    /// How long a client may take.
+    pub(crate) timeouts: Timeouts,
+    /// The verifiers of tokens.
+    pub(crate) jwt: Named<Verifier>,
+    /// The apps behind the gateway.
+    pub(crate) upstreams: Named<Upstream>,
+    /// What holds for every route that does not say otherwise.
+    pub(crate) defaults: Defaults,
+    /// The routes; at least one unless a mistake was reported.
+    pub(crate) routes: Vec<Route>,
+    /// What is logged.
+    pub(crate) log: Log,
+}
+
+/// `workers`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Workers {
+    /// One a core.
+    Auto,
+    /// 1 to 1024.
+    Count(u16),
+}
+
+/// One of `listeners`.
+#[derive(Clone, Debug)]
+pub(crate) struct Listener {
+    /// Where it stands.
+    pub(crate) place: Place,
+    /// Whether a mistake was reported inside.
+    pub(crate) broken: bool,
+    /// Where it listens.
+    pub(crate) address: Spanned<ListenAddress>,
+    /// Whether it only sends clients to the TLS listener.
+    pub(crate) redirect_to_https: Spanned<bool>,
+    /// TLS, where it is offered.
+    pub(crate) tls: Option<Tls>,
+}
+
+/// Where a listener listens.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum ListenAddress {
+    /// An address and a port; port 0 is one that the system chooses.
+    Tcp(std::net::SocketAddr),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
+/// `tls` of a listener.
+#[derive(Clone, Debug)]
+pub(crate) struct Tls {
+    /// Where it stands.
+    pub(crate) place: Place,
+    /// At least one unless a mistake was reported.
+    pub(crate) certificates: Vec<Certificate>,
+    /// 1.2 by default.
+    pub(crate) min_version: Spanned<TlsVersion>,
+}
+
+/// One of `certificates`.
+#[derive(Clone, Debug)]
+pub(crate) struct Certificate {
+    /// The chain, a PEM file.
+    pub(crate) cert: Spanned<PathBuf>,
+    /// The private key, a PEM file.
+    pub(crate) key: Spanned<PathBuf>,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum TlsVersion {
+    /// RFC 5246.
+    V1_2,
+    /// RFC 8446.
+    V1_3,
+}
+
+/// `limits`; sizes in bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    /// Connections in all, at least 1.
+    pub(crate) connections: Spanned<u32>,
+    /// Connections of one address, at least 1.
+    pub(crate) connections_per_ip: Spanned<u32>,
+    /// A request's head, at least 1.
+    pub(crate) header_bytes: Spanned<u64>,
+    /// Header fields of a request, at least 1.
+    pub(crate) header_count: Spanned<u32>,
+    /// A request's target, at least 1.
+    pub(crate) uri_bytes: Spanned<u64>,
+    /// A request's body; 0 takes none.
+    pub(crate) body_bytes: Spanned<u64>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: Spanned::default_of(100_000),
+            connections_per_ip: Spanned::default_of(1000),
+            header_bytes: Spanned::default_of(32 << 10),
+            header_count: Spanned::default_of(100),
+            uri_bytes: Spanned::default_of(8 << 10),
+            body_bytes: Spanned::default_of(10 << 20),
+        }
+    }
+}
+
+/// `timeouts`; none is zero but `shutdown`.
+#[derive(Clone, Debug)]
+pub(crate) struct Timeouts {
+    /// For a request's head.
+    pub(crate) header_read: Spanned<Duration>,
+    /// Between two pieces of a request's body.
+    pub(crate) body_read: Spanned<Duration>,
+    /// How long a client may take nothing of an answer.
+    pub(crate) send: Spanned<Duration>,
+    /// How long an idle connection is kept.
+    pub(crate) keep_alive: Spanned<Duration>,
+    /// For a TLS handshake.
+    pub(crate) tls_handshake: Spanned<Duration>,
+    /// How long requests may go on after the signal to stop; zero cuts at once.
+    pub(crate) shutdown: Spanned<Duration>,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let seconds = |seconds| Spanned::default_of(Duration::from_secs(seconds));
+        Self {
+            header_read: seconds(10),
+            body_read: seconds(30),
+            send: seconds(60),
+            keep_alive: seconds(75),
+            tls_handshake: seconds(10),
+            shutdown: seconds(30),
+        }
+    }
+}
+
+/// One of `jwt`.
+#[derive(Clone, Debug)]
+pub(crate) struct Verifier {
+    /// Where it stands.
+    pub(crate) place: Place,
+    /// Whether a mistake was reported inside.
+    pub(crate) broken: bool,
+    /// Algorithms by their JOSE names, all known ones; empty where none is named.
+    pub(crate) algorithms: Vec<Spanned<String>>,
+    /// A shared secret.
+    pub(crate) secret: Option<Spanned<Secret>>,
+    /// PEM files.
+    pub(crate) keys: Vec<KeyFile>,
+    /// A file with a key set.
+    pub(crate) jwks: Option<Spanned<PathBuf>>,
+    /// Issuers, any of which is fine; empty where none is asked for.
+    pub(crate) issuer: Vec<Spanned<String>>,
+    /// For whom a token must be.
+    pub(crate) audience: Option<Spanned<Audience>>,
+    /// How far clocks may differ; 30 s by default.
+    pub(crate) leeway: Spanned<Duration>,
+    /// Whether a token must have an end; true by default.
+    pub(crate) require_exp: Spanned<bool>,
+    /// From `iat` to `exp` at most.
+    pub(crate) max_lifetime: Option<Spanned<Duration>>,
+    /// The type in the token's header.
+    pub(crate) typ: Option<Spanned<String>>,
+    /// Claims that must be there and equal: dotted paths, and scalars or lists of scalars.
+    pub(crate) claims: Named<Spanned<Value>>,
+    /// Where tokens are looked for; the header alone by default.
+    pub(crate) from: Vec<Spanned<TokenSource>>,
+    /// Where `weak_secret: allow` stands.
+    pub(crate) weak_secret: Option<Place>,
+}
+
+/// A shared secret. Its `Debug` does not show it.
+#[derive(Clone, Eq, PartialEq)]
+pub(crate) struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret's text.
+    pub(crate) fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The secret's bytes.
+    pub(crate) fn expose(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// One of `keys`.
+#[derive(Clone, Debug)]
+pub(crate) struct KeyFile {
+    /// The key's name in token headers.
+    pub(crate) kid: Option<Spanned<String>>,
+    /// The PEM file.
+    pub(crate) file: Spanned<PathBuf>,
+}
+
+/// `audience`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Audience {
+    /// `any`: also a token that is meant for somebody else.
+    Any,
+    /// One of these, at least one is named.
+    OneOf(Vec<String>),
+}
+
+/// One of `from`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum TokenSource {
+    /// `Authorization: Bearer`.
+    Header,
+    /// A cookie, by its name.
+    Cookie(String),
+    /// A parameter of the query, by its name.
+    Query(String),
+}
+
+/// One of `upstreams`.
+#[derive(Clone, Debug)]
+pub(crate) struct Upstream {
+    /// Where it stands.
+    pub(crate) place: Place,
+    /// Whether a mistake was reported inside.
+    pub(crate) broken: bool,
+    /// At least one unless a mistake was reported.
+    pub(crate) servers: Vec<Spanned<Server>>,
+    /// How a server is picked.
+    pub(crate) balance: Spanned<Balance>,
+    /// How long a server may take to accept a connection; 2 s.
+    pub(crate) connect: Spanned<Duration>,
+    /// How long a server may take to begin its answer; 30 s.
+    pub(crate) response: Spanned<Duration>,
+    /// How long an answer may pause, and a kept connection may idle; 60 s.
+    pub(crate) idle: Spanned<Duration>,
+    /// How many idle connections are kept; 64, and 0 keeps none.
+    pub(crate) keep_alive: Spanned<u32>,
+    /// Whether bodies are taken in whole; they stream without it.
+    pub(crate) buffer: Option<Buffer>,
+}
+
+/// How a server is picked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Balance {
+    /// One after the other.
+    RoundRobin,
+}
+
+/// Where an app listens.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Server {
+    /// HTTP/1.1 over TCP.
+    Http {
+        /// A name in small letters, or an address, an IPv6 one without brackets.
+        host: String,
+        /// The port, not 0.
+        port: u16,
+    },
+    /// HTTP/1.1 over a Unix socket, by its path.
+    Unix(PathBuf),
+}
+
+/// `buffer` of an upstream; sizes in bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct Buffer {
+    /// Where it stands.
+    pub(crate) place: Place,
+    /// How much of a request stays in memory; 64 KiB.
+    pub(crate) request: Spanned<u64>,
+    /// How much of an answer stays in memory; 64 KiB.
+    pub(crate) response: Spanned<u64>,
+    /// The folder for what goes beyond.
+    pub(crate) spool: Option<Spanned<PathBuf>>,
+    /// How much may lie there in all; 1 GiB.
+    pub(crate) spool_bytes: Spanned<u64>,
+}
+
+/// `log`.
+#[derive(Clone, Debug)]
+pub(crate) struct Log {
+    /// Info by default.
+    pub(crate) level: Spanned<Level>,
+    /// One line a request.
+    pub(crate) access: AccessLog,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        let to = Spanned::default_of(LogTarget::Stdout);
+        let format = Spanned::default_of(LogFormat::Json);
+        Self {
+            level: Spanned::default_of(Level::Info),
+            access: AccessLog::On { to, format },
+        }
+    }
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Level {
+    /// What needs hands.
+    Error,
+    /// And what looks wrong.
+    Warn,
+    /// And what happens.
+    Info,
+    /// And what helps to find mistakes.
+    Debug,
+}
+
+/// `log.access`; on, to stdout, as JSON by default.
+#[derive(Clone, Debug)]
+pub(crate) enum AccessLog {
+    /// Nothing is written.
+    Off,
+    /// A line a request.
+    On {
+        /// Where to.
+        to: Spanned<LogTarget>,
+        /// How it looks.
+        format: Spanned<LogFormat>,
+    },
+}
+
+/// Where a log goes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum LogTarget {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// A file.
+    File(PathBuf),
+}
+
+/// How the access log looks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum LogFormat {
+    /// A JSON object a line.
+    Json,
+    /// Apache's combined format.
+    Combined,
+}

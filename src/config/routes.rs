@@ -1,0 +1,327 @@
+//! `defaults` and `routes`: which keys there are, and what stands behind each.
+
+use super::decode::{Decoder, Fields};
+use super::parsed::{
+    Auth, Defaults, HeaderChanges, Headers, JwtRule, ProxyTo, Redirect, Respond, Rewrite, Route,
+    Spanned, Static,
+};
+use super::tree::{Kind, Node};
+use super::value;
+use crate::method::MethodSet;
+
+impl Decoder<'_> {
+    /// `defaults`.
+    pub(crate) fn defaults(&mut self, node: &Node) -> Option<Defaults> {
+        let fields = self.fields(node, "a map", &["auth", "headers"])?;
+        let auth = self.optional(fields, "auth", Self::auth);
+        let headers = self.optional(fields, "headers", Self::header_rules);
+        Some(Defaults {
+            auth,
+            headers: headers.unwrap_or_default(),
+        })
+    }
+
+    /// One of `routes`; `None` where it has no path.
+    pub(crate) fn route(&mut self, node: &Node) -> Option<Route> {
+        let before = self.errors.count();
+        let known = [
+            "name",
+            "host",
+            "methods",
+            "path",
+            "static",
+            "proxy",
+            "redirect",
+            "respond",
+            "auth",
+            "rewrite",
+            "headers",
+            "body_bytes",
+            "timeouts",
+        ];
+        let fields = self.fields(node, "a map", &known)?;
+        let name = self.optional(fields, "name", Self::filled_text);
+        let host = self.optional(fields, "host", |it, node| {
+            it.scalar(
+                node,
+                "a host",
+                "hosts are www.example.com, *.example.com",
+                value::host_pattern,
+            )
+        });
+        let methods = self.optional(fields, "methods", |it, node| {
+            it.filled_list(node, "a list of methods", Self::method)
+        });
+        let path = self.required(fields, "path", Self::url_path);
+        let files = self.optional(fields, "static", Self::files);
+        let proxy = self.optional(fields, "proxy", Self::proxy_to);
+        let redirect = self.optional(fields, "redirect", Self::redirect);
+        let respond = self.optional(fields, "respond", Self::respond);
+        let auth = self.optional(fields, "auth", Self::auth);
+        let rewrite = self.optional(fields, "rewrite", Self::rewrite);
+        let headers = self.optional(fields, "headers", Self::header_rules);
+        let body_bytes = self.optional(fields, "body_bytes", Self::size_or_zero);
+        let times = self.optional(fields, "timeouts", |it, node| {
+            let fields = it.fields(node, "a map", &["response", "idle"])?;
+            let response = it.optional(fields, "response", Self::duration);
+            Some((response, it.optional(fields, "idle", Self::duration)))
+        });
+        let (response, idle) = times.unwrap_or_default();
+        Some(Route {
+            place: fields.place,
+            broken: self.errors.count() > before,
+            name,
+            host,
+            methods: methods.unwrap_or_default(),
+            path: path?,
+            files,
+            proxy,
+            redirect,
+            respond,
+            auth,
+            rewrite,
+            headers: headers.unwrap_or_default(),
+            body_bytes,
+            response,
+            idle,
+        })
+    }
+
+    fn method(&mut self, node: &Node) -> Option<Spanned<String>> {
+        self.scalar(
+            node,
+            "a method",
+            "methods are GET, POST and so on",
+            |text| {
+                let known = |name: &str| MethodSet::default().with(name).is_some();
+                let capitals = text.to_ascii_uppercase();
+                match text {
+                    text if known(text) => Ok(text.to_owned()),
+                    _ if known(&capitals) => Err(format!("write `{capitals}`")),
+                    _ => {
+                        let all: Vec<&str> =
+                            ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"].into();
+                        Err(super::decode::did_you_mean(text, &all))
+                    }
+                }
+            },
+        )
+    }
+
+    fn files(&mut self, node: &Node) -> Option<Static> {
+        let index = vec![Spanned::default_of("index.html".to_owned())];
+        if matches!(node.kind, Kind::Scalar(_)) {
+            let root = self.file(node)?;
+            return Some(Static {
+                place: node.place,
+                root,
+                index,
+                fallback: None,
+                cache_control: None,
+            });
+        }
+        let known = ["root", "index", "fallback", "cache_control"];
+        let fields = self.fields(node, "a folder or a map", &known)?;
+        let root = self.required(fields, "root", Self::file);
+        let mut files = Static {
+            place: fields.place,
+            root: Spanned::default_of(std::path::PathBuf::new()),
+            index,
+            fallback: self.optional(fields, "fallback", Self::url_path),
+            cache_control: self.optional(fields, "cache_control", Self::header_value),
+        };
+        self.set(fields, "index", &mut files.index, |it, node| {
+            it.list(node, "a list of file names", |it, node| {
+                it.scalar(node, "a file's name", "", |text| match text {
+                    "" | "." | ".." => Err("such as index.html".to_owned()),
+                    text if text.contains(['/', '\\', '\0']) => {
+                        Err("a name has no slash".to_owned())
+                    }
+                    text => Ok(text.to_owned()),
+                })
+            })
+        });
+        Some(Static {
+            root: root?,
+            ..files
+        })
+    }
+
+    fn proxy_to(&mut self, node: &Node) -> Option<Spanned<ProxyTo>> {
+        let node = self.without_password(node)?;
+        let folder = self.folder;
+        self.scalar(
+            node,
+            "an upstream's name or a server's URL",
+            value::SERVERS,
+            |text| {
+                if value::is_url(text) {
+                    return value::server(text, folder).map(ProxyTo::Server);
+                }
+                if text.is_empty() {
+                    return Err("it may not be empty".to_owned());
+                }
+                if text.contains([':', '/']) {
+                    return Err(format!("write `http://{text}` if a server is meant"));
+                }
+                Ok(ProxyTo::Upstream(text.to_owned()))
+            },
+        )
+    }
+
+    fn redirect(&mut self, node: &Node) -> Option<Redirect> {
+        let fields = self.fields(node, "a map", &["to", "status"])?;
+        let to = self.required(fields, "to", Self::filled_text);
+        let mut status = Spanned::default_of(308);
+        self.set(fields, "status", &mut status, |it, node| {
+            let known = [
+                ("301", 301),
+                ("302", 302),
+                ("303", 303),
+                ("307", 307),
+                ("308", 308),
+            ];
+            it.choice(node, "a redirect's status", &known)
+        });
+        Some(Redirect {
+            place: fields.place,
+            to: to?,
+            status,
+        })
+    }
+
+    fn respond(&mut self, node: &Node) -> Option<Respond> {
+        let fields = self.fields(node, "a map", &["status", "body"])?;
+        let mut status = Spanned::default_of(200);
+        self.set(fields, "status", &mut status, |it, node| {
+            it.scalar(node, "a status from 200 to 599", "", |text| {
+                let status = u16::try_from(value::integer(text)?).ok();
+                status
+                    .filter(|it| (200..=599).contains(it))
+                    .ok_or_else(String::new)
+            })
+        });
+        let body = self.optional(fields, "body", Self::text);
+        Some(Respond {
+            place: fields.place,
+            status,
+            body,
+        })
+    }
+
+    fn rewrite(&mut self, node: &Node) -> Option<Spanned<Rewrite>> {
+        let fields = self.fields(node, "a map", &["strip_prefix", "path"])?;
+        let strip = self.optional(fields, "strip_prefix", Self::url_path);
+        let path = self.optional(fields, "path", Self::url_path);
+        if let (Some(_), Some(second)) = (fields.get("strip_prefix"), fields.place_of("path")) {
+            self.errors.at(second, "`strip_prefix` or `path`, not both");
+            return None;
+        }
+        if fields
+            .get("strip_prefix")
+            .or_else(|| fields.get("path"))
+            .is_none()
+        {
+            self.errors
+                .at(fields.place, "`strip_prefix` or `path` is missing");
+        }
+        let spanned = |text: Spanned<String>, wrap: fn(String) -> Rewrite| Spanned {
+            place: text.place,
+            private: text.private,
+            value: wrap(text.value),
+        };
+        strip
+            .map(|it| spanned(it, Rewrite::StripPrefix))
+            .or_else(|| path.map(|it| spanned(it, Rewrite::Path)))
+    }
+
+    /// `auth`: `none`, a verifier's name, or a map.
+    fn auth(&mut self, node: &Node) -> Option<Auth> {
+        let mut rule = JwtRule {
+            place: node.place,
+            verifiers: Vec::new(),
+            optional: Spanned::default_of(false),
+            require: None,
+            forward: Vec::new(),
+            strip_token: Spanned::default_of(false),
+        };
+        if let Kind::Scalar(scalar) = &node.kind {
+            if scalar.text == "none" {
+                return Some(Auth::Public(node.place));
+            }
+            rule.verifiers.push(self.verifier_name(node)?);
+            return Some(Auth::Jwt(Box::new(rule)));
+        }
+        let known = ["jwt", "optional", "require", "forward", "strip_token"];
+        let fields = self.fields(node, "`none`, a verifier's name or a map", &known)?;
+        let names = self.required(fields, "jwt", |it, node| {
+            it.one_or_more(
+                node,
+                "a verifier's name or a list of names",
+                Self::verifier_name,
+            )
+        });
+        rule.verifiers = names.unwrap_or_default();
+        self.set(fields, "optional", &mut rule.optional, Self::boolean);
+        self.forward(fields, &mut rule);
+        self.set(fields, "strip_token", &mut rule.strip_token, Self::boolean);
+        Some(Auth::Jwt(Box::new(rule)))
+    }
+
+    /// What a token must hold, and what of it the app sees.
+    fn forward(&mut self, fields: Fields<'_>, rule: &mut JwtRule) {
+        rule.require = self.optional(fields, "require", |it, node| match &node.kind {
+            Kind::Map(entries) if !entries.is_empty() => Some(node.clone()),
+            Kind::List(items) if !items.is_empty() => Some(node.clone()),
+            Kind::Map(_) | Kind::List(_) => {
+                it.errors
+                    .at(node.place, "rules that ask for nothing")
+                    .hint("leave `require` out");
+                None
+            }
+            Kind::Null | Kind::Scalar(_) | Kind::Broken => {
+                it.unexpected(node, "a map of claims or a list of such maps", "");
+                None
+            }
+        });
+        self.set(fields, "forward", &mut rule.forward, |it, node| {
+            it.headers(node, "a map from headers to claims", Self::filled_text)
+        });
+    }
+
+    fn verifier_name(&mut self, node: &Node) -> Option<Spanned<String>> {
+        self.scalar(node, "a verifier's name", "", |text| match text {
+            "" => Err("it may not be empty".to_owned()),
+            "none" => Err("`none` stands alone: `auth: none`".to_owned()),
+            text => match value::boolean_of_yaml_1_1(text) {
+                Some(_) => Err("write `none` if everybody may come in".to_owned()),
+                None => Ok(text.to_owned()),
+            },
+        })
+    }
+
+    /// `headers`.
+    fn header_rules(&mut self, node: &Node) -> Option<Headers> {
+        let fields = self.fields(node, "a map", &["request", "response"])?;
+        let request = self.optional(fields, "request", Self::header_changes);
+        let response = self.optional(fields, "response", Self::header_changes);
+        Some(Headers {
+            request: request.unwrap_or_default(),
+            response: response.unwrap_or_default(),
+        })
+    }
+
+    fn header_changes(&mut self, node: &Node) -> Option<HeaderChanges> {
+        let fields = self.fields(node, "a map", &["set", "remove"])?;
+        let set = self.optional(fields, "set", |it, node| {
+            it.headers(node, "a map of headers", Self::header_value)
+        });
+        let remove = self.optional(fields, "remove", |it, node| {
+            it.list(node, "a list of header names", Self::header_name)
+        });
+        Some(HeaderChanges {
+            set: set.unwrap_or_default(),
+            remove: remove.unwrap_or_default(),
+        })
+    }
+}

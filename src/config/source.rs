@@ -1,0 +1,224 @@
+//! Where the configuration's bytes come from: files, and the environment's variables.
+//! Every file that is asked for is remembered, also one that is not there: the reload watches them.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Files and variables.
+pub(crate) trait Sources {
+    /// A file's bytes.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+
+    /// A variable's value; `None` where it is not set, or is not UTF-8.
+    fn var(&self, name: &str) -> Option<String>;
+
+    /// The files that a shell pattern below `folder` names, sorted; hidden ones only by a pattern with the dot.
+    fn glob(&self, folder: &Path, pattern: &str) -> io::Result<Vec<PathBuf>>;
+}
+
+/// How `*` is read: it takes no slash, and no hidden file such as an editor's.
+const MATCHING: glob::MatchOptions = glob::MatchOptions {
+    case_sensitive: true,
+    require_literal_separator: true,
+    require_literal_leading_dot: true,
+};
+
+/// The real file system and environment.
+#[derive(Clone, Default)]
+pub(crate) struct Disk {
+    /// Variables that go before the environment's.
+    pub(crate) variables: BTreeMap<String, String>,
+}
+
+impl Sources for Disk {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        std::fs::read(path)
+    }
+
+    fn var(&self, name: &str) -> Option<String> {
+        self.variables
+            .get(name)
+            .cloned()
+            .or_else(|| std::env::var(name).ok())
+    }
+
+    fn glob(&self, folder: &Path, pattern: &str) -> io::Result<Vec<PathBuf>> {
+        let whole = whole_pattern(folder, pattern)?;
+        let found = glob::glob_with(&whole, MATCHING).map_err(io::Error::other)?;
+        let mut paths: Vec<PathBuf> = found
+            .map(|path| path.map_err(io::Error::from))
+            .collect::<Result<_, _>>()?;
+        paths.sort();
+        Ok(paths)
+    }
+}
+
+/// The pattern with its folder before it, whose own characters mean themselves.
+fn whole_pattern(folder: &Path, pattern: &str) -> io::Result<String> {
+    let no_text = || io::Error::other("the folder's name is not UTF-8");
+    let folder = glob::Pattern::escape(folder.to_str().ok_or_else(no_text)?);
+    let whole = Path::new(&folder).join(pattern);
+    Ok(whole.to_str().ok_or_else(no_text)?.to_owned())
+}
+
+/// Reads through `Sources` and remembers what was asked for.
+pub(crate) struct Loader<'s> {
+    sources: &'s dyn Sources,
+    folder: PathBuf,
+    seen: RefCell<Vec<PathBuf>>,
+}
+
+impl<'s> Loader<'s> {
+    /// A loader whose relative paths start at the folder through which the main file was named.
+    pub(crate) fn new(main: &Path, sources: &'s dyn Sources) -> Self {
+        let folder = main.parent().map(Path::to_owned).unwrap_or_default();
+        Self {
+            sources,
+            folder,
+            seen: RefCell::default(),
+        }
+    }
+
+    /// The folder at which relative paths start; empty for the current one.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Reads a file, its path taken as it is, and remembers it.
+    pub(crate) fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.watch(path);
+        self.sources.read(path)
+    }
+
+    /// A variable's value.
+    pub(crate) fn var(&self, name: &str) -> Option<String> {
+        self.sources.var(name)
+    }
+
+    /// The files of a pattern, sorted. The folder in which the first wildcard stands is remembered, so that a
+    /// new file there is noticed.
+    pub(crate) fn glob(&self, pattern: &str) -> io::Result<Vec<PathBuf>> {
+        let fixed: PathBuf = Path::new(pattern)
+            .components()
+            .take_while(|part| !is_pattern(&part.as_os_str().to_string_lossy()))
+            .collect();
+        let folder = self.folder.join(fixed);
+        self.watch(if folder.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            &folder
+        });
+        self.sources.glob(&self.folder, pattern)
+    }
+
+    /// Remembers a file or folder that the configuration names but that is read by others.
+    pub(crate) fn watch(&self, path: &Path) {
+        let mut seen = self.seen.borrow_mut();
+        if !seen.iter().any(|known| known == path) {
+            seen.push(path.to_owned());
+        }
+    }
+
+    /// All files and folders that were asked for, the main file first.
+    pub(crate) fn seen(&self) -> Vec<PathBuf> {
+        self.seen.borrow().clone()
+    }
+}
+
+/// Whether an include is a pattern, not one file's name.
+pub(crate) fn is_pattern(text: &str) -> bool {
+    text.contains(['*', '?', '['])
+}
+
+/// Why a file cannot be read, in words.
+pub(crate) fn why(error: &io::Error) -> String {
+    // Few kinds need words of their own; the system's text fits the others.
+    if error.kind() == io::ErrorKind::NotFound {
+        "there is no such file".to_owned()
+    } else if error.kind() == io::ErrorKind::PermissionDenied {
+        "permission denied".to_owned()
+    } else {
+        error.to_string()
+    }
+}
+
+/// Files and variables in memory.
+#[cfg(test)]
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Memory {
+    /// The files.
+    pub(crate) files: BTreeMap<PathBuf, Vec<u8>>,
+    /// The variables.
+    pub(crate) variables: BTreeMap<String, String>,
+}
+
+#[cfg(test)]
+impl Memory {
+    /// With one more file.
+    pub(crate) fn file(mut self, path: &str, bytes: impl AsRef<[u8]>) -> Self {
+        self.files.insert(path.into(), bytes.as_ref().to_vec());
+        self
+    }
+
+    /// With one more variable.
+    pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.insert(name.to_owned(), value.to_owned());
+        self
+    }
+}
+
+#[cfg(test)]
+impl Sources for Memory {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.files
+            .get(path)
+            .cloned()
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn var(&self, name: &str) -> Option<String> {
+        self.variables.get(name).cloned()
+    }
+
+    fn glob(&self, folder: &Path, pattern: &str) -> io::Result<Vec<PathBuf>> {
+        let pattern =
+            glob::Pattern::new(&whole_pattern(folder, pattern)?).map_err(io::Error::other)?;
+        let fits = |path: &&PathBuf| pattern.matches_path_with(path, MATCHING);
+        Ok(self.files.keys().filter(fits).cloned().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_start_at_the_folder_and_leave_hidden_files_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("a[1]");
+        std::fs::create_dir_all(root.join("conf.d")).unwrap();
+        for name in ["b.yaml", "a.yaml", ".hidden.yaml", "c.txt"] {
+            std::fs::write(root.join("conf.d").join(name), "x").unwrap();
+        }
+        let disk = Disk::default();
+        let loader = Loader::new(&root.join("gateway.yaml"), &disk);
+        let found = loader.glob("conf.d/*.yaml").unwrap();
+        assert_eq!(
+            found,
+            [root.join("conf.d/a.yaml"), root.join("conf.d/b.yaml")]
+        );
+        assert!(loader.read(&root.join("none")).is_err());
+        assert_eq!(loader.seen(), [root.join("conf.d"), root.join("none")]);
+    }
+
+    #[test]
+    fn given_variables_go_before_the_environment() {
+        let disk = Disk {
+            variables: [("PATH".to_owned(), "mine".to_owned())].into(),
+        };
+        assert_eq!(disk.var("PATH").as_deref(), Some("mine"));
+        assert_eq!(disk.var("PORTCULLIS_SURELY_NOT_SET"), None);
+    }
+}

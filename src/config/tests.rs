@@ -1,0 +1,700 @@
+//! Whole files: what is read, what every mistake looks like, what is printed.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::parsed::*;
+use super::source::Memory;
+use super::*;
+
+/// Every key there is.
+const SAMPLE: &str = r#"
+include: [conf.d/*.yaml]
+workers: 4
+listeners:
+  - address: 0.0.0.0:8080
+    redirect_to_https: true
+  - address: "[::]:8443"
+    tls:
+      certificates:
+        - {cert: certs/example.pem, key: certs/example.key}
+      min_version: 1.3
+  - address: unix:/run/portcullis.sock
+trusted_proxies: [10.0.0.0/8, "::1"]
+limits:
+  connections: 10
+  connections_per_ip: 5
+  header_bytes: 16KiB
+  header_count: 50
+  uri_bytes: 4096
+  body_bytes: 1MiB
+timeouts:
+  header_read: 1s
+  body_read: 2s
+  send: 3s
+  keep_alive: 4s
+  tls_handshake: 500ms
+  shutdown: 0s
+jwt:
+  app:
+    algorithms: [HS256]
+    secret: ${SECRET}
+    claims: {token_type: access, tenant.id: 7, amr: [pwd, otp]}
+    weak_secret: allow
+  partner:
+    jwks: keys/partner.json
+    issuer: [https://a.example.com, https://b.example.com]
+    audience: any
+    leeway: 0s
+    require_exp: false
+    max_lifetime: 24h
+    typ: at+jwt
+    from: [header, cookie:access_token, query:token]
+  legacy:
+    algorithms: [RS256, ES256]
+    keys: [certs/old.pem, {kid: k2, file: certs/new.pem}]
+    audience: [orders, "billing"]
+    issuer: https://c.example.com
+upstreams:
+  app:
+    servers: [http://10.0.0.11:8000, {url: "http://app.internal"}, unix:/run/gunicorn.sock]
+    balance: round_robin
+    timeouts: {connect: 1s, response: 20s, idle: 90s}
+    connections: {keep_alive: 8}
+    buffer: {request: 32KiB, response: 128KiB, spool: spool/, spool_bytes: 2GiB}
+  small: ${SMALL:-http://127.0.0.1:9000}
+defaults:
+  auth: partner
+  headers:
+    request: {set: {X-Gateway: "1"}, remove: [X-Debug]}
+    response: {set: {Strict-Transport-Security: max-age=63072000}, remove: [Server]}
+routes:
+  - path: /assets/*
+    static:
+      root: ./static
+      index: [index.html, index.htm]
+      fallback: /index.html
+      cache_control: public, max-age=31536000, immutable
+    auth: none
+  - name: orders
+    host: api.example.com
+    methods: [GET, POST]
+    path: /users/{user}/orders/*
+    proxy: app
+    auth:
+      jwt: [app, partner]
+      require:
+        scope: [orders:read]
+        realm_access.roles: {any: [clerk, admin]}
+        sub: "{user}"
+      forward: {X-User-Id: sub, X-User-Roles: realm_access.roles}
+      strip_token: true
+      optional: false
+    rewrite: {strip_prefix: /users}
+    headers: {response: {remove: [X-Powered-By]}}
+    body_bytes: 50MiB
+    timeouts: {response: 2m, idle: 5m}
+  - {path: /live/*, host: "*.example.com", proxy: http://127.0.0.1:8000, auth: {jwt: app, optional: true}}
+  - {path: /v1/*, proxy: app, rewrite: {path: "/v2/{rest}"}, auth: app}
+  - {path: /old/*, redirect: {to: "/new/{rest}", status: 301}}
+  - {path: /ping, respond: {status: 201, body: pong}}
+  - {path: /static/*, static: ./static}
+log:
+  level: debug
+  access: {to: logs/access.log, format: combined}
+"#;
+
+fn sample() -> Memory {
+    Memory::default()
+        .file("etc/gateway.yaml", SAMPLE)
+        .file(
+            "etc/conf.d/a.yaml",
+            "routes: [{path: /a, respond: {body: a}}]\n",
+        )
+        .file(
+            "etc/conf.d/b.yaml",
+            "upstreams: {more: unix:more.sock}\nroutes:\n- {path: /b, static: b}\n",
+        )
+        .file("etc/conf.d/empty.yaml", "# nothing yet\n")
+        .variable("SECRET", "hunter2")
+}
+
+#[track_caller]
+fn good(memory: &Memory, main: &str) -> Gateway {
+    let loaded = read(Path::new(main), memory);
+    if let Err(errors) = loaded.errors.finish() {
+        panic!("{errors}");
+    }
+    loaded.gateway.unwrap()
+}
+
+/// The mistakes of one file, without the count.
+fn mistakes(memory: &Memory, main: &str) -> String {
+    match read(Path::new(main), memory).errors.finish() {
+        Ok(()) => "no mistake".to_owned(),
+        Err(errors) => errors
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("\n"),
+    }
+}
+
+#[test]
+fn every_key_is_read() {
+    let gateway = good(&sample(), "etc/gateway.yaml");
+    assert_eq!(gateway.workers.value, Workers::Count(4));
+    assert_eq!(gateway.listeners.len(), 3);
+    let tls = gateway.listeners[1].tls.as_ref().unwrap();
+    assert_eq!(
+        tls.certificates[0].key.value,
+        Path::new("etc/certs/example.key")
+    );
+    assert_eq!(tls.min_version.value, TlsVersion::V1_3);
+    assert_eq!(gateway.limits.uri_bytes.value, 4096);
+    assert_eq!(
+        gateway.timeouts.tls_handshake.value,
+        Duration::from_millis(500)
+    );
+    let names: Vec<&str> = gateway
+        .jwt
+        .iter()
+        .map(|(name, _)| name.value.as_str())
+        .collect();
+    assert_eq!(names, ["app", "partner", "legacy"]);
+    let (app, partner, legacy) = (&gateway.jwt[0].1, &gateway.jwt[1].1, &gateway.jwt[2].1);
+    assert_eq!(app.secret.as_ref().unwrap().value.expose(), b"hunter2");
+    assert_eq!(app.claims[2].1.value, serde_json::json!(["pwd", "otp"]));
+    assert!(app.weak_secret.is_some() && partner.weak_secret.is_none());
+    assert_eq!(partner.audience.as_ref().unwrap().value, Audience::Any);
+    assert_eq!(
+        partner.from[1].value,
+        TokenSource::Cookie("access_token".to_owned())
+    );
+    assert_eq!(legacy.keys[1].kid.as_ref().unwrap().value, "k2");
+    assert_eq!(gateway.upstreams.len(), 3);
+    assert_eq!(
+        gateway.upstreams[2].1.servers[0].value,
+        Server::Unix("etc/more.sock".into())
+    );
+    assert_eq!(gateway.upstreams[0].1.keep_alive.value, 8);
+    assert_eq!(gateway.routes.len(), 9);
+    let orders = &gateway.routes[1];
+    assert_eq!(orders.place.line, 69);
+    assert_eq!(
+        orders.response.as_ref().unwrap().value,
+        Duration::from_secs(120)
+    );
+    let Some(Auth::Jwt(rule)) = &orders.auth else {
+        panic!("{:?}", orders.auth)
+    };
+    let mut errors = error::Errors::default();
+    let require = json::json(rule.require.as_ref().unwrap(), &mut errors).unwrap();
+    assert_eq!(require["realm_access.roles"]["any"][1], "admin");
+    assert_eq!(rule.forward[1].0.value, "x-user-roles");
+    assert!(gateway.routes.iter().all(|route| !route.broken));
+    let AccessLog::On { to, .. } = &gateway.log.access else {
+        panic!("off")
+    };
+    assert_eq!(to.value, LogTarget::File("etc/logs/access.log".into()));
+}
+
+#[test]
+fn every_file_is_remembered() {
+    let memory = sample();
+    let loaded = read(Path::new("etc/gateway.yaml"), &memory);
+    let files = [
+        "etc/gateway.yaml",
+        "etc/conf.d",
+        "etc/conf.d/a.yaml",
+        "etc/conf.d/b.yaml",
+        "etc/conf.d/empty.yaml",
+    ];
+    assert_eq!(loaded.loader.seen(), files.map(PathBuf::from));
+    let memory = Memory::default().file(
+        "g.yaml",
+        "include: x.yaml\njwt: {a: {secret: \"${file:k}\"}}",
+    );
+    let loaded = read(Path::new("g.yaml"), &memory);
+    assert_eq!(
+        loaded.loader.seen(),
+        ["g.yaml", "k", "x.yaml"].map(PathBuf::from)
+    );
+    assert_eq!(loaded.errors.count(), 4);
+}
+
+#[test]
+fn the_smallest_file_has_the_defaults() {
+    let text = "listeners: [{address: 127.0.0.1:0}]\nroutes: [{path: /*, static: .}]";
+    let gateway = good(&Memory::default().file("g.yaml", text), "g.yaml");
+    assert_eq!(gateway.workers.value, Workers::Auto);
+    assert_eq!(gateway.limits.body_bytes.value, 10 * 1024 * 1024);
+    assert_eq!(gateway.timeouts.send.value, Duration::from_secs(60));
+    assert_eq!(
+        gateway.routes[0].files.as_ref().unwrap().root.value,
+        Path::new(".")
+    );
+    assert_eq!(
+        gateway.routes[0].files.as_ref().unwrap().index[0].value,
+        "index.html"
+    );
+}
+
+/// What must be there in every file.
+const REST: &str = "listeners: [{address: 127.0.0.1:0}]\nroutes: [{path: /*, static: .}]\n";
+
+#[track_caller]
+fn golden(text: &str, expected: &str) {
+    let rest: String = REST
+        .lines()
+        .filter(|line| !text.contains(line.split(':').next().unwrap()))
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    let memory = Memory::default()
+        .file("a.yaml", format!("{text}\n{rest}"))
+        .variable("WORD", "hunter2")
+        .variable("FOUR", "4");
+    let seen = mistakes(&memory, "a.yaml");
+    assert_eq!(seen, expected, "\n{text}\n\n{seen}\n");
+}
+
+#[test]
+fn mistakes_of_shape() {
+    golden(
+        "limits: {body_bytes: 10M}",
+        "\
+a.yaml:1:22: expected a size, found `10M`
+    1 | limits: {body_bytes: 10M}
+      |                      ^^^ write `10MiB`",
+    );
+    golden(
+        "timeouts:\n  send: 30",
+        "\
+a.yaml:2:9: expected a duration, found `30`
+    2 |   send: 30
+      |         ^^ write `30s` if seconds are meant; durations are 250ms, 30s, 5m, 24h",
+    );
+    golden("limits: [1]", "\
+a.yaml:1:9: expected a map, found a list
+    1 | limits: [1]
+      |         ^ known here: connections, connections_per_ip, header_bytes, header_count, uri_bytes, body_bytes");
+    golden(
+        "listeners: 0.0.0.0:80",
+        "\
+a.yaml:1:12: expected a list of listeners, found a text
+    1 | listeners: 0.0.0.0:80
+      |            ^^^^^^^^^^",
+    );
+    golden(
+        "listeners: []",
+        "\
+a.yaml:1:12: expected a list of listeners, found an empty list
+    1 | listeners: []
+      |            ^",
+    );
+    golden("listeners: [{address: 8080}]", "\
+a.yaml:1:23: expected an address, found `8080`
+    1 | listeners: [{address: 8080}]
+      |                       ^^^^ write `0.0.0.0:8080` for all addresses, `127.0.0.1:8080` for this machine");
+    golden(
+        "listeners: [{addres: 1.1.1.1:1}]",
+        "\
+a.yaml:1:13: `address` is missing
+    1 | listeners: [{addres: 1.1.1.1:1}]
+      |             ^
+a.yaml:1:14: unknown key `addres`
+    1 | listeners: [{addres: 1.1.1.1:1}]
+      |              ^^^^^^ did you mean `address`? known here: address, redirect_to_https, tls",
+    );
+    golden(
+        "workers:",
+        "\
+a.yaml:1:1: expected `auto` or a number from 1 to 1024, found nothing
+    1 | workers:
+      | ^^^^^^^",
+    );
+    golden(
+        "workers: 012",
+        "\
+a.yaml:1:10: expected `auto` or a number from 1 to 1024, found `012`
+    1 | workers: 012
+      |          ^^^ write `12`; some YAML readers take a leading zero for octal",
+    );
+    golden("admin: {}", "\
+a.yaml:1:1: unknown key `admin`
+    1 | admin: {}
+      | ^^^^^ known here: include, workers, listeners, trusted_proxies, limits, timeouts, jwt, upstreams, defaults, routes, log");
+    golden(
+        "log: {access: no}",
+        "\
+a.yaml:1:15: expected `off` or a map, found `no`
+    1 | log: {access: no}
+      |               ^^ write `off`, or {to: stdout, format: json}",
+    );
+    golden("log: {access: off}", "no mistake");
+}
+
+#[test]
+fn mistakes_of_routes() {
+    golden("routes:\n  - path: /a\n    prox: app", "\
+a.yaml:3:5: unknown key `prox`
+    3 |     prox: app
+      |     ^^^^ did you mean `proxy`? known here: name, host, methods, path, static, proxy, redirect, respond, auth, rewrite, headers, body_bytes, timeouts");
+    golden("routes: [{proxy: http://u:hunter2@h:1, path: a, methods: [get, FETCH]}]", "\
+a.yaml:1:18: a user or password in a URL is not supported here
+    1 | routes: [{proxy: ***, path: a, methods: [get, FETCH]}]
+      |                  ^^^ set a header: headers: {request: {set: {Authorization: ...}}}
+a.yaml:1:46: expected a path, found `a`
+    1 | routes: [{proxy: ***, path: a, methods: [get, FETCH]}]
+      |                             ^ write `/a`
+a.yaml:1:59: expected a method, found `get`
+    1 | routes: [{proxy: ***, path: a, methods: [get, FETCH]}]
+      |                                          ^^^ write `GET`
+a.yaml:1:64: expected a method, found `FETCH`
+    1 | routes: [{proxy: ***, path: a, methods: [get, FETCH]}]
+      |                                               ^^^^^ known here: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+    golden(
+        "routes:\n- {path: /a, proxy: app, auth: {optional: yes}}\n- {path: /b, auth: off}\n- {path: /c, auth: {jwt: []}}",
+        "\
+a.yaml:2:32: `jwt` is missing
+    2 | - {path: /a, proxy: app, auth: {optional: yes}}
+      |                                ^
+a.yaml:2:43: expected `true` or `false`, found `yes`
+    2 | - {path: /a, proxy: app, auth: {optional: yes}}
+      |                                           ^^^ write `true`
+a.yaml:3:20: expected a verifier's name, found `off`
+    3 | - {path: /b, auth: off}
+      |                    ^^^ write `none` if everybody may come in
+a.yaml:4:26: expected a verifier's name or a list of names, found an empty list
+    4 | - {path: /c, auth: {jwt: []}}
+      |                          ^",
+    );
+    golden(
+        "routes: [{path: /a, headers: {response: {set: {a b: c, X: 'd\\u0001', x: e}}}}]",
+        "\
+a.yaml:1:48: expected a header's name, found `a b`
+    1 | routes: [{path: /a, headers: {response: {set: {a b: c, X: 'd\\u0001', x: e}}}}]
+      |                                                ^^^
+a.yaml:1:70: `x` is here twice; it was at a.yaml:1:56 first
+    1 | routes: [{path: /a, headers: {response: {set: {a b: c, X: 'd\\u0001', x: e}}}}]
+      |                                                                      ^",
+    );
+    golden("routes: [{path: /a, redirect: {to: /b, status: 305}, rewrite: {}, auth: {jwt: x, require: {}}}]", "\
+a.yaml:1:48: expected a redirect's status, found `305`
+    1 | routes: [{path: /a, redirect: {to: /b, status: 305}, rewrite: {}, auth: {jwt: x, require: {}}}]
+      |                                                ^^^ did you mean `301`? known here: 301, 302, 303, 307, 308
+a.yaml:1:63: `strip_prefix` or `path` is missing
+    1 | routes: [{path: /a, redirect: {to: /b, status: 305}, rewrite: {}, auth: {jwt: x, require: {}}}]
+      |                                                               ^
+a.yaml:1:91: rules that ask for nothing
+    1 | routes: [{path: /a, redirect: {to: /b, status: 305}, rewrite: {}, auth: {jwt: x, require: {}}}]
+      |                                                                                           ^ leave `require` out");
+}
+
+#[test]
+fn mistakes_of_verifiers_and_upstreams() {
+    golden("jwt:\n  a: {algorithms: [none, HS265], jwks: 'https://x', issuer: [], claims: {a: {b: c}, d: no}}", "\
+a.yaml:2:20: tokens without a signature are never accepted
+    2 |   a: {algorithms: [none, HS265], jwks: 'https://x', issuer: [], claims: {a: {b: c}, d: no}}
+      |                    ^^^^ known here: HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA
+a.yaml:2:26: expected an algorithm, found `HS265`
+    2 |   a: {algorithms: [none, HS265], jwks: 'https://x', issuer: [], claims: {a: {b: c}, d: no}}
+      |                          ^^^^^ did you mean `HS256`? known here: HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA
+a.yaml:2:40: key sets by URL are not supported yet
+    2 |   a: {algorithms: [none, HS265], jwks: 'https://x', issuer: [], claims: {a: {b: c}, d: no}}
+      |                                        ^^^^^^^^^^^ use a file
+a.yaml:2:61: expected a text or a list of texts, found an empty list
+    2 |   a: {algorithms: [none, HS265], jwks: 'https://x', issuer: [], claims: {a: {b: c}, d: no}}
+      |                                                             ^
+a.yaml:2:77: expected a value or a list of values, found a map
+    2 |   a: {algorithms: [none, HS265], jwks: 'https://x', issuer: [], claims: {a: {b: c}, d: no}}
+      |                                                                             ^ dots go inwards: realm_access.roles: clerk
+a.yaml:2:88: `no` could be read in two ways
+    2 |   a: {algorithms: [none, HS265], jwks: 'https://x', issuer: [], claims: {a: {b: c}, d: no}}
+      |                                                                                        ^^ write `false`, or \"no\" if the word is meant");
+    golden("upstreams:\n  a: {servers: [https://x], balance: round-robin}\n  b: app:80", "\
+a.yaml:2:17: expected a server's URL, found `https://x`
+    2 |   a: {servers: [https://x], balance: round-robin}
+      |                 ^^^^^^^^^ only http:// and unix: are supported; servers are http://HOST:PORT or unix:/PATH
+a.yaml:2:38: expected a way to balance, found `round-robin`
+    2 |   a: {servers: [https://x], balance: round-robin}
+      |                                      ^^^^^^^^^^^ did you mean `round_robin`? known here: round_robin
+a.yaml:3:6: expected a server's URL, found `app:80`
+    3 |   b: app:80
+      |      ^^^^^^ servers are http://HOST:PORT or unix:/PATH");
+}
+
+#[test]
+fn secrets_stay_out_of_messages() {
+    golden("jwt: {a: {secret: hunter2, algorithm: [HS256]}}", "\
+a.yaml:1:28: unknown key `algorithm`
+    1 | jwt: {a: {secret: ***, algorithm: [HS256]}}
+      |                        ^^^^^^^^^ did you mean `algorithms`? known here: algorithms, secret, keys, jwks, issuer, audience, leeway, require_exp, max_lifetime, typ, claims, from, weak_secret");
+    golden("jwt: {a: {secret: [hunter2]}, b: {secert: hunter2}}", "\
+a.yaml:1:19: expected a secret that is not empty, found a list
+    1 | jwt: {a: {secret: [***]}, b: {secert: ***}}
+      |                   ^
+a.yaml:1:35: unknown key `secert`
+    1 | jwt: {a: {secret: [***]}, b: {secert: ***}}
+      |                               ^^^^^^ did you mean `secret`? known here: algorithms, secret, keys, jwks, issuer, audience, leeway, require_exp, max_lifetime, typ, claims, from, weak_secret");
+    golden(
+        "timeouts: {send: \"${WORD}\"}\nworkers: \"${FOUR}\"",
+        "\
+a.yaml:1:18: expected a duration, found the value of `${WORD}`
+    1 | timeouts: {send: \"${WORD}\"}
+      |                  ^^^^^^^^^ durations are 250ms, 30s, 5m, 24h",
+    );
+    golden("jwt: {a: {secret: \"x${NONE}\"}}\nlimits: {header_count: ${NONE}}", "\
+a.yaml:2:25: the map in braces goes on wrongly
+    2 | limits: {header_count: ${NONE}}
+      |                         ^ a comma or the closing bracket (opened at a.yaml:2:9); inside brackets write \"${NAME}\" and addresses in quotes");
+    golden(
+        "jwt: {a: {secret: \"x${NONE}\"}}\nlimits: {header_count: \"${NONE}\"}",
+        "\
+a.yaml:1:21: the variable `NONE` is not set
+    1 | jwt: {a: {secret: ***}}
+      |                   ^^^ set it, or give a default: ${NAME:-default}
+a.yaml:2:25: the variable `NONE` is not set
+    2 | limits: {header_count: \"${NONE}\"}
+      |                         ^^^^^^^ set it, or give a default: ${NAME:-default}",
+    );
+}
+
+#[test]
+fn mistakes_of_files() {
+    let main = |text: &str| Memory::default().file("a.yaml", text);
+    let check = |memory: &Memory, expected: &str| {
+        let seen = mistakes(memory, "a.yaml");
+        assert_eq!(seen, expected, "\n{seen}");
+    };
+    check(
+        &Memory::default(),
+        "a.yaml: cannot read this file: there is no such file",
+    );
+    check(&main(""), "a.yaml: this file is empty; nothing to serve");
+    check(
+        &main("# a\n"),
+        "a.yaml: this file is empty; nothing to serve",
+    );
+    check(
+        &main("workers: 1"),
+        "\
+a.yaml: `listeners` is missing; nothing to serve
+a.yaml: `routes` is missing; nothing to serve",
+    );
+    check(
+        &main("- a"),
+        "\
+a.yaml:1:1: expected a map
+    1 | - a
+      | ^ such as `listeners: [...]`, `routes: [...]`",
+    );
+    let latin = Memory::default().file("a.yaml", b"a: 1\nb: \xe9\n");
+    check(
+        &latin,
+        "a.yaml: this file is not UTF-8: line 2 has a byte that fits nowhere",
+    );
+    let bom = main(&format!("\u{feff}{REST}"));
+    check(&bom, "no mistake");
+
+    let included = main(&format!(
+        "include: [none.yaml, 'd/*.yaml']\njwt: {{a: {{secret: s}}}}\n{REST}"
+    ))
+    .file(
+        "d/1.yaml",
+        "include: x\nworkers: 1\njwt: {a: {}, b: {leeway: x}}\n",
+    )
+    .file("d/2.yaml", "workers: 2\nroutes: {}\n")
+    .file("d/3.yaml", "\n");
+    check(&included, "\
+a.yaml:1:11: cannot read `none.yaml`: there is no such file
+    1 | include: [none.yaml, 'd/*.yaml']
+      |           ^^^^^^^^^
+d/1.yaml:1:1: only the main file may include others
+    1 | include: x
+      | ^^^^^^^
+d/1.yaml:3:7: `a` is here a second time; it was at a.yaml:2:7 first
+    3 | jwt: {a: {}, b: {leeway: x}}
+      |       ^ each name is there once in all files together
+d/1.yaml:3:26: expected a duration, found `x`
+    3 | jwt: {a: {}, b: {leeway: x}}
+      |                          ^ write a whole number in decimal; durations are 250ms, 30s, 5m, 24h
+d/2.yaml:1:1: `workers` is here a second time; it was at d/1.yaml:2:1 first
+    1 | workers: 2
+      | ^^^^^^^ each name is there once in all files together
+d/2.yaml:2:1: `routes` is here a second time; it was at a.yaml:4:1 first
+    2 | routes: {}
+      | ^^^^^^ each name is there once in all files together
+d/3.yaml: this file is empty; perhaps it is being written");
+    check(
+        &main(&format!("include: ['d/*.yaml']\n{REST}")),
+        "no mistake",
+    );
+}
+
+#[test]
+fn ten_mistakes_are_ten_messages() {
+    let text = "\
+workers: 0
+listeners: [{address: ':80'}, {tls: {}}]
+limits: {bodybytes: 1}
+timeouts: {send: 1}
+jwt: {a: {secret: ''}}
+upstreams: {u: {servers: [x]}}
+routes:
+  - {path: a}
+  - {path: /a, name: ''}
+log: {level: inf}
+";
+    let memory = Memory::default().file("a.yaml", text);
+    let loaded = read(Path::new("a.yaml"), &memory);
+    assert_eq!(loaded.errors.count(), 11);
+    let errors = loaded.errors.finish().unwrap_err();
+    let lines: Vec<u32> = errors.iter().map(|error| error.line).collect();
+    assert_eq!(lines, [1, 2, 2, 2, 3, 4, 5, 6, 8, 9, 10]);
+    assert!(errors.to_string().ends_with("\n\n11 mistakes in a.yaml"));
+    let gateway = loaded.gateway.unwrap();
+    assert!(gateway.jwt[0].1.broken && gateway.upstreams[0].1.broken && gateway.routes[0].broken);
+}
+
+/// The debug text without places, which differ between a file and its print.
+fn without_places(gateway: &Gateway) -> String {
+    let text = format!("{gateway:?}").replace("private: true", "private: false");
+    let mut parts = text.split("Place {");
+    let first = parts.next().unwrap().to_owned();
+    parts.fold(first, |all, part| all + part.split_once('}').unwrap().1)
+}
+
+#[track_caller]
+fn check_print(memory: &Memory, main: &str) -> String {
+    let loaded = read(Path::new(main), memory);
+    assert!(
+        loaded.errors.is_empty(),
+        "{}",
+        loaded.errors.finish().unwrap_err()
+    );
+    let printed = loaded.print();
+    let folder = loaded.loader.folder().to_owned();
+    let again = memory
+        .clone()
+        .file(folder.join("printed.yaml").to_str().unwrap(), &printed);
+    let reread = read(&folder.join("printed.yaml"), &again);
+    assert!(
+        reread.errors.is_empty(),
+        "{printed}\n{}",
+        reread.errors.finish().unwrap_err()
+    );
+    assert_eq!(reread.print(), printed);
+    let both = [loaded.gateway, reread.gateway].map(|it| without_places(&it.unwrap()));
+    assert_eq!(both[0], both[1], "{printed}");
+    printed
+}
+
+#[test]
+fn the_print_reads_the_same() {
+    let printed = check_print(&sample(), "etc/gateway.yaml");
+    assert!(!printed.contains("hunter2"), "{printed}");
+    assert!(!printed.contains("include"), "{printed}");
+    let expected = "\
+jwt:
+  app:
+    algorithms:
+      - HS256
+    secret: \"***\"
+    claims:
+      token_type: access
+      tenant.id: 7
+";
+    assert!(printed.contains(expected), "{printed}");
+
+    let text = "\
+listeners: [{address: '${A}'}]
+jwt: {a: {secret: '${file:k}', typ: '${file:k}', issuer: ['${B}', ' a: b #\"\\', '-', \"\\t\", '3', no]}}
+routes: [{path: /*, static: ., headers: {request: {set: {Authorization: Bearer x}}}}]
+timeouts: {send: 5s}
+";
+    let memory = Memory::default()
+        .file("g.yaml", text)
+        .file("k", "hunter2\n")
+        .variable("A", "127.0.0.1:80")
+        .variable("B", "${file:k}");
+    let printed = check_print(&memory, "g.yaml");
+    assert_eq!(
+        printed,
+        "\
+workers: auto
+limits:
+  connections: 100000
+  connections_per_ip: 1000
+  header_bytes: 32KiB
+  header_count: 100
+  uri_bytes: 8KiB
+  body_bytes: 10MiB
+listeners:
+  - address: \"127.0.0.1:80\"
+jwt:
+  a:
+    secret: \"***\"
+    typ: \"${file:k}\"
+    issuer:
+      - \"${B}\"
+      - \" a: b #\\\"\\\\\"
+      - \"-\"
+      - \"\\t\"
+      - \"3\"
+      - no
+routes:
+  - path: /*
+    static: .
+    headers:
+      request:
+        set:
+          Authorization: \"***\"
+timeouts:
+  send: 5s
+  header_read: 10s
+  body_read: 30s
+  keep_alive: 75s
+  tls_handshake: 10s
+  shutdown: 30s
+"
+    );
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_stop_the_reader(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+        let memory = Memory::default().file("a.yaml", bytes);
+        let _seen = mistakes(&memory, "a.yaml");
+    }
+
+    #[test]
+    fn no_damage_to_a_file_stops_the_reader_or_shows_a_secret(
+        at in 0..SAMPLE.len(), gone in 0_usize..40, new in "[-a:{}\\[\\],'\"\n #&*|]{0,3}",
+    ) {
+        let text = SAMPLE.replace("${SECRET}", "hunter2");
+        let start = text.floor_char_boundary(at.min(text.len()));
+        let end = text.floor_char_boundary((start + gone).min(text.len()));
+        let damaged = [text.get(..start).unwrap(), &new, text.get(end..).unwrap()].concat();
+        let memory = sample().file("etc/gateway.yaml", &damaged);
+        let seen = mistakes(&memory, "etc/gateway.yaml");
+        // A damaged key may be too far from `secret` to be known for one.
+        if damaged.contains("\n    secret: hunter2\n") {
+            prop_assert!(!seen.contains("hunter2"), "{damaged}\n\n{seen}");
+        }
+    }
+
+    #[test]
+    fn every_text_is_printed_so_that_it_reads_the_same(text in any::<String>(), plain in "[ -~]{0,12}") {
+        for text in [&text, &plain] {
+            let quoted = serde_json::to_string(&text.replace(['\u{7f}', '\u{fffe}', '\u{ffff}'], "")).unwrap();
+            let yaml = format!("jwt: {{a: {{claims: {{c: {quoted}}}}}}}\n{REST}");
+            let memory = Memory::default().file("g.yaml", yaml);
+            if read(Path::new("g.yaml"), &memory).errors.is_empty() {
+                check_print(&memory, "g.yaml");
+            }
+        }
+    }
+}

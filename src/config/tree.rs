@@ -1,0 +1,549 @@
+//! The marked tree: YAML's lists, maps and scalars, each with its place.
+//! Only plain YAML is taken: no anchors, tags, merge keys or several documents. What the values mean is
+//! decided elsewhere.
+
+use std::fmt;
+
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span};
+
+use super::error::{Errors, Place};
+use super::mask::{Secrecy, Stretch, quoted, secrecy};
+use super::syntax::words;
+
+/// How deep lists and maps may lie in each other.
+const DEEPEST: usize = 32;
+
+/// A value and where it stands.
+#[derive(Clone, Debug)]
+pub(crate) struct Node {
+    /// Where it begins; for a map without braces its first key, for nothing the key before it.
+    pub(crate) place: Place,
+    /// What it is.
+    pub(crate) kind: Kind,
+}
+
+/// What a node is.
+#[derive(Clone, Debug)]
+pub(crate) enum Kind {
+    /// Nothing: an empty value, `~` or `null`.
+    Null,
+    /// A text, number or boolean; which of them is decided by whoever reads it.
+    Scalar(Scalar),
+    /// A list.
+    List(Vec<Node>),
+    /// A map, in its order; no key is there twice.
+    Map(Vec<(Key, Node)>),
+    /// Something that a mistake was reported for; nothing more is said about it.
+    Broken,
+}
+
+/// A key of a map.
+#[derive(Clone, Debug)]
+pub(crate) struct Key {
+    /// The key, without its quotes.
+    pub(crate) text: String,
+    /// Where it stands.
+    pub(crate) place: Place,
+}
+
+/// A text, number or boolean as it was written.
+#[derive(Clone)]
+pub(crate) struct Scalar {
+    /// The text, variables expanded.
+    pub(crate) text: String,
+    /// Whether it was in quotes or a text block, and so is a text whatever it looks like.
+    pub(crate) quoted: bool,
+    /// Whether it stands below a key such as `secret`.
+    pub(crate) hidden: bool,
+    /// The text before variables were expanded, where there were any.
+    pub(crate) written: Option<String>,
+    /// Whether some of it came from a file by `${file:..}`.
+    pub(crate) from_file: bool,
+}
+
+impl Scalar {
+    /// Whether its text must stay out of messages: a secret, or what variables were expanded to.
+    pub(crate) fn is_private(&self) -> bool {
+        self.hidden || self.written.is_some()
+    }
+
+    /// The text for a message, in backticks; what was written where the text must stay out.
+    pub(crate) fn shown(&self) -> String {
+        match &self.written {
+            _ if self.hidden => "a hidden value".to_owned(),
+            Some(written) => format!("the value of {}", quoted(written)),
+            None => quoted(&self.text),
+        }
+    }
+}
+
+impl fmt::Debug for Scalar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown())
+    }
+}
+
+/// A list or map whose end was not seen yet.
+struct Frame {
+    place: Place,
+    hidden: bool,
+    inside: Inside,
+}
+
+enum Inside {
+    List(Vec<Node>),
+    Map(Vec<(Key, Node)>, Pending),
+}
+
+/// What a map waits for.
+enum Pending {
+    Key,
+    Value(Key),
+    /// The value of a key that a mistake was reported for.
+    Nothing,
+}
+
+/// Reads one file's text. Mistakes are added to `errors`; `None` where nothing could be read for them, or where
+/// the file says nothing.
+pub(crate) fn parse(file: u16, text: &str, errors: &mut Errors) -> Option<Node> {
+    let mut builder = Builder {
+        file,
+        errors,
+        stack: Vec::new(),
+        root: None,
+        stopped: false,
+    };
+    let mut documents = 0;
+    for event in Parser::new_from_str(text) {
+        let (event, span) = match event {
+            Ok(event) => event,
+            Err(error) => {
+                builder.syntax(&error);
+                return None;
+            }
+        };
+        if matches!(event, Event::DocumentStart(_)) {
+            documents += 1;
+            if documents > 1 {
+                let place = builder.place(span);
+                builder.refuse(place, "a second document in one file");
+                break;
+            }
+        }
+        builder.take(event, span);
+        if builder.stopped {
+            return None;
+        }
+    }
+    builder.root.filter(|root| !matches!(root.kind, Kind::Null))
+}
+
+struct Builder<'e> {
+    file: u16,
+    errors: &'e mut Errors,
+    stack: Vec<Frame>,
+    root: Option<Node>,
+    stopped: bool,
+}
+
+impl Builder<'_> {
+    fn take(&mut self, event: Event<'_>, span: Span) {
+        let place = self.place(span);
+        match event {
+            Event::Scalar(text, style, anchor, tag) => {
+                self.marks(place, anchor, tag.is_some());
+                let hidden = self.is_hidden(false);
+                if hidden {
+                    self.hide(span);
+                }
+                let plain = style == ScalarStyle::Plain;
+                let kind = match text.as_ref() {
+                    "" | "~" | "null" | "Null" | "NULL" if plain => Kind::Null,
+                    text => Kind::Scalar(Scalar {
+                        text: text.to_owned(),
+                        quoted: !plain,
+                        hidden,
+                        written: None,
+                        from_file: false,
+                    }),
+                };
+                self.put(Node { place, kind });
+            }
+            Event::SequenceStart(anchor, tag) => {
+                self.marks(place, anchor, tag.is_some());
+                self.open(place, Inside::List(Vec::new()));
+            }
+            Event::MappingStart(anchor, tag) => {
+                self.marks(place, anchor, tag.is_some());
+                self.open(place, Inside::Map(Vec::new(), Pending::Key));
+            }
+            Event::SequenceEnd | Event::MappingEnd => {
+                let Some(frame) = self.stack.pop() else {
+                    return;
+                };
+                let kind = match frame.inside {
+                    Inside::List(items) => Kind::List(items),
+                    Inside::Map(entries, _) => Kind::Map(entries),
+                };
+                self.put(Node {
+                    place: frame.place,
+                    kind,
+                });
+            }
+            Event::Alias(_) => {
+                self.refuse(place, "aliases (`*name`) are");
+                self.put(Node {
+                    place,
+                    kind: Kind::Broken,
+                });
+            }
+            Event::Nothing
+            | Event::StreamStart
+            | Event::StreamEnd
+            | Event::DocumentStart(_)
+            | Event::DocumentEnd => {}
+        }
+    }
+
+    /// Begins a list or a map.
+    fn open(&mut self, place: Place, inside: Inside) {
+        if self.stack.len() >= DEEPEST {
+            let problem = format!("more than {DEEPEST} lists and maps in each other");
+            self.errors.at(place, problem);
+            self.stopped = true;
+            return;
+        }
+        let hidden = self.is_hidden(matches!(inside, Inside::Map(..)));
+        self.stack.push(Frame {
+            place,
+            hidden,
+            inside,
+        });
+    }
+
+    /// Gives a value to the list or map that it stands in; in a map every other value is a key.
+    fn put(&mut self, node: Node) {
+        let Some(frame) = self.stack.last_mut() else {
+            self.root = Some(node);
+            return;
+        };
+        let hidden = frame.hidden;
+        let (entries, pending) = match &mut frame.inside {
+            Inside::List(items) => return items.push(node),
+            Inside::Map(entries, pending) => (entries, pending),
+        };
+        match std::mem::replace(pending, Pending::Key) {
+            Pending::Nothing => {}
+            Pending::Value(key) => {
+                let place = match node.kind {
+                    Kind::Null => key.place,
+                    Kind::Scalar(_) | Kind::List(_) | Kind::Map(_) | Kind::Broken => node.place,
+                };
+                entries.push((key, Node { place, ..node }));
+            }
+            Pending::Key => {
+                let frame_place = &mut frame.place;
+                if frame_place.line == node.place.line && frame_place.column == node.place.column {
+                    *frame_place = node.place; // a map without braces is marked at its first key
+                }
+                *pending = Pending::Nothing;
+                let text = match node.kind {
+                    Kind::Scalar(scalar) => scalar.text,
+                    Kind::Null => {
+                        self.errors.at(node.place, "a key without a name");
+                        return;
+                    }
+                    Kind::List(_) | Kind::Map(_) => {
+                        return self.refuse(node.place, "a list or map as a key is");
+                    }
+                    Kind::Broken => return,
+                };
+                let first = entries.iter().find(|(key, _)| key.text == text);
+                if let Some((first, _)) = first {
+                    let first = self.errors.name(first.place);
+                    let shown = if hidden {
+                        "a key".to_owned()
+                    } else {
+                        quoted(&text)
+                    };
+                    let problem = format!("{shown} is here twice; it was at {first} first");
+                    self.errors.at(node.place, problem);
+                } else if text == "<<" {
+                    self.refuse(node.place, "merge keys (`<<`) are");
+                } else if text.contains("${") {
+                    let problem = "variables are expanded in values, not in keys";
+                    self.errors.at(node.place, problem);
+                } else {
+                    *pending = Pending::Value(Key {
+                        text,
+                        place: node.place,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Whether the value that begins now belongs to a secret. The names below `jwt` and `upstreams` are the
+    /// user's, and may be `token`.
+    fn is_hidden(&self, map: bool) -> bool {
+        let Some(frame) = self.stack.last() else {
+            return false;
+        };
+        let Inside::Map(_, Pending::Value(key)) = &frame.inside else {
+            return frame.hidden;
+        };
+        let under = |frame: &Frame| match &frame.inside {
+            Inside::Map(_, Pending::Value(key)) => key.text == "jwt" || key.text == "upstreams",
+            Inside::Map(..) | Inside::List(_) => false,
+        };
+        let named = map && self.stack.len() == 2 && self.stack.first().is_some_and(under);
+        frame.hidden
+            || match secrecy(&key.text) {
+                Secrecy::Open => false,
+                Secrecy::Near => !map,
+                Secrecy::Secret => !named,
+            }
+    }
+
+    /// Refuses an anchor or a tag before a value.
+    fn marks(&mut self, place: Place, anchor: usize, tag: bool) {
+        if anchor > 0 {
+            self.refuse(place, "anchors (`&name`) are");
+        }
+        if tag {
+            self.refuse(place, "tags (`!name`) are");
+        }
+    }
+
+    fn refuse(&mut self, place: Place, what: &str) {
+        let is = if what.ends_with(" are") || what.ends_with(" is") {
+            ""
+        } else {
+            " is"
+        };
+        self.errors
+            .at(place, format!("{what}{is} not supported here"));
+    }
+
+    /// Hides a part of the file from all messages.
+    fn hide(&mut self, span: Span) {
+        let point = |marker: Marker| (marker.line(), marker.col());
+        let stretch = Stretch {
+            from: point(span.start),
+            to: point(span.end),
+        };
+        self.errors.hide(self.file, stretch);
+    }
+
+    /// A span as a place; one of several lines is marked on its first.
+    fn place(&self, span: Span) -> Place {
+        let length = if span.end.line() == span.start.line() {
+            span.end.col().saturating_sub(span.start.col())
+        } else {
+            let lines = self.errors.lines(self.file);
+            let line = lines.get(span.start.line().saturating_sub(1));
+            let all = line.map_or(0, |line| line.trim_end().chars().count());
+            all.saturating_sub(span.start.col())
+        };
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Place {
+            file: self.file,
+            line: number(span.start.line()),
+            column: number(span.start.col()).saturating_add(1),
+            length: number(length.max(1)),
+        }
+    }
+
+    /// Reports what the parser stumbled over. The file cannot be read further.
+    fn syntax(&mut self, error: &ScanError) {
+        self.errors.hide_by_looks(self.file);
+        let mut place = self.place(Span::empty(*error.marker()));
+        let lines = self.errors.lines(self.file);
+        let last = u32::try_from(
+            lines
+                .iter()
+                .rposition(|line| !line.trim().is_empty())
+                .unwrap_or(0),
+        )
+        .map_or(u32::MAX, |last| last.saturating_add(1));
+        if place.line > last {
+            // The end of the file: shown after the last line's text.
+            let index = usize::try_from(last.saturating_sub(1)).unwrap_or(0);
+            let length = lines
+                .get(index)
+                .map_or(0, |line| line.trim_end().chars().count());
+            place.line = last;
+            place.column = u32::try_from(length).unwrap_or(u32::MAX).saturating_add(1);
+        }
+        let (problem, hint) = words(error.info());
+        let mut hint = hint.map(str::to_owned);
+        if error.info().contains("',' or") {
+            let open = self.stack.last().map(|frame| self.errors.name(frame.place));
+            let opened = open.map_or_else(String::new, |at| format!(" (opened at {at})"));
+            hint = Some(format!(
+                "a comma or the closing bracket{opened}; inside brackets write \"${{NAME}}\" and \
+                 addresses in quotes"
+            ));
+        }
+        let draft = self.errors.at(place, problem);
+        if let Some(hint) = hint {
+            draft.hint(hint);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The tree in one line: scalars as they are, quoted ones in quotes.
+    fn brief(node: &Node) -> String {
+        let list = |items: Vec<String>| items.join(", ");
+        match &node.kind {
+            Kind::Null => "~".to_owned(),
+            Kind::Broken => "!".to_owned(),
+            Kind::Scalar(s) if s.hidden => "***".to_owned(),
+            Kind::Scalar(s) if s.quoted => format!("{:?}", s.text),
+            Kind::Scalar(s) => s.text.clone(),
+            Kind::List(items) => format!("[{}]", list(items.iter().map(brief).collect())),
+            Kind::Map(entries) => {
+                let entry = |(key, node): &(Key, Node)| format!("{}: {}", key.text, brief(node));
+                format!("{{{}}}", list(entries.iter().map(entry).collect()))
+            }
+        }
+    }
+
+    fn read(text: &str) -> (Option<Node>, Errors) {
+        let mut errors = Errors::default();
+        let file = errors.add_file("a.yaml", text);
+        let node = parse(file, text, &mut errors);
+        (node, errors)
+    }
+
+    #[track_caller]
+    fn check(text: &str, expected: &str) {
+        let (node, errors) = read(text);
+        assert!(errors.is_empty(), "{}", errors.finish().unwrap_err());
+        assert_eq!(node.as_ref().map_or_else(String::new, brief), expected);
+    }
+
+    #[test]
+    fn plain_yaml_is_read() {
+        check(
+            "a: 1\nb: [x, 'y', {c: ~}]\nd:\n",
+            "{a: 1, b: [x, \"y\", {c: ~}], d: ~}",
+        );
+        check("- a\n- b: |\n    t\n", "[a, {b: \"t\\n\"}]");
+        check("---\na: 1 # c\n", "{a: 1}");
+        check("# nothing\n", "");
+        check(
+            "jwt: {token: {secret: x, secrets: [y], typ: z}}",
+            "{jwt: {token: {secret: ***, secrets: [***], typ: z}}}",
+        );
+        check("secret: {a: [b]}", "{secret: {a: [***]}}");
+    }
+
+    #[track_caller]
+    fn refuse(text: &str, expected: &str) {
+        let (_, errors) = read(text);
+        let seen = errors
+            .finish()
+            .map_or_else(|errors| errors.to_string(), |()| "no mistake".to_owned());
+        let seen = seen
+            .rsplit_once("\n\n")
+            .map_or(seen.as_str(), |(errors, _)| errors);
+        assert_eq!(seen, expected, "{text}\n{seen}");
+    }
+
+    #[test]
+    fn what_is_not_plain_is_refused_at_its_place() {
+        refuse(
+            "a: 1\na: 2",
+            "a.yaml:2:1: `a` is here twice; it was at a.yaml:1:1 first\n    2 | a: 2\n      | ^",
+        );
+        refuse(
+            "a: &x 1",
+            "a.yaml:1:4: anchors (`&name`) are not supported here\n    1 | a: &x 1\n      |    ^^^^",
+        );
+        refuse(
+            "a: &x 1\nb: *x\n",
+            "a.yaml:1:4: anchors (`&name`) are not supported here\n    1 | a: &x 1\n      |    ^^^^\n\na.yaml:2:4: aliases (`*name`) are not supported here\n    2 | b: *x\n      |    ^^",
+        );
+        refuse(
+            "a: !t 1",
+            "a.yaml:1:4: tags (`!name`) are not supported here\n    1 | a: !t 1\n      |    ^^^^",
+        );
+        refuse(
+            "<<: {a: 1}",
+            "a.yaml:1:1: merge keys (`<<`) are not supported here\n    1 | <<: {a: 1}\n      | ^^",
+        );
+        refuse(
+            "[a]: 1",
+            "a.yaml:1:1: a list or map as a key is not supported here\n    1 | [a]: 1\n      | ^",
+        );
+        refuse(
+            "a: 1\n---\nb: 2",
+            "a.yaml:2:1: a second document in one file is not supported here\n    2 | ---\n      | ^^^",
+        );
+        refuse(
+            "${A}: 1",
+            "a.yaml:1:1: variables are expanded in values, not in keys\n    1 | ${A}: 1\n      | ^^^^",
+        );
+        refuse(
+            ": 1",
+            "a.yaml:1:1: a key without a name\n    1 | : 1\n      | ^",
+        );
+        refuse(
+            "a:\n\tb: 1",
+            "a.yaml:2:2: a tab where YAML wants spaces\n    2 |  b: 1\n      |  ^ use spaces for indentation",
+        );
+        refuse(
+            "a: 'x",
+            "a.yaml:1:4: a quote that is never closed\n    1 | a: 'x\n      |    ^",
+        );
+        refuse(
+            "a: @x",
+            "a.yaml:1:4: a text cannot begin with `@`\n    1 | a: @x\n      |    ^ put it into quotes",
+        );
+        refuse(
+            "a: b: c",
+            "a.yaml:1:5: a `:` that does not fit here\n    1 | a: b: c\n      |     ^ put a text with `: ` in it into quotes, or check the indentation",
+        );
+        refuse(
+            "a: [1\n\n",
+            "a.yaml:1:6: the list in brackets goes on wrongly\n    1 | a: [1\n      |      ^ a comma or the closing bracket (opened at a.yaml:1:4); inside brackets write \"${NAME}\" and addresses in quotes",
+        );
+        refuse(
+            "secret: abc: d\n",
+            "a.yaml:1:12: a `:` that does not fit here\n    1 | secret: ***\n      |         ^^^ put a text with `: ` in it into quotes, or check the indentation",
+        );
+    }
+
+    #[test]
+    fn depth_has_an_end() {
+        let deep = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
+        assert!(read(&deep(32)).1.is_empty());
+        assert_eq!(read(&deep(33)).1.count(), 1);
+        assert_eq!(read(&deep(5000)).1.count(), 1);
+        let steps: String = (0..200).map(|n| format!("{}a:\n", " ".repeat(n))).collect();
+        assert_eq!(read(&steps).1.count(), 1);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn no_text_stops_the_reader(text in any::<String>()) {
+            let (_, errors) = read(&text);
+            let _shown = errors.finish().map_err(|errors| errors.to_string());
+        }
+
+        #[test]
+        fn no_text_of_yaml_signs_stops_the_reader(text in "[-a:?&*!|>'\"%@`{}\\[\\], #\n\t\r.<~0$\u{feff}\u{85}\\\\]{0,40}") {
+            let (_, errors) = read(&text);
+            let _shown = errors.finish().map_err(|errors| errors.to_string());
+        }
+    }
+}

@@ -1,0 +1,563 @@
+//! Single values: a text's way to a duration, a size, an address and so on.
+//! Each function gives the value, or what to write instead; that hint is dropped where the text is a secret.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::parsed::{HostPattern, ListenAddress, LogTarget, Server, TokenSource};
+
+/// What to write instead of a text that is no such value.
+pub(crate) type Hint = String;
+
+/// What a duration looks like.
+pub(crate) const DURATIONS: &str = "durations are 250ms, 30s, 5m, 24h";
+/// What a size looks like.
+pub(crate) const SIZES: &str = "sizes are 512B, 64KiB, 10MiB, 1GiB, or a number of bytes";
+/// What the address of a listener looks like.
+pub(crate) const ADDRESSES: &str =
+    "addresses are 0.0.0.0:8080, \"[::]:8443\", unix:/run/gateway.sock";
+/// What the address of an app looks like.
+pub(crate) const SERVERS: &str = "servers are http://HOST:PORT or unix:/PATH";
+
+/// The longest duration: a year. Clocks that it is added to do not overflow.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
+/// Splits `30s` into 30 and `s`. A number that is none, has a leading zero or does not fit is an error.
+fn number_and_unit(text: &str, general: &str) -> Result<(u64, String), Hint> {
+    let end = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (digits, unit) = text.split_at(end);
+    Ok((
+        integer(digits).map_err(|hint| format!("{hint}; {general}"))?,
+        unit.to_owned(),
+    ))
+}
+
+/// A decimal number without sign.
+pub(crate) fn integer(text: &str) -> Result<u64, Hint> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        let plain = text.replace(['_', ','], "");
+        let only_digits = !plain.is_empty() && plain.bytes().all(|byte| byte.is_ascii_digit());
+        return Err(if only_digits && !plain.starts_with('0') {
+            format!("write `{plain}`")
+        } else {
+            "write a whole number in decimal".to_owned()
+        });
+    }
+    if text.len() > 1 && text.starts_with('0') {
+        let plain = text.trim_start_matches('0');
+        let plain = if plain.is_empty() { "0" } else { plain };
+        return Err(format!(
+            "write `{plain}`; some YAML readers take a leading zero for octal"
+        ));
+    }
+    text.parse()
+        .map_err(|_| "this number is too large".to_owned())
+}
+
+/// `250ms`, `30s`, `5m`, `24h`: one number, one unit, at most a year.
+pub(crate) fn duration(text: &str) -> Result<Duration, Hint> {
+    let (number, unit) = number_and_unit(text, DURATIONS)?;
+    let seconds = |each: u64| number.checked_mul(each).map(Duration::from_secs);
+    let duration = match unit.as_str() {
+        "ms" => Some(Duration::from_millis(number)),
+        "s" => seconds(1),
+        "m" => seconds(60),
+        "h" => seconds(60 * 60),
+        "" => {
+            return Err(format!(
+                "write `{number}s` if seconds are meant; {DURATIONS}"
+            ));
+        }
+        "d" => {
+            return Err(format!(
+                "write `{}h`; {DURATIONS}",
+                number.saturating_mul(24)
+            ));
+        }
+        "sec" | "secs" | "second" | "seconds" => return Err(format!("write `{number}s`")),
+        "min" | "mins" | "minute" | "minutes" => return Err(format!("write `{number}m`")),
+        "hour" | "hours" => return Err(format!("write `{number}h`")),
+        _ => return Err(format!("one number and one unit: {DURATIONS}")),
+    };
+    duration
+        .filter(|it| *it <= LONGEST)
+        .ok_or_else(|| "at most a year: 8784h".to_owned())
+}
+
+/// `64KiB`, `10MiB`, `1GiB`, `512B`, `512`: bytes.
+pub(crate) fn size(text: &str) -> Result<u64, Hint> {
+    let (number, unit) = number_and_unit(text, SIZES)?;
+    let shift = match unit.as_str() {
+        "" | "B" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        other => {
+            let known = ["KiB", "MiB", "GiB"].into_iter().find(|known| {
+                let first = |text: &str| text.chars().next().map(|c| c.to_ascii_uppercase());
+                first(other) == first(known) && other.len() <= 3
+            });
+            return Err(known.map_or_else(
+                || SIZES.to_owned(),
+                |unit| format!("write `{number}{unit}`"),
+            ));
+        }
+    };
+    number
+        .checked_mul(1 << shift)
+        .ok_or_else(|| "this size is too large".to_owned())
+}
+
+/// `true` and `false`, and no other word.
+pub(crate) fn boolean(text: &str) -> Result<bool, Hint> {
+    match text {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        other => Err(match boolean_of_yaml_1_1(other) {
+            Some(meant) => format!("write `{meant}`"),
+            None => "write `true` or `false`".to_owned(),
+        }),
+    }
+}
+
+/// What older YAML takes a word for: `yes`, `Off`, `TRUE`.
+pub(crate) fn boolean_of_yaml_1_1(word: &str) -> Option<bool> {
+    match word.to_ascii_lowercase().as_str() {
+        "yes" | "on" | "true" => Some(true),
+        "no" | "off" | "false" => Some(false),
+        _ => None,
+    }
+}
+
+/// Where a listener listens: `ADDRESS:PORT` or `unix:PATH`, the path from `folder`.
+pub(crate) fn listen_address(text: &str, folder: &Path) -> Result<ListenAddress, Hint> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return Ok(ListenAddress::Unix(socket_path(path, folder)?));
+    }
+    text.parse::<SocketAddr>()
+        .map(ListenAddress::Tcp)
+        .map_err(|_| {
+            if integer(text).is_ok_and(|port| port <= u64::from(u16::MAX)) {
+                return format!(
+                    "write `0.0.0.0:{text}` for all addresses, `127.0.0.1:{text}` for this machine"
+                );
+            }
+            match text.rsplit_once(':') {
+                Some(("" | "*", port)) => format!("write `0.0.0.0:{port}`"),
+                Some(("localhost", port)) => format!("write `127.0.0.1:{port}`"),
+                _ if text.parse::<IpAddr>().is_ok() => format!("the port is missing; {ADDRESSES}"),
+                _ => ADDRESSES.to_owned(),
+            }
+        })
+}
+
+/// The path after `unix:`, from the folder where it is relative.
+fn socket_path(path: &str, folder: &Path) -> Result<PathBuf, Hint> {
+    if path.is_empty() || path.starts_with("//") || path.contains('\0') {
+        return Err("write `unix:/run/app.sock`".to_owned());
+    }
+    let path = folder.join(path);
+    // What the system's address of a socket takes, without its end mark.
+    if path.as_os_str().len() > 107 {
+        return Err("the path of a socket has at most 107 bytes".to_owned());
+    }
+    Ok(path)
+}
+
+/// Whether a text is meant as a URL, not as a name.
+pub(crate) fn is_url(text: &str) -> bool {
+    text.contains("://") || text.starts_with("unix:")
+}
+
+/// Where an app listens: `http://HOST:PORT` or `unix:PATH`, the path from `folder`.
+pub(crate) fn server(text: &str, folder: &Path) -> Result<Server, Hint> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        return Ok(Server::Unix(socket_path(path, folder)?));
+    }
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Err(SERVERS.to_owned());
+    };
+    if scheme != "http" {
+        return Err(format!("only http:// and unix: are supported; {SERVERS}"));
+    }
+    if rest.contains('@') {
+        return Err("a server's URL has no user and password".to_owned());
+    }
+    if let Some((authority, _)) = rest.split_once(['/', '?', '#']) {
+        return Err(format!(
+            "a server's URL has no path; write `http://{authority}`, and see `rewrite`"
+        ));
+    }
+    let (host, port) = match rest.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, port_number(port)?),
+        _ => (rest, 80),
+    };
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    let host = match bare {
+        Some(v6) => match v6.parse::<IpAddr>() {
+            Ok(ip @ IpAddr::V6(_)) => ip.to_string(),
+            Ok(IpAddr::V4(_)) | Err(_) => {
+                return Err("between `[` and `]` stands an IPv6 address".to_owned());
+            }
+        },
+        None => host_name(host)?,
+    };
+    Ok(Server::Http { host, port })
+}
+
+fn port_number(text: &str) -> Result<u16, Hint> {
+    match integer(text).ok().and_then(|port| u16::try_from(port).ok()) {
+        Some(port) if port > 0 => Ok(port),
+        Some(_) | None => Err("a port is a number from 1 to 65535".to_owned()),
+    }
+}
+
+/// A host's name or IPv4 address, in small letters.
+fn host_name(text: &str) -> Result<String, Hint> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    if !text.is_ascii() {
+        return Err("write the name in its ASCII form (xn--...)".to_owned());
+    }
+    let labels = || text.split('.');
+    if text.is_empty()
+        || text.len() > 253
+        || !labels().all(|label| !label.is_empty() && label.chars().all(legal))
+    {
+        return Err("a host is a name such as app.example.com, or an address".to_owned());
+    }
+    let last_is_number = labels()
+        .next_back()
+        .is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
+    if last_is_number && text.parse::<std::net::Ipv4Addr>().is_err() {
+        return Err("this is no IPv4 address".to_owned());
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
+/// The host of a route: `www.example.com`, `*.example.com`, `10.0.0.1` or `[::1]`, without a port.
+pub(crate) fn host_pattern(text: &str) -> Result<HostPattern, Hint> {
+    if text.contains("://") {
+        return Err("a host has no scheme and no path: www.example.com".to_owned());
+    }
+    if let Some(v6) = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+    {
+        let v6: std::net::Ipv6Addr = v6
+            .parse()
+            .map_err(|_| "this is no IPv6 address".to_owned())?;
+        return Ok(HostPattern::Exact(format!("[{v6}]")));
+    }
+    if text.contains(':') {
+        return Err("a host has no port; every listener serves every route".to_owned());
+    }
+    let (wild, name) = match text.strip_prefix("*.") {
+        Some(name) => (true, name),
+        None => (false, text),
+    };
+    if name.contains('*') {
+        return Err("a star stands alone and first: *.example.com".to_owned());
+    }
+    let name = host_name(name)?;
+    Ok(if wild {
+        HostPattern::Below(name)
+    } else {
+        HostPattern::Exact(name)
+    })
+}
+
+/// `10.0.0.0/8`, or one address.
+pub(crate) fn network(text: &str) -> Result<IpNet, Hint> {
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Ok(ip.into());
+    }
+    let net: IpNet = text
+        .parse()
+        .map_err(|_| "networks are 10.0.0.0/8, \"fd00::/8\", 10.0.0.1".to_owned())?;
+    if net.trunc() != net {
+        return Err(format!("write `{}` for the whole network", net.trunc()));
+    }
+    Ok(net)
+}
+
+/// `header`, `cookie:NAME`, `query:NAME`.
+pub(crate) fn token_source(text: &str) -> Result<TokenSource, Hint> {
+    let named = |name: &str| {
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let hint = "a name of letters, digits, `-`, `_` and `.`".to_owned();
+        if !name.is_empty() && name.chars().all(legal) {
+            Ok(name.to_owned())
+        } else {
+            Err(hint)
+        }
+    };
+    match text.split_once(':') {
+        None if text == "header" => Ok(TokenSource::Header),
+        Some(("cookie", name)) => Ok(TokenSource::Cookie(named(name)?)),
+        Some(("query", name)) => Ok(TokenSource::Query(named(name)?)),
+        Some(_) | None => Err("known here: header, cookie:NAME, query:NAME".to_owned()),
+    }
+}
+
+/// `stdout`, `stderr`, or a file.
+pub(crate) fn log_target(text: &str, folder: &Path) -> Result<LogTarget, Hint> {
+    match text {
+        "stdout" => Ok(LogTarget::Stdout),
+        "stderr" => Ok(LogTarget::Stderr),
+        path => Ok(LogTarget::File(file_path(path, folder)?)),
+    }
+}
+
+/// A path, from the folder where it is relative.
+pub(crate) fn file_path(text: &str, folder: &Path) -> Result<PathBuf, Hint> {
+    if text.is_empty() || text.contains('\0') {
+        return Err("a path is not empty and has no NUL".to_owned());
+    }
+    Ok(folder.join(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use super::*;
+
+    #[track_caller]
+    fn check<T: Debug>(read: impl Fn(&str) -> Result<T, Hint>, text: &str, expected: &str) {
+        let seen = match read(text) {
+            Ok(value) => format!("{value:?}"),
+            Err(hint) => hint,
+        };
+        assert_eq!(seen, expected, "{text}");
+    }
+
+    #[test]
+    fn durations_have_one_number_and_one_unit() {
+        check(duration, "250ms", "250ms");
+        check(duration, "30s", "30s");
+        check(duration, "5m", "300s");
+        check(duration, "24h", "86400s");
+        check(duration, "0s", "0ns");
+        check(
+            duration,
+            "30",
+            "write `30s` if seconds are meant; durations are 250ms, 30s, 5m, 24h",
+        );
+        check(
+            duration,
+            "1h30m",
+            "one number and one unit: durations are 250ms, 30s, 5m, 24h",
+        );
+        check(
+            duration,
+            "1.5s",
+            "one number and one unit: durations are 250ms, 30s, 5m, 24h",
+        );
+        check(
+            duration,
+            "2d",
+            "write `48h`; durations are 250ms, 30s, 5m, 24h",
+        );
+        check(
+            duration,
+            "5 m",
+            "one number and one unit: durations are 250ms, 30s, 5m, 24h",
+        );
+        check(
+            duration,
+            "-5s",
+            "write a whole number in decimal; durations are 250ms, 30s, 5m, 24h",
+        );
+        check(duration, "99999h", "at most a year: 8784h");
+        check(duration, "18446744073709551615h", "at most a year: 8784h");
+    }
+
+    #[test]
+    fn sizes_are_powers_of_two_or_bytes() {
+        check(size, "64KiB", "65536");
+        check(size, "10MiB", "10485760");
+        check(size, "1GiB", "1073741824");
+        check(size, "512B", "512");
+        check(size, "512", "512");
+        check(size, "64k", "write `64KiB`");
+        check(size, "64KB", "write `64KiB`");
+        check(size, "10Mb", "write `10MiB`");
+        check(size, "1TiB", SIZES);
+        check(size, "99999999999GiB", "this size is too large");
+    }
+
+    #[test]
+    fn numbers_are_decimal() {
+        check(integer, "0", "0");
+        check(
+            integer,
+            "0755",
+            "write `755`; some YAML readers take a leading zero for octal",
+        );
+        check(integer, "0x1f", "write a whole number in decimal");
+        check(integer, "1_000", "write `1000`");
+        check(integer, "-1", "write a whole number in decimal");
+        check(integer, "99999999999999999999", "this number is too large");
+    }
+
+    #[test]
+    fn booleans_are_two_words() {
+        check(boolean, "true", "true");
+        check(boolean, "false", "false");
+        check(boolean, "no", "write `false`");
+        check(boolean, "On", "write `true`");
+        check(boolean, "TRUE", "write `true`");
+        check(boolean, "1", "write `true` or `false`");
+    }
+
+    #[test]
+    fn listeners_have_an_address_and_a_port() {
+        let read = |text: &str| listen_address(text, Path::new("etc"));
+        check(read, "0.0.0.0:8080", "Tcp(0.0.0.0:8080)");
+        check(read, "[::]:0", "Tcp([::]:0)");
+        check(read, "unix:/run/a.sock", "Unix(\"/run/a.sock\")");
+        check(read, "unix:a.sock", "Unix(\"etc/a.sock\")");
+        check(read, ":80", "write `0.0.0.0:80`");
+        check(read, "*:80", "write `0.0.0.0:80`");
+        check(read, "localhost:80", "write `127.0.0.1:80`");
+        check(
+            read,
+            "8080",
+            "write `0.0.0.0:8080` for all addresses, `127.0.0.1:8080` for this machine",
+        );
+        check(
+            read,
+            "::1",
+            "the port is missing; addresses are 0.0.0.0:8080, \"[::]:8443\", unix:/run/gateway.sock",
+        );
+        check(read, "unix:", "write `unix:/run/app.sock`");
+        check(read, "unix:///run/a", "write `unix:/run/app.sock`");
+        check(read, "a.example.com:80", ADDRESSES);
+    }
+
+    #[test]
+    fn servers_are_plain_http_or_a_socket() {
+        let read = |text: &str| server(text, Path::new(""));
+        check(
+            read,
+            "http://127.0.0.1:8000",
+            "Http { host: \"127.0.0.1\", port: 8000 }",
+        );
+        check(
+            read,
+            "http://App.internal",
+            "Http { host: \"app.internal\", port: 80 }",
+        );
+        check(read, "http://[::1]:80", "Http { host: \"::1\", port: 80 }");
+        check(read, "http://[::1]", "Http { host: \"::1\", port: 80 }");
+        check(read, "unix:/run/app.sock", "Unix(\"/run/app.sock\")");
+        check(
+            read,
+            "https://a:1",
+            "only http:// and unix: are supported; servers are http://HOST:PORT or unix:/PATH",
+        );
+        check(
+            read,
+            "http://a/",
+            "a server's URL has no path; write `http://a`, and see `rewrite`",
+        );
+        check(
+            read,
+            "http://u:p@a:1",
+            "a server's URL has no user and password",
+        );
+        check(read, "http://a:0", "a port is a number from 1 to 65535");
+        check(
+            read,
+            "http://:80",
+            "a host is a name such as app.example.com, or an address",
+        );
+        check(read, "http://1.2.3:80", "this is no IPv4 address");
+        check(
+            read,
+            "http://::1:80",
+            "a host is a name such as app.example.com, or an address",
+        );
+        check(read, "app:8000", SERVERS);
+    }
+
+    #[test]
+    fn hosts_are_names_or_all_below_a_name() {
+        check(
+            host_pattern,
+            "WWW.example.com",
+            "Exact(\"www.example.com\")",
+        );
+        check(host_pattern, "*.example.com", "Below(\"example.com\")");
+        check(host_pattern, "[::1]", "Exact(\"[::1]\")");
+        check(
+            host_pattern,
+            "a.com:80",
+            "a host has no port; every listener serves every route",
+        );
+        check(
+            host_pattern,
+            "http://a.com",
+            "a host has no scheme and no path: www.example.com",
+        );
+        check(
+            host_pattern,
+            "*",
+            "a star stands alone and first: *.example.com",
+        );
+        check(
+            host_pattern,
+            "a.com.",
+            "a host is a name such as app.example.com, or an address",
+        );
+        check(
+            host_pattern,
+            "käse.de",
+            "write the name in its ASCII form (xn--...)",
+        );
+    }
+
+    #[test]
+    fn networks_have_no_bits_after_their_prefix() {
+        check(network, "10.0.0.0/8", "10.0.0.0/8");
+        check(network, "10.0.0.1", "10.0.0.1/32");
+        check(
+            network,
+            "10.0.0.1/8",
+            "write `10.0.0.0/8` for the whole network",
+        );
+        check(
+            network,
+            "ten",
+            "networks are 10.0.0.0/8, \"fd00::/8\", 10.0.0.1",
+        );
+    }
+
+    #[test]
+    fn tokens_are_looked_for_in_three_places() {
+        check(token_source, "header", "Header");
+        check(
+            token_source,
+            "cookie:access_token",
+            "Cookie(\"access_token\")",
+        );
+        check(token_source, "query:t", "Query(\"t\")");
+        check(
+            token_source,
+            "cookie:",
+            "a name of letters, digits, `-`, `_` and `.`",
+        );
+        check(
+            token_source,
+            "body",
+            "known here: header, cookie:NAME, query:NAME",
+        );
+    }
+}

@@ -1,0 +1,93 @@
+//! Content types, from a file's name alone. The content is never looked at.
+
+use std::path::Path;
+
+use http::HeaderValue;
+
+use crate::reject::Reject;
+
+/// The media type of the files that browsers render as pages.
+pub(super) const HTML: &str = "text/html";
+
+/// What is not known is bytes; with `nosniff` a browser only stores it.
+const UNKNOWN: &str = "application/octet-stream";
+
+/// The media type of a file by its name's extension, without parameters.
+pub(super) fn media_type(name: &str) -> &'static str {
+    mime_guess::from_path(Path::new(name))
+        .first_raw()
+        .unwrap_or(UNKNOWN)
+}
+
+/// The value of `Content-Type` (RFC 9110 section 8.3): text says that it is UTF-8.
+pub(super) fn content_type(media_type: &'static str) -> Result<HeaderValue, Reject> {
+    // What a web site is made of costs no allocation.
+    let known = match media_type {
+        HTML => "text/html; charset=utf-8",
+        "text/css" => "text/css; charset=utf-8",
+        "text/javascript" => "text/javascript; charset=utf-8",
+        "application/javascript" => "application/javascript; charset=utf-8",
+        "application/json" => "application/json; charset=utf-8",
+        "image/svg+xml" => "image/svg+xml; charset=utf-8",
+        "text/plain" => "text/plain; charset=utf-8",
+        "text/xml" => "text/xml; charset=utf-8",
+        other if is_text(other) => {
+            return HeaderValue::try_from(format!("{other}; charset=utf-8"))
+                .map_err(|_| Reject::Internal);
+        }
+        other => other,
+    };
+    Ok(HeaderValue::from_static(known))
+}
+
+fn is_text(media_type: &str) -> bool {
+    media_type.starts_with("text/")
+        || media_type.ends_with("+json")
+        || media_type.ends_with("+xml")
+        || matches!(media_type, "application/ecmascript" | "application/xml")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(name: &str, expected: &str) {
+        assert_eq!(
+            content_type(media_type(name)).unwrap(),
+            expected,
+            "file {name:?}"
+        );
+    }
+
+    #[test]
+    fn text_says_that_it_is_utf8() {
+        check("index.html", "text/html; charset=utf-8");
+        check("a.css", "text/css; charset=utf-8");
+        check("app.min.JS", "text/javascript; charset=utf-8");
+        check("app.mjs", "application/javascript; charset=utf-8");
+        check("data.json", "application/json; charset=utf-8");
+        check("logo.svg", "image/svg+xml; charset=utf-8");
+        check("feed.atom", "application/atom+xml; charset=utf-8");
+        check(
+            "site.webmanifest",
+            "application/manifest+json; charset=utf-8",
+        );
+        check("list.csv", "text/csv; charset=utf-8");
+    }
+
+    #[test]
+    fn bytes_do_not() {
+        check("a.png", "image/png");
+        check("a.wasm", "application/wasm");
+        check("a.woff2", "font/woff2");
+    }
+
+    #[test]
+    fn what_is_not_known_is_bytes() {
+        check("LICENSE", "application/octet-stream");
+        check("a.nothing-known", "application/octet-stream");
+        check("html", "application/octet-stream");
+        check("a.", "application/octet-stream");
+    }
+}

@@ -1,0 +1,406 @@
+//! Static files from disk: what is sent for a path below a route, and with which headers.
+//!
+//! Listings, precompressed variants and error pages are not made here. `resolve` opens, `stream` reads.
+
+mod conditional;
+mod kind;
+mod range;
+mod resolve;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::fs::{File, Metadata};
+use std::io::{self, Cursor, Write};
+use std::path::PathBuf;
+use std::time::{Instant, SystemTime};
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Response, StatusCode};
+
+use self::conditional::{Validators, Verdict};
+use self::range::{Part, Wanted};
+use self::resolve::{Found, Root};
+use crate::auth::Permit;
+use crate::body::Body;
+use crate::method::MethodSet;
+use crate::path::RequestPath;
+use crate::reject::Reject;
+
+/// Room for the headers of a file and for those that the gateway adds.
+const HEADERS: usize = 12;
+
+/// What a route with files is made from.
+#[derive(Debug)]
+pub(crate) struct FilesSettings {
+    /// The directory that is served.
+    pub(crate) root: PathBuf,
+    /// The names that stand for a directory, the first that is there.
+    pub(crate) index: Vec<String>,
+    /// What a single-page app answers to a navigation that names no file, as a path below the root.
+    pub(crate) fallback: Option<String>,
+    /// The value of `Cache-Control`; without one, only pages get `no-cache`.
+    pub(crate) cache_control: Option<HeaderValue>,
+    /// How many workers serve the files; each has a descriptor of the root.
+    pub(crate) workers: usize,
+}
+
+/// The files of one route.
+#[derive(Debug)]
+pub(crate) struct Files {
+    root: Root,
+    index: Vec<String>,
+    /// Relative to the root.
+    fallback: Option<String>,
+    cache_control: Option<HeaderValue>,
+}
+
+/// What is asked of the files.
+#[derive(Clone, Copy, Debug)]
+struct Query<'a> {
+    worker: usize,
+    method: &'a Method,
+    headers: &'a HeaderMap,
+    path: &'a RequestPath,
+    skip: usize,
+    query: Option<&'a str>,
+    now: SystemTime,
+    /// The same moment on the clock that is never set.
+    at: Instant,
+}
+
+/// A file that exists and may be read.
+#[derive(Debug)]
+struct Target {
+    file: File,
+    meta: Metadata,
+    media_type: &'static str,
+}
+
+/// What the answer is to be.
+#[derive(Debug)]
+enum Outcome {
+    /// The path names a directory, but without its slash.
+    Redirect,
+    /// The client has the file already.
+    NotModified(Target, Validators),
+    /// All of the file.
+    Whole(Target, Validators),
+    /// A part of it.
+    Part(Target, Validators, Part),
+}
+
+impl Files {
+    /// Opens the root.
+    ///
+    /// # Errors
+    /// Where the root is not a directory that can be opened, or an index or the fallback is not a
+    /// plain name below it.
+    pub(crate) fn open(settings: FilesSettings) -> io::Result<Self> {
+        let FilesSettings {
+            root,
+            index,
+            fallback,
+            cache_control,
+            workers,
+        } = settings;
+        if let Some(name) = index
+            .iter()
+            .find(|name| name.contains('/') || !is_plain(name))
+        {
+            return Err(invalid(format!("the index {name:?} is not a file's name")));
+        }
+        let fallback = fallback
+            .map(|path| match path.strip_prefix('/') {
+                Some(name) if is_plain(name) => Ok(name.to_owned()),
+                Some(_) | None => Err(invalid(format!("the fallback {path:?} is not a path"))),
+            })
+            .transpose()?;
+        let root = Root::open(root, workers, Instant::now())?;
+        Ok(Self {
+            root,
+            index,
+            fallback,
+            cache_control,
+        })
+    }
+
+    /// Answers a request for a file.
+    ///
+    /// `skip` is how many leading segments of the path belong to the route: with 1, `/assets/a.css`
+    /// is `a.css` below the root. `query` is what follows `?`, for redirects; `now` is the wall clock.
+    ///
+    /// # Errors
+    /// `MethodNotAllowed`, `BadPath`, `FileNotFound`, `FileForbidden`, `PreconditionFailed`,
+    /// `RangeNotSatisfiable`, and `Internal` where the machine fails.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of one request, each of its own type"
+    )]
+    pub(crate) async fn serve(
+        &self,
+        _: Permit,
+        worker: usize,
+        method: &Method,
+        headers: &HeaderMap,
+        path: &RequestPath,
+        skip: usize,
+        query: Option<&str>,
+        now: SystemTime,
+    ) -> Result<Response<Body>, Reject> {
+        let at = Instant::now();
+        self.answer(Query {
+            worker,
+            method,
+            headers,
+            path,
+            skip,
+            query,
+            now,
+            at,
+        })
+    }
+
+    fn answer(&self, asked: Query<'_>) -> Result<Response<Body>, Reject> {
+        let outcome = self.decide(asked)?;
+        self.respond(asked, outcome)
+    }
+
+    /// Finds the file and evaluates the request against it; reads nothing of it.
+    fn decide(&self, asked: Query<'_>) -> Result<Outcome, Reject> {
+        if !MethodSet::READ.contains(asked.method) {
+            return Err(Reject::MethodNotAllowed(MethodSet::READ));
+        }
+        // Overlong forms are not UTF-8 either.
+        let whole = std::str::from_utf8(asked.path.decoded()).map_err(|_| Reject::BadPath)?;
+        let name = std::str::from_utf8(asked.path.decoded_after(asked.skip))
+            .map_err(|_| Reject::BadPath)?;
+        if name
+            .split('/')
+            .any(|segment| segment.starts_with('.') && segment != ".well-known")
+        {
+            return Err(Reject::FileNotFound);
+        }
+        let found = match self.look_up(asked, name, whole.ends_with('/')) {
+            Err(Reject::FileNotFound) => self.fall_back(asked, name)?,
+            other => other?,
+        };
+        let Some(target) = found else {
+            return Ok(Outcome::Redirect);
+        };
+        let validators = Validators::of(&target.meta)?;
+        match validators.evaluate(asked.headers) {
+            Verdict::Failed => Err(Reject::PreconditionFailed),
+            Verdict::NotModified => Ok(Outcome::NotModified(target, validators)),
+            Verdict::Send => match wanted(asked, &target, &validators) {
+                Wanted::Whole => Ok(Outcome::Whole(target, validators)),
+                Wanted::Part(part) => Ok(Outcome::Part(target, validators, part)),
+                Wanted::Unsatisfiable => Err(Reject::RangeNotSatisfiable(target.meta.len())),
+            },
+        }
+    }
+
+    /// The file of a name, or the index of a directory; `None` for a directory without its slash.
+    fn look_up(
+        &self,
+        asked: Query<'_>,
+        name: &str,
+        directory: bool,
+    ) -> Result<Option<Target>, Reject> {
+        if !directory {
+            // The root itself, asked for by the route's own path.
+            if name.is_empty() {
+                return Ok(None);
+            }
+            return self.target(asked, name);
+        }
+        for index in &self.index {
+            let file = if name.is_empty() {
+                Cow::Borrowed(index.as_str())
+            } else {
+                Cow::Owned([name, index].concat())
+            };
+            match self.target(asked, &file) {
+                Ok(Some(target)) => return Ok(Some(target)),
+                // The next name; a directory is no index either.
+                Ok(None) | Err(Reject::FileNotFound) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        Err(Reject::FileNotFound)
+    }
+
+    /// The app's page, for a browser that navigates to one of the app's own addresses. Never for a
+    /// missing script or image: a page in its place would hide the mistake.
+    fn fall_back(&self, asked: Query<'_>, name: &str) -> Result<Option<Target>, Reject> {
+        let last = name.rsplit('/').next().unwrap_or_default();
+        match &self.fallback {
+            Some(fallback) if !last.contains('.') && accepts_html(asked.headers) => self
+                .target(asked, fallback)?
+                // A fallback that is a directory is not a page.
+                .map_or(Err(Reject::FileNotFound), |target| Ok(Some(target))),
+            Some(_) | None => Err(Reject::FileNotFound),
+        }
+    }
+
+    /// Opens a name below the root; `None` for a directory.
+    fn target(&self, asked: Query<'_>, name: &str) -> Result<Option<Target>, Reject> {
+        match self.root.find(asked.worker, name, asked.at)? {
+            Found::Directory => Ok(None),
+            Found::File(file, meta) => Ok(Some(Target {
+                file,
+                meta,
+                media_type: kind::media_type(name),
+            })),
+        }
+    }
+
+    fn respond(&self, asked: Query<'_>, outcome: Outcome) -> Result<Response<Body>, Reject> {
+        let mut headers = HeaderMap::with_capacity(HEADERS);
+        let (status, body) = match outcome {
+            Outcome::Redirect => {
+                headers.insert(header::LOCATION, location(asked)?);
+                (StatusCode::MOVED_PERMANENTLY, Body::Empty)
+            }
+            Outcome::NotModified(target, validators) => {
+                self.describe(&mut headers, asked, &target, validators)?;
+                (StatusCode::NOT_MODIFIED, Body::Empty)
+            }
+            Outcome::Whole(target, validators) => {
+                self.describe(&mut headers, asked, &target, validators)?;
+                let len = target.meta.len();
+                (
+                    StatusCode::OK,
+                    content(&mut headers, asked, target, 0, len)?,
+                )
+            }
+            Outcome::Part(target, validators, part) => {
+                self.describe(&mut headers, asked, &target, validators)?;
+                let Part { first, last } = part;
+                let value =
+                    header_value(format_args!("bytes {first}-{last}/{}", target.meta.len()))?;
+                headers.insert(header::CONTENT_RANGE, value);
+                let body = content(&mut headers, asked, target, first, part.len())?;
+                (StatusCode::PARTIAL_CONTENT, body)
+            }
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        Ok(response)
+    }
+
+    /// What a client that has the file wants to know too (RFC 9110 section 15.4.5).
+    fn describe(
+        &self,
+        headers: &mut HeaderMap,
+        asked: Query<'_>,
+        target: &Target,
+        validators: Validators,
+    ) -> Result<(), Reject> {
+        if let Some(date) = validators.last_modified(asked.now)? {
+            headers.insert(header::LAST_MODIFIED, date);
+        }
+        headers.insert(header::ETAG, validators.etag);
+        match &self.cache_control {
+            Some(value) => {
+                headers.insert(header::CACHE_CONTROL, value.clone());
+            }
+            // A page names its scripts by version: a stale page would ask for what is gone.
+            None if target.media_type == kind::HTML => {
+                headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+            }
+            None => {}
+        }
+        Ok(())
+    }
+}
+
+/// Which bytes of the file are sent.
+fn wanted(asked: Query<'_>, target: &Target, validators: &Validators) -> Wanted {
+    // Ranges are defined for GET alone (RFC 9110 section 14.2).
+    if asked.method != Method::GET {
+        return Wanted::Whole;
+    }
+    let mut lines = asked.headers.get_all(header::RANGE).iter();
+    match (lines.next(), lines.next()) {
+        (Some(value), None) if validators.range_may_be_served(asked.headers, asked.now) => {
+            range::parse(value.as_bytes(), target.meta.len())
+        }
+        (Some(_) | None, _) => Wanted::Whole,
+    }
+}
+
+/// The headers of the bytes that are sent, and for GET the bytes.
+fn content(
+    headers: &mut HeaderMap,
+    asked: Query<'_>,
+    target: Target,
+    offset: u64,
+    len: u64,
+) -> Result<Body, Reject> {
+    headers.insert(header::CONTENT_TYPE, kind::content_type(target.media_type)?);
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(len));
+    if asked.method == Method::HEAD {
+        return Ok(Body::Empty);
+    }
+    stream::body(target.file, offset, len)
+}
+
+/// The path with a slash, and the query as it came.
+fn location(asked: Query<'_>) -> Result<HeaderValue, Reject> {
+    // Security: with two slashes in front, the first segment would be the name of another host.
+    let path = asked.path.as_str().trim_matches('/');
+    let mut location = String::with_capacity(path.len() + asked.query.map_or(2, |q| q.len() + 3));
+    location.push('/');
+    if !path.is_empty() {
+        location.push_str(path);
+        location.push('/');
+    }
+    if let Some(query) = asked.query {
+        location.push('?');
+        location.push_str(query);
+    }
+    HeaderValue::try_from(location).map_err(|_| Reject::BadPath)
+}
+
+/// Whether a browser asks for a page.
+fn accepts_html(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|range| range.split(|byte| *byte == b';').next())
+        .any(|media_type| {
+            media_type
+                .trim_ascii()
+                .eq_ignore_ascii_case(kind::HTML.as_bytes())
+        })
+}
+
+/// Whether a configured name has no part that could lead elsewhere.
+fn is_plain(name: &str) -> bool {
+    !name.contains('\0') && name.split('/').all(|part| !matches!(part, "" | "." | ".."))
+}
+
+fn invalid(message: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, message)
+}
+
+/// A short header value, written without an allocation of its own.
+fn header_value(value: fmt::Arguments<'_>) -> Result<HeaderValue, Reject> {
+    let mut text = Cursor::new([0_u8; 96]);
+    text.write_fmt(value).map_err(|_| Reject::Internal)?;
+    let written = usize::try_from(text.position()).ok();
+    let written = written
+        .and_then(|len| text.get_ref().get(..len))
+        .ok_or(Reject::Internal)?;
+    HeaderValue::from_bytes(written).map_err(|_| Reject::Internal)
+}

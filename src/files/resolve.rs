@@ -1,0 +1,488 @@
+//! From a decoded path to an open file below the root, and to nothing else.
+//!
+//! The kernel keeps the look-up below the root (`openat2` with `RESOLVE_BENEATH`), so no check can
+//! be outrun by a rename. What the file is sent as is not decided here.
+
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::fd::{BorrowedFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::reject::Reject;
+
+/// How long a root's descriptor is trusted before its path is looked at again.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
+
+/// How often an open that a rename or a signal disturbed is begun anew.
+const ATTEMPTS: u32 = 16;
+
+/// Without `O_NONBLOCK` the open of a FIFO would wait for its writer.
+const FILE: OFlags = OFlags::RDONLY
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY)
+    .union(OFlags::CLOEXEC);
+
+/// A directory to look things up in; its own permission to be read is not needed for that.
+#[cfg(target_os = "linux")]
+const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+#[cfg(not(target_os = "linux"))]
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::CLOEXEC);
+
+/// What a name below the root is.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// A regular file. Both halves are of one inode, whatever happens to the name.
+    File(File, Metadata),
+    /// A directory.
+    Directory,
+}
+
+/// How the look-up is kept below the root.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Lookup {
+    /// The kernel does it: symlinks that stay below the root are followed.
+    Kernel,
+    /// Segment by segment, where the kernel cannot: every symlink is refused.
+    Walk,
+}
+
+/// The directory that a route serves: one descriptor a worker, so that no two cores share a lock.
+#[derive(Debug)]
+pub(super) struct Root {
+    path: PathBuf,
+    lookup: Lookup,
+    handles: Box<[Mutex<Handle>]>,
+}
+
+/// One worker's descriptor of the root.
+#[derive(Debug)]
+struct Handle {
+    /// `None` while the root is away.
+    opened: Option<Opened>,
+    /// When the path was last looked at.
+    checked: Instant,
+}
+
+#[derive(Debug)]
+struct Opened {
+    descriptor: OwnedFd,
+    identity: Identity,
+}
+
+/// Device and inode.
+type Identity = (u64, u64);
+
+impl Root {
+    /// Opens the directory once for each worker.
+    ///
+    /// # Errors
+    /// Where the path is not a directory that can be opened.
+    pub(super) fn open(path: PathBuf, workers: usize, now: Instant) -> io::Result<Self> {
+        let first = Opened::at(&path)?;
+        let lookup = Lookup::detect(&first);
+        let handles = (0..workers.max(1))
+            .map(|_| {
+                let opened = Some(first.again()?);
+                Ok(Mutex::new(Handle {
+                    opened,
+                    checked: now,
+                }))
+            })
+            .collect::<io::Result<_>>()?;
+        Ok(Self {
+            path,
+            lookup,
+            handles,
+        })
+    }
+
+    /// Opens what a name below the root is. The name is relative and has no `..`.
+    ///
+    /// # Errors
+    /// `FileNotFound` for what is not there, leads outside the root, or is neither a file nor a
+    /// directory; `FileForbidden` for what may not be opened; `Internal` for what the machine
+    /// lacks, or for a worker that there is not.
+    pub(super) fn find(&self, worker: usize, name: &str, now: Instant) -> Result<Found, Reject> {
+        let mut handle = self
+            .handles
+            .get(worker)
+            .ok_or(Reject::Internal)?
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if handle.opened.is_none() || now.saturating_duration_since(handle.checked) > TRUSTED_FOR {
+            handle.refresh(&self.path, now);
+        }
+        let found = handle.find(self.lookup, name);
+        // A deploy may delete the old directory within the second: look at the path before a 404.
+        if matches!(found, Err(Reject::FileNotFound)) && handle.refresh(&self.path, now) {
+            return handle.find(self.lookup, name);
+        }
+        found
+    }
+}
+
+impl Handle {
+    /// Takes up the directory that the path names now; tells whether it is another one.
+    fn refresh(&mut self, path: &Path, now: Instant) -> bool {
+        self.checked = now;
+        let old = self.opened.as_ref().map(|opened| opened.identity);
+        let named = fs::metadata(path);
+        if named.as_ref().is_ok_and(|meta| old == Some(identity(meta))) {
+            return false;
+        }
+        match named.and_then(|_| Opened::at(path)) {
+            Ok(opened) => {
+                self.opened = Some(opened);
+                true
+            }
+            Err(error) => {
+                // For want of descriptors, say, the old one goes on.
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound
+                        | io::ErrorKind::NotADirectory
+                        | io::ErrorKind::PermissionDenied
+                ) {
+                    self.opened = None;
+                }
+                false
+            }
+        }
+    }
+
+    fn find(&self, lookup: Lookup, name: &str) -> Result<Found, Reject> {
+        let root = self.opened.as_ref().ok_or(Reject::FileNotFound)?;
+        let file = File::from(lookup.open(root.borrow(), name).map_err(refusal)?);
+        let meta = file.metadata().map_err(|_| Reject::Internal)?;
+        if meta.is_file() {
+            Ok(Found::File(file, meta))
+        } else if meta.is_dir() {
+            Ok(Found::Directory)
+        } else {
+            Err(Reject::FileNotFound)
+        }
+    }
+}
+
+impl Opened {
+    fn at(path: &Path) -> io::Result<Self> {
+        let directory = File::from(rustix::fs::open(path, DIRECTORY, Mode::empty())?);
+        let identity = identity(&directory.metadata()?);
+        Ok(Self {
+            descriptor: directory.into(),
+            identity,
+        })
+    }
+
+    fn again(&self) -> io::Result<Self> {
+        Ok(Self {
+            descriptor: self.descriptor.try_clone()?,
+            identity: self.identity,
+        })
+    }
+
+    fn borrow(&self) -> BorrowedFd<'_> {
+        rustix::fd::AsFd::as_fd(&self.descriptor)
+    }
+}
+
+fn identity(meta: &Metadata) -> Identity {
+    (meta.dev(), meta.ino())
+}
+
+impl Lookup {
+    /// What this kernel offers; a sandbox that refuses system calls it does not know counts too.
+    fn detect(root: &Opened) -> Self {
+        match beneath(root.borrow(), ".", DIRECTORY) {
+            Err(Errno::NOSYS | Errno::PERM) => Self::Walk,
+            Ok(_) | Err(_) => Self::Kernel,
+        }
+    }
+
+    fn open(self, root: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
+        let mut attempts = 0;
+        loop {
+            let opened = match self {
+                Self::Kernel => beneath(root, name, FILE),
+                Self::Walk => walk(root, name),
+            };
+            attempts += 1;
+            match opened {
+                Err(Errno::AGAIN | Errno::INTR) if attempts < ATTEMPTS => {}
+                other => return other,
+            }
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn beneath(root: BorrowedFd<'_>, name: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+    use rustix::fs::ResolveFlags;
+
+    let below = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS);
+    rustix::fs::openat2(root, name, flags, Mode::empty(), below)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn beneath(_: BorrowedFd<'_>, _: &str, _: OFlags) -> Result<OwnedFd, Errno> {
+    Err(Errno::NOSYS)
+}
+
+/// Opens segment by segment and follows no symlink, so that nothing can lead outside the root.
+fn walk(root: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
+    let mut directory = None::<OwnedFd>;
+    let mut segments = name.split('/').peekable();
+    while let Some(segment) = segments.next() {
+        if segment == ".." {
+            return Err(Errno::XDEV);
+        }
+        let within = directory.as_ref().map_or(root, rustix::fd::AsFd::as_fd);
+        let flags = if segments.peek().is_some() {
+            DIRECTORY
+        } else {
+            FILE
+        };
+        let opened = rustix::fs::openat(within, segment, flags | OFlags::NOFOLLOW, Mode::empty())?;
+        if segments.peek().is_none() {
+            return Ok(opened);
+        }
+        directory = Some(opened);
+    }
+    Err(Errno::NOENT)
+}
+
+/// What a failed open is to the client.
+fn refusal(error: Errno) -> Reject {
+    match error {
+        // XDEV: it leads outside the root. NXIO and NODEV: a socket, or a device without a driver.
+        Errno::NOENT
+        | Errno::NOTDIR
+        | Errno::LOOP
+        | Errno::XDEV
+        | Errno::NAMETOOLONG
+        | Errno::NXIO
+        | Errno::NODEV
+        | Errno::OPNOTSUPP
+        | Errno::INVAL
+        | Errno::ILSEQ => Reject::FileNotFound,
+        Errno::ACCESS | Errno::PERM => Reject::FileForbidden,
+        _ => Reject::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// What the rows below expect.
+    #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+    enum Is {
+        File,
+        Directory,
+        Refused(Reject),
+    }
+
+    const NOT_FOUND: Is = Is::Refused(Reject::FileNotFound);
+
+    struct Fixture {
+        folder: TempDir,
+        root: Root,
+        start: Instant,
+    }
+
+    /// `site/` is the root; `secret` lies beside it.
+    fn fixture() -> Fixture {
+        let folder = tempfile::tempdir().unwrap();
+        let site = folder.path().join("site");
+        fs::create_dir_all(site.join("sub")).unwrap();
+        fs::write(folder.path().join("secret"), "secret").unwrap();
+        fs::write(site.join("a.txt"), "a").unwrap();
+        fs::write(site.join("sub/b.txt"), "b").unwrap();
+        let start = Instant::now();
+        let root = Root::open(site, 2, start).unwrap();
+        Fixture {
+            folder,
+            root,
+            start,
+        }
+    }
+
+    impl Fixture {
+        fn site(&self, name: &str) -> PathBuf {
+            self.folder.path().join("site").join(name)
+        }
+
+        fn find(&self, name: &str, after: Duration) -> Is {
+            match self.root.find(0, name, self.start + after) {
+                Ok(Found::File(..)) => Is::File,
+                Ok(Found::Directory) => Is::Directory,
+                Err(reject) => Is::Refused(reject),
+            }
+        }
+
+        #[track_caller]
+        fn check(&mut self, name: &str, kernel: Is, walk: Is) {
+            for (lookup, expected) in [(Lookup::Kernel, kernel), (Lookup::Walk, walk)] {
+                self.root.lookup = lookup;
+                assert_eq!(
+                    self.find(name, Duration::ZERO),
+                    expected,
+                    "{name:?} by {lookup:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn this_machine_has_the_kernel_lookup() {
+        // Where it has not, the rows of the kernel below could not hold either.
+        assert_eq!(fixture().root.lookup, Lookup::Kernel);
+    }
+
+    #[test]
+    fn files_and_directories_are_found() {
+        let mut site = fixture();
+        site.check("a.txt", Is::File, Is::File);
+        site.check("sub/b.txt", Is::File, Is::File);
+        site.check("sub", Is::Directory, Is::Directory);
+        site.check("b.txt", NOT_FOUND, NOT_FOUND);
+        site.check("a.txt/b.txt", NOT_FOUND, NOT_FOUND);
+        site.check(&"x".repeat(300), NOT_FOUND, NOT_FOUND);
+        site.check(&"x/".repeat(3000), NOT_FOUND, NOT_FOUND);
+    }
+
+    #[test]
+    fn nothing_leads_outside_the_root() {
+        let mut site = fixture();
+        site.check("../secret", NOT_FOUND, NOT_FOUND);
+        site.check("sub/../../secret", NOT_FOUND, NOT_FOUND);
+        let secret = site.folder.path().join("secret");
+        site.check(secret.to_str().unwrap(), NOT_FOUND, NOT_FOUND);
+        symlink("../secret", site.site("out")).unwrap();
+        site.check("out", NOT_FOUND, NOT_FOUND);
+        symlink("..", site.site("up")).unwrap();
+        site.check("up/secret", NOT_FOUND, NOT_FOUND);
+        symlink("/proc/self/root", site.site("magic")).unwrap();
+        site.check("magic/etc/passwd", NOT_FOUND, NOT_FOUND);
+    }
+
+    #[test]
+    fn a_symlink_is_followed_below_the_root_and_only_relative() {
+        let mut site = fixture();
+        symlink("sub/b.txt", site.site("in")).unwrap();
+        site.check("in", Is::File, NOT_FOUND);
+        symlink("../a.txt", site.site("sub/up")).unwrap();
+        site.check("sub/up", Is::File, NOT_FOUND);
+        symlink("sub", site.site("alias")).unwrap();
+        site.check("alias/b.txt", Is::File, NOT_FOUND);
+        symlink(site.site("a.txt"), site.site("absolute")).unwrap();
+        site.check("absolute", NOT_FOUND, NOT_FOUND);
+        symlink("loop", site.site("loop")).unwrap();
+        site.check("loop", NOT_FOUND, NOT_FOUND);
+        symlink("nowhere", site.site("dangling")).unwrap();
+        site.check("dangling", NOT_FOUND, NOT_FOUND);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn special_files_are_not_found_and_never_waited_for() {
+        use rustix::fs::{CWD, FileType, mknodat};
+
+        let mut site = fixture();
+        let mode = Mode::from_raw_mode(0o644);
+        mknodat(CWD, site.site("fifo"), FileType::Fifo, mode, 0).unwrap();
+        site.check("fifo", NOT_FOUND, NOT_FOUND);
+        let _socket = UnixListener::bind(site.site("socket")).unwrap();
+        site.check("socket", NOT_FOUND, NOT_FOUND);
+        site.check("a.txt", Is::File, Is::File);
+    }
+
+    #[test]
+    fn what_may_not_be_opened_is_forbidden() {
+        assert_eq!(refusal(Errno::ACCESS), Reject::FileForbidden);
+        assert_eq!(refusal(Errno::NOENT), Reject::FileNotFound);
+        assert_eq!(refusal(Errno::MFILE), Reject::Internal);
+    }
+
+    #[test]
+    fn a_root_must_be_a_directory() {
+        let site = fixture();
+        assert!(Root::open(site.site("sub"), 1, site.start).is_ok());
+        assert!(Root::open(site.site("a.txt"), 1, site.start).is_err());
+        assert!(Root::open(site.site("nowhere"), 1, site.start).is_err());
+    }
+
+    #[test]
+    fn a_worker_that_there_is_not_gets_nothing() {
+        let site = fixture();
+        assert!(site.root.find(1, "a.txt", site.start).is_ok());
+        let missing = site.root.find(2, "a.txt", site.start).map(drop);
+        assert_eq!(missing, Err(Reject::Internal));
+    }
+
+    /// Reads a whole file through the root.
+    fn text(root: &Root, name: &str, now: Instant) -> Result<String, Reject> {
+        match root.find(0, name, now)? {
+            Found::File(file, _) => Ok(io::read_to_string(file).unwrap()),
+            Found::Directory => Ok("directory".to_owned()),
+        }
+    }
+
+    #[test]
+    fn a_swapped_symlink_is_taken_up_within_a_second() {
+        let folder = tempfile::tempdir().unwrap();
+        for release in ["1", "2"] {
+            fs::create_dir(folder.path().join(release)).unwrap();
+            fs::write(folder.path().join(release).join("a.txt"), release).unwrap();
+        }
+        let current = folder.path().join("current");
+        symlink("1", &current).unwrap();
+        let start = Instant::now();
+        let root = Root::open(current.clone(), 1, start).unwrap();
+        symlink("2", folder.path().join("next")).unwrap();
+        fs::rename(folder.path().join("next"), current).unwrap();
+
+        assert_eq!(text(&root, "a.txt", start + TRUSTED_FOR).unwrap(), "1");
+        let later = start + TRUSTED_FOR + Duration::from_millis(1);
+        assert_eq!(text(&root, "a.txt", later).unwrap(), "2");
+    }
+
+    #[test]
+    fn a_deleted_release_is_left_at_once() {
+        let site = fixture();
+        fs::rename(
+            site.folder.path().join("site"),
+            site.folder.path().join("old"),
+        )
+        .unwrap();
+        fs::create_dir(site.folder.path().join("site")).unwrap();
+        fs::write(site.site("a.txt"), "new").unwrap();
+        fs::remove_file(site.folder.path().join("old/a.txt")).unwrap();
+
+        assert_eq!(text(&site.root, "a.txt", site.start).unwrap(), "new");
+    }
+
+    #[test]
+    fn a_root_that_vanished_has_no_files_until_it_is_back() {
+        let site = fixture();
+        let old = site.folder.path().join("old");
+        fs::rename(site.folder.path().join("site"), &old).unwrap();
+        let later = Duration::from_secs(2);
+        assert_eq!(site.find("a.txt", later), NOT_FOUND);
+        fs::rename(&old, site.folder.path().join("site")).unwrap();
+        assert_eq!(site.find("a.txt", later), Is::File);
+    }
+}

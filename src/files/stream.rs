@@ -1,0 +1,285 @@
+//! The bytes of an open file as a body. What is small is read at once, on the loop; what is large
+//! piece by piece, and on the blocking pool only where the disk would have to be waited for.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Frame, SizeHint};
+use rustix::io::Errno;
+use tokio::task::JoinHandle;
+
+use crate::body::{Body, BodyError};
+use crate::reject::Reject;
+
+/// What is at most this long is read with one call, without a stream.
+const SMALL: u64 = 64 * 1024;
+
+/// How much of a large file is read at a time.
+const PIECE: usize = 256 * 1024;
+
+/// The body of `len` bytes of a file, from the byte at `offset` on.
+///
+/// # Errors
+/// `Internal` where a small file cannot be read, or has become shorter than it was.
+pub(super) fn body(file: File, offset: u64, len: u64) -> Result<Body, Reject> {
+    if len > SMALL {
+        return Ok(Body::stream(FileStream::new(file, offset, len)));
+    }
+    let mut buffer = vec![0; usize::try_from(len).map_err(|_| Reject::Internal)?];
+    file.read_exact_at(&mut buffer, offset)
+        .map_err(|_| Reject::Internal)?;
+    Ok(Body::full(buffer))
+}
+
+/// A large file, or a large range of one. It gives all its bytes or ends with an error: a file that
+/// was cut off while it is served is never padded.
+struct FileStream {
+    file: Arc<File>,
+    offset: u64,
+    /// How many bytes are still to come.
+    left: u64,
+    /// Whether the file system can tell that it would have to wait.
+    can_try: bool,
+    /// The piece that the blocking pool is reading.
+    reading: Option<JoinHandle<io::Result<BytesMut>>>,
+    /// The piece handed out last; its memory is used again once it was sent.
+    sent: Option<Bytes>,
+}
+
+impl FileStream {
+    fn new(file: File, offset: u64, len: u64) -> Self {
+        let file = Arc::new(file);
+        Self {
+            file,
+            offset,
+            left: len,
+            can_try: true,
+            reading: None,
+            sent: None,
+        }
+    }
+
+    /// Room for the next piece.
+    fn room(&mut self) -> BytesMut {
+        let len = usize::try_from(self.left).map_or(PIECE, |left| left.min(PIECE));
+        match self.sent.take().map(Bytes::try_into_mut) {
+            Some(Ok(mut room)) if room.len() >= len => {
+                room.truncate(len);
+                room
+            }
+            Some(Ok(_) | Err(_)) | None => BytesMut::zeroed(len),
+        }
+    }
+
+    /// Reads what is in memory already; tells whether that was anything.
+    fn try_read(&mut self, room: &mut BytesMut) -> bool {
+        if !self.can_try {
+            return false;
+        }
+        match read_cached(&self.file, room, self.offset) {
+            // Some kernels say 0 where they mean "not in memory": the blocking read decides.
+            Ok(0) | Err(Errno::AGAIN | Errno::INTR) => false,
+            Ok(count) => {
+                room.truncate(count);
+                true
+            }
+            Err(_) => {
+                self.can_try = false;
+                false
+            }
+        }
+    }
+
+    /// Hands a piece out.
+    fn give(&mut self, piece: BytesMut) -> Frame<Bytes> {
+        let piece = piece.freeze();
+        // Lossless: a piece is at most 256 KiB long.
+        let count = piece.len() as u64;
+        self.offset = self.offset.saturating_add(count);
+        self.left = self.left.saturating_sub(count);
+        if self.left > 0 {
+            self.sent = Some(piece.clone());
+        }
+        Frame::data(piece)
+    }
+}
+
+impl http_body::Body for FileStream {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        if this.left == 0 {
+            return Poll::Ready(None);
+        }
+        let mut reading = match this.reading.take() {
+            Some(reading) => reading,
+            None => {
+                let mut room = this.room();
+                if this.try_read(&mut room) {
+                    return Poll::Ready(Some(Ok(this.give(room))));
+                }
+                let (file, offset) = (Arc::clone(&this.file), this.offset);
+                tokio::task::spawn_blocking(move || {
+                    file.read_exact_at(&mut room, offset)?;
+                    Ok(room)
+                })
+            }
+        };
+        let Poll::Ready(read) = Pin::new(&mut reading).poll(cx) else {
+            this.reading = Some(reading);
+            return Poll::Pending;
+        };
+        let piece = read.map_err(io::Error::other).flatten()?;
+        Poll::Ready(Some(Ok(this.give(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}
+
+/// Reads only what needs no waiting.
+#[cfg(target_os = "linux")]
+fn read_cached(file: &File, room: &mut [u8], offset: u64) -> Result<usize, Errno> {
+    use rustix::io::{ReadWriteFlags, preadv2};
+
+    preadv2(
+        file,
+        &mut [io::IoSliceMut::new(room)],
+        offset,
+        ReadWriteFlags::NOWAIT,
+    )
+}
+
+#[cfg(not(target_os = "linux"))]
+fn read_cached(_: &File, _: &mut [u8], _: u64) -> Result<usize, Errno> {
+    Err(Errno::OPNOTSUPP)
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body::Body as _;
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    /// Bytes in which no two places look the same.
+    fn bytes(len: usize) -> Vec<u8> {
+        (0_u32..).flat_map(u32::to_le_bytes).take(len).collect()
+    }
+
+    fn file(content: &[u8]) -> File {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(content, 0).unwrap();
+        file
+    }
+
+    async fn collect(body: Body) -> Result<Vec<u8>, BodyError> {
+        Ok(body.collect().await?.to_bytes().to_vec())
+    }
+
+    /// Both ways of reading give the same.
+    #[track_caller]
+    fn streams(content: &[u8], offset: u64, len: u64) -> [FileStream; 2] {
+        [true, false].map(|can_try| {
+            let mut stream = FileStream::new(file(content), offset, len);
+            stream.can_try = can_try;
+            stream
+        })
+    }
+
+    #[tokio::test]
+    async fn a_large_file_comes_whole() {
+        let content = bytes(3 * PIECE + 17);
+        for stream in streams(&content, 0, content.len() as u64) {
+            assert_eq!(stream.size_hint().exact(), Some(content.len() as u64));
+            assert!(collect(Body::stream(stream)).await.unwrap() == content);
+        }
+    }
+
+    #[tokio::test]
+    async fn pieces_may_be_kept_while_the_next_are_read() {
+        let content = bytes(2 * PIECE + 1);
+        for mut stream in streams(&content, 0, content.len() as u64) {
+            let mut kept = Vec::new();
+            while let Some(frame) = stream.frame().await {
+                kept.push(frame.unwrap().into_data().unwrap());
+            }
+            assert!(kept.concat() == content);
+        }
+    }
+
+    #[tokio::test]
+    async fn sent_pieces_lend_their_memory() {
+        let content = bytes(3 * PIECE);
+        for mut stream in streams(&content, 0, content.len() as u64) {
+            let mut seen = Vec::new();
+            while let Some(frame) = stream.frame().await {
+                seen.extend_from_slice(&frame.unwrap().into_data().unwrap());
+            }
+            assert!(seen == content);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_range_comes_from_its_place() {
+        let content = bytes(2 * PIECE);
+        for stream in streams(&content, 5, PIECE as u64) {
+            assert!(collect(Body::stream(stream)).await.unwrap() == content[5..PIECE + 5]);
+        }
+        let small = body(file(&content), 7, 9).unwrap();
+        assert_eq!(collect(small).await.unwrap(), content[7..16]);
+    }
+
+    #[tokio::test]
+    async fn what_is_small_is_no_stream() {
+        let limit = usize::try_from(SMALL).unwrap();
+        let content = bytes(limit + 1);
+        assert!(matches!(
+            body(file(&content), 0, SMALL).unwrap(),
+            Body::Full(_)
+        ));
+        assert!(matches!(
+            body(file(&content), 0, SMALL + 1).unwrap(),
+            Body::Stream(_)
+        ));
+        assert!(matches!(body(file(b""), 0, 0).unwrap(), Body::Empty));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_grew_is_sent_as_long_as_it_was() {
+        let content = bytes(PIECE + 9);
+        for stream in streams(&content, 0, PIECE as u64) {
+            assert!(collect(Body::stream(stream)).await.unwrap() == content[..PIECE]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_shrank_breaks_the_body_off() {
+        let content = bytes(2 * PIECE);
+        for mut stream in streams(&content, 0, content.len() as u64) {
+            assert!(stream.frame().await.unwrap().is_ok());
+            stream.file.set_len(PIECE as u64 + 3).unwrap();
+            assert!(matches!(
+                collect(Body::stream(stream)).await,
+                Err(BodyError::Io(_))
+            ));
+        }
+        assert_eq!(body(file(b"abc"), 0, 4).map(drop), Err(Reject::Internal));
+        assert!(body(file(b"abc"), 0, 3).is_ok());
+    }
+}

@@ -1,0 +1,583 @@
+//! Whole answers, from real directories.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::time::{Duration, UNIX_EPOCH};
+
+use http_body_util::BodyExt;
+use tempfile::TempDir;
+
+use super::*;
+
+/// Sun, 06 Nov 1994 08:49:37 GMT; when all files of the fixture were written.
+const MODIFIED: u64 = 784_111_777;
+const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+const BROWSER: (&str, &str) = ("accept", "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8");
+
+struct Site {
+    folder: TempDir,
+    files: Files,
+}
+
+fn settings(folder: &TempDir) -> FilesSettings {
+    FilesSettings {
+        root: folder.path().join("site"),
+        index: vec!["index.html".to_owned(), "index.htm".to_owned()],
+        fallback: None,
+        cache_control: None,
+        workers: 1,
+    }
+}
+
+fn site_with(change: impl FnOnce(&mut FilesSettings)) -> Site {
+    let folder = tempfile::tempdir().unwrap();
+    let files: [(&str, &[u8]); 12] = [
+        ("index.html", b"<p>home"),
+        ("a.css", b"0123456789"),
+        ("app.js", b"app"),
+        ("empty.txt", b""),
+        ("LICENSE", b"free"),
+        ("docs/index.htm", b"<p>docs"),
+        ("bare/a.txt", b"a"),
+        ("a b/index.html", b"<p>space"),
+        (".env", b"secret"),
+        (".git/config", b"secret"),
+        ("docs/.hidden", b"secret"),
+        (".well-known/security.txt", b"mail us"),
+    ];
+    for (name, content) in files {
+        write(&folder.path().join("site").join(name), content);
+    }
+    write(&folder.path().join("secret.txt"), b"secret");
+    let mut settings = settings(&folder);
+    change(&mut settings);
+    Site {
+        files: Files::open(settings).unwrap(),
+        folder,
+    }
+}
+
+fn site() -> Site {
+    site_with(|_| {})
+}
+
+fn app() -> Site {
+    site_with(|settings| settings.fallback = Some("/index.html".to_owned()))
+}
+
+fn write(path: &std::path::Path, content: &[u8]) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, content).unwrap();
+    let modified = UNIX_EPOCH + Duration::from_secs(MODIFIED);
+    File::options()
+        .write(true)
+        .open(path)
+        .unwrap()
+        .set_modified(modified)
+        .unwrap();
+}
+
+/// What a client sees.
+#[derive(Debug, Eq, PartialEq)]
+struct Seen {
+    status: u16,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Seen {
+    #[track_caller]
+    fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+impl Site {
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join("site").join(name)
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        target: &str,
+        skip: usize,
+        fields: &[(&str, &str)],
+    ) -> Result<Seen, Reject> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            let name = header::HeaderName::try_from(*name).unwrap();
+            headers.append(name, value.parse().unwrap());
+        }
+        let target = target.parse::<http::uri::PathAndQuery>().unwrap();
+        let path = RequestPath::parse(&target)?;
+        let now = UNIX_EPOCH + Duration::from_secs(MODIFIED + 3600);
+        let permit = Permit::for_tests();
+        let response = self
+            .files
+            .serve(
+                permit,
+                0,
+                &method,
+                &headers,
+                &path,
+                skip,
+                target.query(),
+                now,
+            )
+            .await?;
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes().to_vec();
+        Ok(Seen {
+            status: head.status.as_u16(),
+            headers: head.headers,
+            body,
+        })
+    }
+
+    async fn get(&self, target: &str, fields: &[(&str, &str)]) -> Result<Seen, Reject> {
+        self.ask(Method::GET, target, 0, fields).await
+    }
+
+    async fn check(&self, target: &str, expected: Result<&str, Reject>) {
+        self.check_with(target, &[], expected).await;
+    }
+
+    async fn check_with(
+        &self,
+        target: &str,
+        fields: &[(&str, &str)],
+        expected: Result<&str, Reject>,
+    ) {
+        let seen = self.get(target, fields).await;
+        let seen = seen
+            .as_ref()
+            .map(|seen| std::str::from_utf8(&seen.body).unwrap());
+        assert_eq!(
+            seen,
+            expected.as_ref().copied(),
+            "{target:?} with {fields:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_file_comes_with_its_headers() {
+    let site = site();
+    let seen = site.get("/a.css?v=1", &[]).await.unwrap();
+    assert_eq!(
+        (seen.status, seen.body.as_slice()),
+        (200, b"0123456789".as_slice())
+    );
+    assert_eq!(seen.header("content-type"), "text/css; charset=utf-8");
+    assert_eq!(seen.header("content-length"), "10");
+    assert_eq!(seen.header("last-modified"), DATE);
+    assert_eq!(seen.header("accept-ranges"), "bytes");
+    assert_eq!(seen.header("x-content-type-options"), "nosniff");
+    assert!(!seen.headers.contains_key("cache-control"));
+    let etag = seen.header("etag");
+    assert!(
+        etag.starts_with('"') && etag.ends_with('"') && etag.len() > 8,
+        "{etag}"
+    );
+}
+
+#[tokio::test]
+async fn head_is_get_without_the_body() {
+    let site = site();
+    for target in ["/a.css", "/", "/empty.txt", "/LICENSE", "/docs"] {
+        let get = site.get(target, &[]).await.unwrap();
+        let head = site.ask(Method::HEAD, target, 0, &[]).await.unwrap();
+        assert_eq!(
+            head,
+            Seen {
+                body: Vec::new(),
+                ..get
+            },
+            "{target}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn other_methods_are_refused_for_whatever_path() {
+    let site = site();
+    let refused = Err(Reject::MethodNotAllowed(MethodSet::READ));
+    for method in [Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS] {
+        assert_eq!(site.ask(method.clone(), "/a.css", 0, &[]).await, refused);
+        assert_eq!(site.ask(method, "/missing", 0, &[]).await, refused);
+    }
+}
+
+#[tokio::test]
+async fn the_route_has_the_first_segments() {
+    let site = site();
+    let ask = |target, skip| site.ask(Method::GET, target, skip, &[]);
+    assert_eq!(ask("/assets/a.css", 1).await.unwrap().body, b"0123456789");
+    assert_eq!(
+        ask("/v1/assets/a.css", 2).await.unwrap().body,
+        b"0123456789"
+    );
+    assert_eq!(ask("/assets/", 1).await.unwrap().body, b"<p>home");
+    assert_eq!(
+        ask("/assets", 1).await.unwrap().header("location"),
+        "/assets/"
+    );
+    assert_eq!(ask("/.app/a.css", 1).await.unwrap().status, 200);
+    assert_eq!(ask("/assets/a.css", 0).await, Err(Reject::FileNotFound));
+}
+
+#[tokio::test]
+async fn a_directory_is_its_index() {
+    let site = site();
+    site.check("/", Ok("<p>home")).await;
+    site.check("/docs/", Ok("<p>docs")).await;
+    site.check("/a%20b/", Ok("<p>space")).await;
+    site.check("/bare/", Err(Reject::FileNotFound)).await;
+    site.check("/bare/a.txt", Ok("a")).await;
+    site.check("/a.css/", Err(Reject::FileNotFound)).await;
+    site.check("/a.css/index.html", Err(Reject::FileNotFound))
+        .await;
+    let seen = site.get("/docs/", &[]).await.unwrap();
+    assert_eq!(seen.header("content-type"), "text/html; charset=utf-8");
+}
+
+#[tokio::test]
+async fn a_directory_without_its_slash_is_redirected_with_its_query() {
+    let site = site();
+    let row = async |target: &str, location: &str| {
+        let seen = site.get(target, &[]).await.unwrap();
+        assert_eq!(
+            (seen.status, seen.header("location")),
+            (301, location),
+            "{target}"
+        );
+        assert!(seen.body.is_empty());
+    };
+    row("/docs", "/docs/").await;
+    row("/docs?a=1&b=/x", "/docs/?a=1&b=/x").await;
+    row("/docs?", "/docs/?").await;
+    row("//docs", "/docs/").await;
+    row("/x/..//docs", "/docs/").await;
+    row("/a%20b", "/a%20b/").await;
+    row("/%64ocs", "/docs/").await;
+}
+
+#[tokio::test]
+async fn hidden_files_are_not_there() {
+    let site = site();
+    for target in [
+        "/.env",
+        "/.git/config",
+        "/.git/",
+        "/.git",
+        "/docs/.hidden",
+        "/%2Eenv",
+        "/...",
+    ] {
+        site.check(target, Err(Reject::FileNotFound)).await;
+    }
+    site.check("/.well-known/security.txt", Ok("mail us")).await;
+}
+
+#[tokio::test]
+async fn paths_that_can_be_read_in_two_ways_are_refused() {
+    let site = site();
+    for target in [
+        "/%ff",
+        "/%c0%ae%c0%ae/secret.txt",
+        "/%ed%a0%80",
+        "/..",
+        "/%2e%2e/secret.txt",
+    ] {
+        site.check(target, Err(Reject::BadPath)).await;
+    }
+    fs::write(site.path("café.txt"), "olé").unwrap();
+    site.check("/caf%C3%A9.txt", Ok("olé")).await;
+}
+
+#[tokio::test]
+async fn symlinks_stay_below_the_root() {
+    let site = site();
+    symlink("a.css", site.path("in.css")).unwrap();
+    symlink("../secret.txt", site.path("out.txt")).unwrap();
+    symlink(site.path("a.css"), site.path("absolute.css")).unwrap();
+    site.check("/in.css", Ok("0123456789")).await;
+    site.check("/out.txt", Err(Reject::FileNotFound)).await;
+    site.check("/absolute.css", Err(Reject::FileNotFound)).await;
+}
+
+#[tokio::test]
+async fn the_fallback_is_for_navigations_alone() {
+    let site = app();
+    site.check_with("/orders/7", &[BROWSER], Ok("<p>home"))
+        .await;
+    site.check_with("/orders/", &[BROWSER], Ok("<p>home")).await;
+    site.check_with("/bare/", &[BROWSER], Ok("<p>home")).await;
+    site.check_with("/missing.js", &[BROWSER], Err(Reject::FileNotFound))
+        .await;
+    site.check_with("/orders/7", &[("accept", "*/*")], Err(Reject::FileNotFound))
+        .await;
+    site.check_with(
+        "/orders/7",
+        &[("accept", "text/htmlx")],
+        Err(Reject::FileNotFound),
+    )
+    .await;
+    site.check_with("/orders/7", &[], Err(Reject::FileNotFound))
+        .await;
+    site.check_with("/.git/head", &[BROWSER], Err(Reject::FileNotFound))
+        .await;
+    site.check_with("/app.js", &[BROWSER], Ok("app")).await;
+    let head = site
+        .ask(Method::HEAD, "/orders/7", 0, &[BROWSER])
+        .await
+        .unwrap();
+    assert_eq!((head.status, head.header("content-length")), (200, "7"));
+    assert_eq!(head.header("cache-control"), "no-cache");
+    let post = site.ask(Method::POST, "/orders/7", 0, &[BROWSER]).await;
+    assert_eq!(post, Err(Reject::MethodNotAllowed(MethodSet::READ)));
+}
+
+#[tokio::test]
+async fn without_a_fallback_a_navigation_is_not_found() {
+    site()
+        .check_with("/orders/7", &[BROWSER], Err(Reject::FileNotFound))
+        .await;
+}
+
+#[tokio::test]
+async fn a_fallback_that_is_missing_is_not_found() {
+    let site = app();
+    fs::remove_file(site.path("index.html")).unwrap();
+    site.check_with("/orders/7", &[BROWSER], Err(Reject::FileNotFound))
+        .await;
+    fs::create_dir(site.path("index.html")).unwrap();
+    site.check_with("/orders/7", &[BROWSER], Err(Reject::FileNotFound))
+        .await;
+}
+
+#[tokio::test]
+async fn cache_control_is_the_configured_one_or_guards_pages() {
+    let plain = site();
+    assert_eq!(
+        plain.get("/", &[]).await.unwrap().header("cache-control"),
+        "no-cache"
+    );
+    let year = site_with(|settings| {
+        settings.cache_control = Some(HeaderValue::from_static("public, max-age=31536000"));
+    });
+    for target in ["/", "/a.css"] {
+        let seen = year.get(target, &[]).await.unwrap();
+        assert_eq!(seen.header("cache-control"), "public, max-age=31536000");
+    }
+}
+
+#[tokio::test]
+async fn what_the_client_has_is_not_sent_again() {
+    let site = site();
+    let first = site.get("/", &[]).await.unwrap();
+    let etag = first.header("etag");
+    for fields in [[("if-none-match", etag)], [("if-modified-since", DATE)]] {
+        for method in [Method::GET, Method::HEAD] {
+            let seen = site.ask(method, "/", 0, &fields).await.unwrap();
+            assert_eq!((seen.status, seen.body.len()), (304, 0));
+            assert_eq!(seen.header("etag"), etag);
+            assert_eq!(seen.header("last-modified"), DATE);
+            assert_eq!(seen.header("cache-control"), "no-cache");
+            assert!(!seen.headers.contains_key("content-length"));
+        }
+    }
+    site.check_with("/", &[("if-none-match", "\"other\"")], Ok("<p>home"))
+        .await;
+    site.check_with("/", &[("if-match", etag)], Ok("<p>home"))
+        .await;
+    site.check_with(
+        "/",
+        &[("if-match", "\"other\"")],
+        Err(Reject::PreconditionFailed),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn another_content_has_another_tag() {
+    let site = site();
+    let tag = async || {
+        site.get("/a.css", &[])
+            .await
+            .unwrap()
+            .header("etag")
+            .to_owned()
+    };
+    let first = tag().await;
+    assert_eq!(tag().await, first);
+    let written = UNIX_EPOCH + Duration::new(MODIFIED, 1);
+    File::options()
+        .write(true)
+        .open(site.path("a.css"))
+        .unwrap()
+        .set_modified(written)
+        .unwrap();
+    let second = tag().await;
+    assert_ne!(second, first);
+    write(&site.path("new.css"), b"9876543210");
+    fs::rename(site.path("new.css"), site.path("a.css")).unwrap();
+    assert!(![first, second].contains(&tag().await));
+}
+
+#[tokio::test]
+async fn preconditions_do_not_touch_what_is_no_file() {
+    let site = site();
+    assert_eq!(
+        site.get("/docs", &[("if-none-match", "*")])
+            .await
+            .unwrap()
+            .status,
+        301
+    );
+    let missing = site.get("/missing", &[("if-match", "\"x\"")]).await;
+    assert_eq!(missing, Err(Reject::FileNotFound));
+}
+
+#[tokio::test]
+async fn one_range_is_served() {
+    let site = site();
+    let seen = site.get("/a.css", &[("range", "bytes=2-4")]).await.unwrap();
+    assert_eq!(
+        (seen.status, seen.body.as_slice()),
+        (206, b"234".as_slice())
+    );
+    assert_eq!(seen.header("content-range"), "bytes 2-4/10");
+    assert_eq!(seen.header("content-length"), "3");
+    assert_eq!(seen.header("content-type"), "text/css; charset=utf-8");
+    let etag = seen.header("etag");
+    for (fields, expected) in [
+        (vec![("range", "bytes=-3")], Ok("789")),
+        (vec![("range", "bytes=8-99")], Ok("89")),
+        (
+            vec![("range", "bytes=10-")],
+            Err(Reject::RangeNotSatisfiable(10)),
+        ),
+        (vec![("range", "bytes=0-1,4-5")], Ok("0123456789")),
+        (
+            vec![("range", "bytes=0-1"), ("range", "bytes=0-1")],
+            Ok("0123456789"),
+        ),
+        (vec![("range", "rows=0-1")], Ok("0123456789")),
+        (vec![("range", "bytes=2-4"), ("if-range", etag)], Ok("234")),
+        (vec![("range", "bytes=2-4"), ("if-range", DATE)], Ok("234")),
+        (
+            vec![("range", "bytes=2-4"), ("if-range", "\"other\"")],
+            Ok("0123456789"),
+        ),
+        (
+            vec![("range", "bytes=99-"), ("if-range", "\"other\"")],
+            Ok("0123456789"),
+        ),
+        (vec![("if-range", "\"other\"")], Ok("0123456789")),
+        (
+            vec![("range", "bytes=2-4"), ("if-match", "\"x\"")],
+            Err(Reject::PreconditionFailed),
+        ),
+    ] {
+        site.check_with("/a.css", &fields, expected).await;
+    }
+}
+
+#[tokio::test]
+async fn head_has_no_ranges() {
+    let seen = site()
+        .ask(Method::HEAD, "/a.css", 0, &[("range", "bytes=99-")])
+        .await
+        .unwrap();
+    assert_eq!((seen.status, seen.header("content-length")), (200, "10"));
+}
+
+#[tokio::test]
+async fn large_files_and_large_ranges_are_streamed_whole() {
+    let site = site();
+    let content: Vec<u8> = (0_u32..)
+        .flat_map(u32::to_le_bytes)
+        .take(1_000_003)
+        .collect();
+    fs::write(site.path("large.bin"), &content).unwrap();
+    let seen = site.get("/large.bin", &[]).await.unwrap();
+    assert_eq!(seen.header("content-length"), "1000003");
+    assert!(seen.body == content);
+    let seen = site
+        .get("/large.bin", &[("range", "bytes=3-900000")])
+        .await
+        .unwrap();
+    assert_eq!(seen.header("content-range"), "bytes 3-900000/1000003");
+    assert!(seen.body == content[3..=900_000]);
+}
+
+#[tokio::test]
+async fn a_file_replaced_while_it_is_served_is_the_old_one() {
+    let site = site();
+    let old = vec![b'o'; 600_000];
+    fs::write(site.path("large.bin"), &old).unwrap();
+    let target = http::uri::PathAndQuery::from_static("/large.bin");
+    let path = RequestPath::parse(&target).unwrap();
+    let (none, now) = (HeaderMap::new(), UNIX_EPOCH);
+    let permit = Permit::for_tests();
+    let response = site
+        .files
+        .serve(permit, 0, &Method::GET, &none, &path, 0, None, now)
+        .await;
+    fs::write(site.path("next"), vec![b'n'; 700_000]).unwrap();
+    fs::rename(site.path("next"), site.path("large.bin")).unwrap();
+
+    assert!(
+        response
+            .unwrap()
+            .into_body()
+            .collect()
+            .await
+            .unwrap()
+            .to_bytes()
+            == old
+    );
+    assert_eq!(
+        site.get("/large.bin", &[]).await.unwrap().body.len(),
+        700_000
+    );
+}
+
+#[test]
+fn settings_that_lead_elsewhere_are_refused() {
+    #[track_caller]
+    fn check(change: impl FnOnce(&mut FilesSettings), good: bool) {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("site")).unwrap();
+        let mut settings = settings(&folder);
+        change(&mut settings);
+        let shown = format!("{settings:?}");
+        assert_eq!(Files::open(settings).is_ok(), good, "{shown}");
+    }
+    check(|_| {}, true);
+    check(
+        |settings| settings.fallback = Some("/app/index.html".to_owned()),
+        true,
+    );
+    check(
+        |settings| settings.fallback = Some("index.html".to_owned()),
+        false,
+    );
+    check(
+        |settings| settings.fallback = Some("/../secret".to_owned()),
+        false,
+    );
+    check(|settings| settings.fallback = Some("/".to_owned()), false);
+    check(|settings| settings.index = vec![".htm".to_owned()], true);
+    check(
+        |settings| settings.index = vec!["../secret".to_owned()],
+        false,
+    );
+    check(|settings| settings.index = vec![String::new()], false);
+    check(|settings| settings.index = vec!["..".to_owned()], false);
+    check(|settings| settings.root.push("missing"), false);
+}

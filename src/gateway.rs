@@ -1,0 +1,189 @@
+//! The way of a request through the gateway, on one page: host, path, route, authenticate,
+//! authorise, serve. A stage that is not named here does not exist.
+
+mod host;
+mod record;
+mod refusal;
+
+use std::sync::Arc;
+
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+
+use self::host::host_of;
+use self::record::Record;
+pub(crate) use self::record::Recorded;
+use crate::body::Body;
+use crate::client::Peer;
+use crate::path::RequestPath;
+use crate::proxy::{Outbound, Tunnel};
+use crate::reject::Reject;
+use crate::route::{Route, Target};
+use crate::snapshot::Snapshot;
+use crate::wire::Line;
+use crate::worker::Worker;
+
+/// What the requests of one connection have in common.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// The worker that serves it.
+    pub(crate) worker: Arc<Worker>,
+    /// Who is at the other end.
+    pub(crate) peer: Peer,
+    /// Its state, shared with its bytes.
+    pub(crate) line: Arc<Line>,
+    /// The TLS port that plain requests are sent to.
+    pub(crate) redirect_to_https: Option<u16>,
+}
+
+/// Answers one request, whatever it is.
+///
+/// The snapshot is taken once, at the start, so a reload in mid-request never mixes two
+/// configurations. Every request ends in one access record.
+pub(crate) async fn answer(
+    connection: Arc<Connection>,
+    request: Request<Incoming>,
+) -> Response<Recorded> {
+    let view = connection.worker.view();
+    let mut record = Record::begin(&connection, &view, &request);
+    let refusal = refusal::Asked::of(&request);
+    let mut tunnel = None;
+    let served = serve(&view, &connection, &mut record, &mut tunnel, request).await;
+    let route = record.route().and_then(|index| view.routes.get(index));
+    let mut response = served.unwrap_or_else(|reject| {
+        record.refuse(reject);
+        refusal.answer(reject, route.map(|route| &route.guard), record.id())
+    });
+    let edits = route.map_or(&view.response_headers, |route| &route.response_headers);
+    edits.apply(response.headers_mut());
+    record.finish(response, tunnel)
+}
+
+async fn serve(
+    snapshot: &Snapshot,
+    connection: &Connection,
+    record: &mut Record,
+    tunnel: &mut Option<Tunnel>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Reject> {
+    if let Some(reject) = connection.line.refusal() {
+        return Err(reject);
+    }
+    host::check_size(&request, &snapshot.limits)?;
+    let host = host_of(&request)?;
+    let target = request.uri().path_and_query().ok_or(Reject::BadPath)?;
+    let path = RequestPath::parse(target)?;
+    if let Some(port) = connection.redirect_to_https {
+        return redirect_to_https(&host, port, &path, target.query());
+    }
+    let route = snapshot.table.find(&host, &path, request.method())?;
+    record.found(route);
+    let principal = route.guard.authenticate(
+        request.headers(),
+        target.query(),
+        &connection.worker.remembered,
+        record.time(),
+    )?;
+    record.authenticated(&principal);
+    let permit = route.guard.authorize(principal, &route.parameters(&path))?;
+
+    match &route.target {
+        Target::Files(files) => {
+            let worker = connection.worker.index;
+            let skip = route.file_depth();
+            let (method, headers) = (request.method(), request.headers());
+            files
+                .serve(permit, worker, method, headers, &path, skip, target.query(), record.time())
+                .await
+        }
+        Target::Upstream { forward, rewrite } => {
+            let target = match rewrite {
+                Some(rewrite) => with_path(&rewrite.path(&path), target.query())?,
+                None if path.is_verbatim() => target.clone(),
+                None => with_path(path.as_str(), target.query())?,
+            };
+            let outbound = Outbound {
+                target,
+                worker: connection.worker.index,
+                peer: &connection.peer,
+                peer_is_trusted: snapshot.trusted.trusts(connection.peer.ip),
+                vouched: &snapshot.vouched,
+                edits: &route.request_headers,
+                id: record.id(),
+                body_bytes: route.body_bytes,
+                body_read: snapshot.timeouts.body_read,
+                line: &connection.line,
+                request,
+            };
+            let answer = forward.forward(permit, outbound).await?;
+            *tunnel = answer.tunnel;
+            Ok(answer.response)
+        }
+        Target::Redirect { status, to } => {
+            drop(permit);
+            redirect(*status, &with_query(to.fill(&path), target.query()))
+        }
+        Target::Respond { status, body } => {
+            drop(permit);
+            respond(*status, body.clone())
+        }
+    }
+}
+
+fn with_query(mut text: String, query: Option<&str>) -> String {
+    if let Some(query) = query.filter(|_| !text.contains('?')) {
+        text.push('?');
+        text.push_str(query);
+    }
+    text
+}
+
+fn with_path(path: &str, query: Option<&str>) -> Result<PathAndQuery, Reject> {
+    PathAndQuery::try_from(with_query(path.to_owned(), query)).map_err(|_| Reject::BadPath)
+}
+
+fn redirect(status: StatusCode, to: &str) -> Result<Response<Body>, Reject> {
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = status;
+    let to = HeaderValue::try_from(to).map_err(|_| Reject::BadPath)?;
+    response.headers_mut().insert(header::LOCATION, to);
+    Ok(response)
+}
+
+fn redirect_to_https(
+    host: &str,
+    port: u16,
+    path: &RequestPath,
+    query: Option<&str>,
+) -> Result<Response<Body>, Reject> {
+    if host.is_empty() {
+        return Err(Reject::BadHost);
+    }
+    let port = if port == 443 { String::new() } else { format!(":{port}") };
+    let to = format!("https://{host}{port}{}", path.as_str());
+    redirect(StatusCode::PERMANENT_REDIRECT, &with_query(to, query))
+}
+
+fn respond(status: StatusCode, body: bytes::Bytes) -> Result<Response<Body>, Reject> {
+    let mut response = Response::new(Body::full(body));
+    *response.status_mut() = status;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    Ok(response)
+}
+
+impl Route {
+    /// The path's parameters by name; `None` for a value that is not UTF-8.
+    fn parameters<'a>(&'a self, path: &'a RequestPath) -> Vec<(&'a str, Option<&'a str>)> {
+        let value = |at| path.segments().nth(at).and_then(|text| std::str::from_utf8(text).ok());
+        self.pattern.parameters().map(|(name, at)| (name, value(at))).collect()
+    }
+
+    /// How many leading segments belong to the route and not to the file: a path without a star
+    /// names a file by its last segment.
+    fn file_depth(&self) -> usize {
+        let depth = self.pattern.depth();
+        if self.pattern.star { depth } else { depth.saturating_sub(1) }
+    }
+}

@@ -1,0 +1,125 @@
+//! Which host a request is for: said once, valid, and the same wherever it is said.
+
+use std::borrow::Cow;
+
+use http::{Request, Version, header};
+
+use crate::limits::Limits;
+use crate::reject::Reject;
+
+/// The bounds of a head that HTTP/2 does not check by itself.
+///
+/// # Errors
+/// `UriTooLong`, `HeadTooLarge`.
+pub(crate) fn check_size<B>(request: &Request<B>, limits: &Limits) -> Result<(), Reject> {
+    if request.version() != Version::HTTP_2 {
+        return Ok(());
+    }
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    if target > limits.uri_bytes {
+        return Err(Reject::UriTooLong);
+    }
+    if request.headers().len() > limits.header_count {
+        return Err(Reject::HeadTooLarge);
+    }
+    Ok(())
+}
+
+/// The host of a request in lower case, without its port (RFC 9112 section 3.2, RFC 9113 section
+/// 8.3.1). Empty for an HTTP/1.0 request that names none.
+///
+/// # Errors
+/// `BadHost` where it is missing, repeated, malformed, or said in two ways. `BadRequest` for a
+/// target of another scheme.
+pub(crate) fn host_of<B>(request: &Request<B>) -> Result<Cow<'_, str>, Reject> {
+    let mut lines = request.headers().get_all(header::HOST).iter();
+    let field = match (lines.next(), lines.next()) {
+        (Some(line), None) => Some(line.to_str().map_err(|_| Reject::BadHost)?),
+        (None, _) => None,
+        (Some(_), Some(_)) => return Err(Reject::BadHost),
+    };
+    let uri = request.uri();
+    if !matches!(uri.scheme_str(), None | Some("http" | "https")) {
+        return Err(Reject::BadRequest("only http and https targets are served"));
+    }
+    let authority = uri.authority().map(|authority| authority.as_str());
+    let said = match (field, authority) {
+        (Some(field), Some(authority)) if !field.eq_ignore_ascii_case(authority) => {
+            return Err(Reject::BadHost);
+        }
+        (Some(said), _) | (None, Some(said)) => said,
+        (None, None) if request.version() == Version::HTTP_10 => return Ok(Cow::Borrowed("")),
+        (None, None) => return Err(Reject::BadHost),
+    };
+    let host = without_port(said.trim_ascii()).ok_or(Reject::BadHost)?;
+    let host = host.strip_suffix('.').unwrap_or(host);
+    if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return Ok(Cow::Owned(host.to_ascii_lowercase()));
+    }
+    Ok(Cow::Borrowed(host))
+}
+
+/// The name of `name:port`; `None` where either is malformed.
+fn without_port(said: &str) -> Option<&str> {
+    let (host, port) = match said.strip_prefix('[') {
+        Some(rest) => {
+            let (literal, port) = rest.split_once(']')?;
+            literal.parse::<std::net::Ipv6Addr>().ok()?;
+            let host = said.get(..literal.len() + 2)?;
+            (host, port.strip_prefix(':').or(port.is_empty().then_some("")))
+        }
+        None => {
+            let (host, port) = said.split_once(':').unwrap_or((said, ""));
+            let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
+            if !host.bytes().all(fits) {
+                return None;
+            }
+            (host, Some(port))
+        }
+    };
+    let port = port?;
+    let valid = port.is_empty()
+        || (port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok());
+    (valid && !host.is_empty() && host != ".").then_some(host)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(target: &str, hosts: &[&str], expected: Result<&str, Reject>) {
+        let mut request = Request::builder().uri(target);
+        for host in hosts {
+            request = request.header("host", *host);
+        }
+        let request = request.body(()).unwrap();
+        let seen = host_of(&request);
+        assert_eq!(seen.as_deref().map_err(|reject| *reject), expected, "{target} {hosts:?}");
+    }
+
+    #[test]
+    fn a_host_is_said_once_and_plainly() {
+        check("/", &["Example.COM:8080"], Ok("example.com"));
+        check("/", &["example.com."], Ok("example.com"));
+        check("/", &["[::1]:80"], Ok("[::1]"));
+        check("/", &["127.0.0.1"], Ok("127.0.0.1"));
+        for hosts in [
+            &[][..], &["a", "a"], &[""], &["a b"], &["a@b"], &["a/b"], &["a:x"], &["a:70000"],
+            &["[::1"], &["[zz]"], &[":80"], &["a,b"], &["a:80:80"], &["."],
+        ] {
+            check("/", hosts, Err(Reject::BadHost));
+        }
+    }
+
+    #[test]
+    fn a_target_and_its_host_agree() {
+        check("http://example.com/", &["example.com"], Ok("example.com"));
+        check("http://example.com/", &["EXAMPLE.com"], Ok("example.com"));
+        check("http://example.com/", &[], Ok("example.com"));
+        check("http://example.com/", &["other.com"], Err(Reject::BadHost));
+        check("http://example.com:81/", &["example.com"], Err(Reject::BadHost));
+        check("http://user@example.com/", &[], Err(Reject::BadHost));
+        check("ftp://example.com/", &["example.com"], Err(Reject::BadRequest("only http and https targets are served")));
+    }
+}

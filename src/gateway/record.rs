@@ -1,0 +1,231 @@
+//! The record of one request, from its head to the end of its answer, however that ends.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, Uri, Version, header};
+use http_body::{Body as _, Frame, SizeHint};
+use tokio::time::Instant;
+
+use super::Connection;
+use crate::access_log::{Entry, Format};
+use crate::auth::Principal;
+use crate::body::{Body, BodyError};
+use crate::clock;
+use crate::proxy::Tunnel;
+use crate::reject::Reject;
+use crate::route::{Route, Target};
+use crate::worker::View;
+
+/// What is known of a request so far. Written to the access log when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Record {
+    connection: Arc<Connection>,
+    view: Arc<View>,
+    began: Instant,
+    time: SystemTime,
+    id: u64,
+    method: Method,
+    uri: Uri,
+    host: Option<HeaderValue>,
+    version: Version,
+    agent: Option<(Option<HeaderValue>, Option<HeaderValue>)>,
+    client: Option<std::net::IpAddr>,
+    route: Option<usize>,
+    subject: Option<String>,
+    reason: Option<&'static str>,
+    status: u16,
+    first_byte: Option<Instant>,
+    bytes: u64,
+}
+
+impl Record {
+    /// Begins with a request's head.
+    pub(crate) fn begin<B>(
+        connection: &Arc<Connection>,
+        view: &Arc<View>,
+        request: &Request<B>,
+    ) -> Self {
+        connection.line.enter();
+        let headers = request.headers();
+        let log = view.access_log.as_ref();
+        let combined = log.is_some_and(|log| log.settings().format == Format::Combined);
+        Self {
+            connection: Arc::clone(connection),
+            view: Arc::clone(view),
+            began: Instant::now(),
+            time: clock::now(),
+            id: connection.worker.next_id(),
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            host: headers.get(header::HOST).cloned(),
+            version: request.version(),
+            agent: combined.then(|| {
+                (headers.get(header::REFERER).cloned(), headers.get(header::USER_AGENT).cloned())
+            }),
+            client: view.trusted.client(connection.peer.ip, headers),
+            route: None,
+            subject: None,
+            reason: None,
+            status: 0,
+            first_byte: None,
+            bytes: 0,
+        }
+    }
+
+    /// When the request began.
+    pub(crate) fn time(&self) -> SystemTime {
+        self.time
+    }
+
+    /// The request's id.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The route was found.
+    pub(crate) fn found(&mut self, route: &Route) {
+        self.route = Some(route.index);
+    }
+
+    /// The route's place among the routes, once it was found.
+    pub(crate) fn route(&self) -> Option<usize> {
+        self.route
+    }
+
+    /// The client is known.
+    pub(crate) fn authenticated(&mut self, principal: &Principal) {
+        if self.view.access_log.is_some() {
+            self.subject = principal.subject().map(str::to_owned);
+        }
+    }
+
+    /// The gateway answers itself.
+    pub(crate) fn refuse(&mut self, reject: Reject) {
+        self.reason = Some(reject.reason());
+    }
+
+    /// The answer's head is ready; the record goes on with its body, or with its tunnel.
+    pub(crate) fn finish(
+        mut self,
+        response: Response<Body>,
+        tunnel: Option<Tunnel>,
+    ) -> Response<Recorded> {
+        self.status = response.status().as_u16();
+        self.first_byte = Some(Instant::now());
+        let (parts, body) = response.into_parts();
+        let Some(tunnel) = tunnel else {
+            return Response::from_parts(parts, Recorded { body, record: Some(self), ended: false });
+        };
+        tokio::spawn(async move {
+            let (_, to_client) = tunnel.run().await;
+            self.bytes = to_client;
+            drop(self);
+        });
+        Response::from_parts(parts, Recorded { body, record: None, ended: false })
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.connection.line.leave();
+        let Some(log) = &self.view.access_log else { return };
+        if self.status == 0 {
+            // hyper gave the request up: the client left before there was an answer.
+            self.reason = Some(Reject::ClientGone.reason());
+            self.status = 499;
+        }
+        let route = self.route.and_then(|index| self.view.routes.get(index));
+        let upstream = route.and_then(|route| match &route.target {
+            Target::Upstream { forward, .. } => Some(forward.upstream.name.as_str()),
+            Target::Files(_) | Target::Redirect { .. } | Target::Respond { .. } => None,
+        });
+        let host = self.host.as_ref().and_then(|host| host.to_str().ok());
+        let now = Instant::now();
+        log.record(
+            self.connection.worker.index,
+            &Entry {
+                time: self.time,
+                id: self.id,
+                client: self.client,
+                method: &self.method,
+                host: host.or_else(|| self.uri.host()).unwrap_or_default(),
+                path: self.uri.path(),
+                version: self.version,
+                tls: self.connection.peer.tls,
+                status: self.status,
+                reason: self.reason,
+                route: route.map(|route| route.name.as_str()),
+                upstream,
+                subject: self.subject.as_deref(),
+                bytes: self.bytes,
+                duration: now.duration_since(self.began),
+                first_byte: self.first_byte.unwrap_or(now).duration_since(self.began),
+                agent: self.agent.as_ref(),
+            },
+        );
+    }
+}
+
+/// A response body that ends the record of its request.
+#[derive(Debug)]
+pub(crate) struct Recorded {
+    body: Body,
+    record: Option<Record>,
+    ended: bool,
+}
+
+impl http_body::Body for Recorded {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        this.ended |= frame.as_ref().is_none_or(|frame| {
+            frame.as_ref().is_ok_and(|frame| frame.is_trailers())
+        });
+        match (&frame, &mut this.record) {
+            (Some(Ok(frame)), Some(record)) => {
+                record.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+            }
+            (Some(Err(error)), Some(record)) => {
+                record.reason = Some(match error {
+                    BodyError::Io(_) => "file_broke_off",
+                    BodyError::Upstream(_) => "upstream_broke_off",
+                    BodyError::UpstreamIdle => "upstream_fell_silent",
+                    BodyError::Client(_) | BodyError::ClientIdle | BodyError::TooLarge(_) => {
+                        "request_broke_off"
+                    }
+                });
+            }
+            (None, _) | (Some(_), None) => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Recorded {
+    fn drop(&mut self) {
+        if let Some(record) = &mut self.record {
+            let whole = self.ended || self.body.is_end_stream() || record.method == Method::HEAD;
+            if record.reason.is_none() && !whole {
+                record.reason = Some("client_gone");
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! A `Reject` as a response: a problem document (RFC 9457), a page for browsers, a gRPC status
+//! for gRPC.
+
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
+
+use crate::auth::Guard;
+use crate::body::Body;
+use crate::reject::Reject;
+
+/// The form in which a client wants to be refused.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Asked {
+    /// `application/problem+json`.
+    Problem(Version),
+    /// A page, for a browser's navigation.
+    Page(Version),
+    /// Trailers of gRPC.
+    Grpc,
+}
+
+impl Asked {
+    /// Reads it off the request.
+    pub(crate) fn of<B>(request: &Request<B>) -> Self {
+        let headers = request.headers();
+        let starts = |name, prefix: &[u8]| {
+            let value: Option<&HeaderValue> = headers.get(name);
+            value.is_some_and(|value| value.as_bytes().starts_with(prefix))
+        };
+        if starts(header::CONTENT_TYPE, b"application/grpc") {
+            Self::Grpc
+        } else if starts(header::ACCEPT, b"text/html") {
+            Self::Page(request.version())
+        } else {
+            Self::Problem(request.version())
+        }
+    }
+
+    /// The response that says why.
+    pub(crate) fn answer(self, reject: Reject, guard: Option<&Guard>, id: u64) -> Response<Body> {
+        let status = reject.status();
+        let detail = reject.detail();
+        let title = status.canonical_reason().unwrap_or("Error");
+        let (version, kind, body) = match self {
+            Self::Grpc => return grpc(reject, &detail),
+            Self::Problem(version) => (
+                version,
+                "application/problem+json",
+                format!(
+                    "{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{},\"detail\":\"{detail}\",\"request_id\":\"{id:016x}\"}}\n",
+                    status.as_u16()
+                ),
+            ),
+            Self::Page(version) => (
+                version,
+                "text/html; charset=utf-8",
+                format!(
+                    "<!doctype html>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n<title>{0} {title}</title>\n<h1>{0} {title}</h1>\n<p>{detail}</p>\n<p><small>request {id:016x}</small></p>\n",
+                    status.as_u16()
+                ),
+            ),
+        };
+        let mut response = Response::new(Body::full(body));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        special(headers, reject, guard);
+        if version != Version::HTTP_2 && ends_connection(reject) {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+/// The fields that belong to one kind of refusal.
+fn special(headers: &mut HeaderMap, reject: Reject, guard: Option<&Guard>) {
+    if let Some(challenge) = guard.and_then(|guard| guard.challenge(reject)) {
+        headers.insert(header::WWW_AUTHENTICATE, challenge);
+    }
+    match reject {
+        Reject::MethodNotAllowed(methods) => {
+            headers.insert(header::ALLOW, methods.allow());
+        }
+        Reject::RangeNotSatisfiable(length) => {
+            if let Ok(range) = HeaderValue::try_from(format!("bytes */{length}")) {
+                headers.insert(header::CONTENT_RANGE, range);
+            }
+        }
+        Reject::UpstreamBusy => {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        Reject::BadRequest(_)
+        | Reject::BadPath
+        | Reject::BadHost
+        | Reject::UnknownTransferCoding
+        | Reject::RequestTimeout
+        | Reject::UriTooLong
+        | Reject::HeadTooLarge
+        | Reject::BodyTooLarge(_)
+        | Reject::VersionNotSupported
+        | Reject::NoRoute
+        | Reject::TokenMissing
+        | Reject::TokenMalformed(_)
+        | Reject::TokenInvalid(_)
+        | Reject::Forbidden
+        | Reject::ClaimUnfit
+        | Reject::FileNotFound
+        | Reject::FileForbidden
+        | Reject::PreconditionFailed
+        | Reject::UpstreamUnreachable
+        | Reject::UpstreamInvalid
+        | Reject::UpstreamTimeout
+        | Reject::ClientGone
+        | Reject::Internal => {}
+    }
+}
+
+/// Whether it is no longer clear where the next request begins, or not worth finding out.
+fn ends_connection(reject: Reject) -> bool {
+    matches!(
+        reject,
+        Reject::BadRequest(_)
+            | Reject::BadPath
+            | Reject::BadHost
+            | Reject::UnknownTransferCoding
+            | Reject::RequestTimeout
+            | Reject::UriTooLong
+            | Reject::HeadTooLarge
+            | Reject::BodyTooLarge(_)
+            | Reject::VersionNotSupported
+    )
+}
+
+/// A refusal of a gRPC call is a gRPC status, in a response that has only its head.
+fn grpc(reject: Reject, detail: &str) -> Response<Body> {
+    let code = match reject.status() {
+        StatusCode::BAD_REQUEST => "13",
+        StatusCode::UNAUTHORIZED => "16",
+        StatusCode::FORBIDDEN => "7",
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => "12",
+        StatusCode::PAYLOAD_TOO_LARGE => "8",
+        StatusCode::GATEWAY_TIMEOUT | StatusCode::REQUEST_TIMEOUT => "4",
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => "14",
+        _ => "2",
+    };
+    let mut response = Response::new(Body::Empty);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert("grpc-status", HeaderValue::from_static(code));
+    if let Ok(message) = HeaderValue::from_str(detail) {
+        headers.insert("grpc-message", message);
+    }
+    response
+}

@@ -1,0 +1,307 @@
+//! The two uses of a spool: a request is taken in whole before the app is dialled, and the app is let
+//! go as fast as it answers. Which routes buffer, and what the client is told, is decided elsewhere.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+use bytes::Bytes;
+use http_body::{Body, Frame};
+
+use super::spool::{SpoolError, SpoolReader, SpoolSpace, SpoolWriter, spool};
+use crate::body::BodyError;
+
+/// Why a request body could not be taken in.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TakeInError {
+    /// It could not be stored.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// It broke off, or is too long.
+    #[error(transparent)]
+    Body(#[from] BodyError),
+}
+
+/// Reads `body` to its end into a spool of `memory` bytes in memory and the rest in `space`.
+///
+/// The reader that it gives knows the exact length, unless there are trailers. What was stored is given
+/// back when the future is dropped or fails.
+pub(crate) async fn take_in<B>(
+    body: B,
+    memory: usize,
+    space: Option<Arc<SpoolSpace>>,
+) -> Result<SpoolReader, TakeInError>
+where
+    B: Body<Data = Bytes, Error = BodyError>,
+{
+    let (mut writer, reader) = spool(memory, space);
+    let mut body = pin!(body);
+    let mut trailers = None;
+    while trailers.is_none() && !body.is_end_stream() {
+        let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await else {
+            break;
+        };
+        match frame?.into_data() {
+            Ok(piece) => writer.try_write(piece).await?,
+            Err(frame) => trailers = frame.into_trailers().ok(),
+        }
+    }
+    writer.finish(trailers);
+    Ok(reader)
+}
+
+/// Takes `body` in as fast as it comes, by a task of its own, and gives it out at the reader's pace.
+///
+/// A body that is there already needs no task. When memory and `space` are used up, the task waits for
+/// the reader. It stops when the reader is dropped, and drops `body`, which cancels the upstream request.
+/// The reader promises the exact length that `body` promises. Call it within a tokio runtime.
+pub(crate) fn let_go<B>(body: B, memory: usize, space: Option<Arc<SpoolSpace>>) -> SpoolReader
+where
+    B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
+{
+    let length = body.size_hint().exact();
+    let (writer, reader) = spool(memory, space);
+    let reader = match length {
+        Some(length) => reader.with_length(length),
+        None => reader,
+    };
+    if body.is_end_stream() {
+        writer.finish(None);
+        return reader;
+    }
+    let mut pump = Box::pin(pump(body, writer));
+    // The usual small answer arrived together with its head: then this first poll takes all of it. If
+    // not, the task polls again at once, so that the wake-up which nobody hears is not missed.
+    if pump
+        .as_mut()
+        .poll(&mut Context::from_waker(Waker::noop()))
+        .is_pending()
+    {
+        drop(tokio::spawn(pump));
+    }
+    reader
+}
+
+async fn pump<B>(body: B, mut writer: SpoolWriter)
+where
+    B: Body<Data = Bytes, Error = BodyError>,
+{
+    let mut body = pin!(body);
+    loop {
+        let frame = tokio::select! {
+            biased;
+            frame = poll_fn(|cx| body.as_mut().poll_frame(cx)) => frame,
+            () = writer.reader_gone() => return,
+        };
+        let piece = match frame.map(|frame| frame.map(Frame::into_data)) {
+            Some(Ok(Ok(piece))) => piece,
+            Some(Ok(Err(frame))) => return writer.finish(frame.into_trailers().ok()),
+            Some(Err(error)) => return writer.fail(error),
+            None => return writer.finish(None),
+        };
+        match writer.write(piece).await {
+            Ok(()) => {}
+            Err(SpoolError::ReaderGone) => return,
+            Err(SpoolError::Full) => {
+                return writer.fail(BodyError::Io(io::ErrorKind::StorageFull.into()));
+            }
+            Err(SpoolError::Io(error)) => return writer.fail(BodyError::Io(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::pin::Pin;
+    use std::task::Poll;
+
+    use http::HeaderMap;
+    use http_body::SizeHint;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    /// Gives its frames; then ends, or stays silent. Tells when it is dropped.
+    struct Script {
+        frames: VecDeque<Result<Frame<Bytes>, BodyError>>,
+        silent: bool,
+        slow: bool,
+        exact: Option<u64>,
+        dropped: Option<oneshot::Sender<()>>,
+    }
+
+    fn script<const N: usize>(frames: [Result<Frame<Bytes>, BodyError>; N]) -> Script {
+        Script {
+            frames: frames.into(),
+            silent: false,
+            slow: false,
+            exact: None,
+            dropped: None,
+        }
+    }
+
+    fn data(length: usize) -> Result<Frame<Bytes>, BodyError> {
+        Ok(Frame::data(vec![b'a'; length].into()))
+    }
+
+    fn trailers() -> HeaderMap {
+        HeaderMap::from_iter([(http::header::ETAG, http::HeaderValue::from_static("x"))])
+    }
+
+    impl Body for Script {
+        type Data = Bytes;
+        type Error = BodyError;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+            if self.slow {
+                self.slow = false;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            match self.frames.pop_front() {
+                None if self.silent => Poll::Pending,
+                frame => Poll::Ready(frame),
+            }
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            self.exact.map_or_else(SizeHint::new, SizeHint::with_exact)
+        }
+    }
+
+    impl Drop for Script {
+        fn drop(&mut self) {
+            if let Some(dropped) = self.dropped.take() {
+                dropped.send(()).unwrap();
+            }
+        }
+    }
+
+    /// Reads to the end; gives the length of the data and what came last if it was no data.
+    async fn read(mut reader: SpoolReader) -> (usize, Option<Result<HeaderMap, BodyError>>) {
+        let mut length = 0;
+        loop {
+            match poll_fn(|cx| Pin::new(&mut reader).poll_frame(cx)).await {
+                None => return (length, None),
+                Some(Err(error)) => return (length, Some(Err(error))),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(piece) => length += piece.len(),
+                    Err(frame) => return (length, Some(Ok(frame.into_trailers().unwrap()))),
+                },
+            }
+        }
+    }
+
+    fn space(bytes: u64) -> (tempfile::TempDir, Option<Arc<SpoolSpace>>) {
+        let dir = tempfile::tempdir().unwrap();
+        let space = SpoolSpace::open(dir.path().to_owned(), bytes).unwrap();
+        (dir, Some(Arc::new(space)))
+    }
+
+    #[tokio::test]
+    async fn a_request_is_taken_in_whole_with_its_length_and_trailers() {
+        let (_dir, space) = space(1 << 20);
+        let body = script([data(10), data(100_000)]);
+        let reader = take_in(body, 16, space.clone()).await.unwrap();
+        assert_eq!(
+            (reader.len(), reader.size_hint().exact()),
+            (100_010, Some(100_010))
+        );
+        assert!(matches!(read(reader).await, (100_010, None)));
+
+        let body = script([data(10), Ok(Frame::trailers(trailers()))]);
+        let (length, end) = read(take_in(body, 16, space).await.unwrap()).await;
+        assert_eq!((length, end.unwrap().unwrap()), (10, trailers()));
+    }
+
+    #[tokio::test]
+    async fn a_request_that_breaks_off_or_does_not_fit_is_refused() {
+        let body = script([data(10), Err(BodyError::TooLarge(10))]);
+        let broken = take_in(body, 16, None).await.err();
+        assert!(matches!(
+            broken,
+            Some(TakeInError::Body(BodyError::TooLarge(10)))
+        ));
+
+        let full = take_in(script([data(10), data(10)]), 16, None).await.err();
+        assert!(matches!(full, Some(TakeInError::Spool(SpoolError::Full))));
+
+        let (_dir, space) = space(200_000);
+        let body = script([data(150_000), data(150_000)]);
+        let full = take_in(body, 16, space.clone()).await.err();
+        assert!(matches!(full, Some(TakeInError::Spool(SpoolError::Full))));
+        while space.as_ref().unwrap().used() > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_there_already_needs_no_task() {
+        let reader = let_go(script([data(10), data(10)]), 64, None);
+        assert_eq!(reader.size_hint().exact(), Some(20));
+        assert_eq!(
+            tokio::runtime::Handle::current()
+                .metrics()
+                .num_alive_tasks(),
+            0
+        );
+        assert!(matches!(read(reader).await, (20, None)));
+
+        let reader = let_go(crate::body::Body::Empty, 64, None);
+        assert!(reader.is_end_stream());
+    }
+
+    #[tokio::test]
+    async fn the_app_is_let_go_before_the_client_reads() {
+        let (_dir, space) = space(1 << 20);
+        let (dropped, gone) = oneshot::channel();
+        let mut body = script([data(10), data(500_000), Ok(Frame::trailers(trailers()))]);
+        body.slow = true;
+        body.exact = Some(500_010);
+        body.dropped = Some(dropped);
+        let reader = let_go(body, 16, space);
+        assert_eq!(reader.size_hint().exact(), Some(500_010));
+        gone.await.unwrap();
+        assert_eq!(reader.len(), 500_010);
+        let (length, end) = read(reader).await;
+        assert_eq!((length, end.unwrap().unwrap()), (500_010, trailers()));
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_space_flows_at_the_readers_pace() {
+        let reader = let_go(script([data(100_000), data(100_000)]), 16, None);
+        assert_eq!(reader.len(), 16);
+        assert!(matches!(read(reader).await, (200_000, None)));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_breaks_off_is_no_clean_end() {
+        let body = script([data(10), Err(BodyError::UpstreamIdle)]);
+        let end = read(let_go(body, 64, None)).await;
+        assert!(matches!(end, (10, Some(Err(BodyError::UpstreamIdle)))));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_leaves_cancels_the_answer() {
+        for length in [0, 10, 100] {
+            let (dropped, gone) = oneshot::channel();
+            let mut body = script([data(length)]);
+            (body.silent, body.dropped) = (true, Some(dropped));
+            let reader = let_go(body, 64, None);
+            drop(reader);
+            gone.await.unwrap();
+        }
+    }
+
+    #[test]
+    fn both_can_run_in_a_task() {
+        fn is_send<F: Future + Send>(_: F) {}
+        is_send(take_in(crate::body::Body::Empty, 0, None));
+    }
+}

@@ -1,0 +1,354 @@
+//! The fields of forwarded messages: strip what belongs to one connection and what only the
+//! gateway may say, then set what it says.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Uri, Version};
+
+use crate::client::Peer;
+use crate::reject::Reject;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The headers that carry claims on any route: a client's own, in any spelling, never pass.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Vouched {
+    /// In lower case, with `-` for `_`, sorted.
+    names: Vec<String>,
+}
+
+impl Vouched {
+    /// The set of all routes' names.
+    pub(crate) fn new(names: impl IntoIterator<Item = HeaderName>) -> Self {
+        let mut names: Vec<String> =
+            names.into_iter().map(|name| name.as_str().replace('_', "-")).collect();
+        names.sort();
+        names.dedup();
+        Self { names }
+    }
+
+    /// Whether an app could take the name for one of them: CGI and WSGI write `-` as `_`.
+    fn covers(&self, name: &str) -> bool {
+        if self.names.is_empty() {
+            return false;
+        }
+        if !name.contains('_') {
+            return self.names.binary_search_by(|known| known.as_str().cmp(name)).is_ok();
+        }
+        let name = name.replace('_', "-");
+        self.names.binary_search(&name).is_ok()
+    }
+}
+
+/// Whether the field is meaningful for one connection only (RFC 9110 section 7.6.1), or is
+/// answered by the gateway itself.
+fn is_hop_by_hop(name: &str) -> bool {
+    match name.len() {
+        2 => name == "te",
+        6 => name == "expect",
+        7 => name == "upgrade",
+        10 => name == "connection" || name == "keep-alive",
+        14 => name == "http2-settings",
+        16 => name == "proxy-connection",
+        17 => name == "transfer-encoding",
+        18 => name == "proxy-authenticate",
+        19 => name == "proxy-authorization",
+        _ => false,
+    }
+}
+
+/// Whether the field, or its twin with `_`, says for whom a proxy forwards.
+fn is_forwarding(name: &str) -> bool {
+    name == "forwarded"
+        || name.strip_prefix("x").is_some_and(|rest| {
+            let rest = rest.as_bytes();
+            matches!(rest.first(), Some(b'-' | b'_'))
+                && rest.get(1..10) == Some(b"forwarded")
+                && matches!(rest.get(10), Some(b'-' | b'_'))
+        })
+}
+
+/// The names that `Connection` lists; every line counts, not just the first.
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .filter(|name| *name != header::HOST && *name != header::CONTENT_LENGTH)
+        .collect()
+}
+
+/// The protocol that a request wants to switch to, where it asks as RFC 9110 section 7.8 says.
+pub(crate) fn upgrade<B>(request: &Request<B>) -> Option<HeaderValue> {
+    let headers = request.headers();
+    let protocol = headers.get(header::UPGRADE)?;
+    let asked = request.version() == Version::HTTP_11
+        && request.method() == Method::GET
+        && named_by_connection(headers).contains(&header::UPGRADE);
+    let known = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
+    (asked && known).then(|| protocol.clone())
+}
+
+/// Whether the message is gRPC's, which is never buffered.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Whether the answer is a stream of events, which is never buffered.
+pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| {
+        kind.as_bytes().get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case(b"text/event-stream"))
+    })
+}
+
+/// Makes a client's header fields those of the forwarded request.
+pub(crate) fn prepare(
+    headers: &mut HeaderMap,
+    uri: &Uri,
+    peer: &Peer,
+    peer_is_trusted: bool,
+    vouched: &Vouched,
+    id: u64,
+    upgrade: Option<&HeaderValue>,
+) {
+    let mut doomed = Vec::new();
+    let mut has_connection = false;
+    let mut has_te = false;
+    for name in headers.keys() {
+        let text = name.as_str();
+        if is_hop_by_hop(text) {
+            has_connection |= *name == header::CONNECTION;
+            has_te |= *name == header::TE;
+            doomed.push(name.clone());
+        } else if vouched.covers(text)
+            || (is_forwarding(text) && (!peer_is_trusted || text.contains('_')))
+        {
+            doomed.push(name.clone());
+        }
+    }
+    let trailers = has_te && {
+        let accepts = |line: &HeaderValue| {
+            let mut codings = line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+            codings.any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
+        };
+        headers.get_all(header::TE).iter().any(accepts)
+    };
+    if has_connection {
+        doomed.extend(named_by_connection(headers));
+    }
+    for name in doomed {
+        headers.remove(name);
+    }
+
+    if !headers.contains_key(header::HOST) {
+        // HTTP/2 says it in `:authority`.
+        let authority = uri.authority().map(|authority| authority.as_str());
+        if let Some(Ok(host)) = authority.map(HeaderValue::from_str) {
+            headers.insert(header::HOST, host);
+        }
+    }
+    let mut chain = None;
+    if peer_is_trusted {
+        let lines: Vec<&[u8]> =
+            headers.get_all(&X_FORWARDED_FOR).iter().map(HeaderValue::as_bytes).collect();
+        if !lines.is_empty() {
+            let mut text = lines.join(&b", "[..]);
+            text.extend_from_slice(b", ");
+            text.extend_from_slice(peer.text.as_bytes());
+            chain = HeaderValue::from_bytes(&text).ok();
+        }
+    }
+    headers.insert(X_FORWARDED_FOR, chain.unwrap_or_else(|| peer.text.clone()));
+    if !(peer_is_trusted && headers.contains_key(&X_FORWARDED_PROTO)) {
+        let scheme = if peer.tls { "https" } else { "http" };
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
+    }
+    if !(peer_is_trusted && headers.contains_key(&X_FORWARDED_HOST)) {
+        if let Some(host) = headers.get(header::HOST).cloned() {
+            headers.insert(X_FORWARDED_HOST, host);
+        }
+    }
+    if !(peer_is_trusted && headers.contains_key(&X_FORWARDED_PORT)) {
+        if let Some(port) = peer.port.clone() {
+            headers.insert(X_FORWARDED_PORT, port);
+        }
+    }
+    if !(peer_is_trusted && headers.contains_key(&X_REQUEST_ID)) {
+        if let Ok(id) = HeaderValue::try_from(format!("{id:016x}")) {
+            headers.insert(X_REQUEST_ID, id);
+        }
+    }
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    if let Some(protocol) = upgrade {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        headers.insert(header::UPGRADE, protocol.clone());
+    } else if trailers {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+    }
+}
+
+/// Refuses an answer whose body could be framed in two ways (RFC 9112 section 6.3).
+///
+/// # Errors
+/// `UpstreamInvalid`.
+pub(crate) fn check_answer(headers: &HeaderMap) -> Result<(), Reject> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        let chunked = coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked");
+        if !chunked || codings.next().is_some() || headers.contains_key(header::CONTENT_LENGTH) {
+            return Err(Reject::UpstreamInvalid);
+        }
+    }
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    if let Some(length) = lengths.next() {
+        let plain = !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);
+        if !plain || lengths.next().is_some() {
+            return Err(Reject::UpstreamInvalid);
+        }
+    }
+    Ok(())
+}
+
+/// Removes from an answer what belongs to the upstream's connection.
+pub(crate) fn clean_answer(headers: &mut HeaderMap) {
+    let mut doomed = Vec::new();
+    for name in headers.keys() {
+        if is_hop_by_hop(name.as_str()) {
+            doomed.push(name.clone());
+        }
+    }
+    if doomed.contains(&header::CONNECTION) {
+        doomed.extend(named_by_connection(headers));
+    }
+    for name in doomed {
+        headers.remove(name);
+    }
+}
+
+/// Removes from trailers what must not stand there: framing, routing, identity (RFC 9110
+/// section 6.5.1).
+pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
+    let doomed: Vec<HeaderName> = trailers
+        .keys()
+        .filter(|name| {
+            let text = name.as_str();
+            is_hop_by_hop(text)
+                || is_forwarding(text)
+                || matches!(**name, header::HOST | header::CONTENT_LENGTH | header::AUTHORIZATION | header::COOKIE | header::TRAILER)
+        })
+        .cloned()
+        .collect();
+    for name in doomed {
+        trailers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn map(fields: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+        }
+        headers
+    }
+
+    fn prepared(fields: &[(&str, &str)], trusted: bool) -> HeaderMap {
+        let mut headers = map(fields);
+        let peer = Peer::new(Some("203.0.113.9".parse().unwrap()), Some(8443), true);
+        let vouched = Vouched::new([HeaderName::from_static("x-user-id")]);
+        prepare(&mut headers, &Uri::from_static("/"), &peer, trusted, &vouched, 7, None);
+        headers
+    }
+
+    #[test]
+    fn fields_of_the_connection_stop_here() {
+        let headers = prepared(
+            &[
+                ("connection", "close"), ("connection", " x-debug ,keep-alive, host"), ("x-debug", "1"),
+                ("keep-alive", "5"), ("te", "gzip"), ("upgrade", "h2c"), ("expect", "100-continue"),
+                ("transfer-encoding", "chunked"), ("proxy-authorization", "x"), ("accept", "*/*"), ("host", "h"),
+            ],
+            false,
+        );
+        let mut names: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["accept", "host", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto", "x-request-id"]);
+    }
+
+    #[test]
+    fn connection_cannot_strike_what_the_gateway_sets() {
+        let headers = prepared(&[("host", "h"), ("connection", "x-forwarded-for, x-user-id")], false);
+        assert_eq!(headers["x-forwarded-for"], "203.0.113.9");
+    }
+
+    #[test]
+    fn a_strangers_word_on_forwarding_is_replaced() {
+        let theirs = [
+            ("host", "h"), ("x-forwarded-for", "1.1.1.1"), ("x-forwarded-proto", "gopher"), ("x-forwarded-host", "evil"),
+            ("x-forwarded-port", "1"), ("x-forwarded-prefix", "/x"), ("forwarded", "for=1.1.1.1"), ("x_forwarded_for", "1.1.1.1"),
+        ];
+        let headers = prepared(&theirs, false);
+        assert_eq!(headers["x-forwarded-for"], "203.0.113.9");
+        assert_eq!(headers["x-forwarded-proto"], "https");
+        assert_eq!(headers["x-forwarded-host"], "h");
+        assert_eq!(headers["x-forwarded-port"], "8443");
+        assert!(!headers.contains_key("forwarded") && !headers.contains_key("x-forwarded-prefix"));
+        assert!(!headers.contains_key("x_forwarded_for"));
+        let headers = prepared(&theirs, true);
+        assert_eq!(headers["x-forwarded-for"], "1.1.1.1, 203.0.113.9");
+        assert_eq!(headers["x-forwarded-proto"], "gopher");
+        assert_eq!(headers["x-forwarded-prefix"], "/x");
+        assert!(!headers.contains_key("x_forwarded_for"));
+    }
+
+    #[test]
+    fn a_clients_own_identity_never_passes() {
+        for name in ["x-user-id", "x_user_id", "x-user_id", "X_User-Id"] {
+            let headers = prepared(&[("host", "h"), (name, "root"), ("x-user", "fine")], true);
+            assert!(headers.keys().all(|name| !name.as_str().contains("id")), "{name}");
+            assert_eq!(headers["x-user"], "fine");
+        }
+    }
+
+    #[test]
+    fn answers_with_two_framings_are_refused() {
+        for fields in [
+            &[("transfer-encoding", "chunked"), ("content-length", "1")][..],
+            &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
+            &[("transfer-encoding", "gzip, chunked")],
+            &[("content-length", "1"), ("content-length", "1")],
+            &[("content-length", "+1")],
+        ] {
+            assert_eq!(check_answer(&map(fields)), Err(Reject::UpstreamInvalid), "{fields:?}");
+        }
+        for fields in [&[("transfer-encoding", "chunked")][..], &[("content-length", "1")], &[]] {
+            assert_eq!(check_answer(&map(fields)), Ok(()), "{fields:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn preparing_twice_is_preparing_once(
+            fields in prop::collection::vec(("(connection|te|x-a|x-b|upgrade|forwarded|x-forwarded-for|x_user_id|keep-alive)", "[a-z, -]{0,12}"), 0..8),
+        ) {
+            let fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            let once = prepared(&fields, false);
+            let twice: Vec<(&str, &str)> = once.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+            prop_assert_eq!(&prepared(&twice, false), &once);
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! Forwards one request to an upstream and brings its answer back. Which upstream, and the path
+//! that it is asked for, is decided by the caller.
+
+mod body;
+mod buffer;
+mod headers;
+mod pool;
+mod spool;
+mod tunnel;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use http_body::Body as _;
+use hyper::body::Incoming;
+
+use self::body::{AnswerBody, ClientBody, Outgoing, Progress};
+pub(crate) use self::headers::Vouched;
+use self::pool::Lease;
+pub(crate) use self::pool::{Address, Upstream, UpstreamSettings};
+use self::buffer::TakeInError;
+use self::spool::SpoolError;
+pub(crate) use self::spool::SpoolSpace;
+use crate::auth::Permit;
+use crate::body::{Body, BodyError};
+use crate::client::Peer;
+use crate::edits::HeaderEdits;
+use crate::reject::Reject;
+use crate::wire::Line;
+
+/// Idle times towards an upstream.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct UpstreamTimeouts {
+    /// To connect to one endpoint.
+    pub(crate) connect: Duration,
+    /// From the last piece of the request to the head of the answer.
+    pub(crate) response: Duration,
+    /// Between two pieces of the answer.
+    pub(crate) idle: Duration,
+}
+
+impl UpstreamTimeouts {
+    /// What holds where nothing is said.
+    pub(crate) const DEFAULT: Self = Self {
+        connect: Duration::from_secs(2),
+        response: Duration::from_secs(30),
+        idle: Duration::from_secs(60),
+    };
+}
+
+/// `buffer:` of an upstream.
+#[derive(Debug)]
+pub(crate) struct Buffer {
+    /// Bytes of a request body that stay in memory.
+    pub(crate) request: usize,
+    /// Bytes of an answer that stay in memory.
+    pub(crate) response: usize,
+    /// Where the rest goes; without it nothing goes beyond memory.
+    pub(crate) space: Option<Arc<SpoolSpace>>,
+}
+
+/// The way from a route to its upstream.
+#[derive(Debug)]
+pub(crate) struct Forward {
+    /// The upstream.
+    pub(crate) upstream: Arc<Upstream>,
+    /// The upstream's timeouts, or the route's own.
+    pub(crate) timeouts: UpstreamTimeouts,
+}
+
+/// One request on its way out, with all that its head is made of.
+#[derive(Debug)]
+pub(crate) struct Outbound<'a> {
+    /// The client's request.
+    pub(crate) request: Request<Incoming>,
+    /// The path and query that the app is asked for.
+    pub(crate) target: PathAndQuery,
+    /// The worker that serves the request.
+    pub(crate) worker: usize,
+    /// The peer that it came from.
+    pub(crate) peer: &'a Peer,
+    /// Whether the peer's own word on whom it forwards for is believed.
+    pub(crate) peer_is_trusted: bool,
+    /// The headers that only the gateway may set.
+    pub(crate) vouched: &'a Vouched,
+    /// The route's edits, made last.
+    pub(crate) edits: &'a HeaderEdits,
+    /// The request's id.
+    pub(crate) id: u64,
+    /// Bytes that the body may have.
+    pub(crate) body_bytes: u64,
+    /// Between two pieces of the body.
+    pub(crate) body_read: Duration,
+    /// The connection's state.
+    pub(crate) line: &'a Arc<Line>,
+}
+
+/// An answer, and the tunnel that it may open.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// What the client is sent.
+    pub(crate) response: Response<Body>,
+    /// The two ends of a tunnel, where the app switched protocols.
+    pub(crate) tunnel: Option<Tunnel>,
+}
+
+pub(crate) use self::tunnel::Tunnel;
+
+impl Forward {
+    /// Sends a request that has its permit and waits for the head of the answer; its body streams.
+    ///
+    /// # Errors
+    /// `Upstream*` for the app's failures, `Body*` and `Request*` for the client's.
+    pub(crate) async fn forward(
+        &self,
+        permit: Permit,
+        outbound: Outbound<'_>,
+    ) -> Result<Answer, Reject> {
+        let Outbound { mut request, target, worker, peer, line, body_bytes, body_read, .. } = outbound;
+        let upgrade = headers::upgrade(&request);
+        let client_end = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
+        let (parts, incoming) = request.into_parts();
+        let mut headers = parts.headers;
+        let query = target.query();
+        let stripped = permit.strip_token(&mut headers, query);
+        let target = match stripped {
+            Some(query) => with_query(&target, &query)?,
+            None => target,
+        };
+        let streams = upgrade.is_some() || headers::is_grpc(&headers);
+        headers::prepare(
+            &mut headers,
+            &parts.uri,
+            peer,
+            outbound.peer_is_trusted,
+            outbound.vouched,
+            outbound.id,
+            upgrade.as_ref(),
+        );
+        outbound.edits.apply(&mut headers);
+        for (name, value) in permit.identity() {
+            headers.insert(name, value.clone());
+        }
+
+        let mut progress = Progress::new();
+        let body = if incoming.is_end_stream() {
+            Outgoing::Empty
+        } else {
+            if incoming.size_hint().exact().is_some_and(|length| length > body_bytes) {
+                return Err(Reject::BodyTooLarge(body_bytes));
+            }
+            let body = ClientBody::new(incoming, body_bytes, body_read, progress.share());
+            match &self.upstream.buffer {
+                Some(buffer) if !streams => {
+                    let stored = buffer::take_in(body, buffer.request, buffer.space.clone()).await;
+                    let stored = stored.map_err(|error| taking_in_failed(&error, line))?;
+                    let announced = headers.contains_key(header::TRAILER);
+                    if !announced {
+                        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(stored.len()));
+                    }
+                    Outgoing::Stored(stored)
+                }
+                Some(_) | None => Outgoing::Streamed(body),
+            }
+        };
+
+        let mut head = Request::new(body);
+        *head.uri_mut() = Uri::from(target);
+        *head.version_mut() = Version::HTTP_11;
+        *head.headers_mut() = headers;
+        let is_head = parts.method == Method::HEAD;
+        *head.method_mut() = parts.method;
+
+        let (mut response, lease) = self.exchange(worker, head, &progress, line).await?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return tunnel::open(response, lease, client_end, upgrade, line);
+        }
+        headers::check_answer(response.headers())?;
+        headers::clean_answer(response.headers_mut());
+        *response.version_mut() = Version::HTTP_11;
+        let (parts, incoming) = response.into_parts();
+        let event_stream = headers::is_event_stream(&parts.headers);
+        let bodiless = is_head || incoming.is_end_stream();
+        let body = if bodiless {
+            lease.give_back();
+            Body::Empty
+        } else {
+            // A stream of events may be silent for long; TCP's keep-alive tells whether it lives.
+            let idle = (!event_stream).then_some(self.timeouts.idle);
+            let answer = AnswerBody::new(incoming, lease, idle);
+            match &self.upstream.buffer {
+                Some(buffer) if !event_stream && !streams => Body::stream(buffer::let_go(
+                    answer,
+                    buffer.response,
+                    buffer.space.clone(),
+                )),
+                Some(_) | None => Body::stream(answer),
+            }
+        };
+        Ok(Answer { response: Response::from_parts(parts, body), tunnel: None })
+    }
+
+    /// Sends the request over a kept or a new connection and waits for the head of the answer.
+    ///
+    /// A request that was never written is sent again over another connection. One that was
+    /// written to a kept connection which then closed without a word is sent once more, if its
+    /// method is idempotent and it has no body (RFC 9110 section 9.2.2).
+    async fn exchange(
+        &self,
+        worker: usize,
+        mut request: Request<Outgoing>,
+        progress: &Progress,
+        line: &Line,
+    ) -> Result<(Response<Incoming>, Lease), Reject> {
+        let replayable = matches!(request.body(), Outgoing::Empty) && is_idempotent(request.method());
+        let mut replayed = false;
+        loop {
+            // The one repetition gets a new connection: another kept one may be as stale.
+            let mut lease = self.upstream.lease(worker, self.timeouts.connect, replayed).await?;
+            let spare = (lease.is_reused() && replayable && !replayed).then(|| copy_head(&request));
+            let sent = lease.send(request);
+            tokio::pin!(sent);
+            let mut deadline = progress.since() + self.timeouts.response;
+            let outcome = loop {
+                match tokio::time::timeout_at(deadline, &mut sent).await {
+                    Ok(outcome) => break outcome,
+                    Err(_) => {
+                        let later = progress.since() + self.timeouts.response;
+                        if later <= deadline {
+                            return Err(Reject::UpstreamTimeout);
+                        }
+                        deadline = later;
+                    }
+                }
+            };
+            let mut error = match outcome {
+                Ok(response) => {
+                    return Ok((response, lease));
+                }
+                Err(error) => error,
+            };
+            if let Some(unsent) = error.take_message() {
+                if lease.is_reused() {
+                    request = unsent;
+                    continue;
+                }
+                return Err(Reject::UpstreamUnreachable);
+            }
+            let error = error.into_error();
+            if let Some(fault) = progress.fault() {
+                return Err(line.refusal().unwrap_or(fault));
+            }
+            match spare {
+                Some(spare) if !error.is_parse() && !error.is_timeout() => {
+                    request = spare;
+                    replayed = true;
+                }
+                Some(_) | None => {
+                    tracing::debug!(upstream.name = %self.upstream.name, %error, "the exchange with the app failed");
+                    return Err(if error.is_parse() {
+                        Reject::UpstreamInvalid
+                    } else {
+                        Reject::UpstreamUnreachable
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// RFC 9110 section 9.2.2.
+fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS | Method::TRACE
+    )
+}
+
+fn copy_head(request: &Request<Outgoing>) -> Request<Outgoing> {
+    let mut copy = Request::new(Outgoing::Empty);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    copy
+}
+
+fn with_query(target: &PathAndQuery, query: &str) -> Result<PathAndQuery, Reject> {
+    let path = target.path();
+    let text = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
+    PathAndQuery::try_from(text).map_err(|_| Reject::Internal)
+}
+
+fn taking_in_failed(error: &TakeInError, line: &Line) -> Reject {
+    match error {
+        TakeInError::Body(error) => line.refusal().unwrap_or_else(|| refusal_of(error)),
+        TakeInError::Spool(SpoolError::Full) => Reject::UpstreamBusy,
+        TakeInError::Spool(SpoolError::Io(_) | SpoolError::ReaderGone) => Reject::Internal,
+    }
+}
+
+/// What a broken request body is answered with.
+fn refusal_of(error: &BodyError) -> Reject {
+    match error {
+        BodyError::TooLarge(limit) => Reject::BodyTooLarge(*limit),
+        BodyError::ClientIdle => Reject::RequestTimeout,
+        BodyError::Client(_) => Reject::BadRequest("the request body broke off or is malformed"),
+        BodyError::Io(_) | BodyError::Upstream(_) | BodyError::UpstreamIdle => Reject::Internal,
+    }
+}

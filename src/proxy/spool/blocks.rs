@@ -1,0 +1,68 @@
+//! Bytes of a body that are in memory. Knows nothing of files.
+
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+
+/// Pieces below this length are copied together; longer ones are kept as they came.
+const COPY_BELOW: usize = 4 * 1024;
+/// Pieces that are copied together make blocks of up to this length.
+const JOIN_BELOW: usize = 16 * 1024;
+
+/// Bytes in memory, in order. Many small pieces become few blocks.
+#[derive(Debug, Default)]
+pub(super) struct Blocks {
+    /// Blocks that do not grow any more, before what `close` adds to them.
+    pub(super) closed: VecDeque<Bytes>,
+    open: BytesMut,
+    /// Bytes in all of it.
+    pub(super) len: usize,
+}
+
+impl Blocks {
+    /// Appends; a small piece is copied behind other small ones.
+    pub(super) fn push(&mut self, piece: Bytes) {
+        if piece.is_empty() {
+            return;
+        }
+        let small = piece.len() < COPY_BELOW;
+        let fits = !self.open.is_empty() && self.open.len() + piece.len() <= JOIN_BELOW;
+        let first = self.len == 0;
+        self.len += piece.len();
+        if !(small && fits) {
+            self.close();
+        }
+        // A single small piece, the usual small body, stays as it came.
+        if small && !first {
+            self.open.extend_from_slice(&piece);
+        } else {
+            self.closed.push_back(piece);
+        }
+    }
+
+    /// Makes `closed` hold everything.
+    pub(super) fn close(&mut self) {
+        if !self.open.is_empty() {
+            self.closed
+                .push_back(std::mem::take(&mut self.open).freeze());
+        }
+    }
+
+    /// Takes the first block.
+    pub(super) fn pop(&mut self) -> Option<Bytes> {
+        if self.closed.is_empty() {
+            self.close();
+        }
+        let piece = self.closed.pop_front()?;
+        self.len = self.len.saturating_sub(piece.len());
+        Some(piece)
+    }
+
+    /// Appends all of `other`.
+    pub(super) fn append(&mut self, mut other: Self) {
+        self.close();
+        other.close();
+        self.len += other.len;
+        self.closed.append(&mut other.closed);
+    }
+}

@@ -1,0 +1,156 @@
+//! Watches the files of the configuration, lets them settle, compiles them, and hands the result
+//! out or refuses it. What is done with a new snapshot is the caller's.
+
+mod watch;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub(crate) use self::watch::Watch;
+use crate::config::{self, ConfigErrors, Refused};
+use crate::snapshot::Snapshot;
+
+/// The configuration that is in force, and where it came from.
+#[derive(Debug)]
+pub(crate) struct Active {
+    config: PathBuf,
+    files: Vec<PathBuf>,
+    /// The contents that were last looked at, good or bad.
+    digest: u64,
+}
+
+impl Active {
+    /// Loads the first configuration.
+    ///
+    /// # Errors
+    /// Every mistake in it.
+    pub(crate) fn load(config: &Path) -> Result<(Self, Arc<Snapshot>), ConfigErrors> {
+        let loaded = config::load(config, None).map_err(|refused| refused.errors)?;
+        for warning in &loaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        let active =
+            Self { config: config.to_owned(), files: loaded.files, digest: loaded.digest };
+        Ok((active, Arc::new(loaded.snapshot)))
+    }
+
+    /// The files and folders that the configuration was made from.
+    pub(crate) fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    /// Compiles the files anew. `None` where they are as they were (unless `asked`), or bad:
+    /// then the log says why, and nothing has changed. `bind` gets what the new snapshot needs
+    /// before it is published, and may refuse it as well.
+    pub(crate) fn reload<B>(
+        &mut self,
+        current: &Snapshot,
+        asked: bool,
+        bind: impl FnOnce(&Snapshot) -> Result<B, String>,
+    ) -> Option<(Arc<Snapshot>, B)> {
+        let loaded = config::load(&self.config, Some(current));
+        let (digest, files) = match &loaded {
+            Ok(loaded) => (loaded.digest, loaded.files.clone()),
+            Err(refused) => (refused.digest, refused.files.clone()),
+        };
+        if !asked && digest == self.digest {
+            return None;
+        }
+        self.digest = digest;
+        self.files = files;
+        let refuse = |why: &str| {
+            tracing::error!(config = %self.config.display(), "configuration refused, the old one stays:\n{why}");
+        };
+        let loaded = match loaded {
+            Ok(loaded) => loaded,
+            Err(Refused { errors, .. }) => {
+                refuse(&errors.to_string());
+                return None;
+            }
+        };
+        if loaded.snapshot.workers != current.workers {
+            refuse(&format!(
+                "`workers` changed from {} to {}: that needs a restart",
+                current.workers, loaded.snapshot.workers
+            ));
+            return None;
+        }
+        match bind(&loaded.snapshot) {
+            Ok(bound) => {
+                for warning in &loaded.warnings {
+                    tracing::warn!("{warning}");
+                }
+                report(&current.summary, &loaded.snapshot.summary);
+                Some((Arc::new(loaded.snapshot), bound))
+            }
+            Err(why) => {
+                refuse(&why);
+                None
+            }
+        }
+    }
+}
+
+/// Says in words what changed, and shouts where access got wider.
+fn report(old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) {
+    for change in changes(old, new) {
+        match change {
+            (text, Wider::Yes) => tracing::warn!("ACCESS GOT WIDER: {text}"),
+            (text, Wider::No) => tracing::info!("changed: {text}"),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Wider {
+    Yes,
+    No,
+}
+
+fn changes(
+    old: &BTreeMap<String, String>,
+    new: &BTreeMap<String, String>,
+) -> Vec<(String, Wider)> {
+    let mut changes = Vec::new();
+    for (part, was) in old {
+        match new.get(part) {
+            None => changes.push((format!("{part} removed ({was})"), Wider::No)),
+            Some(is) if is != was => {
+                let opened = part.ends_with(" auth") && (is == "none" || is.contains("optional"));
+                let wider = if opened { Wider::Yes } else { Wider::No };
+                changes.push((format!("{part}: {was} -> {is}"), wider));
+            }
+            Some(_) => {}
+        }
+    }
+    for (part, is) in new {
+        if !old.contains_key(part) {
+            changes.push((format!("{part} added ({is})"), Wider::No));
+        }
+    }
+    changes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_said_in_words() {
+        let map = |rows: &[(&str, &str)]| -> BTreeMap<String, String> {
+            rows.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
+        };
+        let old = map(&[("route /a auth", "sso"), ("route /b auth", "none"), ("x", "1")]);
+        let new = map(&[("route /a auth", "none"), ("route /b auth", "sso"), ("y", "2")]);
+        assert_eq!(
+            changes(&old, &new),
+            [
+                ("route /a auth: sso -> none".to_owned(), Wider::Yes),
+                ("route /b auth: none -> sso".to_owned(), Wider::No),
+                ("x removed (1)".to_owned(), Wider::No),
+                ("y added (2)".to_owned(), Wider::No),
+            ]
+        );
+    }
+}

@@ -1,0 +1,242 @@
+//! `RouteTable`: host, path and method to the one `Route`. What a route's target does is not
+//! decided here.
+
+mod pattern;
+mod template;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+
+pub(crate) use self::pattern::{Host, Pattern, Segment};
+pub(crate) use self::template::Template;
+use crate::auth::Guard;
+use crate::edits::HeaderEdits;
+use crate::files::Files;
+use crate::method::MethodSet;
+use crate::path::RequestPath;
+use crate::proxy::Forward;
+use crate::reject::Reject;
+
+/// One compiled route.
+#[derive(Debug)]
+pub(crate) struct Route {
+    /// Its place among the configuration's routes.
+    pub(crate) index: usize,
+    /// Its `name`, or its host and path as written.
+    pub(crate) name: String,
+    /// The hosts that it serves.
+    pub(crate) host: Host,
+    /// The paths that it serves.
+    pub(crate) pattern: Pattern,
+    /// The methods that it serves; `None` is all.
+    pub(crate) methods: Option<MethodSet>,
+    /// Who may come in.
+    pub(crate) guard: Guard,
+    /// What serves it.
+    pub(crate) target: Target,
+    /// Edits of the request's headers before they reach an app.
+    pub(crate) request_headers: HeaderEdits,
+    /// Edits of every response of this route.
+    pub(crate) response_headers: HeaderEdits,
+    /// Bytes that a request body may have.
+    pub(crate) body_bytes: u64,
+}
+
+/// What serves a route.
+#[derive(Debug)]
+pub(crate) enum Target {
+    /// Files beneath a root.
+    Files(Files),
+    /// An app behind the gateway.
+    Upstream {
+        /// The way there.
+        forward: Forward,
+        /// What the app is asked for instead of the client's path.
+        rewrite: Option<Rewrite>,
+    },
+    /// A `Location` made from the path.
+    Redirect {
+        /// 301, 302, 303, 307 or 308.
+        status: StatusCode,
+        /// The text of `Location`.
+        to: Template,
+    },
+    /// A fixed answer.
+    Respond {
+        /// Its status.
+        status: StatusCode,
+        /// Its body.
+        body: bytes::Bytes,
+    },
+}
+
+/// How a path changes on its way to an app.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Rewrite {
+    /// The first segments, so many of them, are taken away.
+    StripPrefix(usize),
+    /// A new path.
+    Path(Template),
+}
+
+impl Rewrite {
+    /// The path for the app.
+    pub(crate) fn path(&self, path: &RequestPath) -> String {
+        match self {
+            Self::StripPrefix(segments) => format!("/{}", path.text_after(*segments)),
+            Self::Path(template) => template.fill(path),
+        }
+    }
+}
+
+/// All routes of one configuration.
+#[derive(Debug, Default)]
+pub(crate) struct RouteTable {
+    exact: HashMap<String, Tree>,
+    /// `*.example.com` as `.example.com`, the longest first.
+    wildcard: Vec<(String, Tree)>,
+    any: Tree,
+}
+
+/// The routes of one host, as a tree of path segments.
+#[derive(Debug, Default)]
+struct Tree {
+    /// Literal segments, sorted.
+    literal: Vec<(Vec<u8>, Tree)>,
+    parameter: Option<Box<Tree>>,
+    /// Routes whose path ends here.
+    exact: Vec<Arc<Route>>,
+    /// Routes whose star begins here.
+    star: Vec<Arc<Route>>,
+}
+
+impl RouteTable {
+    /// Puts a route into the table.
+    ///
+    /// # Errors
+    /// The route that serves the same host, path and method already.
+    pub(crate) fn insert(&mut self, route: Arc<Route>) -> Result<(), Arc<Route>> {
+        let tree = match &route.host {
+            Host::Any => &mut self.any,
+            Host::Exact(name) => self.exact.entry(name.clone()).or_default(),
+            Host::Below(suffix) => {
+                let at = match self.wildcard.iter().position(|(known, _)| known == suffix) {
+                    Some(at) => at,
+                    None => {
+                        let at = self.wildcard.partition_point(|(known, _)| known.len() >= suffix.len());
+                        self.wildcard.insert(at, (suffix.clone(), Tree::default()));
+                        at
+                    }
+                };
+                match self.wildcard.get_mut(at) {
+                    Some((_, tree)) => tree,
+                    None => &mut self.any,
+                }
+            }
+        };
+        tree.insert(route)
+    }
+
+    /// The one route of a request: the most specific host, then the most specific path, decides;
+    /// only then the method.
+    ///
+    /// # Errors
+    /// `NoRoute`, or `MethodNotAllowed` where the path is there for other methods alone.
+    pub(crate) fn find(
+        &self,
+        host: &str,
+        path: &RequestPath,
+        method: &Method,
+    ) -> Result<&Arc<Route>, Reject> {
+        let routes = self.at(host, path).ok_or(Reject::NoRoute)?;
+        let named = routes.iter().find(|r| r.methods.is_some_and(|set| set.contains(method)));
+        named.or_else(|| routes.iter().find(|r| r.methods.is_none())).ok_or_else(|| {
+            let sets = routes.iter().filter_map(|route| route.methods);
+            Reject::MethodNotAllowed(sets.fold(MethodSet::default(), MethodSet::union))
+        })
+    }
+
+    fn at(&self, host: &str, path: &RequestPath) -> Option<&[Arc<Route>]> {
+        if let Some(found) = self.exact.get(host).and_then(|tree| tree.find(path)) {
+            return Some(found);
+        }
+        for (suffix, tree) in &self.wildcard {
+            if host.len() > suffix.len() && host.ends_with(suffix.as_str()) {
+                if let Some(found) = tree.find(path) {
+                    return Some(found);
+                }
+            }
+        }
+        self.any.find(path)
+    }
+}
+
+impl Tree {
+    fn insert(&mut self, route: Arc<Route>) -> Result<(), Arc<Route>> {
+        let mut tree = self;
+        for segment in &route.pattern.segments {
+            tree = match segment {
+                Segment::Literal(text) => {
+                    let at = match tree.literal.binary_search_by(|(known, _)| known.cmp(text)) {
+                        Ok(at) => at,
+                        Err(at) => {
+                            tree.literal.insert(at, (text.clone(), Self::default()));
+                            at
+                        }
+                    };
+                    match tree.literal.get_mut(at) {
+                        Some((_, below)) => below,
+                        None => return Err(route.clone()),
+                    }
+                }
+                Segment::Parameter(_) => tree.parameter.get_or_insert_default(),
+            };
+        }
+        let here = if route.pattern.star { &mut tree.star } else { &mut tree.exact };
+        let clash = here.iter().find(|other| match (other.methods, route.methods) {
+            (None, None) => true,
+            (Some(one), Some(two)) => one.overlaps(two),
+            (None, Some(_)) | (Some(_), None) => false,
+        });
+        if let Some(clash) = clash {
+            return Err(Arc::clone(clash));
+        }
+        here.push(route);
+        Ok(())
+    }
+
+    fn find(&self, path: &RequestPath) -> Option<&[Arc<Route>]> {
+        self.descend(path.decoded().get(1..))
+    }
+
+    /// `rest` is what follows of the path; `None` when its last segment is behind us.
+    fn descend(&self, rest: Option<&[u8]>) -> Option<&[Arc<Route>]> {
+        let Some(rest) = rest else {
+            return match (self.exact.as_slice(), self.star.as_slice()) {
+                ([], []) => None,
+                ([], star) => Some(star),
+                (exact, _) => Some(exact),
+            };
+        };
+        let slash = memchr::memchr(b'/', rest);
+        let segment = slash.map_or(rest, |at| rest.get(..at).unwrap_or_default());
+        let below = slash.and_then(|at| rest.get(at + 1..));
+        let literal = self.literal.binary_search_by(|(known, _)| known.as_slice().cmp(segment));
+        if let Some((_, tree)) = literal.ok().and_then(|at| self.literal.get(at)) {
+            if let Some(found) = tree.descend(below) {
+                return Some(found);
+            }
+        }
+        if let Some(tree) = self.parameter.as_deref().filter(|_| !segment.is_empty()) {
+            if let Some(found) = tree.descend(below) {
+                return Some(found);
+            }
+        }
+        if self.star.is_empty() { None } else { Some(&self.star) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,138 @@
+//! The host and path of a route as they are written, parsed.
+
+use crate::path::RequestPath;
+
+/// The hosts of a route.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Host {
+    /// Every host.
+    Any,
+    /// One name, in lower case.
+    Exact(String),
+    /// Every name below one: `.example.com`.
+    Below(String),
+}
+
+impl Host {
+    /// Parses `api.example.com` or `*.example.com`.
+    ///
+    /// # Errors
+    /// What is wrong, and what would be right.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let (below, name) = match text.strip_prefix("*.") {
+            Some(name) => (true, name),
+            None => (false, text),
+        };
+        let name = name.to_ascii_lowercase();
+        let literal_v6 = name.starts_with('[') && name.ends_with(']');
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+        if name.is_empty() || !(literal_v6 || name.bytes().all(fits)) {
+            return Err(format!(
+                "`{text}` is not a host; write a name without a port, such as api.example.com or *.example.com"
+            ));
+        }
+        Ok(if below { Self::Below(format!(".{name}")) } else { Self::Exact(name) })
+    }
+}
+
+/// One segment of a route's path.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Segment {
+    /// These decoded bytes.
+    Literal(Vec<u8>),
+    /// `{name}`: any one segment that is not empty.
+    Parameter(String),
+}
+
+/// The path of a route.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Pattern {
+    /// As written, for logs and messages.
+    pub(crate) text: String,
+    /// What comes before the star.
+    pub(crate) segments: Vec<Segment>,
+    /// Whether it ends in `/*`: the path itself and everything below.
+    pub(crate) star: bool,
+}
+
+impl Pattern {
+    /// Parses `/assets/*`, `/users/{user}` or `/ping`.
+    ///
+    /// # Errors
+    /// What is wrong, and what would be right.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let wrong = |what: &str| Err(format!("`{text}` is not a path: {what}"));
+        let Some(rest) = text.strip_prefix('/') else {
+            return wrong("it starts with a slash");
+        };
+        let (rest, star) = match rest {
+            "*" => (None, true),
+            _ => match rest.strip_suffix("/*") {
+                Some(rest) => (Some(rest), true),
+                None => (Some(rest), false),
+            },
+        };
+        let mut segments = Vec::new();
+        for segment in rest.into_iter().flat_map(|rest| rest.split('/')) {
+            if let Some(name) = segment.strip_prefix('{').and_then(|name| name.strip_suffix('}')) {
+                if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+                    return wrong("a parameter's name is letters, digits and `_`");
+                }
+                let taken = |known: &Segment| *known == Segment::Parameter(name.to_owned());
+                if name == "rest" || segments.iter().any(taken) {
+                    return wrong("each parameter has a name of its own, and `rest` is the star's");
+                }
+                segments.push(Segment::Parameter(name.to_owned()));
+            } else if segment.contains(['*', '{', '}', '?', '#', ' ']) {
+                return wrong("a star stands last, `/*`, and `{name}` takes a whole segment");
+            } else {
+                segments.push(Segment::Literal(segment.as_bytes().to_vec()));
+            }
+        }
+        let empty = |segment: &Segment| *segment == Segment::Literal(Vec::new());
+        let inner = segments.len().saturating_sub(1);
+        if segments.iter().take(inner).any(empty) || (star && segments.last().is_some_and(empty)) {
+            return wrong("an empty segment never matches, runs of slashes are one");
+        }
+        for segment in &mut segments {
+            if let Segment::Literal(bytes) = segment {
+                if !bytes.is_empty() {
+                    *bytes = Self::decode(text, bytes)?;
+                }
+            }
+        }
+        Ok(Self { text: text.to_owned(), segments, star })
+    }
+
+    /// A literal segment as requests are decoded.
+    fn decode(text: &str, segment: &[u8]) -> Result<Vec<u8>, String> {
+        let mut target = String::from("/");
+        for byte in segment {
+            if byte.is_ascii() {
+                target.push(char::from(*byte));
+            } else {
+                target.push_str(&format!("%{byte:02X}"));
+            }
+        }
+        let path = target.parse().ok().and_then(|target| RequestPath::parse(&target).ok());
+        match path {
+            Some(path) if path.decoded_after(0).len() + 1 == path.decoded().len()
+                && !path.decoded_after(0).is_empty()
+                && !path.decoded_after(0).ends_with(b"/") => Ok(path.decoded_after(0).to_vec()),
+            _ => Err(format!("`{text}` is not a path: a segment can be read in two ways")),
+        }
+    }
+
+    /// The names of the parameters with the places of their segments.
+    pub(crate) fn parameters(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.segments.iter().enumerate().filter_map(|(at, segment)| match segment {
+            Segment::Parameter(name) => Some((name.as_str(), at)),
+            Segment::Literal(_) => None,
+        })
+    }
+
+    /// How many segments stand before what the star takes.
+    pub(crate) fn depth(&self) -> usize {
+        self.segments.len()
+    }
+}

@@ -1,0 +1,171 @@
+//! Rows, and the law: the tree finds what a naive search over all routes finds.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::edits::HeaderEdits;
+
+fn route(host: &str, path: &str, methods: &[&str]) -> Arc<Route> {
+    let set = methods.iter().fold(MethodSet::default(), |set, name| set.with(name).unwrap());
+    Arc::new(Route {
+        index: 0,
+        name: format!("{host}{path}"),
+        host: if host.is_empty() { Host::Any } else { Host::parse(host).unwrap() },
+        pattern: Pattern::parse(path).unwrap(),
+        methods: (!methods.is_empty()).then_some(set),
+        guard: Guard::Open,
+        target: Target::Respond { status: StatusCode::OK, body: bytes::Bytes::new() },
+        request_headers: HeaderEdits::default(),
+        response_headers: HeaderEdits::default(),
+        body_bytes: 0,
+    })
+}
+
+fn table(routes: &[(&str, &str, &[&str])]) -> RouteTable {
+    let mut table = RouteTable::default();
+    for (host, path, methods) in routes {
+        table.insert(route(host, path, methods)).unwrap();
+    }
+    table
+}
+
+fn path(text: &str) -> RequestPath {
+    RequestPath::parse(&text.parse().unwrap()).unwrap()
+}
+
+#[track_caller]
+fn check(table: &RouteTable, host: &str, at: &str, expected: &str) {
+    let found = table.find(host, &path(at), &Method::GET);
+    assert_eq!(found.map_or_else(|reject| reject.reason(), |route| &route.name), expected);
+}
+
+#[test]
+fn the_most_specific_path_wins_whatever_the_order() {
+    let table = table(&[
+        ("", "/*", &[]),
+        ("", "/users/{user}", &[]),
+        ("", "/users/me", &[]),
+        ("", "/users/{user}/orders/*", &[]),
+        ("", "/assets/*", &[]),
+        ("", "/assets", &[]),
+    ]);
+    check(&table, "h", "/", "/*");
+    check(&table, "h", "/x/y", "/*");
+    check(&table, "h", "/users/me", "/users/me");
+    check(&table, "h", "/users/7", "/users/{user}");
+    check(&table, "h", "/users/7/", "/*");
+    check(&table, "h", "/users/", "/*");
+    check(&table, "h", "/users/me/orders", "/users/{user}/orders/*");
+    check(&table, "h", "/users/7/orders/1/2", "/users/{user}/orders/*");
+    check(&table, "h", "/assets", "/assets");
+    check(&table, "h", "/assets/", "/assets/*");
+    check(&table, "h", "/assetsx", "/*");
+}
+
+#[test]
+fn the_most_specific_host_wins_and_hostless_routes_serve_all() {
+    let table = table(&[
+        ("", "/*", &[]),
+        ("*.example.com", "/*", &[]),
+        ("*.eu.example.com", "/a", &[]),
+        ("api.example.com", "/a", &[]),
+    ]);
+    check(&table, "api.example.com", "/a", "api.example.com/a");
+    check(&table, "api.example.com", "/b", "*.example.com/*");
+    check(&table, "x.eu.example.com", "/a", "*.eu.example.com/a");
+    check(&table, "x.eu.example.com", "/b", "*.example.com/*");
+    check(&table, "example.com", "/b", "/*");
+    check(&table, "evil-example.com", "/b", "/*");
+}
+
+#[test]
+fn the_path_decides_before_the_method() {
+    let table = table(&[("", "/*", &[]), ("", "/a", &["POST"]), ("", "/a/*", &["PUT"])]);
+    let reject = table.find("h", &path("/a"), &Method::GET).unwrap_err();
+    let Reject::MethodNotAllowed(set) = reject else { panic!("{reject:?}") };
+    assert_eq!(set.allow(), "POST");
+    assert!(table.find("h", &path("/a"), &Method::POST).is_ok());
+}
+
+#[test]
+fn ties_are_refused_and_disjoint_methods_are_none() {
+    let mut table = table(&[("", "/a/{x}", &["GET"])]);
+    assert!(table.insert(route("", "/a/{y}", &["HEAD"])).is_err());
+    assert!(table.insert(route("", "/a/{y}", &["POST"])).is_ok());
+    assert!(table.insert(route("", "/a/{y}", &[])).is_ok());
+    assert!(table.insert(route("", "/a/{z}", &[])).is_err());
+    assert!(table.insert(route("h", "/a/{z}", &[])).is_ok());
+}
+
+#[test]
+fn paths_that_make_no_sense_are_refused() {
+    for text in ["a", "/a*", "/*/b", "/{a", "/{a}/{a}", "/{rest}", "/a//b", "/a//*", "/%2f", "/a?b", "/.."] {
+        assert!(Pattern::parse(text).is_err(), "{text}");
+    }
+    for text in ["/", "/*", "/a", "/a/", "/{a}/*", "/caf%C3%A9", "/café", "/a.b"] {
+        assert!(Pattern::parse(text).is_ok(), "{text}");
+    }
+    assert_eq!(Pattern::parse("/caf%c3%a9").unwrap().segments, Pattern::parse("/café").unwrap().segments);
+}
+
+#[test]
+fn templates_take_parts_of_the_path() {
+    let pattern = Pattern::parse("/users/{user}/old/*").unwrap();
+    let fill = |text: &str, at: &str| Template::parse(text, &pattern).map(|t| t.fill(&path(at)));
+    assert_eq!(fill("/v2/{user}/{rest}", "/users/a%20b/old/x/y").unwrap(), "/v2/a%20b/x/y");
+    assert_eq!(fill("/v2/{rest}", "/users/7/old").unwrap(), "/v2/");
+    assert!(fill("/v2/{nobody}", "/").is_err());
+    assert!(fill("/v2/{user", "/").is_err());
+    assert!(fill("/v2/ x", "/").is_err());
+}
+
+/// How specific a match is, segment by segment: literal over parameter over star.
+fn naive<'a>(routes: &'a [Arc<Route>], at: &RequestPath) -> Option<&'a Arc<Route>> {
+    let segments: Vec<&[u8]> = at.segments().collect();
+    let rank = |route: &Route| -> Option<Vec<u8>> {
+        let wanted = &route.pattern.segments;
+        let fits_length = if route.pattern.star {
+            segments.len() >= wanted.len()
+        } else {
+            segments.len() == wanted.len()
+        };
+        if !fits_length {
+            return None;
+        }
+        let mut rank = Vec::new();
+        for (segment, wanted) in segments.iter().zip(wanted) {
+            rank.push(match wanted {
+                Segment::Literal(text) if text == segment => 3,
+                Segment::Parameter(_) if !segment.is_empty() => 2,
+                Segment::Literal(_) | Segment::Parameter(_) => return None,
+            });
+        }
+        rank.push(if route.pattern.star { 1 } else { 4 });
+        Some(rank)
+    };
+    routes.iter().filter_map(|route| Some((rank(route)?, route))).max_by(|a, b| a.0.cmp(&b.0)).map(|found| found.1)
+}
+
+proptest! {
+    #[test]
+    fn the_tree_agrees_with_a_naive_search(
+        patterns in prop::collection::vec("(/(a|b|\\{x\\})){0,1}(/(a|b|\\{y\\})){0,2}(/\\*)?", 1..12),
+        paths in prop::collection::vec("(/[ab]){0,4}/?", 1..12),
+    ) {
+        let mut table = RouteTable::default();
+        let mut routes = Vec::new();
+        for text in patterns {
+            let Ok(_) = Pattern::parse(&text) else { continue };
+            let route = route("", &text, &[]);
+            if table.insert(Arc::clone(&route)).is_ok() {
+                routes.push(route);
+            }
+        }
+        for text in paths {
+            let Ok(target) = text.parse() else { continue };
+            let at = RequestPath::parse(&target).unwrap();
+            let found = table.find("h", &at, &Method::GET).ok().map(|route| &route.name);
+            prop_assert_eq!(found, naive(&routes, &at).map(|route| &route.name), "{}", text);
+        }
+    }
+}

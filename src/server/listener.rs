@@ -1,0 +1,224 @@
+//! Binds sockets and accepts connections; an error of `accept` never ends the loop.
+
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, UnixListener};
+
+use super::connection::{self, Accepted};
+use super::drain::Drain;
+use super::stream::Stream;
+use super::tally::Tally;
+use crate::snapshot::ListenAddress;
+use crate::worker::Worker;
+
+/// Connections that wait to be accepted, for each worker.
+const BACKLOG: i32 = 4096;
+/// How long to wait when there are no descriptors or no memory left.
+const EXHAUSTED: Duration = Duration::from_millis(100);
+
+/// A socket that listens, not yet part of a runtime.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    /// TCP.
+    Tcp(std::net::TcpListener),
+    /// A Unix socket.
+    Unix(std::os::unix::net::UnixListener),
+}
+
+/// Binds one socket for each worker. TCP has an accept queue for each (SO_REUSEPORT); a Unix
+/// socket has one for all. Says the address that was bound, too.
+///
+/// # Errors
+/// The address cannot be bound.
+pub(crate) fn bind(
+    address: &ListenAddress,
+    workers: usize,
+) -> io::Result<(ListenAddress, Vec<Socket>)> {
+    match address {
+        ListenAddress::Tcp(address) => {
+            // Sockets with SO_REUSEPORT share an address with those of another process; without
+            // it, the first bind finds out that the address is taken.
+            drop(bind_tcp(*address, ReusePort::No)?);
+            bind_queues(*address, workers)
+        }
+        ListenAddress::AnyPort(ip, _) => bind_queues(SocketAddr::new(*ip, 0), workers),
+        ListenAddress::Unix(path) => {
+            let first = bind_unix(path)?;
+            let mut sockets = Vec::with_capacity(workers);
+            for _ in 1..workers {
+                sockets.push(Socket::Unix(first.try_clone()?));
+            }
+            sockets.push(Socket::Unix(first));
+            Ok((address.clone(), sockets))
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum ReusePort {
+    Yes,
+    No,
+}
+
+/// One accept queue for each worker.
+fn bind_queues(address: SocketAddr, workers: usize) -> io::Result<(ListenAddress, Vec<Socket>)> {
+    let first = bind_tcp(address, ReusePort::Yes)?;
+    let local = first.local_addr()?;
+    let mut sockets = vec![Socket::Tcp(first)];
+    for _ in 1..workers {
+        sockets.push(Socket::Tcp(bind_tcp(local, ReusePort::Yes)?));
+    }
+    Ok((ListenAddress::Tcp(local), sockets))
+}
+
+fn bind_tcp(address: SocketAddr, reuse: ReusePort) -> io::Result<std::net::TcpListener> {
+    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(reuse == ReusePort::Yes)?;
+    if address.is_ipv6() {
+        // `[::]` takes IPv4 as well, as an address without a family is expected to.
+        let any = address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        socket.set_only_v6(!any)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Binds a Unix socket; one that a dead process left behind is replaced.
+fn bind_unix(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
+    let bound = match std::os::unix::net::UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            let is_socket = std::fs::symlink_metadata(path)?.file_type().is_socket();
+            let dead = std::os::unix::net::UnixStream::connect(path)
+                .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+            if !(is_socket && dead) {
+                return Err(error);
+            }
+            std::fs::remove_file(path)?;
+            std::os::unix::net::UnixListener::bind(path)?
+        }
+        bound => bound?,
+    };
+    bound.set_nonblocking(true)?;
+    Ok(bound)
+}
+
+/// Removes what a closed listener leaves behind.
+pub(crate) fn forget(address: &ListenAddress) {
+    if let ListenAddress::Unix(path) = address {
+        if let Err(error) = std::fs::remove_file(path) {
+            tracing::debug!(path = %path.display(), %error, "the socket could not be removed");
+        }
+    }
+}
+
+enum Listening {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listening {
+    async fn accept(&self) -> io::Result<(Stream, Option<IpAddr>)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                // A client may be gone already; then the first read says so.
+                let socket = SockRef::from(&stream);
+                let alive = TcpKeepalive::new().with_time(Duration::from_secs(60));
+                drop(socket.set_tcp_nodelay(true).and(socket.set_tcp_keepalive(&alive)));
+                Ok((Stream::Tcp(stream), Some(peer.ip().to_canonical())))
+            }
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                Ok((Stream::Unix(stream), None))
+            }
+        }
+    }
+
+    fn port(&self) -> Option<u16> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok().map(|address| address.port()),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+/// Accepts connections until the listener drains.
+pub(crate) async fn accept(
+    worker: Arc<Worker>,
+    tally: Arc<Tally>,
+    address: ListenAddress,
+    socket: Socket,
+    mut drain: Drain,
+) {
+    let listening = match socket {
+        Socket::Tcp(socket) => TcpListener::from_std(socket).map(Listening::Tcp),
+        Socket::Unix(socket) => UnixListener::from_std(socket).map(Listening::Unix),
+    };
+    let listening = match listening {
+        Ok(listening) => listening,
+        Err(error) => {
+            tracing::error!(%address, %error, "the listener cannot be served");
+            return;
+        }
+    };
+    let port = listening.port();
+    let for_connections = drain.clone();
+    let take = |accepted: io::Result<(Stream, Option<IpAddr>)>| match accepted {
+        Ok((stream, ip)) => {
+            let view = worker.view();
+            let listener = view.listeners.iter().find(|listener| listener.address == address);
+            let counted = ip.filter(|ip| !view.trusted.trusts(Some(*ip)));
+            let place = tally.enter(counted, &view.limits);
+            let (Some(listener), Some(place)) = (listener, place) else {
+                tracing::debug!(client.ip = ?ip, "a connection beyond the limits was closed");
+                return None;
+            };
+            let accepted = Accepted {
+                stream,
+                ip,
+                port,
+                place,
+                listener: Arc::clone(listener),
+                limits: view.limits,
+                timeouts: view.timeouts,
+            };
+            let (worker, drain) = (Arc::clone(&worker), for_connections.clone());
+            tokio::spawn(connection::serve(worker, accepted, drain));
+            None
+        }
+        Err(error) => is_exhausted(&error).then_some(error),
+    };
+    loop {
+        let accepted = tokio::select! {
+            accepted = listening.accept() => accepted,
+            () = drain.begun() => break,
+        };
+        if let Some(error) = take(accepted) {
+            tracing::warn!(%address, %error, "connections have to wait");
+            tokio::time::sleep(EXHAUSTED).await;
+        }
+    }
+    // Clients whose connections the kernel has accepted already are served, and told to close.
+    while let Ok(accepted) = tokio::time::timeout(Duration::ZERO, listening.accept()).await {
+        if take(accepted).is_some() {
+            break;
+        }
+    }
+}
+
+/// Whether an error is the lack of something that comes back with time; all others concern one
+/// connection alone.
+fn is_exhausted(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    exhausted.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}

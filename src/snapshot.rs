@@ -1,0 +1,81 @@
+//! `Snapshot`: all that one configuration compiles into. Immutable; it does not know where it
+//! came from.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::access_log::AccessLog;
+use crate::client::TrustedProxies;
+use crate::edits::HeaderEdits;
+use crate::limits::{Limits, Timeouts};
+use crate::auth::{Verifier, VerifierSettings};
+use crate::proxy::{Upstream, Vouched};
+use crate::route::{Route, RouteTable};
+use crate::tls::Tls;
+
+/// One configuration, compiled.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    /// How many worker threads serve.
+    pub(crate) workers: usize,
+    /// Where connections come in.
+    pub(crate) listeners: Vec<Arc<Listener>>,
+    /// The peers whose word on the client is believed.
+    pub(crate) trusted: TrustedProxies,
+    /// Sizes.
+    pub(crate) limits: Limits,
+    /// Deadlines.
+    pub(crate) timeouts: Timeouts,
+    /// Host, path and method to route.
+    pub(crate) table: RouteTable,
+    /// All routes, in the configuration's order.
+    pub(crate) routes: Vec<Arc<Route>>,
+    /// All verifiers with what they were made from, for the next configuration to keep.
+    pub(crate) verifiers: Vec<(VerifierSettings, Arc<Verifier>)>,
+    /// All upstreams, for the next configuration to keep.
+    pub(crate) upstreams: Vec<Arc<Upstream>>,
+    /// Headers that only the gateway may set.
+    pub(crate) vouched: Vouched,
+    /// Edits of answers that belong to no route.
+    pub(crate) response_headers: HeaderEdits,
+    /// Where access records go.
+    pub(crate) access_log: Option<Arc<AccessLog>>,
+    /// The level of the operator's log.
+    pub(crate) level: tracing::Level,
+    /// What it says in words, by part, for the report of a reload.
+    pub(crate) summary: BTreeMap<String, String>,
+}
+
+/// One listener's settings.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    /// Where it listens.
+    pub(crate) address: ListenAddress,
+    /// Its certificates; `None` is plain text.
+    pub(crate) tls: Option<Tls>,
+    /// The TLS port that plain requests are sent to.
+    pub(crate) redirect_to_https: Option<u16>,
+}
+
+/// Where a listener listens; what it is known by over reloads.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub(crate) enum ListenAddress {
+    /// An address and a port.
+    Tcp(SocketAddr),
+    /// An address and any port that is free; the number tells several of them apart.
+    AnyPort(IpAddr, usize),
+    /// A socket in the file system.
+    Unix(PathBuf),
+}
+
+impl std::fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::AnyPort(ip, _) => SocketAddr::new(*ip, 0).fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Chunked bodies (RFC 9112 section 7.1), followed to their end and read strictly.
+//! The data is hyper's to decode; here only the places of its ends are found.
+
+/// The longest chunk-size line with its extensions, in bytes.
+const LONGEST_LINE: usize = 4096;
+
+/// Where in a chunked body the next byte stands.
+#[derive(Debug)]
+pub(crate) struct Chunks {
+    at: At,
+    size: u64,
+    /// Bytes of the present line, or of the trailers so far.
+    length: usize,
+    /// Bytes that all trailers may have.
+    longest_trailers: usize,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum At {
+    /// The first digit of a size.
+    First,
+    Digits,
+    Extension,
+    SizeLineFeed,
+    Data,
+    DataReturn,
+    DataLineFeed,
+    /// The first byte of a trailer line.
+    TrailerFirst,
+    Trailer,
+    TrailerLineFeed,
+    LastLineFeed,
+}
+
+impl Chunks {
+    /// The beginning of a chunked body.
+    pub(crate) fn new(longest_trailers: usize) -> Self {
+        Self { at: At::First, size: 0, length: 0, longest_trailers }
+    }
+
+    /// Follows `bytes`; says how many belong to this body, and whether it has ended.
+    ///
+    /// # Errors
+    /// What breaks the framing.
+    pub(crate) fn follow(&mut self, bytes: &[u8]) -> Result<(usize, bool), &'static str> {
+        let mut at = 0;
+        while let Some(byte) = bytes.get(at) {
+            if self.at == At::Data {
+                let there = bytes.len() - at;
+                let taken = usize::try_from(self.size).unwrap_or(usize::MAX).min(there);
+                self.size -= taken as u64;
+                at += taken;
+                if self.size == 0 {
+                    self.at = At::DataReturn;
+                }
+                continue;
+            }
+            at += 1;
+            self.step(*byte)?;
+            if self.at == At::First && self.length == usize::MAX {
+                return Ok((at, true));
+            }
+        }
+        Ok((at, false))
+    }
+
+    fn step(&mut self, byte: u8) -> Result<(), &'static str> {
+        self.length = self.length.saturating_add(1);
+        self.at = match (self.at, byte) {
+            (At::First | At::Digits, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
+                let digit = char::from(byte).to_digit(16).unwrap_or_default();
+                if self.size > u64::MAX >> 8 {
+                    return Err("a chunk size is too large");
+                }
+                self.size = self.size << 4 | u64::from(digit);
+                At::Digits
+            }
+            (At::Digits, b';') => At::Extension,
+            (At::Digits | At::Extension, b'\r') => At::SizeLineFeed,
+            (At::First | At::Digits, _) => return Err("a chunk size is malformed"),
+            (At::Extension, byte) if is_field_byte(byte) => At::Extension,
+            (At::SizeLineFeed, b'\n') => {
+                self.length = 0;
+                if self.size == 0 { At::TrailerFirst } else { At::Data }
+            }
+            (At::DataReturn, b'\r') => At::DataLineFeed,
+            (At::DataLineFeed, b'\n') => {
+                self.length = 0;
+                At::First
+            }
+            (At::TrailerFirst, b'\r') => At::LastLineFeed,
+            (At::TrailerFirst, b' ' | b'\t' | b':') => return Err("a trailer is malformed"),
+            (At::TrailerFirst | At::Trailer, byte) if is_field_byte(byte) => At::Trailer,
+            (At::Trailer, b'\r') => At::TrailerLineFeed,
+            (At::TrailerLineFeed, b'\n') => At::TrailerFirst,
+            (At::LastLineFeed, b'\n') => {
+                // The end; `follow` knows it by this length.
+                self.length = usize::MAX;
+                At::First
+            }
+            _ => return Err("a line of a chunked body is malformed"),
+        };
+        let longest = match self.at {
+            At::TrailerFirst | At::Trailer | At::TrailerLineFeed => self.longest_trailers,
+            At::First
+            | At::Digits
+            | At::Extension
+            | At::SizeLineFeed
+            | At::Data
+            | At::DataReturn
+            | At::DataLineFeed
+            | At::LastLineFeed => LONGEST_LINE,
+        };
+        if self.length > longest && self.length != usize::MAX && self.at != At::LastLineFeed {
+            return Err("a line of a chunked body is too long");
+        }
+        Ok(())
+    }
+}
+
+/// Bytes of field values: no control character but the tab (RFC 9110 section 5.5).
+fn is_field_byte(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Fed byte by byte: how many bytes until the end, or what is wrong.
+    fn slowly(bytes: &[u8]) -> Result<Option<usize>, &'static str> {
+        let mut chunks = Chunks::new(256);
+        for (at, byte) in bytes.iter().enumerate() {
+            let (taken, end) = chunks.follow(std::slice::from_ref(byte))?;
+            assert_eq!(taken, 1);
+            if end {
+                return Ok(Some(at + 1));
+            }
+        }
+        Ok(None)
+    }
+
+    #[track_caller]
+    fn check(text: &str, expected: Result<Option<usize>, ()>) {
+        let mut chunks = Chunks::new(256);
+        let whole = chunks.follow(text.as_bytes()).map(|(taken, end)| end.then_some(taken));
+        assert_eq!(whole.map_err(drop), expected, "{text:?}");
+        assert_eq!(slowly(text.as_bytes()).map_err(drop), expected, "{text:?} slowly");
+    }
+
+    #[test]
+    fn bodies_are_followed_to_their_end() {
+        check("0\r\n\r\n", Ok(Some(5)));
+        check("0\r\n\r\nGET /", Ok(Some(5)));
+        check("5\r\nhello\r\n0\r\n\r\n", Ok(Some(15)));
+        check("A;x=\"y\"\r\n0123456789\r\n000\r\nx-a: b\r\n\r\n", Ok(Some(36)));
+        check("5\r\nhel", Ok(None));
+        check("0\r\nx-a: b\r\n", Ok(None));
+    }
+
+    #[test]
+    fn what_can_be_read_in_two_ways_is_refused() {
+        for text in [
+            "\r\n", ";x\r\n", "5 \r\nhello\r\n", "5\nhello\n", "0x5\r\n", "-1\r\n", "5\r\nhelloX",
+            "5\r\nhello\n0\r\n\r\n", "0\r\nx: a\n\r\n", "0\r\n x: a\r\n\r\n", "0\r\n\r\r", "5;a\nb\r\n",
+            "5;a\0\r\n", "fffffffffffffffff\r\n", "10000000000000000\r\n", "5\rhello",
+        ] {
+            check(text, Err(()));
+        }
+        check(&format!("5;{}\r\n", "a".repeat(5000)), Err(()));
+        check(&format!("0\r\nx: {}\r\n", "a".repeat(5000)), Err(()));
+    }
+
+    proptest! {
+        /// How the bytes are cut into pieces makes no difference.
+        #[test]
+        fn pieces_make_no_difference(text in "([0-9a-f]{1,2}(;a)?\r\n[a-z]{0,6}(\r\n)?|0\r\n\r\n|[\r\n]){0,8}") {
+            let mut chunks = Chunks::new(256);
+            let whole = chunks.follow(text.as_bytes()).map(|(taken, end)| end.then_some(taken));
+            prop_assert_eq!(whole, slowly(text.as_bytes()));
+        }
+    }
+}

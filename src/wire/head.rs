@@ -1,0 +1,313 @@
+//! One request head, read strictly (RFC 9112 sections 2 to 6): its end, and how its body is
+//! framed. Names and values as such are hyper's to parse and refuse.
+
+use crate::limits::Limits;
+use crate::reject::Reject;
+
+/// How the body after a head is framed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Head {
+    /// There is none.
+    NoBody,
+    /// This many bytes.
+    Length(u64),
+    /// Chunks.
+    Chunked,
+}
+
+/// A head that is being read; it goes on where it stopped.
+#[derive(Debug, Default)]
+pub(crate) struct HeadScan {
+    /// Where the present line begins.
+    line: usize,
+    request_line: bool,
+    http_1_0: bool,
+    fields: usize,
+    hosts: usize,
+    length: Option<u64>,
+    chunked: bool,
+}
+
+impl HeadScan {
+    /// Goes on with `bytes`, which begin where the head begins. Says where the head ends and what
+    /// follows; `None` where it has not ended yet.
+    ///
+    /// # Errors
+    /// Why the head is refused.
+    pub(crate) fn scan(
+        &mut self,
+        bytes: &[u8],
+        limits: &Limits,
+    ) -> Result<Option<(usize, Head)>, Reject> {
+        while let Some(rest) = bytes.get(self.line..) {
+            let Some(feed) = memchr::memchr(b'\n', rest) else { break };
+            let Some((line, b"\r\n")) = rest.get(..=feed).and_then(|line| line.split_at_checked(feed.wrapping_sub(1)))
+            else {
+                return Err(Reject::BadRequest("a line of the head does not end in CR LF"));
+            };
+            self.line += feed + 1;
+            if self.line > limits.header_bytes {
+                return Err(self.too_large(limits));
+            }
+            if !self.request_line {
+                // One empty line before a request is let pass (RFC 9112 section 2.2).
+                if line.is_empty() && self.line == 2 {
+                    continue;
+                }
+                self.request_line(line, limits)?;
+                self.request_line = true;
+            } else if line.is_empty() {
+                return self.end().map(|head| Some((self.line, head)));
+            } else {
+                self.field(line, limits)?;
+            }
+        }
+        if bytes.len() > limits.header_bytes
+            || (!self.request_line && bytes.len() > limits.uri_bytes.saturating_add(64))
+        {
+            return Err(self.too_large(limits));
+        }
+        Ok(None)
+    }
+
+    fn too_large(&self, limits: &Limits) -> Reject {
+        let in_target = !self.request_line && limits.uri_bytes < limits.header_bytes;
+        if in_target { Reject::UriTooLong } else { Reject::HeadTooLarge }
+    }
+
+    fn request_line(&mut self, line: &[u8], limits: &Limits) -> Result<(), Reject> {
+        let malformed = Reject::BadRequest("the request line is malformed");
+        let mut parts = line.split(|byte| *byte == b' ');
+        let (Some(method), Some(target), Some(version), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(malformed);
+        };
+        if target.len() > limits.uri_bytes {
+            return Err(Reject::UriTooLong);
+        }
+        if method.is_empty() || !method.iter().all(|byte| is_token_byte(*byte)) {
+            return Err(malformed);
+        }
+        if target.is_empty() || target.iter().any(|byte| *byte <= b' ' || *byte == 0x7f || *byte == b'#') {
+            return Err(malformed);
+        }
+        match version {
+            b"HTTP/1.1" => {}
+            b"HTTP/1.0" => self.http_1_0 = true,
+            [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+                if major.is_ascii_digit() && minor.is_ascii_digit() =>
+            {
+                return Err(Reject::VersionNotSupported);
+            }
+            _ => return Err(malformed),
+        }
+        Ok(())
+    }
+
+    fn field(&mut self, line: &[u8], limits: &Limits) -> Result<(), Reject> {
+        self.fields += 1;
+        if self.fields > limits.header_count {
+            return Err(Reject::HeadTooLarge);
+        }
+        if matches!(line.first(), Some(b' ' | b'\t')) {
+            return Err(Reject::BadRequest("a header field is folded over several lines"));
+        }
+        let Some(colon) = memchr::memchr(b':', line) else {
+            return Err(Reject::BadRequest("a header field has no colon"));
+        };
+        let (name, value) = line.split_at_checked(colon).unwrap_or_default();
+        let value = value.strip_prefix(b":").unwrap_or(value);
+        if name.is_empty() || !name.iter().all(|byte| is_token_byte(*byte)) {
+            return Err(Reject::BadRequest("a header field's name is malformed"));
+        }
+        if !value.iter().all(|byte| *byte >= b' ' && *byte != 0x7f || *byte == b'\t') {
+            return Err(Reject::BadRequest("a header field's value holds a control character"));
+        }
+        match name.len() {
+            4 if name.eq_ignore_ascii_case(b"host") => {
+                self.hosts += 1;
+                if self.hosts > 1 || value.trim_ascii().is_empty() {
+                    return Err(Reject::BadHost);
+                }
+            }
+            14 if name.eq_ignore_ascii_case(b"content-length") => {
+                if self.length.is_some() {
+                    return Err(Reject::BadRequest("Content-Length is repeated"));
+                }
+                let digits = value.trim_ascii();
+                let plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+                let length = std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok());
+                self.length = match length {
+                    Some(length) if plain => Some(length),
+                    Some(_) | None => {
+                        return Err(Reject::BadRequest("Content-Length is not a number"));
+                    }
+                };
+            }
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                let coding = value.trim_ascii();
+                if self.chunked || coding.is_empty() {
+                    return Err(Reject::BadRequest("Transfer-Encoding is repeated or empty"));
+                }
+                if !coding.eq_ignore_ascii_case(b"chunked") {
+                    return Err(refused_coding(coding));
+                }
+                self.chunked = true;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn end(&self) -> Result<Head, Reject> {
+        if self.hosts == 0 && !self.http_1_0 {
+            return Err(Reject::BadHost);
+        }
+        match (self.chunked, self.length) {
+            (true, Some(_)) => {
+                Err(Reject::BadRequest("both Content-Length and Transfer-Encoding are given"))
+            }
+            (true, None) if self.http_1_0 => {
+                Err(Reject::BadRequest("HTTP/1.0 has no Transfer-Encoding"))
+            }
+            (true, None) => Ok(Head::Chunked),
+            (false, None | Some(0)) => Ok(Head::NoBody),
+            (false, Some(length)) => Ok(Head::Length(length)),
+        }
+    }
+}
+
+/// 501 for a coding that is not known, 400 where `chunked` itself is misused.
+fn refused_coding(codings: &[u8]) -> Reject {
+    let mut names = codings.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    let known = |name: &[u8]| name.is_empty() || name.eq_ignore_ascii_case(b"chunked");
+    let token = |name: &[u8]| name.iter().all(|byte| is_token_byte(*byte) || matches!(byte, b';' | b'=' | b' '));
+    if names.clone().all(known) || !names.all(token) {
+        Reject::BadRequest("Transfer-Encoding is malformed")
+    } else {
+        Reject::UnknownTransferCoding
+    }
+}
+
+/// `tchar` of RFC 9110 section 5.6.2.
+fn is_token_byte(byte: u8) -> bool {
+    const TOKEN: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut at = 0;
+        while at < 256 {
+            #[expect(clippy::cast_possible_truncation, clippy::indexing_slicing, reason = "at < 256")]
+            {
+                table[at] = matches!(at as u8,
+                    b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'!' | b'#' | b'$' | b'%' | b'&'
+                    | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~');
+            }
+            at += 1;
+        }
+        table
+    };
+    TOKEN.get(usize::from(byte)).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        connections: 10,
+        connections_per_ip: 10,
+        header_bytes: 400,
+        header_count: 5,
+        uri_bytes: 100,
+        body_bytes: 10,
+    };
+
+    #[track_caller]
+    fn check(text: &str, expected: Result<Option<Head>, Reject>) {
+        let whole = HeadScan::default().scan(text.as_bytes(), &LIMITS);
+        assert_eq!(whole.map(|found| found.map(|found| found.1)), expected, "{text:?}");
+        // Byte by byte: the same, and never a byte more than the head.
+        let mut scan = HeadScan::default();
+        let mut slowly = Ok(None);
+        for end in 1..=text.len() {
+            slowly = scan.scan(&text.as_bytes()[..end], &LIMITS);
+            if let Ok(Some((length, _))) = slowly {
+                assert_eq!(length, end);
+            }
+            if !matches!(slowly, Ok(None)) {
+                break;
+            }
+        }
+        assert_eq!(slowly.map(|found| found.map(|found| found.1)), expected, "{text:?} slowly");
+    }
+
+    fn bad(what: &'static str) -> Result<Option<Head>, Reject> {
+        Err(Reject::BadRequest(what))
+    }
+
+    #[test]
+    fn heads_say_how_their_bodies_are_framed() {
+        check("GET / HTTP/1.1\r\nHost: h\r\n\r\n", Ok(Some(Head::NoBody)));
+        check("\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n", Ok(Some(Head::NoBody)));
+        check("GET / HTTP/1.0\r\n\r\n", Ok(Some(Head::NoBody)));
+        check("POST / HTTP/1.1\r\nhost: h\r\nCONTENT-LENGTH:  12 \r\n\r\n", Ok(Some(Head::Length(12))));
+        check("POST / HTTP/1.1\r\nhost: h\r\nTransfer-Encoding: Chunked\r\n\r\n", Ok(Some(Head::Chunked)));
+        check("GET / HTTP/1.1\r\nHost: h\r\n", Ok(None));
+    }
+
+    #[test]
+    fn two_ways_to_frame_a_body_are_refused() {
+        let both = bad("both Content-Length and Transfer-Encoding are given");
+        check("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", both);
+        check("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n", both);
+        check("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 2\r\n", bad("Content-Length is repeated"));
+        for length in ["+1", "-1", "1, 1", "0x1", "", "1 1", "99999999999999999999"] {
+            check(&format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n"), bad("Content-Length is not a number"));
+        }
+    }
+
+    #[test]
+    fn chunked_stands_once_and_alone() {
+        let head = |coding: &str| format!("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: {coding}\r\n");
+        for coding in ["gzip", "gzip, chunked", "chunked, gzip", "xchunked", "identity"] {
+            check(&head(coding), Err(Reject::UnknownTransferCoding));
+        }
+        for coding in ["chunked, chunked", "chunked,", "\"chunked\"", "chunked\x08"] {
+            assert!(matches!(HeadScan::default().scan(head(coding).as_bytes(), &LIMITS), Err(Reject::BadRequest(_))), "{coding}");
+        }
+        check("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", bad("HTTP/1.0 has no Transfer-Encoding"));
+    }
+
+    #[test]
+    fn hosts_are_counted() {
+        check("GET / HTTP/1.1\r\n\r\n", Err(Reject::BadHost));
+        check("GET / HTTP/1.1\r\nHost:\r\n", Err(Reject::BadHost));
+        check("GET / HTTP/1.1\r\nHost: h\r\nhost: h\r\n", Err(Reject::BadHost));
+    }
+
+    #[test]
+    fn lines_are_read_in_one_way() {
+        let line = bad("a line of the head does not end in CR LF");
+        check("GET / HTTP/1.1\nHost: h\n\n", line);
+        check("GET / HTTP/1.1\r\nHost: h\n", line);
+        check("\n", line);
+        check("GET / HTTP/1.1\r\nHost: h\r\n b\r\n", bad("a header field is folded over several lines"));
+        check("GET / HTTP/1.1\r\nHost : h\r\n", bad("a header field's name is malformed"));
+        check("GET / HTTP/1.1\r\nX: a\rb\r\n", bad("a header field's value holds a control character"));
+        check("GET / HTTP/1.1\r\nX: a\0b\r\n", bad("a header field's value holds a control character"));
+        check("GET / HTTP/1.1\r\nnonsense\r\n", bad("a header field has no colon"));
+        for text in ["GET  / HTTP/1.1\r\n", "GET / HTTP/1.1 \r\n", "GET /\r\n", "G@T / HTTP/1.1\r\n", "GET /#a HTTP/1.1\r\n", "GET / http/1.1\r\n", "GET /\t HTTP/1.1\r\n"] {
+            check(text, bad("the request line is malformed"));
+        }
+        check("GET / HTTP/1.2\r\n", Err(Reject::VersionNotSupported));
+        check("GET / HTTP/2.0\r\n", Err(Reject::VersionNotSupported));
+    }
+
+    #[test]
+    fn sizes_are_bounded() {
+        check(&format!("GET /{} HTTP/1.1\r\n", "a".repeat(100)), Err(Reject::UriTooLong));
+        check(&format!("GET /{}", "a".repeat(200)), Err(Reject::UriTooLong));
+        check(&format!("GET / HTTP/1.1\r\nX: {}", "a".repeat(400)), Err(Reject::HeadTooLarge));
+        check(&format!("GET / HTTP/1.1\r\n{}", "X: a\r\n".repeat(6)), Err(Reject::HeadTooLarge));
+    }
+}

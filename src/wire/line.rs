@@ -1,0 +1,108 @@
+//! `Line`: what the two ends of one connection, its bytes and its requests, tell each other.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::reject::Reject;
+
+/// The shared state of one connection. All of it is used by one thread alone; it is `Sync` only
+/// because hyper asks for it.
+#[derive(Debug)]
+pub(crate) struct Line {
+    began: Instant,
+    refused: AtomicBool,
+    refusal: Mutex<Option<Reject>>,
+    tunnel: AtomicBool,
+    http2: AtomicBool,
+    in_flight: AtomicU32,
+    tunnel_ended: Notify,
+    /// Milliseconds after `began` at which the last request ended.
+    idle_since: AtomicU64,
+}
+
+impl Line {
+    /// The state of a connection that begins now.
+    pub(crate) fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            refused: AtomicBool::new(false),
+            refusal: Mutex::new(None),
+            tunnel: AtomicBool::new(false),
+            http2: AtomicBool::new(false),
+            in_flight: AtomicU32::new(0),
+            tunnel_ended: Notify::new(),
+            idle_since: AtomicU64::new(0),
+        }
+    }
+
+    /// Notes why the bytes were refused; the first reason stays.
+    pub(crate) fn refuse(&self, reject: Reject) {
+        if let Ok(mut refusal) = self.refusal.lock() {
+            refusal.get_or_insert(reject);
+        }
+        self.refused.store(true, Ordering::Relaxed);
+    }
+
+    /// Why the bytes were refused, if they were.
+    pub(crate) fn refusal(&self) -> Option<Reject> {
+        if !self.refused.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.refusal.lock().ok().and_then(|refusal| *refusal)
+    }
+
+    /// From here on the connection is a tunnel.
+    pub(crate) fn become_tunnel(&self) {
+        self.tunnel.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the connection is a tunnel.
+    pub(crate) fn is_tunnel(&self) -> bool {
+        self.tunnel.load(Ordering::Relaxed)
+    }
+
+    /// The connection speaks HTTP/2.
+    pub(crate) fn become_http2(&self) {
+        self.http2.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the connection speaks HTTP/2.
+    pub(crate) fn is_http2(&self) -> bool {
+        self.http2.load(Ordering::Relaxed)
+    }
+
+    /// A request begins.
+    pub(crate) fn enter(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A request is answered to the end.
+    pub(crate) fn leave(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        let elapsed = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.idle_since.store(elapsed, Ordering::Relaxed);
+        if self.is_tunnel() {
+            self.tunnel_ended.notify_one();
+        }
+    }
+
+    /// Ready when the tunnel, if the connection is one, has ended.
+    pub(crate) async fn tunnel_ended(&self) {
+        while self.is_tunnel() && !self.is_idle() {
+            self.tunnel_ended.notified().await;
+        }
+    }
+
+    /// Whether no request is in flight.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) == 0
+    }
+
+    /// When the last request ended, or the connection began.
+    pub(crate) fn idle_since(&self) -> Instant {
+        self.began + std::time::Duration::from_millis(self.idle_since.load(Ordering::Relaxed))
+    }
+}

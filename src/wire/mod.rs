@@ -1,0 +1,450 @@
+//! The strict front of an HTTP/1.1 connection: bytes between the socket and hyper.
+//!
+//! A request head is handed on whole or not at all, and only if there is exactly one way to read
+//! it; body framing is followed far enough to know where the next head begins. What it refuses it
+//! replaces by a stand-in request and a note in [`Line`], so that the refusal is answered, logged
+//! and closed by the same code as every other. It knows nothing of routes.
+
+mod chunk;
+mod head;
+mod line;
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use self::chunk::Chunks;
+use self::head::{Head, HeadScan};
+pub(crate) use self::line::Line;
+use crate::limits::{Limits, Timeouts};
+use crate::reject::Reject;
+
+/// What stands in for a head that was refused; `Line` says why.
+const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n";
+/// The client's half of the HTTP/2 preface (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// How long a closed connection goes on taking in what the client still sends, so that the
+/// answer is not destroyed by a reset (RFC 9112 section 9.6).
+const LINGER: std::time::Duration = std::time::Duration::from_secs(2);
+const LINGER_BYTES: usize = 1 << 20;
+
+/// Which protocol a connection begins with.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Protocol {
+    /// HTTP/1.0 or HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+/// One connection's bytes.
+#[derive(Debug)]
+pub(crate) struct Wire<S> {
+    stream: S,
+    line: Arc<Line>,
+    limits: Limits,
+    timeouts: Timeouts,
+    expect: Expect,
+    /// Bytes that arrived and are not handed on yet: a part of a head, or what follows one.
+    held: BytesMut,
+    /// How many of `held` may be handed on.
+    ready: usize,
+    /// When the head that is arriving began.
+    head_began: Option<Instant>,
+    /// When the connection fell idle.
+    idle_since: Instant,
+    timer: Option<Pin<Box<Sleep>>>,
+    send_timer: Option<Pin<Box<Sleep>>>,
+    lingering: Option<(Pin<Box<Sleep>>, usize)>,
+    end_of_input: bool,
+}
+
+/// What the next byte belongs to.
+#[derive(Debug)]
+enum Expect {
+    /// A request head, scanned so far.
+    Head(HeadScan),
+    /// A body of this many more bytes.
+    Body(u64),
+    /// A chunked body.
+    Chunks(Chunks),
+    /// A refused head: the stand-in is still to be handed on.
+    StandIn(&'static [u8]),
+    /// A broken body: an error is still to be reported.
+    Broken(&'static str),
+    /// Nothing: all further input is ignored.
+    Nothing,
+    /// Whatever it is: HTTP/2, or a tunnel.
+    Anything,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    /// A connection that nothing was read from yet.
+    pub(crate) fn new(stream: S, line: Arc<Line>, limits: Limits, timeouts: Timeouts) -> Self {
+        Self {
+            stream,
+            line,
+            limits,
+            timeouts,
+            expect: Expect::Head(HeadScan::default()),
+            held: BytesMut::new(),
+            ready: 0,
+            head_began: None,
+            idle_since: Instant::now(),
+            timer: None,
+            send_timer: None,
+            lingering: None,
+            end_of_input: false,
+        }
+    }
+
+    /// Takes every byte as it is from now on.
+    pub(crate) fn pass_through(&mut self) {
+        self.expect = Expect::Anything;
+        self.ready = self.held.len();
+    }
+
+    /// Reads until it is clear whether the client begins with HTTP/2's preface.
+    ///
+    /// # Errors
+    /// The connection broke, or nothing came within `keep_alive`.
+    pub(crate) async fn sniff(&mut self) -> io::Result<Protocol> {
+        let deadline = Instant::now() + self.timeouts.keep_alive;
+        loop {
+            let seen = self.held.len().min(PREFACE.len());
+            if self.held.get(..seen) != PREFACE.get(..seen) {
+                return Ok(Protocol::Http1);
+            }
+            if seen == PREFACE.len() {
+                return Ok(Protocol::Http2);
+            }
+            let read = tokio::io::AsyncReadExt::read_buf(&mut self.stream, &mut self.held);
+            match tokio::time::timeout_at(deadline, read).await {
+                Ok(Ok(0)) | Err(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => return Err(error),
+            }
+        }
+    }
+
+    /// Follows the framing of `bytes` and says how many of them may be handed on.
+    fn follow(&mut self, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+            match &mut self.expect {
+                Expect::Anything => return bytes.len(),
+                Expect::Nothing | Expect::StandIn(_) | Expect::Broken(_) => return at,
+                Expect::Body(left) => {
+                    let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
+                    *left -= taken as u64;
+                    at += taken;
+                    if *left == 0 {
+                        self.expect = Expect::Head(HeadScan::default());
+                    }
+                }
+                Expect::Chunks(chunks) => match chunks.follow(rest) {
+                    Ok((taken, end)) => {
+                        at += taken;
+                        if end {
+                            self.expect = Expect::Head(HeadScan::default());
+                        }
+                    }
+                    Err(what) => {
+                        self.expect = Expect::Broken(what);
+                        return at;
+                    }
+                },
+                Expect::Head(scan) => match scan.scan(rest, &self.limits) {
+                    Ok(Some((length, head))) => {
+                        at += length;
+                        self.head_began = None;
+                        self.expect = match head {
+                            Head::NoBody => Expect::Head(HeadScan::default()),
+                            Head::Length(length) => Expect::Body(length),
+                            Head::Chunked => {
+                                Expect::Chunks(Chunks::new(self.limits.header_bytes))
+                            }
+                        };
+                    }
+                    Ok(None) => return at,
+                    Err(reject) => {
+                        self.refuse(reject);
+                        return at;
+                    }
+                },
+            }
+        }
+        at
+    }
+
+    fn refuse(&mut self, reject: Reject) {
+        self.line.refuse(reject);
+        self.expect = Expect::StandIn(STAND_IN);
+        self.head_began = None;
+    }
+
+    /// Whether the peer may still have things to say that nobody will read.
+    fn is_unread(&self) -> bool {
+        let between = matches!(&self.expect, Expect::Head(_)) && self.held.is_empty();
+        !self.end_of_input && !between
+    }
+
+    /// The time at which the present silence has lasted too long; `None` where silence is fine.
+    fn deadline(&self) -> Option<Instant> {
+        match &self.expect {
+            Expect::Head(_) => match self.head_began {
+                Some(began) => Some(began + self.timeouts.header_read),
+                // hyper reads on while a request is in flight, to learn of a client that leaves.
+                None if !self.line.is_idle() => None,
+                None => {
+                    Some(self.idle_since.max(self.line.idle_since()) + self.timeouts.keep_alive)
+                }
+            },
+            Expect::Anything if self.line.is_http2() && self.line.is_idle() => {
+                Some(self.line.idle_since() + self.timeouts.keep_alive)
+            }
+            Expect::Body(_)
+            | Expect::Chunks(_)
+            | Expect::StandIn(_)
+            | Expect::Broken(_)
+            | Expect::Nothing
+            | Expect::Anything => None,
+        }
+    }
+
+    /// Arms the timer; ready when the deadline has passed.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let Some(deadline) = self.deadline() else { return Poll::Pending };
+            let now = Instant::now();
+            if deadline <= now {
+                return Poll::Ready(());
+            }
+            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+            // A timer that fires too early is set anew then: arming it for every request would
+            // cost more than that.
+            if timer.deadline() > deadline || timer.is_elapsed() {
+                timer.as_mut().reset(deadline);
+            }
+            ready!(timer.as_mut().poll(cx));
+        }
+    }
+
+    /// The silence has lasted too long.
+    fn expire(&mut self) {
+        if self.head_began.is_some() {
+            self.held.clear();
+            self.refuse(Reject::RequestTimeout);
+        } else {
+            self.end_of_input = true;
+            self.expect = Expect::Nothing;
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.line.is_tunnel() && !matches!(this.expect, Expect::Anything) {
+            this.pass_through();
+        }
+        loop {
+            if this.ready > 0 {
+                let taken = this.ready.min(buf.remaining());
+                if let Some(bytes) = this.held.get(..taken) {
+                    buf.put_slice(bytes);
+                }
+                this.held.advance(taken);
+                this.ready -= taken;
+                return Poll::Ready(Ok(()));
+            }
+            match &mut this.expect {
+                Expect::StandIn(rest) => {
+                    let taken = rest.len().min(buf.remaining());
+                    let (now, later) = rest.split_at(taken);
+                    buf.put_slice(now);
+                    *rest = later;
+                    if later.is_empty() {
+                        this.expect = Expect::Nothing;
+                    }
+                    return Poll::Ready(Ok(()));
+                }
+                Expect::Broken(what) => {
+                    let error = io::Error::new(io::ErrorKind::InvalidData, *what);
+                    this.line.refuse(Reject::BadRequest(what));
+                    this.expect = Expect::Nothing;
+                    return Poll::Ready(Err(error));
+                }
+                // The end of the input is the end of the connection to hyper: a refusal that is
+                // still to be answered has none.
+                Expect::Nothing if this.end_of_input => return Poll::Ready(Ok(())),
+                Expect::Nothing => return Poll::Pending,
+                Expect::Head(_) if !this.held.is_empty() => {
+                    // A part of a head is here (or all of it, after `sniff`).
+                    let held = std::mem::take(&mut this.held);
+                    let ready = this.follow(&held);
+                    this.held = held;
+                    this.ready = ready;
+                    if ready > 0 || !matches!(this.expect, Expect::Head(_)) {
+                        continue;
+                    }
+                    if this.head_began.is_none() {
+                        this.head_began = Some(Instant::now());
+                    }
+                    match Pin::new(&mut this.stream).poll_read_buf(cx, &mut this.held) {
+                        Poll::Ready(Ok(0)) => {
+                            this.end_of_input = true;
+                            this.held.clear();
+                            this.expect = Expect::Nothing;
+                        }
+                        Poll::Ready(Ok(_)) => {}
+                        Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                        Poll::Pending => {
+                            ready!(this.poll_deadline(cx));
+                            this.expire();
+                        }
+                    }
+                }
+                Expect::Head(_)
+                | Expect::Body(_)
+                | Expect::Chunks(_)
+                | Expect::Anything => {
+                    let before = buf.filled().len();
+                    match Pin::new(&mut this.stream).poll_read(cx, buf) {
+                        Poll::Ready(Ok(())) => {}
+                        Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                        Poll::Pending => {
+                            ready!(this.poll_deadline(cx));
+                            this.expire();
+                            continue;
+                        }
+                    }
+                    let read = buf.filled().len() - before;
+                    if read == 0 {
+                        this.end_of_input = true;
+                        return Poll::Ready(Ok(()));
+                    }
+                    let fresh = buf.filled().get(before..).unwrap_or_default();
+                    let taken = this.follow(fresh);
+                    if taken == read {
+                        return Poll::Ready(Ok(()));
+                    }
+                    if matches!(this.expect, Expect::Head(_)) {
+                        this.held.extend_from_slice(fresh.get(taken..).unwrap_or_default());
+                        this.head_began = Some(Instant::now());
+                    }
+                    buf.set_filled(before + taken);
+                    if taken > 0 {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `read_buf` as a poll function.
+trait PollReadBuf {
+    fn poll_read_buf(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        held: &mut BytesMut,
+    ) -> Poll<io::Result<usize>>;
+}
+
+impl<S: AsyncRead + Unpin> PollReadBuf for S {
+    fn poll_read_buf(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        held: &mut BytesMut,
+    ) -> Poll<io::Result<usize>> {
+        let mut room = [0; 4096];
+        let mut buf = ReadBuf::new(&mut room);
+        ready!(self.poll_read(cx, &mut buf))?;
+        held.extend_from_slice(buf.filled());
+        Poll::Ready(Ok(buf.filled().len()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    /// Watches a write that waits: a client that takes nothing for `send` is cut off.
+    fn watch_send<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.send_timer = None;
+            return written;
+        }
+        let send = self.timeouts.send;
+        let timer = self.send_timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(send)));
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write(cx, bytes);
+        this.watch_send(cx, written)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
+        this.watch_send(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let flushed = Pin::new(&mut this.stream).poll_flush(cx);
+        this.watch_send(cx, flushed)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.lingering.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            if !this.is_unread() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let (timer, taken) =
+            this.lingering.get_or_insert_with(|| (Box::pin(tokio::time::sleep(LINGER)), 0));
+        let mut room = [0; 4096];
+        while *taken < LINGER_BYTES && timer.as_mut().poll(cx).is_pending() {
+            let mut buf = ReadBuf::new(&mut room);
+            match ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buf)) {
+                Ok(()) if !buf.filled().is_empty() => *taken += buf.filled().len(),
+                Ok(()) | Err(_) => break,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,338 @@
+//! `portcullis check`: what it accepts, and how it says what is wrong, where, and what would be right.
+
+use std::process::Output;
+
+use super::support::{Folder, config, run_to_end};
+
+/// Checks a configuration that lies in the folder as `gateway.yaml`.
+fn check_in(folder: &Folder, text: &str, more: &[&str]) -> (Option<i32>, String) {
+    folder.write("gateway.yaml", text);
+    let arguments = [&["check", "-c", "gateway.yaml"], more].concat();
+    let output = run_to_end(folder, &arguments, &[("SET_NAME", "set-value")]);
+    (output.status.code(), said(&output))
+}
+
+fn check(text: &str) -> (Option<i32>, String) {
+    check_in(&Folder::new(), text, &[])
+}
+
+fn said(output: &Output) -> String {
+    let all = [&output.stdout[..], &output.stderr].concat();
+    let all = String::from_utf8(all).unwrap();
+    assert!(!all.contains("panicked at"), "{all}");
+    all
+}
+
+/// The configuration is refused, and the message has all of these parts.
+#[track_caller]
+fn refused(text: &str, parts: &[&str]) {
+    let (code, said) = check(text);
+    assert_eq!(code, Some(2), "{text}\n{said}");
+    for part in parts {
+        assert!(said.contains(part), "no {part:?} in:\n{said}");
+    }
+}
+
+/// The configuration is accepted.
+#[track_caller]
+fn accepted(text: &str) {
+    let (code, said) = check(text);
+    assert_eq!(code, Some(0), "{text}\n{said}");
+}
+
+const ROUTE: &str = "routes: [{path: /*, respond: {status: 200, body: in}}]\n";
+
+#[test]
+fn a_good_file_is_0_and_a_bad_one_2() {
+    accepted(&config(ROUTE, &[]));
+    refused("routes: 7\n", &["gateway.yaml:1:9"]);
+    let folder = Folder::new();
+    let output = run_to_end(&folder, &["check", "-c", "nothing.yaml"], &[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said(&output).contains("nothing.yaml"));
+}
+
+#[test]
+fn the_file_in_the_current_folder_is_the_default() {
+    let folder = Folder::new();
+    folder.write("gateway.yaml", config(ROUTE, &[]));
+    assert_eq!(run_to_end(&folder, &["check"], &[]).status.code(), Some(0));
+}
+
+#[test]
+fn a_mistake_is_shown_with_its_place_its_line_and_a_caret() {
+    let text = "listeners:\n  - address: 127.0.0.1:0\nroutes:\n  - path: /*\n    prxy: http://127.0.0.1:1\n    auth: none\n";
+    let (code, said) = check(text);
+    assert_eq!(code, Some(2));
+    assert!(said.contains("gateway.yaml:5:5"), "{said}");
+    assert!(
+        said.contains("`proxy`") || said.contains("\"proxy\"") || said.contains("proxy"),
+        "{said}"
+    );
+    let lines: Vec<_> = said.lines().collect();
+    let at = lines
+        .iter()
+        .position(|line| line.contains("prxy: http://127.0.0.1:1"));
+    let shown = lines[at.expect("the line is shown")];
+    let caret = lines[at.unwrap() + 1];
+    assert_eq!(
+        caret.find('^'),
+        shown.find("prxy"),
+        "the caret stands under the word:\n{said}"
+    );
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let text = "workers: many\nlisteners: [{address: nonsense}]\nlimits: {body_bytes: 10Mib, hedder_bytes: 1KiB}\n\
+        timeouts: {header_read: 10}\nroutes:\n  - {path: a, respond: {status: 200, body: x}}\n  \
+        - {path: /b, proxy: nobody, auth: nothing}\n";
+    let (code, said) = check(text);
+    assert_eq!(code, Some(2));
+    for line in 1..=7 {
+        if line != 5 {
+            assert!(
+                said.contains(&format!("gateway.yaml:{line}:")),
+                "line {line} is missing:\n{said}"
+            );
+        }
+    }
+    assert!(said.contains("header_bytes"), "{said}");
+}
+
+#[test]
+fn unknown_keys_are_refused_and_near_ones_suggested() {
+    for (bad, good) in [
+        ("listners: [{address: 127.0.0.1:0}]\n", "listeners"),
+        ("limits: {bodybytes: 1KiB}\n", "body_bytes"),
+        ("timeouts: {keepalive: 1s}\n", "keep_alive"),
+        ("jwt: {app: {algoritms: [HS256]}}\n", "algorithms"),
+        ("log: {access: {formt: json}}\n", "format"),
+    ] {
+        refused(&format!("{bad}{ROUTE}"), &[good]);
+    }
+    refused(
+        &config(
+            "routes: [{path: /*, proxy: 'http://127.0.0.1:1', auth: {jwt: a, requird: {}}}]\n",
+            &[],
+        ),
+        &["require"],
+    );
+}
+
+#[test]
+fn a_proxied_route_says_who_may_come_in() {
+    let route = |auth: &str| {
+        config(
+            &format!("routes: [{{path: /*, proxy: 'http://127.0.0.1:1'{auth}}}]\n"),
+            &[],
+        )
+    };
+    accepted(&route(", auth: none"));
+    refused(&route(""), &["auth"]);
+    refused(&route(", auth: nobody"), &["nobody"]);
+}
+
+#[test]
+fn a_root_or_a_file_that_is_not_there_is_refused() {
+    let folder = Folder::new();
+    let text = config("routes: [{path: /*, static: ./site}]\n", &[]);
+    assert_eq!(check_in(&folder, &text, &[]).0, Some(2));
+    folder.write("site/index.html", "home");
+    assert_eq!(check_in(&folder, &text, &[]).0, Some(0));
+    refused(
+        &config(
+            &format!("jwt: {{a: {{algorithms: [RS256], keys: [no.pem]}}}}\n{ROUTE}"),
+            &[],
+        ),
+        &["no.pem"],
+    );
+    refused(
+        &format!(
+            "listeners: [{{address: 127.0.0.1:0, tls: {{certificates: [{{cert: no.pem, key: no.key}}]}}}}]\n{ROUTE}"
+        ),
+        &["no.pem"],
+    );
+}
+
+#[test]
+fn routes_that_tie_are_refused() {
+    let respond = "respond: {status: 200, body: x}";
+    accepted(&config(
+        &format!(
+            "routes:\n - {{path: /a, methods: [GET], {respond}}}\n - {{path: /a, methods: [POST], {respond}}}\n"
+        ),
+        &[],
+    ));
+    refused(
+        &config(
+            &format!("routes:\n - {{path: /a, {respond}}}\n - {{path: /a, {respond}}}\n"),
+            &[],
+        ),
+        &["gateway.yaml:"],
+    );
+    refused(
+        &config(
+            &format!(
+                "routes:\n - {{path: '/{{a}}/x', {respond}}}\n - {{path: '/{{b}}/x', {respond}}}\n"
+            ),
+            &[],
+        ),
+        &["gateway.yaml:"],
+    );
+}
+
+#[test]
+fn the_same_key_twice_is_refused() {
+    refused("workers: 1\nworkers: 2\n", &["gateway.yaml:2:1", "workers"]);
+}
+
+#[test]
+fn weak_keys_are_refused_unless_they_are_welcome() {
+    let jwt = |more: &str| {
+        config(
+            &format!("jwt: {{a: {{algorithms: [HS256], secret: short{more}}}}}\n{ROUTE}"),
+            &[],
+        )
+    };
+    refused(&jwt(""), &["secret"]);
+    accepted(&jwt(", weak_secret: allow"));
+}
+
+#[test]
+fn algorithms_are_named_for_secrets_and_files() {
+    let secret = "s".repeat(64);
+    let jwt = |rest: &str| config(&format!("jwt: {{a: {{{rest}}}}}\n{ROUTE}"), &[]);
+    accepted(&jwt(&format!("algorithms: [HS256], secret: {secret}")));
+    refused(&jwt(&format!("secret: {secret}")), &["algorithms"]);
+    refused(
+        &jwt(&format!("algorithms: [none], secret: {secret}")),
+        &["none"],
+    );
+    refused(
+        &jwt(&format!("algorithms: [HS256, RS256], secret: {secret}")),
+        &["RS256"],
+    );
+}
+
+#[test]
+fn values_come_from_the_environment_and_from_files() {
+    let jwt = |value: &str| {
+        config(
+            &format!(
+                "jwt: {{a: {{algorithms: [HS256], secret: \"{value}\", weak_secret: allow}}}}\n{ROUTE}"
+            ),
+            &[],
+        )
+    };
+    let folder = Folder::new();
+    folder.write("secrets/key", "from-a-file");
+    for (value, code, part) in [
+        ("${SET_NAME}", 0, ""),
+        ("${NOT_SET_NAME}", 2, "NOT_SET_NAME"),
+        ("${NOT_SET_NAME:-default}", 0, ""),
+        ("${file:secrets/key}", 0, ""),
+        ("${file:secrets/none}", 2, "secrets/none"),
+        ("${SET_NAME", 2, "gateway.yaml:"),
+    ] {
+        let (status, said) = check_in(&folder, &jwt(value), &[]);
+        assert_eq!(status, Some(code), "{value}: {said}");
+        assert!(said.contains(part), "{value}: {said}");
+    }
+}
+
+#[test]
+fn a_secret_is_never_shown_wherever_the_mistake_is() {
+    let folder = Folder::new();
+    folder.write("secrets/key", "hush-from-file");
+    for text in [
+        "jwt: {a: {algorithms: [HS256], secret: hush-short}}\n",
+        "jwt: {a: {algorithms: [HS256], secret: hush-short, secrt: hush-typo}}\n",
+        "jwt: {a: {algorithms: [RS999], secret: \"hush-${SET_NAME}\", bad: 1}}\n",
+        "jwt:\n  a:\n    algorithms: [HS256]\n    secret: [hush-list]\n",
+        "jwt: {a: {algorithms: [HS256], secret: \"${file:secrets/key}\"}}\n",
+        "jwt: {a: {algorithms: [HS256], secret: \"hush-unclosed}}\n",
+    ] {
+        let (code, said) = check_in(&folder, &format!("{text}{ROUTE}"), &[]);
+        assert_eq!(code, Some(2), "{text}");
+        assert!(
+            !said.contains("hush") && !said.contains("set-value"),
+            "{text} gave\n{said}"
+        );
+    }
+}
+
+#[test]
+fn print_shows_the_resolved_configuration_without_secrets() {
+    let folder = Folder::new();
+    folder.write("secrets/key", "hush-".repeat(20));
+    folder.write(
+        "conf.d/more.yaml",
+        "routes: [{path: /more, respond: {status: 200, body: more}}]\n",
+    );
+    let text = config(
+        "include: [conf.d/*.yaml]\njwt: {a: {algorithms: [HS256], secret: '${file:secrets/key}'}}\n\
+         limits: {body_bytes: 3MiB}\nroutes: [{path: /*, respond: {status: 200, body: '${SET_NAME}'}}]\n",
+        &[],
+    );
+    let (code, said) = check_in(&folder, &text, &["--print"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!said.contains("hush"), "{said}");
+    for part in ["/more", "HS256", "3MiB", "127.0.0.1:0"] {
+        assert!(said.contains(part), "no {part} in:\n{said}");
+    }
+}
+
+#[test]
+fn includes_append_lists_and_the_same_name_twice_is_refused() {
+    let folder = Folder::new();
+    folder.write(
+        "conf.d/a.yaml",
+        "upstreams: {one: {servers: ['http://127.0.0.1:1']}}\n",
+    );
+    folder.write(
+        "conf.d/b.yaml",
+        "upstreams: {two: {servers: ['http://127.0.0.1:2']}}\n",
+    );
+    let text = config(&format!("include: [conf.d/*.yaml]\n{ROUTE}"), &[]);
+    assert_eq!(check_in(&folder, &text, &[]).0, Some(0));
+    folder.write(
+        "conf.d/b.yaml",
+        "upstreams: {one: {servers: ['http://127.0.0.1:2']}}\n",
+    );
+    let (code, said) = check_in(&folder, &text, &[]);
+    assert_eq!(code, Some(2));
+    assert!(said.contains("conf.d/b.yaml:1:"), "{said}");
+}
+
+#[test]
+fn a_file_that_is_no_yaml_is_refused_with_its_place() {
+    refused("routes: [\n", &["gateway.yaml:"]);
+    refused("routes:\n\t- a\n", &["gateway.yaml:2:"]);
+    refused("", &["gateway.yaml"]);
+    refused("- a list\n", &["gateway.yaml:1:1"]);
+}
+
+#[test]
+fn a_check_binds_nothing() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    accepted(&format!("listeners: [{{address: '{address}'}}]\n{ROUTE}"));
+}
+
+#[test]
+fn run_refuses_a_bad_file_with_2_and_the_same_words() {
+    let folder = Folder::new();
+    folder.write("gateway.yaml", config("routs: []\n", &[]));
+    let output = run_to_end(&folder, &["run", "-c", "gateway.yaml"], &[]);
+    assert!(
+        matches!(output.status.code(), Some(1 | 2)),
+        "{:?}",
+        output.status
+    );
+    let said = said(&output);
+    assert!(
+        said.contains("gateway.yaml:") && said.contains("routes"),
+        "{said}"
+    );
+}

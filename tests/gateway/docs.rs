@@ -1,0 +1,181 @@
+//! Every whole configuration in README.md, docs/ and examples/ passes `portcullis check`: each fenced
+//! block of `yaml` there. A fragment says so: `yaml fragment`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::support::{Authority, Folder, Kind, key, run_to_end};
+
+const SECRET: &str = "a-secret-that-is-long-enough-for-every-hash-that-there-is-in-sha2-512";
+
+#[test]
+fn every_configuration_in_the_documents_is_accepted() {
+    let authority = Authority::new();
+    let mut failures = Vec::new();
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap();
+        for (line, block) in blocks(&text) {
+            let folder = Folder::new();
+            folder.write("gateway.yaml", &block);
+            furnish(&folder, &block, &authority);
+            let env = variables(&block);
+            let env: Vec<_> = env.iter().map(|name| (name.as_str(), SECRET)).collect();
+            let output = run_to_end(&folder, &["check", "-c", "gateway.yaml"], &env);
+            if !output.status.success() {
+                failures.push(format!(
+                    "{}:{line}:\n{}{}",
+                    page.display(),
+                    String::from_utf8_lossy(&output.stdout),
+                    String::from_utf8_lossy(&output.stderr)
+                ));
+            }
+        }
+    }
+    assert!(
+        failures.is_empty(),
+        "{} blocks are refused:\n{}",
+        failures.len(),
+        failures.join("\n")
+    );
+}
+
+#[test]
+fn the_configuration_that_ships_is_accepted() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let Ok(text) = fs::read_to_string(root.join("gateway.yaml")) else {
+        return;
+    };
+    let folder = Folder::new();
+    folder.write("gateway.yaml", &text);
+    furnish(&folder, &text, &Authority::new());
+    let env = variables(&text);
+    let env: Vec<_> = env.iter().map(|name| (name.as_str(), SECRET)).collect();
+    let output = run_to_end(&folder, &["check"], &env);
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// The pages that show configurations; none is there before the first is written.
+fn pages() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages = vec![root.join("README.md")];
+    for folder in ["docs", "examples", "examples/django"] {
+        let Ok(entries) = fs::read_dir(root.join(folder)) else {
+            continue;
+        };
+        pages.extend(entries.map(|entry| entry.unwrap().path()));
+    }
+    pages.retain(|page| page.is_file() && page.extension().is_some_and(|kind| kind == "md"));
+    pages.sort();
+    pages
+}
+
+/// The fenced blocks whose info is `yaml` alone, with the line of the fence.
+fn blocks(text: &str) -> Vec<(usize, String)> {
+    let mut blocks = Vec::new();
+    let mut open: Option<(usize, usize, Option<String>)> = None;
+    for (number, line) in text.lines().enumerate() {
+        let fence = line.trim_start().strip_prefix("```");
+        match (&mut open, fence) {
+            (None, Some(info)) => {
+                let indent = line.len() - line.trim_start().len();
+                let wanted = info.trim() == "yaml";
+                open = Some((number + 1, indent, wanted.then(String::new)));
+            }
+            (Some((at, _, block)), Some(_)) => {
+                blocks.extend(block.take().map(|block| (*at, block)));
+                open = None;
+            }
+            (Some((_, indent, Some(block))), None) => {
+                block.push_str(line.get(*indent..).unwrap_or_default());
+                block.push('\n');
+            }
+            _ => {}
+        }
+    }
+    blocks
+}
+
+#[test]
+fn whole_configurations_are_told_from_fragments() {
+    let text = "a\n```yaml\nx: 1\n```\n```yaml fragment\ny: 2\n```\n```sh\nls\n```\n  ```yaml\n  z:\n    a: 3\n  ```\n";
+    let found = blocks(text);
+    assert_eq!(
+        found,
+        [(2, "x: 1\n".to_owned()), (11, "z:\n  a: 3\n".to_owned())]
+    );
+}
+
+/// Puts what the configuration names beside it: folders, certificates, keys, secrets.
+fn furnish(folder: &Folder, text: &str, authority: &Authority) {
+    let page = |root: &str| {
+        folder.write(&format!("{root}/index.html"), "<p>home");
+    };
+    for key in ["static:", "root:", "accel:"] {
+        after(text, key)
+            .filter(|path| !path.starts_with('{'))
+            .for_each(|path| page(&path));
+    }
+    for spool in after(text, "spool:") {
+        fs::create_dir_all(folder.path(&spool)).unwrap();
+    }
+    for (cert, key) in after(text, "cert:").zip(after(text, "key:")) {
+        let issued = authority.issue("www.example.com");
+        folder.write(&cert, issued.cert);
+        folder.write(&key, issued.key);
+    }
+    let kind = match text {
+        text if ["RS256", "RS512", "PS256"]
+            .iter()
+            .any(|name| text.contains(name)) =>
+        {
+            Kind::Rsa
+        }
+        text if text.contains("ES384") => Kind::P384,
+        text if text.contains("EdDSA") => Kind::Ed25519,
+        _ => Kind::P256,
+    };
+    for word in words(text).filter(|word| word.ends_with(".pub.pem")) {
+        folder.write(&word, &key(kind, 0).public);
+    }
+    for (at, _) in text.match_indices("${file:") {
+        let rest = &text[at + 7..];
+        folder.write(&rest[..rest.find('}').unwrap()], SECRET);
+    }
+}
+
+/// The values behind a key, wherever it stands.
+fn after(text: &str, key: &str) -> impl Iterator<Item = String> {
+    text.match_indices(key)
+        .filter(|(at, _)| {
+            !text[..*at].ends_with(|before: char| before.is_alphanumeric() || before == '_')
+        })
+        .filter_map(|(at, _)| {
+            let line = text[at + key.len()..].lines().next()?.trim_start();
+            let value = line
+                .split([',', '}', ']', '#'])
+                .next()?
+                .trim()
+                .trim_matches(['"', '\'']);
+            (!value.is_empty()).then(|| value.to_owned())
+        })
+        .collect::<Vec<_>>()
+        .into_iter()
+}
+
+fn words(text: &str) -> impl Iterator<Item = String> {
+    text.split(|character: char| !(character.is_alphanumeric() || "./_-".contains(character)))
+        .map(str::to_owned)
+}
+
+/// The names of the environment that have no default.
+fn variables(text: &str) -> Vec<String> {
+    text.match_indices("${")
+        .filter_map(|(at, _)| text[at + 2..].split('}').next())
+        .filter(|name| !name.starts_with("file:") && !name.contains(":-"))
+        .map(str::to_owned)
+        .collect()
+}

@@ -1,0 +1,35 @@
+//! Story tests against the real program over real sockets: each starts `portcullis run` in a folder
+//! of its own and talks to it as clients and apps do. What one function does is tested beside it.
+
+// A test stops at the first surprise, and mints tokens around the real time.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::disallowed_methods,
+    clippy::needless_pass_by_value,
+    clippy::wildcard_enum_match_arm,
+    clippy::large_futures
+)]
+
+mod buffering;
+mod claims;
+mod config;
+mod docs;
+mod failures;
+mod hostile;
+mod jwt;
+mod limits;
+mod proxy;
+mod reload;
+mod shutdown;
+mod static_files;
+mod streaming;
+mod support;
+mod tidy;
+mod tls;
+mod vectors;
+mod verifiers;
+mod websocket;

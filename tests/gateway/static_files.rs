@@ -1,0 +1,344 @@
+//! Files: conditions, ranges, and what must never be served.
+
+use std::os::unix::fs::symlink;
+
+use super::support::{Folder, Gateway, H2, Reply, config, request};
+
+const TEN: &str = "0123456789";
+
+fn site() -> Folder {
+    let folder = Folder::new();
+    for (name, content) in [
+        ("site/index.html", "<p>home"),
+        ("site/ten.txt", TEN),
+        ("site/dir/index.html", "<p>dir"),
+        ("site/a b.txt", "space"),
+        ("site/.env", "SECRET=1"),
+        ("site/.git/config", "SECRET=1"),
+        ("site/.well-known/security.txt", "contact"),
+        ("outside/secret.txt", "SECRET=1"),
+    ] {
+        folder.write(name, content);
+    }
+    std::fs::create_dir(folder.path("site/empty")).unwrap();
+    symlink("../outside/secret.txt", folder.path("site/out.txt")).unwrap();
+    symlink("../outside", folder.path("site/outdir")).unwrap();
+    symlink(
+        folder.path("site/ten.txt"),
+        folder.path("site/absolute.txt"),
+    )
+    .unwrap();
+    symlink("ten.txt", folder.path("site/inside.txt")).unwrap();
+    folder
+}
+
+async fn start() -> Gateway {
+    let text = "routes:
+  - path: /*
+    static: {root: ./site, cache_control: 'public, max-age=60'}
+  - path: /spa/*
+    static: {root: ./site, fallback: /index.html}
+";
+    Gateway::start_in(site(), &config(text, &[])).await
+}
+
+fn brief(reply: &Reply) -> (u16, String) {
+    (reply.status, reply.text())
+}
+
+#[tokio::test]
+async fn a_file_is_served_with_its_type_its_validators_and_nosniff() {
+    let gateway = start().await;
+    let reply = gateway.get("/ten.txt", &[]).await;
+    assert_eq!(brief(&reply), (200, TEN.to_owned()));
+    assert_eq!(
+        reply.field("content-type"),
+        Some("text/plain; charset=utf-8")
+    );
+    assert_eq!(reply.field("content-length"), Some("10"));
+    assert_eq!(reply.field("accept-ranges"), Some("bytes"));
+    assert_eq!(reply.field("x-content-type-options"), Some("nosniff"));
+    assert_eq!(reply.field("cache-control"), Some("public, max-age=60"));
+    assert!(
+        reply.field("etag").unwrap().starts_with('"'),
+        "a strong one"
+    );
+    assert!(httpdate::parse_http_date(reply.field("last-modified").unwrap()).is_ok());
+    for (path, body) in [
+        ("/", "<p>home"),
+        ("/dir/", "<p>dir"),
+        ("/a%20b.txt", "space"),
+        ("/inside.txt", TEN),
+        ("/.well-known/security.txt", "contact"),
+        ("/ten.txt?v=1", TEN),
+    ] {
+        assert_eq!(
+            brief(&gateway.get(path, &[]).await),
+            (200, body.to_owned()),
+            "{path}"
+        );
+    }
+    let mut h2 = H2::connect(gateway.address()).await;
+    assert_eq!(brief(&h2.get("/ten.txt", &[]).await), (200, TEN.to_owned()));
+}
+
+#[tokio::test]
+async fn what_lies_outside_or_is_hidden_is_not_there() {
+    let gateway = start().await;
+    for path in [
+        "/nothing.txt",
+        "/.env",
+        "/.git/config",
+        "/out.txt",
+        "/outdir/secret.txt",
+        "/absolute.txt",
+        "/empty/",
+        "/ten.txt/",
+        "/ten.txt/x",
+        "/dir/.env",
+        "/%2eenv",
+    ] {
+        let reply = gateway.get(path, &[]).await;
+        assert_eq!(reply.status, 404, "{path}");
+        assert!(!reply.text().contains("SECRET"), "{path}");
+    }
+    for path in [
+        "/../outside/secret.txt",
+        "/%2e%2e/outside/secret.txt",
+        "/..%2foutside/secret.txt",
+        "/dir/../../outside/secret.txt",
+        "/..\\outside\\secret.txt",
+        "/ten.txt%00.html",
+        "/%c0%ae%c0%ae/x",
+    ] {
+        let reply = gateway.get(path, &[]).await;
+        assert_eq!(reply.status, 400, "{path}");
+        assert!(!reply.text().contains("SECRET"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_folder_without_its_slash_is_redirected_with_its_query() {
+    let gateway = start().await;
+    let reply = gateway.get("/dir?a=b", &[]).await;
+    assert!(
+        matches!(reply.status, 301 | 302 | 307 | 308),
+        "{}",
+        reply.status
+    );
+    assert!(reply.field("location").unwrap().ends_with("/dir/?a=b"));
+    let reply = gateway.get("//dir", &[]).await;
+    assert!(
+        !reply
+            .field("location")
+            .unwrap_or_default()
+            .starts_with("//"),
+        "not another site"
+    );
+}
+
+#[tokio::test]
+async fn other_methods_are_405_and_head_is_get_without_the_body() {
+    let gateway = start().await;
+    let get = gateway.get("/ten.txt", &[]).await;
+    let mut wire = gateway.connect().await;
+    wire.send(request("HEAD", "/ten.txt", &[], "")).await;
+    let head = wire.head().await;
+    for name in ["content-length", "content-type", "etag", "last-modified"] {
+        assert_eq!(head.field(name), get.field(name), "{name}");
+    }
+    for method in ["POST", "PUT", "DELETE"] {
+        wire.send(request(method, "/ten.txt", &[], "")).await;
+        let reply = wire.reply().await;
+        assert_eq!(
+            (reply.status, reply.field("allow")),
+            (405, Some("GET, HEAD")),
+            "{method}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn conditions_are_honored() {
+    let gateway = start().await;
+    let first = gateway.get("/ten.txt", &[]).await;
+    let tag = first.field("etag").unwrap();
+    let date = first.field("last-modified").unwrap();
+    let weak = format!("W/{tag}");
+    let list = format!("\"x\", {tag}");
+    let (past, future) = (
+        "Thu, 01 Jan 1998 00:00:00 GMT",
+        "Fri, 01 Jan 2100 00:00:00 GMT",
+    );
+    for (fields, status) in [
+        (vec![("If-None-Match", tag)], 304),
+        (vec![("If-None-Match", weak.as_str())], 304),
+        (vec![("If-None-Match", list.as_str())], 304),
+        (vec![("If-None-Match", "*")], 304),
+        (vec![("If-None-Match", "\"x\"")], 200),
+        (vec![("If-Modified-Since", date)], 304),
+        (vec![("If-Modified-Since", past)], 200),
+        (vec![("If-Modified-Since", "yesterday")], 200),
+        (
+            vec![("If-None-Match", "\"x\""), ("If-Modified-Since", future)],
+            200,
+        ),
+        (vec![("If-Match", tag)], 200),
+        (vec![("If-Match", "*")], 200),
+        (vec![("If-Match", "\"x\"")], 412),
+        (vec![("If-Match", weak.as_str())], 412),
+        (vec![("If-Unmodified-Since", past)], 412),
+        (vec![("If-Unmodified-Since", future)], 200),
+    ] {
+        let reply = gateway.get("/ten.txt", &fields).await;
+        assert_eq!(reply.status, status, "{fields:?}");
+        if status == 304 {
+            assert_eq!((reply.field("etag"), reply.body.len()), (Some(tag), 0));
+        }
+    }
+}
+
+#[tokio::test]
+async fn ranges_are_served() {
+    let gateway = start().await;
+    let first = gateway.get("/ten.txt", &[]).await;
+    let tag = first.field("etag").unwrap();
+    for (range, content_range, body) in [
+        ("bytes=0-0", "bytes 0-0/10", "0"),
+        ("bytes=2-4", "bytes 2-4/10", "234"),
+        ("bytes=7-", "bytes 7-9/10", "789"),
+        ("bytes=-3", "bytes 7-9/10", "789"),
+        ("bytes=-30", "bytes 0-9/10", TEN),
+        ("bytes=8-100", "bytes 8-9/10", "89"),
+    ] {
+        for fields in [
+            vec![("Range", range)],
+            vec![("Range", range), ("If-Range", tag)],
+        ] {
+            let reply = gateway.get("/ten.txt", &fields).await;
+            assert_eq!(brief(&reply), (206, body.to_owned()), "{range}");
+            assert_eq!(reply.field("content-range"), Some(content_range), "{range}");
+        }
+    }
+    for range in ["bytes=10-", "bytes=-0", "bytes=100-200"] {
+        let reply = gateway.get("/ten.txt", &[("Range", range)]).await;
+        assert_eq!(
+            (reply.status, reply.field("content-range")),
+            (416, Some("bytes */10")),
+            "{range}"
+        );
+    }
+    for fields in [
+        vec![("Range", "lines=1-2")],
+        vec![("Range", "bytes=4-2")],
+        vec![("Range", "bytes=a-b")],
+        vec![("Range", "bytes=0-1"), ("If-Range", "\"x\"")],
+    ] {
+        assert_eq!(
+            brief(&gateway.get("/ten.txt", &fields).await),
+            (200, TEN.to_owned()),
+            "{fields:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn several_ranges_are_one_answer_of_several_parts() {
+    let gateway = start().await;
+    let reply = gateway
+        .get("/ten.txt", &[("Range", "bytes=0-1, 8-9")])
+        .await;
+    assert_eq!(reply.status, 206);
+    let kind = reply.field("content-type").unwrap();
+    let boundary = kind
+        .strip_prefix("multipart/byteranges; boundary=")
+        .unwrap()
+        .trim_matches('"');
+    let text = reply.text();
+    let parts: Vec<_> = text.split(&format!("--{boundary}")).collect();
+    assert_eq!(parts.len(), 4, "a start, two parts, an end: {text}");
+    for (part, range, body) in [
+        (parts[1], "bytes 0-1/10", "01"),
+        (parts[2], "bytes 8-9/10", "89"),
+    ] {
+        assert!(
+            part.to_lowercase()
+                .contains(&format!("content-range: {range}")),
+            "{part}"
+        );
+        assert!(part.trim_end().ends_with(body), "{part}");
+    }
+
+    let many = format!("bytes={}", vec!["0-9"; 1_000].join(","));
+    let reply = gateway.get("/ten.txt", &[("Range", &many)]).await;
+    assert!(
+        reply.body.len() < 5_000,
+        "{} bytes of an attack",
+        reply.body.len()
+    );
+}
+
+#[tokio::test]
+async fn a_fallback_is_for_navigations_alone() {
+    let gateway = start().await;
+    let page = [("Accept", "text/html,application/xhtml+xml,*/*;q=0.8")];
+    assert_eq!(
+        brief(&gateway.get("/spa/orders/7", &page).await),
+        (200, "<p>home".to_owned())
+    );
+    assert_eq!(
+        gateway
+            .get("/spa/missing.js", &[("Accept", "*/*")])
+            .await
+            .status,
+        404
+    );
+    assert_eq!(
+        brief(&gateway.get("/spa/ten.txt", &page).await),
+        (200, TEN.to_owned())
+    );
+    assert_eq!(
+        gateway.get("/orders/7", &page).await.status,
+        404,
+        "no fallback, no page"
+    );
+}
+
+#[tokio::test]
+async fn a_file_that_is_replaced_while_it_is_served_is_served_whole() {
+    const SIZE: usize = 32 * 1024 * 1024;
+    let gateway = start().await;
+    gateway.folder.write("site/large.bin", vec![b'a'; SIZE]);
+    let mut wire = gateway.connect().await;
+    wire.send(request("GET", "/large.bin", &[], "")).await;
+    let head = wire.head().await;
+    assert_eq!(
+        head.field("content-length"),
+        Some(SIZE.to_string().as_str())
+    );
+    let tag = head.field("etag").unwrap().to_owned();
+
+    gateway.folder.write("site/large.bin", vec![b'b'; SIZE / 2]);
+    assert!(wire.take(SIZE).await.iter().all(|byte| *byte == b'a'));
+    let new = gateway.get("/large.bin", &[]).await;
+    assert!(new.body.len() == SIZE / 2 && new.body.iter().all(|byte| *byte == b'b'));
+    assert_ne!(new.field("etag"), Some(tag.as_str()));
+}
+
+#[tokio::test]
+async fn an_empty_file_is_a_good_answer() {
+    let gateway = start().await;
+    gateway.folder.write("site/empty.txt", "");
+    let reply = gateway.get("/empty.txt", &[]).await;
+    assert_eq!(
+        (reply.status, reply.field("content-length")),
+        (200, Some("0"))
+    );
+    assert_eq!(
+        gateway
+            .get("/empty.txt", &[("Range", "bytes=0-0")])
+            .await
+            .status,
+        416
+    );
+}
