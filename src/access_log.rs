@@ -87,30 +87,39 @@ impl AccessLog {
             stop: AtomicBool::new(false),
         });
         let theirs = Arc::clone(&shared);
-        let writer = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || {
-            let mut batch = Vec::new();
-            let mut reported = 0;
-            loop {
-                let stopping = theirs.stop.load(Ordering::Acquire);
-                for lane in &theirs.lanes {
-                    if let Ok(mut lane) = lane.0.lock() {
-                        std::mem::swap(&mut lane.0, &mut batch);
+        let writer = std::thread::Builder::new()
+            .name("access-log".to_owned())
+            .spawn(move || {
+                let mut batch = Vec::new();
+                let mut reported = 0;
+                loop {
+                    let stopping = theirs.stop.load(Ordering::Acquire);
+                    for lane in &theirs.lanes {
+                        if let Ok(mut lane) = lane.0.lock() {
+                            std::mem::swap(&mut lane.0, &mut batch);
+                        }
+                        sink.write(&batch);
+                        batch.clear();
                     }
-                    sink.write(&batch);
-                    batch.clear();
+                    let dropped = theirs.dropped.load(Ordering::Relaxed);
+                    if dropped > reported {
+                        tracing::warn!(
+                            lines = dropped - reported,
+                            "access records were dropped: their reader is too slow"
+                        );
+                        reported = dropped;
+                    }
+                    if stopping {
+                        return;
+                    }
+                    std::thread::park_timeout(BATCH);
                 }
-                let dropped = theirs.dropped.load(Ordering::Relaxed);
-                if dropped > reported {
-                    tracing::warn!(lines = dropped - reported, "access records were dropped: their reader is too slow");
-                    reported = dropped;
-                }
-                if stopping {
-                    return;
-                }
-                std::thread::park_timeout(BATCH);
-            }
-        })?;
-        Ok(Self { settings, shared, writer: Some(writer) })
+            })?;
+        Ok(Self {
+            settings,
+            shared,
+            writer: Some(writer),
+        })
     }
 
     /// What it was made from.
@@ -120,7 +129,9 @@ impl AccessLog {
 
     /// Appends the record of one request.
     pub(crate) fn record(&self, worker: usize, entry: &Entry<'_>) {
-        let Some(lane) = self.shared.lanes.get(worker) else { return };
+        let Some(lane) = self.shared.lanes.get(worker) else {
+            return;
+        };
         let Ok(mut lane) = lane.0.lock() else { return };
         let (buffer, stamp) = &mut *lane;
         if buffer.len() > OVERFULL {
@@ -160,9 +171,7 @@ struct Sink {
 impl Sink {
     fn open(to: Destination) -> std::io::Result<Self> {
         let file = match &to {
-            Destination::File(path) => {
-                Some(File::options().create(true).append(true).open(path)?)
-            }
+            Destination::File(path) => Some(File::options().create(true).append(true).open(path)?),
             Destination::Stdout | Destination::Stderr => None,
         };
         Ok(Self { to, file })
@@ -176,7 +185,9 @@ impl Sink {
             Destination::Stdout => std::io::stdout().lock().write_all(batch),
             Destination::Stderr => std::io::stderr().lock().write_all(batch),
             Destination::File(path) => {
-                let there = std::fs::metadata(path).map(|there| (there.dev(), there.ino())).ok();
+                let there = std::fs::metadata(path)
+                    .map(|there| (there.dev(), there.ino()))
+                    .ok();
                 let open = self.file.as_ref().and_then(|file| file.metadata().ok());
                 if there != open.map(|open| (open.dev(), open.ino())) {
                     self.file = File::options().create(true).append(true).open(path).ok();

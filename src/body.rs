@@ -47,7 +47,11 @@ impl Body {
     /// A body that is in memory.
     pub(crate) fn full(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
-        if bytes.is_empty() { Self::Empty } else { Self::Full(Some(bytes)) }
+        if bytes.is_empty() {
+            Self::Empty
+        } else {
+            Self::Full(Some(bytes))
+        }
     }
 
     /// A body that comes piece by piece.

@@ -30,9 +30,13 @@ impl TrustedProxies {
         }
         let lines: Vec<_> = headers.get_all("x-forwarded-for").iter().collect();
         for line in lines.iter().rev() {
-            let Ok(line) = line.to_str() else { return client };
+            let Ok(line) = line.to_str() else {
+                return client;
+            };
             for entry in line.rsplit(',') {
-                let Some(ip) = parse_node(entry.trim()) else { return client };
+                let Some(ip) = parse_node(entry.trim()) else {
+                    return client;
+                };
                 client = Some(ip);
                 if !self.trusts(client) {
                     return client;
@@ -75,7 +79,11 @@ fn parse_node(text: &str) -> Option<IpAddr> {
     let ip = text
         .parse::<IpAddr>()
         .ok()
-        .or_else(|| text.parse::<std::net::SocketAddr>().ok().map(|address| address.ip()))
+        .or_else(|| {
+            text.parse::<std::net::SocketAddr>()
+                .ok()
+                .map(|address| address.ip())
+        })
         .or_else(|| text.strip_prefix('[')?.strip_suffix(']')?.parse().ok())?;
     Some(ip.to_canonical())
 }
@@ -86,7 +94,9 @@ mod tests {
 
     #[track_caller]
     fn check(peer: &str, forwarded: &[&str], expected: &str) {
-        let trusted = TrustedProxies { networks: vec!["10.0.0.0/8".parse().unwrap()] };
+        let trusted = TrustedProxies {
+            networks: vec!["10.0.0.0/8".parse().unwrap()],
+        };
         let mut headers = HeaderMap::new();
         for line in forwarded {
             headers.append("x-forwarded-for", line.parse().unwrap());

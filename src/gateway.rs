@@ -94,7 +94,16 @@ async fn serve(
             let skip = route.file_depth();
             let (method, headers) = (request.method(), request.headers());
             files
-                .serve(permit, worker, method, headers, &path, skip, target.query(), record.time())
+                .serve(
+                    permit,
+                    worker,
+                    method,
+                    headers,
+                    &path,
+                    skip,
+                    target.query(),
+                    record.time(),
+                )
                 .await
         }
         Target::Upstream { forward, rewrite } => {
@@ -160,7 +169,11 @@ fn redirect_to_https(
     if host.is_empty() {
         return Err(Reject::BadHost);
     }
-    let port = if port == 443 { String::new() } else { format!(":{port}") };
+    let port = if port == 443 {
+        String::new()
+    } else {
+        format!(":{port}")
+    };
     let to = format!("https://{host}{port}{}", path.as_str());
     redirect(StatusCode::PERMANENT_REDIRECT, &with_query(to, query))
 }
@@ -176,14 +189,25 @@ fn respond(status: StatusCode, body: bytes::Bytes) -> Result<Response<Body>, Rej
 impl Route {
     /// The path's parameters by name; `None` for a value that is not UTF-8.
     fn parameters<'a>(&'a self, path: &'a RequestPath) -> Vec<(&'a str, Option<&'a str>)> {
-        let value = |at| path.segments().nth(at).and_then(|text| std::str::from_utf8(text).ok());
-        self.pattern.parameters().map(|(name, at)| (name, value(at))).collect()
+        let value = |at| {
+            path.segments()
+                .nth(at)
+                .and_then(|text| std::str::from_utf8(text).ok())
+        };
+        self.pattern
+            .parameters()
+            .map(|(name, at)| (name, value(at)))
+            .collect()
     }
 
     /// How many leading segments belong to the route and not to the file: a path without a star
     /// names a file by its last segment.
     fn file_depth(&self) -> usize {
         let depth = self.pattern.depth();
-        if self.pattern.star { depth } else { depth.saturating_sub(1) }
+        if self.pattern.star {
+            depth
+        } else {
+            depth.saturating_sub(1)
+        }
     }
 }

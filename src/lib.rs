@@ -47,7 +47,9 @@ pub struct RunOptions {
 
 impl std::fmt::Debug for RunOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RunOptions").field("on_ready", &self.on_ready.is_some()).finish()
+        f.debug_struct("RunOptions")
+            .field("on_ready", &self.on_ready.is_some())
+            .finish()
     }
 }
 
@@ -77,17 +79,21 @@ pub enum RunError {
 pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
     let level = log::start();
     raise_descriptor_limit();
-    let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let control = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     control.block_on(async {
         let (mut active, first) = Active::load(config)?;
         level.set(first.level);
         let (publish, snapshots) = watch::channel(first);
         let mut server = Server::start(&snapshots)?;
         let snapshot = Arc::clone(&publish.borrow());
-        let bound = server.bind(&snapshot).map_err(|(address, error)| RunError::Bind {
-            address: address.to_string(),
-            error,
-        })?;
+        let bound = server
+            .bind(&snapshot)
+            .map_err(|(address, error)| RunError::Bind {
+                address: address.to_string(),
+                error,
+            })?;
         server.listen(&snapshot, bound);
         drop(snapshot);
 
@@ -107,9 +113,11 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
             };
             let current = Arc::clone(&publish.borrow());
             let reloaded = active.reload(&current, asked, |next| {
-                server.bind(next).map_err(|(address, error): (ListenAddress, _)| {
-                    format!("cannot listen on {address}: {error}")
-                })
+                server
+                    .bind(next)
+                    .map_err(|(address, error): (ListenAddress, _)| {
+                        format!("cannot listen on {address}: {error}")
+                    })
             });
             if let Some((next, bound)) = reloaded {
                 level.set(next.level);
@@ -123,7 +131,10 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
         tracing::info!(?bound, "draining");
         let cut = server.drain(bound).await;
         if cut > 0 {
-            tracing::warn!(connections = cut, "connections were cut off at the end of the drain");
+            tracing::warn!(
+                connections = cut,
+                "connections were cut off at the end of the drain"
+            );
         }
         tracing::info!("stopped");
         // The access log's writer ends with the last snapshot, after its last line.
@@ -139,7 +150,10 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
 /// Every mistake in it.
 pub fn check(config: &Path) -> Result<Checked, ConfigErrors> {
     let loaded = config::load(config, None).map_err(|refused| refused.errors)?;
-    Ok(Checked { warnings: loaded.warnings, printed: loaded.printed })
+    Ok(Checked {
+        warnings: loaded.warnings,
+        printed: loaded.printed,
+    })
 }
 
 /// A configuration that is good.
@@ -155,7 +169,10 @@ pub struct Checked {
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::debug!(%error, "the limit of open files stays as it is");
     }

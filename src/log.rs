@@ -19,14 +19,20 @@ pub(crate) fn start() -> Level {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
-    let started = tracing_subscriber::registry().with(filter).with(lines).try_init();
+    let started = tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
+        .try_init();
     Level(started.is_ok().then_some(handle))
 }
 
 impl Level {
     /// Says from now on what is at least as grave as `level`.
     pub(crate) fn set(&self, level: tracing::Level) {
-        let changed = self.0.as_ref().map(|handle| handle.reload(LevelFilter::from_level(level)));
+        let changed = self
+            .0
+            .as_ref()
+            .map(|handle| handle.reload(LevelFilter::from_level(level)));
         if let Some(Err(error)) = changed {
             tracing::error!(%error, "the log's level cannot be changed");
         }

@@ -4,8 +4,24 @@ use http::{HeaderValue, Method};
 
 /// The methods that a route may name: RFC 9110's, PATCH, and WebDAV's.
 const KNOWN: [&str; 18] = [
-    "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "PROPPATCH", "MKCOL",
-    "COPY", "MOVE", "LOCK", "UNLOCK", "REPORT", "SEARCH", "MKCALENDAR", "QUERY",
+    "GET",
+    "HEAD",
+    "POST",
+    "PUT",
+    "PATCH",
+    "DELETE",
+    "OPTIONS",
+    "PROPFIND",
+    "PROPPATCH",
+    "MKCOL",
+    "COPY",
+    "MOVE",
+    "LOCK",
+    "UNLOCK",
+    "REPORT",
+    "SEARCH",
+    "MKCALENDAR",
+    "QUERY",
 ];
 
 /// A set of methods. A set with `GET` holds `HEAD` too (RFC 9110 section 9.3.2).
@@ -47,7 +63,11 @@ impl MethodSet {
 
     /// The names, in a fixed order.
     pub(crate) fn names(self) -> impl Iterator<Item = &'static str> {
-        KNOWN.iter().enumerate().filter(move |(at, _)| self.0 & 1 << at != 0).map(|(_, name)| *name)
+        KNOWN
+            .iter()
+            .enumerate()
+            .filter(move |(at, _)| self.0 & 1 << at != 0)
+            .map(|(_, name)| *name)
     }
 
     /// The value of `Allow` (RFC 9110 section 10.2.1).

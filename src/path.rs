@@ -36,7 +36,10 @@ impl RequestPath {
     pub(crate) fn parse(target: &PathAndQuery) -> Result<Self, Reject> {
         let raw = target.path();
         if is_canonical(raw.as_bytes()) {
-            return Ok(Self { text: Text::Raw(target.clone()), decoded: None });
+            return Ok(Self {
+                text: Text::Raw(target.clone()),
+                decoded: None,
+            });
         }
         let rest = raw.strip_prefix('/').ok_or(Reject::BadPath)?;
         let mut segments: Vec<Vec<u8>> = Vec::new();
@@ -68,7 +71,10 @@ impl RequestPath {
             decoded.push(b'/');
         }
         let decoded = (decoded != text.as_bytes()).then_some(decoded);
-        Ok(Self { text: Text::Built(text), decoded })
+        Ok(Self {
+            text: Text::Built(text),
+            decoded,
+        })
     }
 
     /// The path as it is forwarded: percent-encoded, canonical, always of this one spelling.
@@ -81,7 +87,9 @@ impl RequestPath {
 
     /// The decoded path; not always UTF-8.
     pub(crate) fn decoded(&self) -> &[u8] {
-        self.decoded.as_deref().unwrap_or_else(|| self.as_str().as_bytes())
+        self.decoded
+            .as_deref()
+            .unwrap_or_else(|| self.as_str().as_bytes())
     }
 
     /// Whether the client spelled the path canonically.
@@ -91,7 +99,10 @@ impl RequestPath {
 
     /// The decoded segments: `/a/b` has `a` and `b`, `/a/` has `a` and an empty one.
     pub(crate) fn segments(&self) -> impl Iterator<Item = &[u8]> {
-        self.decoded().get(1..).unwrap_or_default().split(|byte| *byte == b'/')
+        self.decoded()
+            .get(1..)
+            .unwrap_or_default()
+            .split(|byte| *byte == b'/')
     }
 
     /// The canonical text after its first `count` segments, without a leading slash.
@@ -104,13 +115,17 @@ impl RequestPath {
     /// The decoded bytes after the first `count` segments, without a leading slash.
     pub(crate) fn decoded_after(&self, count: usize) -> &[u8] {
         let decoded = self.decoded();
-        after(decoded, count).and_then(|at| decoded.get(at..)).unwrap_or_default()
+        after(decoded, count)
+            .and_then(|at| decoded.get(at..))
+            .unwrap_or_default()
     }
 }
 
 /// Where the text after the first `count` segments begins.
 fn after(path: &[u8], count: usize) -> Option<usize> {
-    memchr::memchr_iter(b'/', path).nth(count).map(|slash| slash + 1)
+    memchr::memchr_iter(b'/', path)
+        .nth(count)
+        .map(|slash| slash + 1)
 }
 
 /// Whether the path needs no decoding and no normalising.
@@ -172,8 +187,9 @@ fn hex_digit(byte: u8) -> Option<u8> {
 }
 
 fn encode(segment: &[u8], text: &mut String) {
-    const HEX: [char; 16] =
-        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
+    const HEX: [char; 16] = [
+        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F',
+    ];
     for byte in segment {
         if is_path_char(*byte) {
             text.push(char::from(*byte));
@@ -241,7 +257,9 @@ mod tests {
 
     #[test]
     fn what_can_be_read_in_two_ways_is_refused() {
-        for raw in ["/a%2fb", "/a%2Fb", "/a%5cb", "/a%00", "/a%", "/a%2", "/a%zz", "/a\\b"] {
+        for raw in [
+            "/a%2fb", "/a%2Fb", "/a%5cb", "/a%00", "/a%", "/a%2", "/a%zz", "/a\\b",
+        ] {
             check(raw, Err(Reject::BadPath));
         }
     }

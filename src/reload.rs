@@ -30,8 +30,11 @@ impl Active {
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
-        let active =
-            Self { config: config.to_owned(), files: loaded.files, digest: loaded.digest };
+        let active = Self {
+            config: config.to_owned(),
+            files: loaded.files,
+            digest: loaded.digest,
+        };
         Ok((active, Arc::new(loaded.snapshot)))
     }
 
@@ -108,10 +111,7 @@ enum Wider {
     No,
 }
 
-fn changes(
-    old: &BTreeMap<String, String>,
-    new: &BTreeMap<String, String>,
-) -> Vec<(String, Wider)> {
+fn changes(old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) -> Vec<(String, Wider)> {
     let mut changes = Vec::new();
     for (part, was) in old {
         match new.get(part) {
@@ -139,10 +139,20 @@ mod tests {
     #[test]
     fn changes_are_said_in_words() {
         let map = |rows: &[(&str, &str)]| -> BTreeMap<String, String> {
-            rows.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
+            rows.iter()
+                .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
+                .collect()
         };
-        let old = map(&[("route /a auth", "sso"), ("route /b auth", "none"), ("x", "1")]);
-        let new = map(&[("route /a auth", "none"), ("route /b auth", "sso"), ("y", "2")]);
+        let old = map(&[
+            ("route /a auth", "sso"),
+            ("route /b auth", "none"),
+            ("x", "1"),
+        ]);
+        let new = map(&[
+            ("route /a auth", "none"),
+            ("route /b auth", "sso"),
+            ("y", "2"),
+        ]);
         assert_eq!(
             changes(&old, &new),
             [

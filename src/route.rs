@@ -125,7 +125,9 @@ impl RouteTable {
                 let at = match self.wildcard.iter().position(|(known, _)| known == suffix) {
                     Some(at) => at,
                     None => {
-                        let at = self.wildcard.partition_point(|(known, _)| known.len() >= suffix.len());
+                        let at = self
+                            .wildcard
+                            .partition_point(|(known, _)| known.len() >= suffix.len());
                         self.wildcard.insert(at, (suffix.clone(), Tree::default()));
                         at
                     }
@@ -151,11 +153,15 @@ impl RouteTable {
         method: &Method,
     ) -> Result<&Arc<Route>, Reject> {
         let routes = self.at(host, path).ok_or(Reject::NoRoute)?;
-        let named = routes.iter().find(|r| r.methods.is_some_and(|set| set.contains(method)));
-        named.or_else(|| routes.iter().find(|r| r.methods.is_none())).ok_or_else(|| {
-            let sets = routes.iter().filter_map(|route| route.methods);
-            Reject::MethodNotAllowed(sets.fold(MethodSet::default(), MethodSet::union))
-        })
+        let named = routes
+            .iter()
+            .find(|r| r.methods.is_some_and(|set| set.contains(method)));
+        named
+            .or_else(|| routes.iter().find(|r| r.methods.is_none()))
+            .ok_or_else(|| {
+                let sets = routes.iter().filter_map(|route| route.methods);
+                Reject::MethodNotAllowed(sets.fold(MethodSet::default(), MethodSet::union))
+            })
     }
 
     fn at(&self, host: &str, path: &RequestPath) -> Option<&[Arc<Route>]> {
@@ -194,12 +200,18 @@ impl Tree {
                 Segment::Parameter(_) => tree.parameter.get_or_insert_default(),
             };
         }
-        let here = if route.pattern.star { &mut tree.star } else { &mut tree.exact };
-        let clash = here.iter().find(|other| match (other.methods, route.methods) {
-            (None, None) => true,
-            (Some(one), Some(two)) => one.overlaps(two),
-            (None, Some(_)) | (Some(_), None) => false,
-        });
+        let here = if route.pattern.star {
+            &mut tree.star
+        } else {
+            &mut tree.exact
+        };
+        let clash = here
+            .iter()
+            .find(|other| match (other.methods, route.methods) {
+                (None, None) => true,
+                (Some(one), Some(two)) => one.overlaps(two),
+                (None, Some(_)) | (Some(_), None) => false,
+            });
         if let Some(clash) = clash {
             return Err(Arc::clone(clash));
         }
@@ -223,7 +235,9 @@ impl Tree {
         let slash = memchr::memchr(b'/', rest);
         let segment = slash.map_or(rest, |at| rest.get(..at).unwrap_or_default());
         let below = slash.and_then(|at| rest.get(at + 1..));
-        let literal = self.literal.binary_search_by(|(known, _)| known.as_slice().cmp(segment));
+        let literal = self
+            .literal
+            .binary_search_by(|(known, _)| known.as_slice().cmp(segment));
         if let Some((_, tree)) = literal.ok().and_then(|at| self.literal.get(at)) {
             if let Some(found) = tree.descend(below) {
                 return Some(found);
@@ -234,7 +248,11 @@ impl Tree {
                 return Some(found);
             }
         }
-        if self.star.is_empty() { None } else { Some(&self.star) }
+        if self.star.is_empty() {
+            None
+        } else {
+            Some(&self.star)
+        }
     }
 }
 

@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::access_log::AccessLog;
+use crate::auth::{Verifier, VerifierSettings};
 use crate::client::TrustedProxies;
 use crate::edits::HeaderEdits;
 use crate::limits::{Limits, Timeouts};
-use crate::auth::{Verifier, VerifierSettings};
 use crate::proxy::{Upstream, Vouched};
 use crate::route::{Route, RouteTable};
 use crate::tls::Tls;

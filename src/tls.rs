@@ -72,9 +72,12 @@ impl CertificatePair {
         };
         let parsed = webpki::EndEntityCert::try_from(first)
             .map_err(|error| TlsFault::Certificate(error.to_string()))?;
-        let names = parsed.valid_dns_names().map(str::to_ascii_lowercase).collect();
-        let key = PrivateKeyDer::from_pem_slice(key)
-            .map_err(|error| TlsFault::Key(error.to_string()))?;
+        let names = parsed
+            .valid_dns_names()
+            .map(str::to_ascii_lowercase)
+            .collect();
+        let key =
+            PrivateKeyDer::from_pem_slice(key).map_err(|error| TlsFault::Key(error.to_string()))?;
         let key = aws_lc_rs::sign::any_supported_type(&key)
             .map_err(|error| TlsFault::Key(error.to_string()))?;
         let pair = CertifiedKey::new(chain, key);
@@ -82,7 +85,10 @@ impl CertificatePair {
             Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {}
             Err(_) => return Err(TlsFault::Mismatch),
         }
-        Ok(Self { key: Arc::new(pair), names })
+        Ok(Self {
+            key: Arc::new(pair),
+            names,
+        })
     }
 }
 
@@ -124,7 +130,9 @@ impl Tls {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let stream = TlsAcceptor::from(Arc::clone(&self.0)).accept(stream).await?;
+        let stream = TlsAcceptor::from(Arc::clone(&self.0))
+            .accept(stream)
+            .await?;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         Ok((stream, http2))
     }
@@ -201,8 +209,14 @@ mod tests {
         let two = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
         let read = |key: &str| CertificatePair::from_pem(one.cert.pem().as_bytes(), key.as_bytes());
         assert!(read(&one.signing_key.serialize_pem()).is_ok());
-        assert!(matches!(read(&two.signing_key.serialize_pem()), Err(TlsFault::Mismatch)));
+        assert!(matches!(
+            read(&two.signing_key.serialize_pem()),
+            Err(TlsFault::Mismatch)
+        ));
         assert!(matches!(read("nonsense"), Err(TlsFault::Key(_))));
-        assert!(matches!(CertificatePair::from_pem(b"", b""), Err(TlsFault::Certificate(_))));
+        assert!(matches!(
+            CertificatePair::from_pem(b"", b""),
+            Err(TlsFault::Certificate(_))
+        ));
     }
 }

@@ -45,7 +45,11 @@ impl Worker {
         let mut seed = [0; 8];
         // Ids need not be secret, only unlike those of other workers and runs.
         let random = getrandom::fill(&mut seed).is_ok();
-        let seed = if random { u64::from_ne_bytes(seed) } else { index as u64 };
+        let seed = if random {
+            u64::from_ne_bytes(seed)
+        } else {
+            index as u64
+        };
         Self {
             index,
             remembered: Remembered::new(token_bytes),
@@ -66,6 +70,7 @@ impl Worker {
 
     /// An id for a request.
     pub(crate) fn next_id(&self) -> u64 {
-        self.next_id.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
+        self.next_id
+            .fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
     }
 }

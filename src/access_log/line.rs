@@ -135,7 +135,10 @@ impl Entry<'_> {
         let (second, millis) = clock::since_epoch(self.time);
         out.extend_from_slice(b"{\"time\":\"");
         out.extend_from_slice(stamp.at(second));
-        escape(out, format_args!(".{millis:03}Z\",\"id\":\"{:016x}\",\"client\":\"", self.id));
+        escape(
+            out,
+            format_args!(".{millis:03}Z\",\"id\":\"{:016x}\",\"client\":\"", self.id),
+        );
         match self.client {
             Some(ip) => escape(out, format_args!("{ip}")),
             None => out.extend_from_slice(b"unix"),
@@ -148,7 +151,11 @@ impl Entry<'_> {
         quoted(out, self.path);
         out.extend_from_slice(b",\"protocol\":\"");
         out.extend_from_slice(protocol(self.version).as_bytes());
-        out.extend_from_slice(if self.tls { b"\",\"tls\":true" } else { b"\",\"tls\":false" });
+        out.extend_from_slice(if self.tls {
+            b"\",\"tls\":true"
+        } else {
+            b"\",\"tls\":false"
+        });
         out.extend_from_slice(b",\"status\":");
         number(out, u64::from(self.status));
         let fields = [
@@ -179,7 +186,9 @@ impl Entry<'_> {
         ];
         let (second, _) = clock::since_epoch(self.time);
         let (year, month, day, hour, minute, rest) = clock::civil(second);
-        let month = usize::try_from(month).ok().and_then(|month| MONTHS.get(month.wrapping_sub(1)));
+        let month = usize::try_from(month)
+            .ok()
+            .and_then(|month| MONTHS.get(month.wrapping_sub(1)));
         match self.client {
             Some(ip) => escape(out, format_args!("{ip}")),
             None => out.extend_from_slice(b"unix"),
@@ -195,13 +204,27 @@ impl Entry<'_> {
             ),
         );
         spaced(out, self.path);
-        escape(out, format_args!(" {}\" {} {} ", protocol(self.version), self.status, self.bytes));
+        escape(
+            out,
+            format_args!(
+                " {}\" {} {} ",
+                protocol(self.version),
+                self.status,
+                self.bytes
+            ),
+        );
         let text = |value: &Option<HeaderValue>| {
-            let text = value.as_ref().and_then(|value| value.to_str().ok()).unwrap_or("-");
+            let text = value
+                .as_ref()
+                .and_then(|value| value.to_str().ok())
+                .unwrap_or("-");
             text.split('?').next().unwrap_or("-").to_owned()
         };
-        let (referer, agent) =
-            self.agent.map_or(("-".to_owned(), "-".to_owned()), |(r, a)| (text(r), text(a)));
+        let (referer, agent) = self
+            .agent
+            .map_or(("-".to_owned(), "-".to_owned()), |(r, a)| {
+                (text(r), text(a))
+            });
         quoted(out, &referer);
         out.push(b' ');
         quoted(out, &agent);
@@ -212,7 +235,11 @@ impl Entry<'_> {
 /// A text without spaces, quotes or control characters.
 fn spaced(out: &mut Vec<u8>, text: &str) {
     for c in text.chars() {
-        let c = if c.is_whitespace() || c.is_control() || c == '"' { '_' } else { c };
+        let c = if c.is_whitespace() || c.is_control() || c == '"' {
+            '_'
+        } else {
+            c
+        };
         escape(out, format_args!("{c}"));
     }
 }
@@ -262,8 +289,7 @@ mod tests {
         let mut out = Vec::new();
         entry().combined(&mut out);
         let text = String::from_utf8(out).unwrap();
-        let expected =
-            "203.0.113.9 - - [29/Feb/2000:12:34:56 +0000] \"GET /a_b HTTP/1.1\" 401 12 \"-\" \"-\"\n";
+        let expected = "203.0.113.9 - - [29/Feb/2000:12:34:56 +0000] \"GET /a_b HTTP/1.1\" 401 12 \"-\" \"-\"\n";
         assert_eq!(text, expected);
     }
 }

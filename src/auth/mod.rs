@@ -380,6 +380,16 @@ impl fmt::Debug for Permit {
 }
 
 impl Permit {
+    /// A permit without a request, for the tests of what consumes one.
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Self {
+        Self {
+            principal: Principal::anonymous(),
+            identity: Vec::new(),
+            strip: None,
+        }
+    }
+
     /// The headers that tell the app who it is; a claim that is absent gives none.
     pub(crate) fn identity(&self) -> &[(HeaderName, HeaderValue)] {
         &self.identity

@@ -15,8 +15,8 @@ use http::HeaderName;
 use super::error::{Errors, Place};
 use super::parsed;
 use super::source::{Loader, why};
-use crate::auth::Guard;
 use crate::access_log::{AccessLog, AccessLogSettings, Destination, Format};
+use crate::auth::Guard;
 use crate::client::TrustedProxies;
 use crate::edits::HeaderEdits;
 use crate::limits::{Limits, Timeouts};
@@ -75,12 +75,18 @@ pub(crate) fn compile(
         return None;
     }
     let routes: Vec<_> = routes.into_iter().map(|(route, _)| route).collect();
-    let Compiler { warnings, summary, .. } = compiler;
+    let Compiler {
+        warnings, summary, ..
+    } = compiler;
     let snapshot = Snapshot {
         workers,
         listeners,
         trusted: TrustedProxies {
-            networks: gateway.trusted_proxies.iter().map(|network| network.value).collect(),
+            networks: gateway
+                .trusted_proxies
+                .iter()
+                .map(|network| network.value)
+                .collect(),
         },
         limits: limits(&gateway.limits),
         timeouts: timeouts(&gateway.timeouts),
@@ -111,10 +117,14 @@ impl Compiler<'_> {
     }
 
     fn listeners(&mut self, parsed: &[parsed::Listener]) -> Vec<Arc<Listener>> {
-        let tls_port = parsed.iter().find_map(|listener| match &listener.address.value {
-            parsed::ListenAddress::Tcp(address) if listener.tls.is_some() => Some(address.port()),
-            parsed::ListenAddress::Tcp(_) | parsed::ListenAddress::Unix(_) => None,
-        });
+        let tls_port = parsed
+            .iter()
+            .find_map(|listener| match &listener.address.value {
+                parsed::ListenAddress::Tcp(address) if listener.tls.is_some() => {
+                    Some(address.port())
+                }
+                parsed::ListenAddress::Tcp(_) | parsed::ListenAddress::Unix(_) => None,
+            });
         let mut listeners: Vec<Arc<Listener>> = Vec::new();
         for listener in parsed.iter().filter(|listener| !listener.broken) {
             let address = match &listener.address.value {
@@ -136,16 +146,16 @@ impl Compiler<'_> {
                 (false, _) => None,
                 (true, _) if listener.tls.is_some() => {
                     let place = listener.redirect_to_https.place;
-                    self.errors.at(place, "this listener speaks TLS itself").hint(
-                        "`redirect_to_https` belongs to a listener without `tls`",
-                    );
+                    self.errors
+                        .at(place, "this listener speaks TLS itself")
+                        .hint("`redirect_to_https` belongs to a listener without `tls`");
                     None
                 }
                 (true, None | Some(0)) => {
                     let place = listener.redirect_to_https.place;
-                    self.errors.at(place, "there is no TLS listener to redirect to").hint(
-                        "add a listener with `tls` and a fixed port",
-                    );
+                    self.errors
+                        .at(place, "there is no TLS listener to redirect to")
+                        .hint("add a listener with `tls` and a fixed port");
                     None
                 }
                 (true, Some(port)) => Some(port),
@@ -162,7 +172,11 @@ impl Compiler<'_> {
                 Some(Some(tls)) => Some(tls),
                 None => None,
             };
-            listeners.push(Arc::new(Listener { address, tls, redirect_to_https }));
+            listeners.push(Arc::new(Listener {
+                address,
+                tls,
+                redirect_to_https,
+            }));
         }
         self.same_port_twice(parsed);
         listeners
@@ -176,13 +190,17 @@ impl Compiler<'_> {
         };
         let addresses: Vec<SocketAddr> = parsed.iter().filter_map(tcp).collect();
         for listener in parsed {
-            let Some(address) = tcp(listener).filter(SocketAddr::is_ipv4) else { continue };
+            let Some(address) = tcp(listener).filter(SocketAddr::is_ipv4) else {
+                continue;
+            };
             let both = |other: &&SocketAddr| {
                 other.is_ipv6() && other.ip().is_unspecified() && other.port() == address.port()
             };
             if let Some(other) = addresses.iter().find(both) {
                 let problem = format!("{other} takes IPv4 too, and so takes {address}");
-                self.errors.at(listener.address.place, problem).hint("leave one of them out");
+                self.errors
+                    .at(listener.address.place, problem)
+                    .hint("leave one of them out");
             }
         }
     }
@@ -192,7 +210,9 @@ impl Compiler<'_> {
         for certificate in &parsed.certificates {
             let cert = self.file(&certificate.cert.value, certificate.cert.place);
             let key = self.file(&certificate.key.value, certificate.key.place);
-            let (Some(cert), Some(key)) = (cert, key) else { continue };
+            let (Some(cert), Some(key)) = (cert, key) else {
+                continue;
+            };
             match CertificatePair::from_pem(&cert, &key) {
                 Ok(pair) => pairs.push(pair),
                 Err(fault) => {
@@ -222,7 +242,9 @@ impl Compiler<'_> {
     }
 
     fn access_log(&mut self, parsed: &parsed::AccessLog) -> Option<Arc<AccessLog>> {
-        let parsed::AccessLog::On { to, format } = parsed else { return None };
+        let parsed::AccessLog::On { to, format } = parsed else {
+            return None;
+        };
         let settings = AccessLogSettings {
             to: match &to.value {
                 parsed::LogTarget::Stdout => Destination::Stdout,
@@ -234,14 +256,19 @@ impl Compiler<'_> {
                 parsed::LogFormat::Combined => Format::Combined,
             },
         };
-        let kept = self.previous.and_then(|previous| previous.access_log.as_ref());
+        let kept = self
+            .previous
+            .and_then(|previous| previous.access_log.as_ref());
         if let Some(log) = kept.filter(|log| *log.settings() == settings) {
             return Some(Arc::clone(log));
         }
         match AccessLog::open(settings, self.workers) {
             Ok(log) => Some(Arc::new(log)),
             Err(error) => {
-                self.errors.at(to.place, format!("the access log cannot be opened: {}", why(&error)));
+                self.errors.at(
+                    to.place,
+                    format!("the access log cannot be opened: {}", why(&error)),
+                );
                 None
             }
         }
@@ -281,8 +308,16 @@ fn timeouts(parsed: &parsed::Timeouts) -> Timeouts {
 
 fn edits(parsed: &parsed::HeaderChanges) -> HeaderEdits {
     HeaderEdits {
-        set: parsed.set.iter().map(|(name, value)| (name.value.clone(), value.value.clone())).collect(),
-        remove: parsed.remove.iter().map(|name| name.value.clone()).collect(),
+        set: parsed
+            .set
+            .iter()
+            .map(|(name, value)| (name.value.clone(), value.value.clone()))
+            .collect(),
+        remove: parsed
+            .remove
+            .iter()
+            .map(|name| name.value.clone())
+            .collect(),
     }
 }
 

@@ -42,25 +42,38 @@ pub(crate) struct Refused {
 /// # Errors
 /// Every mistake in it, at once.
 pub(crate) fn load(main: &Path, previous: Option<&Snapshot>) -> Result<Loaded, Refused> {
-    let sources = Digesting { disk: Disk::default(), hasher: RefCell::new(DefaultHasher::new()) };
+    let sources = Digesting {
+        disk: Disk::default(),
+        hasher: RefCell::new(DefaultHasher::new()),
+    };
     let mut read = super::read(main, &sources);
-    let compiled = read.gateway.as_ref().and_then(|gateway| {
-        compile(gateway, &read.loader, &mut read.errors, previous)
-    });
+    let compiled = read
+        .gateway
+        .as_ref()
+        .and_then(|gateway| compile(gateway, &read.loader, &mut read.errors, previous));
     if compiled.is_none() && read.errors.is_empty() {
         // Without a snapshot there is a reason; should none have been said, this one is.
-        read.errors.at(Place::default(), "the configuration cannot be compiled");
+        read.errors
+            .at(Place::default(), "the configuration cannot be compiled");
     }
     let printed = read.print();
     let files = read.loader.seen();
     let digest = sources.hasher.borrow().finish();
     match (compiled, read.errors.finish()) {
-        (Some((snapshot, warnings)), Ok(())) => {
-            Ok(Loaded { snapshot, warnings, printed, files, digest })
-        }
+        (Some((snapshot, warnings)), Ok(())) => Ok(Loaded {
+            snapshot,
+            warnings,
+            printed,
+            files,
+            digest,
+        }),
         (_, finished) => {
             let errors = finished.err().unwrap_or_default();
-            Err(Refused { errors, files, digest })
+            Err(Refused {
+                errors,
+                files,
+                digest,
+            })
         }
     }
 }

@@ -15,7 +15,10 @@ pub(crate) fn check_size<B>(request: &Request<B>, limits: &Limits) -> Result<(),
     if request.version() != Version::HTTP_2 {
         return Ok(());
     }
-    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    let target = request
+        .uri()
+        .path_and_query()
+        .map_or(0, |target| target.as_str().len());
     if target > limits.uri_bytes {
         return Err(Reject::UriTooLong);
     }
@@ -66,7 +69,10 @@ fn without_port(said: &str) -> Option<&str> {
             let (literal, port) = rest.split_once(']')?;
             literal.parse::<std::net::Ipv6Addr>().ok()?;
             let host = said.get(..literal.len() + 2)?;
-            (host, port.strip_prefix(':').or(port.is_empty().then_some("")))
+            (
+                host,
+                port.strip_prefix(':').or(port.is_empty().then_some("")),
+            )
         }
         None => {
             let (host, port) = said.split_once(':').unwrap_or((said, ""));
@@ -95,7 +101,11 @@ mod tests {
         }
         let request = request.body(()).unwrap();
         let seen = host_of(&request);
-        assert_eq!(seen.as_deref().map_err(|reject| *reject), expected, "{target} {hosts:?}");
+        assert_eq!(
+            seen.as_deref().map_err(|reject| *reject),
+            expected,
+            "{target} {hosts:?}"
+        );
     }
 
     #[test]
@@ -105,8 +115,20 @@ mod tests {
         check("/", &["[::1]:80"], Ok("[::1]"));
         check("/", &["127.0.0.1"], Ok("127.0.0.1"));
         for hosts in [
-            &[][..], &["a", "a"], &[""], &["a b"], &["a@b"], &["a/b"], &["a:x"], &["a:70000"],
-            &["[::1"], &["[zz]"], &[":80"], &["a,b"], &["a:80:80"], &["."],
+            &[][..],
+            &["a", "a"],
+            &[""],
+            &["a b"],
+            &["a@b"],
+            &["a/b"],
+            &["a:x"],
+            &["a:70000"],
+            &["[::1"],
+            &["[zz]"],
+            &[":80"],
+            &["a,b"],
+            &["a:80:80"],
+            &["."],
         ] {
             check("/", hosts, Err(Reject::BadHost));
         }
@@ -118,8 +140,16 @@ mod tests {
         check("http://example.com/", &["EXAMPLE.com"], Ok("example.com"));
         check("http://example.com/", &[], Ok("example.com"));
         check("http://example.com/", &["other.com"], Err(Reject::BadHost));
-        check("http://example.com:81/", &["example.com"], Err(Reject::BadHost));
+        check(
+            "http://example.com:81/",
+            &["example.com"],
+            Err(Reject::BadHost),
+        );
         check("http://user@example.com/", &[], Err(Reject::BadHost));
-        check("ftp://example.com/", &["example.com"], Err(Reject::BadRequest("only http and https targets are served")));
+        check(
+            "ftp://example.com/",
+            &["example.com"],
+            Err(Reject::BadRequest("only http and https targets are served")),
+        );
     }
 }

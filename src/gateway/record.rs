@@ -64,7 +64,10 @@ impl Record {
             host: headers.get(header::HOST).cloned(),
             version: request.version(),
             agent: combined.then(|| {
-                (headers.get(header::REFERER).cloned(), headers.get(header::USER_AGENT).cloned())
+                (
+                    headers.get(header::REFERER).cloned(),
+                    headers.get(header::USER_AGENT).cloned(),
+                )
             }),
             client: view.trusted.client(connection.peer.ip, headers),
             route: None,
@@ -118,21 +121,37 @@ impl Record {
         self.first_byte = Some(Instant::now());
         let (parts, body) = response.into_parts();
         let Some(tunnel) = tunnel else {
-            return Response::from_parts(parts, Recorded { body, record: Some(self), ended: false });
+            return Response::from_parts(
+                parts,
+                Recorded {
+                    body,
+                    record: Some(self),
+                    ended: false,
+                },
+            );
         };
         tokio::spawn(async move {
             let (_, to_client) = tunnel.run().await;
             self.bytes = to_client;
             drop(self);
         });
-        Response::from_parts(parts, Recorded { body, record: None, ended: false })
+        Response::from_parts(
+            parts,
+            Recorded {
+                body,
+                record: None,
+                ended: false,
+            },
+        )
     }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
         self.connection.line.leave();
-        let Some(log) = &self.view.access_log else { return };
+        let Some(log) = &self.view.access_log else {
+            return;
+        };
         if self.status == 0 {
             // hyper gave the request up: the client left before there was an answer.
             self.reason = Some(Reject::ClientGone.reason());
@@ -188,9 +207,9 @@ impl http_body::Body for Recorded {
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
-        this.ended |= frame.as_ref().is_none_or(|frame| {
-            frame.as_ref().is_ok_and(|frame| frame.is_trailers())
-        });
+        this.ended |= frame
+            .as_ref()
+            .is_none_or(|frame| frame.as_ref().is_ok_and(|frame| frame.is_trailers()));
         match (&frame, &mut this.record) {
             (Some(Ok(frame)), Some(record)) => {
                 record.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);

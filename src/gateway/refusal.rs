@@ -145,7 +145,10 @@ fn grpc(reject: Reject, detail: &str) -> Response<Body> {
     };
     let mut response = Response::new(Body::Empty);
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/grpc"),
+    );
     headers.insert("grpc-status", HeaderValue::from_static(code));
     if let Ok(message) = HeaderValue::from_str(detail) {
         headers.insert("grpc-message", message);

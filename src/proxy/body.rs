@@ -70,23 +70,32 @@ pub(crate) struct Progress {
 impl Progress {
     /// Nothing was sent yet.
     pub(crate) fn new() -> Self {
-        Self { began: Instant::now(), state: None }
+        Self {
+            began: Instant::now(),
+            state: None,
+        }
     }
 
     /// When the last piece was sent.
     pub(crate) fn since(&self) -> Instant {
-        let state = self.state.as_ref().and_then(|state| state.lock().ok().map(|state| state.0));
+        let state = self
+            .state
+            .as_ref()
+            .and_then(|state| state.lock().ok().map(|state| state.0));
         state.unwrap_or(self.began)
     }
 
     /// What is wrong with the client's side of the request.
     pub(crate) fn fault(&self) -> Option<Reject> {
-        self.state.as_ref().and_then(|state| state.lock().ok().and_then(|state| state.1))
+        self.state
+            .as_ref()
+            .and_then(|state| state.lock().ok().and_then(|state| state.1))
     }
 
     /// Shares the progress with a body that is there to be sent.
     pub(crate) fn share(&mut self) -> Self {
-        self.state.get_or_insert_with(|| Arc::new(Mutex::new((self.began, None))));
+        self.state
+            .get_or_insert_with(|| Arc::new(Mutex::new((self.began, None))));
         self.clone()
     }
 
@@ -121,8 +130,17 @@ impl ClientBody {
         body_read: Duration,
         progress: Progress,
     ) -> Self {
-        let silence = Silence { allowed: Some(body_read), timer: None };
-        Self { incoming, taken: 0, limit, silence, progress }
+        let silence = Silence {
+            allowed: Some(body_read),
+            timer: None,
+        };
+        Self {
+            incoming,
+            taken: 0,
+            limit,
+            silence,
+            progress,
+        }
     }
 
     fn poll_piece(
@@ -195,8 +213,15 @@ pub(crate) struct AnswerBody {
 impl AnswerBody {
     /// Lets the app be silent for `idle`; `None` is for ever.
     pub(crate) fn new(incoming: Incoming, lease: Lease, idle: Option<Duration>) -> Self {
-        let silence = Silence { allowed: idle, timer: None };
-        Self { incoming, lease: Some(lease), silence }
+        let silence = Silence {
+            allowed: idle,
+            timer: None,
+        };
+        Self {
+            incoming,
+            lease: Some(lease),
+            silence,
+        }
     }
 }
 
@@ -221,7 +246,9 @@ impl Body for AnswerBody {
         match frame {
             Some(Ok(frame)) => {
                 if this.incoming.is_end_stream() {
-                    this.lease.take().map_or((), Lease::give_back);
+                    if let Some(lease) = this.lease.take() {
+                        lease.give_back();
+                    }
                 }
                 Poll::Ready(Some(Ok(match frame.into_trailers() {
                     Ok(mut trailers) => {
@@ -236,7 +263,9 @@ impl Body for AnswerBody {
                 Poll::Ready(Some(Err(BodyError::Upstream(error))))
             }
             None => {
-                this.lease.take().map_or((), Lease::give_back);
+                if let Some(lease) = this.lease.take() {
+                    lease.give_back();
+                }
                 Poll::Ready(None)
             }
         }
@@ -261,8 +290,12 @@ struct Silence {
 impl Silence {
     /// Ready when the silence has lasted too long.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(allowed) = self.allowed else { return Poll::Pending };
-        let (timer, running) = self.timer.get_or_insert_with(|| (Box::pin(sleep(allowed)), true));
+        let Some(allowed) = self.allowed else {
+            return Poll::Pending;
+        };
+        let (timer, running) = self
+            .timer
+            .get_or_insert_with(|| (Box::pin(sleep(allowed)), true));
         if !*running {
             timer.as_mut().reset(Instant::now() + allowed);
             *running = true;

@@ -275,8 +275,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_without_space_flows_at_the_readers_pace() {
-        let reader = let_go(script([data(100_000), data(100_000)]), 16, None);
-        assert_eq!(reader.len(), 16);
+        let reader = let_go(script([data(100_000), data(100_000)]), 70_000, None);
+        assert_eq!(reader.len(), 70_000);
         assert!(matches!(read(reader).await, (200_000, None)));
     }
 

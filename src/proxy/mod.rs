@@ -17,10 +17,10 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 
 use self::body::{AnswerBody, ClientBody, Outgoing, Progress};
+use self::buffer::TakeInError;
 pub(crate) use self::headers::Vouched;
 use self::pool::Lease;
 pub(crate) use self::pool::{Address, Upstream, UpstreamSettings};
-use self::buffer::TakeInError;
 use self::spool::SpoolError;
 pub(crate) use self::spool::SpoolSpace;
 use crate::auth::Permit;
@@ -118,7 +118,16 @@ impl Forward {
         permit: Permit,
         outbound: Outbound<'_>,
     ) -> Result<Answer, Reject> {
-        let Outbound { mut request, target, worker, peer, line, body_bytes, body_read, .. } = outbound;
+        let Outbound {
+            mut request,
+            target,
+            worker,
+            peer,
+            line,
+            body_bytes,
+            body_read,
+            ..
+        } = outbound;
         let upgrade = headers::upgrade(&request);
         let client_end = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
         let (parts, incoming) = request.into_parts();
@@ -148,7 +157,11 @@ impl Forward {
         let body = if incoming.is_end_stream() {
             Outgoing::Empty
         } else {
-            if incoming.size_hint().exact().is_some_and(|length| length > body_bytes) {
+            if incoming
+                .size_hint()
+                .exact()
+                .is_some_and(|length| length > body_bytes)
+            {
                 return Err(Reject::BodyTooLarge(body_bytes));
             }
             let body = ClientBody::new(incoming, body_bytes, body_read, progress.share());
@@ -199,7 +212,10 @@ impl Forward {
                 Some(_) | None => Body::stream(answer),
             }
         };
-        Ok(Answer { response: Response::from_parts(parts, body), tunnel: None })
+        Ok(Answer {
+            response: Response::from_parts(parts, body),
+            tunnel: None,
+        })
     }
 
     /// Sends the request over a kept or a new connection and waits for the head of the answer.
@@ -214,11 +230,15 @@ impl Forward {
         progress: &Progress,
         line: &Line,
     ) -> Result<(Response<Incoming>, Lease), Reject> {
-        let replayable = matches!(request.body(), Outgoing::Empty) && is_idempotent(request.method());
+        let replayable =
+            matches!(request.body(), Outgoing::Empty) && is_idempotent(request.method());
         let mut replayed = false;
         loop {
             // The one repetition gets a new connection: another kept one may be as stale.
-            let mut lease = self.upstream.lease(worker, self.timeouts.connect, replayed).await?;
+            let mut lease = self
+                .upstream
+                .lease(worker, self.timeouts.connect, replayed)
+                .await?;
             let spare = (lease.is_reused() && replayable && !replayed).then(|| copy_head(&request));
             let sent = lease.send(request);
             tokio::pin!(sent);
@@ -289,7 +309,11 @@ fn copy_head(request: &Request<Outgoing>) -> Request<Outgoing> {
 
 fn with_query(target: &PathAndQuery, query: &str) -> Result<PathAndQuery, Reject> {
     let path = target.path();
-    let text = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
+    let text = if query.is_empty() {
+        path.to_owned()
+    } else {
+        format!("{path}?{query}")
+    };
     PathAndQuery::try_from(text).map_err(|_| Reject::Internal)
 }
 

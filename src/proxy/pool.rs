@@ -107,7 +107,12 @@ impl Upstream {
             })
         };
         let pools = (0..workers).map(|_| pool()).collect();
-        Self { name: settings.name.clone(), buffer, settings, pools }
+        Self {
+            name: settings.name.clone(),
+            buffer,
+            settings,
+            pools,
+        }
     }
 
     /// What it was made from.
@@ -135,14 +140,26 @@ impl Upstream {
                 while let Some(mut sender) = pool.take(endpoint) {
                     // Its task may still have to notice that the last answer is over.
                     if sender.is_ready() || sender.ready().await.is_ok() {
-                        return Ok(Lease { sender, pool: Arc::clone(pool), endpoint, reused: true });
+                        return Ok(Lease {
+                            sender,
+                            pool: Arc::clone(pool),
+                            endpoint,
+                            reused: true,
+                        });
                     }
                 }
             }
-            let Some(address) = self.settings.endpoints.get(endpoint) else { continue };
+            let Some(address) = self.settings.endpoints.get(endpoint) else {
+                continue;
+            };
             match timeout(connect, dial(address)).await {
                 Ok(Ok(sender)) => {
-                    return Ok(Lease { sender, pool: Arc::clone(pool), endpoint, reused: false });
+                    return Ok(Lease {
+                        sender,
+                        pool: Arc::clone(pool),
+                        endpoint,
+                        reused: false,
+                    });
                 }
                 Ok(Err(error)) => {
                     tracing::warn!(upstream.name = %self.name, endpoint = %address, %error, "the app could not be reached");
@@ -169,13 +186,23 @@ impl Pool {
     }
 
     fn give(&self, endpoint: usize, sender: SendRequest<Outgoing>) {
-        let Ok(mut idle) = self.idle.lock() else { return };
-        let Some(kept) = idle.get_mut(endpoint) else { return };
-        if kept.first().is_some_and(|oldest| oldest.since.elapsed() >= self.oldest) {
+        let Ok(mut idle) = self.idle.lock() else {
+            return;
+        };
+        let Some(kept) = idle.get_mut(endpoint) else {
+            return;
+        };
+        if kept
+            .first()
+            .is_some_and(|oldest| oldest.since.elapsed() >= self.oldest)
+        {
             kept.retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < self.oldest);
         }
         if kept.len() < self.keep_alive {
-            kept.push(Idle { sender, since: Instant::now() });
+            kept.push(Idle {
+                sender,
+                since: Instant::now(),
+            });
         }
     }
 }
@@ -220,8 +247,10 @@ async fn handshake<S>(stream: S) -> std::io::Result<SendRequest<Outgoing>>
 where
     S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
-    let (sender, connection) =
-        http1::Builder::new().handshake(stream).await.map_err(std::io::Error::other)?;
+    let (sender, connection) = http1::Builder::new()
+        .handshake(stream)
+        .await
+        .map_err(std::io::Error::other)?;
     tokio::spawn(async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "a connection to the app ended");

@@ -46,22 +46,37 @@ pub(crate) fn open(
     let upstream = hyper::upgrade::on(&mut response);
     let (mut parts, _) = response.into_parts();
     headers::clean_answer(&mut parts.headers);
-    parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    parts
+        .headers
+        .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     parts.headers.insert(header::UPGRADE, asked);
     let response = Response::from_parts(parts, Body::Empty);
-    Ok(Answer { response, tunnel: Some(Tunnel { client, upstream, lease }) })
+    Ok(Answer {
+        response,
+        tunnel: Some(Tunnel {
+            client,
+            upstream,
+            lease,
+        }),
+    })
 }
 
 impl Tunnel {
     /// Carries bytes both ways until one end closes; says how many went each way, to the app
     /// first.
     pub(crate) async fn run(self) -> (u64, u64) {
-        let Self { client, upstream, lease } = self;
+        let Self {
+            client,
+            upstream,
+            lease,
+        } = self;
         let (Ok(client), Ok(upstream)) = (client.await, upstream.await) else {
             return (0, 0);
         };
         drop(lease);
         let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
-        copy_bidirectional(&mut client, &mut upstream).await.unwrap_or_default()
+        copy_bidirectional(&mut client, &mut upstream)
+            .await
+            .unwrap_or_default()
     }
 }

@@ -161,7 +161,11 @@ fn folders_of(file: &Path) -> Vec<PathBuf> {
     for path in parents {
         if let Some(parent) = path.parent() {
             let here = parent.as_os_str().is_empty();
-            folders.push(if here { PathBuf::from(".") } else { parent.to_owned() });
+            folders.push(if here {
+                PathBuf::from(".")
+            } else {
+                parent.to_owned()
+            });
         }
     }
     folders

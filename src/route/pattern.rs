@@ -31,7 +31,11 @@ impl Host {
                 "`{text}` is not a host; write a name without a port, such as api.example.com or *.example.com"
             ));
         }
-        Ok(if below { Self::Below(format!(".{name}")) } else { Self::Exact(name) })
+        Ok(if below {
+            Self::Below(format!(".{name}"))
+        } else {
+            Self::Exact(name)
+        })
     }
 }
 
@@ -74,8 +78,12 @@ impl Pattern {
         };
         let mut segments = Vec::new();
         for segment in rest.into_iter().flat_map(|rest| rest.split('/')) {
-            if let Some(name) = segment.strip_prefix('{').and_then(|name| name.strip_suffix('}')) {
-                if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+            if let Some(name) = segment
+                .strip_prefix('{')
+                .and_then(|name| name.strip_suffix('}'))
+            {
+                if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+                {
                     return wrong("a parameter's name is letters, digits and `_`");
                 }
                 let taken = |known: &Segment| *known == Segment::Parameter(name.to_owned());
@@ -101,7 +109,11 @@ impl Pattern {
                 }
             }
         }
-        Ok(Self { text: text.to_owned(), segments, star })
+        Ok(Self {
+            text: text.to_owned(),
+            segments,
+            star,
+        })
     }
 
     /// A literal segment as requests are decoded.
@@ -114,21 +126,33 @@ impl Pattern {
                 target.push_str(&format!("%{byte:02X}"));
             }
         }
-        let path = target.parse().ok().and_then(|target| RequestPath::parse(&target).ok());
+        let path = target
+            .parse()
+            .ok()
+            .and_then(|target| RequestPath::parse(&target).ok());
         match path {
-            Some(path) if path.decoded_after(0).len() + 1 == path.decoded().len()
-                && !path.decoded_after(0).is_empty()
-                && !path.decoded_after(0).ends_with(b"/") => Ok(path.decoded_after(0).to_vec()),
-            _ => Err(format!("`{text}` is not a path: a segment can be read in two ways")),
+            Some(path)
+                if path.decoded_after(0).len() + 1 == path.decoded().len()
+                    && !path.decoded_after(0).is_empty()
+                    && !path.decoded_after(0).ends_with(b"/") =>
+            {
+                Ok(path.decoded_after(0).to_vec())
+            }
+            _ => Err(format!(
+                "`{text}` is not a path: a segment can be read in two ways"
+            )),
         }
     }
 
     /// The names of the parameters with the places of their segments.
     pub(crate) fn parameters(&self) -> impl Iterator<Item = (&str, usize)> {
-        self.segments.iter().enumerate().filter_map(|(at, segment)| match segment {
-            Segment::Parameter(name) => Some((name.as_str(), at)),
-            Segment::Literal(_) => None,
-        })
+        self.segments
+            .iter()
+            .enumerate()
+            .filter_map(|(at, segment)| match segment {
+                Segment::Parameter(name) => Some((name.as_str(), at)),
+                Segment::Literal(_) => None,
+            })
     }
 
     /// How many segments stand before what the star takes.

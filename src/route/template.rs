@@ -41,7 +41,10 @@ impl Template {
                 Some(at) => Part::Segment(at),
                 None if name == "rest" && pattern.star => Part::Rest(pattern.depth()),
                 None => {
-                    return Err(format!("`{{{name}}}` is no part of the path {}", pattern.text));
+                    return Err(format!(
+                        "`{{{name}}}` is no part of the path {}",
+                        pattern.text
+                    ));
                 }
             });
             rest = after;

@@ -6,15 +6,24 @@ use super::*;
 use crate::edits::HeaderEdits;
 
 fn route(host: &str, path: &str, methods: &[&str]) -> Arc<Route> {
-    let set = methods.iter().fold(MethodSet::default(), |set, name| set.with(name).unwrap());
+    let set = methods
+        .iter()
+        .fold(MethodSet::default(), |set, name| set.with(name).unwrap());
     Arc::new(Route {
         index: 0,
         name: format!("{host}{path}"),
-        host: if host.is_empty() { Host::Any } else { Host::parse(host).unwrap() },
+        host: if host.is_empty() {
+            Host::Any
+        } else {
+            Host::parse(host).unwrap()
+        },
         pattern: Pattern::parse(path).unwrap(),
         methods: (!methods.is_empty()).then_some(set),
         guard: Guard::Open,
-        target: Target::Respond { status: StatusCode::OK, body: bytes::Bytes::new() },
+        target: Target::Respond {
+            status: StatusCode::OK,
+            body: bytes::Bytes::new(),
+        },
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
         body_bytes: 0,
@@ -36,7 +45,10 @@ fn path(text: &str) -> RequestPath {
 #[track_caller]
 fn check(table: &RouteTable, host: &str, at: &str, expected: &str) {
     let found = table.find(host, &path(at), &Method::GET);
-    assert_eq!(found.map_or_else(|reject| reject.reason(), |route| &route.name), expected);
+    assert_eq!(
+        found.map_or_else(|reject| reject.reason(), |route| &route.name),
+        expected
+    );
 }
 
 #[test]
@@ -80,9 +92,15 @@ fn the_most_specific_host_wins_and_hostless_routes_serve_all() {
 
 #[test]
 fn the_path_decides_before_the_method() {
-    let table = table(&[("", "/*", &[]), ("", "/a", &["POST"]), ("", "/a/*", &["PUT"])]);
+    let table = table(&[
+        ("", "/*", &[]),
+        ("", "/a", &["POST"]),
+        ("", "/a/*", &["PUT"]),
+    ]);
     let reject = table.find("h", &path("/a"), &Method::GET).unwrap_err();
-    let Reject::MethodNotAllowed(set) = reject else { panic!("{reject:?}") };
+    let Reject::MethodNotAllowed(set) = reject else {
+        panic!("{reject:?}")
+    };
     assert_eq!(set.allow(), "POST");
     assert!(table.find("h", &path("/a"), &Method::POST).is_ok());
 }
@@ -99,20 +117,37 @@ fn ties_are_refused_and_disjoint_methods_are_none() {
 
 #[test]
 fn paths_that_make_no_sense_are_refused() {
-    for text in ["a", "/a*", "/*/b", "/{a", "/{a}/{a}", "/{rest}", "/a//b", "/a//*", "/%2f", "/a?b", "/.."] {
+    for text in [
+        "a", "/a*", "/*/b", "/{a", "/{a}/{a}", "/{rest}", "/a//b", "/a//*", "/%2f", "/a?b", "/..",
+    ] {
         assert!(Pattern::parse(text).is_err(), "{text}");
     }
-    for text in ["/", "/*", "/a", "/a/", "/{a}/*", "/caf%C3%A9", "/café", "/a.b"] {
+    for text in [
+        "/",
+        "/*",
+        "/a",
+        "/a/",
+        "/{a}/*",
+        "/caf%C3%A9",
+        "/café",
+        "/a.b",
+    ] {
         assert!(Pattern::parse(text).is_ok(), "{text}");
     }
-    assert_eq!(Pattern::parse("/caf%c3%a9").unwrap().segments, Pattern::parse("/café").unwrap().segments);
+    assert_eq!(
+        Pattern::parse("/caf%c3%a9").unwrap().segments,
+        Pattern::parse("/café").unwrap().segments
+    );
 }
 
 #[test]
 fn templates_take_parts_of_the_path() {
     let pattern = Pattern::parse("/users/{user}/old/*").unwrap();
     let fill = |text: &str, at: &str| Template::parse(text, &pattern).map(|t| t.fill(&path(at)));
-    assert_eq!(fill("/v2/{user}/{rest}", "/users/a%20b/old/x/y").unwrap(), "/v2/a%20b/x/y");
+    assert_eq!(
+        fill("/v2/{user}/{rest}", "/users/a%20b/old/x/y").unwrap(),
+        "/v2/a%20b/x/y"
+    );
     assert_eq!(fill("/v2/{rest}", "/users/7/old").unwrap(), "/v2/");
     assert!(fill("/v2/{nobody}", "/").is_err());
     assert!(fill("/v2/{user", "/").is_err());
@@ -143,7 +178,11 @@ fn naive<'a>(routes: &'a [Arc<Route>], at: &RequestPath) -> Option<&'a Arc<Route
         rank.push(if route.pattern.star { 1 } else { 4 });
         Some(rank)
     };
-    routes.iter().filter_map(|route| Some((rank(route)?, route))).max_by(|a, b| a.0.cmp(&b.0)).map(|found| found.1)
+    routes
+        .iter()
+        .filter_map(|route| Some((rank(route)?, route)))
+        .max_by(|a, b| a.0.cmp(&b.0))
+        .map(|found| found.1)
 }
 
 proptest! {

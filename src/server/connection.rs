@@ -46,7 +46,15 @@ pub(crate) struct Accepted {
 
 /// Serves one connection to its end.
 pub(crate) async fn serve(worker: Arc<Worker>, accepted: Accepted, mut drain: Drain) {
-    let Accepted { stream, ip, port, place, listener, limits, timeouts } = accepted;
+    let Accepted {
+        stream,
+        ip,
+        port,
+        place,
+        listener,
+        limits,
+        timeouts,
+    } = accepted;
     let (stream, alpn_http2) = match &listener.tls {
         None => (stream, false),
         Some(tls) => match timeout(timeouts.tls_handshake, tls.accept(stream)).await {
@@ -91,7 +99,9 @@ pub(crate) async fn serve(worker: Arc<Worker>, accepted: Accepted, mut drain: Dr
             if limits.header_count > FIELDS_ON_STACK {
                 builder.max_headers(limits.header_count);
             }
-            let hyper = builder.serve_connection(TokioIo::new(wire), service).with_upgrades();
+            let hyper = builder
+                .serve_connection(TokioIo::new(wire), service)
+                .with_upgrades();
             tokio::pin!(hyper);
             tokio::select! {
                 ended = hyper.as_mut() => ended,

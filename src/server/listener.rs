@@ -78,7 +78,11 @@ fn bind_queues(address: SocketAddr, workers: usize) -> io::Result<(ListenAddress
 }
 
 fn bind_tcp(address: SocketAddr, reuse: ReusePort) -> io::Result<std::net::TcpListener> {
-    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = RawSocket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(reuse == ReusePort::Yes)?;
     if address.is_ipv6() {
@@ -133,7 +137,11 @@ impl Listening {
                 // A client may be gone already; then the first read says so.
                 let socket = SockRef::from(&stream);
                 let alive = TcpKeepalive::new().with_time(Duration::from_secs(60));
-                drop(socket.set_tcp_nodelay(true).and(socket.set_tcp_keepalive(&alive)));
+                drop(
+                    socket
+                        .set_tcp_nodelay(true)
+                        .and(socket.set_tcp_keepalive(&alive)),
+                );
                 Ok((Stream::Tcp(stream), Some(peer.ip().to_canonical())))
             }
             Self::Unix(listener) => {
@@ -175,7 +183,10 @@ pub(crate) async fn accept(
     let take = |accepted: io::Result<(Stream, Option<IpAddr>)>| match accepted {
         Ok((stream, ip)) => {
             let view = worker.view();
-            let listener = view.listeners.iter().find(|listener| listener.address == address);
+            let listener = view
+                .listeners
+                .iter()
+                .find(|listener| listener.address == address);
             let counted = ip.filter(|ip| !view.trusted.trusts(Some(*ip)));
             let place = tally.enter(counted, &view.limits);
             let (Some(listener), Some(place)) = (listener, place) else {
@@ -220,5 +231,7 @@ pub(crate) async fn accept(
 fn is_exhausted(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
-    exhausted.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+    exhausted
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }

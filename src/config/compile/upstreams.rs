@@ -30,7 +30,11 @@ impl Upstreams {
 
     /// All of them.
     pub(super) fn all(self) -> Vec<Arc<Upstream>> {
-        self.named.into_iter().filter_map(|(_, upstream)| upstream).chain(self.bare).collect()
+        self.named
+            .into_iter()
+            .filter_map(|(_, upstream)| upstream)
+            .chain(self.bare)
+            .collect()
     }
 }
 
@@ -39,17 +43,28 @@ impl Compiler<'_> {
     pub(super) fn upstreams(&mut self, parsed: &parsed::Named<parsed::Upstream>) -> Upstreams {
         let mut named = Vec::new();
         for (name, parsed) in parsed {
-            let made = if parsed.broken { None } else { self.upstream(&name.value, parsed) };
+            let made = if parsed.broken {
+                None
+            } else {
+                self.upstream(&name.value, parsed)
+            };
             named.push((name.value.clone(), made));
         }
-        Upstreams { named, bare: Vec::new() }
+        Upstreams {
+            named,
+            bare: Vec::new(),
+        }
     }
 
     fn upstream(&mut self, name: &str, parsed: &parsed::Upstream) -> Option<Arc<Upstream>> {
         let size = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
         let settings = UpstreamSettings {
             name: name.to_owned(),
-            endpoints: parsed.servers.iter().map(|server| address(&server.value)).collect(),
+            endpoints: parsed
+                .servers
+                .iter()
+                .map(|server| address(&server.value))
+                .collect(),
             timeouts: UpstreamTimeouts {
                 connect: parsed.connect.value,
                 response: parsed.response.value,
@@ -59,11 +74,18 @@ impl Compiler<'_> {
             buffer: parsed.buffer.as_ref().map(|buffer| {
                 let spool = buffer.spool.as_ref();
                 let spool = spool.map(|spool| (spool.value.clone(), buffer.spool_bytes.value));
-                (size(buffer.request.value), size(buffer.response.value), spool)
+                (
+                    size(buffer.request.value),
+                    size(buffer.response.value),
+                    spool,
+                )
             }),
         };
         let place = parsed.buffer.as_ref().map_or(parsed.place, |buffer| {
-            buffer.spool.as_ref().map_or(buffer.place, |spool| spool.place)
+            buffer
+                .spool
+                .as_ref()
+                .map_or(buffer.place, |spool| spool.place)
         });
         self.make(settings, place)
     }
@@ -94,13 +116,20 @@ impl Compiler<'_> {
 
     fn make(&mut self, settings: UpstreamSettings, place: Place) -> Option<Arc<Upstream>> {
         let endpoints: Vec<String> = settings.endpoints.iter().map(Address::to_string).collect();
-        let words = if settings.buffer.is_some() { ", buffered" } else { "" };
-        self.summary
-            .insert(format!("upstream {}", settings.name), format!("{}{words}", endpoints.join(" ")));
+        let words = if settings.buffer.is_some() {
+            ", buffered"
+        } else {
+            ""
+        };
+        self.summary.insert(
+            format!("upstream {}", settings.name),
+            format!("{}{words}", endpoints.join(" ")),
+        );
         let kept = self.previous.and_then(|previous| {
-            previous.upstreams.iter().find(|before| {
-                *before.settings() == settings && previous.workers == self.workers
-            })
+            previous
+                .upstreams
+                .iter()
+                .find(|before| *before.settings() == settings && previous.workers == self.workers)
         });
         if let Some(kept) = kept {
             return Some(Arc::clone(kept));
@@ -123,8 +152,11 @@ impl Compiler<'_> {
         match SpoolSpace::open(folder.clone(), bytes) {
             Ok(space) => Some(Arc::new(space)),
             Err(error) => {
-                let problem =
-                    format!("`{}` cannot hold the spool: {}", folder.display(), why(&error));
+                let problem = format!(
+                    "`{}` cannot hold the spool: {}",
+                    folder.display(),
+                    why(&error)
+                );
                 self.errors.at(place, problem);
                 None
             }

@@ -84,17 +84,22 @@ impl SpoolWriter {
                 }
                 state.promote();
                 let mut room = state.room();
-                if state.is_empty() {
+                if !state.is_empty() && room < piece.len() && room < SLIVER {
+                    room = 0;
+                }
+                let rest = piece.len().saturating_sub(room).min(GATHER);
+                let mut space = self
+                    .space_for(rest)
+                    .and_then(|space| space.try_reserve(rest));
+                if space.is_none() && state.is_empty() && room < SLIVER {
                     // Without this a spool with no memory would never move.
                     room = room.max(GATHER);
-                } else if room < piece.len() && room < SLIVER {
-                    room = 0;
                 }
                 let head = piece.split_to(room.min(piece.len()));
                 wanted = piece.len().min(GATHER);
-                let space = self
-                    .space_for(wanted)
-                    .and_then(|space| space.try_reserve(wanted));
+                if wanted != rest {
+                    space = None;
+                }
                 let tail = space.map(|space| (piece.split_to(wanted), space));
                 state.push(head, tail);
                 state.tail.len >= GATHER

@@ -101,6 +101,11 @@ impl Wire {
         }
     }
 
+    /// Whether there is an answer at all, or only the end of the connection.
+    pub(crate) async fn answers(&mut self) -> bool {
+        !self.buffer.is_empty() || self.fill().await
+    }
+
     /// Reads one whole final response to anything but HEAD.
     pub(crate) async fn reply(&mut self) -> Reply {
         let mut reply = self.head().await;
