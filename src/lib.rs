@@ -33,7 +33,7 @@ use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-pub use self::config::ConfigErrors;
+pub use self::config::{ConfigError, ConfigErrors};
 use self::reload::{Active, Watch};
 use self::server::Server;
 use self::snapshot::ListenAddress;

@@ -104,8 +104,8 @@ pub(crate) struct RouteTable {
 #[derive(Debug, Default)]
 struct Tree {
     /// Literal segments, sorted.
-    literal: Vec<(Vec<u8>, Tree)>,
-    parameter: Option<Box<Tree>>,
+    literal: Vec<(Vec<u8>, Self)>,
+    parameter: Option<Box<Self>>,
     /// Routes whose path ends here.
     exact: Vec<Arc<Route>>,
     /// Routes whose star begins here.

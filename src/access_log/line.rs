@@ -220,11 +220,10 @@ impl Entry<'_> {
                 .unwrap_or("-");
             text.split('?').next().unwrap_or("-").to_owned()
         };
+        let none = || "-".to_owned();
         let (referer, agent) = self
             .agent
-            .map_or(("-".to_owned(), "-".to_owned()), |(r, a)| {
-                (text(r), text(a))
-            });
+            .map_or_else(|| (none(), none()), |(r, a)| (text(r), text(a)));
         quoted(out, &referer);
         out.push(b' ');
         quoted(out, &agent);

@@ -30,7 +30,6 @@ use serde_json::Value;
 
 pub(crate) use self::algorithm::Algorithm;
 pub(crate) use self::claims::{ClaimPath, Claims};
-pub(crate) use self::key_fault::{KeyFault, KeyProblem};
 pub(crate) use self::keys::KeySource;
 pub(crate) use self::policy::{Parameters, Requirement};
 pub(crate) use self::principal::Principal;
@@ -393,16 +392,6 @@ impl Permit {
     /// The headers that tell the app who it is; a claim that is absent gives none.
     pub(crate) fn identity(&self) -> &[(HeaderName, HeaderValue)] {
         &self.identity
-    }
-
-    /// Who the request is from, for the access log and for counting.
-    pub(crate) fn principal(&self) -> &Principal {
-        &self.principal
-    }
-
-    /// `sub`, for the access log.
-    pub(crate) fn subject(&self) -> Option<&str> {
-        self.principal.subject()
     }
 
     /// Where the route has `strip_token`, takes the token out of wherever it was: the field line

@@ -57,7 +57,7 @@ fn the_open_guard_asks_for_nothing() {
     assert!(principal.is_anonymous());
     let permit = Guard::Open.authorize(principal, &[]).unwrap();
     assert!(permit.identity().is_empty());
-    assert_eq!(permit.subject(), None);
+    assert_eq!(permit.principal.subject(), None);
     assert_eq!(Guard::Open.challenge(Reject::TokenMissing), None);
 }
 
@@ -65,7 +65,7 @@ fn the_open_guard_asks_for_nothing() {
 fn a_good_token_gets_in_and_others_do_not() {
     let guard = guard(|_| {});
     let permit = permit(&guard, &json!({"sub": "alice"})).unwrap();
-    assert_eq!(permit.subject(), Some("alice"));
+    assert_eq!(permit.principal.subject(), Some("alice"));
     let seen = |headers: &HeaderMap| authenticate(&guard, headers).map(drop);
     assert_eq!(seen(&HeaderMap::new()), Err(Reject::TokenMissing));
     assert_eq!(

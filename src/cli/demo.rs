@@ -116,7 +116,6 @@ pub(crate) fn demo(config: &Path) -> Result<(), DemoError> {
         config,
         crate::RunOptions {
             on_ready: Some(Box::new(on_ready)),
-            ..Default::default()
         },
     )?;
     Ok(())

@@ -71,7 +71,8 @@ fn without_port(said: &str) -> Option<&str> {
             let host = said.get(..literal.len() + 2)?;
             (
                 host,
-                port.strip_prefix(':').or(port.is_empty().then_some("")),
+                port.strip_prefix(':')
+                    .or_else(|| port.is_empty().then_some("")),
             )
         }
         None => {

@@ -64,8 +64,11 @@ impl Body for Outgoing {
 #[derive(Clone, Debug)]
 pub(crate) struct Progress {
     began: Instant,
-    state: Option<Arc<Mutex<(Instant, Option<Reject>)>>>,
+    state: Option<Arc<Mutex<Advance>>>,
 }
+
+/// When the last piece was sent, and what ended the body early.
+type Advance = (Instant, Option<Reject>);
 
 impl Progress {
     /// Nothing was sent yet.

@@ -51,8 +51,11 @@ pub(crate) struct UpstreamSettings {
     /// Kept connections of each endpoint, in each worker.
     pub(crate) keep_alive: usize,
     /// Bytes in memory for requests and answers, the spool's folder and its size.
-    pub(crate) buffer: Option<(usize, usize, Option<(PathBuf, u64)>)>,
+    pub(crate) buffer: Option<BufferSettings>,
 }
+
+/// Bytes of requests and of answers in memory; the spool's folder and how much it may hold.
+pub(crate) type BufferSettings = (usize, usize, Option<(PathBuf, u64)>);
 
 impl UpstreamSettings {
     /// Kept connections where nothing is said.

@@ -13,32 +13,6 @@ pub(crate) enum Host {
     Below(String),
 }
 
-impl Host {
-    /// Parses `api.example.com` or `*.example.com`.
-    ///
-    /// # Errors
-    /// What is wrong, and what would be right.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let (below, name) = match text.strip_prefix("*.") {
-            Some(name) => (true, name),
-            None => (false, text),
-        };
-        let name = name.to_ascii_lowercase();
-        let literal_v6 = name.starts_with('[') && name.ends_with(']');
-        let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-        if name.is_empty() || !(literal_v6 || name.bytes().all(fits)) {
-            return Err(format!(
-                "`{text}` is not a host; write a name without a port, such as api.example.com or *.example.com"
-            ));
-        }
-        Ok(if below {
-            Self::Below(format!(".{name}"))
-        } else {
-            Self::Exact(name)
-        })
-    }
-}
-
 /// One segment of a route's path.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Segment {

@@ -5,6 +5,13 @@ use proptest::prelude::*;
 use super::*;
 use crate::edits::HeaderEdits;
 
+fn host_of(text: &str) -> Host {
+    match text.strip_prefix('*') {
+        Some(suffix) => Host::Below(suffix.to_owned()),
+        None => Host::Exact(text.to_owned()),
+    }
+}
+
 fn route(host: &str, path: &str, methods: &[&str]) -> Arc<Route> {
     let set = methods
         .iter()
@@ -15,7 +22,7 @@ fn route(host: &str, path: &str, methods: &[&str]) -> Arc<Route> {
         host: if host.is_empty() {
             Host::Any
         } else {
-            Host::parse(host).unwrap()
+            host_of(host)
         },
         pattern: Pattern::parse(path).unwrap(),
         methods: (!methods.is_empty()).then_some(set),

@@ -140,7 +140,7 @@ impl Listening {
                 drop(
                     socket
                         .set_tcp_nodelay(true)
-                        .and(socket.set_tcp_keepalive(&alive)),
+                        .and_then(|()| socket.set_tcp_keepalive(&alive)),
                 );
                 Ok((Stream::Tcp(stream), Some(peer.ip().to_canonical())))
             }

@@ -81,7 +81,7 @@ async fn a_client_that_leaves_in_the_middle_of_its_request_never_reaches_the_app
 
     gateway.record("/gone").await;
     assert_eq!(gateway.get("/quick", &[]).await.status, 200);
-    assert_eq!(app.seen().len(), 1);
+    assert_eq!(app.requests(), 1);
 }
 
 #[tokio::test]

@@ -137,7 +137,7 @@ async fn a_claim_that_no_header_can_carry_refuses_the_request() {
         403
     );
     assert_eq!(gateway.record("/bad").await["reason"], "claim_unfit");
-    assert_eq!(app.seen().len(), 1);
+    assert_eq!(app.requests(), 1);
 
     assert_eq!(
         get(&gateway, "/none", json!({"sub": null})).await.status,
@@ -239,7 +239,7 @@ async fn optional_lets_the_anonymous_in_but_never_a_bad_token() {
     );
     assert_eq!(app.last().field("x-user-id").as_deref(), Some("alice"));
     assert_eq!(get(&gateway, "/", json!({"exp": 1})).await.status, 401);
-    assert_eq!(app.seen().len(), 2);
+    assert_eq!(app.requests(), 2);
 }
 
 #[tokio::test]

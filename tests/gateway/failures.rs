@@ -302,5 +302,5 @@ async fn after_a_refused_body_the_rest_of_it_is_not_taken_for_a_request() {
     assert_eq!(wire.reply().await.status, 413);
     assert!(wire.rest().await.is_empty());
     assert_eq!(gateway.get("/good", &[]).await.status, 200);
-    assert_eq!(app.seen().len(), 1);
+    assert_eq!(app.requests(), 1);
 }

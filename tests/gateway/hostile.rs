@@ -35,7 +35,7 @@ async fn check(rows: &[(&str, Vec<u8>, &[u16])]) {
     let (app, gateway) = echo().await;
     let mut failures = Vec::new();
     for (name, bytes, statuses) in rows {
-        let before = app.seen().len();
+        let before = app.requests();
         let mut wire = gateway.connect().await;
         wire.try_send(bytes).await.ok();
         if !wire.answers().await {
@@ -430,7 +430,7 @@ async fn a_bad_request_behind_a_good_one_is_refused_in_its_turn() {
     assert_eq!(wire.reply().await.status, 200);
     assert_eq!(wire.reply().await.status, 400);
     wire.closed().await;
-    assert_eq!(app.seen().len(), 1);
+    assert_eq!(app.requests(), 1);
 }
 
 #[tokio::test]

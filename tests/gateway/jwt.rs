@@ -332,42 +332,43 @@ async fn every_defect_is_refused_in_every_family_over_every_protocol_on_every_ki
     for kind in [Kind::Rsa, Kind::P256, Kind::P384, Kind::Ed25519] {
         folder.write(&format!("{kind:?}.pem"), &key(kind, 0).public);
     }
-    let all: Vec<_> = FAMILIES
-        .iter()
-        .flat_map(|(name, algorithm, kind)| {
-            rows(*algorithm, *kind)
-                .into_iter()
-                .map(move |row| (name, row))
-        })
-        .collect();
-    for (_, (case, ..)) in &all {
-        for protocol in ["h1", "h2"] {
-            folder.write(&format!("files/{case}-{protocol}"), "content");
+    for (_, algorithm, kind) in FAMILIES {
+        for (case, ..) in rows(*algorithm, *kind) {
+            folder.write(&format!("files/{case}-h1"), "content");
+            folder.write(&format!("files/{case}-h2"), "content");
         }
     }
     let gateway = Gateway::start_in(folder, &config(&gateway_yaml(), &[("app", &app.url())])).await;
     let mut failures = Vec::new();
     let mut answers = Vec::new();
-    for (family, (case, values, expected)) in &all {
-        let fields: Vec<_> = values
-            .iter()
-            .map(|value| ("authorization", value.as_str()))
-            .collect();
-        let mut h2 = H2::connect(gateway.address()).await;
-        for target in ["app", "files"] {
-            for protocol in ["h1", "h2"] {
+    let mut sent = Vec::new();
+    for (family, algorithm, kind) in FAMILIES {
+        // Signed when their turn comes: some are good for a few seconds more.
+        for (case, values, expected) in rows(*algorithm, *kind) {
+            let fields: Vec<_> = values
+                .iter()
+                .map(|value| ("authorization", value.as_str()))
+                .collect();
+            let mut h2 = H2::connect(gateway.address()).await;
+            for (target, protocol) in [
+                ("app", "h1"),
+                ("app", "h2"),
+                ("files", "h1"),
+                ("files", "h2"),
+            ] {
                 let path = format!("/{target}/{family}/{case}-{protocol}");
-                let before = app.seen().len();
+                let before = app.requests();
                 let reply = match protocol {
                     "h1" => gateway.get(&path, &fields).await,
                     _ => h2.get(&path, &fields).await,
                 };
-                let served = app.seen().len() > before;
+                let served = app.requests() > before;
                 if served != (target == "app" && matches!(expected, Allowed)) {
                     failures.push(format!("{path}: the app was asked: {served}"));
                 }
-                answers.push((path, format!("{family}-{target}"), *expected, reply));
+                answers.push((path, format!("{family}-{target}"), expected, reply));
             }
+            sent.extend(values.into_iter().map(|value| (case, value)));
         }
     }
     let records = eventually("all records", async || {
@@ -391,15 +392,14 @@ async fn every_defect_is_refused_in_every_family_over_every_protocol_on_every_ki
         }
     }
     let output = gateway.output();
-    for (_, (case, values, _)) in &all {
-        for token in values
-            .iter()
-            .flat_map(|value| value.strip_prefix("Bearer "))
-        {
-            let longest = token.split('.').max_by_key(|part| part.len()).unwrap();
-            if longest.len() > 16 && output.contains(longest) {
-                failures.push(format!("{case}: the token is in a log"));
-            }
+    for (case, value) in &sent {
+        let token = value.strip_prefix("Bearer ").unwrap_or_default();
+        let longest = token
+            .split('.')
+            .max_by_key(|part| part.len())
+            .unwrap_or_default();
+        if longest.len() > 16 && output.contains(longest) {
+            failures.push(format!("{case}: the token is in a log"));
         }
     }
     assert!(

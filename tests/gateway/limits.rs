@@ -27,7 +27,7 @@ async fn a_target_that_is_too_long_is_414() {
     let mut h2 = H2::connect(gateway.address()).await;
     assert_eq!(h2.get(&of(1000), &[]).await.status, 200);
     assert_eq!(h2.get(&of(1025), &[]).await.status, 414);
-    assert_eq!(app.seen().len(), 2);
+    assert_eq!(app.requests(), 2);
 }
 
 #[tokio::test]
@@ -43,7 +43,7 @@ async fn a_head_that_is_too_large_is_431() {
         431,
         "Host is the twenty-first"
     );
-    assert_eq!(app.seen().len(), 2);
+    assert_eq!(app.requests(), 2);
 
     let mut endless = gateway.connect().await;
     endless

@@ -110,8 +110,5 @@ async fn bytes_behind_the_upgrade_request_are_the_tunnels_first() {
         .await;
     assert_eq!(wire.head().await.status, 101);
     assert_eq!(wire.take(5).await, b"early");
-    eventually("one request", async || {
-        (app.seen().len() == 1).then_some(())
-    })
-    .await;
+    eventually("one request", async || (app.requests() == 1).then_some(())).await;
 }

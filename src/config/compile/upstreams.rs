@@ -1,6 +1,6 @@
 //! `upstreams`: settings become pools, or keep those that they had.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::Compiler;
@@ -141,15 +141,15 @@ impl Compiler<'_> {
                 response: *response,
                 space: match spool {
                     None => None,
-                    Some((folder, bytes)) => Some(self.space(folder.clone(), *bytes, place)?),
+                    Some((folder, bytes)) => Some(self.space(folder, *bytes, place)?),
                 },
             }),
         };
         Some(Arc::new(Upstream::new(settings, buffer, self.workers)))
     }
 
-    fn space(&mut self, folder: PathBuf, bytes: u64, place: Place) -> Option<Arc<SpoolSpace>> {
-        match SpoolSpace::open(folder.clone(), bytes) {
+    fn space(&mut self, folder: &Path, bytes: u64, place: Place) -> Option<Arc<SpoolSpace>> {
+        match SpoolSpace::open(folder.to_owned(), bytes) {
             Ok(space) => Some(Arc::new(space)),
             Err(error) => {
                 let problem = format!(

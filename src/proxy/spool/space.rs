@@ -45,6 +45,7 @@ impl SpoolSpace {
     }
 
     /// The bytes in use now, over all bodies. A file counts until it is closed.
+    #[cfg(test)]
     pub(crate) fn used(&self) -> u64 {
         self.total.saturating_sub(self.free.available_permits()) as u64
     }

@@ -189,6 +189,11 @@ impl App {
         .await
     }
 
+    /// How many requests there were so far.
+    pub(crate) fn requests(&self) -> usize {
+        self.state.seen.lock().unwrap().len()
+    }
+
     /// Connections that were ever made.
     pub(crate) fn connections(&self) -> usize {
         self.state.connections.load(Ordering::SeqCst)

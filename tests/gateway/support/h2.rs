@@ -20,7 +20,9 @@ pub(crate) struct H2(SendRequest<UnsyncBoxBody<Bytes, Infallible>>);
 
 impl H2 {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
-        Self::over(TcpStream::connect(address).await.unwrap()).await
+        let stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self::over(stream).await
     }
 
     pub(crate) async fn over(stream: impl Stream + 'static) -> Self {
