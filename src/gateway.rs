@@ -8,7 +8,7 @@ mod refusal;
 use std::sync::Arc;
 
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
 use self::host::host_of;
@@ -73,6 +73,10 @@ async fn serve(
     host::check_size(&request, &snapshot.limits)?;
     let host = host_of(&request)?;
     let target = request.uri().path_and_query().ok_or(Reject::BadPath)?;
+    if target.as_str() == "*" && request.method() == Method::OPTIONS {
+        // It asks about the server as a whole (RFC 9110 section 9.3.7): that one is here.
+        return Ok(Response::new(Body::Empty));
+    }
     let path = RequestPath::parse(target)?;
     if let Some(port) = connection.redirect_to_https {
         return redirect_to_https(&host, port, &path, target.query());

@@ -66,6 +66,17 @@ fn is_hop_by_hop(name: &str) -> bool {
     }
 }
 
+/// Whether a name with `_` would be read by an app as a field that only the gateway sets.
+fn shadows(name: &str) -> bool {
+    if !name.contains('_') {
+        return false;
+    }
+    let twin = name.replace('_', "-");
+    is_hop_by_hop(&twin)
+        || is_forwarding(&twin)
+        || matches!(twin.as_str(), "content-length" | "x-request-id")
+}
+
 /// Whether the field, or its twin with `_`, says for whom a proxy forwards.
 fn is_forwarding(name: &str) -> bool {
     name == "forwarded"
@@ -134,8 +145,7 @@ pub(crate) fn prepare(
             has_connection |= *name == header::CONNECTION;
             has_te |= *name == header::TE;
             doomed.push(name.clone());
-        } else if vouched.covers(text)
-            || (is_forwarding(text) && (!peer_is_trusted || text.contains('_')))
+        } else if vouched.covers(text) || shadows(text) || (is_forwarding(text) && !peer_is_trusted)
         {
             doomed.push(name.clone());
         }
@@ -164,6 +174,7 @@ pub(crate) fn prepare(
             headers.insert(header::HOST, host);
         }
     }
+    join_cookies(headers);
     let mut chain = None;
     if peer_is_trusted {
         let lines: Vec<&[u8]> = headers
@@ -206,6 +217,22 @@ pub(crate) fn prepare(
         headers.insert(header::UPGRADE, protocol.clone());
     } else if trailers {
         headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+    }
+}
+
+/// HTTP/2 may carry cookies in several fields; HTTP/1.1 has one (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut lines = headers.get_all(header::COOKIE).iter();
+    if let (Some(first), Some(second)) = (lines.next(), lines.next()) {
+        let mut text = first.as_bytes().to_vec();
+        for line in std::iter::once(second).chain(lines) {
+            text.extend_from_slice(b"; ");
+            text.extend_from_slice(line.as_bytes());
+        }
+        if let Ok(mut joined) = HeaderValue::from_bytes(&text) {
+            joined.set_sensitive(true);
+            headers.insert(header::COOKIE, joined);
+        }
     }
 }
 

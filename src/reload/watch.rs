@@ -1,7 +1,7 @@
 //! When to look at the configuration's files again: change events of their folders, and a look
 //! every two seconds where there are none (bind mounts, network file systems).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -68,9 +68,16 @@ impl Watch {
         Ok(watch)
     }
 
-    /// Watches these files and folders from now on; as they look now, they have been read.
+    /// Watches these files and folders from now on. What is new among them may have changed since
+    /// it was read, and so is looked at once more.
     pub(crate) fn follow(&mut self, files: &[PathBuf]) {
         if self.files != files {
+            let before: HashMap<PathBuf, Look> =
+                self.files.drain(..).zip(self.looks.drain(..)).collect();
+            self.looks = files
+                .iter()
+                .map(|file| before.get(file).copied().unwrap_or(None))
+                .collect();
             self.files = files.to_vec();
             let wanted: HashSet<PathBuf> = files.iter().flat_map(|file| folders_of(file)).collect();
             if let Some(watcher) = &mut self.watcher {
@@ -86,7 +93,6 @@ impl Watch {
             }
             self.folders = wanted;
         }
-        self.looks = self.files.iter().map(|file| look(file)).collect();
     }
 
     /// Ready when the files may have changed and are left alone again.
@@ -121,6 +127,7 @@ impl Watch {
             }
             looks = now;
         }
+        self.looks = looks;
     }
 
     /// Whether an event is about a followed file. Links and folders always are: a volume of

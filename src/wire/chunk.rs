@@ -1,6 +1,8 @@
 //! Chunked bodies (RFC 9112 section 7.1), followed to their end and read strictly.
 //! The data is hyper's to decode; here only the places of its ends are found.
 
+use super::head::is_token_byte;
+
 /// The longest chunk-size line with its extensions, in bytes.
 const LONGEST_LINE: usize = 4096;
 
@@ -20,7 +22,14 @@ enum At {
     /// The first digit of a size.
     First,
     Digits,
-    Extension,
+    /// The first byte of an extension's name, or of its value.
+    NameFirst,
+    Name,
+    ValueFirst,
+    Value,
+    Quoted,
+    QuotedPair,
+    QuotedEnd,
     SizeLineFeed,
     Data,
     DataReturn,
@@ -80,10 +89,16 @@ impl Chunks {
                 self.size = self.size << 4 | u64::from(digit);
                 At::Digits
             }
-            (At::Digits, b';') => At::Extension,
-            (At::Digits | At::Extension, b'\r') => At::SizeLineFeed,
+            (At::Digits | At::Name | At::Value | At::QuotedEnd, b';') => At::NameFirst,
+            (At::Digits | At::Name | At::Value | At::QuotedEnd, b'\r') => At::SizeLineFeed,
             (At::First | At::Digits, _) => return Err("a chunk size is malformed"),
-            (At::Extension, byte) if is_field_byte(byte) => At::Extension,
+            (At::NameFirst | At::Name, byte) if is_token_byte(byte) => At::Name,
+            (At::Name, b'=') => At::ValueFirst,
+            (At::ValueFirst, b'"') => At::Quoted,
+            (At::ValueFirst | At::Value, byte) if is_token_byte(byte) => At::Value,
+            (At::Quoted, b'"') => At::QuotedEnd,
+            (At::Quoted, b'\\') => At::QuotedPair,
+            (At::Quoted | At::QuotedPair, byte) if is_field_byte(byte) => At::Quoted,
             (At::SizeLineFeed, b'\n') => {
                 self.length = 0;
                 if self.size == 0 {
@@ -113,7 +128,13 @@ impl Chunks {
             At::TrailerFirst | At::Trailer | At::TrailerLineFeed => self.longest_trailers,
             At::First
             | At::Digits
-            | At::Extension
+            | At::NameFirst
+            | At::Name
+            | At::ValueFirst
+            | At::Value
+            | At::Quoted
+            | At::QuotedPair
+            | At::QuotedEnd
             | At::SizeLineFeed
             | At::Data
             | At::DataReturn
@@ -194,6 +215,10 @@ mod tests {
             "0\r\n\r\r",
             "5;a\nb\r\n",
             "5;a\0\r\n",
+            "5;\r\n",
+            "5;a[=b\r\n",
+            "5;a=\r\n",
+            "5;a=\"b\r\n",
             "fffffffffffffffff\r\n",
             "10000000000000000\r\n",
             "5\rhello",

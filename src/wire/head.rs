@@ -102,7 +102,7 @@ impl HeadScan {
         if target.is_empty()
             || target
                 .iter()
-                .any(|byte| *byte <= b' ' || *byte == 0x7f || *byte == b'#')
+                .any(|byte| *byte <= b' ' || *byte >= 0x7f || *byte == b'#')
         {
             return Err(malformed);
         }
@@ -217,7 +217,7 @@ fn refused_coding(codings: &[u8]) -> Reject {
 }
 
 /// `tchar` of RFC 9110 section 5.6.2.
-fn is_token_byte(byte: u8) -> bool {
+pub(super) fn is_token_byte(byte: u8) -> bool {
     const TOKEN: [bool; 256] = {
         let mut table = [false; 256];
         let mut at = 0;

@@ -73,8 +73,8 @@ enum Expect {
     Body(u64),
     /// A chunked body.
     Chunks(Chunks),
-    /// A refused head: the stand-in is still to be handed on.
-    StandIn(&'static [u8]),
+    /// A refused head: its stand-in is still to be handed on, behind the requests before it.
+    StandIn(&'static [u8], Reject),
     /// A broken body: an error is still to be reported.
     Broken(&'static str),
     /// Nothing: all further input is ignored.
@@ -138,7 +138,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
             match &mut self.expect {
                 Expect::Anything => return bytes.len(),
-                Expect::Nothing | Expect::StandIn(_) | Expect::Broken(_) => return at,
+                Expect::Nothing | Expect::StandIn(..) | Expect::Broken(_) => return at,
                 Expect::Body(left) => {
                     let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
                     *left -= taken as u64;
@@ -181,8 +181,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     fn refuse(&mut self, reject: Reject) {
-        self.line.refuse(reject);
-        self.expect = Expect::StandIn(STAND_IN);
+        self.expect = Expect::StandIn(STAND_IN, reject);
         self.head_began = None;
     }
 
@@ -208,7 +207,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             }
             Expect::Body(_)
             | Expect::Chunks(_)
-            | Expect::StandIn(_)
+            | Expect::StandIn(..)
             | Expect::Broken(_)
             | Expect::Nothing
             | Expect::Anything => None,
@@ -270,7 +269,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
                 return Poll::Ready(Ok(()));
             }
             match &mut this.expect {
-                Expect::StandIn(rest) => {
+                Expect::StandIn(rest, reject) => {
+                    this.line.refuse(*reject);
                     let taken = rest.len().min(buf.remaining());
                     let (now, later) = rest.split_at(taken);
                     buf.put_slice(now);
