@@ -67,7 +67,7 @@ async fn serve(
     tunnel: &mut Option<Tunnel>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Reject> {
-    if let Some(reject) = connection.line.refusal() {
+    if let Some(reject) = connection.line.refusal_of(request.headers()) {
         return Err(reject);
     }
     host::check_size(&request, &snapshot.limits)?;

@@ -3,10 +3,14 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use http::{HeaderMap, header};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::reject::Reject;
+
+/// The host that a stand-in for a refused head has.
+pub(super) const STAND_IN_HOST: &[u8] = b"refused";
 
 /// The shared state of one connection. All of it is used by one thread alone; it is `Sync` only
 /// because hyper asks for it.
@@ -14,6 +18,7 @@ use crate::reject::Reject;
 pub(crate) struct Line {
     began: Instant,
     refused: AtomicBool,
+    body_broke: AtomicBool,
     refusal: Mutex<Option<Reject>>,
     tunnel: AtomicBool,
     http2: AtomicBool,
@@ -29,6 +34,7 @@ impl Line {
         Self {
             began: Instant::now(),
             refused: AtomicBool::new(false),
+            body_broke: AtomicBool::new(false),
             refusal: Mutex::new(None),
             tunnel: AtomicBool::new(false),
             http2: AtomicBool::new(false),
@@ -46,12 +52,29 @@ impl Line {
         self.refused.store(true, Ordering::Relaxed);
     }
 
+    /// Notes that the body of the present request is broken.
+    pub(crate) fn break_body(&self, reject: Reject) {
+        self.body_broke.store(true, Ordering::Relaxed);
+        self.refuse(reject);
+    }
+
     /// Why the bytes were refused, if they were.
     pub(crate) fn refusal(&self) -> Option<Reject> {
         if !self.refused.load(Ordering::Relaxed) {
             return None;
         }
         self.refusal.lock().ok().and_then(|refusal| *refusal)
+    }
+
+    /// Why this very request was refused: whether it is the stand-in of a refused head. hyper may
+    /// have read the stand-in while a request before it was still to be served. A client that
+    /// sends the stand-in's host itself, and breaks its next head, refuses only itself.
+    pub(crate) fn refusal_of(&self, headers: &HeaderMap) -> Option<Reject> {
+        let refusal = self.refusal()?;
+        let host = headers.get(header::HOST);
+        let stand_in = host.is_some_and(|host| host.as_bytes() == STAND_IN_HOST);
+        // A body that breaks is the present request's: hyper reads no further before its end.
+        (stand_in || self.body_broke.load(Ordering::Relaxed)).then_some(refusal)
     }
 
     /// From here on the connection is a tunnel.

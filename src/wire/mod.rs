@@ -135,6 +135,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Follows the framing of `bytes` and says how many of them may be handed on.
     fn follow(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
+        let mut heads = 0;
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
             match &mut self.expect {
                 Expect::Anything => return bytes.len(),
@@ -155,6 +156,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                         }
                     }
                     Err(what) => {
+                        if heads == 1 && self.line.is_idle() {
+                            // It came with its head: no request but this one is concerned.
+                            self.line.break_body(Reject::BadRequest(what));
+                        }
                         self.expect = Expect::Broken(what);
                         return at;
                     }
@@ -162,6 +167,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 Expect::Head(scan) => match scan.scan(rest, &self.limits) {
                     Ok(Some((length, head))) => {
                         at += length;
+                        heads += 1;
                         self.head_began = None;
                         self.expect = match head {
                             Head::NoBody => Expect::Head(HeadScan::default()),
@@ -282,7 +288,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
                 }
                 Expect::Broken(what) => {
                     let error = io::Error::new(io::ErrorKind::InvalidData, *what);
-                    this.line.refuse(Reject::BadRequest(what));
+                    this.line.break_body(Reject::BadRequest(what));
                     this.expect = Expect::Nothing;
                     return Poll::Ready(Err(error));
                 }
