@@ -202,7 +202,7 @@ backend app
         path.write_text(f"""
 workers: 1
 listeners: [{{address: "127.0.0.1:{self.port}"}}]
-jwt: {{bench: {{algorithms: [HS256], secret: "{SECRET}"}}}}
+jwt: {{bench: {{algorithms: [HS256], audience: any, secret: "{SECRET}"}}}}
 upstreams: {{app: {{servers: ["http://127.0.0.1:{self.origin_port}"]}}}}
 routes:
   - {{path: /open/*, proxy: app, auth: none}}

@@ -167,7 +167,8 @@ impl Forward {
             let body = ClientBody::new(incoming, body_bytes, body_read, progress.share());
             match &self.upstream.buffer {
                 Some(buffer) if !streams => {
-                    let stored = buffer::take_in(body, buffer.request, buffer.space.clone()).await;
+                    let taking = buffer::take_in(body, buffer.request, buffer.space.clone());
+                    let stored = Box::pin(taking).await;
                     let stored = stored.map_err(|error| taking_in_failed(&error, line))?;
                     let announced = headers.contains_key(header::TRAILER);
                     if !announced {

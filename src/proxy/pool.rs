@@ -155,7 +155,8 @@ impl Upstream {
             let Some(address) = self.settings.endpoints.get(endpoint) else {
                 continue;
             };
-            match timeout(connect, dial(address)).await {
+            // In a box: the way of a request that needs no new connection is not to carry its room.
+            match timeout(connect, Box::pin(dial(address))).await {
                 Ok(Ok(sender)) => {
                     return Ok(Lease {
                         sender,
