@@ -315,11 +315,12 @@ impl Compiler<'_> {
                 .map(|value| value.value.clone()),
             workers: self.workers,
         };
-        // A root that comes later makes the configuration good.
-        self.loader.watch(&parsed.root.value);
         match Files::open(settings) {
             Ok(files) => Some(files),
             Err(error) => {
+                // A root that comes later makes the configuration good. One that is there is not
+                // watched: every file that is read from it would be an event.
+                self.loader.watch(&parsed.root.value);
                 let root = parsed.root.value.display();
                 self.errors.at(
                     parsed.root.place,
