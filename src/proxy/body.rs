@@ -10,6 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::headers::{self, Vouched};
 use super::pool::Lease;
 use super::refusal_of;
 use super::spool::SpoolReader;
@@ -123,6 +124,8 @@ pub(crate) struct ClientBody {
     limit: u64,
     silence: Silence,
     progress: Progress,
+    /// What its trailers must not say.
+    vouched: Vouched,
 }
 
 impl ClientBody {
@@ -132,6 +135,7 @@ impl ClientBody {
         limit: u64,
         body_read: Duration,
         progress: Progress,
+        vouched: Vouched,
     ) -> Self {
         let silence = Silence {
             allowed: Some(body_read),
@@ -143,6 +147,7 @@ impl ClientBody {
             limit,
             silence,
             progress,
+            vouched,
         }
     }
 
@@ -170,13 +175,7 @@ impl ClientBody {
             }
         }
         self.progress.advance();
-        Poll::Ready(Some(Ok(match frame.into_trailers() {
-            Ok(mut trailers) => {
-                super::headers::clean_trailers(&mut trailers);
-                Frame::trailers(trailers)
-            }
-            Err(frame) => frame,
-        })))
+        Poll::Ready(Some(Ok(headers::cleaned(frame, Some(&self.vouched)))))
     }
 }
 
@@ -253,13 +252,7 @@ impl Body for AnswerBody {
                         lease.give_back();
                     }
                 }
-                Poll::Ready(Some(Ok(match frame.into_trailers() {
-                    Ok(mut trailers) => {
-                        super::headers::clean_trailers(&mut trailers);
-                        Frame::trailers(trailers)
-                    }
-                    Err(frame) => frame,
-                })))
+                Poll::Ready(Some(Ok(headers::cleaned(frame, None))))
             }
             Some(Err(error)) => {
                 this.lease = None;

@@ -1,8 +1,12 @@
 //! The fields of forwarded messages: strip what belongs to one connection and what only the
 //! gateway may say, then set what it says.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Uri, Version};
+use http_body::Frame;
 
 use crate::client::Peer;
 use crate::reject::Reject;
@@ -17,8 +21,8 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The headers that carry claims on any route: a client's own, in any spelling, never pass.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Vouched {
-    /// In lower case, with `-` for `_`, sorted.
-    names: Vec<String>,
+    /// In lower case, with `-` for `_`, sorted. Shared with the bodies, whose trailers it judges.
+    names: Arc<[String]>,
 }
 
 impl Vouched {
@@ -30,7 +34,9 @@ impl Vouched {
             .collect();
         names.sort();
         names.dedup();
-        Self { names }
+        Self {
+            names: names.into(),
+        }
     }
 
     /// Whether an app could take the name for one of them: CGI and WSGI write `-` as `_`.
@@ -277,15 +283,30 @@ pub(crate) fn clean_answer(headers: &mut HeaderMap) {
     }
 }
 
+/// A piece of a body as it is handed on: data as it is, trailers without what a head would not
+/// have been let keep. `vouched` is for a client's; an app may say what it likes of who is who.
+pub(crate) fn cleaned(frame: Frame<Bytes>, vouched: Option<&Vouched>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            clean_trailers(&mut trailers, vouched);
+            Frame::trailers(trailers)
+        }
+        Err(frame) => frame,
+    }
+}
+
 /// Removes from trailers what must not stand there: framing, routing, identity (RFC 9110
 /// section 6.5.1).
-pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
+fn clean_trailers(trailers: &mut HeaderMap, vouched: Option<&Vouched>) {
     let doomed: Vec<HeaderName> = trailers
         .keys()
         .filter(|name| {
             let text = name.as_str();
             is_hop_by_hop(text)
                 || is_forwarding(text)
+                || shadows(text)
+                || vouched.is_some_and(|vouched| vouched.covers(text))
+                || **name == X_REQUEST_ID
                 || matches!(
                     **name,
                     header::HOST

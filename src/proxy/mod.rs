@@ -164,7 +164,13 @@ impl Forward {
             {
                 return Err(Reject::BodyTooLarge(body_bytes));
             }
-            let body = ClientBody::new(incoming, body_bytes, body_read, progress.share());
+            let body = ClientBody::new(
+                incoming,
+                body_bytes,
+                body_read,
+                progress.share(),
+                outbound.vouched.clone(),
+            );
             match &self.upstream.buffer {
                 Some(buffer) if !streams => {
                     let taking = buffer::take_in(body, buffer.request, buffer.space.clone());

@@ -82,6 +82,34 @@ async fn the_client_gets_each_event_before_the_next_is_sent() {
     }
 }
 
+/// A claim's header is the gateway's alone, after the body as before it, streamed and buffered.
+#[tokio::test]
+async fn a_trailer_cannot_say_who_the_client_is() {
+    for buffer in ["", "buffer: {request: 64KiB, response: 64KiB}"] {
+        let app = App::start(|_| Answer::Ok("OK")).await;
+        let text = format!(
+            "jwt: {{app: {{algorithms: [HS256], secret: {}}}}}\n\
+             upstreams: {{app: {{servers: ['@app'], {buffer}}}}}\n\
+             routes:\n  - {{path: /*, proxy: app, auth: none}}\n  \
+             - {{path: /me/*, proxy: app, auth: {{jwt: app, forward: {{X-User-Id: sub}}}}}}\n",
+            "k".repeat(32),
+        );
+        let gateway = Gateway::start(&config(&text, &[("app", &app.url())])).await;
+        let mut wire = gateway.connect().await;
+        let fields = [
+            ("Trailer", "X-Sum, X-User-Id"),
+            ("Transfer-Encoding", "chunked"),
+        ];
+        wire.send(request("POST", "/up", &fields, "")).await;
+        let trailers = b"0\r\nX-Sum: in\r\nX-User-Id: root\r\nx_user_id: root\r\n\
+            X_Forwarded_For: 6.6.6.6\r\nX-Request-Id: 6\r\n\r\n";
+        wire.send([&chunked("body")[..], trailers].concat()).await;
+        assert_eq!(wire.reply().await.status, 200, "{buffer:?}");
+        let seen = app.saw("/up", |seen| seen.complete).await.trailers;
+        assert_eq!(seen.trim().to_ascii_lowercase(), "x-sum: in", "{buffer:?}");
+    }
+}
+
 #[tokio::test]
 async fn trailers_pass_both_ways() {
     let app = App::start(|_| {
