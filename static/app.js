@@ -3,7 +3,7 @@
 const $ = (id) => document.getElementById(id);
 const KEPT = "portcullis-demo";
 const REFRESH_BEFORE = 30; // seconds of life left
-const GATEWAYS_OWN = /^x-(user-(id|roles)|forwarded-(for|proto|host|port))$/;
+const GATEWAYS_OWN = /^x-(user-(id|roles)|forwarded-(for|proto|host|port)|request-id)$/;
 
 // { access, refresh }, or null. Kept for this tab alone, so that a reload stays signed in.
 let tokens = null;
@@ -52,6 +52,7 @@ async function signIn(username, password) {
   const response = await post("/api/token/", { username, password });
   const answer = await response.json().catch(() => ({}));
   if (response.ok) keep(answer);
+  else if (response.status === 401) keep(null, "Wrong name or password. The demo prints new passwords at every start.");
   else keep(null, answer.detail ?? `The sign-in failed (${response.status}).`);
 }
 
@@ -124,7 +125,8 @@ const MEANINGS = {
   504: "The app took too long.",
 };
 
-function meaningOf(name, status) {
+function meaningOf(name, status, tokenMissing) {
+  if (status === 401 && tokenMissing) return "Nobody is signed in, so there was no token to send. The app never heard of this request.";
   if (status !== 200) return MEANINGS[status] ?? "";
   if (name === "ping") return "Answered by the gateway itself. Change the body in gateway.yaml, save, and ping again.";
   if (name === "forged") return "The forged X-User-Id: mallory is gone. The app sees who the token says you are.";
@@ -138,6 +140,7 @@ async function call(name) {
   if (token && tokens && secondsLeft() < 5) await refresh();
   const sent = { ...headers };
   if (token && tokens) sent.Authorization = `Bearer ${tokens.access}`;
+  const tokenMissing = token && !tokens;
 
   const began = performance.now();
   let response;
@@ -153,7 +156,7 @@ async function call(name) {
     status: `${response.status} ${response.statusText}`.trim(),
     request: `GET ${path}`,
     timing: `${(performance.now() - began).toFixed(1)} ms`,
-    meaning: meaningOf(name, response.status),
+    meaning: meaningOf(name, response.status, tokenMissing),
     challenge: response.headers.get("WWW-Authenticate"),
   };
   if (response.ok && response.headers.get("Content-Type")?.startsWith("text/event-stream")) {
@@ -212,6 +215,9 @@ function showAnswer({ good, status, request, timing, meaning, challenge, seen, b
   $("seen").replaceChildren(...Object.entries(seen ?? {}).sort(byOrigin).map(row));
   $("body-box").hidden = body === undefined || (body === "" && !good);
   $("body").textContent = body ?? "";
+  // On a phone the answer is below the buttons.
+  const { top, bottom } = $("status").getBoundingClientRect();
+  if (top < 0 || bottom > innerHeight) $("answer-title").scrollIntoView();
 }
 
 /** The gateway's own headers first, then by name. */
@@ -233,13 +239,14 @@ function row([name, value]) {
 
 // ---- Start
 
-/** Runs `work` with the button disabled. */
+/** Runs `work`, unless the button's last is not done. It is not disabled, which would take the keyboard's focus from it. */
 async function busy(button, work) {
-  button.disabled = true;
+  if (button.ariaBusy === "true") return;
+  button.ariaBusy = "true";
   try {
     await work();
   } finally {
-    button.disabled = false;
+    button.ariaBusy = null;
   }
 }
 
@@ -253,6 +260,7 @@ $("sign-in").addEventListener("submit", (event) => {
       showNote("The gateway cannot be reached.");
     }
     form.password.value = "";
+    (tokens ? $("sign-out") : form.password).focus();
   });
 });
 

@@ -52,6 +52,9 @@ pub(crate) enum DemoError {
     /// No certificate was made.
     #[error("cannot make the demo's certificate: {0}")]
     Certificate(#[from] rcgen::Error),
+    /// There is nothing to run; nothing was made.
+    #[error("there is no {}: run the demo in the repository's folder, or give -c FILE", .0.display())]
+    NoConfiguration(PathBuf),
     /// The operating system gave no random bytes.
     #[error("no random bytes: {0}")]
     Random(getrandom::Error),
@@ -68,6 +71,9 @@ pub(crate) enum DemoError {
 /// The certificate, its key and the secret are kept in `certs/` beside `config`; the passwords are
 /// new at every start.
 pub(crate) fn demo(config: &Path) -> Result<(), DemoError> {
+    if !config.is_file() {
+        return Err(DemoError::NoConfiguration(config.to_owned()));
+    }
     let certs = folder(config).join("certs");
     fs::create_dir_all(&certs).map_err(|source| DemoError::File {
         path: certs.clone(),
@@ -338,6 +344,14 @@ mod tests {
             password: format!("password-of-{name}"),
             roles,
         }
+    }
+
+    #[test]
+    fn a_folder_without_a_configuration_is_left_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = demo(&folder.path().join("gateway.yaml"));
+        assert!(matches!(refused, Err(DemoError::NoConfiguration(_))));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]
