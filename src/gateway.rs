@@ -71,6 +71,9 @@ async fn serve(
         return Err(reject);
     }
     host::check_size(&request, &snapshot.limits)?;
+    if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+        return Err(Reject::MethodNotServed);
+    }
     let host = host_of(&request)?;
     let target = request.uri().path_and_query().ok_or(Reject::BadPath)?;
     if target.as_str() == "*" && request.method() == Method::OPTIONS {

@@ -30,6 +30,8 @@ pub(crate) enum Reject {
     BodyTooLarge(u64),
     /// A version of HTTP that is not served.
     VersionNotSupported,
+    /// CONNECT and TRACE: the gateway is no forward proxy, and echoes nobody's credentials.
+    MethodNotServed,
     /// No route has this host and path.
     NoRoute,
     /// The route is there, but not for this method; carries what `Allow` says.
@@ -146,7 +148,7 @@ impl Reject {
             Self::BadRequest(_) | Self::BadPath | Self::BadHost | Self::TokenMalformed(_) => {
                 StatusCode::BAD_REQUEST
             }
-            Self::UnknownTransferCoding => StatusCode::NOT_IMPLEMENTED,
+            Self::UnknownTransferCoding | Self::MethodNotServed => StatusCode::NOT_IMPLEMENTED,
             Self::RequestTimeout | Self::ClientGone => StatusCode::REQUEST_TIMEOUT,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -177,6 +179,7 @@ impl Reject {
             Self::HeadTooLarge => "head_too_large",
             Self::BodyTooLarge(_) => "body_too_large",
             Self::VersionNotSupported => "version_not_supported",
+            Self::MethodNotServed => "method_not_served",
             Self::NoRoute => "no_route",
             Self::MethodNotAllowed(_) => "method_not_allowed",
             Self::TokenMissing => "token_missing",
@@ -211,6 +214,7 @@ impl Reject {
                 format!("the gateway's limit for this body is {limit} bytes").into()
             }
             Self::VersionNotSupported => "this version of HTTP is not served".into(),
+            Self::MethodNotServed => "CONNECT and TRACE are not served".into(),
             Self::NoRoute => "no route of the gateway has this host and path".into(),
             Self::MethodNotAllowed(_) => "the resource does not have this method".into(),
             Self::TokenMissing => "a bearer token is needed".into(),

@@ -331,6 +331,7 @@ impl Guard {
             | Reject::HeadTooLarge
             | Reject::BodyTooLarge(_)
             | Reject::VersionNotSupported
+            | Reject::MethodNotServed
             | Reject::NoRoute
             | Reject::MethodNotAllowed(_)
             | Reject::ClaimUnfit

@@ -98,6 +98,7 @@ fn special(headers: &mut HeaderMap, reject: Reject, guard: Option<&Guard>) {
         | Reject::HeadTooLarge
         | Reject::BodyTooLarge(_)
         | Reject::VersionNotSupported
+        | Reject::MethodNotServed
         | Reject::NoRoute
         | Reject::TokenMissing
         | Reject::TokenMalformed(_)
@@ -128,6 +129,7 @@ fn ends_connection(reject: Reject) -> bool {
             | Reject::HeadTooLarge
             | Reject::BodyTooLarge(_)
             | Reject::VersionNotSupported
+            | Reject::MethodNotServed
     )
 }
 

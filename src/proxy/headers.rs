@@ -132,16 +132,35 @@ pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
     })
 }
 
+/// What a forwarded request is told of its way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hop<'a> {
+    /// The peer that it came from.
+    pub(crate) peer: &'a Peer,
+    /// Whether the peer's own word on whom it forwards for is believed.
+    pub(crate) peer_is_trusted: bool,
+    /// The headers that only the gateway may set.
+    pub(crate) vouched: &'a Vouched,
+    /// The request's id.
+    pub(crate) id: u64,
+    /// The `Host` for a client of HTTP/1.0 that names none.
+    pub(crate) host: &'a HeaderValue,
+}
+
 /// Makes a client's header fields those of the forwarded request.
 pub(crate) fn prepare(
     headers: &mut HeaderMap,
     uri: &Uri,
-    peer: &Peer,
-    peer_is_trusted: bool,
-    vouched: &Vouched,
-    id: u64,
     upgrade: Option<&HeaderValue>,
+    hop: Hop<'_>,
 ) {
+    let Hop {
+        peer,
+        peer_is_trusted,
+        vouched,
+        id,
+        host,
+    } = hop;
     let mut doomed = Vec::new();
     let mut has_connection = false;
     let mut has_te = false;
@@ -175,10 +194,10 @@ pub(crate) fn prepare(
 
     if !headers.contains_key(header::HOST) {
         // HTTP/2 says it in `:authority`.
-        let authority = uri.authority().map(|authority| authority.as_str());
-        if let Some(Ok(host)) = authority.map(HeaderValue::from_str) {
-            headers.insert(header::HOST, host);
-        }
+        let authority = uri
+            .authority()
+            .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+        headers.insert(header::HOST, authority.unwrap_or_else(|| host.clone()));
     }
     join_cookies(headers);
     let mut chain = None;
@@ -267,8 +286,16 @@ pub(crate) fn check_answer(headers: &HeaderMap) -> Result<(), Reject> {
     Ok(())
 }
 
-/// Removes from an answer what belongs to the upstream's connection.
+/// Removes from an answer what belongs to the upstream's connection, and writes its length anew.
 pub(crate) fn clean_answer(headers: &mut HeaderMap) {
+    let length = headers.get(header::CONTENT_LENGTH);
+    if length.is_some_and(|length| length.len() > 1 && length.as_bytes().starts_with(b"0")) {
+        let number = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        match number {
+            Some(number) => headers.insert(header::CONTENT_LENGTH, HeaderValue::from(number)),
+            None => headers.remove(header::CONTENT_LENGTH),
+        };
+    }
     let mut doomed = Vec::new();
     for name in headers.keys() {
         if is_hop_by_hop(name.as_str()) {
@@ -344,16 +371,21 @@ mod tests {
         let mut headers = map(fields);
         let peer = Peer::new(Some("203.0.113.9".parse().unwrap()), Some(8443), true);
         let vouched = Vouched::new([HeaderName::from_static("x-user-id")]);
-        prepare(
-            &mut headers,
-            &Uri::from_static("/"),
-            &peer,
-            trusted,
-            &vouched,
-            7,
-            None,
-        );
+        let hop = Hop {
+            peer: &peer,
+            peer_is_trusted: trusted,
+            vouched: &vouched,
+            id: 7,
+            host: &HeaderValue::from_static("app"),
+        };
+        prepare(&mut headers, &Uri::from_static("/"), None, hop);
         headers
+    }
+
+    #[test]
+    fn a_request_has_a_host() {
+        assert_eq!(prepared(&[], false)["host"], "app");
+        assert_eq!(prepared(&[("host", "h")], false)["host"], "h");
     }
 
     #[test]
@@ -463,6 +495,15 @@ mod tests {
             &[],
         ] {
             assert_eq!(check_answer(&map(fields)), Ok(()), "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn the_length_of_an_answer_is_written_anew() {
+        for (theirs, ours) in [("005", "5"), ("00", "0"), ("0", "0"), ("10", "10")] {
+            let mut headers = map(&[("content-length", theirs)]);
+            clean_answer(&mut headers);
+            assert_eq!(headers["content-length"], ours);
         }
     }
 

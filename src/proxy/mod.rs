@@ -139,15 +139,14 @@ impl Forward {
             None => target,
         };
         let streams = upgrade.is_some() || headers::is_grpc(&headers);
-        headers::prepare(
-            &mut headers,
-            &parts.uri,
+        let hop = headers::Hop {
             peer,
-            outbound.peer_is_trusted,
-            outbound.vouched,
-            outbound.id,
-            upgrade.as_ref(),
-        );
+            peer_is_trusted: outbound.peer_is_trusted,
+            vouched: outbound.vouched,
+            id: outbound.id,
+            host: &self.upstream.host,
+        };
+        headers::prepare(&mut headers, &parts.uri, upgrade.as_ref(), hop);
         outbound.edits.apply(&mut headers);
         for (name, value) in permit.identity() {
             headers.insert(name, value.clone());

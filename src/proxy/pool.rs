@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::{self, SendRequest};
@@ -67,6 +67,8 @@ impl UpstreamSettings {
 pub(crate) struct Upstream {
     /// Its name.
     pub(crate) name: String,
+    /// The `Host` of requests that have none.
+    pub(crate) host: HeaderValue,
     /// Whether and how bodies are buffered.
     pub(crate) buffer: Option<Buffer>,
     settings: UpstreamSettings,
@@ -112,6 +114,7 @@ impl Upstream {
         let pools = (0..workers).map(|_| pool()).collect();
         Self {
             name: settings.name.clone(),
+            host: host_of(&settings.name),
             buffer,
             settings,
             pools,
@@ -175,6 +178,16 @@ impl Upstream {
         }
         Err(Reject::UpstreamUnreachable)
     }
+}
+
+/// What a server is called where no client names it: the upstream's name, or its URL's host.
+fn host_of(name: &str) -> HeaderValue {
+    let host = name.strip_prefix("http://").unwrap_or(name);
+    let host = host.split('/').next().unwrap_or_default();
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-.:[]".contains(&byte);
+    let host = Some(host).filter(|host| !host.starts_with("unix:") && host.bytes().all(plain));
+    host.and_then(|host| HeaderValue::from_str(host).ok())
+        .unwrap_or(HeaderValue::from_static("localhost"))
 }
 
 impl Pool {

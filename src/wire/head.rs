@@ -68,9 +68,15 @@ impl HeadScan {
                 self.field(line, limits)?;
             }
         }
-        if bytes.len() > limits.header_bytes
-            || (!self.request_line && bytes.len() > limits.uri_bytes.saturating_add(64))
-        {
+        if !self.request_line && bytes.len() > limits.uri_bytes.saturating_add(64) {
+            let begun = bytes.get(self.line..).unwrap_or_default();
+            return Err(if memchr::memchr(b' ', begun).is_some() {
+                self.too_large(limits)
+            } else {
+                Reject::BadRequest("the request line is malformed")
+            });
+        }
+        if bytes.len() > limits.header_bytes {
             return Err(self.too_large(limits));
         }
         Ok(None)
@@ -99,12 +105,8 @@ impl HeadScan {
         if method.is_empty() || !method.iter().all(|byte| is_token_byte(*byte)) {
             return Err(malformed);
         }
-        if target.is_empty()
-            || target
-                .iter()
-                .any(|byte| *byte <= b' ' || *byte >= 0x7f || *byte == b'#')
-        {
-            return Err(malformed);
+        if !is_target(target) {
+            return Err(Reject::BadRequest("the request target is malformed"));
         }
         match version {
             b"HTTP/1.1" => {}
@@ -161,8 +163,10 @@ impl HeadScan {
                 let length = std::str::from_utf8(digits)
                     .ok()
                     .and_then(|text| text.parse().ok());
+                // Some read a leading zero as octal.
+                let zeros = digits.len() > 1 && digits.starts_with(b"0");
                 self.length = match length {
-                    Some(length) if plain => Some(length),
+                    Some(length) if plain && !zeros => Some(length),
                     Some(_) | None => {
                         return Err(Reject::BadRequest("Content-Length is not a number"));
                     }
@@ -201,19 +205,64 @@ impl HeadScan {
     }
 }
 
-/// 501 for a coding that is not known, 400 where `chunked` itself is misused.
+/// 501 for a coding that is not known; 400 where `chunked` is not last, or repeated (RFC 9112
+/// section 6.3).
 fn refused_coding(codings: &[u8]) -> Reject {
     let mut names = codings.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-    let known = |name: &[u8]| name.is_empty() || name.eq_ignore_ascii_case(b"chunked");
-    let token = |name: &[u8]| {
-        name.iter()
-            .all(|byte| is_token_byte(*byte) || matches!(byte, b';' | b'=' | b' '))
+    let malformed = |name: &[u8]| {
+        let plain = |byte: &u8| is_token_byte(*byte) || matches!(byte, b';' | b'=' | b' ');
+        name.is_empty() || !name.iter().all(plain)
     };
-    if names.clone().all(known) || !names.all(token) {
+    let last = names.next_back().unwrap_or_default();
+    let misused = names.any(|name| malformed(name) || name.eq_ignore_ascii_case(b"chunked"));
+    if misused || malformed(last) {
         Reject::BadRequest("Transfer-Encoding is malformed")
     } else {
         Reject::UnknownTransferCoding
     }
+}
+
+/// Whether a request target is one that can be read (RFC 9112 section 3.2): a path with its query,
+/// `*`, or a whole URI. What hyper would refuse on its own is refused here, where it is logged.
+fn is_target(target: &[u8]) -> bool {
+    if target.first() != Some(&b'/') {
+        return target == b"*" || http::Uri::try_from(target).is_ok();
+    }
+    let mut parts = target.splitn(2, |byte| *byte == b'?');
+    let path = parts.next().unwrap_or_default();
+    let query = parts.next().unwrap_or_default();
+    path.iter().all(|byte| target_byte(*byte) & IN_PATH != 0)
+        && query.iter().all(|byte| target_byte(*byte) & IN_QUERY != 0)
+}
+
+const IN_PATH: u8 = 1;
+const IN_QUERY: u8 = 2;
+
+/// Where in a target a byte may stand: RFC 3986's characters, and those that browsers and curl
+/// send without escapes.
+fn target_byte(byte: u8) -> u8 {
+    const PLACES: [u8; 256] = {
+        let mut table = [0; 256];
+        let mut at = 0;
+        while at < 256 {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::indexing_slicing,
+                reason = "at < 256"
+            )]
+            {
+                table[at] = match at as u8 {
+                    b'#' | b'<' | b'>' | 0..=b' ' | 0x7f.. => 0,
+                    b'"' => IN_PATH,
+                    b'`' | b'?' => IN_QUERY,
+                    _ => IN_PATH | IN_QUERY,
+                };
+            }
+            at += 1;
+        }
+        table
+    };
+    PLACES.get(usize::from(byte)).copied().unwrap_or_default()
 }
 
 /// `tchar` of RFC 9110 section 5.6.2.
@@ -317,7 +366,17 @@ mod tests {
             "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 2\r\n",
             bad("Content-Length is repeated"),
         );
-        for length in ["+1", "-1", "1, 1", "0x1", "", "1 1", "99999999999999999999"] {
+        for length in [
+            "00",
+            "012",
+            "+1",
+            "-1",
+            "1, 1",
+            "0x1",
+            "",
+            "1 1",
+            "99999999999999999999",
+        ] {
             check(
                 &format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n"),
                 bad("Content-Length is not a number"),
@@ -329,16 +388,16 @@ mod tests {
     fn chunked_stands_once_and_alone() {
         let head =
             |coding: &str| format!("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: {coding}\r\n");
-        for coding in [
-            "gzip",
-            "gzip, chunked",
-            "chunked, gzip",
-            "xchunked",
-            "identity",
-        ] {
+        for coding in ["gzip", "gzip, chunked", "xchunked", "identity"] {
             check(&head(coding), Err(Reject::UnknownTransferCoding));
         }
-        for coding in ["chunked, chunked", "chunked,", "\"chunked\"", "chunked\x08"] {
+        for coding in [
+            "chunked, chunked",
+            "chunked, gzip",
+            "chunked,",
+            "\"chunked\"",
+            "chunked\x08",
+        ] {
             assert!(
                 matches!(
                     HeadScan::default().scan(head(coding).as_bytes(), &LIMITS),
@@ -394,9 +453,7 @@ mod tests {
             "GET / HTTP/1.1 \r\n",
             "GET /\r\n",
             "G@T / HTTP/1.1\r\n",
-            "GET /#a HTTP/1.1\r\n",
             "GET / http/1.1\r\n",
-            "GET /\t HTTP/1.1\r\n",
         ] {
             check(text, bad("the request line is malformed"));
         }
@@ -405,7 +462,47 @@ mod tests {
     }
 
     #[test]
+    fn a_target_is_a_path_a_star_or_a_uri() {
+        for target in ["/", "/a?b=c?d", "*", "http://h/x", "h:443", "/a\"b", "/?`"] {
+            check(&format!("GET {target} HTTP/1.1\r\n"), Ok(None));
+        }
+        for target in [
+            "/#a",
+            "/\t",
+            "/a<b",
+            "/a`b",
+            "/?a=>",
+            "/?a=\"",
+            "foo/bar",
+            "?x",
+            "://",
+            "http://",
+            "http:///x",
+            "http://[::1/",
+            "http://h<x/",
+        ] {
+            check(
+                &format!("GET {target} HTTP/1.1\r\n"),
+                bad("the request target is malformed"),
+            );
+        }
+    }
+
+    #[test]
+    fn hyper_refuses_no_target_that_is_let_pass() {
+        for byte in 0..=255 {
+            for text in [&b"/"[..], b"/?"] {
+                let target = [text, &[byte]].concat();
+                let theirs = http::uri::PathAndQuery::try_from(target.as_slice()).is_ok();
+                let hidden = byte == b'#' || byte >= 0x7f;
+                assert_eq!(is_target(&target), theirs && !hidden, "{target:?}");
+            }
+        }
+    }
+
+    #[test]
     fn sizes_are_bounded() {
+        check(&"a".repeat(300), bad("the request line is malformed"));
         check(
             &format!("GET /{} HTTP/1.1\r\n", "a".repeat(100)),
             Err(Reject::UriTooLong),

@@ -72,6 +72,38 @@ async fn check(rows: &[(&str, Vec<u8>, &[u16])]) {
 }
 
 #[tokio::test]
+async fn what_the_gateway_does_not_serve_is_refused_by_it() {
+    let lines = |line: &str| head(format!("{line} HTTP/1.1\r\nHost: a.test\r\n").as_bytes());
+    check(&[
+        ("GET", lines("GET /x"), &[200]),
+        ("an unknown method", lines("MKCOL /x"), &[200]),
+        ("CONNECT", lines("CONNECT /x"), &[501]),
+        (
+            "CONNECT of an authority",
+            lines("CONNECT a.test:443"),
+            &[501],
+        ),
+        ("TRACE", lines("TRACE /x"), &[501]),
+        ("a query", lines("GET /x?a=%3C"), &[200]),
+        ("a query with <", lines("GET /x?a=<"), &[400]),
+        ("a path with <", lines("GET /<"), &[400]),
+        ("a path without its slash", lines("GET foo/bar"), &[400]),
+        ("a URI without a host", lines("GET http:///x"), &[400]),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_of_http_1_0_without_a_host_is_given_one() {
+    let (app, gateway) = echo().await;
+    let mut wire = gateway.connect().await;
+    wire.try_send(b"GET /x HTTP/1.0\r\n\r\n").await.ok();
+    assert_eq!(wire.reply().await.status, 200);
+    let authority = app.url().replace("http://", "");
+    assert_eq!(app.last().field("host"), Some(authority));
+}
+
+#[tokio::test]
 async fn a_body_has_one_length_or_the_request_is_refused() {
     const NOTHING: &[u8] = b"0\r\n\r\n";
     let chunked = b"Transfer-Encoding: chunked\r\n".as_slice();
