@@ -12,9 +12,12 @@ pub(crate) enum BodyError {
     /// A file or a spool could not be read.
     #[error("reading a file failed: {0}")]
     Io(#[from] std::io::Error),
-    /// The upstream broke its answer off, or broke its framing.
+    /// The upstream broke its answer off.
     #[error("the upstream broke its answer off: {0}")]
-    Upstream(#[source] hyper::Error),
+    Upstream(#[source] std::io::Error),
+    /// The upstream broke the framing of its answer.
+    #[error("the upstream's answer is malformed: {0}")]
+    UpstreamMalformed(&'static str),
     /// The upstream fell silent.
     #[error("the upstream fell silent")]
     UpstreamIdle,

@@ -23,6 +23,7 @@ mod reload;
 mod route;
 mod server;
 mod snapshot;
+mod stream;
 mod tls;
 mod wire;
 mod worker;

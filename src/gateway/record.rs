@@ -127,6 +127,7 @@ impl Record {
                     body,
                     record: Some(self),
                     ended: false,
+                    broken: None,
                 },
             );
         };
@@ -141,6 +142,7 @@ impl Record {
                 body,
                 record: None,
                 ended: false,
+                broken: None,
             },
         )
     }
@@ -195,6 +197,8 @@ pub(crate) struct Recorded {
     body: Body,
     record: Option<Record>,
     ended: bool,
+    /// Why the body broke, until the client was sent what came before.
+    broken: Option<BodyError>,
 }
 
 impl http_body::Body for Recorded {
@@ -206,7 +210,19 @@ impl http_body::Body for Recorded {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        let frame = match this.broken.take() {
+            Some(error) => Some(Err(error)),
+            None => match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+                Some(Err(error)) => {
+                    // hyper throws away what it has not sent when a body breaks; while a body
+                    // waits it sends all. What came of the answer is to reach the client.
+                    this.broken = Some(error);
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                frame => frame,
+            },
+        };
         this.ended |= frame
             .as_ref()
             .is_none_or(|frame| frame.as_ref().is_ok_and(|frame| frame.is_trailers()));
@@ -217,7 +233,9 @@ impl http_body::Body for Recorded {
             (Some(Err(error)), Some(record)) => {
                 record.reason = Some(match error {
                     BodyError::Io(_) => "file_broke_off",
-                    BodyError::Upstream(_) => "upstream_broke_off",
+                    BodyError::Upstream(_) | BodyError::UpstreamMalformed(_) => {
+                        "upstream_broke_off"
+                    }
                     BodyError::UpstreamIdle => "upstream_fell_silent",
                     BodyError::Client(_) | BodyError::ClientIdle | BodyError::TooLarge(_) => {
                         "request_broke_off"

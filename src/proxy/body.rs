@@ -1,7 +1,6 @@
 //! The bodies on both sides of an upstream: what goes out, and what comes back.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -10,12 +9,11 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::h1::AnswerFrames;
 use super::headers::{self, Vouched};
-use super::pool::Lease;
-use super::refusal_of;
+use super::pool::Home;
 use super::spool::SpoolReader;
 use crate::body::BodyError;
-use crate::reject::Reject;
 
 /// A request body on its way to the app.
 #[derive(Debug)]
@@ -60,62 +58,6 @@ impl Body for Outgoing {
     }
 }
 
-/// How far a request body has come, and what ended it early. Shared with the wait for the answer,
-/// whose time starts anew with each piece that is sent.
-#[derive(Clone, Debug)]
-pub(crate) struct Progress {
-    began: Instant,
-    state: Option<Arc<Mutex<Advance>>>,
-}
-
-/// When the last piece was sent, and what ended the body early.
-type Advance = (Instant, Option<Reject>);
-
-impl Progress {
-    /// Nothing was sent yet.
-    pub(crate) fn new() -> Self {
-        Self {
-            began: Instant::now(),
-            state: None,
-        }
-    }
-
-    /// When the last piece was sent.
-    pub(crate) fn since(&self) -> Instant {
-        let state = self
-            .state
-            .as_ref()
-            .and_then(|state| state.lock().ok().map(|state| state.0));
-        state.unwrap_or(self.began)
-    }
-
-    /// What is wrong with the client's side of the request.
-    pub(crate) fn fault(&self) -> Option<Reject> {
-        self.state
-            .as_ref()
-            .and_then(|state| state.lock().ok().and_then(|state| state.1))
-    }
-
-    /// Shares the progress with a body that is there to be sent.
-    pub(crate) fn share(&mut self) -> Self {
-        self.state
-            .get_or_insert_with(|| Arc::new(Mutex::new((self.began, None))));
-        self.clone()
-    }
-
-    fn advance(&self) {
-        if let Some(mut state) = self.state.as_ref().and_then(|state| state.lock().ok()) {
-            state.0 = Instant::now();
-        }
-    }
-
-    fn fail(&self, reject: Reject) {
-        if let Some(mut state) = self.state.as_ref().and_then(|state| state.lock().ok()) {
-            state.1.get_or_insert(reject);
-        }
-    }
-}
-
 /// A client's body, bounded in bytes and in silence.
 #[derive(Debug)]
 pub(crate) struct ClientBody {
@@ -123,7 +65,6 @@ pub(crate) struct ClientBody {
     taken: u64,
     limit: u64,
     silence: Silence,
-    progress: Progress,
     /// What its trailers must not say.
     vouched: Vouched,
 }
@@ -134,7 +75,6 @@ impl ClientBody {
         incoming: Incoming,
         limit: u64,
         body_read: Duration,
-        progress: Progress,
         vouched: Vouched,
     ) -> Self {
         let silence = Silence {
@@ -146,36 +86,8 @@ impl ClientBody {
             taken: 0,
             limit,
             silence,
-            progress,
             vouched,
         }
-    }
-
-    fn poll_piece(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = match Pin::new(&mut self.incoming).poll_frame(cx) {
-            Poll::Ready(frame) => frame,
-            Poll::Pending => {
-                ready!(self.silence.poll(cx));
-                return Poll::Ready(Some(Err(BodyError::ClientIdle)));
-            }
-        };
-        self.silence.end();
-        let frame = match frame {
-            Some(Ok(frame)) => frame,
-            Some(Err(error)) => return Poll::Ready(Some(Err(BodyError::Client(error)))),
-            None => return Poll::Ready(None),
-        };
-        if let Some(data) = frame.data_ref() {
-            self.taken = self.taken.saturating_add(data.len() as u64);
-            if self.taken > self.limit {
-                return Poll::Ready(Some(Err(BodyError::TooLarge(self.limit))));
-            }
-        }
-        self.progress.advance();
-        Poll::Ready(Some(Ok(headers::cleaned(frame, Some(&self.vouched)))))
     }
 }
 
@@ -188,11 +100,26 @@ impl Body for ClientBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let frame = ready!(this.poll_piece(cx));
-        if let Some(Err(error)) = &frame {
-            this.progress.fail(refusal_of(error));
+        let frame = match Pin::new(&mut this.incoming).poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                ready!(this.silence.poll(cx));
+                return Poll::Ready(Some(Err(BodyError::ClientIdle)));
+            }
+        };
+        this.silence.end();
+        let frame = match frame {
+            Some(Ok(frame)) => frame,
+            Some(Err(error)) => return Poll::Ready(Some(Err(BodyError::Client(error)))),
+            None => return Poll::Ready(None),
+        };
+        if let Some(data) = frame.data_ref() {
+            this.taken = this.taken.saturating_add(data.len() as u64);
+            if this.taken > this.limit {
+                return Poll::Ready(Some(Err(BodyError::TooLarge(this.limit))));
+            }
         }
-        Poll::Ready(frame)
+        Poll::Ready(Some(Ok(headers::cleaned(frame, Some(&this.vouched)))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -207,22 +134,32 @@ impl Body for ClientBody {
 /// An app's answer; its connection goes back to the pool at its end, and is closed before it.
 #[derive(Debug)]
 pub(crate) struct AnswerBody {
-    incoming: Incoming,
-    lease: Option<Lease>,
+    /// `None` when it has ended.
+    coming: Option<(AnswerFrames, Home)>,
     silence: Silence,
 }
 
 impl AnswerBody {
     /// Lets the app be silent for `idle`; `None` is for ever.
-    pub(crate) fn new(incoming: Incoming, lease: Lease, idle: Option<Duration>) -> Self {
+    pub(crate) fn new(frames: AnswerFrames, home: Home, idle: Option<Duration>) -> Self {
         let silence = Silence {
             allowed: idle,
             timer: None,
         };
-        Self {
-            incoming,
-            lease: Some(lease),
+        let mut body = Self {
+            coming: Some((frames, home)),
             silence,
+        };
+        body.release_at_end();
+        body
+    }
+
+    /// At the end the connection is free for the next request.
+    fn release_at_end(&mut self) {
+        if let Some((frames, home)) = self.coming.take_if(|(frames, _)| frames.is_ended()) {
+            if let Some(connection) = frames.finish() {
+                home.take_back(connection);
+            }
         }
     }
 }
@@ -236,43 +173,32 @@ impl Body for AnswerBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let frame = match Pin::new(&mut this.incoming).poll_frame(cx) {
+        let Some((frames, _)) = &mut this.coming else {
+            return Poll::Ready(None);
+        };
+        let frame = match frames.poll_frame(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
                 ready!(this.silence.poll(cx));
-                this.lease = None;
-                return Poll::Ready(Some(Err(BodyError::UpstreamIdle)));
+                Some(Err(BodyError::UpstreamIdle))
             }
         };
         this.silence.end();
-        match frame {
-            Some(Ok(frame)) => {
-                if this.incoming.is_end_stream() {
-                    if let Some(lease) = this.lease.take() {
-                        lease.give_back();
-                    }
-                }
-                Poll::Ready(Some(Ok(headers::cleaned(frame, None))))
-            }
-            Some(Err(error)) => {
-                this.lease = None;
-                Poll::Ready(Some(Err(BodyError::Upstream(error))))
-            }
-            None => {
-                if let Some(lease) = this.lease.take() {
-                    lease.give_back();
-                }
-                Poll::Ready(None)
-            }
+        if matches!(frame, Some(Err(_))) {
+            this.coming = None;
         }
+        this.release_at_end();
+        Poll::Ready(frame.map(|frame| frame.map(|frame| headers::cleaned(frame, None))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.coming.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.coming
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), |(frames, _)| frames.size_hint())
     }
 }
 

@@ -9,7 +9,6 @@ use http::{Method, Request, Uri, Version};
 use http_body::Frame;
 
 use crate::client::Peer;
-use crate::reject::Reject;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -261,31 +260,6 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// Refuses an answer whose body could be framed in two ways (RFC 9112 section 6.3).
-///
-/// # Errors
-/// `UpstreamInvalid`.
-pub(crate) fn check_answer(headers: &HeaderMap) -> Result<(), Reject> {
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next() {
-        let chunked = coding
-            .as_bytes()
-            .trim_ascii()
-            .eq_ignore_ascii_case(b"chunked");
-        if !chunked || codings.next().is_some() || headers.contains_key(header::CONTENT_LENGTH) {
-            return Err(Reject::UpstreamInvalid);
-        }
-    }
-    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-    if let Some(length) = lengths.next() {
-        let plain = !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit);
-        if !plain || lengths.next().is_some() {
-            return Err(Reject::UpstreamInvalid);
-        }
-    }
-    Ok(())
-}
-
 /// Removes from an answer what belongs to the upstream's connection, and writes its length anew.
 pub(crate) fn clean_answer(headers: &mut HeaderMap) {
     let length = headers.get(header::CONTENT_LENGTH);
@@ -468,33 +442,6 @@ mod tests {
                 "{name}"
             );
             assert_eq!(headers["x-user"], "fine");
-        }
-    }
-
-    #[test]
-    fn answers_with_two_framings_are_refused() {
-        for fields in [
-            &[("transfer-encoding", "chunked"), ("content-length", "1")][..],
-            &[
-                ("transfer-encoding", "chunked"),
-                ("transfer-encoding", "chunked"),
-            ],
-            &[("transfer-encoding", "gzip, chunked")],
-            &[("content-length", "1"), ("content-length", "1")],
-            &[("content-length", "+1")],
-        ] {
-            assert_eq!(
-                check_answer(&map(fields)),
-                Err(Reject::UpstreamInvalid),
-                "{fields:?}"
-            );
-        }
-        for fields in [
-            &[("transfer-encoding", "chunked")][..],
-            &[("content-length", "1")],
-            &[],
-        ] {
-            assert_eq!(check_answer(&map(fields)), Ok(()), "{fields:?}");
         }
     }
 

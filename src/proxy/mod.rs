@@ -3,6 +3,7 @@
 
 mod body;
 mod buffer;
+mod h1;
 mod headers;
 mod pool;
 mod spool;
@@ -12,14 +13,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
-use self::body::{AnswerBody, ClientBody, Outgoing, Progress};
+use self::body::{AnswerBody, ClientBody, Outgoing};
 use self::buffer::TakeInError;
+use self::h1::{AnswerFrames, AnswerHead, Exchange, Fault, RequestHead};
 pub(crate) use self::headers::Vouched;
-use self::pool::Lease;
+use self::pool::Home;
 pub(crate) use self::pool::{Address, Upstream, UpstreamSettings};
 use self::spool::SpoolError;
 pub(crate) use self::spool::SpoolSpace;
@@ -152,7 +155,6 @@ impl Forward {
             headers.insert(name, value.clone());
         }
 
-        let mut progress = Progress::new();
         let body = if incoming.is_end_stream() {
             Outgoing::Empty
         } else {
@@ -163,133 +165,100 @@ impl Forward {
             {
                 return Err(Reject::BodyTooLarge(body_bytes));
             }
-            let body = ClientBody::new(
-                incoming,
-                body_bytes,
-                body_read,
-                progress.share(),
-                outbound.vouched.clone(),
-            );
+            let body = ClientBody::new(incoming, body_bytes, body_read, outbound.vouched.clone());
             match &self.upstream.buffer {
                 Some(buffer) if !streams => {
                     let taking = buffer::take_in(body, buffer.request, buffer.space.clone());
                     let stored = Box::pin(taking).await;
-                    let stored = stored.map_err(|error| taking_in_failed(&error, line))?;
-                    let announced = headers.contains_key(header::TRAILER);
-                    if !announced {
-                        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(stored.len()));
-                    }
-                    Outgoing::Stored(stored)
+                    Outgoing::Stored(stored.map_err(|error| taking_in_failed(&error, line))?)
                 }
                 Some(_) | None => Outgoing::Streamed(body),
             }
         };
 
-        let mut head = Request::new(body);
-        *head.uri_mut() = Uri::from(target);
-        *head.version_mut() = Version::HTTP_11;
-        *head.headers_mut() = headers;
-        let is_head = parts.method == Method::HEAD;
-        *head.method_mut() = parts.method;
-
-        let (mut response, lease) = self.exchange(worker, head, &progress, line).await?;
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return tunnel::open(response, lease, client_end, upgrade, line);
-        }
-        headers::check_answer(response.headers())?;
-        headers::clean_answer(response.headers_mut());
-        *response.version_mut() = Version::HTTP_11;
-        let (parts, incoming) = response.into_parts();
-        let event_stream = headers::is_event_stream(&parts.headers);
-        let bodiless = is_head || incoming.is_end_stream();
-        let body = if bodiless {
-            lease.give_back();
-            Body::Empty
-        } else {
-            // A stream of events may be silent for long; TCP's keep-alive tells whether it lives.
-            let idle = (!event_stream).then_some(self.timeouts.idle);
-            let answer = AnswerBody::new(incoming, lease, idle);
-            match &self.upstream.buffer {
-                Some(buffer) if !event_stream && !streams => Body::stream(buffer::let_go(
-                    answer,
-                    buffer.response,
-                    buffer.space.clone(),
-                )),
-                Some(_) | None => Body::stream(answer),
-            }
+        let head = RequestHead {
+            method: &parts.method,
+            target: &target,
+            headers: &headers,
         };
+        let (mut head, exchange, home) = self.exchange(worker, head, body, line).await?;
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            return tunnel::open(head, exchange, client_end, upgrade, line);
+        }
+        let event_stream = headers::is_event_stream(&head.headers);
+        let bodiless = head.is_bodiless();
+        // A stream of events may be silent for long; TCP's keep-alive tells whether it lives.
+        let idle = (!event_stream).then_some(self.timeouts.idle);
+        let answer = AnswerBody::new(AnswerFrames::new(exchange, &mut head), home, idle);
+        let body = match &self.upstream.buffer {
+            _ if bodiless => Body::Empty,
+            Some(buffer) if !event_stream && !streams => Body::stream(buffer::let_go(
+                answer,
+                buffer.response,
+                buffer.space.clone(),
+            )),
+            Some(_) | None => Body::stream(answer),
+        };
+        headers::clean_answer(&mut head.headers);
+        let mut response = Response::new(body);
+        *response.status_mut() = head.status;
+        *response.headers_mut() = head.headers;
+        if let Some(reason) = head.reason {
+            response.extensions_mut().insert(reason);
+        }
         Ok(Answer {
-            response: Response::from_parts(parts, body),
+            response,
             tunnel: None,
         })
     }
 
     /// Sends the request over a kept or a new connection and waits for the head of the answer.
     ///
-    /// A request that was never written is sent again over another connection. One that was
-    /// written to a kept connection which then closed without a word is sent once more, if its
-    /// method is idempotent and it has no body (RFC 9110 section 9.2.2).
+    /// A request that was written to a kept connection which then closed without a word is sent
+    /// once more, over a new one, if its method is idempotent and it has no body (RFC 9110 section
+    /// 9.2.2).
     async fn exchange(
         &self,
         worker: usize,
-        mut request: Request<Outgoing>,
-        progress: &Progress,
+        head: RequestHead<'_>,
+        mut body: Outgoing,
         line: &Line,
-    ) -> Result<(Response<Incoming>, Lease), Reject> {
-        let replayable =
-            matches!(request.body(), Outgoing::Empty) && is_idempotent(request.method());
+    ) -> Result<(AnswerHead, Exchange, Home), Reject> {
+        let replayable = matches!(body, Outgoing::Empty) && is_idempotent(head.method);
+        let is_head = *head.method == Method::HEAD;
         let mut replayed = false;
         loop {
             // The one repetition gets a new connection: another kept one may be as stale.
-            let mut lease = self
+            let lease = self
                 .upstream
                 .lease(worker, self.timeouts.connect, replayed)
                 .await?;
-            let spare = (lease.is_reused() && replayable && !replayed).then(|| copy_head(&request));
-            let sent = lease.send(request);
-            tokio::pin!(sent);
-            let mut deadline = progress.since() + self.timeouts.response;
-            let outcome = loop {
-                match tokio::time::timeout_at(deadline, &mut sent).await {
-                    Ok(outcome) => break outcome,
-                    Err(_) => {
-                        let later = progress.since() + self.timeouts.response;
-                        if later <= deadline {
-                            return Err(Reject::UpstreamTimeout);
-                        }
-                        deadline = later;
-                    }
-                }
+            let body = std::mem::replace(&mut body, Outgoing::Empty);
+            let mut exchange = Exchange::begin(lease.connection, head, body);
+            let since = Instant::now();
+            let answer = exchange.answer(is_head, since, self.timeouts.response);
+            let fault = match answer.await {
+                Ok(answer) => return Ok((answer, exchange, lease.home)),
+                Err(fault) => fault,
             };
-            let mut error = match outcome {
-                Ok(response) => {
-                    return Ok((response, lease));
+            let upstream = self.upstream.name.as_str();
+            match fault {
+                Fault::Gone(_) if lease.reused && replayable && !replayed => replayed = true,
+                Fault::Gone(error) => {
+                    tracing::debug!(upstream.name = upstream, %error, "the app closed the connection without an answer");
+                    return Err(Reject::UpstreamUnreachable);
                 }
-                Err(error) => error,
-            };
-            if let Some(unsent) = error.take_message() {
-                if lease.is_reused() {
-                    request = unsent;
-                    continue;
+                Fault::Malformed(what) => {
+                    tracing::warn!(
+                        upstream.name = upstream,
+                        what,
+                        "the app's answer is not HTTP"
+                    );
+                    return Err(Reject::UpstreamInvalid);
                 }
-                return Err(Reject::UpstreamUnreachable);
-            }
-            let error = error.into_error();
-            if let Some(fault) = progress.fault() {
-                return Err(line.refusal().unwrap_or(fault));
-            }
-            match spare {
-                Some(spare) if !error.is_parse() && !error.is_timeout() => {
-                    request = spare;
-                    replayed = true;
-                }
-                Some(_) | None => {
-                    tracing::debug!(upstream.name = %self.upstream.name, %error, "the exchange with the app failed");
-                    return Err(if error.is_parse() {
-                        Reject::UpstreamInvalid
-                    } else {
-                        Reject::UpstreamUnreachable
-                    });
+                Fault::Late => return Err(Reject::UpstreamTimeout),
+                Fault::Client(error) => {
+                    return Err(line.refusal().unwrap_or_else(|| refusal_of(&error)));
                 }
             }
         }
@@ -302,15 +271,6 @@ fn is_idempotent(method: &Method) -> bool {
         *method,
         Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS | Method::TRACE
     )
-}
-
-fn copy_head(request: &Request<Outgoing>) -> Request<Outgoing> {
-    let mut copy = Request::new(Outgoing::Empty);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    copy
 }
 
 fn with_query(target: &PathAndQuery, query: &str) -> Result<PathAndQuery, Reject> {
@@ -337,6 +297,9 @@ fn refusal_of(error: &BodyError) -> Reject {
         BodyError::TooLarge(limit) => Reject::BodyTooLarge(*limit),
         BodyError::ClientIdle => Reject::RequestTimeout,
         BodyError::Client(_) => Reject::BadRequest("the request body broke off or is malformed"),
-        BodyError::Io(_) | BodyError::Upstream(_) | BodyError::UpstreamIdle => Reject::Internal,
+        BodyError::Io(_)
+        | BodyError::Upstream(_)
+        | BodyError::UpstreamMalformed(_)
+        | BodyError::UpstreamIdle => Reject::Internal,
     }
 }

@@ -1,24 +1,22 @@
-//! One upstream: its endpoints, and the kept connections of each worker.
-//!
-//! Behind `Lease` stands hyper's client connection; a hand-written one can take its place without
-//! the rest of the module knowing.
+//! One upstream: its endpoints, and the kept connections of each worker. What is said over them is
+//! not known here.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use http::{HeaderValue, Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use http::HeaderValue;
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::body::Outgoing;
+use super::h1::Connection;
 use super::{Buffer, UpstreamTimeouts};
 use crate::reject::Reject;
+use crate::stream::Stream;
+
+/// How often kept connections are looked through for those that the app has closed.
+const SWEEP: Duration = Duration::from_secs(5);
 
 /// Where an endpoint listens.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -81,23 +79,40 @@ struct Pool {
     next: AtomicUsize,
     keep_alive: usize,
     oldest: Duration,
-    /// Per endpoint, the latest last. Used by one worker alone: never waited for.
-    idle: Mutex<Vec<Vec<Idle>>>,
+    /// Used by one worker alone: never waited for.
+    idle: Mutex<Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    /// Per endpoint, the latest last.
+    connections: Vec<Vec<Idle>>,
+    /// Whether a task looks through them from time to time.
+    swept: bool,
 }
 
 #[derive(Debug)]
 struct Idle {
-    sender: SendRequest<Outgoing>,
+    connection: Box<Connection>,
     since: Instant,
 }
 
 /// A connection to an endpoint that one request uses.
 #[derive(Debug)]
 pub(crate) struct Lease {
-    sender: SendRequest<Outgoing>,
+    /// The connection.
+    pub(super) connection: Box<Connection>,
+    /// Where it goes back to.
+    pub(super) home: Home,
+    /// Whether another request used it before.
+    pub(super) reused: bool,
+}
+
+/// Where a connection goes back to when its answer was taken to the end.
+#[derive(Debug)]
+pub(crate) struct Home {
     pool: Arc<Pool>,
     endpoint: usize,
-    reused: bool,
 }
 
 impl Upstream {
@@ -108,7 +123,10 @@ impl Upstream {
                 next: AtomicUsize::new(0),
                 keep_alive: settings.keep_alive,
                 oldest: settings.timeouts.idle,
-                idle: Mutex::new(settings.endpoints.iter().map(|_| Vec::new()).collect()),
+                idle: Mutex::new(Kept {
+                    connections: settings.endpoints.iter().map(|_| Vec::new()).collect(),
+                    swept: false,
+                }),
             })
         };
         let pools = (0..workers).map(|_| pool()).collect();
@@ -142,29 +160,26 @@ impl Upstream {
         let first = pool.next.fetch_add(1, Ordering::Relaxed);
         for turn in 0..count {
             let endpoint = first.wrapping_add(turn) % count;
-            if !fresh {
-                while let Some(mut sender) = pool.take(endpoint) {
-                    // Its task may still have to notice that the last answer is over.
-                    if sender.is_ready() || sender.ready().await.is_ok() {
-                        return Ok(Lease {
-                            sender,
-                            pool: Arc::clone(pool),
-                            endpoint,
-                            reused: true,
-                        });
-                    }
-                }
+            let home = || Home {
+                pool: Arc::clone(pool),
+                endpoint,
+            };
+            if let Some(connection) = pool.take(endpoint).filter(|_| !fresh) {
+                return Ok(Lease {
+                    connection,
+                    home: home(),
+                    reused: true,
+                });
             }
             let Some(address) = self.settings.endpoints.get(endpoint) else {
                 continue;
             };
             // In a box: the way of a request that needs no new connection is not to carry its room.
             match timeout(connect, Box::pin(dial(address))).await {
-                Ok(Ok(sender)) => {
+                Ok(Ok(stream)) => {
                     return Ok(Lease {
-                        sender,
-                        pool: Arc::clone(pool),
-                        endpoint,
+                        connection: Box::new(Connection::new(stream)),
+                        home: home(),
                         reused: false,
                     });
                 }
@@ -191,87 +206,76 @@ fn host_of(name: &str) -> HeaderValue {
 }
 
 impl Pool {
-    fn take(&self, endpoint: usize) -> Option<SendRequest<Outgoing>> {
+    fn take(&self, endpoint: usize) -> Option<Box<Connection>> {
         let mut idle = self.idle.lock().ok()?;
-        let kept = idle.get_mut(endpoint)?;
-        while let Some(Idle { sender, since }) = kept.pop() {
-            if !sender.is_closed() && since.elapsed() < self.oldest {
-                return Some(sender);
+        let kept = idle.connections.get_mut(endpoint)?;
+        while let Some(Idle { connection, since }) = kept.pop() {
+            if connection.is_quiet() && since.elapsed() < self.oldest {
+                return Some(connection);
             }
         }
         None
     }
 
-    fn give(&self, endpoint: usize, sender: SendRequest<Outgoing>) {
+    fn give(self: &Arc<Self>, endpoint: usize, connection: Box<Connection>) {
         let Ok(mut idle) = self.idle.lock() else {
             return;
         };
-        let Some(kept) = idle.get_mut(endpoint) else {
+        let Some(kept) = idle.connections.get_mut(endpoint) else {
             return;
         };
-        if kept
-            .first()
-            .is_some_and(|oldest| oldest.since.elapsed() >= self.oldest)
-        {
-            kept.retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < self.oldest);
+        if kept.len() >= self.keep_alive {
+            return;
         }
-        if kept.len() < self.keep_alive {
-            kept.push(Idle {
-                sender,
-                since: Instant::now(),
-            });
+        kept.push(Idle {
+            connection,
+            since: Instant::now(),
+        });
+        if !idle.swept {
+            idle.swept = true;
+            tokio::spawn(sweep(Arc::downgrade(self), self.oldest.min(SWEEP)));
+        }
+    }
+
+    /// Closes what is too old, or was closed by the app; says whether any are left.
+    fn sweep(&self) -> bool {
+        let Ok(mut idle) = self.idle.lock() else {
+            return false;
+        };
+        for kept in &mut idle.connections {
+            kept.retain(|idle| idle.connection.is_quiet() && idle.since.elapsed() < self.oldest);
+        }
+        idle.swept = idle.connections.iter().any(|kept| !kept.is_empty());
+        idle.swept
+    }
+}
+
+/// Looks through the kept connections until there are none.
+async fn sweep(pool: Weak<Pool>, every: Duration) {
+    loop {
+        sleep(every).await;
+        if !pool.upgrade().is_some_and(|pool| pool.sweep()) {
+            return;
         }
     }
 }
 
-impl Lease {
-    /// Whether another request used the connection before.
-    pub(crate) fn is_reused(&self) -> bool {
-        self.reused
-    }
-
-    /// Sends a request and waits for the head of its answer.
-    pub(crate) fn send(
-        &mut self,
-        request: Request<Outgoing>,
-    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Outgoing>>>> + use<>
-    {
-        self.sender.try_send_request(request)
-    }
-
-    /// The answer was taken to its end: the connection is kept for the next request.
-    pub(crate) fn give_back(self) {
-        if !self.sender.is_closed() {
-            self.pool.give(self.endpoint, self.sender);
-        }
+impl Home {
+    /// Keeps a connection for the next request.
+    pub(crate) fn take_back(self, connection: Box<Connection>) {
+        self.pool.give(self.endpoint, connection);
     }
 }
 
-async fn dial(address: &Address) -> std::io::Result<SendRequest<Outgoing>> {
+async fn dial(address: &Address) -> std::io::Result<Stream> {
     match address {
         Address::Tcp(host, port) => {
             let stream = TcpStream::connect((host.as_str(), *port)).await?;
             stream.set_nodelay(true)?;
             let alive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(60));
             socket2::SockRef::from(&stream).set_tcp_keepalive(&alive)?;
-            handshake(TokioIo::new(stream)).await
+            Ok(Stream::Tcp(stream))
         }
-        Address::Unix(path) => handshake(TokioIo::new(UnixStream::connect(path).await?)).await,
+        Address::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
     }
-}
-
-async fn handshake<S>(stream: S) -> std::io::Result<SendRequest<Outgoing>>
-where
-    S: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-{
-    let (sender, connection) = http1::Builder::new()
-        .handshake(stream)
-        .await
-        .map_err(std::io::Error::other)?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(%error, "a connection to the app ended");
-        }
-    });
-    Ok(sender)
 }

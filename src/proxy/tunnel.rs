@@ -1,24 +1,25 @@
 //! Upgrades (RFC 9110 section 7.8): after 101 the connection is a tunnel of bytes.
 
+use bytes::Bytes;
 use http::{HeaderValue, Response, header};
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncWriteExt, copy_bidirectional};
 
-use super::pool::Lease;
+use super::h1::{AnswerHead, Exchange};
 use super::{Answer, headers};
 use crate::body::Body;
 use crate::reject::Reject;
+use crate::stream::Stream;
 use crate::wire::Line;
 
 /// The two ends of a tunnel that begins when the 101 is sent.
 #[derive(Debug)]
 pub(crate) struct Tunnel {
     client: OnUpgrade,
-    upstream: OnUpgrade,
-    /// Held so that the connection is not taken for an idle one.
-    lease: Lease,
+    upstream: Stream,
+    /// What the app said right behind its 101.
+    said: Bytes,
 }
 
 /// Makes the 101 of the app the client's, where the client asked for that very protocol.
@@ -26,8 +27,8 @@ pub(crate) struct Tunnel {
 /// # Errors
 /// `UpstreamInvalid` where it did not.
 pub(crate) fn open(
-    mut response: Response<Incoming>,
-    lease: Lease,
+    mut head: AnswerHead,
+    exchange: Exchange,
     client: Option<OnUpgrade>,
     asked: Option<HeaderValue>,
     line: &Line,
@@ -35,28 +36,28 @@ pub(crate) fn open(
     let (Some(client), Some(asked)) = (client, asked) else {
         return Err(Reject::UpstreamInvalid);
     };
-    let same = response
-        .headers()
+    let same = head
+        .headers
         .get(header::UPGRADE)
         .is_some_and(|got| got.as_bytes().eq_ignore_ascii_case(asked.as_bytes()));
     if !same {
         return Err(Reject::UpstreamInvalid);
     }
     line.become_tunnel();
-    let upstream = hyper::upgrade::on(&mut response);
-    let (mut parts, _) = response.into_parts();
-    headers::clean_answer(&mut parts.headers);
-    parts
-        .headers
-        .insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    parts.headers.insert(header::UPGRADE, asked);
-    let response = Response::from_parts(parts, Body::Empty);
+    let said = head.take_rest();
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = head.status;
+    let fields = response.headers_mut();
+    *fields = head.headers;
+    headers::clean_answer(fields);
+    fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    fields.insert(header::UPGRADE, asked);
     Ok(Answer {
         response,
         tunnel: Some(Tunnel {
             client,
-            upstream,
-            lease,
+            upstream: exchange.into_stream(),
+            said,
         }),
     })
 }
@@ -67,16 +68,19 @@ impl Tunnel {
     pub(crate) async fn run(self) -> (u64, u64) {
         let Self {
             client,
-            upstream,
-            lease,
+            mut upstream,
+            said,
         } = self;
-        let (Ok(client), Ok(upstream)) = (client.await, upstream.await) else {
+        let Ok(client) = client.await else {
             return (0, 0);
         };
-        drop(lease);
-        let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
-        copy_bidirectional(&mut client, &mut upstream)
+        let mut client = TokioIo::new(client);
+        if client.write_all(&said).await.is_err() {
+            return (0, 0);
+        }
+        let (up, down) = copy_bidirectional(&mut client, &mut upstream)
             .await
-            .unwrap_or_default()
+            .unwrap_or_default();
+        (up, down + said.len() as u64)
     }
 }

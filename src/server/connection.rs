@@ -11,12 +11,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::timeout;
 
 use super::drain::Drain;
-use super::stream::Stream;
+use super::stream::Transport;
 use super::tally::Place;
 use crate::client::Peer;
 use crate::gateway::{self, Connection};
 use crate::limits::{Limits, Timeouts};
 use crate::snapshot::Listener;
+use crate::stream::Stream;
 use crate::wire::{Line, Protocol, Wire};
 use crate::worker::Worker;
 
@@ -56,9 +57,9 @@ pub(crate) async fn serve(worker: Arc<Worker>, accepted: Accepted, mut drain: Dr
         timeouts,
     } = accepted;
     let (stream, alpn_http2) = match &listener.tls {
-        None => (stream, false),
+        None => (Transport::Plain(stream), false),
         Some(tls) => match timeout(timeouts.tls_handshake, tls.accept(stream)).await {
-            Ok(Ok((stream, http2))) => (Stream::Tls(Box::new(stream)), http2),
+            Ok(Ok((stream, http2))) => (Transport::Tls(Box::new(stream)), http2),
             Ok(Err(error)) => {
                 tracing::debug!(client.ip = ?ip, %error, "the TLS handshake failed");
                 return;

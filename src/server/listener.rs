@@ -12,9 +12,9 @@ use tokio::net::{TcpListener, UnixListener};
 
 use super::connection::{self, Accepted};
 use super::drain::Drain;
-use super::stream::Stream;
 use super::tally::Tally;
 use crate::snapshot::ListenAddress;
+use crate::stream::Stream;
 use crate::worker::Worker;
 
 /// Connections that wait to be accepted, for each worker.

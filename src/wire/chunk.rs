@@ -1,5 +1,5 @@
-//! Chunked bodies (RFC 9112 section 7.1), followed to their end and read strictly.
-//! The data is hyper's to decode; here only the places of its ends are found.
+//! Chunked bodies (RFC 9112 section 7.1), read strictly, from clients and from apps alike. A client's
+//! is only followed to its end, as its data is hyper's to decode; of an app's the data is found.
 
 use super::head::is_token_byte;
 
@@ -15,6 +15,24 @@ pub(crate) struct Chunks {
     length: usize,
     /// Bytes that all trailers may have.
     longest_trailers: usize,
+    /// The bytes of the trailers, where they are wanted.
+    trailers: Option<Vec<u8>>,
+}
+
+/// What the next bytes of a chunked body are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Piece {
+    /// After `skip` bytes of framing, so many of data.
+    Data {
+        /// Bytes before the data.
+        skip: usize,
+        /// Bytes of data.
+        length: usize,
+    },
+    /// All of it is framing, and the body goes on.
+    Framing,
+    /// So many bytes end the body.
+    End(usize),
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -49,7 +67,43 @@ impl Chunks {
             size: 0,
             length: 0,
             longest_trailers,
+            trailers: None,
         }
+    }
+
+    /// The beginning of a chunked body whose trailers are wanted.
+    pub(crate) fn with_trailers(longest_trailers: usize) -> Self {
+        Self {
+            trailers: Some(Vec::new()),
+            ..Self::new(longest_trailers)
+        }
+    }
+
+    /// The lines of the trailers with the empty line that ends them, after the end of the body.
+    pub(crate) fn take_trailers(&mut self) -> Vec<u8> {
+        self.trailers.take().unwrap_or_default()
+    }
+
+    /// Finds the next data in `bytes`. What it says is used up when it returns.
+    ///
+    /// # Errors
+    /// What breaks the framing.
+    pub(crate) fn piece(&mut self, bytes: &[u8]) -> Result<Piece, &'static str> {
+        for (at, byte) in bytes.iter().enumerate() {
+            if self.at == At::Data {
+                let there = bytes.len() - at;
+                let length = usize::try_from(self.size).unwrap_or(usize::MAX).min(there);
+                self.size -= length as u64;
+                if self.size == 0 {
+                    self.at = At::DataReturn;
+                }
+                return Ok(Piece::Data { skip: at, length });
+            }
+            if self.step(*byte)? {
+                return Ok(Piece::End(at + 1));
+            }
+        }
+        Ok(Piece::Framing)
     }
 
     /// Follows `bytes`; says how many belong to this body, and whether it has ended.
@@ -70,16 +124,24 @@ impl Chunks {
                 continue;
             }
             at += 1;
-            self.step(*byte)?;
-            if self.at == At::First && self.length == usize::MAX {
+            if self.step(*byte)? {
                 return Ok((at, true));
             }
         }
         Ok((at, false))
     }
 
-    fn step(&mut self, byte: u8) -> Result<(), &'static str> {
+    /// Goes one byte on, and says whether it was the last one of the body.
+    fn step(&mut self, byte: u8) -> Result<bool, &'static str> {
         self.length = self.length.saturating_add(1);
+        if let Some(trailers) = &mut self.trailers
+            && matches!(
+                self.at,
+                At::TrailerFirst | At::Trailer | At::TrailerLineFeed | At::LastLineFeed
+            )
+        {
+            trailers.push(byte);
+        }
         self.at = match (self.at, byte) {
             (At::First | At::Digits, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
                 let digit = char::from(byte).to_digit(16).unwrap_or_default();
@@ -117,11 +179,7 @@ impl Chunks {
             (At::TrailerFirst | At::Trailer, byte) if is_field_byte(byte) => At::Trailer,
             (At::Trailer, b'\r') => At::TrailerLineFeed,
             (At::TrailerLineFeed, b'\n') => At::TrailerFirst,
-            (At::LastLineFeed, b'\n') => {
-                // The end; `follow` knows it by this length.
-                self.length = usize::MAX;
-                At::First
-            }
+            (At::LastLineFeed, b'\n') => return Ok(true),
             _ => return Err("a line of a chunked body is malformed"),
         };
         let longest = match self.at {
@@ -141,10 +199,10 @@ impl Chunks {
             | At::DataLineFeed
             | At::LastLineFeed => LONGEST_LINE,
         };
-        if self.length > longest && self.length != usize::MAX && self.at != At::LastLineFeed {
+        if self.length > longest && self.at != At::LastLineFeed {
             return Err("a line of a chunked body is too long");
         }
-        Ok(())
+        Ok(false)
     }
 }
 

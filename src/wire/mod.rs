@@ -18,7 +18,7 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use self::chunk::Chunks;
+pub(crate) use self::chunk::{Chunks, Piece};
 use self::head::{Head, HeadScan};
 pub(crate) use self::line::Line;
 use crate::limits::{Limits, Timeouts};

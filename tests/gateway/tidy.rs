@@ -14,6 +14,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("limits", &[]),
     ("log", &[]),
     ("method", &[]),
+    ("stream", &[]),
     ("tls", &[]),
     ("reject", &["method"]),
     ("path", &["reject"]),
@@ -28,7 +29,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "proxy",
         &[
             "auth", "path", "client", "body", "reject", "method", "clock", "edits", "wire",
-            "limits",
+            "limits", "stream",
         ],
     ),
     (
@@ -76,7 +77,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "server",
         &[
             "gateway", "snapshot", "worker", "tls", "client", "limits", "wire", "body", "clock",
-            "reject",
+            "reject", "stream",
         ],
     ),
     (

@@ -37,6 +37,7 @@ impl SpoolReader {
     }
 
     /// Bytes written so far; the length of the body once it is finished.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> u64 {
         self.shared.lock().written
     }

@@ -1,0 +1,232 @@
+//! The heads of messages: a request's is written, an answer's is read strictly (RFC 9112 sections 2
+//! to 6). Bytes in, bytes out: nothing here waits.
+
+use std::mem::MaybeUninit;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
+use http_body::Body as _;
+use hyper::ext::ReasonPhrase;
+
+use super::send::Framing;
+use super::{Outgoing, RequestHead, Rest};
+
+/// The most fields of an answer.
+const MOST_FIELDS: usize = 128;
+
+/// The head of an answer.
+#[derive(Debug)]
+pub(crate) struct AnswerHead {
+    /// The status.
+    pub(crate) status: StatusCode,
+    /// The app's own words for the status, where it has some.
+    pub(crate) reason: Option<ReasonPhrase>,
+    /// The fields as they came.
+    pub(crate) headers: HeaderMap,
+    /// How the body is framed.
+    pub(super) framing: AnswerFraming,
+    /// Whether the app keeps the connection open after this answer.
+    pub(super) keeps: bool,
+    /// What came behind the head.
+    pub(super) rest: Rest,
+}
+
+/// How the body of an answer is framed (RFC 9112 section 6.3).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum AnswerFraming {
+    /// There is none.
+    None,
+    /// So many bytes.
+    Length(u64),
+    /// Chunks.
+    Chunked,
+    /// All that comes until the app closes.
+    UntilClose,
+}
+
+impl AnswerHead {
+    /// Takes what came behind the head of an answer that switches protocols.
+    pub(crate) fn take_rest(&mut self) -> Bytes {
+        std::mem::take(&mut self.rest)
+    }
+
+    /// Whether there is no body.
+    pub(crate) fn is_bodiless(&self) -> bool {
+        matches!(self.framing, AnswerFraming::None | AnswerFraming::Length(0))
+    }
+}
+
+/// What the beginning of a stream of answers is.
+#[derive(Debug)]
+pub(super) enum Parsed {
+    /// A head that is not all there.
+    Partial,
+    /// An interim answer of so many bytes.
+    Interim(usize),
+    /// The final answer's.
+    Final(Box<AnswerHead>),
+}
+
+/// Writes a request's head, and says how its body has to be framed.
+pub(super) fn write(out: &mut Vec<u8>, head: RequestHead<'_>, body: &Outgoing) -> Framing {
+    let framing = match (body, body.size_hint().exact()) {
+        (Outgoing::Empty, _) => Framing::None,
+        (_, Some(length)) => Framing::Length(length),
+        (_, None) => Framing::Chunked,
+    };
+    out.extend_from_slice(head.method.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(head.target.as_str().as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+    for (name, value) in head.headers {
+        if *name == header::CONTENT_LENGTH || *name == header::TRANSFER_ENCODING {
+            continue;
+        }
+        field(out, name, value);
+    }
+    match framing {
+        Framing::None => {
+            // Such a method is expected to have a body (RFC 9110 section 8.6).
+            if matches!(*head.method, Method::POST | Method::PUT | Method::PATCH) {
+                out.extend_from_slice(b"content-length: 0\r\n");
+            }
+        }
+        Framing::Length(length) => {
+            out.extend_from_slice(b"content-length: ");
+            out.extend_from_slice(HeaderValue::from(length).as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+    }
+    out.extend_from_slice(b"\r\n");
+    framing
+}
+
+/// Writes one field line. Neither names nor values can hold a line end.
+pub(super) fn field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
+    out.extend_from_slice(name.as_str().as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Reads the head of an answer from all that was read so far.
+///
+/// # Errors
+/// What is wrong with it; a body that could be framed in two ways is an error, too.
+pub(super) fn parse(bytes: &[u8], is_head: bool) -> Result<Parsed, &'static str> {
+    let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
+    let mut response = httparse::Response::new(&mut []);
+    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+        &mut response,
+        bytes,
+        &mut fields,
+    );
+    let length = match parsed {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Ok(Parsed::Partial),
+        Err(httparse::Error::TooManyHeaders) => return Err("there are too many fields"),
+        Err(_) => return Err("the head is malformed"),
+    };
+    let text = bytes.get(..length).unwrap_or_default();
+    let mut feeds = memchr::memchr_iter(b'\n', text);
+    if !feeds.all(|at| at > 0 && text.get(at - 1) == Some(&b'\r')) {
+        return Err("a line of the head does not end in CR LF");
+    }
+    let status = response
+        .code
+        .and_then(|code| StatusCode::from_u16(code).ok());
+    let status = status.ok_or("the status is malformed")?;
+    if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(Parsed::Interim(length));
+    }
+    // One block for the head and what came with it; the values below are slices of it.
+    let all = Bytes::copy_from_slice(bytes);
+    let mut headers = HeaderMap::with_capacity(response.headers.len() + 4);
+    for field in response.headers.iter() {
+        let name = HeaderName::from_bytes(field.name.as_bytes());
+        let name = name.map_err(|_| "a field's name is malformed")?;
+        let from = (field.value.as_ptr() as usize).wrapping_sub(bytes.as_ptr() as usize);
+        let to = from.saturating_add(field.value.len());
+        let value = if to <= all.len() {
+            HeaderValue::from_maybe_shared(all.slice(from..to))
+        } else {
+            HeaderValue::from_bytes(field.value)
+        };
+        headers.append(name, value.map_err(|_| "a field's value is malformed")?);
+    }
+    let is_1_0 = response.version == Some(0);
+    let framing = framing(&headers, status, is_head, is_1_0)?;
+    let own_words = response
+        .reason
+        .filter(|reason| !reason.is_empty() && Some(*reason) != status.canonical_reason());
+    Ok(Parsed::Final(Box::new(AnswerHead {
+        status,
+        reason: own_words.and_then(|reason| ReasonPhrase::try_from(reason.as_bytes()).ok()),
+        keeps: framing != AnswerFraming::UntilClose && keeps(&headers, is_1_0),
+        headers,
+        framing,
+        rest: all.slice(length..),
+    })))
+}
+
+/// How the body is framed (RFC 9112 section 6.3).
+fn framing(
+    headers: &HeaderMap,
+    status: StatusCode,
+    is_head: bool,
+    is_1_0: bool,
+) -> Result<AnswerFraming, &'static str> {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let coding = codings.next();
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let length = lengths.next().map(length).transpose()?;
+    if lengths.next().is_some() {
+        return Err("Content-Length is repeated");
+    }
+    if let Some(coding) = coding {
+        let chunked = coding
+            .as_bytes()
+            .trim_ascii()
+            .eq_ignore_ascii_case(b"chunked");
+        if !chunked || codings.next().is_some() || is_1_0 {
+            return Err("Transfer-Encoding is not chunked alone");
+        }
+        if length.is_some() {
+            return Err("both Content-Length and Transfer-Encoding are given");
+        }
+    }
+    let bodiless = is_head
+        || status == StatusCode::NO_CONTENT
+        || status == StatusCode::NOT_MODIFIED
+        || status == StatusCode::SWITCHING_PROTOCOLS;
+    Ok(match (coding, length) {
+        _ if bodiless => AnswerFraming::None,
+        (Some(_), _) => AnswerFraming::Chunked,
+        (None, Some(length)) => AnswerFraming::Length(length),
+        (None, None) => AnswerFraming::UntilClose,
+    })
+}
+
+fn length(value: &HeaderValue) -> Result<u64, &'static str> {
+    let digits = value.as_bytes();
+    let plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(digits)
+        .ok()
+        .filter(|_| plain)
+        .and_then(|digits| digits.parse().ok())
+        .ok_or("Content-Length is not a number")
+}
+
+/// Whether the connection stays open after the answer (RFC 9112 section 9.3).
+fn keeps(headers: &HeaderMap, is_1_0: bool) -> bool {
+    let says = |word: &[u8]| {
+        headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+            .any(|option| option.trim_ascii().eq_ignore_ascii_case(word))
+    };
+    !says(b"close") && (!is_1_0 || says(b"keep-alive"))
+}

@@ -1,0 +1,263 @@
+//! One connection to an app, in HTTP/1.1 (RFC 9112), written for this one use: a head and the first
+//! piece of its body leave in one write, an answer's head and the first piece of its body become one
+//! block of memory that the header values are slices of, and no task, channel or lock stands between
+//! the request and its socket. Which connection a request gets, and what its fields are, is decided
+//! elsewhere.
+
+mod answer;
+mod head;
+mod send;
+#[cfg(test)]
+mod tests;
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method};
+use tokio::io::AsyncReadExt;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+pub(super) use self::answer::AnswerFrames;
+pub(super) use self::head::AnswerHead;
+use self::head::Parsed;
+use self::send::{SendFault, Sending};
+use super::body::Outgoing;
+use crate::body::BodyError;
+use crate::stream::Stream;
+
+/// How much of an answer is read at first: its head, and for most answers all of it.
+const FIRST_READ: usize = 8 * 1024;
+/// The longest head of an answer.
+const LONGEST_HEAD: usize = 64 * 1024;
+/// How many interim answers (1xx) may come before the final one.
+const MOST_INTERIM: usize = 16;
+
+/// A connection to an app.
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: Stream,
+    /// What was read of the answer's head; empty between two requests.
+    read: Vec<u8>,
+    /// What is to be written, from its memory on; empty between two requests.
+    write: Vec<u8>,
+    /// The deadline of the answer's head. It is set anew when it fires, not for each request.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Connection {
+    /// A connection over a stream that is open.
+    pub(super) fn new(stream: Stream) -> Self {
+        Self {
+            stream,
+            read: Vec::new(),
+            write: Vec::new(),
+            timer: None,
+        }
+    }
+
+    /// Whether the app has said nothing since its last answer, not even goodbye.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.stream.is_quiet()
+    }
+}
+
+/// The head of a request as the app is sent it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RequestHead<'a> {
+    /// The method.
+    pub(super) method: &'a Method,
+    /// Path and query.
+    pub(super) target: &'a PathAndQuery,
+    /// The fields. How the body is framed is not read from them, but from the body.
+    pub(super) headers: &'a HeaderMap,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// The connection ended before the first byte of an answer.
+    Gone(io::Error),
+    /// The answer is not HTTP, or breaks off in its head.
+    Malformed(&'static str),
+    /// The answer did not come in time.
+    Late,
+    /// The client's side of the request broke.
+    Client(BodyError),
+}
+
+/// One request on one connection, and the answer that comes for it. Dropping it closes the
+/// connection, which is how the app learns that nobody waits any more.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    connection: Box<Connection>,
+    sending: Sending,
+    /// The request cannot be sent to its end; the answer may still be there.
+    deaf: bool,
+}
+
+impl Exchange {
+    /// Begins to send a request; nothing is written before the answer is waited for.
+    pub(super) fn begin(
+        mut connection: Box<Connection>,
+        head: RequestHead<'_>,
+        body: Outgoing,
+    ) -> Self {
+        connection.read.clear();
+        connection.write.clear();
+        let framing = head::write(&mut connection.write, head, &body);
+        Self {
+            connection,
+            sending: Sending::new(body, framing),
+            deaf: false,
+        }
+    }
+
+    /// Sends, and waits for the head of the final answer: `response` after `since`, or after the
+    /// last piece of the request that was there to be sent, whichever is later.
+    ///
+    /// # Errors
+    /// Why there will be none.
+    pub(super) async fn answer(
+        &mut self,
+        is_head: bool,
+        since: Instant,
+        response: Duration,
+    ) -> Result<AnswerHead, Fault> {
+        let mut interim = 0;
+        poll_fn(|cx| self.poll_answer(cx, is_head, since, response, &mut interim)).await
+    }
+
+    fn poll_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        is_head: bool,
+        since: Instant,
+        response: Duration,
+        interim: &mut usize,
+    ) -> Poll<Result<AnswerHead, Fault>> {
+        if let Err(error) = self.poll_send(cx) {
+            return Poll::Ready(Err(Fault::Client(error)));
+        }
+        loop {
+            match self.poll_read_head(cx) {
+                Poll::Ready(Ok(0)) => {
+                    return Poll::Ready(Err(self.ended(io::ErrorKind::UnexpectedEof.into())));
+                }
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(self.ended(error))),
+                Poll::Pending => {
+                    ready!(self.poll_deadline(cx, since, response));
+                    return Poll::Ready(Err(Fault::Late));
+                }
+            }
+            loop {
+                match head::parse(&self.connection.read, is_head) {
+                    Ok(Parsed::Final(head)) => {
+                        self.connection.read.clear();
+                        return Poll::Ready(Ok(*head));
+                    }
+                    Ok(Parsed::Interim(length)) => {
+                        // The client gets none: hyper says 100 to it by itself.
+                        *interim += 1;
+                        if *interim > MOST_INTERIM {
+                            return Poll::Ready(Err(Fault::Malformed("too many interim answers")));
+                        }
+                        self.connection.read.drain(..length);
+                    }
+                    Ok(Parsed::Partial) if self.connection.read.len() > LONGEST_HEAD => {
+                        return Poll::Ready(Err(Fault::Malformed("the head is too long")));
+                    }
+                    Ok(Parsed::Partial) => break,
+                    Err(what) => return Poll::Ready(Err(Fault::Malformed(what))),
+                }
+            }
+        }
+    }
+
+    /// The connection ended before a whole head.
+    fn ended(&self, error: io::Error) -> Fault {
+        if self.connection.read.is_empty() {
+            Fault::Gone(error)
+        } else {
+            Fault::Malformed("the head broke off")
+        }
+    }
+
+    fn poll_read_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Connection { stream, read, .. } = &mut *self.connection;
+        if read.capacity() - read.len() < FIRST_READ / 2 {
+            read.reserve(FIRST_READ);
+        }
+        pin!(stream.read_buf(read)).poll(cx)
+    }
+
+    /// Ready when the answer is late.
+    fn poll_deadline(
+        &mut self,
+        cx: &mut Context<'_>,
+        since: Instant,
+        response: Duration,
+    ) -> Poll<()> {
+        let since = self.sending.last_piece().map_or(since, |at| at.max(since));
+        let deadline = since + response;
+        let timer = self
+            .connection
+            .timer
+            .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if timer.deadline() > deadline {
+            timer.as_mut().reset(deadline);
+        }
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if timer.deadline() >= deadline {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(deadline);
+        }
+    }
+
+    /// Sends what can be sent now. That the app does not listen is no error: it may have answered.
+    ///
+    /// # Errors
+    /// The client's side of the request broke.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), BodyError> {
+        if self.deaf || self.sending.is_done() {
+            return Ok(());
+        }
+        let Connection { stream, write, .. } = &mut *self.connection;
+        match self.sending.poll(cx, stream, write) {
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+            Poll::Ready(Err(SendFault::App(error))) => {
+                tracing::debug!(%error, "the app stopped listening to a request");
+                self.deaf = true;
+                Ok(())
+            }
+            Poll::Ready(Err(SendFault::Client(error))) => {
+                self.deaf = true;
+                Err(error)
+            }
+        }
+    }
+
+    /// The connection, if all of the request was sent over it.
+    fn finish(mut self) -> Option<Box<Connection>> {
+        if self.deaf || !self.sending.is_done() {
+            return None;
+        }
+        self.connection.read.clear();
+        Some(self.connection)
+    }
+
+    /// The stream of a connection that switched protocols.
+    pub(super) fn into_stream(self) -> Stream {
+        self.connection.stream
+    }
+}
+
+/// What an app said after the head of its answer, and was read with it.
+type Rest = Bytes;
