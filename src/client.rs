@@ -74,6 +74,13 @@ impl Peer {
     }
 }
 
+impl Peer {
+    /// The address as text; `None` on a Unix socket.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.ip.and(self.text.to_str().ok())
+    }
+}
+
 /// An address, with or without a port.
 fn parse_node(text: &str) -> Option<IpAddr> {
     let ip = text

@@ -127,6 +127,7 @@ async fn serve(
                 vouched: &snapshot.vouched,
                 edits: &route.request_headers,
                 id: record.id(),
+                began: record.began(),
                 body_bytes: route.body_bytes,
                 body_read: snapshot.timeouts.body_read,
                 line: &connection.line,

@@ -20,6 +20,7 @@ mod path;
 mod proxy;
 mod reject;
 mod reload;
+mod request_id;
 mod route;
 mod server;
 mod snapshot;

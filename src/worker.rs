@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 use crate::auth::Remembered;
+use crate::request_id::RequestId;
 use crate::snapshot::Snapshot;
 
 /// One worker's hold on a snapshot. Requests count their references here, in memory that only
@@ -69,8 +70,11 @@ impl Worker {
     }
 
     /// An id for a request.
-    pub(crate) fn next_id(&self) -> u64 {
+    pub(crate) fn next_id(&self) -> RequestId {
+        // One thread alone comes here: nothing is lost between the two.
+        let id = self.next_id.load(Ordering::Relaxed);
         self.next_id
-            .fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
+            .store(id.wrapping_add(0x9e37_79b9_7f4a_7c15), Ordering::Relaxed);
+        RequestId(id)
     }
 }

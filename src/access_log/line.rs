@@ -1,22 +1,22 @@
 //! The text of one access record.
 
 use std::io::Write;
-use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, Method, Version};
 
 use crate::clock;
+use crate::request_id::RequestId;
 
 /// What is known of one request at its end.
 #[derive(Debug)]
 pub(crate) struct Entry<'a> {
     /// When it began.
     pub(crate) time: SystemTime,
-    /// Its id, as hexadecimal digits.
-    pub(crate) id: u64,
+    /// Its id.
+    pub(crate) id: RequestId,
     /// The client's address; `None` on a Unix socket.
-    pub(crate) client: Option<IpAddr>,
+    pub(crate) client: Option<&'a str>,
     /// The method.
     pub(crate) method: &'a Method,
     /// The host as the client wrote it.
@@ -82,24 +82,26 @@ fn number(out: &mut Vec<u8>, value: u64) {
 }
 
 fn milliseconds(out: &mut Vec<u8>, duration: Duration) {
-    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-    number(out, micros / 1000);
+    number(
+        out,
+        duration.as_secs() * 1000 + u64::from(duration.subsec_millis()),
+    );
     out.push(b'.');
-    let rest = micros % 1000;
-    if rest < 100 {
-        out.push(b'0');
-    }
-    if rest < 10 {
-        out.push(b'0');
-    }
-    number(out, rest);
+    thousandths(out, duration.subsec_micros() % 1000);
+}
+
+/// Three digits.
+fn thousandths(out: &mut Vec<u8>, value: u32) {
+    let digit = |value: u32| b'0' + u8::try_from(value % 10).unwrap_or_default();
+    out.extend_from_slice(&[digit(value / 100), digit(value / 10), digit(value)]);
 }
 
 /// A JSON string with its quotes.
 fn quoted(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     let plain = |byte: &u8| *byte >= b' ' && *byte != b'"' && *byte != b'\\' && *byte != 0x7f;
-    if text.as_bytes().iter().all(plain) {
+    // Without a way out in the middle, many bytes are looked at together.
+    if text.bytes().fold(true, |all, byte| all & plain(&byte)) {
         out.extend_from_slice(text.as_bytes());
     } else {
         for c in text.chars() {
@@ -133,16 +135,15 @@ impl Entry<'_> {
     /// One JSON object and a line end.
     pub(crate) fn json(&self, out: &mut Vec<u8>, stamp: &mut Stamp) {
         let (second, millis) = clock::since_epoch(self.time);
+        out.reserve(512);
         out.extend_from_slice(b"{\"time\":\"");
         out.extend_from_slice(stamp.at(second));
-        escape(
-            out,
-            format_args!(".{millis:03}Z\",\"id\":\"{:016x}\",\"client\":\"", self.id),
-        );
-        match self.client {
-            Some(ip) => escape(out, format_args!("{ip}")),
-            None => out.extend_from_slice(b"unix"),
-        }
+        out.push(b'.');
+        thousandths(out, millis);
+        out.extend_from_slice(b"Z\",\"id\":\"");
+        out.extend_from_slice(&self.id.digits());
+        out.extend_from_slice(b"\",\"client\":\"");
+        out.extend_from_slice(self.client.unwrap_or("unix").as_bytes());
         out.extend_from_slice(b"\",\"method\":");
         quoted(out, self.method.as_str());
         out.extend_from_slice(b",\"host\":");
@@ -189,10 +190,7 @@ impl Entry<'_> {
         let month = usize::try_from(month)
             .ok()
             .and_then(|month| MONTHS.get(month.wrapping_sub(1)));
-        match self.client {
-            Some(ip) => escape(out, format_args!("{ip}")),
-            None => out.extend_from_slice(b"unix"),
-        }
+        out.extend_from_slice(self.client.unwrap_or("unix").as_bytes());
         out.extend_from_slice(b" - ");
         spaced(out, self.subject.unwrap_or("-"));
         escape(
@@ -250,8 +248,8 @@ mod tests {
     fn entry() -> Entry<'static> {
         Entry {
             time: std::time::UNIX_EPOCH + Duration::from_millis(951_827_696_007),
-            id: 0xab,
-            client: Some("203.0.113.9".parse().unwrap()),
+            id: RequestId(0xab),
+            client: Some("203.0.113.9"),
             method: &Method::GET,
             host: "h",
             path: "/a\"b",

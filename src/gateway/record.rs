@@ -17,6 +17,7 @@ use crate::body::{Body, BodyError};
 use crate::clock;
 use crate::proxy::Tunnel;
 use crate::reject::Reject;
+use crate::request_id::RequestId;
 use crate::route::{Route, Target};
 use crate::worker::View;
 
@@ -27,7 +28,7 @@ pub(crate) struct Record {
     view: Arc<View>,
     began: Instant,
     time: SystemTime,
-    id: u64,
+    id: RequestId,
     method: Method,
     uri: Uri,
     host: Option<HeaderValue>,
@@ -48,12 +49,12 @@ impl Record {
         connection: &Arc<Connection>,
         view: &Arc<View>,
         request: &Request<B>,
-    ) -> Self {
+    ) -> Box<Self> {
         connection.line.enter();
         let headers = request.headers();
         let log = view.access_log.as_ref();
         let combined = log.is_some_and(|log| log.settings().format == Format::Combined);
-        Self {
+        Box::new(Self {
             connection: Arc::clone(connection),
             view: Arc::clone(view),
             began: Instant::now(),
@@ -76,7 +77,12 @@ impl Record {
             status: 0,
             first_byte: None,
             bytes: 0,
-        }
+        })
+    }
+
+    /// When the request began, on the clock that is never set.
+    pub(crate) fn began(&self) -> Instant {
+        self.began
     }
 
     /// When the request began.
@@ -85,7 +91,7 @@ impl Record {
     }
 
     /// The request's id.
-    pub(crate) fn id(&self) -> u64 {
+    pub(crate) fn id(&self) -> RequestId {
         self.id
     }
 
@@ -113,7 +119,7 @@ impl Record {
 
     /// The answer's head is ready; the record goes on with its body, or with its tunnel.
     pub(crate) fn finish(
-        mut self,
+        mut self: Box<Self>,
         response: Response<Body>,
         tunnel: Option<Tunnel>,
     ) -> Response<Recorded> {
@@ -150,7 +156,8 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        self.connection.line.leave();
+        let now = Instant::now();
+        self.connection.line.leave(now);
         let Some(log) = &self.view.access_log else {
             return;
         };
@@ -165,18 +172,22 @@ impl Drop for Record {
             Target::Files(_) | Target::Redirect { .. } | Target::Respond { .. } => None,
         });
         let host = self.host.as_ref().and_then(|host| host.to_str().ok());
-        let now = Instant::now();
+        let peer = &self.connection.peer;
+        let other = self
+            .client
+            .filter(|client| Some(*client) != peer.ip)
+            .map(|client| client.to_string());
         log.record(
             self.connection.worker.index,
             &Entry {
                 time: self.time,
                 id: self.id,
-                client: self.client,
+                client: other.as_deref().or_else(|| peer.name()),
                 method: &self.method,
                 host: host.or_else(|| self.uri.host()).unwrap_or_default(),
                 path: self.uri.path(),
                 version: self.version,
-                tls: self.connection.peer.tls,
+                tls: peer.tls,
                 status: self.status,
                 reason: self.reason,
                 route: route.map(|route| route.name.as_str()),
@@ -195,7 +206,7 @@ impl Drop for Record {
 #[derive(Debug)]
 pub(crate) struct Recorded {
     body: Body,
-    record: Option<Record>,
+    record: Option<Box<Record>>,
     ended: bool,
     /// Why the body broke, until the client was sent what came before.
     broken: Option<BodyError>,

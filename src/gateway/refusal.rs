@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, heade
 use crate::auth::Guard;
 use crate::body::Body;
 use crate::reject::Reject;
+use crate::request_id::RequestId;
 
 /// The form in which a client wants to be refused.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -36,7 +37,12 @@ impl Asked {
     }
 
     /// The response that says why.
-    pub(crate) fn answer(self, reject: Reject, guard: Option<&Guard>, id: u64) -> Response<Body> {
+    pub(crate) fn answer(
+        self,
+        reject: Reject,
+        guard: Option<&Guard>,
+        id: RequestId,
+    ) -> Response<Body> {
         let status = reject.status();
         let detail = reject.detail();
         let title = status.canonical_reason().unwrap_or("Error");
@@ -46,7 +52,7 @@ impl Asked {
                 version,
                 "application/problem+json",
                 format!(
-                    "{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{},\"detail\":\"{detail}\",\"request_id\":\"{id:016x}\"}}\n",
+                    "{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{},\"detail\":\"{detail}\",\"request_id\":\"{id}\"}}\n",
                     status.as_u16()
                 ),
             ),
@@ -54,7 +60,7 @@ impl Asked {
                 version,
                 "text/html; charset=utf-8",
                 format!(
-                    "<!doctype html>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n<title>{0} {title}</title>\n<h1>{0} {title}</h1>\n<p>{detail}</p>\n<p><small>request {id:016x}</small></p>\n",
+                    "<!doctype html>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n<title>{0} {title}</title>\n<h1>{0} {title}</h1>\n<p>{detail}</p>\n<p><small>request {id}</small></p>\n",
                     status.as_u16()
                 ),
             ),

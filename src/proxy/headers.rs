@@ -9,11 +9,16 @@ use http::{Method, Request, Uri, Version};
 use http_body::Frame;
 
 use crate::client::Peer;
+use crate::edits::HeaderEdits;
+use crate::request_id::RequestId;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+
+/// Room for the fields that the gateway adds.
+const OWN_FIELDS: usize = 10;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -99,7 +104,12 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
         .get_all(header::CONNECTION)
         .iter()
         .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .map(<[u8]>::trim_ascii)
+        // What is usually named is no field, or goes anyway.
+        .filter(|name| {
+            !name.eq_ignore_ascii_case(b"keep-alive") && !name.eq_ignore_ascii_case(b"close")
+        })
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
         .filter(|name| *name != header::HOST && *name != header::CONTENT_LENGTH)
         .collect()
 }
@@ -141,18 +151,63 @@ pub(crate) struct Hop<'a> {
     /// The headers that only the gateway may set.
     pub(crate) vouched: &'a Vouched,
     /// The request's id.
-    pub(crate) id: u64,
+    pub(crate) id: RequestId,
     /// The `Host` for a client of HTTP/1.0 that names none.
     pub(crate) host: &'a HeaderValue,
 }
 
-/// Makes a client's header fields those of the forwarded request.
+/// The fields of a forwarded request as they are sent. There are few, and each is looked for once:
+/// a list costs less than a table.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Fields(Vec<(HeaderName, HeaderValue)>);
+
+impl Fields {
+    /// All fields, in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+        self.0.iter().map(|(name, value)| (name, value))
+    }
+
+    /// The first value of a field.
+    pub(crate) fn get(&self, name: &HeaderName) -> Option<&HeaderValue> {
+        self.iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| value)
+    }
+
+    /// Replaces every value of the field.
+    pub(crate) fn set(&mut self, name: HeaderName, value: HeaderValue) {
+        self.remove(&name);
+        self.add(name, value);
+    }
+
+    fn add(&mut self, name: HeaderName, value: HeaderValue) {
+        self.0.push((name, value));
+    }
+
+    fn remove(&mut self, name: &HeaderName) {
+        self.0.retain(|(known, _)| known != name);
+    }
+
+    /// Makes the edits of a configuration.
+    pub(crate) fn apply(&mut self, edits: &HeaderEdits) {
+        for name in &edits.remove {
+            self.remove(name);
+        }
+        for (name, value) in &edits.set {
+            self.set(name.clone(), value.clone());
+        }
+    }
+}
+
+/// Makes a client's header fields those of the forwarded request, in one pass: strips what belongs
+/// to one connection and what only the gateway may say, then says it. How the body is framed is
+/// said by whoever sends it.
 pub(crate) fn prepare(
-    headers: &mut HeaderMap,
+    headers: HeaderMap,
     uri: &Uri,
     upgrade: Option<&HeaderValue>,
     hop: Hop<'_>,
-) {
+) -> Fields {
     let Hop {
         peer,
         peer_is_trusted,
@@ -160,103 +215,89 @@ pub(crate) fn prepare(
         id,
         host,
     } = hop;
-    let mut doomed = Vec::new();
-    let mut has_connection = false;
-    let mut has_te = false;
-    for name in headers.keys() {
-        let text = name.as_str();
-        if is_hop_by_hop(text) {
-            has_connection |= *name == header::CONNECTION;
-            has_te |= *name == header::TE;
-            doomed.push(name.clone());
-        } else if vouched.covers(text) || shadows(text) || (is_forwarding(text) && !peer_is_trusted)
-        {
-            doomed.push(name.clone());
+    let doomed = if headers.contains_key(header::CONNECTION) {
+        named_by_connection(&headers)
+    } else {
+        Vec::new()
+    };
+    let trailers = headers.get_all(header::TE).iter().any(takes_trailers);
+    let mut fields = Fields(Vec::with_capacity(headers.len() + OWN_FIELDS));
+    let mut name_of_line = None;
+    let mut passes = false;
+    for (name, value) in headers {
+        // Further values of a name come without it.
+        if let Some(name) = name {
+            let text = name.as_str();
+            passes = !(is_hop_by_hop(text)
+                || name == header::CONTENT_LENGTH
+                || vouched.covers(text)
+                || shadows(text)
+                || (!peer_is_trusted && (is_forwarding(text) || name == X_REQUEST_ID))
+                || doomed.contains(&name));
+            name_of_line = Some(name);
+        }
+        if let (true, Some(name)) = (passes, &name_of_line) {
+            fields.add(name.clone(), value);
         }
     }
-    let trailers = has_te && {
-        let accepts = |line: &HeaderValue| {
-            let mut codings = line
-                .as_bytes()
-                .split(|byte| *byte == b',')
-                .map(<[u8]>::trim_ascii);
-            codings.any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
-        };
-        headers.get_all(header::TE).iter().any(accepts)
-    };
-    if has_connection {
-        doomed.extend(named_by_connection(headers));
-    }
-    for name in doomed {
-        headers.remove(name);
-    }
-
-    if !headers.contains_key(header::HOST) {
+    if fields.get(&header::HOST).is_none() {
         // HTTP/2 says it in `:authority`.
         let authority = uri
             .authority()
             .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
-        headers.insert(header::HOST, authority.unwrap_or_else(|| host.clone()));
+        fields.add(header::HOST, authority.unwrap_or_else(|| host.clone()));
     }
-    join_cookies(headers);
-    let mut chain = None;
-    if peer_is_trusted {
-        let lines: Vec<&[u8]> = headers
-            .get_all(&X_FORWARDED_FOR)
-            .iter()
-            .map(HeaderValue::as_bytes)
-            .collect();
-        if !lines.is_empty() {
-            let mut text = lines.join(&b", "[..]);
-            text.extend_from_slice(b", ");
-            text.extend_from_slice(peer.text.as_bytes());
-            chain = HeaderValue::from_bytes(&text).ok();
-        }
+    join(&mut fields, &header::COOKIE, b"; ");
+    if peer_is_trusted && fields.get(&X_FORWARDED_FOR).is_some() {
+        fields.add(X_FORWARDED_FOR, peer.text.clone());
+        join(&mut fields, &X_FORWARDED_FOR, b", ");
+    } else {
+        fields.add(X_FORWARDED_FOR, peer.text.clone());
     }
-    headers.insert(X_FORWARDED_FOR, chain.unwrap_or_else(|| peer.text.clone()));
-    if !(peer_is_trusted && headers.contains_key(&X_FORWARDED_PROTO)) {
-        let scheme = if peer.tls { "https" } else { "http" };
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
-    }
-    if !(peer_is_trusted && headers.contains_key(&X_FORWARDED_HOST)) {
-        if let Some(host) = headers.get(header::HOST).cloned() {
-            headers.insert(X_FORWARDED_HOST, host);
-        }
-    }
-    if !(peer_is_trusted && headers.contains_key(&X_FORWARDED_PORT)) {
-        if let Some(port) = peer.port.clone() {
-            headers.insert(X_FORWARDED_PORT, port);
-        }
-    }
-    if !(peer_is_trusted && headers.contains_key(&X_REQUEST_ID)) {
-        if let Ok(id) = HeaderValue::try_from(format!("{id:016x}")) {
-            headers.insert(X_REQUEST_ID, id);
+    let scheme = if peer.tls { "https" } else { "http" };
+    let own = [
+        (X_FORWARDED_PROTO, Some(HeaderValue::from_static(scheme))),
+        (X_FORWARDED_HOST, fields.get(&header::HOST).cloned()),
+        (X_FORWARDED_PORT, peer.port.clone()),
+        (X_REQUEST_ID, HeaderValue::from_bytes(&id.digits()).ok()),
+    ];
+    for (name, value) in own {
+        if let Some(value) = value {
+            if !(peer_is_trusted && fields.get(&name).is_some()) {
+                fields.add(name, value);
+            }
         }
     }
     if trailers {
-        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        fields.add(header::TE, HeaderValue::from_static("trailers"));
     }
     if let Some(protocol) = upgrade {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(header::UPGRADE, protocol.clone());
+        fields.add(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        fields.add(header::UPGRADE, protocol.clone());
     } else if trailers {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+        fields.add(header::CONNECTION, HeaderValue::from_static("te"));
     }
+    fields
 }
 
-/// HTTP/2 may carry cookies in several fields; HTTP/1.1 has one (RFC 9113 section 8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
-    let mut lines = headers.get_all(header::COOKIE).iter();
-    if let (Some(first), Some(second)) = (lines.next(), lines.next()) {
-        let mut text = first.as_bytes().to_vec();
-        for line in std::iter::once(second).chain(lines) {
-            text.extend_from_slice(b"; ");
-            text.extend_from_slice(line.as_bytes());
-        }
-        if let Ok(mut joined) = HeaderValue::from_bytes(&text) {
-            joined.set_sensitive(true);
-            headers.insert(header::COOKIE, joined);
-        }
+/// Whether a line of `TE` says that trailers are understood.
+fn takes_trailers(line: &HeaderValue) -> bool {
+    line.as_bytes()
+        .split(|byte| *byte == b',')
+        .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+}
+
+/// Makes one field of several: HTTP/2 may carry cookies so, HTTP/1.1 has one (RFC 9113 section 8.2.3).
+fn join(fields: &mut Fields, name: &HeaderName, between: &[u8]) {
+    let lines = || fields.iter().filter(|(known, _)| *known == name);
+    if lines().nth(1).is_none() {
+        return;
+    }
+    let values: Vec<&[u8]> = lines().map(|(_, value)| value.as_bytes()).collect();
+    let sensitive = lines().any(|(_, value)| value.is_sensitive());
+    if let Ok(mut joined) = HeaderValue::from_bytes(&values.join(between)) {
+        joined.set_sensitive(sensitive);
+        fields.set(name.clone(), joined);
     }
 }
 
@@ -342,18 +383,20 @@ mod tests {
     }
 
     fn prepared(fields: &[(&str, &str)], trusted: bool) -> HeaderMap {
-        let mut headers = map(fields);
         let peer = Peer::new(Some("203.0.113.9".parse().unwrap()), Some(8443), true);
         let vouched = Vouched::new([HeaderName::from_static("x-user-id")]);
         let hop = Hop {
             peer: &peer,
             peer_is_trusted: trusted,
             vouched: &vouched,
-            id: 7,
+            id: RequestId(7),
             host: &HeaderValue::from_static("app"),
         };
-        prepare(&mut headers, &Uri::from_static("/"), None, hop);
-        headers
+        let prepared = prepare(map(fields), &Uri::from_static("/"), None, hop);
+        prepared
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect()
     }
 
     #[test]

@@ -31,6 +31,7 @@ use crate::body::{Body, BodyError};
 use crate::client::Peer;
 use crate::edits::HeaderEdits;
 use crate::reject::Reject;
+use crate::request_id::RequestId;
 use crate::wire::Line;
 
 /// Idle times towards an upstream.
@@ -91,7 +92,9 @@ pub(crate) struct Outbound<'a> {
     /// The route's edits, made last.
     pub(crate) edits: &'a HeaderEdits,
     /// The request's id.
-    pub(crate) id: u64,
+    pub(crate) id: RequestId,
+    /// When the request began.
+    pub(crate) began: Instant,
     /// Bytes that the body may have.
     pub(crate) body_bytes: u64,
     /// Between two pieces of the body.
@@ -149,10 +152,10 @@ impl Forward {
             id: outbound.id,
             host: &self.upstream.host,
         };
-        headers::prepare(&mut headers, &parts.uri, upgrade.as_ref(), hop);
-        outbound.edits.apply(&mut headers);
+        let mut fields = headers::prepare(headers, &parts.uri, upgrade.as_ref(), hop);
+        fields.apply(outbound.edits);
         for (name, value) in permit.identity() {
-            headers.insert(name, value.clone());
+            fields.set(name.clone(), value.clone());
         }
 
         let body = if incoming.is_end_stream() {
@@ -179,9 +182,10 @@ impl Forward {
         let head = RequestHead {
             method: &parts.method,
             target: &target,
-            headers: &headers,
+            fields: &fields,
         };
-        let (mut head, exchange, home) = self.exchange(worker, head, body, line).await?;
+        let began = outbound.began;
+        let (mut head, exchange, home) = self.exchange(worker, began, head, body, line).await?;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return tunnel::open(head, exchange, client_end, upgrade, line);
         }
@@ -220,6 +224,7 @@ impl Forward {
     async fn exchange(
         &self,
         worker: usize,
+        began: Instant,
         head: RequestHead<'_>,
         mut body: Outgoing,
         line: &Line,
@@ -229,13 +234,19 @@ impl Forward {
         let mut replayed = false;
         loop {
             // The one repetition gets a new connection: another kept one may be as stale.
+            let kept = (!replayed).then_some(began);
             let lease = self
                 .upstream
-                .lease(worker, self.timeouts.connect, replayed)
+                .lease(worker, self.timeouts.connect, kept)
                 .await?;
+            // A look at the clock that most requests do not need.
+            let since = if lease.reused && replayable {
+                began
+            } else {
+                Instant::now()
+            };
             let body = std::mem::replace(&mut body, Outgoing::Empty);
             let mut exchange = Exchange::begin(lease.connection, head, body);
-            let since = Instant::now();
             let answer = exchange.answer(is_head, since, self.timeouts.response);
             let fault = match answer.await {
                 Ok(answer) => return Ok((answer, exchange, lease.home)),

@@ -145,7 +145,8 @@ impl Upstream {
     }
 
     /// A connection: a kept one of the endpoint whose turn it is, or a new one. An endpoint that
-    /// cannot be reached passes its turn on.
+    /// cannot be reached passes its turn on. `kept` is the present time, or `None` where only a new
+    /// one will do.
     ///
     /// # Errors
     /// `UpstreamUnreachable` when no endpoint could be connected to.
@@ -153,7 +154,7 @@ impl Upstream {
         &self,
         worker: usize,
         connect: Duration,
-        fresh: bool,
+        kept: Option<Instant>,
     ) -> Result<Lease, Reject> {
         let pool = self.pools.get(worker).ok_or(Reject::Internal)?;
         let count = self.settings.endpoints.len();
@@ -164,7 +165,7 @@ impl Upstream {
                 pool: Arc::clone(pool),
                 endpoint,
             };
-            if let Some(connection) = pool.take(endpoint).filter(|_| !fresh) {
+            if let Some(connection) = kept.and_then(|now| pool.take(endpoint, now)) {
                 return Ok(Lease {
                     connection,
                     home: home(),
@@ -206,11 +207,11 @@ fn host_of(name: &str) -> HeaderValue {
 }
 
 impl Pool {
-    fn take(&self, endpoint: usize) -> Option<Box<Connection>> {
+    fn take(&self, endpoint: usize, now: Instant) -> Option<Box<Connection>> {
         let mut idle = self.idle.lock().ok()?;
         let kept = idle.connections.get_mut(endpoint)?;
         while let Some(Idle { connection, since }) = kept.pop() {
-            if connection.is_quiet() && since.elapsed() < self.oldest {
+            if connection.is_quiet() && now.duration_since(since) < self.oldest {
                 return Some(connection);
             }
         }

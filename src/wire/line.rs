@@ -103,9 +103,10 @@ impl Line {
     }
 
     /// A request is answered to the end.
-    pub(crate) fn leave(&self) {
+    pub(crate) fn leave(&self, now: Instant) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
-        let elapsed = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let elapsed = now.duration_since(self.began);
+        let elapsed = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         self.idle_since.store(elapsed, Ordering::Relaxed);
         if self.is_tunnel() {
             self.tunnel_ended.notify_one();

@@ -226,19 +226,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             let Some(deadline) = self.deadline() else {
                 return Poll::Pending;
             };
-            let now = Instant::now();
-            if deadline <= now {
-                return Poll::Ready(());
-            }
             let timer = self
                 .timer
                 .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-            // A timer that fires too early is set anew then: arming it for every request would
-            // cost more than that.
-            if timer.deadline() > deadline || timer.is_elapsed() {
+            // A timer that fires too early is set anew then: arming it for every request, or
+            // looking at the clock, would cost more than that.
+            if timer.deadline() > deadline {
                 timer.as_mut().reset(deadline);
             }
             ready!(timer.as_mut().poll(cx));
+            if timer.deadline() >= deadline {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(deadline);
         }
     }
 

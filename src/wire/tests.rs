@@ -114,7 +114,7 @@ async fn a_silent_connection_ends_but_not_under_a_request() {
     line.enter();
     let long = tokio::time::timeout(Duration::from_secs(1000), wire.read(&mut room)).await;
     assert!(long.is_err());
-    line.leave();
+    line.leave(Instant::now());
     let began = Instant::now();
     assert_eq!(wire.read(&mut room).await.unwrap(), 0);
     assert!(began.elapsed() >= Duration::from_secs(75));

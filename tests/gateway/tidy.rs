@@ -14,12 +14,16 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("limits", &[]),
     ("log", &[]),
     ("method", &[]),
+    ("request_id", &[]),
     ("stream", &[]),
     ("tls", &[]),
     ("reject", &["method"]),
     ("path", &["reject"]),
     ("wire", &["reject", "limits", "body", "method"]),
-    ("access_log", &["clock", "method", "reject", "client"]),
+    (
+        "access_log",
+        &["clock", "method", "reject", "client", "request_id"],
+    ),
     ("auth", &["reject", "clock"]),
     (
         "files",
@@ -28,8 +32,18 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "proxy",
         &[
-            "auth", "path", "client", "body", "reject", "method", "clock", "edits", "wire",
-            "limits", "stream",
+            "auth",
+            "path",
+            "client",
+            "body",
+            "reject",
+            "method",
+            "clock",
+            "edits",
+            "wire",
+            "limits",
+            "stream",
+            "request_id",
         ],
     ),
     (
@@ -51,7 +65,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "auth",
         ],
     ),
-    ("worker", &["snapshot", "auth", "proxy", "clock", "limits"]),
+    (
+        "worker",
+        &["snapshot", "auth", "proxy", "clock", "limits", "request_id"],
+    ),
     (
         "gateway",
         &[
@@ -70,6 +87,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "method",
             "path",
             "reject",
+            "request_id",
             "wire",
         ],
     ),

@@ -17,8 +17,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Method;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method};
 use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -27,6 +27,7 @@ pub(super) use self::head::AnswerHead;
 use self::head::Parsed;
 use self::send::{SendFault, Sending};
 use super::body::Outgoing;
+use super::headers::Fields;
 use crate::body::BodyError;
 use crate::stream::Stream;
 
@@ -73,8 +74,8 @@ pub(super) struct RequestHead<'a> {
     pub(super) method: &'a Method,
     /// Path and query.
     pub(super) target: &'a PathAndQuery,
-    /// The fields. How the body is framed is not read from them, but from the body.
-    pub(super) headers: &'a HeaderMap,
+    /// The fields, without those that frame the body.
+    pub(super) fields: &'a Fields,
 }
 
 /// Why there is no answer.

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::*;
+use http::HeaderMap;
 
 /// What became of an answer: status, body, trailers, and whether the connection can be used again.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -63,7 +64,7 @@ async fn ask(method: Method, pieces: Vec<Vec<u8>>, close: bool) -> Seen {
     let head = RequestHead {
         method: &method,
         target: &PathAndQuery::from_static("/"),
-        headers: &HeaderMap::new(),
+        fields: &Fields::default(),
     };
     let mut exchange = Exchange::begin(connection, head, Outgoing::Empty);
     let is_head = method == Method::HEAD;
@@ -274,7 +275,7 @@ async fn an_answer_that_does_not_come_is_late() {
     let head = RequestHead {
         method: &Method::GET,
         target: &PathAndQuery::from_static("/"),
-        headers: &HeaderMap::new(),
+        fields: &Fields::default(),
     };
     let connection = Box::new(Connection::new(Stream::Unix(stream)));
     let mut exchange = Exchange::begin(connection, head, Outgoing::Empty);
@@ -284,16 +285,15 @@ async fn an_answer_that_does_not_come_is_late() {
 
 #[test]
 fn a_head_is_written_with_the_framing_of_its_body() {
-    let mut headers = HeaderMap::new();
-    headers.insert("host", HeaderValue::from_static("h"));
-    headers.insert("content-length", HeaderValue::from_static("7"));
-    headers.insert("transfer-encoding", HeaderValue::from_static("chunked"));
+    let mut fields = Fields::default();
+    fields.set(http::header::HOST, HeaderValue::from_static("h"));
+    fields.set(http::header::CONTENT_LENGTH, HeaderValue::from_static("7"));
     let text = |method: Method| {
         let mut out = Vec::new();
         let head = RequestHead {
             method: &method,
             target: &PathAndQuery::from_static("/a?b"),
-            headers: &headers,
+            fields: &fields,
         };
         head::write(&mut out, head, &Outgoing::Empty);
         String::from_utf8(out).unwrap()
