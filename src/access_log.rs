@@ -20,7 +20,7 @@ use self::line::Stamp;
 /// How long lines wait to be written together.
 const BATCH: Duration = Duration::from_millis(100);
 /// A buffer this full wakes the writer.
-const FULL: usize = 64 << 10;
+const FULL: usize = 256 << 10;
 /// A buffer this full takes no more lines.
 const OVERFULL: usize = 4 << 20;
 

@@ -77,7 +77,7 @@ impl Peer {
 impl Peer {
     /// The address as text; `None` on a Unix socket.
     pub(crate) fn name(&self) -> Option<&str> {
-        self.ip.and(self.text.to_str().ok())
+        self.ip.and_then(|_| self.text.to_str().ok())
     }
 }
 

@@ -16,12 +16,14 @@ use crate::reject::Reject;
 const END_OF_DATES: u64 = 253_402_300_800;
 
 /// What tells one version of a file from another (RFC 9110 section 8.8).
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Validators {
     /// A strong entity tag.
     pub(super) etag: HeaderValue,
     /// When the file was written, in seconds since 1970; `None` where no HTTP date can say it.
     modified: Option<u64>,
+    /// The same as a date.
+    date: Option<HeaderValue>,
 }
 
 /// What the preconditions of a request say.
@@ -46,17 +48,17 @@ impl Validators {
             .filter(|at| *at < END_OF_DATES);
         Ok(Self {
             etag: header_value(etag)?,
+            date: modified.map(http_date).transpose()?,
             modified,
         })
     }
 
     /// The value of `Last-Modified`, never later than now (RFC 9110 section 8.8.2.1).
     pub(super) fn last_modified(&self, now: SystemTime) -> Result<Option<HeaderValue>, Reject> {
-        let Some(modified) = self.modified else {
-            return Ok(None);
-        };
-        let date = UNIX_EPOCH + Duration::from_secs(modified.min(seconds(now)));
-        header_value(format_args!("{}", httpdate::HttpDate::from(date))).map(Some)
+        match self.modified {
+            Some(modified) if modified > seconds(now) => http_date(seconds(now)).map(Some),
+            Some(_) | None => Ok(self.date.clone()),
+        }
     }
 
     /// Evaluates all preconditions but `If-Range`, in the order of RFC 9110 section 13.2.2.
@@ -185,6 +187,12 @@ fn date(value: &[u8]) -> Option<u64> {
     Some(seconds(date))
 }
 
+/// A date in the one format that is written (RFC 9110 section 5.6.7).
+fn http_date(at: u64) -> Result<HeaderValue, Reject> {
+    let date = httpdate::HttpDate::from(UNIX_EPOCH + Duration::from_secs(at));
+    header_value(format_args!("{date}"))
+}
+
 /// Whole seconds since 1970; a clock before that is taken for 1970.
 fn seconds(at: SystemTime) -> u64 {
     at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
@@ -206,6 +214,7 @@ mod tests {
         Validators {
             etag: HeaderValue::from_static("\"a\""),
             modified: Some(MODIFIED),
+            date: Some(HeaderValue::from_static(SAME)),
         }
     }
 
@@ -338,6 +347,7 @@ mod tests {
         let file = Validators {
             etag: HeaderValue::from_static("\"a\""),
             modified: None,
+            date: None,
         };
         let now = UNIX_EPOCH + Duration::from_secs(MODIFIED);
         assert_eq!(file.last_modified(now), Ok(None));

@@ -1,28 +1,32 @@
 //! Static files from disk: what is sent for a path below a route, and with which headers.
 //!
-//! Listings, precompressed variants and error pages are not made here. `resolve` opens, `stream` reads.
+//! Listings, precompressed variants and error pages are not made here. `resolve` opens, `stream` reads,
+//! `store` remembers what is small.
 
 mod conditional;
 mod kind;
 mod range;
 mod resolve;
+mod store;
 mod stream;
 #[cfg(test)]
 mod tests;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{self, Cursor, Write};
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime};
 
+use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Response, StatusCode};
 
 use self::conditional::{Validators, Verdict};
 use self::range::{Part, Wanted};
 use self::resolve::{Found, Root};
+use self::store::{Kept, Stamp, Store};
 use crate::auth::Permit;
 use crate::body::Body;
 use crate::method::MethodSet;
@@ -51,6 +55,7 @@ pub(crate) struct FilesSettings {
 #[derive(Debug)]
 pub(crate) struct Files {
     root: Root,
+    store: Store,
     index: Vec<String>,
     /// Relative to the root.
     fallback: Option<String>,
@@ -74,9 +79,19 @@ struct Query<'a> {
 /// A file that exists and may be read.
 #[derive(Debug)]
 struct Target {
-    file: File,
-    meta: Metadata,
+    source: Source,
+    len: u64,
+    validators: Validators,
     media_type: &'static str,
+}
+
+/// Where the bytes of a file come from.
+#[derive(Debug)]
+enum Source {
+    /// The file, open, in this state; its name below the root.
+    Open(File, Stamp, Box<str>),
+    /// Memory.
+    Kept(Bytes),
 }
 
 /// What the answer is to be.
@@ -85,11 +100,11 @@ enum Outcome {
     /// The path names a directory, but without its slash.
     Redirect,
     /// The client has the file already.
-    NotModified(Target, Validators),
+    NotModified(Target),
     /// All of the file.
-    Whole(Target, Validators),
+    Whole(Target),
     /// A part of it.
-    Part(Target, Validators, Part),
+    Part(Target, Part),
 }
 
 impl Files {
@@ -121,6 +136,7 @@ impl Files {
         let root = Root::open(root, workers, Instant::now())?;
         Ok(Self {
             root,
+            store: Store::new(workers),
             index,
             fallback,
             cache_control,
@@ -190,14 +206,13 @@ impl Files {
         let Some(target) = found else {
             return Ok(Outcome::Redirect);
         };
-        let validators = Validators::of(&target.meta)?;
-        match validators.evaluate(asked.headers) {
+        match target.validators.evaluate(asked.headers) {
             Verdict::Failed => Err(Reject::PreconditionFailed),
-            Verdict::NotModified => Ok(Outcome::NotModified(target, validators)),
-            Verdict::Send => match wanted(asked, &target, &validators) {
-                Wanted::Whole => Ok(Outcome::Whole(target, validators)),
-                Wanted::Part(part) => Ok(Outcome::Part(target, validators, part)),
-                Wanted::Unsatisfiable => Err(Reject::RangeNotSatisfiable(target.meta.len())),
+            Verdict::NotModified => Ok(Outcome::NotModified(target)),
+            Verdict::Send => match wanted(asked, &target) {
+                Wanted::Whole => Ok(Outcome::Whole(target)),
+                Wanted::Part(part) => Ok(Outcome::Part(target, part)),
+                Wanted::Unsatisfiable => Err(Reject::RangeNotSatisfiable(target.len)),
             },
         }
     }
@@ -245,14 +260,25 @@ impl Files {
         }
     }
 
-    /// Opens a name below the root; `None` for a directory.
+    /// Finds a name below the root; `None` for a directory.
     fn target(&self, asked: Query<'_>, name: &str) -> Result<Option<Target>, Reject> {
+        if let Some(kept) = self.store.get(asked.worker, name) {
+            if self.root.stamp(asked.worker, name, asked.at) == Some(kept.stamp) {
+                return Ok(Some(Target {
+                    source: Source::Kept(kept.content.clone()),
+                    len: kept.content.len() as u64,
+                    validators: kept.validators.clone(),
+                    media_type: kept.media_type,
+                }));
+            }
+        }
         match self.root.find(asked.worker, name, asked.at)? {
             Found::Directory => Ok(None),
             Found::File(file, meta) => Ok(Some(Target {
-                file,
-                meta,
+                len: meta.len(),
+                validators: Validators::of(&meta)?,
                 media_type: kind::media_type(name),
+                source: Source::Open(file, Stamp::of(&meta), name.into()),
             })),
         }
     }
@@ -264,25 +290,22 @@ impl Files {
                 headers.insert(header::LOCATION, location(asked)?);
                 (StatusCode::MOVED_PERMANENTLY, Body::Empty)
             }
-            Outcome::NotModified(target, validators) => {
-                self.describe(&mut headers, asked, &target, validators)?;
+            Outcome::NotModified(target) => {
+                self.describe(&mut headers, asked, &target)?;
                 (StatusCode::NOT_MODIFIED, Body::Empty)
             }
-            Outcome::Whole(target, validators) => {
-                self.describe(&mut headers, asked, &target, validators)?;
-                let len = target.meta.len();
-                (
-                    StatusCode::OK,
-                    content(&mut headers, asked, target, 0, len)?,
-                )
+            Outcome::Whole(target) => {
+                self.describe(&mut headers, asked, &target)?;
+                let len = target.len;
+                let body = self.content(&mut headers, asked, target, 0, len)?;
+                (StatusCode::OK, body)
             }
-            Outcome::Part(target, validators, part) => {
-                self.describe(&mut headers, asked, &target, validators)?;
+            Outcome::Part(target, part) => {
+                self.describe(&mut headers, asked, &target)?;
                 let Part { first, last } = part;
-                let value =
-                    header_value(format_args!("bytes {first}-{last}/{}", target.meta.len()))?;
+                let value = header_value(format_args!("bytes {first}-{last}/{}", target.len))?;
                 headers.insert(header::CONTENT_RANGE, value);
-                let body = content(&mut headers, asked, target, first, part.len())?;
+                let body = self.content(&mut headers, asked, target, first, part.len())?;
                 (StatusCode::PARTIAL_CONTENT, body)
             }
         };
@@ -298,12 +321,11 @@ impl Files {
         headers: &mut HeaderMap,
         asked: Query<'_>,
         target: &Target,
-        validators: Validators,
     ) -> Result<(), Reject> {
-        if let Some(date) = validators.last_modified(asked.now)? {
+        if let Some(date) = target.validators.last_modified(asked.now)? {
             headers.insert(header::LAST_MODIFIED, date);
         }
-        headers.insert(header::ETAG, validators.etag);
+        headers.insert(header::ETAG, target.validators.etag.clone());
         match &self.cache_control {
             Some(value) => {
                 headers.insert(header::CACHE_CONTROL, value.clone());
@@ -316,42 +338,66 @@ impl Files {
         }
         Ok(())
     }
+
+    /// The headers of the bytes that are sent, and for GET the bytes.
+    fn content(
+        &self,
+        headers: &mut HeaderMap,
+        asked: Query<'_>,
+        target: Target,
+        offset: u64,
+        len: u64,
+    ) -> Result<Body, Reject> {
+        headers.insert(header::CONTENT_TYPE, kind::content_type(target.media_type)?);
+        headers.insert(
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        );
+        headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(len));
+        if asked.method == Method::HEAD {
+            return Ok(Body::Empty);
+        }
+        let content = match target.source {
+            Source::Kept(content) => content,
+            Source::Open(file, stamp, name)
+                if target.len <= stream::SMALL && stamp.is_settled(asked.now) =>
+            {
+                let content = stream::read(&file, 0, target.len)?;
+                let kept = Kept {
+                    stamp,
+                    content: content.clone(),
+                    validators: target.validators,
+                    media_type: target.media_type,
+                };
+                self.store.put(asked.worker, &name, kept);
+                content
+            }
+            Source::Open(file, ..) => return stream::body(file, offset, len),
+        };
+        let from = usize::try_from(offset).map_err(|_| Reject::Internal)?;
+        let to = usize::try_from(offset + len).map_err(|_| Reject::Internal)?;
+        Ok(Body::full(content.slice(from..to)))
+    }
 }
 
 /// Which bytes of the file are sent.
-fn wanted(asked: Query<'_>, target: &Target, validators: &Validators) -> Wanted {
+fn wanted(asked: Query<'_>, target: &Target) -> Wanted {
     // Ranges are defined for GET alone (RFC 9110 section 14.2).
     if asked.method != Method::GET {
         return Wanted::Whole;
     }
     let mut lines = asked.headers.get_all(header::RANGE).iter();
     match (lines.next(), lines.next()) {
-        (Some(value), None) if validators.range_may_be_served(asked.headers, asked.now) => {
-            range::parse(value.as_bytes(), target.meta.len())
+        (Some(value), None)
+            if target
+                .validators
+                .range_may_be_served(asked.headers, asked.now) =>
+        {
+            range::parse(value.as_bytes(), target.len)
         }
         (Some(_) | None, _) => Wanted::Whole,
     }
-}
-
-/// The headers of the bytes that are sent, and for GET the bytes.
-fn content(
-    headers: &mut HeaderMap,
-    asked: Query<'_>,
-    target: Target,
-    offset: u64,
-    len: u64,
-) -> Result<Body, Reject> {
-    headers.insert(header::CONTENT_TYPE, kind::content_type(target.media_type)?);
-    headers.insert(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
-    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(len));
-    if asked.method == Method::HEAD {
-        return Ok(Body::Empty);
-    }
-    stream::body(target.file, offset, len)
 }
 
 /// The path with a slash, and the query as it came.

@@ -7,13 +7,14 @@ use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fd::{BorrowedFd, OwnedFd};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::store::Stamp;
 use crate::reject::Reject;
 
 /// How long a root's descriptor is trusted before its path is looked at again.
@@ -111,21 +112,32 @@ impl Root {
     /// directory; `FileForbidden` for what may not be opened; `Internal` for what the machine
     /// lacks, or for a worker that there is not.
     pub(super) fn find(&self, worker: usize, name: &str, now: Instant) -> Result<Found, Reject> {
-        let mut handle = self
-            .handles
-            .get(worker)
-            .ok_or(Reject::Internal)?
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if handle.opened.is_none() || now.saturating_duration_since(handle.checked) > TRUSTED_FOR {
-            handle.refresh(&self.path, now);
-        }
+        let mut handle = self.handle(worker, now).ok_or(Reject::Internal)?;
         let found = handle.find(self.lookup, name);
         // A deploy may delete the old directory within the second: look at the path before a 404.
         if matches!(found, Err(Reject::FileNotFound)) && handle.refresh(&self.path, now) {
             return handle.find(self.lookup, name);
         }
         found
+    }
+
+    /// What a name names, without opening it. Good for recognising a file that was opened before,
+    /// and for nothing else: the look-up is not kept below the root.
+    pub(super) fn stamp(&self, worker: usize, name: &str, now: Instant) -> Option<Stamp> {
+        let handle = self.handle(worker, now)?;
+        let root = handle.opened.as_ref()?.borrow();
+        let stat = rustix::fs::statat(root, name, AtFlags::empty()).ok()?;
+        Stamp::of_stat(&stat)
+    }
+
+    /// A worker's descriptor, which was looked at not long ago.
+    fn handle(&self, worker: usize, now: Instant) -> Option<MutexGuard<'_, Handle>> {
+        let handle = self.handles.get(worker)?;
+        let mut handle = handle.lock().unwrap_or_else(PoisonError::into_inner);
+        if handle.opened.is_none() || now.saturating_duration_since(handle.checked) > TRUSTED_FOR {
+            handle.refresh(&self.path, now);
+        }
+        Some(handle)
     }
 }
 

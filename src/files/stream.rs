@@ -17,7 +17,7 @@ use crate::body::{Body, BodyError};
 use crate::reject::Reject;
 
 /// What is at most this long is read with one call, without a stream.
-const SMALL: u64 = 64 * 1024;
+pub(super) const SMALL: u64 = 64 * 1024;
 
 /// How much of a large file is read at a time.
 const PIECE: usize = 256 * 1024;
@@ -30,10 +30,18 @@ pub(super) fn body(file: File, offset: u64, len: u64) -> Result<Body, Reject> {
     if len > SMALL {
         return Ok(Body::stream(FileStream::new(file, offset, len)));
     }
+    read(&file, offset, len).map(Body::full)
+}
+
+/// Some bytes of a file, with one call.
+///
+/// # Errors
+/// `Internal` where they cannot be read, or are no longer all there.
+pub(super) fn read(file: &File, offset: u64, len: u64) -> Result<Bytes, Reject> {
     let mut buffer = vec![0; usize::try_from(len).map_err(|_| Reject::Internal)?];
     file.read_exact_at(&mut buffer, offset)
         .map_err(|_| Reject::Internal)?;
-    Ok(Body::full(buffer))
+    Ok(buffer.into())
 }
 
 /// A large file, or a large range of one. It gives all its bytes or ends with an error: a file that

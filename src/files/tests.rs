@@ -106,6 +106,24 @@ impl Site {
         skip: usize,
         fields: &[(&str, &str)],
     ) -> Result<Seen, Reject> {
+        let now = UNIX_EPOCH + Duration::from_secs(MODIFIED + 3600);
+        self.ask_at(now, method, target, skip, fields).await
+    }
+
+    /// Asks an hour from now, when what was written just now may be kept in memory.
+    async fn ask_later(&self, target: &str, fields: &[(&str, &str)]) -> Result<Seen, Reject> {
+        let now = crate::clock::now() + Duration::from_secs(3600);
+        self.ask_at(now, Method::GET, target, 0, fields).await
+    }
+
+    async fn ask_at(
+        &self,
+        now: SystemTime,
+        method: Method,
+        target: &str,
+        skip: usize,
+        fields: &[(&str, &str)],
+    ) -> Result<Seen, Reject> {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             let name = header::HeaderName::try_from(*name).unwrap();
@@ -113,7 +131,6 @@ impl Site {
         }
         let target = target.parse::<http::uri::PathAndQuery>().unwrap();
         let path = RequestPath::parse(&target)?;
-        let now = UNIX_EPOCH + Duration::from_secs(MODIFIED + 3600);
         let permit = Permit::for_tests();
         let response = self
             .files
@@ -545,6 +562,52 @@ async fn a_file_replaced_while_it_is_served_is_the_old_one() {
         site.get("/large.bin", &[]).await.unwrap().body.len(),
         700_000
     );
+}
+
+#[tokio::test]
+async fn what_is_kept_in_memory_is_what_is_on_the_disk() {
+    let site = site();
+    let body = async |target: &str| Ok::<_, Reject>(site.ask_later(target, &[]).await?.body);
+    let first = site.ask_later("/a.css", &[]).await.unwrap();
+    assert!(site.files.store.get(0, "a.css").is_some());
+    assert_eq!(site.ask_later("/a.css", &[]).await.unwrap(), first);
+    let part = site.ask_later("/a.css", &[("range", "bytes=2-4")]).await;
+    assert_eq!(part.unwrap().body, b"234");
+    let same = [("if-none-match", first.header("etag"))];
+    let kept = site.ask_later("/a.css", &same).await.unwrap();
+    assert_eq!((kept.status, kept.body.len()), (304, 0));
+
+    // Written in place, with the old length and the old date.
+    write(&site.path("a.css"), b"9876543210");
+    assert_eq!(body("/a.css").await.unwrap(), b"9876543210");
+    // Replaced.
+    write(&site.path("new.css"), b"new");
+    fs::rename(site.path("new.css"), site.path("a.css")).unwrap();
+    assert_eq!(body("/a.css").await.unwrap(), b"new");
+    // A link that leads outside, to the very same name.
+    fs::remove_file(site.path("a.css")).unwrap();
+    symlink("../secret.txt", site.path("a.css")).unwrap();
+    assert_eq!(body("/a.css").await, Err(Reject::FileNotFound));
+    fs::remove_file(site.path("a.css")).unwrap();
+    assert_eq!(body("/a.css").await, Err(Reject::FileNotFound));
+
+    assert_eq!(body("/").await.unwrap(), b"<p>home");
+    assert!(site.files.store.get(0, "index.html").is_some());
+    fs::write(site.path("large.bin"), vec![b'x'; 70_000]).unwrap();
+    assert_eq!(body("/large.bin").await.unwrap().len(), 70_000);
+    assert!(site.files.store.get(0, "large.bin").is_none());
+}
+
+#[tokio::test]
+async fn a_head_or_a_304_reads_no_file_into_memory() {
+    let site = site();
+    let now = crate::clock::now() + Duration::from_secs(3600);
+    site.ask_at(now, Method::HEAD, "/a.css", 0, &[])
+        .await
+        .unwrap();
+    let seen = site.ask_later("/a.css", &[("if-none-match", "*")]).await;
+    assert_eq!(seen.unwrap().status, 304);
+    assert!(site.files.store.get(0, "a.css").is_none());
 }
 
 #[test]
