@@ -49,6 +49,8 @@ pub(crate) async fn answer(
     let mut record = Record::begin(&connection, &view, &request);
     let refusal = refusal::Asked::of(&request);
     let mut tunnel = None;
+    // In a box, as each stage hands it on to the next.
+    let request = Box::new(request);
     let served = serve(&view, &connection, &mut record, &mut tunnel, request).await;
     let route = record.route().and_then(|index| view.routes.get(index));
     let mut response = served.unwrap_or_else(|reject| {
@@ -65,7 +67,7 @@ async fn serve(
     connection: &Connection,
     record: &mut Record,
     tunnel: &mut Option<Tunnel>,
-    request: Request<Incoming>,
+    request: Box<Request<Incoming>>,
 ) -> Result<Response<Body>, Reject> {
     if let Some(reject) = connection.line.refusal_of(request.headers()) {
         return Err(reject);

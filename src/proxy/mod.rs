@@ -78,7 +78,7 @@ pub(crate) struct Forward {
 #[derive(Debug)]
 pub(crate) struct Outbound<'a> {
     /// The client's request.
-    pub(crate) request: Request<Incoming>,
+    pub(crate) request: Box<Request<Incoming>>,
     /// The path and query that the app is asked for.
     pub(crate) target: PathAndQuery,
     /// The worker that serves the request.
@@ -135,7 +135,7 @@ impl Forward {
             ..
         } = outbound;
         let upgrade = headers::upgrade(&request);
-        let client_end = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
+        let client_end = upgrade.is_some().then(|| hyper::upgrade::on(&mut *request));
         let (parts, incoming) = request.into_parts();
         let mut headers = parts.headers;
         let query = target.query();
@@ -228,7 +228,7 @@ impl Forward {
         head: RequestHead<'_>,
         mut body: Outgoing,
         line: &Line,
-    ) -> Result<(AnswerHead, Exchange, Home), Reject> {
+    ) -> Result<(Box<AnswerHead>, Exchange, Home), Reject> {
         let replayable = matches!(body, Outgoing::Empty) && is_idempotent(head.method);
         let is_head = *head.method == Method::HEAD;
         let mut replayed = false;

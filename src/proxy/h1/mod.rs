@@ -46,6 +46,10 @@ pub(super) struct Connection {
     read: Vec<u8>,
     /// What is to be written, from its memory on; empty between two requests.
     write: Vec<u8>,
+    /// How far the present request was sent.
+    sending: Sending,
+    /// The present request cannot be sent to its end; the answer may still be there.
+    deaf: bool,
     /// The deadline of the answer's head. It is set anew when it fires, not for each request.
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -57,6 +61,8 @@ impl Connection {
             stream,
             read: Vec::new(),
             write: Vec::new(),
+            sending: Sending::nothing(),
+            deaf: false,
             timer: None,
         }
     }
@@ -93,12 +99,11 @@ pub(super) enum Fault {
 
 /// One request on one connection, and the answer that comes for it. Dropping it closes the
 /// connection, which is how the app learns that nobody waits any more.
+///
+/// All of its state lies in the box, so that it is cheap to hand on.
 #[derive(Debug)]
 pub(super) struct Exchange {
     connection: Box<Connection>,
-    sending: Sending,
-    /// The request cannot be sent to its end; the answer may still be there.
-    deaf: bool,
 }
 
 impl Exchange {
@@ -111,11 +116,9 @@ impl Exchange {
         connection.read.clear();
         connection.write.clear();
         let framing = head::write(&mut connection.write, head, &body);
-        Self {
-            connection,
-            sending: Sending::new(body, framing),
-            deaf: false,
-        }
+        connection.sending = Sending::new(body, framing);
+        connection.deaf = false;
+        Self { connection }
     }
 
     /// Sends, and waits for the head of the final answer: `response` after `since`, or after the
@@ -128,7 +131,7 @@ impl Exchange {
         is_head: bool,
         since: Instant,
         response: Duration,
-    ) -> Result<AnswerHead, Fault> {
+    ) -> Result<Box<AnswerHead>, Fault> {
         let mut interim = 0;
         poll_fn(|cx| self.poll_answer(cx, is_head, since, response, &mut interim)).await
     }
@@ -140,7 +143,7 @@ impl Exchange {
         since: Instant,
         response: Duration,
         interim: &mut usize,
-    ) -> Poll<Result<AnswerHead, Fault>> {
+    ) -> Poll<Result<Box<AnswerHead>, Fault>> {
         if let Err(error) = self.poll_send(cx) {
             return Poll::Ready(Err(Fault::Client(error)));
         }
@@ -160,7 +163,7 @@ impl Exchange {
                 match head::parse(&self.connection.read, is_head) {
                     Ok(Parsed::Final(head)) => {
                         self.connection.read.clear();
-                        return Poll::Ready(Ok(*head));
+                        return Poll::Ready(Ok(head));
                     }
                     Ok(Parsed::Interim(length)) => {
                         // The client gets none: hyper says 100 to it by itself.
@@ -204,7 +207,8 @@ impl Exchange {
         since: Instant,
         response: Duration,
     ) -> Poll<()> {
-        let since = self.sending.last_piece().map_or(since, |at| at.max(since));
+        let last_piece = self.connection.sending.last_piece();
+        let since = last_piece.map_or(since, |at| at.max(since));
         let deadline = since + response;
         let timer = self
             .connection
@@ -227,31 +231,39 @@ impl Exchange {
     /// # Errors
     /// The client's side of the request broke.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), BodyError> {
-        if self.deaf || self.sending.is_done() {
+        let Connection {
+            stream,
+            write,
+            sending,
+            deaf,
+            ..
+        } = &mut *self.connection;
+        if *deaf || sending.is_done() {
             return Ok(());
         }
-        let Connection { stream, write, .. } = &mut *self.connection;
-        match self.sending.poll(cx, stream, write) {
+        match sending.poll(cx, stream, write) {
             Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
             Poll::Ready(Err(SendFault::App(error))) => {
                 tracing::debug!(%error, "the app stopped listening to a request");
-                self.deaf = true;
+                *deaf = true;
                 Ok(())
             }
             Poll::Ready(Err(SendFault::Client(error))) => {
-                self.deaf = true;
+                *deaf = true;
                 Err(error)
             }
         }
     }
 
     /// The connection, if all of the request was sent over it.
-    fn finish(mut self) -> Option<Box<Connection>> {
-        if self.deaf || !self.sending.is_done() {
+    fn finish(self) -> Option<Box<Connection>> {
+        let Self { mut connection } = self;
+        if connection.deaf || !connection.sending.is_done() {
             return None;
         }
-        self.connection.read.clear();
-        Some(self.connection)
+        connection.read.clear();
+        connection.sending = Sending::nothing();
+        Some(connection)
     }
 
     /// The stream of a connection that switched protocols.

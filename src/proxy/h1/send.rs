@@ -72,6 +72,14 @@ impl Sending {
         }
     }
 
+    /// Nothing to be sent.
+    pub(super) fn nothing() -> Self {
+        Self {
+            done: true,
+            ..Self::new(Outgoing::Empty, Framing::None)
+        }
+    }
+
     /// Whether all of the request has left.
     pub(super) fn is_done(&self) -> bool {
         self.done
