@@ -187,7 +187,7 @@ impl Forward {
         let began = outbound.began;
         let (mut head, exchange, home) = self.exchange(worker, began, head, body, line).await?;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            return tunnel::open(head, exchange, client_end, upgrade, line);
+            return tunnel::open(*head, exchange, client_end, upgrade, line);
         }
         let event_stream = headers::is_event_stream(&head.headers);
         let bodiless = head.is_bodiless();

@@ -27,7 +27,7 @@ pub(crate) struct Tunnel {
 /// # Errors
 /// `UpstreamInvalid` where it did not.
 pub(crate) fn open(
-    mut head: Box<AnswerHead>,
+    mut head: AnswerHead,
     exchange: Exchange,
     client: Option<OnUpgrade>,
     asked: Option<HeaderValue>,
