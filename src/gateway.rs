@@ -212,7 +212,7 @@ impl Route {
 
     /// How many leading segments belong to the route and not to the file: a path without a star
     /// names a file by its last segment.
-    fn file_depth(&self) -> usize {
+    pub(crate) fn file_depth(&self) -> usize {
         let depth = self.pattern.depth();
         if self.pattern.star {
             depth

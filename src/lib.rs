@@ -5,6 +5,8 @@
 
 mod access_log;
 mod auth;
+#[doc(hidden)]
+pub mod bench;
 mod body;
 pub mod cli;
 mod client;

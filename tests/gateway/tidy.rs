@@ -120,7 +120,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// The rooms that tie everything together.
-const TOP: &[&str] = &["lib", "main", "cli"];
+const TOP: &[&str] = &["lib", "main", "cli", "bench"];
 
 /// Outside crates and the only places that may use them.
 const HOMES: &[(&str, &[&str])] = &[

@@ -1,0 +1,97 @@
+//! The stages of a request, one at a time, for `benches/`. Not an interface: it changes as the stages
+//! do. Nothing is decided here; each function calls what `gateway` calls.
+
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::SystemTime;
+
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method};
+use http_body::Body as _;
+
+use crate::auth::Remembered;
+use crate::config::{self, ConfigErrors};
+use crate::path::RequestPath;
+use crate::route::{Route, Target};
+use crate::snapshot::Snapshot;
+
+/// A configuration whose stages can be called.
+#[derive(Debug)]
+pub struct Stages {
+    snapshot: Arc<Snapshot>,
+    remembered: Remembered,
+    nothing: Remembered,
+}
+
+impl Stages {
+    /// Loads a configuration.
+    ///
+    /// # Errors
+    /// Every mistake in it.
+    pub fn load(config: &Path) -> Result<Self, ConfigErrors> {
+        let loaded = config::load(config, None).map_err(|refused| refused.errors)?;
+        Ok(Self {
+            snapshot: Arc::new(loaded.snapshot),
+            remembered: Remembered::new(1 << 20),
+            nothing: Remembered::new(0),
+        })
+    }
+
+    /// Parses the path and finds the route.
+    fn find(&self, target: &PathAndQuery) -> Option<(RequestPath, &Arc<Route>)> {
+        let path = RequestPath::parse(target).ok()?;
+        let route = self
+            .snapshot
+            .table
+            .find("www.example.com", &path, &Method::GET);
+        Some((path, route.ok()?))
+    }
+
+    /// Whether a GET of the target has a route.
+    #[must_use]
+    pub fn route(&self, target: &PathAndQuery) -> bool {
+        self.find(target).is_some()
+    }
+
+    /// Whether the route of the target lets the request in. A token is looked for among those that
+    /// were verified before, or verified anew.
+    #[must_use]
+    pub fn admits(&self, target: &PathAndQuery, headers: &HeaderMap, anew: bool) -> bool {
+        let Some((_, route)) = self.find(target) else {
+            return false;
+        };
+        let remembered = if anew {
+            &self.nothing
+        } else {
+            &self.remembered
+        };
+        let principal =
+            route
+                .guard
+                .authenticate(headers, target.query(), remembered, crate::clock::now());
+        principal.is_ok_and(|principal| route.guard.authorize(principal, &[]).is_ok())
+    }
+
+    /// The length of the file that the target names; `None` where there is none.
+    #[must_use]
+    pub fn file(&self, target: &PathAndQuery, now: SystemTime) -> Option<u64> {
+        let (path, route) = self.find(target)?;
+        let Target::Files(files) = &route.target else {
+            return None;
+        };
+        let none = HeaderMap::new();
+        let principal = route
+            .guard
+            .authenticate(&none, None, &self.nothing, now)
+            .ok()?;
+        let permit = route.guard.authorize(principal, &[]).ok()?;
+        let skip = route.file_depth();
+        let served = pin!(files.serve(permit, 0, &Method::GET, &none, &path, skip, None, now));
+        match served.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(response)) => response.body().size_hint().exact(),
+            Poll::Ready(Err(_)) | Poll::Pending => None,
+        }
+    }
+}
