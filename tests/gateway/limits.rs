@@ -185,10 +185,14 @@ async fn a_thousand_slow_heads_stop_nobody() {
 }
 
 #[tokio::test]
-async fn two_thousand_idle_connections_stop_nobody() {
+async fn ten_thousand_idle_connections_stop_nobody() {
     let (_app, gateway) = start(MANY).await;
+    // Fewer only where the system lets a process have fewer; other tests need some, too.
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let count = files.map_or(10_000, |files| files.saturating_sub(2_000).min(10_000));
+    assert!(count >= 1_000, "too few open files are allowed: {files:?}");
     let mut idle = Vec::new();
-    for at in 0..2_000 {
+    for at in 0..count {
         let mut wire = Wire::connect(gateway.address()).await;
         if at % 2 == 0 {
             assert_eq!(wire.get("/", &[]).await.status, 200);
@@ -201,7 +205,7 @@ async fn two_thousand_idle_connections_stop_nobody() {
     if let Some(resident) = gateway.resident() {
         assert!(
             resident < 256 * 1024 * 1024,
-            "{resident} bytes for 2,000 connections"
+            "{resident} bytes for {count} connections"
         );
     }
 }
