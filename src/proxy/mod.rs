@@ -203,7 +203,6 @@ impl Forward {
             )),
             Some(_) | None => Body::stream(answer),
         };
-        headers::clean_answer(&mut head.headers);
         let mut response = Response::new(body);
         *response.status_mut() = head.status;
         *response.headers_mut() = head.headers;

@@ -6,8 +6,8 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncWriteExt, copy_bidirectional};
 
+use super::Answer;
 use super::h1::{AnswerHead, Exchange};
-use super::{Answer, headers};
 use crate::body::Body;
 use crate::reject::Reject;
 use crate::stream::Stream;
@@ -49,7 +49,6 @@ pub(crate) fn open(
     *response.status_mut() = head.status;
     let fields = response.headers_mut();
     *fields = head.headers;
-    headers::clean_answer(fields);
     fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     fields.insert(header::UPGRADE, asked);
     Ok(Answer {

@@ -11,6 +11,7 @@ use hyper::ext::ReasonPhrase;
 
 use super::send::Framing;
 use super::{Outgoing, RequestHead, Rest};
+use crate::proxy::headers::is_hop_by_hop;
 
 /// The most fields of an answer.
 const MOST_FIELDS: usize = 128;
@@ -22,7 +23,8 @@ pub(crate) struct AnswerHead {
     pub(crate) status: StatusCode,
     /// The app's own words for the status, where it has some.
     pub(crate) reason: Option<ReasonPhrase>,
-    /// The fields as they came.
+    /// The fields, without those that belong to the app's connection, the length written anew. An
+    /// answer that switches protocols keeps its `Upgrade`.
     pub(crate) headers: HeaderMap,
     /// How the body is framed.
     pub(super) framing: AnswerFraming,
@@ -144,7 +146,9 @@ pub(super) fn parse(bytes: &[u8], is_head: bool) -> Result<Parsed, &'static str>
     }
     // One block for the head and what came with it; the values below are slices of it.
     let all = Bytes::copy_from_slice(bytes);
+    let is_1_0 = response.version == Some(0);
     let mut headers = HeaderMap::with_capacity(response.headers.len() + 4);
+    let mut own = Own::default();
     for field in response.headers.iter() {
         let name = HeaderName::from_bytes(field.name.as_bytes());
         let name = name.map_err(|_| "a field's name is malformed")?;
@@ -155,59 +159,107 @@ pub(super) fn parse(bytes: &[u8], is_head: bool) -> Result<Parsed, &'static str>
         } else {
             HeaderValue::from_bytes(field.value)
         };
-        headers.append(name, value.map_err(|_| "a field's value is malformed")?);
+        let value = value.map_err(|_| "a field's value is malformed")?;
+        if let Some(value) = own.take(&name, value, status)? {
+            headers.append(name, value);
+        }
     }
-    let is_1_0 = response.version == Some(0);
-    let framing = framing(&headers, status, is_head, is_1_0)?;
+    for name in &own.named {
+        headers.remove(name);
+    }
+    let framing = own.framing(status, is_head, is_1_0)?;
     let own_words = response
         .reason
         .filter(|reason| !reason.is_empty() && Some(*reason) != status.canonical_reason());
+    let stays = !own.closes && (!is_1_0 || own.stays);
     Ok(Parsed::Final(Box::new(AnswerHead {
         status,
         reason: own_words.and_then(|reason| ReasonPhrase::try_from(reason.as_bytes()).ok()),
-        keeps: framing != AnswerFraming::UntilClose && keeps(&headers, is_1_0),
+        keeps: stays && framing != AnswerFraming::UntilClose,
         headers,
         framing,
         rest: all.slice(length..),
     })))
 }
 
-/// How the body is framed (RFC 9112 section 6.3).
-fn framing(
-    headers: &HeaderMap,
-    status: StatusCode,
-    is_head: bool,
-    is_1_0: bool,
-) -> Result<AnswerFraming, &'static str> {
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let coding = codings.next();
-    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-    let length = lengths.next().map(length).transpose()?;
-    if lengths.next().is_some() {
-        return Err("Content-Length is repeated");
-    }
-    if let Some(coding) = coding {
-        let chunked = coding
-            .as_bytes()
-            .trim_ascii()
-            .eq_ignore_ascii_case(b"chunked");
-        if !chunked || codings.next().is_some() || is_1_0 {
-            return Err("Transfer-Encoding is not chunked alone");
+/// What the fields say about the connection and the framing of the body.
+#[derive(Default)]
+struct Own {
+    length: Option<u64>,
+    chunked: bool,
+    closes: bool,
+    stays: bool,
+    /// The fields that `Connection` names.
+    named: Vec<HeaderName>,
+}
+
+impl Own {
+    /// Takes a field in; gives it back if the client gets it, too.
+    fn take(
+        &mut self,
+        name: &HeaderName,
+        value: HeaderValue,
+        status: StatusCode,
+    ) -> Result<Option<HeaderValue>, &'static str> {
+        if *name == header::CONTENT_LENGTH {
+            let number = length(&value)?;
+            if self.length.replace(number).is_some() {
+                return Err("Content-Length is repeated");
+            }
+            let padded = value.len() > 1 && value.as_bytes().starts_with(b"0");
+            return Ok(Some(if padded { number.into() } else { value }));
         }
-        if length.is_some() {
-            return Err("both Content-Length and Transfer-Encoding are given");
+        if *name == header::TRANSFER_ENCODING {
+            let chunked = value.as_bytes().trim_ascii();
+            if self.chunked || !chunked.eq_ignore_ascii_case(b"chunked") {
+                return Err("Transfer-Encoding is not chunked alone");
+            }
+            self.chunked = true;
+            return Ok(None);
+        }
+        if *name == header::CONNECTION {
+            for option in value.as_bytes().split(|byte| *byte == b',') {
+                self.option(option.trim_ascii());
+            }
+            return Ok(None);
+        }
+        let switches = status == StatusCode::SWITCHING_PROTOCOLS && *name == header::UPGRADE;
+        Ok((switches || !is_hop_by_hop(name.as_str())).then_some(value))
+    }
+
+    /// One word of `Connection` (RFC 9110 section 7.6.1).
+    fn option(&mut self, option: &[u8]) {
+        if option.eq_ignore_ascii_case(b"keep-alive") {
+            self.stays = true;
+        } else if option.eq_ignore_ascii_case(b"close") {
+            self.closes = true;
+        } else if let Ok(name) = HeaderName::from_bytes(option) {
+            if name != header::CONTENT_LENGTH && name != header::UPGRADE {
+                self.named.push(name);
+            }
         }
     }
-    let bodiless = is_head
-        || status == StatusCode::NO_CONTENT
-        || status == StatusCode::NOT_MODIFIED
-        || status == StatusCode::SWITCHING_PROTOCOLS;
-    Ok(match (coding, length) {
-        _ if bodiless => AnswerFraming::None,
-        (Some(_), _) => AnswerFraming::Chunked,
-        (None, Some(length)) => AnswerFraming::Length(length),
-        (None, None) => AnswerFraming::UntilClose,
-    })
+
+    /// How the body is framed (RFC 9112 section 6.3).
+    fn framing(
+        &self,
+        status: StatusCode,
+        is_head: bool,
+        is_1_0: bool,
+    ) -> Result<AnswerFraming, &'static str> {
+        let bodiless = is_head
+            || status == StatusCode::NO_CONTENT
+            || status == StatusCode::NOT_MODIFIED
+            || status == StatusCode::SWITCHING_PROTOCOLS;
+        match (self.chunked, self.length) {
+            (true, Some(_)) => Err("both Content-Length and Transfer-Encoding are given"),
+            (true, None) if is_1_0 => Err("HTTP/1.0 has no Transfer-Encoding"),
+            _ if bodiless => Ok(AnswerFraming::None),
+            (true, None) => Ok(AnswerFraming::Chunked),
+            (false, Some(length)) => Ok(AnswerFraming::Length(length)),
+            (false, None) => Ok(AnswerFraming::UntilClose),
+        }
+    }
 }
 
 fn length(value: &HeaderValue) -> Result<u64, &'static str> {
@@ -218,16 +270,4 @@ fn length(value: &HeaderValue) -> Result<u64, &'static str> {
         .filter(|_| plain)
         .and_then(|digits| digits.parse().ok())
         .ok_or("Content-Length is not a number")
-}
-
-/// Whether the connection stays open after the answer (RFC 9112 section 9.3).
-fn keeps(headers: &HeaderMap, is_1_0: bool) -> bool {
-    let says = |word: &[u8]| {
-        headers
-            .get_all(header::CONNECTION)
-            .iter()
-            .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
-            .any(|option| option.trim_ascii().eq_ignore_ascii_case(word))
-    };
-    !says(b"close") && (!is_1_0 || says(b"keep-alive"))
 }

@@ -269,6 +269,29 @@ fn what_breaks_off_is_never_taken_for_whole() {
     }
 }
 
+#[test]
+fn fields_of_the_apps_connection_stop_here() {
+    let fields = |text: &str| {
+        let text = format!("HTTP/1.1 200 OK\r\n{text}\r\n");
+        let Ok(Parsed::Final(head)) = head::parse(text.as_bytes(), false) else {
+            panic!("{text:?}");
+        };
+        let field = |(name, value): (&http::HeaderName, &HeaderValue)| {
+            format!("{name}: {}", value.to_str().unwrap())
+        };
+        head.headers.iter().map(field).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        fields("Connection: close, X-Own\r\nX-Own: 1\r\nKeep-Alive: 5\r\nUpgrade: h2c\r\nX: 2\r\n"),
+        ["x: 2"]
+    );
+    assert_eq!(fields("Transfer-Encoding: chunked\r\n"), [""; 0]);
+    for (theirs, ours) in [("005", "5"), ("00", "0"), ("0", "0"), ("10", "10")] {
+        let text = format!("Connection: content-length\r\nContent-Length: {theirs}\r\n");
+        assert_eq!(fields(&text), [format!("content-length: {ours}")]);
+    }
+}
+
 #[tokio::test]
 async fn an_answer_that_does_not_come_is_late() {
     let (stream, _app) = app(Vec::new(), false).await;
