@@ -104,9 +104,9 @@ pub(crate) async fn serve(worker: Arc<Worker>, accepted: Accepted, mut drain: Dr
                 .serve_connection(TokioIo::new(wire), service)
                 .with_upgrades();
             tokio::pin!(hyper);
-            tokio::select! {
-                ended = hyper.as_mut() => ended,
-                () = drain.begun() => {
+            match drain.unless_begun(hyper.as_mut()).await {
+                Some(ended) => ended,
+                None => {
                     hyper.as_mut().graceful_shutdown();
                     hyper.await
                 }
@@ -124,9 +124,9 @@ pub(crate) async fn serve(worker: Arc<Worker>, accepted: Accepted, mut drain: Dr
                 .keep_alive_timeout(timeouts.header_read);
             let hyper = builder.serve_connection(TokioIo::new(wire), service);
             tokio::pin!(hyper);
-            tokio::select! {
-                ended = hyper.as_mut() => ended,
-                () = drain.begun() => {
+            match drain.unless_begun(hyper.as_mut()).await {
+                Some(ended) => ended,
+                None => {
                     hyper.as_mut().graceful_shutdown();
                     hyper.await
                 }
