@@ -66,6 +66,7 @@ struct Shared {
     lanes: Box<[Lane]>,
     dropped: AtomicU64,
     stop: AtomicBool,
+    reopen: AtomicBool,
 }
 
 /// The buffer of one worker; the writer takes it ten times a second. Aligned, so that two
@@ -85,6 +86,7 @@ impl AccessLog {
             lanes: (0..workers).map(|_| Lane::default()).collect(),
             dropped: AtomicU64::new(0),
             stop: AtomicBool::new(false),
+            reopen: AtomicBool::new(false),
         });
         let theirs = Arc::clone(&shared);
         let writer = std::thread::Builder::new()
@@ -94,6 +96,9 @@ impl AccessLog {
                 let mut reported = 0;
                 loop {
                     let stopping = theirs.stop.load(Ordering::Acquire);
+                    if theirs.reopen.swap(false, Ordering::Relaxed) {
+                        sink.close();
+                    }
                     for lane in &theirs.lanes {
                         if let Ok(mut lane) = lane.0.lock() {
                             std::mem::swap(&mut lane.0, &mut batch);
@@ -125,6 +130,11 @@ impl AccessLog {
     /// What it was made from.
     pub(crate) fn settings(&self) -> &AccessLogSettings {
         &self.settings
+    }
+
+    /// Opens the file anew before the next line, as a program that rotates logs asks by SIGUSR1.
+    pub(crate) fn reopen(&self) {
+        self.shared.reopen.store(true, Ordering::Relaxed);
     }
 
     /// Appends the record of one request.
@@ -177,6 +187,11 @@ impl Sink {
         Ok(Self { to, file })
     }
 
+    /// The next line opens the file.
+    fn close(&mut self) {
+        self.file = None;
+    }
+
     fn write(&mut self, batch: &[u8]) {
         if batch.is_empty() {
             return;
@@ -189,7 +204,7 @@ impl Sink {
                     .map(|there| (there.dev(), there.ino()))
                     .ok();
                 let open = self.file.as_ref().and_then(|file| file.metadata().ok());
-                if there != open.map(|open| (open.dev(), open.ino())) {
+                if open.is_none() || there != open.map(|open| (open.dev(), open.ino())) {
                     self.file = File::options().create(true).append(true).open(path).ok();
                 }
                 match &mut self.file {

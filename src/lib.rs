@@ -104,6 +104,7 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
+        let mut rotated = signal(SignalKind::user_defined1())?;
         let mut watch = Watch::new(active.files())?;
         if let Some(on_ready) = options.on_ready {
             on_ready();
@@ -113,6 +114,12 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 _ = hangup.recv() => true,
+                _ = rotated.recv() => {
+                    if let Some(log) = &publish.borrow().access_log {
+                        log.reopen();
+                    }
+                    continue;
+                }
                 () = watch.changed() => false,
             };
             let current = Arc::clone(&publish.borrow());

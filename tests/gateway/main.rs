@@ -24,6 +24,7 @@ mod jwt;
 mod limits;
 mod proxy;
 mod reload;
+mod rotation;
 mod shutdown;
 mod static_files;
 mod streaming;
