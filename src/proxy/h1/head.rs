@@ -10,7 +10,7 @@ use http_body::Body as _;
 use hyper::ext::ReasonPhrase;
 
 use super::send::Framing;
-use super::{Outgoing, RequestHead, Rest};
+use super::{Outgoing, RequestHead};
 use crate::proxy::headers::is_hop_by_hop;
 
 /// The most fields of an answer.
@@ -30,8 +30,8 @@ pub(crate) struct AnswerHead {
     pub(super) framing: AnswerFraming,
     /// Whether the app keeps the connection open after this answer.
     pub(super) keeps: bool,
-    /// What came behind the head.
-    pub(super) rest: Rest,
+    /// What was read behind the head.
+    pub(super) rest: Bytes,
 }
 
 /// How the body of an answer is framed (RFC 9112 section 6.3).

@@ -16,7 +16,6 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::Method;
 use http::uri::PathAndQuery;
 use tokio::io::AsyncReadExt;
@@ -271,6 +270,3 @@ impl Exchange {
         self.connection.stream
     }
 }
-
-/// What an app said after the head of its answer, and was read with it.
-type Rest = Bytes;

@@ -335,7 +335,7 @@ async fn ask_hyper(pieces: Vec<Vec<u8>>) -> Seen {
         .await
         .unwrap();
     let driver = tokio::spawn(connection);
-    let request = http::Request::new(http_body_util::Empty::<Bytes>::new());
+    let request = http::Request::new(http_body_util::Empty::<bytes::Bytes>::new());
     let Ok(response) = sender.send_request(request).await else {
         return Seen::Refused;
     };
