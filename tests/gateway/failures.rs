@@ -47,6 +47,25 @@ async fn an_app_that_does_not_answer_in_time_is_504_and_let_go() {
 }
 
 #[tokio::test]
+async fn a_client_that_pauses_longer_than_the_app_may_is_not_the_apps_fault() {
+    let app = App::start(|seen| match seen.target() {
+        "/slow" => Answer::Silent,
+        _ => Answer::EchoBody,
+    })
+    .await;
+    let gateway = start(&app.url(), "timeouts: {response: 200ms}").await;
+    for (target, status) in [("/paused", 200), ("/slow", 504)] {
+        let mut wire = gateway.connect().await;
+        let head = format!("POST {target} HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\n");
+        wire.send(format!("{head}he")).await;
+        // The pause itself is what is tested.
+        tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+        wire.send("llo").await;
+        assert_eq!(wire.reply().await.status, status, "{target}");
+    }
+}
+
+#[tokio::test]
 async fn an_app_that_comes_back_is_served_again() {
     let app = App::start(|_| Answer::Ok("first")).await;
     let port = app.port();

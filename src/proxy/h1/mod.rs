@@ -199,14 +199,19 @@ impl Exchange {
         pin!(stream.read_buf(read)).poll(cx)
     }
 
-    /// Ready when the answer is late.
+    /// Ready when the answer is late. It is not while the client is still to send, which has a
+    /// deadline of its own.
     fn poll_deadline(
         &mut self,
         cx: &mut Context<'_>,
         since: Instant,
         response: Duration,
     ) -> Poll<()> {
-        let last_piece = self.connection.sending.last_piece();
+        let Connection { sending, write, .. } = &*self.connection;
+        if sending.waits_for_client(write) {
+            return Poll::Pending;
+        }
+        let last_piece = sending.last_piece();
         let since = last_piece.map_or(since, |at| at.max(since));
         let deadline = since + response;
         let timer = self
@@ -245,10 +250,12 @@ impl Exchange {
             Poll::Ready(Err(SendFault::App(error))) => {
                 tracing::debug!(%error, "the app stopped listening to a request");
                 *deaf = true;
+                *sending = Sending::nothing();
                 Ok(())
             }
             Poll::Ready(Err(SendFault::Client(error))) => {
                 *deaf = true;
+                *sending = Sending::nothing();
                 Err(error)
             }
         }

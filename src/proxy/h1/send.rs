@@ -85,6 +85,11 @@ impl Sending {
         self.done
     }
 
+    /// Whether all that the client has sent has left, and more is to come.
+    pub(super) fn waits_for_client(&self, write: &[u8]) -> bool {
+        !self.complete && self.piece.is_empty() && write.len() == self.at
+    }
+
     /// When the body gave its last piece so far.
     pub(super) fn last_piece(&self) -> Option<Instant> {
         self.last_piece
@@ -118,6 +123,8 @@ impl Sending {
                 write.clear();
                 self.at = 0;
                 self.done = true;
+                // What it holds, a spool's space say, is not kept until the answer has ended.
+                self.body = Outgoing::Empty;
                 return Poll::Ready(Ok(()));
             }
             while write.len() > self.at || !self.piece.is_empty() {
