@@ -231,16 +231,23 @@ fn is_target(target: &[u8]) -> bool {
     let mut parts = target.splitn(2, |byte| *byte == b'?');
     let path = parts.next().unwrap_or_default();
     let query = parts.next().unwrap_or_default();
-    path.iter().all(|byte| target_byte(*byte) & IN_PATH != 0)
-        && query.iter().all(|byte| target_byte(*byte) & IN_QUERY != 0)
+    path.iter().all(|byte| may_stand(*byte, IN_PATH))
+        && query.iter().all(|byte| may_stand(*byte, IN_QUERY))
 }
 
-const IN_PATH: u8 = 1;
-const IN_QUERY: u8 = 2;
+/// `tchar` of RFC 9110 section 5.6.2.
+pub(super) fn is_token_byte(byte: u8) -> bool {
+    may_stand(byte, IN_TOKEN)
+}
 
-/// Where in a target a byte may stand: RFC 3986's characters, and those that browsers and curl
-/// send without escapes.
-fn target_byte(byte: u8) -> u8 {
+const IN_TOKEN: u8 = 1;
+/// RFC 3986's characters of a path, and those that browsers and curl send without escapes.
+const IN_PATH: u8 = 2;
+/// The same of a query.
+const IN_QUERY: u8 = 4;
+
+/// Whether a byte may stand in such a place.
+fn may_stand(byte: u8, place: u8) -> bool {
     const PLACES: [u8; 256] = {
         let mut table = [0; 256];
         let mut at = 0;
@@ -251,41 +258,41 @@ fn target_byte(byte: u8) -> u8 {
                 reason = "at < 256"
             )]
             {
-                table[at] = match at as u8 {
-                    b'#' | b'<' | b'>' | 0..=b' ' | 0x7f.. => 0,
-                    b'"' => IN_PATH,
-                    b'`' | b'?' => IN_QUERY,
-                    _ => IN_PATH | IN_QUERY,
-                };
+                table[at] = places(at as u8);
             }
             at += 1;
         }
         table
     };
-    PLACES.get(usize::from(byte)).copied().unwrap_or_default()
+    PLACES.get(usize::from(byte)).copied().unwrap_or_default() & place != 0
 }
 
-/// `tchar` of RFC 9110 section 5.6.2.
-pub(super) fn is_token_byte(byte: u8) -> bool {
-    const TOKEN: [bool; 256] = {
-        let mut table = [false; 256];
-        let mut at = 0;
-        while at < 256 {
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::indexing_slicing,
-                reason = "at < 256"
-            )]
-            {
-                table[at] = matches!(at as u8,
-                    b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' | b'!' | b'#' | b'$' | b'%' | b'&'
-                    | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~');
-            }
-            at += 1;
-        }
-        table
-    };
-    TOKEN.get(usize::from(byte)).copied().unwrap_or_default()
+/// All the places where a byte may stand.
+const fn places(byte: u8) -> u8 {
+    match byte {
+        0..=b' ' | b'<' | b'>' | 0x7f.. => 0,
+        b'#' => IN_TOKEN,
+        b'"' => IN_PATH,
+        b'?' => IN_QUERY,
+        b'`' => IN_TOKEN | IN_QUERY,
+        b'0'..=b'9'
+        | b'a'..=b'z'
+        | b'A'..=b'Z'
+        | b'!'
+        | b'$'
+        | b'%'
+        | b'&'
+        | b'\''
+        | b'*'
+        | b'+'
+        | b'-'
+        | b'.'
+        | b'^'
+        | b'_'
+        | b'|'
+        | b'~' => IN_TOKEN | IN_PATH | IN_QUERY,
+        _ => IN_PATH | IN_QUERY,
+    }
 }
 
 #[cfg(test)]
