@@ -9,9 +9,9 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::timeout;
+use tokio_util::either::Either;
 
 use super::drain::Drain;
-use super::stream::Transport;
 use super::tally::Place;
 use crate::client::Peer;
 use crate::gateway::{self, Connection};
@@ -57,9 +57,9 @@ pub(crate) async fn serve(worker: Arc<Worker>, accepted: Accepted, mut drain: Dr
         timeouts,
     } = accepted;
     let (stream, alpn_http2) = match &listener.tls {
-        None => (Transport::Plain(stream), false),
+        None => (Either::Left(stream), false),
         Some(tls) => match timeout(timeouts.tls_handshake, tls.accept(stream)).await {
-            Ok(Ok((stream, http2))) => (Transport::Tls(Box::new(stream)), http2),
+            Ok(Ok((stream, http2))) => (Either::Right(Box::new(stream)), http2),
             Ok(Err(error)) => {
                 tracing::debug!(client.ip = ?ip, %error, "the TLS handshake failed");
                 return;

@@ -4,7 +4,6 @@
 mod connection;
 mod drain;
 mod listener;
-mod stream;
 mod tally;
 
 use std::collections::HashMap;
