@@ -16,12 +16,19 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
+    VerificationAlgorithm,
+};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, header};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use portcullis::RunOptions;
 use portcullis::bench::Stages;
+use rcgen::PublicKeyData as _;
 use tempfile::TempDir;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef-bench";
@@ -60,27 +67,30 @@ fn route(c: &mut Criterion) {
 fn verify(c: &mut Criterion) {
     let folder = tempfile::tempdir().unwrap();
     type FromPem = fn(&[u8]) -> jsonwebtoken::errors::Result<EncodingKey>;
-    let keys: [(_, _, FromPem); 3] = [
+    let keys: [(_, _, FromPem, &'static dyn VerificationAlgorithm); 3] = [
         (
             Algorithm::RS256,
             &rcgen::PKCS_RSA_SHA256,
             EncodingKey::from_rsa_pem,
+            &RSA_PKCS1_2048_8192_SHA256,
         ),
         (
             Algorithm::ES256,
             &rcgen::PKCS_ECDSA_P256_SHA256,
             EncodingKey::from_ec_pem,
+            &ECDSA_P256_SHA256_FIXED,
         ),
         (
             Algorithm::EdDSA,
             &rcgen::PKCS_ED25519,
             EncodingKey::from_ed_pem,
+            &ED25519,
         ),
     ];
     let mut verifiers = format!("  HS256: {{algorithms: [HS256], secret: \"{SECRET}\"}}\n");
     let secret = EncodingKey::from_secret(SECRET.as_bytes());
-    let mut signers = vec![(Algorithm::HS256, secret)];
-    for (algorithm, kind, from_pem) in keys {
+    let mut signers = vec![(Algorithm::HS256, secret, None)];
+    for (algorithm, kind, from_pem, bare) in keys {
         let pair = rcgen::KeyPair::generate_for(kind).unwrap();
         let file = format!("{algorithm:?}.pem");
         fs::write(folder.path().join(&file), pair.public_key_pem()).unwrap();
@@ -88,12 +98,13 @@ fn verify(c: &mut Criterion) {
             "  {algorithm:?}: {{algorithms: [{algorithm:?}], keys: [{file}]}}\n"
         ));
         let signer = from_pem(pair.serialize_pem().as_bytes()).unwrap();
-        signers.push((algorithm, signer));
+        let bare = ParsedPublicKey::new(bare, pair.subject_public_key_info()).unwrap();
+        signers.push((algorithm, signer, Some(bare)));
     }
     let mut text = format!(
         "listeners: [{{address: \"127.0.0.1:0\"}}]\nlog: {{access: off}}\njwt:\n{verifiers}routes:\n  - {{path: /open, proxy: \"http://127.0.0.1:1\", auth: none}}\n"
     );
-    for (algorithm, _) in &signers {
+    for (algorithm, _, _) in &signers {
         text.push_str(&format!(
             "  - {{path: /{algorithm:?}, proxy: \"http://127.0.0.1:1\", auth: {algorithm:?}}}\n"
         ));
@@ -103,7 +114,7 @@ fn verify(c: &mut Criterion) {
         let (path, headers) = (target("/open"), HeaderMap::new());
         b.iter(|| stages.admits(&path, black_box(&headers), false));
     });
-    for (algorithm, signer) in signers {
+    for (algorithm, signer, bare) in signers {
         let claims = serde_json::json!({
             "sub": "user-0000007", "iss": "https://issuer.example", "iat": seconds() - 60,
             "exp": seconds() + 3600, "jti": "7c3fd2a0d3f14b6e", "token_type": "access",
@@ -113,6 +124,17 @@ fn verify(c: &mut Criterion) {
         let value = HeaderValue::try_from(format!("Bearer {token}")).unwrap();
         headers.insert(header::AUTHORIZATION, value);
         let path = target(&format!("/{algorithm:?}"));
+        // What the check of the signature costs alone, with a key that is ready.
+        let (message, signature) = token.rsplit_once('.').unwrap();
+        let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+        if let Some(bare) = &bare {
+            c.bench_function(&format!("verify/{algorithm:?}/bare aws-lc-rs"), |b| {
+                b.iter(|| {
+                    bare.verify_sig(black_box(message.as_bytes()), &signature)
+                        .is_ok()
+                });
+            });
+        }
         for (how, anew) in [("anew", true), ("remembered", false)] {
             assert!(stages.admits(&path, &headers, anew));
             assert!(!stages.admits(&path, &HeaderMap::new(), anew));

@@ -67,10 +67,12 @@ impl Stages {
         } else {
             &self.remembered
         };
-        let principal =
-            route
-                .guard
-                .authenticate(headers, target.query(), remembered, crate::clock::now());
+        let principal = route.guard.authenticate_at_once(
+            headers,
+            target.query(),
+            remembered,
+            crate::clock::now(),
+        );
         principal.is_ok_and(|principal| route.guard.authorize(principal, &[]).is_ok())
     }
 
@@ -84,7 +86,7 @@ impl Stages {
         let none = HeaderMap::new();
         let principal = route
             .guard
-            .authenticate(&none, None, &self.nothing, now)
+            .authenticate_at_once(&none, None, &self.nothing, now)
             .ok()?;
         let permit = route.guard.authorize(principal, &[]).ok()?;
         let skip = route.file_depth();

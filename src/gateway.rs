@@ -88,12 +88,12 @@ async fn serve(
     }
     let route = snapshot.table.find(&host, &path, request.method())?;
     record.found(route);
-    let principal = route.guard.authenticate(
-        request.headers(),
-        target.query(),
-        &connection.worker.remembered,
-        record.time(),
-    )?;
+    let remembered = &connection.worker.remembered;
+    let authenticating =
+        route
+            .guard
+            .authenticate(request.headers(), target.query(), remembered, record.time());
+    let principal = authenticating.await?;
     record.authenticated(&principal);
     let permit = route.guard.authorize(principal, &route.parameters(&path))?;
 

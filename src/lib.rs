@@ -13,8 +13,10 @@ mod client;
 mod clock;
 mod config;
 mod edits;
+mod fetch;
 mod files;
 mod gateway;
+mod issuers;
 mod limits;
 mod log;
 mod method;
@@ -99,6 +101,7 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
                 error,
             })?;
         server.listen(&snapshot, bound);
+        follow_issuers(&snapshot);
         drop(snapshot);
 
         let mut terminate = signal(SignalKind::terminate())?;
@@ -134,6 +137,7 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
                 level.set(next.level);
                 publish.send_replace(Arc::clone(&next));
                 server.listen(&next, bound);
+                follow_issuers(&next);
                 tracing::info!(config = %config.display(), "configuration reloaded");
             }
             watch.follow(active.files());
@@ -152,6 +156,13 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
         drop((publish, snapshots));
         Ok(())
     })
+}
+
+/// Fetches the keys that are at a URL, from now on; those that were followed before go on.
+fn follow_issuers(snapshot: &snapshot::Snapshot) {
+    for keys in snapshot.verifiers.iter().filter_map(|(_, it)| it.remote()) {
+        issuers::follow(keys);
+    }
 }
 
 /// Reads, validates and compiles the configuration at `config` without binding anything. Gives

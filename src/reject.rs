@@ -42,6 +42,8 @@ pub(crate) enum Reject {
     TokenMalformed(&'static str),
     /// The token is malformed, forged, expired, or meant for someone else.
     TokenInvalid(TokenFault),
+    /// The keys that the token would be checked with could not be fetched.
+    KeysMissing,
     /// The token is valid, but its claims do not satisfy the route.
     Forbidden,
     /// A claim that a header must carry holds bytes that no header can.
@@ -113,6 +115,9 @@ pub(crate) enum TokenFault {
     /// `typ` is another type of token.
     #[error("the token's type is not accepted")]
     Type,
+    /// `revoked` takes it back.
+    #[error("the token was revoked")]
+    Revoked,
     /// One of the verifier's own `claims` is absent or differs.
     #[error("a claim of the token does not have the value that is required")]
     RequiredClaim,
@@ -136,6 +141,7 @@ impl TokenFault {
             Self::Issuer => "token_issuer",
             Self::Audience => "token_audience",
             Self::Type => "token_type",
+            Self::Revoked => "token_revoked",
             Self::RequiredClaim => "token_required_claim",
         }
     }
@@ -162,7 +168,7 @@ impl Reject {
             Self::RangeNotSatisfiable(_) => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::UpstreamUnreachable | Self::UpstreamInvalid => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::UpstreamBusy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::UpstreamBusy | Self::KeysMissing => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -185,6 +191,7 @@ impl Reject {
             Self::TokenMissing => "token_missing",
             Self::TokenMalformed(_) => "token_request_malformed",
             Self::TokenInvalid(fault) => fault.reason(),
+            Self::KeysMissing => "keys_missing",
             Self::Forbidden => "forbidden",
             Self::ClaimUnfit => "claim_unfit",
             Self::FileNotFound => "file_not_found",
@@ -219,6 +226,7 @@ impl Reject {
             Self::MethodNotAllowed(_) => "the resource does not have this method".into(),
             Self::TokenMissing => "a bearer token is needed".into(),
             Self::TokenInvalid(fault) => fault.to_string().into(),
+            Self::KeysMissing => "the issuer's keys could not be fetched; try again".into(),
             Self::Forbidden => "the token does not grant what this resource needs".into(),
             Self::ClaimUnfit => "a claim of the token cannot be passed on".into(),
             Self::FileNotFound => "there is no such file".into(),

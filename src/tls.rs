@@ -1,19 +1,20 @@
-//! PEM to TLS: certificates chosen by name, and the handshake's settings. Knows nothing of
-//! sockets' owners or of HTTP.
+//! PEM to TLS: certificates chosen by name, roots that are trusted, and the handshakes' settings.
+//! Knows nothing of sockets' owners or of HTTP.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::client;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 /// The oldest version of TLS that is spoken.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -135,6 +136,87 @@ impl Tls {
             .await?;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         Ok((stream, http2))
+    }
+}
+
+/// The TLS side of the gateway's own requests.
+#[derive(Clone)]
+pub(crate) struct ClientTls(Arc<ClientConfig>);
+
+impl fmt::Debug for ClientTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientTls")
+    }
+}
+
+impl ClientTls {
+    /// Trusts the system's roots. Where there are none, every handshake fails and says so.
+    ///
+    /// # Errors
+    /// The provider cannot speak the versions.
+    pub(crate) fn system() -> Result<Self, TlsFault> {
+        let mut roots = RootCertStore::empty();
+        let found = rustls_native_certs::load_native_certs();
+        for error in &found.errors {
+            tracing::warn!(%error, "a root certificate of the system is left out");
+        }
+        let (_, bad) = roots.add_parsable_certificates(found.certs);
+        if bad > 0 {
+            tracing::debug!(bad, "root certificates of the system are malformed");
+        }
+        if roots.is_empty() {
+            tracing::warn!(
+                "the system has no root certificates, so no https:// server is trusted; install \
+                 ca-certificates, or name a `ca`"
+            );
+        }
+        Self::new(roots)
+    }
+
+    /// Trusts these certificates, a PEM file, and no others.
+    ///
+    /// # Errors
+    /// It is no PEM file with certificates.
+    pub(crate) fn with_ca(pem: &[u8]) -> Result<Self, TlsFault> {
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(pem) {
+            certificate
+                .map_err(|error| error.to_string())
+                .and_then(|it| roots.add(it).map_err(|error| error.to_string()))
+                .map_err(TlsFault::Certificate)?;
+        }
+        if roots.is_empty() {
+            return Err(TlsFault::Certificate("no certificate in it".to_owned()));
+        }
+        Self::new(roots)
+    }
+
+    fn new(roots: RootCertStore) -> Result<Self, TlsFault> {
+        let provider: Arc<CryptoProvider> = Arc::new(aws_lc_rs::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Self(Arc::new(config)))
+    }
+
+    /// Shakes hands with the server of this name or address.
+    ///
+    /// # Errors
+    /// The handshake failed; the certificate is not trusted or is not for this name.
+    pub(crate) async fn connect<S>(
+        &self,
+        host: &str,
+        stream: S,
+    ) -> std::io::Result<client::TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let name = ServerName::try_from(host.to_owned()).map_err(std::io::Error::other)?;
+        TlsConnector::from(Arc::clone(&self.0))
+            .connect(name, stream)
+            .await
     }
 }
 

@@ -28,13 +28,15 @@ pub(crate) enum Algorithm {
     Es256,
     /// ECDSA on P-384 with SHA-384.
     Es384,
+    /// ECDSA on P-521 with SHA-512.
+    Es512,
     /// Ed25519.
     EdDsa,
 }
 
 impl Algorithm {
     /// Every algorithm, in the order of the enum.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Hs256,
         Self::Hs384,
         Self::Hs512,
@@ -46,6 +48,7 @@ impl Algorithm {
         Self::Ps512,
         Self::Es256,
         Self::Es384,
+        Self::Es512,
         Self::EdDsa,
     ];
 
@@ -64,13 +67,6 @@ impl Algorithm {
                     .to_owned(),
             );
         }
-        if name == "ES512" {
-            return Err(
-                "ES512 (P-521) is not supported, because the library jsonwebtoken has no \
-                        ES512; use ES256, ES384 or EdDSA"
-                    .to_owned(),
-            );
-        }
         if let Some(known) = Self::ALL
             .into_iter()
             .find(|all| all.name().eq_ignore_ascii_case(name))
@@ -81,7 +77,7 @@ impl Algorithm {
         }
         Err(
             "not an algorithm; the algorithms are HS256, HS384, HS512, RS256, RS384, RS512, \
-             PS256, PS384, PS512, ES256, ES384 and EdDSA"
+             PS256, PS384, PS512, ES256, ES384, ES512 and EdDSA"
                 .to_owned(),
         )
     }
@@ -110,6 +106,7 @@ impl Algorithm {
             Self::Ps512 => "PS512",
             Self::Es256 => "ES256",
             Self::Es384 => "ES384",
+            Self::Es512 => "ES512",
             Self::EdDsa => "EdDSA",
         }
     }
@@ -126,6 +123,8 @@ impl fmt::Display for Algorithm {
 pub(crate) struct AlgorithmSet(u16);
 
 impl AlgorithmSet {
+    /// Every algorithm.
+    pub(crate) const ALL: Self = Self(0b1_1111_1111_1111);
     /// What a shared secret can do.
     pub(crate) const HMAC: Self = Self(0b111);
     /// What an RSA key can do.
@@ -134,6 +133,8 @@ impl AlgorithmSet {
     pub(crate) const P256: Self = Self::of(Algorithm::Es256);
     /// What a key on P-384 can do.
     pub(crate) const P384: Self = Self::of(Algorithm::Es384);
+    /// What a key on P-521 can do.
+    pub(crate) const P521: Self = Self::of(Algorithm::Es512);
     /// What an Ed25519 key can do.
     pub(crate) const ED25519: Self = Self::of(Algorithm::EdDsa);
 
@@ -212,7 +213,7 @@ mod tests {
         for (name, word) in [
             ("none", "never"),
             ("NoNe", "never"),
-            ("ES512", "jsonwebtoken has no ES512"),
+            ("ES521", "the algorithms are"),
             ("rs256", "write RS256"),
             ("HS1", "the algorithms are"),
             ("", "the algorithms are"),
@@ -229,6 +230,7 @@ mod tests {
             AlgorithmSet::RSA,
             AlgorithmSet::P256,
             AlgorithmSet::P384,
+            AlgorithmSet::P521,
             AlgorithmSet::ED25519,
         ];
         for algorithm in Algorithm::ALL {

@@ -22,6 +22,8 @@ pub(crate) enum Material {
 pub(crate) struct Jwk {
     /// `kid`.
     pub(crate) kid: Option<String>,
+    /// `x5t` and `x5t#S256`.
+    pub(crate) thumbprints: Vec<String>,
     /// `alg`, which fits the type of the key.
     pub(crate) algorithm: Option<Algorithm>,
     /// The key.
@@ -94,8 +96,14 @@ fn key(entry: &Value, kid: Option<String>) -> Result<Option<Jwk>, KeyProblem> {
             "`alg` does not fit the key's type or curve",
         ));
     }
+    let thumbprints = ["x5t", "x5t#S256"]
+        .into_iter()
+        .filter_map(|name| members.get(name)?.as_str())
+        .map(str::to_owned)
+        .collect();
     Ok(Some(Jwk {
         kid,
+        thumbprints,
         algorithm,
         material,
     }))
@@ -123,6 +131,7 @@ fn public_key(kty: &str, members: &Map<String, Value>) -> Result<Option<PublicKe
     let key = match (kty, text(members, "crv")?) {
         ("EC", "P-256") => PublicKey::P256(point(members, 32)?),
         ("EC", "P-384") => PublicKey::P384(point(members, 48)?),
+        ("EC", "P-521") => PublicKey::P521(point(members, 66)?),
         ("OKP", "Ed25519") => PublicKey::Ed25519(bytes(members, "x")?),
         _ => return Ok(None),
     };

@@ -20,13 +20,15 @@ pub(crate) struct Jws<'t> {
     pub(crate) algorithm: Option<Algorithm>,
     /// `kid`.
     pub(crate) kid: Option<String>,
+    /// `x5t` and `x5t#S256`: which certificate's key it is, never where it is.
+    thumbprints: [Option<String>; 2],
     /// `typ`.
     pub(crate) typ: Option<String>,
     /// Header and payload with the dot between them: what the signature covers.
     pub(crate) signed: &'t str,
     payload: &'t str,
     /// The signature in base64url, not decoded.
-    pub(crate) signature: &'t str,
+    signature: &'t str,
 }
 
 impl fmt::Debug for Jws<'_> {
@@ -68,11 +70,25 @@ impl<'t> Jws<'t> {
         Ok(Self {
             algorithm: Algorithm::named(algorithm),
             kid: text("kid")?,
+            thumbprints: [text("x5t")?, text("x5t#S256")?],
             typ: text("typ")?,
             signed,
             payload,
             signature,
         })
+    }
+
+    /// The thumbprints of the certificate whose key signed it (RFC 7515 sections 4.1.7 and 4.1.8).
+    pub(crate) fn thumbprints(&self) -> impl Iterator<Item = &str> {
+        self.thumbprints.iter().filter_map(Option::as_deref)
+    }
+
+    /// The bytes of the signature.
+    ///
+    /// # Errors
+    /// `Malformed` where they are not strict base64url.
+    pub(crate) fn signature(&self) -> Result<Vec<u8>, TokenFault> {
+        decode(self.signature)
     }
 
     /// The bytes of the payload.

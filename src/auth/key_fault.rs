@@ -7,8 +7,16 @@ use super::algorithm::{Algorithm, AlgorithmSet};
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub(crate) enum KeyFault {
     /// No key at all.
-    #[error("the verifier has no key; give it a secret, PEM files or a key set")]
+    #[error(
+        "the verifier has no key; give it a secret, PEM files, a key set, or an issuer that is a URL"
+    )]
     NoKey,
+    /// Algorithms that none of the keys can do.
+    #[error("no key is for {0}; leave out of `algorithms` what no key signs with, or add the key")]
+    IdleAlgorithms(AlgorithmSet),
+    /// Algorithms of secrets beside keys at a URL.
+    #[error("{0} goes with a secret, and a key set at a URL has public keys alone")]
+    SecretAtUrl(AlgorithmSet),
     /// One of the sources cannot be used; `key` is its index.
     #[error("{problem}")]
     Source {
@@ -35,7 +43,7 @@ impl KeyFault {
     /// Which of the sources is at fault; `None` where it is none of them.
     pub(crate) fn key(&self) -> Option<usize> {
         match self {
-            Self::NoKey => None,
+            Self::NoKey | Self::IdleAlgorithms(_) | Self::SecretAtUrl(_) => None,
             Self::Source { key, .. } | Self::InSet { key, .. } => Some(*key),
         }
     }
@@ -114,10 +122,16 @@ pub(crate) enum KeyProblem {
          algorithms that `algorithms` does not name"
     )]
     NoUsableKey,
+    /// A set without a key that can be used, and why the first one cannot.
+    #[error("no key of the set can be used: {0}")]
+    NoneUsable(String),
+    /// A secret that is published at a URL.
+    #[error("a secret (`oct`) that is published is no secret, and is never used")]
+    PublishedSecret,
     /// Secrets and public keys in one set.
     #[error("the set mixes secrets and public keys; a set is of one kind")]
     MixedSet,
-    /// Two keys of a type with one name.
-    #[error("another key of the same type has the same `kid`; each needs its own")]
+    /// Two keys of an algorithm with one name.
+    #[error("another key of the same algorithm has the same `kid`; each needs its own")]
     DuplicateKid,
 }

@@ -1,18 +1,18 @@
 //! `KeySet`: the keys of one verifier, each bound to its algorithms when it is loaded, and the
-//! check of a signature with them. What the token says is read in `verify`.
+//! choice of the key that a token's signature is checked with. What the token says is read in
+//! `verify`; where keys at a URL come from is the matter of `remote`.
 
-use jsonwebtoken::DecodingKey;
-use jsonwebtoken::errors::ErrorKind;
+use aws_lc_rs::digest;
 
 use super::algorithm::{Algorithm, AlgorithmSet};
-use super::jwk::{self, Material};
+use super::jwk::{self, Jwk, Material};
 use super::jws::Jws;
 use super::key_fault::{KeyFault, KeyProblem};
 use super::pem;
-use super::public_key::PublicKey;
+use super::signature::SignatureKey;
 use crate::reject::TokenFault;
 
-/// How many keys are tried where the token's `kid` does not say which.
+/// How many keys are tried where the token does not say which.
 const MAX_TRIES: usize = 4;
 
 /// Where a key comes from; the bytes are the file's.
@@ -44,8 +44,25 @@ impl std::fmt::Debug for KeySource {
 /// One key that can be used, and for what.
 struct Key {
     kid: Option<String>,
+    /// `x5t` and `x5t#S256` (RFC 7517 sections 4.8 and 4.9).
+    thumbprints: Vec<String>,
     algorithms: AlgorithmSet,
-    decoding: DecodingKey,
+    /// Ready for each of its algorithms.
+    ready: Vec<(Algorithm, SignatureKey)>,
+    /// The same for the same name, algorithms and key; tells whether a key is still there.
+    fingerprint: [u8; 32],
+}
+
+impl Key {
+    /// Whether the token calls this key by its name or by its certificate.
+    fn is_named_by(&self, jws: &Jws<'_>) -> bool {
+        match &jws.kid {
+            Some(kid) => self.kid.as_ref() == Some(kid),
+            None => jws
+                .thumbprints()
+                .any(|thumbprint| self.thumbprints.iter().any(|own| own == thumbprint)),
+        }
+    }
 }
 
 /// The keys of one verifier.
@@ -96,9 +113,9 @@ impl KeySet {
         algorithms: &[Algorithm],
         short: ShortSecrets,
     ) -> Result<(Self, Vec<String>), Vec<KeyFault>> {
-        let configured = (!algorithms.is_empty()).then(|| algorithms.iter().copied().collect());
+        let configured: AlgorithmSet = algorithms.iter().copied().collect();
         let mut loader = Loader {
-            configured,
+            configured: (!algorithms.is_empty()).then_some(configured),
             short,
             keys: Vec::new(),
             faults: Vec::new(),
@@ -120,71 +137,127 @@ impl KeySet {
         if !loader.faults.is_empty() {
             return Err(loader.faults);
         }
-        let algorithms = loader
-            .keys
-            .iter()
-            .fold(AlgorithmSet::default(), |all, key| all.or(key.algorithms));
-        Ok((
-            Self {
-                keys: loader.keys,
-                algorithms,
-            },
-            loader.warnings,
-        ))
+        let (set, warnings) = loader.finish();
+        // The keys of a set come and go; those that are named one by one are all there is.
+        let grows = |source: &KeySource| matches!(source, KeySource::Jwks(_));
+        let idle = configured.without(set.algorithms);
+        if !idle.is_empty() && !sources.iter().any(grows) {
+            return Err(vec![KeyFault::IdleAlgorithms(idle)]);
+        }
+        Ok((set, warnings))
     }
 
-    /// Whether a key fits the token's algorithm and `kid`.
-    pub(crate) fn fits(&self, jws: &Jws<'_>) -> bool {
-        jws.algorithm.is_some_and(|algorithm| {
-            self.candidates(algorithm, jws.kid.as_deref())
-                .next()
-                .is_some()
+    /// Loads a key set that came from a URL: what cannot be used is left out and said, and secrets
+    /// are never used, whoever published them.
+    ///
+    /// # Errors
+    /// Where it is no key set, or no key of it can be used.
+    pub(crate) fn fetched(document: &[u8]) -> Result<(Self, Vec<String>), KeyProblem> {
+        let mut loader = Loader {
+            configured: None,
+            short: ShortSecrets::Refuse,
+            keys: Vec::new(),
+            faults: Vec::new(),
+            warnings: Vec::new(),
+        };
+        for (at, entry) in jwk::read(document)?.into_iter().enumerate() {
+            let (kid, left_out) = match entry {
+                Ok(None) => continue,
+                Ok(Some(Jwk {
+                    kid,
+                    material: Material::Secret(_),
+                    ..
+                })) => (kid, KeyProblem::PublishedSecret),
+                Ok(Some(key)) => {
+                    let kid = key.kid.clone();
+                    match loader.entry(key) {
+                        Ok(_) => continue,
+                        Err(problem) => (kid, problem),
+                    }
+                }
+                Err(mistake) => (mistake.kid, mistake.problem),
+            };
+            let fault = KeyFault::InSet {
+                key: 0,
+                at,
+                kid,
+                problem: left_out,
+            };
+            loader.warnings.push(fault.to_string());
+        }
+        if loader.keys.is_empty() {
+            let said = loader.warnings.into_iter().next();
+            return Err(said.map_or(KeyProblem::NoUsableKey, KeyProblem::NoneUsable));
+        }
+        Ok(loader.finish())
+    }
+
+    /// Whether a key fits the token's algorithm, which is one of `allowed`, and its `kid`.
+    pub(crate) fn fits(&self, jws: &Jws<'_>, allowed: AlgorithmSet) -> bool {
+        jws.algorithm
+            .filter(|algorithm| allowed.contains(*algorithm))
+            .is_some_and(|algorithm| self.candidates(jws, algorithm).next().is_some())
+    }
+
+    /// Whether one of the keys is the one that the token names. Where none is, a newer set may
+    /// have it.
+    pub(crate) fn has_named_by(&self, jws: &Jws<'_>) -> bool {
+        self.keys.iter().any(|key| key.is_named_by(jws))
+    }
+
+    /// Whether every key of this set is in the other one, for the same use.
+    pub(crate) fn is_within(&self, other: &Self) -> bool {
+        self.keys.iter().all(|key| {
+            let twin = |other: &Key| other.fingerprint == key.fingerprint;
+            other.keys.iter().any(twin)
         })
     }
 
-    /// Checks the signature of a token.
+    /// The names of its keys, for those who ask why a token's key is not known.
+    pub(crate) fn names(&self) -> impl Iterator<Item = Option<&str>> {
+        self.keys.iter().map(|key| key.kid.as_deref())
+    }
+
+    /// Checks the signature of a token whose algorithm is one of `allowed`.
     ///
     /// # Errors
     /// `Algorithm` where no key has the token's algorithm, `UnknownKey` where none has its `kid`,
     /// `Malformed` where the signature is not base64url, `Signature` where it does not fit.
-    pub(crate) fn verify(&self, jws: &Jws<'_>) -> Result<(), TokenFault> {
+    pub(crate) fn verify(&self, jws: &Jws<'_>, allowed: AlgorithmSet) -> Result<(), TokenFault> {
         let algorithm = jws.algorithm.ok_or(TokenFault::Algorithm)?;
-        if !self.algorithms.contains(algorithm) {
+        if !self.algorithms.and(allowed).contains(algorithm) {
             return Err(TokenFault::Algorithm);
         }
-        let mut fault = TokenFault::UnknownKey;
-        for key in self
-            .candidates(algorithm, jws.kid.as_deref())
+        let mut candidates = self
+            .candidates(jws, algorithm)
             .take(MAX_TRIES)
-        {
+            .flat_map(|key| &key.ready)
             // The algorithm is one that the key was bound to when it was loaded.
-            match jsonwebtoken::crypto::verify(
-                jws.signature,
-                jws.signed.as_bytes(),
-                &key.decoding,
-                in_jsonwebtoken(algorithm),
-            ) {
-                Ok(true) => return Ok(()),
-                Ok(false) => fault = TokenFault::Signature,
-                Err(error) if matches!(error.kind(), ErrorKind::Base64(_)) => {
-                    return Err(TokenFault::Malformed);
-                }
-                Err(_) => fault = TokenFault::Signature,
-            }
+            .filter(|(bound, _)| *bound == algorithm)
+            .map(|(_, key)| key)
+            .peekable();
+        if candidates.peek().is_none() {
+            return Err(TokenFault::UnknownKey);
         }
-        Err(fault)
+        let signature = jws.signature()?;
+        let message = jws.signed.as_bytes();
+        if candidates.any(|key| key.verifies(message, &signature)) {
+            Ok(())
+        } else {
+            Err(TokenFault::Signature)
+        }
     }
 
-    /// The keys that may have signed a token with this algorithm and `kid`: those of that name,
-    /// else those without a name. A token without `kid` may come from any.
-    fn candidates(&self, algorithm: Algorithm, kid: Option<&str>) -> impl Iterator<Item = &Key> {
+    /// The keys that may have signed a token with this algorithm: those that it names, else those
+    /// without a name. A token that names none may come from any.
+    fn candidates(&self, jws: &Jws<'_>, algorithm: Algorithm) -> impl Iterator<Item = &Key> {
         // A name that some key has means that key, whatever its algorithm.
-        let named = kid.filter(|kid| self.keys.iter().any(|key| key.kid.as_deref() == Some(kid)));
+        let named = self.has_named_by(jws);
         self.keys.iter().filter(move |key| {
-            let meant = match (kid, named) {
-                (None, _) => true,
-                (Some(_), None) => key.kid.is_none(),
-                (Some(_), named @ Some(_)) => key.kid.as_deref() == named,
+            let meant = if named {
+                key.is_named_by(jws)
+            } else {
+                jws.kid.is_none() || key.kid.is_none()
             };
             meant && key.algorithms.contains(algorithm)
         })
@@ -192,6 +265,15 @@ impl KeySet {
 }
 
 impl Loader {
+    fn finish(self) -> (KeySet, Vec<String>) {
+        let all = |all: AlgorithmSet, key: &Key| all.or(key.algorithms);
+        let set = KeySet {
+            algorithms: self.keys.iter().fold(AlgorithmSet::default(), all),
+            keys: self.keys,
+        };
+        (set, self.warnings)
+    }
+
     fn secret(&mut self, secret: &[u8]) -> Result<(), KeyProblem> {
         let configured = self.configured.ok_or(KeyProblem::NoAlgorithms)?;
         let allowed = configured.and(AlgorithmSet::HMAC);
@@ -252,12 +334,13 @@ impl Loader {
                 )
             }));
         }
-        self.add(kid, allowed, DecodingKey::from_secret(secret))
+        let ready = |algorithm| SignatureKey::secret(secret, algorithm);
+        self.add(kid, Vec::new(), allowed, secret, ready)
     }
 
     fn pem(&mut self, kid: Option<String>, file: &[u8]) -> Result<(), KeyProblem> {
         let configured = self.configured.ok_or(KeyProblem::NoAlgorithms)?;
-        let key = pem::public_key(file)?;
+        let pem::Found { key, thumbprints } = pem::public_key(file)?;
         let fits = key.algorithms();
         let allowed = fits.and(configured);
         if allowed.is_empty() {
@@ -267,7 +350,8 @@ impl Loader {
             });
         }
         key.check()?;
-        self.add(kid, allowed, decoding(&key))
+        let ready = |algorithm| SignatureKey::public(&key, algorithm);
+        self.add(kid, thumbprints, allowed, &key.bytes(), ready)
     }
 
     fn jwks(&mut self, source: usize, document: &[u8]) -> Result<(), KeyProblem> {
@@ -277,30 +361,13 @@ impl Loader {
             let fault = match entry {
                 Ok(None) => continue,
                 Ok(Some(key)) => {
-                    let own = match &key.material {
-                        Material::Secret(_) => AlgorithmSet::HMAC,
-                        Material::Public(key) => key.algorithms(),
-                    };
-                    let own = key.algorithm.map_or(own, AlgorithmSet::of);
-                    let allowed = self
-                        .configured
-                        .map_or(own, |configured| own.and(configured));
-                    if allowed.is_empty() {
-                        continue;
-                    }
                     let kid = key.kid.clone();
-                    let added = match key.material {
-                        Material::Secret(secret) => {
-                            secrets = true;
-                            self.hmac(key.kid, &secret, allowed)
-                        }
-                        Material::Public(material) => {
-                            public = true;
-                            material
-                                .check()
-                                .and_then(|()| self.add(key.kid, allowed, decoding(&material)))
-                        }
-                    };
+                    let is_secret = matches!(key.material, Material::Secret(_));
+                    let added = self.entry(key);
+                    if added != Ok(Added::NotWanted) {
+                        secrets |= is_secret;
+                        public |= !is_secret;
+                    }
                     added.err().map(|problem| (kid, problem))
                 }
                 Err(mistake) => Some((mistake.kid, mistake.problem)),
@@ -323,23 +390,70 @@ impl Loader {
         Ok(())
     }
 
+    /// Takes a key of a set, for its own algorithm or those of its type.
+    fn entry(&mut self, key: Jwk) -> Result<Added, KeyProblem> {
+        let own = match &key.material {
+            Material::Secret(_) => AlgorithmSet::HMAC,
+            Material::Public(key) => key.algorithms(),
+        };
+        let own = key.algorithm.map_or(own, AlgorithmSet::of);
+        let allowed = self
+            .configured
+            .map_or(own, |configured| own.and(configured));
+        if allowed.is_empty() {
+            return Ok(Added::NotWanted);
+        }
+        match key.material {
+            Material::Secret(secret) => self.hmac(key.kid, &secret, allowed)?,
+            Material::Public(material) => {
+                material.check()?;
+                let ready = |algorithm| SignatureKey::public(&material, algorithm);
+                self.add(key.kid, key.thumbprints, allowed, &material.bytes(), ready)?;
+            }
+        }
+        Ok(Added::Taken)
+    }
+
     fn add(
         &mut self,
         kid: Option<String>,
+        thumbprints: Vec<String>,
         algorithms: AlgorithmSet,
-        decoding: DecodingKey,
+        bytes: &[u8],
+        ready: impl Fn(Algorithm) -> Option<SignatureKey>,
     ) -> Result<(), KeyProblem> {
-        let twin = |key: &Key| key.kid == kid && key.decoding.family() == decoding.family();
+        // One name for two keys of an algorithm leaves it to chance which one is meant.
+        let twin = |key: &Key| key.kid == kid && !key.algorithms.and(algorithms).is_empty();
         if kid.is_some() && self.keys.iter().any(twin) {
             return Err(KeyProblem::DuplicateKid);
         }
+        let mut hash = digest::Context::new(&digest::SHA256);
+        hash.update(format!("{kid:?} {algorithms} ").as_bytes());
+        hash.update(bytes);
+        let mut fingerprint = [0; 32];
+        fingerprint.copy_from_slice(hash.finish().as_ref());
+        let ready: Option<Vec<_>> = algorithms
+            .iter()
+            .map(|algorithm| Some((algorithm, ready(algorithm)?)))
+            .collect();
         self.keys.push(Key {
             kid,
+            thumbprints,
             algorithms,
-            decoding,
+            ready: ready.ok_or(KeyProblem::Malformed("its numbers are not a key"))?,
+            fingerprint,
         });
         Ok(())
     }
+}
+
+/// What became of a key of a set.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Added {
+    /// It can be used.
+    Taken,
+    /// It is for algorithms that the configuration does not name.
+    NotWanted,
 }
 
 fn is_blank(secret: &[u8]) -> bool {
@@ -359,31 +473,6 @@ fn too_short(secret: &[u8], allowed: AlgorithmSet) -> impl Iterator<Item = (Algo
         .filter(move |(algorithm, needed)| allowed.contains(*algorithm) && bytes < *needed)
 }
 
-fn decoding(key: &PublicKey) -> DecodingKey {
-    match key {
-        PublicKey::Rsa { n, e } => DecodingKey::from_rsa_raw_components(n, e),
-        PublicKey::P256(point) | PublicKey::P384(point) => DecodingKey::from_ec_der(point),
-        PublicKey::Ed25519(key) => DecodingKey::from_ed_der(key),
-    }
-}
-
-fn in_jsonwebtoken(algorithm: Algorithm) -> jsonwebtoken::Algorithm {
-    match algorithm {
-        Algorithm::Hs256 => jsonwebtoken::Algorithm::HS256,
-        Algorithm::Hs384 => jsonwebtoken::Algorithm::HS384,
-        Algorithm::Hs512 => jsonwebtoken::Algorithm::HS512,
-        Algorithm::Rs256 => jsonwebtoken::Algorithm::RS256,
-        Algorithm::Rs384 => jsonwebtoken::Algorithm::RS384,
-        Algorithm::Rs512 => jsonwebtoken::Algorithm::RS512,
-        Algorithm::Ps256 => jsonwebtoken::Algorithm::PS256,
-        Algorithm::Ps384 => jsonwebtoken::Algorithm::PS384,
-        Algorithm::Ps512 => jsonwebtoken::Algorithm::PS512,
-        Algorithm::Es256 => jsonwebtoken::Algorithm::ES256,
-        Algorithm::Es384 => jsonwebtoken::Algorithm::ES384,
-        Algorithm::EdDsa => jsonwebtoken::Algorithm::EdDSA,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -398,7 +487,7 @@ mod tests {
     }
 
     fn verify(keys: &KeySet, token: &str) -> Result<(), TokenFault> {
-        keys.verify(&Jws::parse(token)?)
+        keys.verify(&Jws::parse(token)?, AlgorithmSet::ALL)
     }
 
     #[expect(
@@ -429,7 +518,11 @@ mod tests {
                 | KeyFault::InSet {
                     key: 0, problem, ..
                 } => problem,
-                KeyFault::NoKey | KeyFault::Source { .. } | KeyFault::InSet { .. } => {
+                KeyFault::NoKey
+                | KeyFault::IdleAlgorithms(_)
+                | KeyFault::SecretAtUrl(_)
+                | KeyFault::Source { .. }
+                | KeyFault::InSet { .. } => {
                     panic!("{fault}")
                 }
             })
@@ -553,7 +646,11 @@ mod tests {
         let right = || pem("PUBLIC KEY", &spki(&KEYS, Rs256));
         let wrong = || pem("PUBLIC KEY", &spki(&OTHER, Rs256));
         let check = |sources: &[KeySource], kid: Option<&str>, expected: Result<(), TokenFault>| {
-            let keys = load(sources, &[Rs256, Es256]).unwrap();
+            let algorithms: &[_] = match sources {
+                [KeySource::Pem { kid: Some(kid), .. }, ..] if kid == "e" => &[Rs256, Es256],
+                _ => &[Rs256],
+            };
+            let keys = load(sources, algorithms).unwrap();
             assert_eq!(verify(&keys, &kid_token(kid, Rs256)), expected, "{kid:?}");
         };
         let named = [named_pem(Some("a"), wrong()), named_pem(Some("b"), right())];
@@ -575,6 +672,57 @@ mod tests {
             named_pem(None, right()),
         ];
         check(&types, Some("e"), Err(TokenFault::UnknownKey));
+    }
+
+    #[test]
+    fn an_algorithm_that_no_key_can_do_is_a_mistake() {
+        use Algorithm::{EdDsa, Hs256, Hs384, Rs256};
+        let faults = load(&[source(Hs256)], &[Hs256, Rs256, EdDsa]).unwrap_err();
+        let idle = AlgorithmSet::of(Rs256).or(AlgorithmSet::of(EdDsa));
+        assert_eq!(faults, [KeyFault::IdleAlgorithms(idle)]);
+        assert!(load(&[source(Hs256)], &[Hs256, Hs384]).is_ok());
+        // A set may get such a key any day.
+        assert!(load(&[jwks(&[jwk(Rs256)])], &[Rs256, EdDsa]).is_ok());
+    }
+
+    #[test]
+    fn a_fetched_set_leaves_out_what_it_cannot_use_and_every_secret() {
+        use Algorithm::{Es256, Hs256, Rs256};
+        let named = |key, kid: &str| with(key, json!({"kid": kid}));
+        let fetched =
+            |keys: &[Value]| KeySet::fetched(json!({"keys": keys}).to_string().as_bytes());
+        let (set, said) = fetched(&[
+            named(jwk(Hs256), "s"),
+            json!({"kty": "RSA", "kid": "short", "n": encode([0xff; 128]), "e": "AQAB"}),
+            named(jwk(Rs256), "a"),
+            named(jwk(Rs256), "a"),
+            named(jwk(Es256), "a"),
+        ])
+        .unwrap();
+        assert_eq!(said.len(), 3, "{said:?}");
+        assert_eq!(set.names().collect::<Vec<_>>(), [Some("a"), Some("a")]);
+        assert_eq!(verify(&set, &kid_token(Some("a"), Rs256)), Ok(()));
+        assert_eq!(verify(&set, &kid_token(Some("a"), Es256)), Ok(()));
+        assert_eq!(
+            verify(&set, &kid_token(Some("s"), Hs256)),
+            Err(TokenFault::Algorithm)
+        );
+        for none in [
+            vec![],
+            vec![named(jwk(Hs256), "s")],
+            vec![json!({"kty": "new"})],
+        ] {
+            assert!(fetched(&none).is_err());
+        }
+        assert_eq!(KeySet::fetched(b"<html>").unwrap_err(), KeyProblem::NotJwks);
+        // What an older set has may go, come or change.
+        let (smaller, _) = fetched(&[named(jwk(Rs256), "a")]).unwrap();
+        assert!(smaller.is_within(&set) && !set.is_within(&smaller));
+        let (renamed, _) = fetched(&[named(jwk(Rs256), "b")]).unwrap();
+        assert!(!smaller.is_within(&renamed));
+        let (narrower, _) =
+            fetched(&[with(jwk(Rs256), json!({"kid": "a", "alg": "RS512"}))]).unwrap();
+        assert!(!smaller.is_within(&narrower));
     }
 
     #[test]
@@ -690,9 +838,30 @@ mod tests {
             let certificate = params.self_signed(&pair).unwrap();
             let from_certificate = pem::public_key(certificate.pem().as_bytes()).unwrap();
             let from_key = pem::public_key(pair.public_key_pem().as_bytes()).unwrap();
-            assert_eq!(from_certificate, from_key);
-            let file = named_pem(None, certificate.pem().into_bytes());
-            assert!(load(&[file], &[algorithm]).is_ok());
+            assert_eq!(from_certificate.key, from_key.key);
+            assert_eq!(from_key.thumbprints, [""; 0]);
+            let file = || named_pem(None, certificate.pem().into_bytes());
+            assert!(load(&[file()], &[algorithm]).is_ok());
+
+            // A token that names no key by `kid` may name it by its certificate.
+            let other = named_pem(None, pem("PUBLIC KEY", &spki(&OTHER, algorithm)));
+            let keys = load(&[other, file()], &[algorithm]).unwrap();
+            let hash = |kind| encode(digest::digest(kind, certificate.der()));
+            for (name, thumbprint) in [
+                ("x5t", hash(&digest::SHA1_FOR_LEGACY_USE_ONLY)),
+                ("x5t#S256", hash(&digest::SHA256)),
+            ] {
+                let named = json!({"alg": algorithm.name(), name: thumbprint});
+                let token = raw(algorithm, &named.to_string(), "{}");
+                let jws = Jws::parse(&token).unwrap();
+                assert!(keys.has_named_by(&jws), "{name}");
+                assert_eq!(keys.candidates(&jws, algorithm).count(), 1, "{name}");
+                let unknown = json!({"alg": algorithm.name(), name: "AAAA"});
+                let token = raw(algorithm, &unknown.to_string(), "{}");
+                let jws = Jws::parse(&token).unwrap();
+                assert!(!keys.has_named_by(&jws), "{name}");
+                assert_eq!(keys.candidates(&jws, algorithm).count(), 2, "{name}");
+            }
         }
     }
 

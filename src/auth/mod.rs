@@ -13,6 +13,9 @@ mod policy;
 mod principal;
 mod public_key;
 mod remembered;
+mod remote;
+mod revoked;
+mod signature;
 mod token;
 mod verify;
 
@@ -30,19 +33,23 @@ use serde_json::Value;
 
 pub(crate) use self::algorithm::Algorithm;
 pub(crate) use self::claims::{ClaimPath, Claims};
-pub(crate) use self::keys::KeySource;
+pub(crate) use self::keys::{KeySet, KeySource};
 pub(crate) use self::policy::{Parameters, Requirement};
 pub(crate) use self::principal::Principal;
 pub(crate) use self::remembered::Remembered;
+pub(crate) use self::remote::{Fetched, Location, RemoteKeys, RemoteSettings, jwks_uri};
+pub(crate) use self::revoked::Revoked;
 pub(crate) use self::token::TokenSource;
 pub(crate) use self::verify::{Audience, Verifier, VerifierSettings};
 
 use self::jws::Jws;
-use self::verify::{Dates, Verified};
+use self::verify::{Dates, Stamp, Unverified, Verified};
 use crate::reject::{Reject, TokenFault};
 
 /// How many verifiers of a route are tried on one token.
 const MAX_VERIFIERS: usize = 4;
+/// How often a request waits for newer keys: for a fetch that was under way, and for its own.
+const MAX_WAITS: usize = 2;
 
 /// What a route demands of a request.
 #[derive(Debug)]
@@ -146,42 +153,31 @@ impl JwtGuard {
         found: &token::Found<'_>,
         remembered: &Remembered,
         now: SystemTime,
-    ) -> Result<Arc<Verified>, TokenFault> {
+    ) -> Result<Arc<Verified>, Refused> {
         // A remembered token gets the answer that a fresh one would get on this very route.
-        let known = remembered.find(&found.token, |id, verified| {
+        let known = remembered.find(&found.token, |stamp, verified| {
             let candidates = self.candidates(found.places, issuer(verified.claims()));
             candidates.clone().count() <= MAX_VERIFIERS
                 && candidates
-                    .filter(|verifier| verifier.id() == id)
+                    .filter(|verifier| verifier.stamp() == stamp)
                     .any(|verifier| verifier.is_still_right(verified, now))
         });
         if let Some(verified) = known {
             return Ok(verified);
         }
-        let jws = Jws::parse(&found.token)?;
-        let (verifier, verified) = self.verify_fresh(&jws, found.places, now)?;
+        let jws = Jws::parse(&found.token).map_err(Unverified::from)?;
+        let mut all = self.candidates(found.places, None);
+        let (stamp, verified) = if let (Some(only), None) = (all.next(), all.next()) {
+            verify_by_one(only, &jws, now)?
+        } else {
+            // The issuer is read before the signature is checked, but only to choose who checks it.
+            let claims = jws.claims().map_err(Unverified::from)?;
+            let (stamp, dates) = self.verify_by_any(&jws, &claims, found.places, now)?;
+            (stamp, Verified::new(claims, dates))
+        };
         let verified = Arc::new(verified);
-        remembered.insert(&found.token, verifier.id(), Arc::clone(&verified));
+        remembered.insert(&found.token, stamp, Arc::clone(&verified));
         Ok(verified)
-    }
-
-    fn verify_fresh(
-        &self,
-        jws: &Jws<'_>,
-        places: u64,
-        now: SystemTime,
-    ) -> Result<(&Verifier, Verified), TokenFault> {
-        let mut all = self.candidates(places, None);
-        if let (Some(only), None) = (all.next(), all.next()) {
-            only.check_signature(jws)?;
-            let claims = jws.claims()?;
-            let dates = only.check_claims(jws.typ.as_deref(), &claims, now)?;
-            return Ok((only, Verified::new(claims, dates)));
-        }
-        // The issuer is read before the signature is checked, but only to choose who checks it.
-        let claims = jws.claims()?;
-        let (verifier, dates) = self.verify_by_any(jws, &claims, places, now)?;
-        Ok((verifier, Verified::new(claims, dates)))
     }
 
     fn verify_by_any(
@@ -190,27 +186,110 @@ impl JwtGuard {
         claims: &Claims,
         places: u64,
         now: SystemTime,
-    ) -> Result<(&Verifier, Dates), TokenFault> {
+    ) -> Result<(Stamp, Dates), Refused> {
         let candidates = self.candidates(places, issuer(claims));
-        let mut fault = None;
-        for verifier in candidates
-            .clone()
-            .filter(|verifier| verifier.fits(jws))
-            .take(MAX_VERIFIERS)
-        {
+        let fitting = || {
+            candidates
+                .clone()
+                .filter(|verifier| verifier.fits(jws))
+                .take(MAX_VERIFIERS)
+        };
+        let (mut why, mut wrong_claims) = (None, None);
+        for verifier in fitting() {
+            let stamp = verifier.stamp();
             if let Err(wrong) = verifier.check_signature(jws) {
-                fault = fault.or(Some(wrong));
+                why = match (why, wrong) {
+                    // Who lacks keys may have accepted it.
+                    (_, Unverified::NoKeys) | (None, _) => Some(wrong),
+                    (why @ Some(_), Unverified::Token(_)) => why,
+                };
                 continue;
             }
             match verifier.check_claims(jws.typ.as_deref(), claims, now) {
-                Ok(dates) => return Ok((verifier, dates)),
-                // It is that verifier's token; what is wrong with it says the most.
-                Err(wrong) => fault = Some(wrong),
+                Ok(dates) => return Ok((stamp, dates)),
+                Err(wrong) => wrong_claims = Some(wrong),
             }
+        }
+        if let Some(wrong) = wrong_claims {
+            // It is that verifier's token; what is wrong with it says the most.
+            return Err(Unverified::Token(wrong).into());
         }
         // Where none fits, the first one says why.
         let unfit = || candidates.clone().next()?.check_signature(jws).err();
-        Err(fault.or_else(unfit).unwrap_or(TokenFault::UnknownKey))
+        let why = why
+            .or_else(unfit)
+            .unwrap_or(Unverified::Token(TokenFault::UnknownKey));
+        let newer = fitting()
+            .filter_map(|verifier| verifier.lacks(jws))
+            .map(Arc::clone);
+        Err(Refused {
+            why,
+            newer: newer.collect(),
+        })
+    }
+}
+
+fn verify_by_one(
+    verifier: &Verifier,
+    jws: &Jws<'_>,
+    now: SystemTime,
+) -> Result<(Stamp, Verified), Refused> {
+    let stamp = verifier.stamp();
+    verifier.check_signature(jws).map_err(|why| Refused {
+        why,
+        newer: verifier.lacks(jws).map(Arc::clone).into_iter().collect(),
+    })?;
+    let claims = jws.claims().map_err(Unverified::from)?;
+    let dates = verifier.check_claims(jws.typ.as_deref(), &claims, now);
+    Ok((
+        stamp,
+        Verified::new(claims, dates.map_err(Unverified::from)?),
+    ))
+}
+
+/// A token that was not found right.
+struct Refused {
+    why: Unverified,
+    /// The keys that a newer set may add to, so that the token is right after all.
+    newer: Vec<Arc<RemoteKeys>>,
+}
+
+impl From<Unverified> for Refused {
+    fn from(why: Unverified) -> Self {
+        Self {
+            why,
+            newer: Vec::new(),
+        }
+    }
+}
+
+/// A request that was not authenticated with the keys that are here.
+#[derive(Debug)]
+pub(crate) struct Unauthenticated {
+    /// Why.
+    pub(crate) reject: Reject,
+    /// The keys that a newer set may add to.
+    newer: Vec<Arc<RemoteKeys>>,
+}
+
+impl From<Reject> for Unauthenticated {
+    fn from(reject: Reject) -> Self {
+        Self {
+            reject,
+            newer: Vec::new(),
+        }
+    }
+}
+
+impl From<Refused> for Unauthenticated {
+    fn from(refused: Refused) -> Self {
+        Self {
+            reject: match refused.why {
+                Unverified::Token(fault) => Reject::TokenInvalid(fault),
+                Unverified::NoKeys => Reject::KeysMissing,
+            },
+            newer: refused.newer,
+        }
     }
 }
 
@@ -220,27 +299,69 @@ fn issuer(claims: &Claims) -> Option<&str> {
 
 impl Guard {
     /// Who the request is from: exactly one token from the places that the route's verifiers
-    /// list, its signature and its registered claims.
+    /// list, its signature and its registered claims. A token whose key is not known yet waits
+    /// for a newer key set, where the issuer may be asked for one.
     ///
     /// # Errors
-    /// `TokenMissing`, `TokenMalformed` or `TokenInvalid`.
-    pub(crate) fn authenticate(
+    /// `TokenMissing`, `TokenMalformed`, `TokenInvalid` or `KeysMissing`.
+    pub(crate) async fn authenticate(
         &self,
         headers: &HeaderMap,
         query: Option<&str>,
         remembered: &Remembered,
         now: SystemTime,
     ) -> Result<Principal, Reject> {
+        let mut waits = 0;
+        loop {
+            let fetches = self.fetches();
+            let refused = match self.authenticate_at_once(headers, query, remembered, now) {
+                Ok(principal) => return Ok(principal),
+                Err(refused) => refused,
+            };
+            // Newer keys may have come between the look at the old ones and now.
+            let mut came = self.fetches() != fetches;
+            if !came && waits < MAX_WAITS {
+                waits += 1;
+                for keys in &refused.newer {
+                    came |= keys.newer().await;
+                }
+            }
+            if !came {
+                return Err(refused.reject);
+            }
+        }
+    }
+
+    /// How many fetches of its keys have ended.
+    fn fetches(&self) -> u64 {
+        let Self::Jwt(guard) = self else { return 0 };
+        let remotes = guard
+            .verifiers
+            .iter()
+            .filter_map(|(verifier, _)| verifier.remote());
+        remotes
+            .map(|keys| keys.fetches())
+            .fold(0, u64::wrapping_add)
+    }
+
+    /// The same with the keys that are here.
+    ///
+    /// # Errors
+    /// As [`Guard::authenticate`].
+    pub(crate) fn authenticate_at_once(
+        &self,
+        headers: &HeaderMap,
+        query: Option<&str>,
+        remembered: &Remembered,
+        now: SystemTime,
+    ) -> Result<Principal, Unauthenticated> {
         let Self::Jwt(guard) = self else {
             return Ok(Principal::anonymous());
         };
         match token::find(headers, query, &guard.places)? {
-            Some(found) => guard
-                .verify(&found, remembered, now)
-                .map(Principal::bearer)
-                .map_err(Reject::TokenInvalid),
+            Some(found) => Ok(Principal::bearer(guard.verify(&found, remembered, now)?)),
             None if guard.optional => Ok(Principal::anonymous()),
-            None => Err(Reject::TokenMissing),
+            None => Err(Reject::TokenMissing.into()),
         }
     }
 
@@ -334,6 +455,7 @@ impl Guard {
             | Reject::MethodNotServed
             | Reject::NoRoute
             | Reject::MethodNotAllowed(_)
+            | Reject::KeysMissing
             | Reject::ClaimUnfit
             | Reject::FileNotFound
             | Reject::FileForbidden

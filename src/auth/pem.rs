@@ -1,8 +1,9 @@
 //! Public keys in PEM files (RFC 7468): SubjectPublicKeyInfo, PKCS#1 RSA, or a certificate, of
 //! which only the key is taken. A certificate's dates and names are not looked at.
 
+use aws_lc_rs::digest;
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
 use super::key_fault::KeyProblem;
 use super::public_key::PublicKey;
@@ -26,11 +27,20 @@ pub(crate) fn is_pem(bytes: &[u8]) -> bool {
     memchr::memmem::find(bytes, b"-----BEGIN ").is_some()
 }
 
+/// What a PEM file holds.
+#[derive(Debug, Eq, PartialEq)]
+pub(crate) struct Found {
+    /// The key.
+    pub(crate) key: PublicKey,
+    /// Of a certificate, `x5t` and `x5t#S256` (RFC 7515 sections 4.1.7 and 4.1.8).
+    pub(crate) thumbprints: Vec<String>,
+}
+
 /// The one public key of a PEM file. Its strength is not checked here.
 ///
 /// # Errors
 /// Where the file is no PEM file, holds a private key or several keys, or a key of another kind.
-pub(crate) fn public_key(file: &[u8]) -> Result<PublicKey, KeyProblem> {
+pub(crate) fn public_key(file: &[u8]) -> Result<Found, KeyProblem> {
     let text = std::str::from_utf8(file).map_err(|_| KeyProblem::NotPem)?;
     let (_, after) = text.split_once("-----BEGIN ").ok_or(KeyProblem::NotPem)?;
     let (label, after) = after.split_once("-----").ok_or(KeyProblem::NotPem)?;
@@ -51,7 +61,17 @@ pub(crate) fn public_key(file: &[u8]) -> Result<PublicKey, KeyProblem> {
         "RSA PUBLIC KEY" => Some(rsa(&der).ok_or(BROKEN)),
         _ => return Err(KeyProblem::NotPem),
     };
-    key.ok_or(BROKEN)?
+    let thumbprints = if label == "CERTIFICATE" {
+        [&digest::SHA1_FOR_LEGACY_USE_ONLY, &digest::SHA256]
+            .map(|hash| URL_SAFE_NO_PAD.encode(digest::digest(hash, &der)))
+            .into()
+    } else {
+        Vec::new()
+    };
+    Ok(Found {
+        key: key.ok_or(BROKEN)??,
+        thumbprints,
+    })
 }
 
 const BROKEN: KeyProblem = KeyProblem::Malformed("the PEM file's content is damaged");
@@ -81,13 +101,13 @@ fn key_info(content: &[u8]) -> Result<PublicKey, KeyProblem> {
         ELLIPTIC => match whole(parameters, OBJECT_ID).ok_or(BROKEN)? {
             P256 => Ok(PublicKey::P256(key.to_vec())),
             P384 => Ok(PublicKey::P384(key.to_vec())),
-            P521 => Err(KeyProblem::Unsupported(
-                "a P-521 key is for ES512, which the library jsonwebtoken does not have",
+            P521 => Ok(PublicKey::P521(key.to_vec())),
+            _ => Err(KeyProblem::Unsupported(
+                "the curve is not P-256, P-384 or P-521",
             )),
-            _ => Err(KeyProblem::Unsupported("the curve is not P-256 or P-384")),
         },
         _ => Err(KeyProblem::Unsupported(
-            "the key is not RSA, P-256, P-384 or Ed25519",
+            "the key is not RSA, P-256, P-384, P-521 or Ed25519",
         )),
     }
 }

@@ -2,8 +2,8 @@
 //! the matter of `pem` and `jwk`; what it verifies is the matter of `keys`.
 
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey,
-    RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents,
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ECDSA_P521_SHA512_FIXED, ED25519,
+    ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents,
 };
 
 use super::algorithm::AlgorithmSet;
@@ -18,6 +18,8 @@ pub(crate) enum PublicKey {
     P256(Vec<u8>),
     /// A point on P-384 (SEC 1 section 2.3.3).
     P384(Vec<u8>),
+    /// A point on P-521 (SEC 1 section 2.3.3).
+    P521(Vec<u8>),
     /// A key of Ed25519 (RFC 8032 section 5.1.5).
     Ed25519(Vec<u8>),
 }
@@ -37,6 +39,7 @@ impl PublicKey {
             Self::Rsa { .. } => AlgorithmSet::RSA,
             Self::P256(_) => AlgorithmSet::P256,
             Self::P384(_) => AlgorithmSet::P384,
+            Self::P521(_) => AlgorithmSet::P521,
             Self::Ed25519(_) => AlgorithmSet::ED25519,
         }
     }
@@ -47,7 +50,16 @@ impl PublicKey {
             Self::Rsa { .. } => "an RSA key",
             Self::P256(_) => "a P-256 key",
             Self::P384(_) => "a P-384 key",
+            Self::P521(_) => "a P-521 key",
             Self::Ed25519(_) => "an Ed25519 key",
+        }
+    }
+
+    /// The key's numbers, one after the other.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        match self {
+            Self::Rsa { n, e } => [n.as_slice(), b"/", e].concat(),
+            Self::P256(key) | Self::P384(key) | Self::P521(key) | Self::Ed25519(key) => key.clone(),
         }
     }
 
@@ -61,6 +73,7 @@ impl PublicKey {
             Self::Rsa { n, e } => return check_rsa(n, e),
             Self::P256(point) => ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point),
             Self::P384(point) => ParsedPublicKey::new(&ECDSA_P384_SHA384_FIXED, point),
+            Self::P521(point) => ParsedPublicKey::new(&ECDSA_P521_SHA512_FIXED, point),
             Self::Ed25519(key) => ParsedPublicKey::new(&ED25519, key),
         };
         match parsed {

@@ -1,38 +1,51 @@
 //! `Remembered`: tokens whose signature and claims were found right, so that they need not be
-//! verified anew. Dates are not believed from here; whoever asks checks them again.
+//! verified anew. Dates and revocations are not believed from here; whoever asks checks them again.
 
-use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::verify::{Verified, VerifierId};
+use quick_cache::unsync::Cache;
+use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
+
+use super::verify::{Stamp, Verified};
 
 /// How many verifiers may remember the same token; those of replaced configurations fall out.
 const MAX_VERIFIERS: usize = 8;
+/// What an ordinary token weighs, in bytes; only a guess at how many there will be.
+const ORDINARY: usize = 3000;
 
 /// Valid tokens of one worker, bounded in bytes.
 ///
 /// Each worker has its own, so the lock is never waited for. A token is found only by all its
-/// bytes and by the verifier that found it right; a new configuration has new verifiers, so what
-/// was remembered for the old ones is never found again.
+/// bytes, and by the verifier that found it right with keys that are still good: a new
+/// configuration has new verifiers, so what was remembered for the old ones is never found again.
+///
+/// A token that comes once stands in line for its place, and leaves again before those that come
+/// often: a flood of new tokens passes by the ones in use.
 pub(crate) struct Remembered {
-    generations: Mutex<Generations>,
+    tokens: Mutex<Option<Tokens>>,
+    evictions: Arc<AtomicU64>,
 }
 
-struct Generations {
-    /// What one generation may weigh, in bytes.
-    bytes: usize,
-    /// What the young one weighs.
-    weight: usize,
-    /// What was remembered or found since the last change of generations.
-    young: HashMap<Box<str>, Entry>,
-    /// What was before; it is dropped with the next change.
-    old: HashMap<Box<str>, Entry>,
+struct Tokens {
+    cache: Cache<Box<str>, Entry, Bytes, foldhash::quality::RandomState, CountEvictions>,
+    hits: u64,
+    misses: u64,
 }
 
-struct Entry {
-    weight: usize,
-    verified: Vec<(VerifierId, Arc<Verified>)>,
+/// What one token was found to be, by each verifier that was asked.
+struct Entry(Vec<(Stamp, Arc<Verified>)>);
+
+/// How often tokens were found, not found, and put out for others.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Counts {
+    /// Tokens that need not be verified anew.
+    pub(crate) hits: u64,
+    /// Tokens that had to be.
+    pub(crate) misses: u64,
+    /// Tokens that made room for others.
+    pub(crate) evictions: u64,
 }
 
 impl fmt::Debug for Remembered {
@@ -45,14 +58,24 @@ impl fmt::Debug for Remembered {
 impl Remembered {
     /// Remembers up to about so many bytes of tokens and claims; 0 remembers nothing.
     pub(crate) fn new(bytes: usize) -> Self {
-        let generations = Generations {
-            bytes: bytes / 2,
-            weight: 0,
-            young: HashMap::new(),
-            old: HashMap::new(),
-        };
+        let evictions = Arc::new(AtomicU64::new(0));
+        let options = OptionsBuilder::new()
+            .estimated_items_capacity(bytes / ORDINARY)
+            .weight_capacity(bytes as u64)
+            .build();
+        let tokens = options.ok().filter(|_| bytes > 0).map(|options| Tokens {
+            cache: Cache::with_options(
+                options,
+                Bytes,
+                foldhash::quality::RandomState::default(),
+                CountEvictions(Arc::clone(&evictions)),
+            ),
+            hits: 0,
+            misses: 0,
+        });
         Self {
-            generations: Mutex::new(generations),
+            tokens: Mutex::new(tokens),
+            evictions,
         }
     }
 
@@ -61,73 +84,78 @@ impl Remembered {
     pub(crate) fn find(
         &self,
         token: &str,
-        accepts: impl Fn(VerifierId, &Verified) -> bool,
+        accepts: impl Fn(Stamp, &Verified) -> bool,
     ) -> Option<Arc<Verified>> {
-        let mut generations = self
-            .generations
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(entry) = generations.young.get(token) {
-            return entry.find(accepts);
+        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        let tokens = tokens.as_mut()?;
+        let found = tokens.cache.get(token).and_then(|entry| {
+            let of = |(stamp, verified): &&(Stamp, Arc<Verified>)| accepts(*stamp, verified);
+            entry.0.iter().find(of)
+        });
+        if let Some((_, verified)) = found {
+            tokens.hits += 1;
+            return Some(Arc::clone(verified));
         }
-        let found = generations.old.get(token)?.find(accepts)?;
-        // It is in use: it moves to the young, and outlives the next change.
-        if let Some((token, entry)) = generations.old.remove_entry(token) {
-            generations.insert(token, entry);
-        }
-        Some(found)
+        tokens.misses += 1;
+        None
     }
 
     /// Remembers that the verifier found the token right.
-    pub(crate) fn insert(&self, token: &str, verifier: VerifierId, verified: Arc<Verified>) {
-        let mut generations = self
-            .generations
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let weight = token.len() + verified.claims().weight() + size_of::<Entry>() + 128;
-        if weight > generations.bytes {
+    pub(crate) fn insert(&self, token: &str, stamp: Stamp, verified: Arc<Verified>) {
+        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Tokens { cache, .. }) = tokens.as_mut() else {
+            return;
+        };
+        if let Some(mut entry) = cache.get_mut(token) {
+            let known = &mut entry.0;
+            known.retain(|(other, _)| !other.is_replaced_by(stamp));
+            if known.len() == MAX_VERIFIERS {
+                known.remove(0);
+            }
+            known.push((stamp, verified));
             return;
         }
-        let generations = &mut *generations;
-        if let Some(entry) = generations.young.get_mut(token)
-            && generations.weight + weight <= generations.bytes
-        {
-            entry.verified.retain(|(known, _)| *known != verifier);
-            if entry.verified.len() == MAX_VERIFIERS {
-                entry.verified.remove(0);
-            }
-            // What fell out stays counted, which drops the generation earlier, never later.
-            entry.weight += weight;
-            generations.weight += weight;
-            entry.verified.push((verifier, verified));
-        } else {
-            let entry = Entry {
-                weight,
-                verified: vec![(verifier, verified)],
-            };
-            generations.insert(token.into(), entry);
+        cache.insert(token.into(), Entry(vec![(stamp, verified)]));
+    }
+
+    /// How often tokens were found, not found, and put out for others.
+    pub(crate) fn counts(&self) -> Counts {
+        let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        let (hits, misses) = tokens
+            .as_ref()
+            .map_or((0, 0), |tokens| (tokens.hits, tokens.misses));
+        Counts {
+            hits,
+            misses,
+            evictions: self.evictions.load(Ordering::Relaxed),
         }
     }
 }
 
-impl Generations {
-    fn insert(&mut self, token: Box<str>, entry: Entry) {
-        if self.weight + entry.weight > self.bytes {
-            self.old = std::mem::take(&mut self.young);
-            self.weight = 0;
-        }
-        self.weight += entry.weight;
-        self.young.insert(token, entry);
+/// Weighs a token and what is known of it, in bytes.
+#[derive(Clone)]
+struct Bytes;
+
+impl Weighter<Box<str>, Entry> for Bytes {
+    fn weight(&self, token: &Box<str>, entry: &Entry) -> u64 {
+        // The places in the tables that lead here.
+        const TABLES: usize = 96;
+        let known = entry.0.iter().map(|(_, verified)| {
+            size_of::<Verified>() + size_of::<(Stamp, Arc<Verified>)>() + verified.claims().weight()
+        });
+        let bytes = token.len() + size_of::<Entry>() + TABLES + known.sum::<usize>();
+        bytes as u64
     }
 }
 
-impl Entry {
-    fn find(&self, accepts: impl Fn(VerifierId, &Verified) -> bool) -> Option<Arc<Verified>> {
-        let (_, verified) = self
-            .verified
-            .iter()
-            .find(|(id, verified)| accepts(*id, verified))?;
-        Some(Arc::clone(verified))
+#[derive(Clone)]
+struct CountEvictions(Arc<AtomicU64>);
+
+impl Lifecycle<Box<str>, Entry> for CountEvictions {
+    type RequestState = ();
+
+    fn on_evict(&self, (): &mut (), _: Box<str>, _: Entry) {
+        self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -139,14 +167,14 @@ mod tests {
         Arc::new(Verified::default())
     }
 
-    fn knows(remembered: &Remembered, token: &str, verifier: VerifierId) -> bool {
+    fn knows(remembered: &Remembered, token: &str, verifier: Stamp) -> bool {
         remembered.find(token, |id, _| id == verifier).is_some()
     }
 
     #[test]
     fn a_token_is_found_by_all_its_bytes_and_its_verifier() {
         let remembered = Remembered::new(1 << 20);
-        let (one, other) = (VerifierId::fresh(), VerifierId::fresh());
+        let (one, other) = (Stamp::fresh(), Stamp::fresh());
         remembered.insert("a.b.c", one, verified());
         assert!(knows(&remembered, "a.b.c", one));
         assert!(!knows(&remembered, "a.b.c", other));
@@ -160,46 +188,76 @@ mod tests {
     #[test]
     fn memory_is_bounded_and_what_is_used_stays() {
         let remembered = Remembered::new(100_000);
-        let verifier = VerifierId::fresh();
+        let verifier = Stamp::fresh();
         remembered.insert("used", verifier, verified());
         for at in 0..10_000 {
             remembered.insert(&format!("token {at}"), verifier, verified());
             assert!(knows(&remembered, "used", verifier));
         }
         assert!(knows(&remembered, "token 9999", verifier));
-        assert!(!knows(&remembered, "token 0", verifier));
-        let generations = remembered.generations.lock().unwrap();
-        let weight: usize = generations
-            .young
-            .values()
-            .chain(generations.old.values())
-            .map(|e| e.weight)
-            .sum();
-        assert!(weight <= 100_000, "{weight}");
+        let kept = (0..10_000).filter(|at| knows(&remembered, &format!("token {at}"), verifier));
+        assert!(kept.count() < 500);
+        let weight = |tokens: &Tokens| tokens.cache.weight();
+        let tokens = remembered.tokens.lock().unwrap();
+        assert!(tokens.as_ref().is_some_and(|it| weight(it) <= 100_000));
     }
 
     #[test]
     fn many_verifiers_of_one_token_are_bounded() {
         let remembered = Remembered::new(1 << 20);
         for _ in 0..10_000 {
-            remembered.insert("a", VerifierId::fresh(), verified());
+            remembered.insert("a", Stamp::fresh(), verified());
         }
-        let last = VerifierId::fresh();
+        let last = Stamp::fresh();
         remembered.insert("a", last, verified());
         assert!(knows(&remembered, "a", last));
-        let generations = remembered.generations.lock().unwrap();
+        let tokens = remembered.tokens.lock().unwrap();
+        let cache = &tokens.as_ref().unwrap().cache;
         assert!(
-            generations
-                .young
-                .values()
-                .all(|entry| entry.verified.len() <= MAX_VERIFIERS)
+            cache
+                .iter()
+                .all(|(_, entry)| entry.0.len() <= MAX_VERIFIERS)
         );
+    }
+
+    #[test]
+    fn a_flood_of_tokens_that_come_once_passes_by_those_in_use() {
+        let remembered = Remembered::new(1 << 20);
+        let verifier = Stamp::fresh();
+        let used: Vec<String> = (0..100).map(|at| format!("used {at}")).collect();
+        for token in &used {
+            remembered.insert(token, verifier, verified());
+            assert!(knows(&remembered, token, verifier));
+        }
+        let before = remembered.counts();
+        assert_eq!(before.hits, 100);
+        // Each of those in use comes once while two thousand others do.
+        for at in 0..200_000 {
+            remembered.insert(&format!("flood {at}"), verifier, verified());
+            if at % 20 == 0 {
+                assert!(knows(&remembered, &used[at / 20 % 100], verifier), "{at}");
+            }
+        }
+        let after = remembered.counts();
+        assert_eq!(after.hits - before.hits, 10_000);
+        assert_eq!(after.misses, before.misses);
+        assert!(after.evictions > 150_000, "{after:?}");
+    }
+
+    #[test]
+    fn newer_keys_of_a_verifier_take_the_place_of_older_ones() {
+        let remembered = Remembered::new(1 << 20);
+        let (older, newer) = Stamp::two_states();
+        remembered.insert("a", older, verified());
+        remembered.insert("a", newer, verified());
+        assert!(knows(&remembered, "a", newer));
+        assert!(!knows(&remembered, "a", older));
     }
 
     #[test]
     fn nothing_is_remembered_where_there_is_no_room() {
         let remembered = Remembered::new(0);
-        let verifier = VerifierId::fresh();
+        let verifier = Stamp::fresh();
         remembered.insert("a", verifier, verified());
         assert!(!knows(&remembered, "a", verifier));
     }

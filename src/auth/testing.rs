@@ -8,9 +8,10 @@ use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair,
-    KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256,
-    RSA_PSS_SHA384, RSA_PSS_SHA512, RsaEncoding, RsaKeyPair,
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING,
+    ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256,
+    RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512,
+    RsaEncoding, RsaKeyPair,
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 
 use super::algorithm::Algorithm;
 use super::keys::KeySource;
+use super::revoked::Revoked;
 use super::verify::{Audience, VerifierSettings};
 
 /// A secret that is long enough for every HMAC.
@@ -37,6 +39,7 @@ pub(super) struct Keys {
     pub(super) rsa: RsaKeyPair,
     pub(super) p256: EcdsaKeyPair,
     pub(super) p384: EcdsaKeyPair,
+    pub(super) p521: EcdsaKeyPair,
     pub(super) ed25519: Ed25519KeyPair,
 }
 
@@ -45,6 +48,7 @@ fn generate() -> Keys {
         rsa: RsaKeyPair::generate(KeySize::Rsa2048).unwrap(),
         p256: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap(),
         p384: EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap(),
+        p521: EcdsaKeyPair::generate(&ECDSA_P521_SHA512_FIXED_SIGNING).unwrap(),
         ed25519: Ed25519KeyPair::generate().unwrap(),
     }
 }
@@ -86,6 +90,7 @@ pub(super) fn sign(keys: &Keys, algorithm: Algorithm, message: &[u8]) -> Vec<u8>
         Algorithm::Ps512 => rsa(&RSA_PSS_SHA512),
         Algorithm::Es256 => keys.p256.sign(&random, message).unwrap().as_ref().to_vec(),
         Algorithm::Es384 => keys.p384.sign(&random, message).unwrap().as_ref().to_vec(),
+        Algorithm::Es512 => keys.p521.sign(&random, message).unwrap().as_ref().to_vec(),
         Algorithm::EdDsa => keys.ed25519.sign(message).as_ref().to_vec(),
     }
 }
@@ -116,6 +121,7 @@ pub(super) fn spki(keys: &Keys, algorithm: Algorithm) -> Vec<u8> {
     match algorithm {
         Algorithm::Es256 => keys.p256.public_key().as_der().unwrap().as_ref().to_vec(),
         Algorithm::Es384 => keys.p384.public_key().as_der().unwrap().as_ref().to_vec(),
+        Algorithm::Es512 => keys.p521.public_key().as_der().unwrap().as_ref().to_vec(),
         Algorithm::EdDsa => keys
             .ed25519
             .public_key()
@@ -162,6 +168,7 @@ pub(super) fn source(algorithm: Algorithm) -> KeySource {
         | Algorithm::Ps512
         | Algorithm::Es256
         | Algorithm::Es384
+        | Algorithm::Es512
         | Algorithm::EdDsa => KeySource::Pem {
             kid: None,
             bytes: pem("PUBLIC KEY", &spki(&KEYS, algorithm)),
@@ -181,6 +188,7 @@ pub(super) fn jwk(algorithm: Algorithm) -> Value {
         }
         Algorithm::Es256 => curve("P-256", KEYS.p256.public_key().as_ref()),
         Algorithm::Es384 => curve("P-384", KEYS.p384.public_key().as_ref()),
+        Algorithm::Es512 => curve("P-521", KEYS.p521.public_key().as_ref()),
         Algorithm::EdDsa => {
             json!({"kty": "OKP", "crv": "Ed25519", "x": encode(KEYS.ed25519.public_key())})
         }
@@ -218,6 +226,7 @@ pub(super) fn settings(algorithm: Algorithm) -> VerifierSettings {
         name: "app".to_owned(),
         algorithms: vec![algorithm],
         keys: vec![source(algorithm)],
+        remote: None,
         issuer: Vec::new(),
         audience: Audience::Unset,
         leeway: Duration::from_secs(30),
@@ -227,5 +236,6 @@ pub(super) fn settings(algorithm: Algorithm) -> VerifierSettings {
         claims: Vec::new(),
         from: Vec::new(),
         weak_secret: false,
+        revoked: Revoked::default(),
     }
 }

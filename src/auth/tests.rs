@@ -9,7 +9,7 @@ use super::*;
 fn verifier(change: impl FnOnce(&mut VerifierSettings)) -> Arc<Verifier> {
     let mut settings = settings(Algorithm::Hs256);
     change(&mut settings);
-    Arc::new(Verifier::new(settings).unwrap())
+    Arc::new(Verifier::new(settings, None).unwrap())
 }
 
 fn guard_of(verifiers: Vec<Arc<Verifier>>, change: impl FnOnce(&mut JwtGuardSettings)) -> Guard {
@@ -39,7 +39,19 @@ fn nothing_remembered() -> Remembered {
 }
 
 fn authenticate(guard: &Guard, headers: &HeaderMap) -> Result<Principal, Reject> {
-    guard.authenticate(headers, None, &nothing_remembered(), now())
+    at_once(guard, headers, None, &nothing_remembered(), now())
+}
+
+fn at_once(
+    guard: &Guard,
+    headers: &HeaderMap,
+    query: Option<&str>,
+    remembered: &Remembered,
+    now: SystemTime,
+) -> Result<Principal, Reject> {
+    guard
+        .authenticate_at_once(headers, query, remembered, now)
+        .map_err(|refused| refused.reject)
 }
 
 fn permit(guard: &Guard, claims: &Value) -> Result<Permit, Reject> {
@@ -251,9 +263,8 @@ fn strip_token_takes_it_out_of_wherever_it_was() {
     headers.insert(COOKIE, format!("a=1; at={token}; b=2").parse().unwrap());
     let query = format!("x=1&token={token}");
     for (guard, strips) in guards.iter().zip([true, false]) {
-        let principal = guard
-            .authenticate(&headers, Some(&query), &nothing_remembered(), now())
-            .unwrap();
+        let principal =
+            at_once(guard, &headers, Some(&query), &nothing_remembered(), now()).unwrap();
         let permit = guard.authorize(principal, &[]).unwrap();
         let mut stripped = headers.clone();
         let new = permit.strip_token(&mut stripped, Some(&query));
@@ -317,7 +328,7 @@ fn of_several_verifiers_the_one_with_the_issuer_decides() {
 fn without_an_issuer_each_fitting_verifier_is_tried_up_to_four() {
     let other_secret =
         || verifier(|settings| settings.keys = vec![KeySource::Secret(vec![b'o'; 32])]);
-    let rsa = || Arc::new(Verifier::new(settings(Algorithm::Rs256)).unwrap());
+    let rsa = || Arc::new(Verifier::new(settings(Algorithm::Rs256), None).unwrap());
     let token = bearer(&mint(Algorithm::Hs256, &json!({})));
     let with = |others: Vec<Arc<Verifier>>| {
         let mut verifiers = others;
@@ -361,7 +372,7 @@ fn a_remembered_token_is_still_checked_against_the_clock() {
     ));
     let at = |seconds| {
         let then = now() + Duration::from_secs(seconds);
-        guard.authenticate(&headers, None, &remembered, then)
+        at_once(&guard, &headers, None, &remembered, then)
     };
     assert_eq!(at(0).unwrap().subject(), Some("a"));
     assert_eq!(at(89).unwrap().subject(), Some("a"));
@@ -380,11 +391,7 @@ fn what_one_route_remembers_does_not_open_another() {
     let narrow = guard_of(vec![Arc::clone(&strict)], |_| {});
     let both = guard_of(vec![lenient, strict], |_| {});
     let headers = bearer(&mint(Algorithm::Hs256, &json!({"iss": "a", "aud": "you"})));
-    let seen = |guard: &Guard| {
-        guard
-            .authenticate(&headers, None, &remembered, now())
-            .map(drop)
-    };
+    let seen = |guard: &Guard| at_once(guard, &headers, None, &remembered, now()).map(drop);
     let refused = Err(Reject::TokenInvalid(TokenFault::Audience));
     for _ in 0..2 {
         assert_eq!(seen(&both), refused);
@@ -399,7 +406,7 @@ fn bad_tokens_are_not_remembered_and_a_new_verifier_knows_nothing() {
     let token = mint(Algorithm::Hs256, &json!({}));
     let headers = bearer(&token);
     let old = guard(|_| {});
-    assert!(old.authenticate(&headers, None, &remembered, now()).is_ok());
+    assert!(at_once(&old, &headers, None, &remembered, now()).is_ok());
     let rotated = guard_of(
         vec![verifier(|settings| {
             settings.keys = vec![KeySource::Secret(vec![b'n'; 32])];
@@ -407,7 +414,7 @@ fn bad_tokens_are_not_remembered_and_a_new_verifier_knows_nothing() {
         |_| {},
     );
     for _ in 0..2 {
-        let seen = rotated.authenticate(&headers, None, &remembered, now());
+        let seen = at_once(&rotated, &headers, None, &remembered, now());
         assert_eq!(
             seen.unwrap_err(),
             Reject::TokenInvalid(TokenFault::Signature)
@@ -415,7 +422,7 @@ fn bad_tokens_are_not_remembered_and_a_new_verifier_knows_nothing() {
     }
     let mut tampered = token;
     tampered.pop();
-    let seen = old.authenticate(&bearer(&tampered), None, &remembered, now());
+    let seen = at_once(&old, &bearer(&tampered), None, &remembered, now());
     assert!(seen.is_err());
 }
 
@@ -430,9 +437,7 @@ fn guards_are_shared_between_workers_and_nothing_shows_a_token() {
     let remembered = Remembered::new(1 << 20);
     let token = mint(Algorithm::Hs256, &json!({"email": "a@example.com"}));
     let headers = bearer(&token);
-    let principal = guard
-        .authenticate(&headers, None, &remembered, now())
-        .unwrap();
+    let principal = at_once(&guard, &headers, None, &remembered, now()).unwrap();
     let found = token::find(&headers, None, &[TokenSource::Header]).unwrap();
     let jws = Jws::parse(&token).unwrap();
     let permit = guard.authorize(principal, &[]).unwrap();

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use http::header::{AUTHORIZATION, COOKIE};
+use http::header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::reject::{Reject, TokenFault};
@@ -21,6 +21,9 @@ pub(crate) enum TokenSource {
     Cookie(String),
     /// The query parameter of this name.
     Query(String),
+    /// `Sec-WebSocket-Protocol: bearer, TOKEN`: browsers let a page set no other field of a
+    /// WebSocket.
+    WebSocket,
 }
 
 /// The one token of a request.
@@ -94,6 +97,20 @@ pub(crate) fn find<'r>(
                     add(&mut found, bit, token)?;
                 }
             }
+            TokenSource::WebSocket => {
+                let mut follows = false;
+                for protocol in headers
+                    .get_all(SEC_WEBSOCKET_PROTOCOL)
+                    .iter()
+                    .flat_map(|line| protocols(line.as_bytes()))
+                {
+                    if std::mem::take(&mut follows) {
+                        add(&mut found, bit, Cow::Borrowed(protocol))?;
+                    } else {
+                        follows = is_bearer(protocol);
+                    }
+                }
+            }
         }
     }
     Ok(found)
@@ -124,6 +141,7 @@ pub(crate) fn strip(
                     (!rest.is_empty()).then(|| Cow::Owned(rest.join(b"; ".as_slice())))
                 });
             }
+            TokenSource::WebSocket => strip_protocols(headers),
             TokenSource::Query(name) => {
                 let named = |parameter: &&str| {
                     is_named(parameter.split('=').next().unwrap_or_default(), name)
@@ -140,6 +158,55 @@ pub(crate) fn strip(
         }
     }
     new_query
+}
+
+/// Whether a WebSocket's client offered the protocol `bearer`, behind which its token stands.
+pub(crate) fn offers_bearer(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(SEC_WEBSOCKET_PROTOCOL)
+        .iter()
+        .flat_map(|line| protocols(line.as_bytes()))
+        .any(is_bearer)
+}
+
+/// Takes `bearer` and what follows it out of the protocols that a WebSocket's client offers.
+fn strip_protocols(headers: &mut HeaderMap) {
+    if !offers_bearer(headers) {
+        return;
+    }
+    let mut rest: Vec<Vec<u8>> = Vec::new();
+    let mut follows = false;
+    for protocol in headers
+        .get_all(SEC_WEBSOCKET_PROTOCOL)
+        .iter()
+        .flat_map(|line| protocols(line.as_bytes()))
+    {
+        if std::mem::take(&mut follows) {
+            continue;
+        }
+        follows = is_bearer(protocol);
+        if !follows {
+            rest.push(protocol.to_vec());
+        }
+    }
+    headers.remove(SEC_WEBSOCKET_PROTOCOL);
+    if !rest.is_empty()
+        // Parts of valid fields make a valid one.
+        && let Ok(rest) = HeaderValue::from_bytes(&rest.join(b", ".as_slice()))
+    {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, rest);
+    }
+}
+
+/// The items of a `Sec-WebSocket-Protocol` field (RFC 6455 section 11.3.4).
+fn protocols(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    line.split(|byte| *byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|protocol| !protocol.is_empty())
+}
+
+fn is_bearer(protocol: &[u8]) -> bool {
+    protocol.eq_ignore_ascii_case(b"bearer")
 }
 
 /// Adds a token to what was found.
@@ -443,6 +510,39 @@ mod tests {
             &[TokenSource::Cookie("at".to_owned())],
         );
         assert_eq!(found.unwrap().unwrap().token, "b");
+    }
+
+    #[test]
+    fn a_websocket_offers_its_token_behind_bearer() {
+        let check = |lines: &[&str], expected: Result<Option<&str>, ()>, left: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(SEC_WEBSOCKET_PROTOCOL, line.parse().unwrap());
+            }
+            let found = find(&headers, None, &[TokenSource::WebSocket]);
+            let seen = match &found {
+                Ok(found) => Ok(found.as_ref().map(|found| &*found.token)),
+                Err(_) => Err(()),
+            };
+            assert_eq!(seen, expected, "{lines:?}");
+            strip(&mut headers, None, &[TokenSource::WebSocket]);
+            let rest: Vec<_> = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().collect();
+            assert_eq!(rest, left, "{lines:?}");
+        };
+        check(&[], Ok(None), &[]);
+        check(&["chat"], Ok(None), &["chat"]);
+        check(&["bearer, a.b.c"], Ok(Some("a.b.c")), &[]);
+        check(
+            &["chat,Bearer,a.b.c ,  v2"],
+            Ok(Some("a.b.c")),
+            &["chat, v2"],
+        );
+        check(&["bearer", "a.b.c, chat"], Ok(Some("a.b.c")), &["chat"]);
+        check(&["bearer"], Ok(None), &[]);
+        check(&["bearer, a, bearer, a"], Ok(Some("a")), &[]);
+        check(&["bearer, a, bearer, b"], Err(()), &[]);
+        check(&["bearer, a b"], Err(()), &[]);
+        check(&["bearer, bearer"], Ok(Some("bearer")), &[]);
     }
 
     #[test]

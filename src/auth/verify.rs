@@ -1,16 +1,19 @@
 //! `Verifier`: is this token genuine, and are its registered claims right (RFC 7519 section 4.1)?
 //! What the token permits is the matter of `policy`; signatures are checked by `keys`.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use super::algorithm::Algorithm;
+use super::algorithm::{Algorithm, AlgorithmSet};
 use super::claims::{ClaimPath, Claims, equal};
 use super::jws::Jws;
 use super::key_fault::KeyFault;
 use super::keys::{KeySet, KeySource, ShortSecrets};
+use super::remote::RemoteKeys;
+use super::revoked::Revoked;
 use super::token::TokenSource;
 use crate::reject::TokenFault;
 
@@ -21,8 +24,10 @@ pub(crate) struct VerifierSettings {
     pub(crate) name: String,
     /// The algorithms that are accepted; may be empty beside key sets.
     pub(crate) algorithms: Vec<Algorithm>,
-    /// Where the keys come from.
+    /// Where the keys come from; nowhere else where they are at a URL.
     pub(crate) keys: Vec<KeySource>,
+    /// The keys at a URL.
+    pub(crate) remote: Option<Arc<RemoteKeys>>,
     /// `iss` is one of these; it is not compared where there are none.
     pub(crate) issuer: Vec<String>,
     /// What `aud` must say.
@@ -41,6 +46,19 @@ pub(crate) struct VerifierSettings {
     pub(crate) from: Vec<TokenSource>,
     /// Whether secrets shorter than the hash are let in.
     pub(crate) weak_secret: bool,
+    /// The tokens that are taken back. A verifier that differs in nothing else is the same one.
+    pub(crate) revoked: Revoked,
+}
+
+impl VerifierSettings {
+    /// Whether the other ones make the same verifier, but for the tokens that are taken back.
+    fn make_the_same_as(&self, other: &Self) -> bool {
+        let like_other = Self {
+            revoked: other.revoked.clone(),
+            ..self.clone()
+        };
+        like_other == *other
+    }
 }
 
 /// What `aud` must say (RFC 7519 section 4.1.3).
@@ -63,6 +81,52 @@ impl VerifierId {
     pub(crate) fn fresh() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// Which verifier found a token right, with which state of its keys.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Stamp {
+    verifier: VerifierId,
+    epoch: u64,
+}
+
+impl Stamp {
+    /// Whether the other one is the same verifier's, now or with newer keys.
+    pub(super) fn is_replaced_by(self, other: Self) -> bool {
+        self.verifier == other.verifier && self.epoch <= other.epoch
+    }
+
+    /// Two states of one verifier's keys, the older one first.
+    #[cfg(test)]
+    pub(super) fn two_states() -> (Self, Self) {
+        let older = Self::fresh();
+        let epoch = older.epoch + 1;
+        (older, Self { epoch, ..older })
+    }
+
+    /// A stamp that no other verifier has.
+    #[cfg(test)]
+    pub(super) fn fresh() -> Self {
+        Self {
+            verifier: VerifierId::fresh(),
+            epoch: 0,
+        }
+    }
+}
+
+/// Why a token was not found right.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Unverified {
+    /// A check of it failed.
+    Token(TokenFault),
+    /// The keys that it would be checked with are not there.
+    NoKeys,
+}
+
+impl From<TokenFault> for Unverified {
+    fn from(fault: TokenFault) -> Self {
+        Self::Token(fault)
     }
 }
 
@@ -124,7 +188,7 @@ fn numeric_date(claims: &Claims, name: &'static str) -> Result<Option<f64>, Toke
 pub(crate) struct Verifier {
     id: VerifierId,
     name: String,
-    keys: KeySet,
+    keys: Arc<Keys>,
     issuer: Vec<String>,
     audience: Audience,
     leeway: f64,
@@ -133,28 +197,56 @@ pub(crate) struct Verifier {
     typ: Option<String>,
     claims: Vec<(ClaimPath, Value)>,
     from: Vec<TokenSource>,
+    revoked: Revoked,
     warnings: Vec<String>,
 }
 
+/// The keys of a verifier.
+#[derive(Debug)]
+enum Keys {
+    /// They are as the configuration has them.
+    Fixed(KeySet),
+    /// They come and go at a URL; of what they can do, these algorithms are accepted.
+    Remote(Arc<RemoteKeys>, AlgorithmSet),
+}
+
 impl Verifier {
-    /// Loads the keys.
+    /// Loads the keys, or takes over those of `before` and its place, where that one differs in
+    /// nothing but the tokens that are taken back.
     ///
     /// # Errors
-    /// All that is wrong with them.
-    pub(crate) fn new(settings: VerifierSettings) -> Result<Self, Vec<KeyFault>> {
-        let short = if settings.weak_secret {
-            ShortSecrets::Allow
-        } else {
-            ShortSecrets::Refuse
+    /// All that is wrong with the keys.
+    pub(crate) fn new(
+        settings: VerifierSettings,
+        before: Option<(&VerifierSettings, &Self)>,
+    ) -> Result<Self, Vec<KeyFault>> {
+        let before = before
+            .filter(|(made_of, _)| made_of.make_the_same_as(&settings))
+            .map(|(_, before)| before);
+        let (id, keys, warnings) = match (before, &settings.remote) {
+            (Some(before), _) => (before.id, Arc::clone(&before.keys), before.warnings.clone()),
+            (None, Some(remote)) => {
+                let keys = Keys::Remote(Arc::clone(remote), accepted(&settings)?);
+                (VerifierId::fresh(), Arc::new(keys), Vec::new())
+            }
+            (None, None) => {
+                let short = if settings.weak_secret {
+                    ShortSecrets::Allow
+                } else {
+                    ShortSecrets::Refuse
+                };
+                let (keys, warnings) = KeySet::load(&settings.keys, &settings.algorithms, short)?;
+                let keys = Arc::new(Keys::Fixed(keys));
+                (VerifierId::fresh(), keys, warnings)
+            }
         };
-        let (keys, warnings) = KeySet::load(&settings.keys, &settings.algorithms, short)?;
         let from = if settings.from.is_empty() {
             vec![TokenSource::Header]
         } else {
             settings.from
         };
         Ok(Self {
-            id: VerifierId::fresh(),
+            id,
             name: settings.name,
             keys,
             issuer: settings.issuer,
@@ -165,13 +257,29 @@ impl Verifier {
             typ: settings.typ,
             claims: settings.claims,
             from,
+            revoked: settings.revoked,
             warnings,
         })
     }
 
-    /// Which one it is.
-    pub(crate) fn id(&self) -> VerifierId {
-        self.id
+    /// Which one it is, and the state of its keys; read before the keys are.
+    pub(crate) fn stamp(&self) -> Stamp {
+        let epoch = match &*self.keys {
+            Keys::Fixed(_) => 0,
+            Keys::Remote(remote, _) => remote.epoch(),
+        };
+        Stamp {
+            verifier: self.id,
+            epoch,
+        }
+    }
+
+    /// The keys, where they are at a URL.
+    pub(crate) fn remote(&self) -> Option<&Arc<RemoteKeys>> {
+        match &*self.keys {
+            Keys::Fixed(_) => None,
+            Keys::Remote(remote, _) => Some(remote),
+        }
     }
 
     /// Its name in the configuration.
@@ -194,22 +302,51 @@ impl Verifier {
         issuer.is_some_and(|issuer| self.issuer.iter().any(|known| known == issuer))
     }
 
-    /// Whether one of its keys fits the token's algorithm and `kid`.
+    /// Whether one of its keys fits the token's algorithm and `kid`, or a newer one may.
     pub(crate) fn fits(&self, jws: &Jws<'_>) -> bool {
-        self.keys.fits(jws)
+        match &*self.keys {
+            Keys::Fixed(set) => set.fits(jws, AlgorithmSet::ALL),
+            Keys::Remote(remote, accepted) => {
+                let fits = |set: &KeySet| set.fits(jws, *accepted);
+                remote.current().is_some_and(|now| fits(&now.set)) || self.lacks(jws).is_some()
+            }
+        }
     }
 
     /// Whether the signature is right; which check failed otherwise, as [`KeySet::verify`].
-    pub(crate) fn check_signature(&self, jws: &Jws<'_>) -> Result<(), TokenFault> {
-        self.keys.verify(jws)
+    pub(crate) fn check_signature(&self, jws: &Jws<'_>) -> Result<(), Unverified> {
+        match &*self.keys {
+            Keys::Fixed(set) => Ok(set.verify(jws, AlgorithmSet::ALL)?),
+            Keys::Remote(remote, accepted) => match remote.current() {
+                Some(now) => Ok(now.set.verify(jws, *accepted)?),
+                None if jws.algorithm.is_some_and(|it| accepted.contains(it)) => {
+                    Err(Unverified::NoKeys)
+                }
+                None => Err(TokenFault::Algorithm.into()),
+            },
+        }
+    }
+
+    /// The keys at a URL, where the token names none of those that are here: a newer set may have
+    /// its key.
+    pub(crate) fn lacks(&self, jws: &Jws<'_>) -> Option<&Arc<RemoteKeys>> {
+        let Keys::Remote(remote, accepted) = &*self.keys else {
+            return None;
+        };
+        let acceptable = jws.algorithm.is_some_and(|it| accepted.contains(it));
+        let is_here = || {
+            remote
+                .current()
+                .is_some_and(|now| now.set.has_named_by(jws))
+        };
+        (acceptable && !is_here()).then_some(remote)
     }
 
     /// Whether the registered claims and the verifier's own are right, for a token whose
     /// signature is.
     ///
-    /// None of jsonwebtoken's own validation is used, only its signatures: it reads the clock
-    /// itself and cannot look at a remembered token, and a rule that stands in two places is
-    /// soon two rules. Here and in `check_dates`, which this calls, is all that it would check.
+    /// No library's validation is used: jsonwebtoken's reads the clock itself and cannot look at a
+    /// remembered token. All the rules stand here and in `check_dates`, which this calls.
     pub(crate) fn check_claims(
         &self,
         typ: Option<&str>,
@@ -223,6 +360,9 @@ impl Verifier {
             }
         }
         let dates = Dates::of(claims)?;
+        if self.revoked.has(claims, dates.iat) {
+            return Err(TokenFault::Revoked);
+        }
         self.check_issuer(claims)?;
         self.check_audience(claims)?;
         self.check_dates(&dates, now)?;
@@ -238,6 +378,7 @@ impl Verifier {
     /// Whether a token that this verifier found right is right at this time too.
     pub(crate) fn is_still_right(&self, verified: &Verified, now: SystemTime) -> bool {
         self.check_dates(&verified.dates, now).is_ok()
+            && !self.revoked.has(&verified.claims, verified.dates.iat)
     }
 
     /// All that depends on dates, for fresh and for remembered tokens alike.
@@ -309,6 +450,21 @@ impl Verifier {
     }
 }
 
+/// The algorithms that are accepted of keys at a URL. HMAC is not among them, whatever the
+/// configuration says: a secret that is published is none.
+fn accepted(settings: &VerifierSettings) -> Result<AlgorithmSet, Vec<KeyFault>> {
+    if settings.algorithms.is_empty() {
+        return Ok(AlgorithmSet::ALL.without(AlgorithmSet::HMAC));
+    }
+    let named: AlgorithmSet = settings.algorithms.iter().copied().collect();
+    let secret = named.and(AlgorithmSet::HMAC);
+    if secret.is_empty() {
+        Ok(named)
+    } else {
+        Err(vec![KeyFault::SecretAtUrl(secret)])
+    }
+}
+
 /// A media type without `application/`, which may be left out (RFC 7515 section 4.1.9).
 fn bare(typ: &str) -> &str {
     const PREFIX: &str = "application/";
@@ -330,10 +486,14 @@ mod tests {
     fn verifier(change: impl FnOnce(&mut VerifierSettings)) -> Verifier {
         let mut settings = settings(ALGORITHM);
         change(&mut settings);
-        Verifier::new(settings).unwrap()
+        Verifier::new(settings, None).unwrap()
     }
 
     fn outcome(verifier: &Verifier, typ: Option<&str>, claims: &Value) -> Result<(), TokenFault> {
+        let token_alone = |unverified| match unverified {
+            Unverified::Token(fault) => fault,
+            Unverified::NoKeys => panic!("the keys are fixed"),
+        };
         let mut header = Map::new();
         header.insert("alg".to_owned(), ALGORITHM.name().into());
         if let Some(typ) = typ {
@@ -345,7 +505,7 @@ mod tests {
             &claims.to_string(),
         );
         let jws = Jws::parse(&token)?;
-        verifier.check_signature(&jws)?;
+        verifier.check_signature(&jws).map_err(token_alone)?;
         verifier
             .check_claims(jws.typ.as_deref(), &jws.claims()?, now())
             .map(drop)
@@ -565,6 +725,33 @@ mod tests {
 
     #[test]
     fn each_verifier_is_itself_alone() {
-        assert_ne!(verifier(|_| {}).id(), verifier(|_| {}).id());
+        assert_ne!(verifier(|_| {}).stamp(), verifier(|_| {}).stamp());
+    }
+
+    #[test]
+    fn a_verifier_whose_revocations_change_is_the_same_one() {
+        let made_of = settings(ALGORITHM);
+        let before = Verifier::new(made_of.clone(), None).unwrap();
+        let mut revoking = made_of.clone();
+        revoking.revoked.subject("mallory".to_owned(), None);
+        let after = Verifier::new(revoking, Some((&made_of, &before))).unwrap();
+        assert_eq!(after.stamp(), before.stamp());
+        check(&before, json!({"sub": "mallory"}), Ok(()));
+        check(&after, json!({"sub": "mallory"}), Err(TokenFault::Revoked));
+        check(&after, json!({"sub": "alice"}), Ok(()));
+        // What was remembered is looked at again.
+        let claims = Claims::new(json!({"sub": "mallory"}).as_object().unwrap().clone());
+        let dates = Dates {
+            exp: Some(NOW as f64 + 60.0),
+            ..Dates::default()
+        };
+        let remembered = Verified::new(claims, dates);
+        assert!(before.is_still_right(&remembered, now()));
+        assert!(!after.is_still_right(&remembered, now()));
+        // Any other change makes another one.
+        let mut other = made_of.clone();
+        other.leeway = Duration::ZERO;
+        let other = Verifier::new(other, Some((&made_of, &before))).unwrap();
+        assert_ne!(other.stamp(), before.stamp());
     }
 }

@@ -16,7 +16,7 @@ use super::error::{Errors, Place};
 use super::parsed;
 use super::source::{Loader, why};
 use crate::access_log::{AccessLog, AccessLogSettings, Destination, Format};
-use crate::auth::Guard;
+use crate::auth::{Guard, RemoteKeys};
 use crate::client::TrustedProxies;
 use crate::edits::HeaderEdits;
 use crate::limits::{Limits, Timeouts};
@@ -33,6 +33,8 @@ pub(crate) struct Compiler<'c> {
     workers: usize,
     warnings: Vec<String>,
     summary: BTreeMap<String, String>,
+    /// The keys at URLs of this configuration.
+    remotes: Vec<Arc<RemoteKeys>>,
 }
 
 /// Compiles a configuration. What is equal in `previous` goes on: pools of upstreams, verifiers
@@ -55,6 +57,7 @@ pub(crate) fn compile(
         workers,
         warnings: Vec::new(),
         summary: BTreeMap::new(),
+        remotes: Vec::new(),
     };
     let listeners = compiler.listeners(&gateway.listeners);
     let verifiers = compiler.verifiers(&gateway.jwt);

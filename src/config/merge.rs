@@ -86,6 +86,32 @@ pub(crate) fn tree(main: &Path, loader: &Loader<'_>, errors: &mut Errors) -> Opt
     Some(root)
 }
 
+/// Reads a file that the configuration names and that is YAML, too. `None` where a mistake was reported.
+pub(crate) fn side_file(
+    path: &Path,
+    place: Place,
+    loader: &Loader<'_>,
+    errors: &mut Errors,
+) -> Option<Node> {
+    let bytes = match loader.read(path) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            let name = quoted(&path.to_string_lossy());
+            errors.at(place, format!("{name} cannot be read: {}", why(&error)));
+            return None;
+        }
+    };
+    let blank = bytes.trim_ascii().is_empty();
+    let (file, text) = add_file(path, bytes, errors);
+    if blank {
+        errors
+            .at(Place::of_file(file), "this file is empty")
+            .hint("perhaps it is being written; an empty list is `[]`");
+        return None;
+    }
+    parse(file, &text?, loader, errors)
+}
+
 /// Remembers a file for messages, and gives its text where it is UTF-8.
 fn add_file(path: &Path, bytes: Vec<u8>, errors: &mut Errors) -> (u16, Option<String>) {
     let name = path.to_string_lossy();

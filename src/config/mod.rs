@@ -15,6 +15,7 @@ mod merge;
 )]
 mod parsed;
 mod print;
+mod revoked;
 mod routes;
 mod sections;
 mod source;

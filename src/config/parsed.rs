@@ -218,8 +218,16 @@ pub(crate) struct Verifier {
     pub(crate) secret: Option<Spanned<Secret>>,
     /// PEM files.
     pub(crate) keys: Vec<KeyFile>,
-    /// A file with a key set.
-    pub(crate) jwks: Option<Spanned<PathBuf>>,
+    /// A key set.
+    pub(crate) jwks: Option<Spanned<Jwks>>,
+    /// How long a key set at a URL lives at most; 10 s to 24 h.
+    pub(crate) jwks_refresh: Option<Spanned<Duration>>,
+    /// How long it serves beyond its life; 1 h by default.
+    pub(crate) stale_for: Spanned<Duration>,
+    /// A PEM file with the roots that its server is trusted by.
+    pub(crate) ca: Option<Spanned<PathBuf>>,
+    /// The tokens that are taken back.
+    pub(crate) revoked: Option<Spanned<PathBuf>>,
     /// Issuers, any of which is fine; empty where none is asked for.
     pub(crate) issuer: Vec<Spanned<String>>,
     /// For whom a token must be.
@@ -238,6 +246,15 @@ pub(crate) struct Verifier {
     pub(crate) from: Vec<Spanned<TokenSource>>,
     /// Where `weak_secret: allow` stands.
     pub(crate) weak_secret: Option<Place>,
+}
+
+/// `jwks`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Jwks {
+    /// A file.
+    File(PathBuf),
+    /// A URL that begins with `https://`, or with `http://` and leads to this machine.
+    Url(crate::fetch::Url),
 }
 
 /// A shared secret. Its `Debug` does not show it.
@@ -289,6 +306,8 @@ pub(crate) enum TokenSource {
     Cookie(String),
     /// A parameter of the query, by its name.
     Query(String),
+    /// `Sec-WebSocket-Protocol: bearer, TOKEN`.
+    WebSocket,
 }
 
 /// One of `upstreams`.

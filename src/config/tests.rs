@@ -395,24 +395,24 @@ a.yaml:1:91: rules that ask for nothing
 
 #[test]
 fn mistakes_of_verifiers_and_upstreams() {
-    golden("jwt:\n  a: {algorithms: [none, HS265], jwks: 'https://x', issuer: [], claims: {a: {b: c}, d: no}}", "\
+    golden("jwt:\n  a: {algorithms: [none, HS265], jwks: 'http://xy', issuer: [], claims: {a: {b: c}, d: no}}", "\
 a.yaml:2:20: tokens without a signature are never accepted
-    2 |   a: {algorithms: [none, HS265], jwks: 'https://x', issuer: [], claims: {a: {b: c}, d: no}}
-      |                    ^^^^ known here: HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA
+    2 |   a: {algorithms: [none, HS265], jwks: 'http://xy', issuer: [], claims: {a: {b: c}, d: no}}
+      |                    ^^^^ known here: HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA
 a.yaml:2:26: expected an algorithm, found `HS265`
-    2 |   a: {algorithms: [none, HS265], jwks: 'https://x', issuer: [], claims: {a: {b: c}, d: no}}
-      |                          ^^^^^ did you mean `HS256`? known here: HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA
-a.yaml:2:40: key sets by URL are not supported yet
-    2 |   a: {algorithms: [none, HS265], jwks: 'https://x', issuer: [], claims: {a: {b: c}, d: no}}
-      |                                        ^^^^^^^^^^^ use a file
+    2 |   a: {algorithms: [none, HS265], jwks: 'http://xy', issuer: [], claims: {a: {b: c}, d: no}}
+      |                          ^^^^^ did you mean `HS256`? known here: HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA
+a.yaml:2:40: expected a URL, found `http://xy`
+    2 |   a: {algorithms: [none, HS265], jwks: 'http://xy', issuer: [], claims: {a: {b: c}, d: no}}
+      |                                        ^^^^^^^^^^^ over plain http anybody on the way can put in keys of their own; write https:// (http:// goes to this machine alone)
 a.yaml:2:61: expected a text or a list of texts, found an empty list
-    2 |   a: {algorithms: [none, HS265], jwks: 'https://x', issuer: [], claims: {a: {b: c}, d: no}}
+    2 |   a: {algorithms: [none, HS265], jwks: 'http://xy', issuer: [], claims: {a: {b: c}, d: no}}
       |                                                             ^
 a.yaml:2:77: expected a value or a list of values, found a map
-    2 |   a: {algorithms: [none, HS265], jwks: 'https://x', issuer: [], claims: {a: {b: c}, d: no}}
+    2 |   a: {algorithms: [none, HS265], jwks: 'http://xy', issuer: [], claims: {a: {b: c}, d: no}}
       |                                                                             ^ dots go inwards: realm_access.roles: clerk
 a.yaml:2:88: `no` could be read in two ways
-    2 |   a: {algorithms: [none, HS265], jwks: 'https://x', issuer: [], claims: {a: {b: c}, d: no}}
+    2 |   a: {algorithms: [none, HS265], jwks: 'http://xy', issuer: [], claims: {a: {b: c}, d: no}}
       |                                                                                        ^^ write `false`, or \"no\" if the word is meant");
     golden("upstreams:\n  a: {servers: [https://x], balance: round-robin}\n  b: app:80", "\
 a.yaml:2:17: expected a server's URL, found `https://x`
@@ -431,14 +431,14 @@ fn secrets_stay_out_of_messages() {
     golden("jwt: {a: {secret: hunter2, algorithm: [HS256]}}", "\
 a.yaml:1:28: unknown key `algorithm`
     1 | jwt: {a: {secret: ***, algorithm: [HS256]}}
-      |                        ^^^^^^^^^ did you mean `algorithms`? known here: algorithms, secret, keys, jwks, issuer, audience, leeway, require_exp, max_lifetime, typ, claims, from, weak_secret");
+      |                        ^^^^^^^^^ did you mean `algorithms`? known here: algorithms, secret, keys, jwks, jwks_refresh, stale_for, ca, revoked, issuer, audience, leeway, require_exp, max_lifetime, typ, claims, from, weak_secret");
     golden("jwt: {a: {secret: [hunter2]}, b: {secert: hunter2}}", "\
 a.yaml:1:19: expected a secret that is not empty, found a list
     1 | jwt: {a: {secret: [***]}, b: {secert: ***}}
       |                   ^
 a.yaml:1:35: unknown key `secert`
     1 | jwt: {a: {secret: [***]}, b: {secert: ***}}
-      |                               ^^^^^^ did you mean `secret`? known here: algorithms, secret, keys, jwks, issuer, audience, leeway, require_exp, max_lifetime, typ, claims, from, weak_secret");
+      |                               ^^^^^^ did you mean `secret`? known here: algorithms, secret, keys, jwks, jwks_refresh, stale_for, ca, revoked, issuer, audience, leeway, require_exp, max_lifetime, typ, claims, from, weak_secret");
     golden(
         "timeouts: {send: \"${WORD}\"}\nworkers: \"${FOUR}\"",
         "\

@@ -287,7 +287,7 @@ pub(crate) fn network(text: &str) -> Result<IpNet, Hint> {
     Ok(net)
 }
 
-/// `header`, `cookie:NAME`, `query:NAME`.
+/// `header`, `cookie:NAME`, `query:NAME`, `websocket`.
 pub(crate) fn token_source(text: &str) -> Result<TokenSource, Hint> {
     let named = |name: &str| {
         let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -300,9 +300,24 @@ pub(crate) fn token_source(text: &str) -> Result<TokenSource, Hint> {
     };
     match text.split_once(':') {
         None if text == "header" => Ok(TokenSource::Header),
+        None if text == "websocket" => Ok(TokenSource::WebSocket),
         Some(("cookie", name)) => Ok(TokenSource::Cookie(named(name)?)),
         Some(("query", name)) => Ok(TokenSource::Query(named(name)?)),
-        Some(_) | None => Err("known here: header, cookie:NAME, query:NAME".to_owned()),
+        Some(_) | None => Err("known here: header, cookie:NAME, query:NAME, websocket".to_owned()),
+    }
+}
+
+/// A moment as RFC 3339 writes it, in seconds since 1970.
+pub(crate) fn moment(text: &str) -> Result<f64, Hint> {
+    let parsed: Result<jiff::Timestamp, _> = text.parse();
+    match parsed {
+        // Far below 2^53.
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "the years of a timestamp are bounded"
+        )]
+        Ok(moment) => Ok(moment.as_millisecond() as f64 / 1000.0),
+        Err(_) => Err("write it as 2026-11-23T12:00:00Z, or with an offset for Z".to_owned()),
     }
 }
 
@@ -557,7 +572,7 @@ mod tests {
         check(
             token_source,
             "body",
-            "known here: header, cookie:NAME, query:NAME",
+            "known here: header, cookie:NAME, query:NAME, websocket",
         );
     }
 }

@@ -6,14 +6,15 @@ use serde_json::Value;
 
 use super::decode::{Decoder, Fields};
 use super::json::json;
-use super::parsed::{Audience, KeyFile, Secret, Spanned, TokenSource, Verifier};
+use super::parsed::{Audience, Jwks, KeyFile, Secret, Spanned, TokenSource, Verifier};
 use super::tree::{Kind, Node};
 use super::value;
+use crate::fetch::Url;
 
 /// The algorithms that tokens may be signed with.
-const ALGORITHMS: [&str; 12] = [
+const ALGORITHMS: [&str; 13] = [
     "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256",
-    "ES384", "EdDSA",
+    "ES384", "ES512", "EdDSA",
 ];
 
 impl Decoder<'_> {
@@ -25,6 +26,10 @@ impl Decoder<'_> {
             "secret",
             "keys",
             "jwks",
+            "jwks_refresh",
+            "stale_for",
+            "ca",
+            "revoked",
             "issuer",
             "audience",
             "leeway",
@@ -42,6 +47,10 @@ impl Decoder<'_> {
             secret: None,
             keys: Vec::new(),
             jwks: None,
+            jwks_refresh: None,
+            stale_for: Spanned::default_of(Duration::from_secs(3600)),
+            ca: None,
+            revoked: None,
             issuer: Vec::new(),
             audience: None,
             leeway: Spanned::default_of(Duration::from_secs(30)),
@@ -78,17 +87,36 @@ impl Decoder<'_> {
             it.filled_list(node, "a list of key files", Self::key_file)
         });
         verifier.jwks = self.optional(fields, "jwks", |it, node| {
-            if let Kind::Scalar(scalar) = &node.kind
-                && (scalar.text.starts_with("http://") || scalar.text.starts_with("https://"))
-            {
+            if matches!(&node.kind, Kind::Scalar(scalar) if scalar.text.contains("://")) {
                 let node = it.without_password(node)?;
-                it.errors
-                    .at(node.place, "key sets by URL are not supported yet")
-                    .hint("use a file");
-                return None;
+                return it.scalar(node, "a URL", "", |text| {
+                    let url = Url::parse(text).map_err(str::to_owned)?;
+                    Ok(Jwks::Url(url))
+                });
             }
-            it.file(node)
+            let file = it.file(node)?;
+            Some(Spanned {
+                value: Jwks::File(file.value),
+                place: file.place,
+                private: file.private,
+            })
         });
+        verifier.jwks_refresh = self.optional(fields, "jwks_refresh", |it, node| {
+            it.scalar(node, "a duration from 10s to 24h", value::DURATIONS, |text| {
+                let bounds = Duration::from_secs(10)..=Duration::from_secs(24 * 3600);
+                match value::duration(text)? {
+                    life if bounds.contains(&life) => Ok(life),
+                    _ => Err("a shorter life asks too much of the issuer, a longer one keeps what it takes back".to_owned()),
+                }
+            })
+        });
+        self.set(
+            fields,
+            "stale_for",
+            &mut verifier.stale_for,
+            Self::duration_or_zero,
+        );
+        verifier.ca = self.optional(fields, "ca", Self::file);
         verifier.weak_secret = self
             .optional(fields, "weak_secret", |it, node| {
                 it.choice(node, "`allow`", &[("allow", ())])
@@ -164,15 +192,16 @@ impl Decoder<'_> {
         );
         verifier.max_lifetime = self.optional(fields, "max_lifetime", Self::duration);
         verifier.typ = self.optional(fields, "typ", Self::filled_text);
+        verifier.revoked = self.optional(fields, "revoked", Self::file);
         self.set(fields, "claims", &mut verifier.claims, |it, node| {
             it.named(node, "a map of claims", Self::claim)
         });
         self.set(fields, "from", &mut verifier.from, |it, node| {
             it.one_or_more(
                 node,
-                "a list of header, cookie:NAME, query:NAME",
+                "a list of header, cookie:NAME, query:NAME, websocket",
                 |it, node| {
-                    let general = "known here: header, cookie:NAME, query:NAME";
+                    let general = "known here: header, cookie:NAME, query:NAME, websocket";
                     it.scalar(node, "a place of tokens", general, value::token_source)
                 },
             )

@@ -95,6 +95,10 @@ fn special(headers: &mut HeaderMap, reject: Reject, guard: Option<&Guard>) {
         Reject::UpstreamBusy => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
+        // The next fetch that a token may ask for is at most so far away.
+        Reject::KeysMissing => {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("10"));
+        }
         Reject::BadRequest(_)
         | Reject::BadPath
         | Reject::BadHost

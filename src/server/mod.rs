@@ -227,7 +227,19 @@ async fn work(
                     trigger.pull();
                 }
             }
-            Order::Stop => return,
+            Order::Stop => {
+                let tokens = worker.remembered.counts();
+                if tokens.hits + tokens.misses > 0 {
+                    tracing::info!(
+                        worker = worker.index,
+                        hits = tokens.hits,
+                        misses = tokens.misses,
+                        evictions = tokens.evictions,
+                        "remembered tokens"
+                    );
+                }
+                return;
+            }
         }
     }
 }

@@ -20,6 +20,7 @@ mod config;
 mod docs;
 mod failures;
 mod hostile;
+mod issuers;
 mod jwt;
 mod limits;
 mod proxy;

@@ -4,15 +4,18 @@ use std::sync::Arc;
 
 use super::Compiler;
 use crate::auth::{
-    Algorithm, Audience, ClaimPath, Guard, JwtGuard, JwtGuardSettings, KeySource, Requirement,
-    TokenSource, Verifier, VerifierSettings,
+    Algorithm, Audience, ClaimPath, Guard, JwtGuard, JwtGuardSettings, KeySource, Location,
+    RemoteKeys, RemoteSettings, Requirement, Revoked, TokenSource, Verifier, VerifierSettings,
 };
 use crate::config::error::{Errors, Place};
 use crate::config::json;
 use crate::config::load::suggest;
 use crate::config::parsed;
+use crate::config::revoked;
 use crate::config::tree::{Kind, Node};
+use crate::fetch::Url;
 use crate::route::Pattern;
+use crate::tls::ClientTls;
 
 /// Verifiers by name; `None` for one whose mistakes were reported.
 pub(super) type Verifiers = Vec<(String, Option<(VerifierSettings, Arc<Verifier>)>)>;
@@ -36,6 +39,11 @@ impl Compiler<'_> {
         let before = self.errors.count();
         let algorithms = self.algorithms(parsed);
         let (keys, places) = self.key_sources(parsed);
+        let remote = self.remote(parsed);
+        let revoked = parsed.revoked.as_ref().map_or_else(
+            || Some(Revoked::default()),
+            |file| revoked::read(&file.value, file.place, self.loader, self.errors),
+        );
         let mut claims = Vec::new();
         for (path, value) in &parsed.claims {
             match ClaimPath::parse(&path.value) {
@@ -52,6 +60,7 @@ impl Compiler<'_> {
             name: name.to_owned(),
             algorithms,
             keys,
+            remote: remote?,
             issuer: parsed
                 .issuer
                 .iter()
@@ -73,6 +82,7 @@ impl Compiler<'_> {
                 .map(|source| token_source(&source.value))
                 .collect(),
             weak_secret: parsed.weak_secret.is_some(),
+            revoked: revoked?,
         };
         let kept = self.previous.and_then(|previous| {
             previous
@@ -84,7 +94,12 @@ impl Compiler<'_> {
             let verifier = Arc::clone(verifier);
             return Some(self.verifier_made(settings, verifier));
         }
-        match Verifier::new(settings.clone()) {
+        let before = self.previous.and_then(|previous| {
+            let of_this_name = |(before, _): &&(VerifierSettings, _)| before.name == name;
+            previous.verifiers.iter().find(of_this_name)
+        });
+        let before = before.map(|(settings, verifier)| (settings, &**verifier));
+        match Verifier::new(settings.clone(), before) {
             Ok(verifier) => Some(self.verifier_made(settings, Arc::new(verifier))),
             Err(faults) => {
                 for fault in faults {
@@ -162,13 +177,120 @@ impl Compiler<'_> {
                 places.push(key.file.place);
             }
         }
-        if let Some(jwks) = &parsed.jwks {
-            if let Some(bytes) = self.file(&jwks.value, jwks.place) {
-                keys.push(KeySource::Jwks(bytes));
-                places.push(jwks.place);
-            }
+        if let Some(jwks) = &parsed.jwks
+            && let parsed::Jwks::File(path) = &jwks.value
+            && let Some(bytes) = self.file(path, jwks.place)
+        {
+            keys.push(KeySource::Jwks(bytes));
+            places.push(jwks.place);
         }
         (keys, places)
+    }
+
+    /// The keys at a URL, or where the issuer's discovery document says; `Some(None)` where there
+    /// are none, `None` where a mistake was reported. One key set serves all verifiers that name
+    /// it alike, over reloads too.
+    #[expect(clippy::option_option, reason = "a mistake is not the same as no URL")]
+    fn remote(&mut self, parsed: &parsed::Verifier) -> Option<Option<Arc<RemoteKeys>>> {
+        let named = parsed.jwks.as_ref().and_then(|jwks| match &jwks.value {
+            parsed::Jwks::Url(url) => Some((url, jwks.place)),
+            parsed::Jwks::File(_) => None,
+        });
+        let has_own = parsed.secret.is_some() || !parsed.keys.is_empty();
+        if let Some((_, place)) = named.filter(|_| has_own) {
+            self.errors
+                .at(place, "a key set at a URL stands alone")
+                .hint("give the other keys a verifier of their own; a route may name several");
+            return None;
+        }
+        let location = match (named, parsed.issuer.as_slice()) {
+            (Some((url, _)), _) => Location::Jwks(url.clone()),
+            (None, _) if has_own || parsed.jwks.is_some() => {
+                return self.no_remote(parsed).then_some(None);
+            }
+            (None, [issuer]) => self.discovered(issuer)?,
+            (None, []) => return self.no_remote(parsed).then_some(None),
+            (None, [_, second, ..]) => {
+                self.errors
+                    .at(
+                        second.place,
+                        "one verifier cannot discover the keys of several issuers",
+                    )
+                    .hint("give each issuer a verifier of its own; a route may name several");
+                return None;
+            }
+        };
+        let ca = match &parsed.ca {
+            None => None,
+            Some(ca) => {
+                let pem = self.file(&ca.value, ca.place)?;
+                match ClientTls::with_ca(&pem) {
+                    Ok(tls) => Some((pem, tls)),
+                    Err(fault) => {
+                        self.errors.at(ca.place, fault.to_string());
+                        return None;
+                    }
+                }
+            }
+        };
+        let settings = RemoteSettings {
+            location,
+            refresh: parsed.jwks_refresh.as_ref().map(|refresh| refresh.value),
+            stale_for: parsed.stale_for.value,
+            ca,
+        };
+        let before = self.previous.into_iter().flat_map(|previous| {
+            let verifiers = previous.verifiers.iter();
+            verifiers.filter_map(|(_, verifier)| verifier.remote())
+        });
+        let kept = before
+            .chain(&self.remotes)
+            .find(|keys| *keys.settings() == settings);
+        let keys = kept.map_or_else(|| RemoteKeys::new(settings), Arc::clone);
+        self.remotes.push(Arc::clone(&keys));
+        Some(Some(keys))
+    }
+
+    /// Keys of the configuration that mean nothing without keys at a URL are mistakes.
+    fn no_remote(&mut self, parsed: &parsed::Verifier) -> bool {
+        let written = |place: Place| (place != Place::default()).then_some(place);
+        let places = [
+            (
+                "jwks_refresh",
+                parsed.jwks_refresh.as_ref().map(|it| it.place),
+            ),
+            ("stale_for", written(parsed.stale_for.place)),
+            ("ca", parsed.ca.as_ref().map(|it| it.place)),
+        ];
+        let before = self.errors.count();
+        for (key, place) in places {
+            if let Some(place) = place {
+                let problem = format!("`{key}` means something only where the keys are at a URL");
+                self.errors.at(place, problem);
+            }
+        }
+        self.errors.count() == before
+    }
+
+    /// Where an issuer says where its keys are (OpenID Connect Discovery 1.0 section 4).
+    fn discovered(&mut self, issuer: &parsed::Spanned<String>) -> Option<Location> {
+        let document = Url::parse(&issuer.value)
+            .and_then(|url| url.beneath("/.well-known/openid-configuration"));
+        match document {
+            Ok(document) => Some(Location::Issuer {
+                issuer: issuer.value.clone(),
+                document,
+            }),
+            Err(why) => {
+                self.errors
+                    .at(
+                        issuer.place,
+                        format!("the issuer's keys cannot be discovered: {why}"),
+                    )
+                    .hint("an issuer that is no URL needs `jwks`, `keys` or `secret` beside it");
+                None
+            }
+        }
     }
 
     /// What a route demands; `None` where a mistake was reported.
@@ -284,5 +406,6 @@ fn token_source(parsed: &parsed::TokenSource) -> TokenSource {
         parsed::TokenSource::Header => TokenSource::Header,
         parsed::TokenSource::Cookie(name) => TokenSource::Cookie(name.clone()),
         parsed::TokenSource::Query(name) => TokenSource::Query(name.clone()),
+        parsed::TokenSource::WebSocket => TokenSource::WebSocket,
     }
 }

@@ -29,6 +29,13 @@ pub(crate) struct Key {
     pub(crate) public: String,
 }
 
+impl Key {
+    /// The private half.
+    pub(crate) fn private(&self) -> &EncodingKey {
+        &self.private
+    }
+}
+
 /// A key of the family; `nth` tells several of one family apart.
 pub(crate) fn key(kind: Kind, nth: usize) -> &'static Key {
     static KEYS: LazyLock<BTreeMap<(Kind, usize), Key>> = LazyLock::new(|| {

@@ -1,0 +1,480 @@
+//! One GET over HTTPS for a document that the gateway itself needs: bounded in time, size and
+//! redirects, with an error that names the step that failed. What the document says is not read
+//! here, and no client's request comes this way.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Request, StatusCode, Uri, header};
+use http_body::Body as _;
+use http_body_util::{BodyExt as _, Empty};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_util::either::Either;
+
+use crate::tls::ClientTls;
+
+/// How long a document may take, redirects included.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
+/// How many bytes a document may have.
+const MAX_BYTES: usize = 1 << 20;
+/// How many redirects are followed.
+const MAX_REDIRECTS: usize = 3;
+
+/// The URL of a document: `https://`, or `http://` to this machine alone.
+#[derive(Clone, Eq, PartialEq)]
+pub(crate) struct Url {
+    uri: Uri,
+    is_https: bool,
+    host: String,
+    port: u16,
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.uri.fmt(f)
+    }
+}
+
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.uri.fmt(f)
+    }
+}
+
+impl Url {
+    /// Reads a URL.
+    ///
+    /// # Errors
+    /// A sentence that says what would be right.
+    pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
+        let uri: Uri = text
+            .parse()
+            .map_err(|_| "this is no URL; write https://HOST/PATH")?;
+        let authority = uri
+            .authority()
+            .ok_or("this is no URL; write https://HOST/PATH")?;
+        if authority.as_str().contains('@') {
+            return Err("a user or password in a URL is not supported here");
+        }
+        if text.contains('#') {
+            return Err("a fragment (#) is never sent; leave it out");
+        }
+        let host = authority
+            .host()
+            .trim_start_matches('[')
+            .trim_end_matches(']')
+            .to_ascii_lowercase();
+        if host.is_empty() {
+            return Err("the URL has no host");
+        }
+        let (is_https, port) = match uri.scheme_str() {
+            Some("https") => (true, 443),
+            Some("http") if is_this_machine(&host) => (false, 80),
+            Some("http") => {
+                return Err(
+                    "over plain http anybody on the way can put in keys of their own; write https:// (http:// \
+                     goes to this machine alone)",
+                );
+            }
+            Some(_) | None => return Err("the URL begins with https://"),
+        };
+        let port = authority.port_u16().unwrap_or(port);
+        Ok(Self {
+            uri,
+            is_https,
+            host,
+            port,
+        })
+    }
+
+    /// The URL with this after its path, as OpenID Connect Discovery section 4 builds one.
+    pub(crate) fn beneath(&self, suffix: &str) -> Result<Self, &'static str> {
+        let base = self.uri.to_string();
+        Self::parse(&format!("{}{suffix}", base.trim_end_matches('/')))
+    }
+
+    /// Where a `Location` leads: a whole URL, or a path on the same host.
+    fn redirected(&self, location: &str) -> Result<Self, &'static str> {
+        let to = if location.starts_with('/') && !location.starts_with("//") {
+            let scheme = if self.is_https { "https" } else { "http" };
+            let authority = self
+                .uri
+                .authority()
+                .map_or("", http::uri::Authority::as_str);
+            Self::parse(&format!("{scheme}://{authority}{location}"))?
+        } else {
+            Self::parse(location)?
+        };
+        if self.is_https && !to.is_https {
+            return Err("it leads from https to plain http");
+        }
+        Ok(to)
+    }
+}
+
+fn is_this_machine(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// A document, and how long its sender lets it be kept.
+#[derive(Debug)]
+pub(crate) struct Document {
+    /// Its bytes.
+    pub(crate) bytes: Bytes,
+    /// `max-age` of `Cache-Control` less `Age` (RFC 9111 section 4.2); nothing where it may not be kept.
+    pub(crate) life: Option<Duration>,
+}
+
+/// Why a document could not be had.
+#[derive(Debug, thiserror::Error)]
+#[error("{url}: {problem}")]
+pub(crate) struct FetchError {
+    /// The URL, of the redirect where there was one.
+    pub(crate) url: String,
+    /// What failed.
+    pub(crate) problem: FetchProblem,
+}
+
+/// The step that failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FetchProblem {
+    /// The host's name.
+    #[error("DNS: {0}")]
+    Dns(String),
+    /// The connection.
+    #[error("TCP: {0}")]
+    Tcp(std::io::Error),
+    /// The handshake, the certificate among it.
+    #[error("TLS: {0}")]
+    Tls(String),
+    /// The exchange.
+    #[error("HTTP: {0}")]
+    Http(String),
+    /// The answer's status.
+    #[error("HTTP: the answer is {0}, not 200")]
+    Status(StatusCode),
+    /// Where a redirect leads.
+    #[error("HTTP: a redirect to {to}: {why}")]
+    Redirect {
+        /// `Location`.
+        to: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// More bytes than a document may have.
+    #[error("HTTP: the document is larger than 1 MiB")]
+    TooLarge,
+    /// What the document says.
+    #[error("JSON: {0}")]
+    Json(String),
+    /// The deadline.
+    #[error("{0}: no answer within 5 s")]
+    Late(&'static str),
+}
+
+/// Gets a document.
+///
+/// # Errors
+/// Whatever is not a 2xx answer of at most 1 MiB within 5 s.
+pub(crate) async fn get(url: &Url, tls: &ClientTls) -> Result<Document, FetchError> {
+    let progress = Progress::default();
+    let following = async {
+        let mut url = url.clone();
+        for _ in 0..=MAX_REDIRECTS {
+            progress.at(&url);
+            match once(&url, tls, &progress).await? {
+                Answer::Document(document) => return Ok(document),
+                Answer::Redirect(to) => {
+                    url = url
+                        .redirected(&to)
+                        .map_err(|why| FetchProblem::Redirect { to, why })?;
+                }
+            }
+        }
+        Err(FetchProblem::Http("more than 3 redirects".to_owned()))
+    };
+    let outcome = timeout(DEADLINE, following)
+        .await
+        .unwrap_or_else(|_| Err(FetchProblem::Late(progress.step())));
+    outcome.map_err(|problem| FetchError {
+        url: progress.url(),
+        problem,
+    })
+}
+
+/// How far a fetch has come, for the message should it end there.
+#[derive(Default)]
+struct Progress(Mutex<(String, &'static str)>);
+
+impl Progress {
+    fn with<T>(&self, look: impl FnOnce(&mut (String, &'static str)) -> T) -> T {
+        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn at(&self, url: &Url) {
+        self.with(|progress| progress.0 = url.to_string());
+    }
+
+    fn set(&self, step: &'static str) {
+        self.with(|progress| progress.1 = step);
+    }
+
+    fn url(&self) -> String {
+        self.with(|progress| progress.0.clone())
+    }
+
+    fn step(&self) -> &'static str {
+        self.with(|progress| progress.1)
+    }
+}
+
+enum Answer {
+    Document(Document),
+    Redirect(String),
+}
+
+async fn once(url: &Url, tls: &ClientTls, progress: &Progress) -> Result<Answer, FetchProblem> {
+    progress.set("DNS");
+    let found = tokio::net::lookup_host((url.host.as_str(), url.port)).await;
+    let addresses: Vec<SocketAddr> = found
+        .map_err(|error| FetchProblem::Dns(error.to_string()))?
+        .collect();
+    progress.set("TCP");
+    let socket = connect(&addresses, url.is_https).await?;
+    let stream = if url.is_https {
+        progress.set("TLS");
+        let secured = tls.connect(&url.host, socket).await;
+        Either::Left(secured.map_err(|error| FetchProblem::Tls(error.to_string()))?)
+    } else {
+        Either::Right(socket)
+    };
+    progress.set("HTTP");
+    exchange(url, stream).await
+}
+
+/// The first of the addresses that accepts; a name of this machine that leads elsewhere does not.
+async fn connect(addresses: &[SocketAddr], anywhere: bool) -> Result<TcpStream, FetchProblem> {
+    let mut failed = None;
+    for address in addresses {
+        if !anywhere && !address.ip().is_loopback() {
+            continue;
+        }
+        match TcpStream::connect(address).await {
+            Ok(socket) => return Ok(socket),
+            Err(error) => failed = Some(error),
+        }
+    }
+    Err(failed.map_or_else(
+        || FetchProblem::Dns("the name has no address that may be used".to_owned()),
+        FetchProblem::Tcp,
+    ))
+}
+
+async fn exchange<S>(url: &Url, stream: S) -> Result<Answer, FetchProblem>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let http = |error: &dyn std::error::Error| FetchProblem::Http(reason(error));
+    let authority = url.uri.authority().map_or("", http::uri::Authority::as_str);
+    let target = url
+        .uri
+        .path_and_query()
+        .map_or("/", |target| target.as_str());
+    let request = Request::get(target)
+        .header(header::HOST, authority)
+        .header(header::ACCEPT, "application/json, application/jwk-set+json")
+        .header(
+            header::USER_AGENT,
+            concat!("portcullis/", env!("CARGO_PKG_VERSION")),
+        )
+        .header(header::CONNECTION, "close")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| http(&error))?;
+    let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
+        .max_buf_size(64 * 1024)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| http(&error))?;
+    let answering = async {
+        let response = sender.send_request(request).await;
+        let (head, mut body) = response.map_err(|error| http(&error))?.into_parts();
+        if head.status.is_redirection() && head.status != StatusCode::NOT_MODIFIED {
+            let to = head.headers.get(header::LOCATION);
+            let to = to
+                .and_then(|to| to.to_str().ok())
+                .ok_or_else(|| FetchProblem::Http(format!("{} without a Location", head.status)))?;
+            return Ok(Answer::Redirect(to.to_owned()));
+        }
+        if !head.status.is_success() {
+            return Err(FetchProblem::Status(head.status));
+        }
+        let mut bytes = BytesMut::new();
+        if body.size_hint().lower() > MAX_BYTES as u64 {
+            return Err(FetchProblem::TooLarge);
+        }
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| http(&error))?;
+            if let Ok(data) = frame.into_data() {
+                if bytes.len() + data.len() > MAX_BYTES {
+                    return Err(FetchProblem::TooLarge);
+                }
+                bytes.extend_from_slice(&data);
+            }
+        }
+        Ok(Answer::Document(Document {
+            bytes: bytes.freeze(),
+            life: life(&head.headers),
+        }))
+    };
+    // The connection is driven here and ends here, whatever comes of the answer.
+    let mut answering = pin!(answering);
+    tokio::select! {
+        biased;
+        answer = &mut answering => answer,
+        // It may end before the answer was taken; what is wrong with it, the answer says.
+        _ = connection => answering.await,
+    }
+}
+
+/// What `Cache-Control` and `Age` say (RFC 9111 sections 5.2.2 and 4.2.3).
+fn life(headers: &HeaderMap) -> Option<Duration> {
+    let directives = || {
+        headers
+            .get_all(header::CACHE_CONTROL)
+            .iter()
+            .filter_map(|line| line.to_str().ok())
+            .flat_map(|line| line.split(','))
+            .map(|directive| directive.trim().to_ascii_lowercase())
+    };
+    if directives().any(|directive| directive == "no-store" || directive == "no-cache") {
+        return Some(Duration::ZERO);
+    }
+    let seconds = |text: &str| text.trim_matches('"').parse::<u64>().ok();
+    let most =
+        directives().find_map(|directive| directive.strip_prefix("max-age=").and_then(seconds))?;
+    let age = headers.get(header::AGE);
+    let age = age.and_then(|age| seconds(age.to_str().ok()?)).unwrap_or(0);
+    Some(Duration::from_secs(most.saturating_sub(age)))
+}
+
+/// An error with what is behind it, once each.
+fn reason(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut behind = error.source();
+    while let Some(error) = behind {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        behind = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_http_goes_to_this_machine_alone() {
+        for good in [
+            "https://issuer.example",
+            "https://issuer.example:8443/a/b?c=d",
+            "http://127.0.0.1:9/jwks",
+            "http://[::1]/jwks",
+            "http://localhost:8080/",
+        ] {
+            assert!(Url::parse(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "issuer.example",
+            "/jwks",
+            "ftp://issuer.example/",
+            "http://issuer.example/",
+            "http://127.0.0.1.example/",
+            "http://localhost.example/",
+            "http://10.0.0.1/",
+            "https://user:pw@issuer.example/",
+            "https://issuer.example/#a",
+            "https:///a",
+        ] {
+            assert!(Url::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_redirect_never_leaves_tls() {
+        let url = Url::parse("https://a.example:8443/x/y").unwrap();
+        let to = |location| url.redirected(location).map(|url| url.to_string());
+        assert_eq!(to("/z?q"), Ok("https://a.example:8443/z?q".to_owned()));
+        assert_eq!(
+            to("https://b.example/"),
+            Ok("https://b.example/".to_owned())
+        );
+        for bad in ["http://127.0.0.1/", "//b.example/z", "z", "", "ftp://b/"] {
+            assert!(to(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_suffix_follows_the_path() {
+        for (base, expected) in [
+            ("https://a.example", "https://a.example/.well-known/x"),
+            ("https://a.example/", "https://a.example/.well-known/x"),
+            (
+                "https://a.example/r/m",
+                "https://a.example/r/m/.well-known/x",
+            ),
+            (
+                "https://a.example/r/m/",
+                "https://a.example/r/m/.well-known/x",
+            ),
+        ] {
+            let url = Url::parse(base).unwrap().beneath("/.well-known/x");
+            assert_eq!(url.unwrap().to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn the_life_of_a_document_is_what_is_left_of_it() {
+        let check = |lines: &[(&'static str, &'static str)], expected: Option<u64>| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in lines {
+                headers.append(*name, value.parse().unwrap());
+            }
+            assert_eq!(
+                life(&headers),
+                expected.map(Duration::from_secs),
+                "{lines:?}"
+            );
+        };
+        check(&[], None);
+        check(&[("cache-control", "public")], None);
+        check(&[("cache-control", "public, max-age=300")], Some(300));
+        check(
+            &[
+                ("cache-control", "public"),
+                ("cache-control", "MAX-AGE=\"300\""),
+            ],
+            Some(300),
+        );
+        check(
+            &[("cache-control", "max-age=300"), ("age", "100")],
+            Some(200),
+        );
+        check(&[("cache-control", "max-age=300"), ("age", "400")], Some(0));
+        check(&[("cache-control", "max-age=300"), ("age", "x")], Some(300));
+        check(&[("cache-control", "max-age=x")], None);
+        check(&[("cache-control", "max-age=300, no-store")], Some(0));
+        check(&[("cache-control", "no-cache")], Some(0));
+    }
+}

@@ -1,0 +1,183 @@
+//! Follows the issuers whose keys live elsewhere: fetches each key set before its life ends, and at
+//! once when a token names a key that is not in it. Runs on the control side; the workers only
+//! read what it leaves in `RemoteKeys`.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use crate::auth::{Fetched, KeySet, Location, RemoteKeys, jwks_uri};
+use crate::fetch::{self, FetchError, FetchProblem, Url};
+use crate::tls::ClientTls;
+
+/// The pause after the first failure; it doubles with each.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause between two tries.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Starts to fetch these keys, unless somebody does so already. Ends by itself when nobody holds
+/// the keys any more.
+pub(crate) fn follow(keys: &Arc<RemoteKeys>) {
+    if let Some(demand) = keys.follow() {
+        let keys = Arc::downgrade(keys);
+        tokio::spawn(async move {
+            Following {
+                keys,
+                demand,
+                tls: None,
+                good_until: None,
+                failures: 0,
+                said: None,
+            }
+            .run()
+            .await;
+        });
+    }
+}
+
+/// One issuer that is followed.
+struct Following {
+    keys: Weak<RemoteKeys>,
+    demand: mpsc::Receiver<()>,
+    tls: Option<ClientTls>,
+    /// Until when the last good set serves.
+    good_until: Option<Instant>,
+    /// How many tries failed since the last good one.
+    failures: u32,
+    /// What was last said of the keys.
+    said: Option<String>,
+}
+
+impl Following {
+    async fn run(mut self) {
+        let mut next = Instant::now();
+        loop {
+            let expiry = self.good_until.filter(|good_until| *good_until < next);
+            tokio::select! {
+                demanded = self.demand.recv() => match demanded {
+                    Some(()) => {}
+                    None => return,
+                },
+                () = sleep_until(next) => {}
+                () = sleep_until(expiry.unwrap_or(next)), if expiry.is_some() => {
+                    self.good_until = None;
+                    let Some(keys) = self.keys.upgrade() else { return };
+                    keys.expire();
+                    tracing::error!(
+                        url = %keys.settings().location,
+                        "the key set is too old; its tokens are answered with 503 until it can be fetched"
+                    );
+                    continue;
+                }
+            }
+            let Some(keys) = self.keys.upgrade() else {
+                return;
+            };
+            next = Instant::now() + self.fetch(&keys).await;
+        }
+    }
+
+    /// Fetches, and says how long to wait for the next time.
+    async fn fetch(&mut self, keys: &RemoteKeys) -> Duration {
+        keys.begin();
+        let tls = match &self.tls {
+            Some(tls) => Ok(tls.clone()),
+            None => tls_for(keys),
+        };
+        let outcome = match tls {
+            Ok(tls) => {
+                self.tls = Some(tls.clone());
+                get_set(keys, &tls).await
+            }
+            Err(failure) => Err(failure),
+        };
+        let url = &keys.settings().location;
+        match outcome {
+            Ok((fetched, life, left_out)) => {
+                self.failures = 0;
+                self.good_until = Some(Instant::now() + life + keys.settings().stale_for);
+                keys.end(Ok(fetched));
+                let wait = jittered(life.mul_f64(0.8));
+                let names = format!("{:?}, left out: {left_out:?}", keys.names());
+                if self.said.as_ref() != Some(&names) {
+                    tracing::info!(%url, kids = ?keys.names(), ?life, "key set fetched");
+                    for what in left_out {
+                        tracing::warn!(%url, "left out of the key set: {what}");
+                    }
+                    self.said = Some(names);
+                }
+                wait
+            }
+            Err(failure) => {
+                self.failures = self.failures.saturating_add(1);
+                let doubled = FIRST_PAUSE.saturating_mul(1 << (self.failures - 1).min(6));
+                let wait = jittered(doubled.min(LONGEST_PAUSE));
+                tracing::warn!(
+                    %url,
+                    again_in = ?wait,
+                    last_good_set = if self.good_until.is_some() { "goes on" } else { "none" },
+                    "key set not fetched: {failure}"
+                );
+                self.said = None;
+                keys.end(Err(failure));
+                wait
+            }
+        }
+    }
+}
+
+fn tls_for(keys: &RemoteKeys) -> Result<ClientTls, String> {
+    match &keys.settings().ca {
+        Some((_, tls)) => Ok(tls.clone()),
+        None => ClientTls::system().map_err(|fault| fault.to_string()),
+    }
+}
+
+/// A set, its life, and what was left out of it.
+async fn get_set(
+    keys: &RemoteKeys,
+    tls: &ClientTls,
+) -> Result<(Fetched, Duration, Vec<String>), String> {
+    let getting = async {
+        let url = match &keys.settings().location {
+            Location::Jwks(url) => url.clone(),
+            Location::Issuer { issuer, document } => discover(issuer, document, tls).await?,
+        };
+        let document = fetch::get(&url, tls).await?;
+        let (set, left_out) = KeySet::fetched(&document.bytes).map_err(|problem| FetchError {
+            url: url.to_string(),
+            problem: FetchProblem::Json(problem.to_string()),
+        })?;
+        Ok::<_, FetchError>((Fetched { set }, keys.life(document.life), left_out))
+    };
+    // Discovery and the set together take no longer than one document may.
+    match tokio::time::timeout(fetch::DEADLINE, getting).await {
+        Ok(Ok(set)) => Ok(set),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!(
+            "{}: no answer within 5 s",
+            keys.settings().location
+        )),
+    }
+}
+
+/// The URL of an issuer's key set (OpenID Connect Discovery 1.0 section 4).
+async fn discover(issuer: &str, document: &Url, tls: &ClientTls) -> Result<Url, FetchError> {
+    let found = fetch::get(document, tls).await?;
+    jwks_uri(issuer, &found.bytes).map_err(|why| FetchError {
+        url: document.to_string(),
+        problem: FetchProblem::Json(why),
+    })
+}
+
+/// A little less or more, so that many gateways do not ask at the same time.
+fn jittered(wait: Duration) -> Duration {
+    let mut random = [0; 2];
+    if getrandom::fill(&mut random).is_err() {
+        return wait;
+    }
+    let share = f64::from(u16::from_ne_bytes(random)) / f64::from(u16::MAX);
+    wait.mul_f64(0.95 + share * 0.1)
+}
