@@ -21,6 +21,9 @@ pub(crate) enum BodyError {
     /// The upstream fell silent.
     #[error("the upstream fell silent")]
     UpstreamIdle,
+    /// The token that it was asked for with has expired.
+    #[error("the token has expired")]
+    TokenExpired,
     /// The client broke its request off, or broke its framing.
     #[error("the client broke its request off: {0}")]
     Client(#[source] hyper::Error),

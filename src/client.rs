@@ -21,6 +21,12 @@ impl TrustedProxies {
         })
     }
 
+    /// Whether the client came over TLS: to here, or, where the peer is trusted, to it.
+    pub(crate) fn is_secure(&self, peer: &Peer, headers: &HeaderMap) -> bool {
+        let said = || headers.get("x-forwarded-proto");
+        peer.tls || (self.trusts(peer.ip) && said().is_some_and(|proto| proto == "https"))
+    }
+
     /// The address of the client: the peer's own, or, where the peer is trusted, the last one in
     /// `X-Forwarded-For` that no trusted proxy has. An entry that is no address ends the search.
     pub(crate) fn client(&self, peer: Option<IpAddr>, headers: &HeaderMap) -> Option<IpAddr> {

@@ -2,6 +2,7 @@
 //! authorise, serve. A stage that is not named here does not exist.
 
 mod host;
+mod metadata;
 mod record;
 mod refusal;
 
@@ -55,7 +56,8 @@ pub(crate) async fn answer(
     let route = record.route().and_then(|index| view.routes.get(index));
     let mut response = served.unwrap_or_else(|reject| {
         record.refuse(reject);
-        refusal.answer(reject, route.map(|route| &route.guard), record.id())
+        let guard = route.map(|route| &route.guard);
+        refusal.answer(reject, guard, record.id(), || record.metadata_url())
     });
     let edits = route.map_or(&view.response_headers, |route| &route.response_headers);
     edits.apply(response.headers_mut());
@@ -96,6 +98,7 @@ async fn serve(
     let principal = authenticating.await?;
     record.authenticated(&principal);
     let permit = route.guard.authorize(principal, &route.parameters(&path))?;
+    record.permitted(&permit);
 
     match &route.target {
         Target::Files(files) => {
@@ -146,6 +149,11 @@ async fn serve(
         Target::Respond { status, body } => {
             drop(permit);
             respond(*status, body.clone())
+        }
+        Target::ResourceMetadata => {
+            drop(permit);
+            let authority = record.authority().unwrap_or(&host);
+            metadata::respond(snapshot, record.is_secure(), authority, &host, &path)
         }
     }
 }

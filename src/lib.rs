@@ -135,6 +135,7 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
             });
             if let Some((next, bound)) = reloaded {
                 level.set(next.level);
+                say_reported(&current);
                 publish.send_replace(Arc::clone(&next));
                 server.listen(&next, bound);
                 follow_issuers(&next);
@@ -151,11 +152,30 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
                 "connections were cut off at the end of the drain"
             );
         }
+        say_reported(&publish.borrow());
         tracing::info!("stopped");
         // The access log's writer ends with the last snapshot, after its last line.
         drop((publish, snapshots));
         Ok(())
     })
+}
+
+/// Says how many requests passed that would have been refused, on routes whose refusals are only
+/// reported.
+fn say_reported(snapshot: &snapshot::Snapshot) {
+    for route in &snapshot.routes {
+        let count = match &route.guard {
+            auth::Guard::Jwt(guard) => guard.reported(),
+            auth::Guard::Open => 0,
+        };
+        if count > 0 {
+            tracing::warn!(
+                route = route.name,
+                count,
+                "requests passed that would be refused without `enforce: report`"
+            );
+        }
+    }
 }
 
 /// Fetches the keys that are at a URL, from now on; those that were followed before go on.

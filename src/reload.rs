@@ -117,7 +117,10 @@ fn changes(old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) -> Ve
         match new.get(part) {
             None => changes.push((format!("{part} removed ({was})"), Wider::No)),
             Some(is) if is != was => {
-                let opened = part.ends_with(" auth") && (is == "none" || is.contains("optional"));
+                let opened = part.ends_with(" auth")
+                    && (is == "none"
+                        || is.contains(", optional")
+                        || is.contains(", only reported"));
                 let wider = if opened { Wider::Yes } else { Wider::No };
                 changes.push((format!("{part}: {was} -> {is}"), wider));
             }

@@ -63,6 +63,8 @@ pub(crate) enum Target {
         /// The text of `Location`.
         to: Template,
     },
+    /// What tells clients how to get a token for the path below (RFC 9728).
+    ResourceMetadata,
     /// A fixed answer.
     Respond {
         /// Its status.
@@ -111,6 +113,9 @@ struct Tree {
     /// Routes whose star begins here.
     star: Vec<Arc<Route>>,
 }
+
+/// Where documents of RFC 9728 are; below it is the path that one is about.
+pub(crate) const RESOURCE_METADATA: &str = "/.well-known/oauth-protected-resource";
 
 impl RouteTable {
     /// Puts a route into the table.
@@ -164,7 +169,8 @@ impl RouteTable {
             })
     }
 
-    fn at(&self, host: &str, path: &RequestPath) -> Option<&[Arc<Route>]> {
+    /// The routes of the most specific host and path, for all methods.
+    pub(crate) fn at(&self, host: &str, path: &RequestPath) -> Option<&[Arc<Route>]> {
         if let Some(found) = self.exact.get(host).and_then(|tree| tree.find(path)) {
             return Some(found);
         }

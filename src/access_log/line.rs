@@ -31,6 +31,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) status: u16,
     /// Why the gateway answered itself, or why the answer broke off.
     pub(crate) reason: Option<&'static str>,
+    /// The word for why it would be refused, were refusals of its route not only reported.
+    pub(crate) reported: Option<&'static str>,
     /// The route's name.
     pub(crate) route: Option<&'a str>,
     /// The upstream's name.
@@ -161,6 +163,7 @@ impl Entry<'_> {
         number(out, u64::from(self.status));
         let fields = [
             (&b",\"reason\":"[..], self.reason),
+            (&b",\"would_refuse\":"[..], self.reported),
             (&b",\"route\":"[..], self.route),
             (&b",\"upstream\":"[..], self.upstream),
             (&b",\"sub\":"[..], self.subject),
@@ -257,6 +260,7 @@ mod tests {
             tls: true,
             status: 401,
             reason: Some("token_missing"),
+            reported: None,
             route: Some("api"),
             upstream: None,
             subject: None,

@@ -26,10 +26,11 @@ mod wycheproof;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub(crate) use self::algorithm::Algorithm;
 pub(crate) use self::claims::{ClaimPath, Claims};
@@ -73,6 +74,10 @@ pub(crate) struct JwtGuardSettings {
     pub(crate) forward: Vec<(HeaderName, ClaimPath)>,
     /// Whether the token is taken out of the request.
     pub(crate) strip_token: bool,
+    /// Whether requests that are refused pass all the same, and are only reported.
+    pub(crate) only_reports: bool,
+    /// Whether a tunnel or an answer that still runs ends with the token.
+    pub(crate) ends_with_token: bool,
 }
 
 /// A guard that demands a token.
@@ -86,6 +91,10 @@ pub(crate) struct JwtGuard {
     require: Option<Requirement>,
     forward: Vec<(HeaderName, ClaimPath)>,
     strip_token: bool,
+    only_reports: bool,
+    ends_with_token: bool,
+    /// How many requests passed that would be refused.
+    reported: AtomicU64,
 }
 
 impl JwtGuard {
@@ -123,7 +132,24 @@ impl JwtGuard {
             require: settings.require,
             forward: settings.forward,
             strip_token: settings.strip_token,
+            only_reports: settings.only_reports,
+            ends_with_token: settings.ends_with_token,
+            reported: AtomicU64::new(0),
         }
+    }
+
+    /// How many requests passed because refusals are only reported.
+    pub(crate) fn reported(&self) -> u64 {
+        self.reported.load(Ordering::Relaxed)
+    }
+
+    /// The issuers that clients can get a token from: those that are URLs.
+    fn authorization_servers(&self) -> impl Iterator<Item = &str> {
+        let issuers = self
+            .verifiers
+            .iter()
+            .flat_map(|(verifier, _)| verifier.issuers());
+        issuers.filter(|issuer| issuer.starts_with("https://") || issuer.starts_with("http://"))
     }
 
     /// The headers that tell the app who it is; a client's own are removed on every route.
@@ -145,6 +171,25 @@ impl JwtGuard {
             .map(|(verifier, _)| verifier);
         let by_issuer = listed.clone().any(|verifier| verifier.has_issuer(issuer));
         listed.filter(move |verifier| !by_issuer || verifier.has_issuer(issuer))
+    }
+
+    /// Whether the route's demands on the claims are met.
+    fn check(&self, principal: &Principal, params: &Parameters<'_>) -> Result<(), Reject> {
+        if principal.is_anonymous() && !self.optional {
+            return Err(Reject::TokenMissing);
+        }
+        let satisfied = self
+            .require
+            .as_ref()
+            .is_none_or(|require| match principal.claims() {
+                Some(claims) => require.is_satisfied(claims, params),
+                None => require.is_satisfied(&Claims::default(), params),
+            });
+        match satisfied {
+            true => Ok(()),
+            false if principal.is_anonymous() => Err(Reject::TokenMissing),
+            false => Err(Reject::Forbidden),
+        }
     }
 
     /// Verifies a token, or finds that it was verified before.
@@ -327,7 +372,12 @@ impl Guard {
                 }
             }
             if !came {
-                return Err(refused.reject);
+                return match self {
+                    Self::Jwt(guard) if guard.only_reports => {
+                        Ok(Principal::unknown(refused.reject))
+                    }
+                    Self::Jwt(_) | Self::Open => Err(refused.reject),
+                };
             }
         }
     }
@@ -381,43 +431,91 @@ impl Guard {
                 return Ok(Permit {
                     principal,
                     identity: Vec::new(),
-                    strip: None,
+                    places: None,
+                    strips: false,
+                    ends: None,
+                    reported: None,
                 });
             }
             Self::Jwt(guard) => guard,
         };
-        if principal.is_anonymous() && !guard.optional {
-            return Err(Reject::TokenMissing);
-        }
-        if let Some(require) = &guard.require {
-            let satisfied = match principal.claims() {
-                Some(claims) => require.is_satisfied(claims, params),
-                None => require.is_satisfied(&Claims::default(), params),
-            };
-            if !satisfied && principal.is_anonymous() {
-                return Err(Reject::TokenMissing);
+        let mut reported = principal.refused();
+        if let Err(reject) = guard.check(&principal, params) {
+            if !guard.only_reports {
+                return Err(reject);
             }
-            if !satisfied {
-                return Err(Reject::Forbidden);
-            }
+            reported = reported.or(Some(reject));
         }
         let mut identity = Vec::with_capacity(guard.forward.len());
         for (name, claim) in &guard.forward {
-            if let Some(value) = principal.header(claim)? {
-                identity.push((name.clone(), value));
+            match principal.header(claim) {
+                Ok(Some(value)) => identity.push((name.clone(), value)),
+                Ok(None) => {}
+                Err(reject) if guard.only_reports => reported = reported.or(Some(reject)),
+                Err(reject) => return Err(reject),
             }
         }
-        let strip = guard.strip_token.then(|| Arc::clone(&guard.places));
+        if reported.is_some() {
+            guard.reported.fetch_add(1, Ordering::Relaxed);
+        }
         Ok(Permit {
+            ends: guard.ends_with_token.then(|| principal.ends()).flatten(),
             principal,
             identity,
-            strip,
+            places: Some(Arc::clone(&guard.places)),
+            strips: guard.strip_token,
+            reported,
         })
     }
 
+    /// What a client that has no token is told of how to get one (RFC 9728 section 2), for a
+    /// resource of this URL. `None` where no issuer is configured that is a URL.
+    pub(crate) fn metadata(&self, resource: &str) -> Option<String> {
+        let Self::Jwt(guard) = self else { return None };
+        let mut servers: Vec<&str> = Vec::new();
+        for server in guard.authorization_servers() {
+            if !servers.contains(&server) {
+                servers.push(server);
+            }
+        }
+        if servers.is_empty() {
+            return None;
+        }
+        let mut methods: Vec<&str> = Vec::new();
+        for place in &*guard.places {
+            match place {
+                TokenSource::Header => methods.push("header"),
+                TokenSource::Query(name) if name == "access_token" => methods.push("query"),
+                TokenSource::Query(_) | TokenSource::Cookie(_) | TokenSource::WebSocket => {}
+            }
+        }
+        let mut metadata = json!({
+            "resource": resource,
+            "authorization_servers": servers,
+            "bearer_methods_supported": methods,
+        });
+        if let Some(scope) = guard.require.as_ref().and_then(Requirement::scope) {
+            let scopes: Vec<&str> = scope.split(' ').collect();
+            metadata["scopes_supported"] = json!(scopes);
+        }
+        Some(metadata.to_string())
+    }
+
+    /// Whether there is [`Guard::metadata`].
+    pub(crate) fn has_metadata(&self) -> bool {
+        match self {
+            Self::Open => false,
+            Self::Jwt(guard) => guard.authorization_servers().next().is_some(),
+        }
+    }
+
     /// `WWW-Authenticate` for a refusal of this guard (RFC 6750 section 3); `None` for refusals
-    /// that have none.
-    pub(crate) fn challenge(&self, reject: Reject) -> Option<HeaderValue> {
+    /// that have none. `metadata` gives the URL of [`Guard::metadata`] (RFC 9728 section 5.1).
+    pub(crate) fn challenge(
+        &self,
+        reject: Reject,
+        metadata: impl FnOnce() -> Option<String>,
+    ) -> Option<HeaderValue> {
         let Self::Jwt(guard) = self else { return None };
         let realm = guard
             .verifiers
@@ -468,6 +566,11 @@ impl Guard {
             | Reject::ClientGone
             | Reject::Internal => return None,
         }
+        if self.has_metadata()
+            && let Some(metadata) = metadata()
+        {
+            challenge.extend([", resource_metadata=", &quoted(&metadata)]);
+        }
         HeaderValue::try_from(challenge).ok()
     }
 }
@@ -489,7 +592,12 @@ fn quoted(text: &str) -> String {
 pub(crate) struct Permit {
     principal: Principal,
     identity: Vec<(HeaderName, HeaderValue)>,
-    strip: Option<Arc<[TokenSource]>>,
+    /// Where the route looks for tokens.
+    places: Option<Arc<[TokenSource]>>,
+    /// Whether the token is taken out of them.
+    strips: bool,
+    ends: Option<SystemTime>,
+    reported: Option<Reject>,
 }
 
 impl fmt::Debug for Permit {
@@ -508,8 +616,28 @@ impl Permit {
         Self {
             principal: Principal::anonymous(),
             identity: Vec::new(),
-            strip: None,
+            places: None,
+            strips: false,
+            ends: None,
+            reported: None,
         }
+    }
+
+    /// When what the request opened is to end, if it is to end with its token.
+    pub(crate) fn ends(&self) -> Option<SystemTime> {
+        self.ends
+    }
+
+    /// Why the request would be refused, were refusals not only reported.
+    pub(crate) fn reported(&self) -> Option<Reject> {
+        self.reported
+    }
+
+    /// Whether a WebSocket's client offered its token behind the protocol `bearer`, so that it
+    /// waits for a protocol to be chosen.
+    pub(crate) fn offers_bearer(&self, headers: &HeaderMap) -> bool {
+        let places = self.places.as_deref().unwrap_or_default();
+        places.contains(&TokenSource::WebSocket) && token::offers_bearer(headers)
     }
 
     /// The headers that tell the app who it is; a claim that is absent gives none.
@@ -525,7 +653,8 @@ impl Permit {
         headers: &mut HeaderMap,
         query: Option<&str>,
     ) -> Option<String> {
-        token::strip(headers, query, self.strip.as_deref()?)
+        let places = self.places.as_deref().filter(|_| self.strips)?;
+        token::strip(headers, query, places)
     }
 }
 

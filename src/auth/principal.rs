@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use http::HeaderValue;
 use serde_json::Value;
@@ -15,18 +16,42 @@ use crate::reject::Reject;
 #[derive(Debug)]
 pub(crate) struct Principal {
     verified: Option<Arc<Verified>>,
+    /// Why nobody is known, where the request is to pass all the same.
+    refused: Option<Reject>,
 }
 
 impl Principal {
     /// Nobody known.
     pub(super) fn anonymous() -> Self {
-        Self { verified: None }
+        Self {
+            verified: None,
+            refused: None,
+        }
+    }
+
+    /// Nobody known, for this reason.
+    pub(super) fn unknown(refused: Reject) -> Self {
+        Self {
+            verified: None,
+            refused: Some(refused),
+        }
+    }
+
+    /// Why nobody is known, where there is a reason.
+    pub(super) fn refused(&self) -> Option<Reject> {
+        self.refused
+    }
+
+    /// When the token is no longer good, with the verifier's leeway.
+    pub(super) fn ends(&self) -> Option<SystemTime> {
+        self.verified.as_ref()?.ends()
     }
 
     /// The bearer of a token that was verified.
     pub(super) fn bearer(verified: Arc<Verified>) -> Self {
         Self {
             verified: Some(verified),
+            refused: None,
         }
     }
 

@@ -19,6 +19,8 @@ fn guard_of(verifiers: Vec<Arc<Verifier>>, change: impl FnOnce(&mut JwtGuardSett
         require: None,
         forward: Vec::new(),
         strip_token: false,
+        only_reports: false,
+        ends_with_token: false,
     };
     change(&mut settings);
     Guard::Jwt(JwtGuard::new(settings))
@@ -70,7 +72,7 @@ fn the_open_guard_asks_for_nothing() {
     let permit = Guard::Open.authorize(principal, &[]).unwrap();
     assert!(permit.identity().is_empty());
     assert_eq!(permit.principal.subject(), None);
-    assert_eq!(Guard::Open.challenge(Reject::TokenMissing), None);
+    assert_eq!(Guard::Open.challenge(Reject::TokenMissing, || None), None);
 }
 
 #[test]
@@ -225,7 +227,7 @@ fn challenges_say_what_rfc_6750_says() {
             r#"Bearer realm="app", error="insufficient_scope", scope="orders:read orders:write""#,
         ),
     ] {
-        assert_eq!(guard.challenge(reject).unwrap(), expected);
+        assert_eq!(guard.challenge(reject, || None).unwrap(), expected);
     }
     for reject in [
         Reject::ClaimUnfit,
@@ -233,7 +235,7 @@ fn challenges_say_what_rfc_6750_says() {
         Reject::FileNotFound,
         Reject::Internal,
     ] {
-        assert_eq!(guard.challenge(reject), None);
+        assert_eq!(guard.challenge(reject, || None), None);
     }
     let odd = guard_of(
         vec![verifier(|settings| {
@@ -242,7 +244,7 @@ fn challenges_say_what_rfc_6750_says() {
         |_| {},
     );
     assert_eq!(
-        odd.challenge(Reject::TokenMissing).unwrap(),
+        odd.challenge(Reject::TokenMissing, || None).unwrap(),
         r#"Bearer realm="a?b???""#
     );
 }

@@ -147,6 +147,12 @@ impl Verified {
     pub(crate) fn claims(&self) -> &Claims {
         &self.claims
     }
+
+    /// When it is no longer good, with the verifier's leeway.
+    pub(crate) fn ends(&self) -> Option<SystemTime> {
+        let ends = Duration::try_from_secs_f64(self.dates.exp? + self.dates.leeway).ok()?;
+        UNIX_EPOCH.checked_add(ends)
+    }
 }
 
 /// The dates of a token, in seconds since 1970.
@@ -155,11 +161,14 @@ pub(crate) struct Dates {
     exp: Option<f64>,
     nbf: Option<f64>,
     iat: Option<f64>,
+    /// How far the clocks of issuer and gateway may differ.
+    leeway: f64,
 }
 
 impl Dates {
-    fn of(claims: &Claims) -> Result<Self, TokenFault> {
+    fn of(claims: &Claims, leeway: f64) -> Result<Self, TokenFault> {
         Ok(Self {
+            leeway,
             exp: numeric_date(claims, "exp")?,
             nbf: numeric_date(claims, "nbf")?,
             iat: numeric_date(claims, "iat")?,
@@ -297,6 +306,11 @@ impl Verifier {
         &self.from
     }
 
+    /// The issuers whose tokens it accepts.
+    pub(crate) fn issuers(&self) -> impl Iterator<Item = &str> {
+        self.issuer.iter().map(String::as_str)
+    }
+
     /// Whether it accepts tokens of this issuer by name.
     pub(crate) fn has_issuer(&self, issuer: Option<&str>) -> bool {
         issuer.is_some_and(|issuer| self.issuer.iter().any(|known| known == issuer))
@@ -359,7 +373,7 @@ impl Verifier {
                 return Err(TokenFault::Type);
             }
         }
-        let dates = Dates::of(claims)?;
+        let dates = Dates::of(claims, self.leeway)?;
         if self.revoked.has(claims, dates.iat) {
             return Err(TokenFault::Revoked);
         }

@@ -20,8 +20,9 @@ use crate::auth::{Guard, RemoteKeys};
 use crate::client::TrustedProxies;
 use crate::edits::HeaderEdits;
 use crate::limits::{Limits, Timeouts};
+use crate::method::MethodSet;
 use crate::proxy::Vouched;
-use crate::route::RouteTable;
+use crate::route::{Host, Pattern, RESOURCE_METADATA, Route, RouteTable, Target};
 use crate::snapshot::{ListenAddress, Listener, Snapshot};
 use crate::tls::{CertificatePair, MinVersion, Tls};
 
@@ -73,6 +74,8 @@ pub(crate) fn compile(
             compiler.errors.at(*place, problem);
         }
     }
+    let mut routes = routes;
+    resource_metadata(&mut table, &mut routes);
     let access_log = compiler.access_log(&gateway.log.access);
     if compiler.errors.count() != before || !compiler.errors.is_empty() {
         return None;
@@ -274,6 +277,40 @@ impl Compiler<'_> {
                 );
                 None
             }
+        }
+    }
+}
+
+/// Adds the routes that tell how to get a token (RFC 9728), on each host that has a route with an
+/// issuer. A route of the configuration that has the same path goes before.
+fn resource_metadata(table: &mut RouteTable, routes: &mut Vec<(Arc<Route>, Place)>) {
+    let mut hosts: Vec<Host> = Vec::new();
+    for (route, _) in routes
+        .iter()
+        .filter(|(route, _)| route.guard.has_metadata())
+    {
+        if !hosts.contains(&route.host) {
+            hosts.push(route.host.clone());
+        }
+    }
+    let Ok(pattern) = Pattern::parse(&format!("{RESOURCE_METADATA}/*")) else {
+        return;
+    };
+    for host in hosts {
+        let route = Arc::new(Route {
+            index: routes.len(),
+            name: "oauth-protected-resource".to_owned(),
+            host,
+            pattern: pattern.clone(),
+            methods: MethodSet::default().with("GET"),
+            guard: Guard::Open,
+            target: Target::ResourceMetadata,
+            request_headers: HeaderEdits::default(),
+            response_headers: HeaderEdits::default(),
+            body_bytes: 0,
+        });
+        if table.insert(Arc::clone(&route)).is_ok() {
+            routes.push((route, Place::default()));
         }
     }
 }

@@ -244,6 +244,8 @@ impl Decoder<'_> {
             require: None,
             forward: Vec::new(),
             strip_token: Spanned::default_of(false),
+            only_reports: Spanned::default_of(false),
+            ends_with_token: Spanned::default_of(false),
         };
         if let Kind::Scalar(scalar) = &node.kind {
             if scalar.text == "none" {
@@ -252,7 +254,15 @@ impl Decoder<'_> {
             rule.verifiers.push(self.verifier_name(node)?);
             return Some(Auth::Jwt(Box::new(rule)));
         }
-        let known = ["jwt", "optional", "require", "forward", "strip_token"];
+        let known = [
+            "jwt",
+            "optional",
+            "require",
+            "forward",
+            "strip_token",
+            "enforce",
+            "on_expiry",
+        ];
         let fields = self.fields(node, "`none`, a verifier's name or a map", &known)?;
         let names = self.required(fields, "jwt", |it, node| {
             it.one_or_more(
@@ -265,6 +275,19 @@ impl Decoder<'_> {
         self.set(fields, "optional", &mut rule.optional, Self::boolean);
         self.forward(fields, &mut rule);
         self.set(fields, "strip_token", &mut rule.strip_token, Self::boolean);
+        self.set(fields, "enforce", &mut rule.only_reports, |it, node| {
+            let known = [("report", true), ("refuse", false)];
+            it.choice(node, "`refuse` or `report`", &known)
+        });
+        self.set(
+            fields,
+            "on_expiry",
+            &mut rule.ends_with_token,
+            |it, node| {
+                let known = [("close", true), ("keep", false)];
+                it.choice(node, "`close` or `keep`", &known)
+            },
+        );
         Some(Auth::Jwt(Box::new(rule)))
     }
 

@@ -3,20 +3,21 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, Uri, Version, header};
 use http_body::{Body as _, Frame, SizeHint};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::Connection;
+use super::{Connection, metadata};
 use crate::access_log::{Entry, Format};
-use crate::auth::Principal;
+use crate::auth::{Permit, Principal};
 use crate::body::{Body, BodyError};
 use crate::clock;
 use crate::proxy::Tunnel;
-use crate::reject::Reject;
+use crate::reject::{Reject, TokenFault};
 use crate::request_id::RequestId;
 use crate::route::{Route, Target};
 use crate::worker::View;
@@ -35,9 +36,15 @@ pub(crate) struct Record {
     version: Version,
     agent: Option<(Option<HeaderValue>, Option<HeaderValue>)>,
     client: Option<std::net::IpAddr>,
+    /// Whether the client came over TLS.
+    secure: bool,
     route: Option<usize>,
     subject: Option<String>,
     reason: Option<&'static str>,
+    /// Why it would be refused, were refusals not only reported.
+    reported: Option<Reject>,
+    /// When its tunnel or its answer's body is to end.
+    ends: Option<Instant>,
     status: u16,
     first_byte: Option<Instant>,
     bytes: u64,
@@ -71,9 +78,12 @@ impl Record {
                 )
             }),
             client: view.trusted.client(connection.peer.ip, headers),
+            secure: view.trusted.is_secure(&connection.peer, headers),
             route: None,
             subject: None,
             reason: None,
+            reported: None,
+            ends: None,
             status: 0,
             first_byte: None,
             bytes: 0,
@@ -112,6 +122,36 @@ impl Record {
         }
     }
 
+    /// The client may come in, for as long as its permit says.
+    pub(crate) fn permitted(&mut self, permit: &Permit) {
+        self.reported = permit.reported();
+        self.ends = permit.ends().map(|ends| {
+            let left = ends.duration_since(self.time).unwrap_or_default();
+            // A date that is too far away is never reached.
+            let far = Duration::from_secs(100 * 365 * 24 * 3600);
+            self.began + left.min(far)
+        });
+    }
+
+    /// Where clients are told how to get a token for what they asked for (RFC 9728 section 3.1).
+    pub(crate) fn metadata_url(&self) -> Option<String> {
+        let host = self.authority()?;
+        // What a URI's path may not hold as it is would be cut short by some readers.
+        let path = self.uri.path().replace('"', "%22").replace('\\', "%5C");
+        Some(metadata::url(self.secure, host, &path))
+    }
+
+    /// Host and port as the client wrote them.
+    pub(crate) fn authority(&self) -> Option<&str> {
+        let host = self.host.as_ref().and_then(|host| host.to_str().ok());
+        host.or_else(|| self.uri.authority().map(Authority::as_str))
+    }
+
+    /// Whether the client came over TLS.
+    pub(crate) fn is_secure(&self) -> bool {
+        self.secure
+    }
+
     /// The gateway answers itself.
     pub(crate) fn refuse(&mut self, reject: Reject) {
         self.reason = Some(reject.reason());
@@ -131,6 +171,7 @@ impl Record {
                 parts,
                 Recorded {
                     body,
+                    ends: self.ends.map(|ends| Box::pin(sleep_until(ends))),
                     record: Some(self),
                     ended: false,
                     broken: None,
@@ -138,14 +179,27 @@ impl Record {
             );
         };
         tokio::spawn(async move {
-            let (_, to_client) = tunnel.run().await;
-            self.bytes = to_client;
+            let ends = self.ends;
+            let expiry = async {
+                match ends {
+                    Some(ends) => sleep_until(ends).await,
+                    None => std::future::pending().await,
+                }
+            };
+            self.bytes = tokio::select! {
+                (_, to_client) = tunnel.run() => to_client,
+                () = expiry => {
+                    self.reason = Some(TokenFault::Expired.reason());
+                    0
+                }
+            };
             drop(self);
         });
         Response::from_parts(
             parts,
             Recorded {
                 body,
+                ends: None,
                 record: None,
                 ended: false,
                 broken: None,
@@ -169,7 +223,10 @@ impl Drop for Record {
         let route = self.route.and_then(|index| self.view.routes.get(index));
         let upstream = route.and_then(|route| match &route.target {
             Target::Upstream { forward, .. } => Some(forward.upstream.name.as_str()),
-            Target::Files(_) | Target::Redirect { .. } | Target::Respond { .. } => None,
+            Target::Files(_)
+            | Target::Redirect { .. }
+            | Target::Respond { .. }
+            | Target::ResourceMetadata => None,
         });
         let host = self.host.as_ref().and_then(|host| host.to_str().ok());
         let peer = &self.connection.peer;
@@ -190,6 +247,7 @@ impl Drop for Record {
                 tls: peer.tls,
                 status: self.status,
                 reason: self.reason,
+                reported: self.reported.map(Reject::reason),
                 route: route.map(|route| route.name.as_str()),
                 upstream,
                 subject: self.subject.as_deref(),
@@ -206,10 +264,27 @@ impl Drop for Record {
 #[derive(Debug)]
 pub(crate) struct Recorded {
     body: Body,
+    /// When the token that it was asked for with expires.
+    ends: Option<Pin<Box<Sleep>>>,
     record: Option<Box<Record>>,
     ended: bool,
     /// Why the body broke, until the client was sent what came before.
     broken: Option<BodyError>,
+}
+
+impl Recorded {
+    /// The next frame of the body; that the token has expired, where that came first.
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(ends) = &mut self.ends
+            && !self.body.is_end_stream()
+            && ends.as_mut().poll(cx).is_ready()
+        {
+            self.ends = None;
+            self.body = Body::Empty;
+            return Poll::Ready(Some(Err(BodyError::TokenExpired)));
+        }
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
 }
 
 impl http_body::Body for Recorded {
@@ -223,7 +298,7 @@ impl http_body::Body for Recorded {
         let this = self.get_mut();
         let frame = match this.broken.take() {
             Some(error) => Some(Err(error)),
-            None => match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+            None => match ready!(this.poll_body(cx)) {
                 Some(Err(error)) => {
                     // hyper throws away what it has not sent when a body breaks; while a body
                     // waits it sends all. What came of the answer is to reach the client.
@@ -248,6 +323,7 @@ impl http_body::Body for Recorded {
                         "upstream_broke_off"
                     }
                     BodyError::UpstreamIdle => "upstream_fell_silent",
+                    BodyError::TokenExpired => TokenFault::Expired.reason(),
                     BodyError::Client(_) | BodyError::ClientIdle | BodyError::TooLarge(_) => {
                         "request_broke_off"
                     }

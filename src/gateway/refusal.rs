@@ -36,12 +36,13 @@ impl Asked {
         }
     }
 
-    /// The response that says why.
+    /// The response that says why. `metadata` gives the URL of what tells how to get a token.
     pub(crate) fn answer(
         self,
         reject: Reject,
         guard: Option<&Guard>,
         id: RequestId,
+        metadata: impl FnOnce() -> Option<String>,
     ) -> Response<Body> {
         let status = reject.status();
         let detail = reject.detail();
@@ -70,7 +71,7 @@ impl Asked {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        special(headers, reject, guard);
+        special(headers, reject, guard, metadata);
         if version != Version::HTTP_2 && ends_connection(reject) {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -79,8 +80,13 @@ impl Asked {
 }
 
 /// The fields that belong to one kind of refusal.
-fn special(headers: &mut HeaderMap, reject: Reject, guard: Option<&Guard>) {
-    if let Some(challenge) = guard.and_then(|guard| guard.challenge(reject)) {
+fn special(
+    headers: &mut HeaderMap,
+    reject: Reject,
+    guard: Option<&Guard>,
+    metadata: impl FnOnce() -> Option<String>,
+) {
+    if let Some(challenge) = guard.and_then(|guard| guard.challenge(reject, metadata)) {
         headers.insert(header::WWW_AUTHENTICATE, challenge);
     }
     match reject {

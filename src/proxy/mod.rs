@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -139,6 +139,7 @@ impl Forward {
         let (parts, incoming) = request.into_parts();
         let mut headers = parts.headers;
         let query = target.query();
+        let offers_bearer = upgrade.is_some() && permit.offers_bearer(&headers);
         let stripped = permit.strip_token(&mut headers, query);
         let target = match stripped {
             Some(query) => with_query(&target, &query)?,
@@ -187,7 +188,14 @@ impl Forward {
         let began = outbound.began;
         let (mut head, exchange, home) = self.exchange(worker, began, head, body, line).await?;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            return tunnel::open(*head, exchange, client_end, upgrade, line);
+            let mut answer = tunnel::open(*head, exchange, client_end, upgrade, line)?;
+            if offers_bearer {
+                // A browser gives a WebSocket up where none of its protocols is chosen.
+                let fields = answer.response.headers_mut();
+                let chosen = fields.entry(header::SEC_WEBSOCKET_PROTOCOL);
+                chosen.or_insert(HeaderValue::from_static("bearer"));
+            }
+            return Ok(answer);
         }
         let event_stream = headers::is_event_stream(&head.headers);
         let bodiless = head.is_bodiless();
@@ -310,6 +318,7 @@ fn refusal_of(error: &BodyError) -> Reject {
         BodyError::Io(_)
         | BodyError::Upstream(_)
         | BodyError::UpstreamMalformed(_)
-        | BodyError::UpstreamIdle => Reject::Internal,
+        | BodyError::UpstreamIdle
+        | BodyError::TokenExpired => Reject::Internal,
     }
 }

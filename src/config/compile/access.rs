@@ -352,6 +352,8 @@ impl Compiler<'_> {
             require,
             forward,
             strip_token: rule.strip_token.value,
+            only_reports: rule.only_reports.value,
+            ends_with_token: rule.ends_with_token.value,
         })))
     }
 }
@@ -390,6 +392,9 @@ pub(super) fn in_words(auth: &parsed::Auth) -> String {
             let mut words = names.join(" or ");
             if rule.optional.value {
                 words.push_str(", optional");
+            }
+            if rule.only_reports.value {
+                words.push_str(", only reported");
             }
             if let Some(require) = &rule.require {
                 words.push_str(", require ");

@@ -102,6 +102,7 @@ impl Compiler<'_> {
                 let rewrite = if rewrite.is_some() { ", rewritten" } else { "" };
                 format!("proxy {}{rewrite}", forward.upstream.name)
             }
+            Target::ResourceMetadata => "resource metadata".to_owned(),
             Target::Redirect { status, .. } => format!("redirect {}", status.as_u16()),
             Target::Respond { status, body } => {
                 format!("respond {} ({} bytes)", status.as_u16(), body.len())
@@ -110,7 +111,10 @@ impl Compiler<'_> {
         self.summary.insert(format!("{written}{verbs}"), words);
         let auth = parsed.auth.as_ref().or(match target {
             Target::Upstream { .. } => gateway.defaults.auth.as_ref(),
-            Target::Files(_) | Target::Redirect { .. } | Target::Respond { .. } => None,
+            Target::Files(_)
+            | Target::Redirect { .. }
+            | Target::Respond { .. }
+            | Target::ResourceMetadata => None,
         });
         let auth = auth.map_or_else(|| "none".to_owned(), access::in_words);
         self.summary.insert(format!("{written}{verbs} auth"), auth);

@@ -134,6 +134,10 @@ pub(crate) struct JwtRule {
     pub(crate) forward: Vec<(Spanned<HeaderName>, Spanned<String>)>,
     /// Whether the app does not see the token; false by default.
     pub(crate) strip_token: Spanned<bool>,
+    /// Whether refusals are only reported; false by default.
+    pub(crate) only_reports: Spanned<bool>,
+    /// Whether tunnels and answers end with the token; false by default.
+    pub(crate) ends_with_token: Spanned<bool>,
 }
 
 /// `rewrite` of a route.

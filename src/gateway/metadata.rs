@@ -1,0 +1,59 @@
+//! Protected resource metadata (RFC 9728): how a client that has no token gets one. What it says is
+//! put together by the guard of the route that it is about.
+
+use http::{HeaderValue, Response, StatusCode, header};
+
+use crate::body::Body;
+use crate::path::RequestPath;
+use crate::reject::Reject;
+use crate::route::RESOURCE_METADATA;
+use crate::snapshot::Snapshot;
+
+/// Where the document about a path of a host is (RFC 9728 section 3.1).
+pub(super) fn url(secure: bool, host: &str, path: &str) -> String {
+    format!("{}{RESOURCE_METADATA}{path}", origin(secure, host))
+}
+
+fn origin(secure: bool, host: &str) -> String {
+    let scheme = if secure { "https" } else { "http" };
+    format!("{scheme}://{host}")
+}
+
+/// The document that the path asks for.
+///
+/// # Errors
+/// `NoRoute` where no route with an issuer has the path that it is about.
+pub(super) fn respond(
+    snapshot: &Snapshot,
+    secure: bool,
+    authority: &str,
+    host: &str,
+    path: &RequestPath,
+) -> Result<Response<Body>, Reject> {
+    let suffix = path
+        .as_str()
+        .get(RESOURCE_METADATA.len()..)
+        .ok_or(Reject::NoRoute)?;
+    let about = if suffix.is_empty() { "/" } else { suffix };
+    let about = RequestPath::parse(&about.parse().map_err(|_| Reject::BadPath)?)?;
+    let resource = format!("{}{suffix}", origin(secure, authority));
+    let document = snapshot
+        .table
+        .at(host, &about)
+        .unwrap_or_default()
+        .iter()
+        .find_map(|route| route.guard.metadata(&resource))
+        .ok_or(Reject::NoRoute)?;
+    let mut response = Response::new(Body::full(document));
+    *response.status_mut() = StatusCode::OK;
+    let fields = response.headers_mut();
+    for (name, value) in [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::CACHE_CONTROL, "public, max-age=300"),
+        // It is for clients in browsers as well, and holds nothing secret.
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+    ] {
+        fields.insert(name, HeaderValue::from_static(value));
+    }
+    Ok(response)
+}
