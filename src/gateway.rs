@@ -15,10 +15,11 @@ use hyper::body::Incoming;
 use self::host::host_of;
 use self::record::Record;
 pub(crate) use self::record::Recorded;
+use crate::auth::{AskGuard, Guard, Permit, Word};
 use crate::body::Body;
 use crate::client::Peer;
 use crate::path::RequestPath;
-use crate::proxy::{Outbound, Tunnel};
+use crate::proxy::{Ask, AskedAbout, Outbound, Tunnel, disregard};
 use crate::reject::Reject;
 use crate::route::{Route, Target};
 use crate::snapshot::Snapshot;
@@ -90,14 +91,23 @@ async fn serve(
     }
     let route = snapshot.table.find(&host, &path, request.method())?;
     record.found(route);
-    let remembered = &connection.worker.remembered;
-    let authenticating =
-        route
-            .guard
-            .authenticate(request.headers(), target.query(), remembered, record.time());
-    let principal = authenticating.await?;
-    record.authenticated(&principal);
-    let permit = route.guard.authorize(principal, &route.parameters(&path))?;
+    let permit = match (&route.guard, &route.ask) {
+        (Guard::Ask(guard), Some(ask)) => {
+            match asked(snapshot, connection, record, guard, ask, &request).await? {
+                Ok(permit) => permit,
+                Err(answer) => return Ok(answer),
+            }
+        }
+        (guard, _) => {
+            let remembered = &connection.worker.remembered;
+            let headers = request.headers();
+            let authenticating =
+                guard.authenticate(headers, target.query(), remembered, record.time());
+            let principal = authenticating.await?;
+            record.authenticated(&principal);
+            guard.authorize(principal, &route.parameters(&path))?
+        }
+    };
     record.permitted(&permit);
 
     match &route.target {
@@ -154,6 +164,39 @@ async fn serve(
             drop(permit);
             let authority = record.authority().unwrap_or(&host);
             metadata::respond(snapshot, record.is_secure(), authority, &host, &path)
+        }
+    }
+}
+
+/// The permit of the server that is asked, or its answer to the client.
+async fn asked(
+    snapshot: &Snapshot,
+    connection: &Connection,
+    record: &mut Record,
+    guard: &AskGuard,
+    ask: &Ask,
+    request: &Request<Incoming>,
+) -> Result<Result<Permit, Response<Body>>, Reject> {
+    let about = AskedAbout {
+        method: request.method(),
+        uri: request.uri(),
+        headers: request.headers(),
+        worker: connection.worker.index,
+        peer: &connection.peer,
+        peer_is_trusted: snapshot.trusted.trusts(connection.peer.ip),
+        vouched: &snapshot.vouched,
+        id: record.id(),
+        line: &connection.line,
+    };
+    let answer = ask.ask(about).await?;
+    match guard.judge(answer.status(), answer.headers())? {
+        Word::Yes(permit) => {
+            disregard(answer.into_body()).await;
+            Ok(Ok(permit))
+        }
+        Word::No => {
+            record.denied();
+            Ok(Err(answer))
         }
     }
 }

@@ -44,6 +44,8 @@ pub(crate) enum Reject {
     TokenInvalid(TokenFault),
     /// The keys that the token would be checked with could not be fetched.
     KeysMissing,
+    /// The server that decides whether the request may pass gave no answer that says so.
+    AskFailed,
     /// The token is valid, but its claims do not satisfy the route.
     Forbidden,
     /// A claim that a header must carry holds bytes that no header can.
@@ -168,7 +170,9 @@ impl Reject {
             Self::RangeNotSatisfiable(_) => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::UpstreamUnreachable | Self::UpstreamInvalid => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::UpstreamBusy | Self::KeysMissing => StatusCode::SERVICE_UNAVAILABLE,
+            Self::UpstreamBusy | Self::KeysMissing | Self::AskFailed => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -192,6 +196,7 @@ impl Reject {
             Self::TokenMalformed(_) => "token_request_malformed",
             Self::TokenInvalid(fault) => fault.reason(),
             Self::KeysMissing => "keys_missing",
+            Self::AskFailed => "ask_failed",
             Self::Forbidden => "forbidden",
             Self::ClaimUnfit => "claim_unfit",
             Self::FileNotFound => "file_not_found",
@@ -227,6 +232,7 @@ impl Reject {
             Self::TokenMissing => "a bearer token is needed".into(),
             Self::TokenInvalid(fault) => fault.to_string().into(),
             Self::KeysMissing => "the issuer's keys could not be fetched; try again".into(),
+            Self::AskFailed => "whether this may pass could not be found out; try again".into(),
             Self::Forbidden => "the token does not grant what this resource needs".into(),
             Self::ClaimUnfit => "a claim of the token cannot be passed on".into(),
             Self::FileNotFound => "there is no such file".into(),

@@ -16,7 +16,7 @@ use crate::edits::HeaderEdits;
 use crate::files::Files;
 use crate::method::MethodSet;
 use crate::path::RequestPath;
-use crate::proxy::Forward;
+use crate::proxy::{Ask, Forward};
 use crate::reject::Reject;
 
 /// One compiled route.
@@ -34,6 +34,8 @@ pub(crate) struct Route {
     pub(crate) methods: Option<MethodSet>,
     /// Who may come in.
     pub(crate) guard: Guard,
+    /// Whom the guard asks, where it asks.
+    pub(crate) ask: Option<Ask>,
     /// What serves it.
     pub(crate) target: Target,
     /// Edits of the request's headers before they reach an app.

@@ -29,8 +29,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
-use serde_json::{Value, json};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use serde_json::{Map, Value};
 
 pub(crate) use self::algorithm::Algorithm;
 pub(crate) use self::claims::{ClaimPath, Claims};
@@ -59,6 +59,54 @@ pub(crate) enum Guard {
     Open,
     /// A token.
     Jwt(JwtGuard),
+    /// The word of a server that is asked about each request.
+    Ask(AskGuard),
+}
+
+/// A guard that asks.
+#[derive(Debug)]
+pub(crate) struct AskGuard {
+    /// The headers of the answer that the app gets.
+    pub(crate) copy: Vec<HeaderName>,
+}
+
+impl AskGuard {
+    /// What an answer with this status and these headers means.
+    ///
+    /// # Errors
+    /// `AskFailed` where it does not say whether the request may pass, or says one thing about it
+    /// twice.
+    pub(crate) fn judge(&self, status: StatusCode, headers: &HeaderMap) -> Result<Word, Reject> {
+        if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
+            return Ok(Word::No);
+        }
+        if !status.is_success() {
+            return Err(Reject::AskFailed);
+        }
+        let mut identity = Vec::with_capacity(self.copy.len());
+        for name in &self.copy {
+            let mut values = headers.get_all(name).iter();
+            if let Some(value) = values.next() {
+                identity.push((name.clone(), value.clone()));
+            }
+            if values.next().is_some() {
+                return Err(Reject::AskFailed);
+            }
+        }
+        Ok(Word::Yes(Permit {
+            identity,
+            ..Permit::of(Principal::anonymous())
+        }))
+    }
+}
+
+/// What a server that was asked says.
+#[derive(Debug)]
+pub(crate) enum Word {
+    /// The request may pass.
+    Yes(Permit),
+    /// It may not, and the client gets the server's own answer.
+    No,
 }
 
 /// What a guard that demands a token is made of.
@@ -376,7 +424,7 @@ impl Guard {
                     Self::Jwt(guard) if guard.only_reports => {
                         Ok(Principal::unknown(refused.reject))
                     }
-                    Self::Jwt(_) | Self::Open => Err(refused.reject),
+                    Self::Jwt(_) | Self::Open | Self::Ask(_) => Err(refused.reject),
                 };
             }
         }
@@ -415,29 +463,22 @@ impl Guard {
         }
     }
 
-    /// Whether they may: the route's `require`, and claims that can be written as headers. This
-    /// is the only place that makes a `Permit`. `params` are the route's path parameters.
+    /// Whether they may: the route's `require`, and claims that can be written as headers. `params` are the route's path parameters.
     ///
     /// # Errors
     /// `Forbidden` where the claims do not satisfy the route, and `TokenMissing` where it is the
-    /// anonymous who do not; `ClaimUnfit` where a claim cannot be a header.
+    /// anonymous who do not; `ClaimUnfit` where a claim cannot be a header; `AskFailed` where it is
+    /// for another server to say.
     pub(crate) fn authorize(
         &self,
         principal: Principal,
         params: &Parameters<'_>,
     ) -> Result<Permit, Reject> {
         let guard = match self {
-            Self::Open => {
-                return Ok(Permit {
-                    principal,
-                    identity: Vec::new(),
-                    places: None,
-                    strips: false,
-                    ends: None,
-                    reported: None,
-                });
-            }
+            Self::Open => return Ok(Permit::of(principal)),
             Self::Jwt(guard) => guard,
+            // Nobody but the server that is asked can tell.
+            Self::Ask(_) => return Err(Reject::AskFailed),
         };
         let mut reported = principal.refused();
         if let Err(reject) = guard.check(&principal, params) {
@@ -489,22 +530,21 @@ impl Guard {
                 TokenSource::Query(_) | TokenSource::Cookie(_) | TokenSource::WebSocket => {}
             }
         }
-        let mut metadata = json!({
-            "resource": resource,
-            "authorization_servers": servers,
-            "bearer_methods_supported": methods,
-        });
+        let mut metadata = Map::new();
+        metadata.insert("resource".to_owned(), resource.into());
+        metadata.insert("authorization_servers".to_owned(), servers.into());
+        metadata.insert("bearer_methods_supported".to_owned(), methods.into());
         if let Some(scope) = guard.require.as_ref().and_then(Requirement::scope) {
             let scopes: Vec<&str> = scope.split(' ').collect();
-            metadata["scopes_supported"] = json!(scopes);
+            metadata.insert("scopes_supported".to_owned(), scopes.into());
         }
-        Some(metadata.to_string())
+        Some(Value::Object(metadata).to_string())
     }
 
     /// Whether there is [`Guard::metadata`].
     pub(crate) fn has_metadata(&self) -> bool {
         match self {
-            Self::Open => false,
+            Self::Open | Self::Ask(_) => false,
             Self::Jwt(guard) => guard.authorization_servers().next().is_some(),
         }
     }
@@ -554,6 +594,7 @@ impl Guard {
             | Reject::NoRoute
             | Reject::MethodNotAllowed(_)
             | Reject::KeysMissing
+            | Reject::AskFailed
             | Reject::ClaimUnfit
             | Reject::FileNotFound
             | Reject::FileForbidden
@@ -587,7 +628,8 @@ fn quoted(text: &str) -> String {
         .collect()
 }
 
-/// The proof that a request satisfies its route. Only [`Guard::authorize`] makes one.
+/// The proof that a request satisfies its route. Only [`Guard::authorize`] and
+/// [`AskGuard::judge`] make one.
 #[must_use = "whatever serves the request consumes its permit"]
 pub(crate) struct Permit {
     principal: Principal,
@@ -610,17 +652,22 @@ impl fmt::Debug for Permit {
 }
 
 impl Permit {
-    /// A permit without a request, for the tests of what consumes one.
-    #[cfg(test)]
-    pub(crate) fn for_tests() -> Self {
+    /// A permit with nothing beside who it is for.
+    fn of(principal: Principal) -> Self {
         Self {
-            principal: Principal::anonymous(),
+            principal,
             identity: Vec::new(),
             places: None,
             strips: false,
             ends: None,
             reported: None,
         }
+    }
+
+    /// A permit without a request, for the tests of what consumes one.
+    #[cfg(test)]
+    pub(crate) fn for_tests() -> Self {
+        Self::of(Principal::anonymous())
     }
 
     /// When what the request opened is to end, if it is to end with its token.

@@ -304,6 +304,7 @@ fn resource_metadata(table: &mut RouteTable, routes: &mut Vec<(Arc<Route>, Place
             pattern: pattern.clone(),
             methods: MethodSet::default().with("GET"),
             guard: Guard::Open,
+            ask: None,
             target: Target::ResourceMetadata,
             request_headers: HeaderEdits::default(),
             response_headers: HeaderEdits::default(),
@@ -320,6 +321,7 @@ fn names_of(guard: &Guard) -> Vec<HeaderName> {
     match guard {
         Guard::Open => Vec::new(),
         Guard::Jwt(guard) => guard.identity_names().cloned().collect(),
+        Guard::Ask(guard) => guard.copy.clone(),
     }
 }
 

@@ -17,8 +17,8 @@ use super::error::Place;
 use super::mask::quoted;
 
 pub(crate) use route::{
-    Auth, Defaults, HeaderChanges, Headers, HostPattern, JwtRule, ProxyTo, Redirect, Respond,
-    Rewrite, Route, Static,
+    AskRule, Auth, Defaults, HeaderChanges, Headers, HostPattern, JwtRule, ProxyTo, Redirect,
+    Respond, Rewrite, Route, Static,
 };
 
 /// A value and where it stands.

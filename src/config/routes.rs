@@ -2,8 +2,8 @@
 
 use super::decode::{Decoder, Fields};
 use super::parsed::{
-    Auth, Defaults, HeaderChanges, Headers, JwtRule, ProxyTo, Redirect, Respond, Rewrite, Route,
-    Spanned, Static,
+    AskRule, Auth, Defaults, HeaderChanges, Headers, JwtRule, ProxyTo, Redirect, Respond, Rewrite,
+    Route, Spanned, Static,
 };
 use super::tree::{Kind, Node};
 use super::value;
@@ -254,8 +254,13 @@ impl Decoder<'_> {
             rule.verifiers.push(self.verifier_name(node)?);
             return Some(Auth::Jwt(Box::new(rule)));
         }
+        if matches!(&node.kind, Kind::Map(entries) if entries.iter().any(|(key, _)| key.text == "ask"))
+        {
+            return self.ask(node);
+        }
         let known = [
             "jwt",
+            "ask",
             "optional",
             "require",
             "forward",
@@ -289,6 +294,23 @@ impl Decoder<'_> {
             },
         );
         Some(Auth::Jwt(Box::new(rule)))
+    }
+
+    /// `auth: {ask: URL, copy: [..]}`.
+    fn ask(&mut self, node: &Node) -> Option<Auth> {
+        let fields = self.fields(node, "a map", &["ask", "copy"])?;
+        let folder = self.folder;
+        let url = self.required(fields, "ask", |it, node| {
+            let node = it.without_password(node)?;
+            it.scalar(node, "the URL of a server that is asked", "", |text| {
+                value::server_and_target(text, folder)
+            })
+        });
+        let mut copy = Vec::new();
+        self.set(fields, "copy", &mut copy, |it, node| {
+            it.list(node, "a list of header names", Self::header_name)
+        });
+        Some(Auth::Ask(Box::new(AskRule { url: url?, copy })))
     }
 
     /// What a token must hold, and what of it the app sees.

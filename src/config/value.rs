@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use http::uri::PathAndQuery;
 use ipnet::IpNet;
 
 use super::parsed::{HostPattern, ListenAddress, LogTarget, Server, TokenSource};
@@ -210,6 +211,24 @@ pub(crate) fn server(text: &str, folder: &Path) -> Result<Server, Hint> {
         None => host_name(host)?,
     };
     Ok(Server::Http { host, port })
+}
+
+/// A server and what it is asked for: `http://HOST:PORT/PATH`, or `unix:PATH` for its root.
+pub(crate) fn server_and_target(text: &str, folder: &Path) -> Result<(Server, PathAndQuery), Hint> {
+    let at = text
+        .find("://")
+        .and_then(|scheme| Some(scheme + 3 + text.get(scheme + 3..)?.find(['/', '?'])?));
+    let (base, target) = at.map_or((text, ""), |at| text.split_at(at));
+    let target = match target {
+        "" => "/".to_owned(),
+        query if query.starts_with('?') => format!("/{query}"),
+        target => target.to_owned(),
+    };
+    if target.contains('#') {
+        return Err("a fragment (#) is never sent; leave it out".to_owned());
+    }
+    let target = PathAndQuery::try_from(target).map_err(|_| "this is no path".to_owned())?;
+    Ok((server(base, folder)?, target))
 }
 
 fn port_number(text: &str) -> Result<u16, Hint> {

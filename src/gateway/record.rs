@@ -122,6 +122,11 @@ impl Record {
         }
     }
 
+    /// The server that was asked said no.
+    pub(crate) fn denied(&mut self) {
+        self.reason = Some("asked_and_denied");
+    }
+
     /// The client may come in, for as long as its permit says.
     pub(crate) fn permitted(&mut self, permit: &Permit) {
         self.reported = permit.reported();

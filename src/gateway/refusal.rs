@@ -98,7 +98,7 @@ fn special(
                 headers.insert(header::CONTENT_RANGE, range);
             }
         }
-        Reject::UpstreamBusy => {
+        Reject::UpstreamBusy | Reject::AskFailed => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         // The next fetch that a token may ask for is at most so far away.

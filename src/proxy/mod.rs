@@ -1,6 +1,7 @@
 //! Forwards one request to an upstream and brings its answer back. Which upstream, and the path
 //! that it is asked for, is decided by the caller.
 
+mod ask;
 mod body;
 mod buffer;
 mod h1;
@@ -18,6 +19,7 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+pub(crate) use self::ask::{Ask, AskedAbout, disregard};
 use self::body::{AnswerBody, ClientBody, Outgoing};
 use self::buffer::TakeInError;
 use self::h1::{AnswerFrames, AnswerHead, Exchange, Fault, RequestHead};

@@ -27,6 +27,7 @@ fn route(host: &str, path: &str, methods: &[&str]) -> Arc<Route> {
         pattern: Pattern::parse(path).unwrap(),
         methods: (!methods.is_empty()).then_some(set),
         guard: Guard::Open,
+        ask: None,
         target: Target::Respond {
             status: StatusCode::OK,
             body: bytes::Bytes::new(),

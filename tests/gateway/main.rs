@@ -23,6 +23,7 @@ mod hostile;
 mod issuers;
 mod jwt;
 mod limits;
+mod policy;
 mod proxy;
 mod reload;
 mod rotation;

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::Compiler;
 use crate::auth::{
-    Algorithm, Audience, ClaimPath, Guard, JwtGuard, JwtGuardSettings, KeySource, Location,
-    RemoteKeys, RemoteSettings, Requirement, Revoked, TokenSource, Verifier, VerifierSettings,
+    Algorithm, AskGuard, Audience, ClaimPath, Guard, JwtGuard, JwtGuardSettings, KeySource,
+    Location, RemoteKeys, RemoteSettings, Requirement, Revoked, TokenSource, Verifier,
+    VerifierSettings,
 };
 use crate::config::error::{Errors, Place};
 use crate::config::json;
@@ -303,6 +304,10 @@ impl Compiler<'_> {
         let rule = match auth {
             parsed::Auth::Public(_) => return Some(Guard::Open),
             parsed::Auth::Jwt(rule) => rule,
+            parsed::Auth::Ask(rule) => {
+                let copy = rule.copy.iter().map(|name| name.value.clone()).collect();
+                return Some(Guard::Ask(AskGuard { copy }));
+            }
         };
         let before = self.errors.count();
         let mut found = Vec::new();
@@ -383,6 +388,10 @@ fn place_at(node: &Node, pointer: &str) -> Place {
 pub(super) fn in_words(auth: &parsed::Auth) -> String {
     match auth {
         parsed::Auth::Public(_) => "none".to_owned(),
+        parsed::Auth::Ask(rule) => {
+            let (server, target) = &rule.url.value;
+            format!("ask {}{target}", super::upstreams::address(server))
+        }
         parsed::Auth::Jwt(rule) => {
             let names: Vec<&str> = rule
                 .verifiers

@@ -16,7 +16,7 @@ use crate::config::source::why;
 use crate::edits::HeaderEdits;
 use crate::files::{Files, FilesSettings};
 use crate::method::MethodSet;
-use crate::proxy::Forward;
+use crate::proxy::{Ask, Forward};
 use crate::route::{Host, Pattern, Rewrite, Route, Segment, Target, Template};
 
 impl Compiler<'_> {
@@ -70,8 +70,9 @@ impl Compiler<'_> {
         };
         let methods = self.methods(&parsed.methods);
         let guard = self.route_guard(parsed, gateway, &pattern, verifiers);
+        let ask = self.ask(parsed, gateway, upstreams);
         let target = self.target(parsed, &pattern, upstreams);
-        let (guard, target) = (guard?, target?);
+        let (guard, ask, target) = (guard?, ask?, target?);
         let written = match &parsed.host {
             None => parsed.path.value.clone(),
             Some(parsed::Spanned {
@@ -128,6 +129,7 @@ impl Compiler<'_> {
             pattern,
             methods,
             guard,
+            ask,
             target,
             request_headers: merged(&gateway.defaults.headers.request, &parsed.headers.request),
             response_headers: merged(&gateway.defaults.headers.response, &parsed.headers.response),
@@ -176,6 +178,30 @@ impl Compiler<'_> {
             }
             None => Some(Guard::Open),
         }
+    }
+
+    /// Whom the route's guard asks, where it asks; `None` where a mistake was reported.
+    #[expect(
+        clippy::option_option,
+        reason = "a mistake is not the same as nobody to ask"
+    )]
+    fn ask(
+        &mut self,
+        parsed: &parsed::Route,
+        gateway: &parsed::Gateway,
+        upstreams: &mut Upstreams,
+    ) -> Option<Option<Ask>> {
+        let default = parsed.proxy.as_ref().and(gateway.defaults.auth.as_ref());
+        let Some(parsed::Auth::Ask(rule)) = parsed.auth.as_ref().or(default) else {
+            return Some(None);
+        };
+        let (server, target) = &rule.url.value;
+        let upstream = self.bare(server, rule.url.place, upstreams)?;
+        let timeouts = upstream.settings().timeouts;
+        Some(Some(Ask {
+            forward: Forward { upstream, timeouts },
+            target: target.clone(),
+        }))
     }
 
     fn target(

@@ -164,7 +164,7 @@ impl Compiler<'_> {
     }
 }
 
-fn address(server: &parsed::Server) -> Address {
+pub(super) fn address(server: &parsed::Server) -> Address {
     match server {
         parsed::Server::Http { host, port } => Address::Tcp(host.clone(), *port),
         parsed::Server::Unix(path) => Address::Unix(path.clone()),

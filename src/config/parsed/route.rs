@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue};
 
 use super::super::error::Place;
@@ -117,6 +118,17 @@ pub(crate) enum Auth {
     Public(Place),
     /// A token is asked for.
     Jwt(Box<JwtRule>),
+    /// Another server is asked.
+    Ask(Box<AskRule>),
+}
+
+/// Who is asked.
+#[derive(Clone, Debug)]
+pub(crate) struct AskRule {
+    /// The server, and the path and query that it is asked for.
+    pub(crate) url: Spanned<(Server, PathAndQuery)>,
+    /// The headers of its answer that the app gets.
+    pub(crate) copy: Vec<Spanned<HeaderName>>,
 }
 
 /// What is asked of a token.

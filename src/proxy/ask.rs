@@ -1,0 +1,150 @@
+//! A subrequest: an authorization server is asked whether a request may pass, as nginx's
+//! auth_request does. What its answer means is decided by the caller.
+
+use std::time::Duration;
+
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri, header};
+use http_body_util::BodyExt as _;
+use tokio::time::{Instant, timeout_at};
+
+use super::body::{AnswerBody, Outgoing};
+use super::h1::{AnswerFrames, RequestHead};
+use super::{Forward, headers};
+use crate::body::Body;
+use crate::client::Peer;
+use crate::reject::Reject;
+use crate::request_id::RequestId;
+use crate::wire::Line;
+
+/// How long an answer may take, its body included.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// How much of a body that nobody reads is taken in, so that the connection can be kept.
+const DISREGARDED: u64 = 64 * 1024;
+
+const X_ORIGINAL_METHOD: HeaderName = HeaderName::from_static("x-original-method");
+const X_ORIGINAL_URI: HeaderName = HeaderName::from_static("x-original-uri");
+
+/// Whom to ask.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    /// The way there.
+    pub(crate) forward: Forward,
+    /// The path and query that are asked for.
+    pub(crate) target: PathAndQuery,
+}
+
+/// The request that is asked about.
+#[derive(Debug)]
+pub(crate) struct AskedAbout<'a> {
+    /// Its method.
+    pub(crate) method: &'a Method,
+    /// Its target.
+    pub(crate) uri: &'a Uri,
+    /// Its headers.
+    pub(crate) headers: &'a HeaderMap,
+    /// The worker that serves it.
+    pub(crate) worker: usize,
+    /// The peer that it came from.
+    pub(crate) peer: &'a Peer,
+    /// Whether the peer's own word on whom it forwards for is believed.
+    pub(crate) peer_is_trusted: bool,
+    /// The headers that only the gateway may set.
+    pub(crate) vouched: &'a headers::Vouched,
+    /// Its id.
+    pub(crate) id: RequestId,
+    /// The connection's state.
+    pub(crate) line: &'a Line,
+}
+
+impl Ask {
+    /// Asks: a GET with the request's headers and no body, the original method and target in
+    /// `X-Original-Method` and `X-Original-URI`. The answer's body is there as it comes.
+    ///
+    /// # Errors
+    /// `AskFailed` where there is no answer within 5 s.
+    pub(crate) async fn ask(&self, about: AskedAbout<'_>) -> Result<Response<Body>, Reject> {
+        let now = Instant::now();
+        let mut fields = headers::prepare(
+            without_conditions(about.headers),
+            about.uri,
+            None,
+            headers::Hop {
+                peer: about.peer,
+                peer_is_trusted: about.peer_is_trusted,
+                vouched: about.vouched,
+                id: about.id,
+                host: &self.forward.upstream.host,
+            },
+        );
+        let original = about.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        let original = HeaderValue::from_str(original).map_err(|_| Reject::BadPath)?;
+        let method = HeaderValue::from_str(about.method.as_str()).map_err(|_| Reject::Internal)?;
+        fields.set(X_ORIGINAL_METHOD, method);
+        fields.set(X_ORIGINAL_URI, original);
+        let head = RequestHead {
+            method: &Method::GET,
+            target: &self.target,
+            fields: &fields,
+        };
+        let asking = self
+            .forward
+            .exchange(about.worker, now, head, Outgoing::Empty, about.line);
+        let answered = timeout_at(now + DEADLINE, asking).await;
+        let (mut head, exchange, home) =
+            answered.map_err(|_| Reject::AskFailed)?.map_err(|reject| {
+                // A client that left is no fault of the server that was asked.
+                if reject == Reject::ClientGone {
+                    reject
+                } else {
+                    Reject::AskFailed
+                }
+            })?;
+        let bodiless = head.is_bodiless();
+        let idle = Some(self.forward.timeouts.idle);
+        let body = AnswerBody::new(AnswerFrames::new(exchange, &mut head), home, idle);
+        let mut response = Response::new(if bodiless {
+            Body::Empty
+        } else {
+            Body::stream(body)
+        });
+        *response.status_mut() = head.status;
+        *response.headers_mut() = head.headers;
+        Ok(response)
+    }
+}
+
+/// Takes in a body that nobody reads, where it is short, so that its connection can be kept.
+pub(crate) async fn disregard(mut body: Body) {
+    let taking_in = async {
+        let mut taken = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            taken += frame.data_ref().map_or(0, |data| data.len() as u64);
+            if taken > DISREGARDED {
+                return;
+            }
+        }
+    };
+    // What takes longer is not worth the connection.
+    drop(timeout_at(Instant::now() + DEADLINE, taking_in).await);
+}
+
+/// The request's headers without those that ask for less than the whole answer, or describe a
+/// body that is not sent along.
+fn without_conditions(headers: &HeaderMap) -> HeaderMap {
+    let mut headers = headers.clone();
+    for name in [
+        header::IF_MATCH,
+        header::IF_NONE_MATCH,
+        header::IF_MODIFIED_SINCE,
+        header::IF_UNMODIFIED_SINCE,
+        header::IF_RANGE,
+        header::RANGE,
+        header::EXPECT,
+        header::CONTENT_TYPE,
+        header::CONTENT_ENCODING,
+    ] {
+        headers.remove(name);
+    }
+    headers
+}

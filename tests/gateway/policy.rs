@@ -1,0 +1,400 @@
+//! What a route does beside yes and no: it reports instead of refusing, ends what it opened, asks
+//! another server, says how to get a token, and takes tokens back.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::support::{
+    Answer, App, Gateway, Kind, config, eventually, key, now, request, token, within,
+};
+
+const UPGRADE: &[(&str, &str)] = &[
+    ("Connection", "Upgrade"),
+    ("Upgrade", "websocket"),
+    ("Sec-WebSocket-Version", "13"),
+    ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+];
+
+fn app_verifier() -> (&'static str, &'static str) {
+    ("secret", &key(Kind::Secret, 0).public)
+}
+
+fn bearer(changes: serde_json::Value) -> String {
+    format!("Bearer {}", token(changes))
+}
+
+#[tokio::test]
+async fn a_route_that_only_reports_lets_pass_and_says_what_it_would_refuse() {
+    let app = App::echo().await;
+    let text = config(
+        "jwt: {app: {algorithms: [HS256], secret: '@secret'}}\nroutes:\n  - path: /*\n    proxy: '@app'\n    auth: {jwt: app, enforce: report, require: {role: clerk}, forward: {X-User: sub, X-Name: name}}\n",
+        &[app_verifier(), ("app", &app.url())],
+    );
+    let mut gateway = Gateway::start(&text).await;
+    let good = bearer(json!({"role": "clerk"}));
+    let poor = bearer(json!({}));
+    let unfit = bearer(json!({"role": "clerk", "name": "a\nb"}));
+    let expired = bearer(json!({"exp": now() - 60}));
+    for (path, token, reported, user) in [
+        ("/good", Some(&good), None, Some("u-1")),
+        ("/none", None, Some("token_missing"), None),
+        ("/poor", Some(&poor), Some("forbidden"), Some("u-1")),
+        ("/unfit", Some(&unfit), Some("claim_unfit"), Some("u-1")),
+        ("/expired", Some(&expired), Some("token_expired"), None),
+    ] {
+        let mut fields = vec![("X-User", "mallory"), ("X_User", "mallory")];
+        fields.extend(token.map(|token| ("Authorization", token.as_str())));
+        let reply = gateway.get(path, &fields).await;
+        assert_eq!(reply.status, 200, "{path}");
+        let seen = app.saw(path, |_| true).await;
+        assert_eq!(seen.field("x-user").as_deref(), user, "{path}");
+        assert_eq!(seen.field("x_user"), None, "{path}");
+        let record = gateway.record(path).await;
+        assert_eq!(record["would_refuse"].as_str(), reported, "{path}");
+        assert_eq!(record["reason"].as_str(), None, "{path}");
+    }
+    gateway.signal(rustix::process::Signal::TERM);
+    assert!(gateway.exit().await.success());
+    let said = gateway.stderr();
+    assert!(
+        said.contains("enforce: report") && said.contains("count=4"),
+        "{said}"
+    );
+    assert!(said.contains("remembered tokens"), "{said}");
+}
+
+#[tokio::test]
+async fn a_websocket_carries_its_token_among_the_protocols() {
+    let app = App::start(|_| Answer::Upgrade).await;
+    let text = config(
+        "jwt: {app: {algorithms: [HS256], secret: '@secret', from: [header, websocket]}}\nroutes:\n  - {path: /kept, proxy: '@app', auth: app}\n  - {path: /stripped, proxy: '@app', auth: {jwt: app, strip_token: true}}\n",
+        &[app_verifier(), ("app", &app.url())],
+    );
+    let gateway = Gateway::start(&text).await;
+    let token = token(json!({}));
+    let offer = format!("chat, bearer, {token}");
+    for (path, left) in [("/kept", offer.as_str()), ("/stripped", "chat")] {
+        let mut wire = gateway.connect().await;
+        let fields = [UPGRADE, &[("Sec-WebSocket-Protocol", &offer)]].concat();
+        wire.send(request("GET", path, &fields, "")).await;
+        let reply = wire.head().await;
+        assert_eq!(reply.status, 101);
+        // The app chose none; the browser waits for one.
+        assert_eq!(reply.field("sec-websocket-protocol"), Some("bearer"));
+        let seen = app.saw(path, |_| true).await;
+        assert_eq!(seen.field("sec-websocket-protocol").as_deref(), Some(left));
+        wire.send("ping").await;
+        assert_eq!(wire.take(4).await, b"ping");
+    }
+    let forged = format!("bearer, {}x", token);
+    let mut wire = gateway.connect().await;
+    let fields = [UPGRADE, &[("Sec-WebSocket-Protocol", &forged)]].concat();
+    wire.send(request("GET", "/kept", &fields, "")).await;
+    assert_eq!(wire.reply().await.status, 401);
+    let both = bearer(json!({"sub": "other"}));
+    let mut wire = gateway.connect().await;
+    let fields = [
+        UPGRADE,
+        &[("Sec-WebSocket-Protocol", &offer), ("Authorization", &both)],
+    ]
+    .concat();
+    wire.send(request("GET", "/kept", &fields, "")).await;
+    assert_eq!(wire.reply().await.status, 400);
+}
+
+#[tokio::test]
+async fn a_tunnel_and_a_stream_end_with_their_token_where_the_route_says_so() {
+    let sockets = App::start(|_| Answer::Upgrade).await;
+    let events = App::start(|_| {
+        let (sender, receiver) = mpsc::channel(1);
+        tokio::spawn(async move {
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+            let mut next = head.to_owned();
+            while sender.send(next.into_bytes()).await.is_ok() {
+                next = "6\r\ntick\n\n\r\n".to_owned();
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        Answer::Stream(receiver)
+    })
+    .await;
+    let text = config(
+        "jwt: {app: {algorithms: [HS256], secret: '@secret', leeway: 1s}}\nroutes:\n  - {path: /socket/close, proxy: '@sockets', auth: {jwt: app, on_expiry: close}}\n  - {path: /socket/keep, proxy: '@sockets', auth: {jwt: app, on_expiry: keep}}\n  - {path: /events/close, proxy: '@events', auth: {jwt: app, on_expiry: close}}\n  - {path: /events/keep, proxy: '@events', auth: app}\n",
+        &[
+            app_verifier(),
+            ("sockets", &sockets.url()),
+            ("events", &events.url()),
+        ],
+    );
+    let gateway = Gateway::start(&text).await;
+    let token = bearer(json!({"exp": now() + 2}));
+    let open = async |path: &str, fields: &[(&str, &str)]| {
+        let mut wire = gateway.connect().await;
+        let fields = [fields, &[("Authorization", &token)]].concat();
+        wire.send(request("GET", path, &fields, "")).await;
+        let status = wire.head().await.status;
+        (wire, status)
+    };
+    let (mut closing, status) = open("/socket/close", UPGRADE).await;
+    assert_eq!(status, 101);
+    let (mut kept, status) = open("/socket/keep", UPGRADE).await;
+    assert_eq!(status, 101);
+    let (mut ending, status) = open("/events/close", &[]).await;
+    assert_eq!(status, 200);
+    let (mut going_on, status) = open("/events/keep", &[]).await;
+    assert_eq!(status, 200);
+    closing.send("ping").await;
+    assert_eq!(closing.take(4).await, b"ping");
+
+    let time = Duration::from_secs(8);
+    assert!(within(time, closing.closed()).await.is_some());
+    assert!(within(time, ending.rest()).await.is_some());
+    for path in ["/socket/close", "/events/close"] {
+        assert_eq!(
+            gateway.record(path).await["reason"],
+            "token_expired",
+            "{path}"
+        );
+    }
+    kept.send("pong").await;
+    assert_eq!(kept.take(4).await, b"pong");
+    assert!(going_on.chunk().await.is_some());
+}
+
+#[tokio::test]
+async fn another_server_decides_where_the_route_asks_it() {
+    let app = App::echo().await;
+    let answer = |status: &str, fields: &str, body: &str| {
+        let length = body.len();
+        Answer::Raw(
+            format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n{fields}\r\n{body}")
+                .into_bytes(),
+        )
+    };
+    let decider = App::start(move |seen| match seen.field("x-want").as_deref() {
+        Some("yes") => answer("200 OK", "X-User: alice\r\nX-Secret: no\r\n", "take this"),
+        Some("nobody") => answer("204 No Content", "", ""),
+        Some("401") => answer(
+            "401 Unauthorized",
+            "WWW-Authenticate: Basic realm=\"x\"\r\n",
+            "who?",
+        ),
+        Some("403") => answer("403 Forbidden", "Content-Type: text/plain\r\n", "not you"),
+        Some("302") => answer("302 Found", "Location: /login\r\n", ""),
+        Some("500") => answer("500 Internal Server Error", "", "oops"),
+        Some("twice") => answer("200 OK", "X-User: alice\r\nX-User: bob\r\n", ""),
+        Some("close") => Answer::Close,
+        _ => Answer::Silent,
+    })
+    .await;
+    let text = config(
+        "routes:\n  - {path: /*, proxy: '@app', auth: {ask: '@decider/verify?x=1', copy: [X-User]}}\n  - {path: /open, proxy: '@app', auth: none}\n",
+        &[("app", &app.url()), ("decider", &decider.url())],
+    );
+    let gateway = Gateway::start(&text).await;
+    let ask = async |path: &str, want: &str| {
+        let fields = [
+            ("X-Want", want),
+            ("X-User", "mallory"),
+            ("X_User", "mallory"),
+            ("X-Original-URI", "/forged"),
+            ("Cookie", "session=7"),
+            ("Range", "bytes=0-0"),
+        ];
+        let mut wire = gateway.connect().await;
+        wire.send(request("POST", path, &fields, "body")).await;
+        wire.reply().await
+    };
+    assert_eq!(ask("/a/b?q=%20", "yes").await.status, 200);
+    let asked = decider.last();
+    assert_eq!(asked.line(), "GET /verify?x=1 HTTP/1.1");
+    for (name, value) in [
+        ("x-original-method", Some("POST")),
+        ("x-original-uri", Some("/a/b?q=%20")),
+        ("cookie", Some("session=7")),
+        ("x-user", None),
+        ("x_user", None),
+        ("content-length", None),
+        ("range", None),
+        ("x-forwarded-for", Some("127.0.0.1")),
+    ] {
+        assert_eq!(asked.field(name).as_deref(), value, "{name}");
+    }
+    assert!(asked.body.is_empty());
+    let seen = app.saw("/a/b?q=%20", |_| true).await;
+    assert_eq!(seen.all("x-user"), ["alice"]);
+    assert_eq!((seen.field("x-secret"), seen.field("x_user")), (None, None));
+    assert_eq!(seen.body, b"body");
+
+    assert_eq!(ask("/nobody", "nobody").await.status, 200);
+    assert_eq!(app.saw("/nobody", |_| true).await.field("x-user"), None);
+
+    let reply = ask("/401", "401").await;
+    assert_eq!((reply.status, reply.text().as_str()), (401, "who?"));
+    assert_eq!(reply.field("www-authenticate"), Some("Basic realm=\"x\""));
+    assert_eq!(gateway.record("/401").await["reason"], "asked_and_denied");
+    let reply = ask("/403", "403").await;
+    assert_eq!((reply.status, reply.text().as_str()), (403, "not you"));
+    for want in ["302", "500", "twice", "close"] {
+        let path = format!("/{want}");
+        let reply = ask(&path, want).await;
+        assert_eq!(reply.status, 503, "{want}");
+        assert_eq!(gateway.record(&path).await["reason"], "ask_failed");
+    }
+    let start = std::time::Instant::now();
+    assert_eq!(ask("/silent", "silent").await.status, 503);
+    assert!(start.elapsed() < Duration::from_secs(10));
+    decider.stop().await;
+    assert_eq!(ask("/gone", "yes").await.status, 503);
+    // What it would say is nobody else's to say.
+    let open = ask("/open", "yes").await;
+    assert_eq!(open.status, 200);
+    let seen = app.saw("/open", |_| true).await;
+    assert_eq!((seen.field("x-user"), seen.field("x_user")), (None, None));
+    let asked_for: Vec<String> = app
+        .seen()
+        .iter()
+        .map(|seen| seen.target().to_owned())
+        .collect();
+    assert_eq!(asked_for, ["/a/b?q=%20", "/nobody", "/open"]);
+}
+
+#[tokio::test]
+async fn a_client_without_a_token_is_told_where_to_get_one() {
+    let app = App::echo().await;
+    let text = config(
+        "jwt:\n  sso: {algorithms: [HS256], secret: '@secret', issuer: 'https://sso.example.com'}\n  app: {algorithms: [HS256], secret: '@secret', issuer: app}\n\
+         trusted_proxies: [127.0.0.2/32]\n\
+         routes:\n  - {path: /api/*, proxy: '@app', auth: {jwt: [sso, app], require: {scope: [read, write]}}}\n  \
+         - {path: /own/*, proxy: '@app', auth: app}\n  - {path: /*, proxy: '@app', auth: none}\n",
+        &[app_verifier(), ("app", &app.url())],
+    );
+    let gateway = Gateway::start(&text).await;
+    let reply = gateway.get("/api/users/7?x=1", &[]).await;
+    assert_eq!(reply.status, 401);
+    let url = String::from("http://gateway.test/.well-known/oauth-protected-resource/api/users/7");
+    assert_eq!(
+        reply.field("www-authenticate"),
+        Some(format!("Bearer realm=\"sso\", resource_metadata=\"{url}\"").as_str())
+    );
+    let path = "/.well-known/oauth-protected-resource/api/users/7";
+    let reply = gateway.get(path, &[]).await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.field("content-type"), Some("application/json"));
+    let document: serde_json::Value = serde_json::from_str(&reply.text()).unwrap();
+    assert_eq!(
+        document,
+        json!({
+            "resource": "http://gateway.test/api/users/7",
+            "authorization_servers": ["https://sso.example.com"],
+            "bearer_methods_supported": ["header"],
+            "scopes_supported": ["read", "write"],
+        })
+    );
+    // An issuer that is no URL says nothing of where tokens come from.
+    let reply = gateway.get("/own/a", &[]).await;
+    assert_eq!(
+        reply.field("www-authenticate"),
+        Some("Bearer realm=\"app\"")
+    );
+    for path in ["/own/a", "", "/", "/api/..%2f", "/other"] {
+        let path = format!("/.well-known/oauth-protected-resource{path}");
+        let status = gateway.get(&path, &[]).await.status;
+        assert!(status == 404 || status == 400, "{path}: {status}");
+    }
+    let mut wire = gateway.connect().await;
+    wire.send(request("POST", path, &[], "")).await;
+    assert_eq!(wire.reply().await.status, 405);
+    assert_eq!(app.requests(), 0);
+}
+
+#[tokio::test]
+async fn tokens_are_taken_back_at_once() {
+    let text = config(
+        "jwt: {app: {algorithms: [HS256], secret: '@secret', revoked: revoked.yaml}}\nroutes: [{path: /in, respond: {body: in}, auth: app}]\n",
+        &[app_verifier()],
+    );
+    let folder = super::support::Folder::new();
+    folder.write("revoked.yaml", "[]\n");
+    let gateway = Gateway::start_in(folder, &text).await;
+    let alice = bearer(json!({"sub": "alice", "jti": "a1"}));
+    let other = bearer(json!({"sub": "alice", "jti": "a2"}));
+    let bob = bearer(json!({"sub": "bob"}));
+    let status = async |token: &str| {
+        let reply = gateway.get("/in", &[("Authorization", token)]).await;
+        let said = reply
+            .field("www-authenticate")
+            .unwrap_or_default()
+            .contains("was revoked");
+        assert_eq!(said, reply.status == 401);
+        reply.status
+    };
+    // Remembered from here on.
+    for token in [&alice, &other, &bob] {
+        assert_eq!(status(token).await, 200);
+    }
+    let revoke = async |list: &str| {
+        let before = gateway.reloads();
+        gateway.folder.write("revoked.yaml", list);
+        gateway.reloaded_after(before).await;
+    };
+    revoke("- jti: a1\n").await;
+    assert_eq!(
+        (
+            status(&alice).await,
+            status(&other).await,
+            status(&bob).await
+        ),
+        (401, 200, 200)
+    );
+    revoke("[{sub: alice}]").await;
+    assert_eq!(
+        (
+            status(&alice).await,
+            status(&other).await,
+            status(&bob).await
+        ),
+        (401, 401, 200)
+    );
+    revoke("[{sub: bob, before: 2100-01-01T00:00:00+02:00}, {sub: alice, before: 2020-01-01T00:00:00Z}]").await;
+    assert_eq!(
+        (
+            status(&alice).await,
+            status(&other).await,
+            status(&bob).await
+        ),
+        (200, 200, 401)
+    );
+
+    // A list that cannot be read takes nothing back that it did not, and gives nothing free.
+    for (broken, said) in [
+        ("", "empty"),
+        (
+            "- {sub: alice, before: yesterday}\n",
+            "2026-11-23T12:00:00Z",
+        ),
+        ("- {jti: a, sub: b}\n", "which tokens are meant"),
+        (
+            "- {before: 2026-11-23T12:00:00Z}\n",
+            "which tokens are meant",
+        ),
+        ("- alice\n", "expected"),
+        ("[{sub: bob", "expected"),
+    ] {
+        gateway.folder.write("revoked.yaml", broken);
+        eventually("the refusal", async || {
+            let log = gateway.stderr();
+            let last = log
+                .rsplit("configuration refused")
+                .next()
+                .unwrap_or_default();
+            (last.contains("revoked.yaml") && last.contains(said)).then_some(())
+        })
+        .await;
+        assert_eq!(status(&bob).await, 401, "{broken}");
+    }
+    revoke("[]").await;
+    assert_eq!(status(&bob).await, 200);
+}
