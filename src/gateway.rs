@@ -12,7 +12,8 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
-use self::host::host_of;
+pub(crate) use self::host::host_of;
+pub(crate) use self::metadata::{respond as metadata, url_of as metadata_url_of};
 use self::record::Record;
 pub(crate) use self::record::Recorded;
 use crate::auth::{AskGuard, Guard, Permit, Word};
@@ -21,7 +22,7 @@ use crate::client::Peer;
 use crate::path::RequestPath;
 use crate::proxy::{Ask, AskedAbout, Outbound, Tunnel, disregard};
 use crate::reject::Reject;
-use crate::route::{Route, Target};
+use crate::route::{Rewrite, Route, Target};
 use crate::snapshot::Snapshot;
 use crate::wire::Line;
 use crate::worker::Worker;
@@ -129,11 +130,7 @@ async fn serve(
                 .await
         }
         Target::Upstream { forward, rewrite } => {
-            let target = match rewrite {
-                Some(rewrite) => with_path(&rewrite.path(&path), target.query())?,
-                None if path.is_verbatim() => target.clone(),
-                None => with_path(path.as_str(), target.query())?,
-            };
+            let target = upstream_target(rewrite.as_ref(), &path, target)?;
             let outbound = Outbound {
                 target,
                 worker: connection.worker.index,
@@ -201,6 +198,19 @@ async fn asked(
     }
 }
 
+/// The path and query that an app is asked for.
+pub(crate) fn upstream_target(
+    rewrite: Option<&Rewrite>,
+    path: &RequestPath,
+    target: &PathAndQuery,
+) -> Result<PathAndQuery, Reject> {
+    match rewrite {
+        Some(rewrite) => with_path(&rewrite.path(path), target.query()),
+        None if path.is_verbatim() => Ok(target.clone()),
+        None => with_path(path.as_str(), target.query()),
+    }
+}
+
 fn with_query(mut text: String, query: Option<&str>) -> String {
     if let Some(query) = query.filter(|_| !text.contains('?')) {
         text.push('?');
@@ -249,7 +259,10 @@ fn respond(status: StatusCode, body: bytes::Bytes) -> Result<Response<Body>, Rej
 
 impl Route {
     /// The path's parameters by name; `None` for a value that is not UTF-8.
-    fn parameters<'a>(&'a self, path: &'a RequestPath) -> Vec<(&'a str, Option<&'a str>)> {
+    pub(crate) fn parameters<'a>(
+        &'a self,
+        path: &'a RequestPath,
+    ) -> Vec<(&'a str, Option<&'a str>)> {
         let value = |at| {
             path.segments()
                 .nth(at)

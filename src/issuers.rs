@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use crate::auth::{Fetched, KeySet, Location, RemoteKeys, jwks_uri};
+use crate::clock;
 use crate::fetch::{self, FetchError, FetchProblem, Url};
 use crate::tls::ClientTls;
 
@@ -35,6 +36,16 @@ pub(crate) fn follow(keys: &Arc<RemoteKeys>) {
             .await;
         });
     }
+}
+
+/// Fetches a key set once, for those who only look; why it failed, the keys remember.
+pub(crate) async fn fetch_once(keys: &RemoteKeys) {
+    keys.begin();
+    let outcome = match tls_for(keys) {
+        Ok(tls) => get_set(keys, &tls).await,
+        Err(failure) => Err(failure),
+    };
+    keys.end(outcome.map(|(fetched, _, _)| fetched));
 }
 
 /// One issuer that is followed.
@@ -150,7 +161,8 @@ async fn get_set(
             url: url.to_string(),
             problem: FetchProblem::Json(problem.to_string()),
         })?;
-        Ok::<_, FetchError>((Fetched { set }, keys.life(document.life), left_out))
+        let at = clock::now();
+        Ok::<_, FetchError>((Fetched { set, at }, keys.life(document.life), left_out))
     };
     // Discovery and the set together take no longer than one document may.
     match tokio::time::timeout(fetch::DEADLINE, getting).await {

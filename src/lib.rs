@@ -13,6 +13,7 @@ mod client;
 mod clock;
 mod config;
 mod edits;
+mod explain;
 mod fetch;
 mod files;
 mod gateway;
@@ -191,7 +192,8 @@ fn follow_issuers(snapshot: &snapshot::Snapshot) {
 /// # Errors
 /// Every mistake in it.
 pub fn check(config: &Path) -> Result<Checked, ConfigErrors> {
-    let loaded = config::load(config, None).map_err(|refused| refused.errors)?;
+    let loaded =
+        config::load(config, &[], None, &reload::judge).map_err(|refused| refused.errors)?;
     Ok(Checked {
         warnings: loaded.warnings,
         printed: loaded.printed,

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub(crate) use self::watch::Watch;
+use crate::clock;
 use crate::config::{self, ConfigErrors, Refused};
+use crate::explain;
 use crate::snapshot::Snapshot;
 
 /// The configuration that is in force, and where it came from.
@@ -26,7 +28,7 @@ impl Active {
     /// # Errors
     /// Every mistake in it.
     pub(crate) fn load(config: &Path) -> Result<(Self, Arc<Snapshot>), ConfigErrors> {
-        let loaded = config::load(config, None).map_err(|refused| refused.errors)?;
+        let loaded = config::load(config, &[], None, &judge).map_err(|refused| refused.errors)?;
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
@@ -52,7 +54,7 @@ impl Active {
         asked: bool,
         bind: impl FnOnce(&Snapshot) -> Result<B, String>,
     ) -> Option<(Arc<Snapshot>, B)> {
-        let loaded = config::load(&self.config, Some(current));
+        let loaded = config::load(&self.config, &[], Some(current), &judge);
         let (digest, files) = match &loaded {
             Ok(loaded) => (loaded.digest, loaded.files.clone()),
             Err(refused) => (refused.digest, refused.files.clone()),
@@ -93,6 +95,11 @@ impl Active {
             }
         }
     }
+}
+
+/// A configuration whose own tests fail is not taken up.
+pub(crate) fn judge(snapshot: &Snapshot) -> Vec<(usize, String)> {
+    explain::failing(snapshot, clock::now())
 }
 
 /// Says in words what changed, and shouts where access got wider.

@@ -116,6 +116,14 @@ struct Tree {
     star: Vec<Arc<Route>>,
 }
 
+impl Route {
+    /// Whether the path is one of the route's, whatever the host and the method.
+    pub(crate) fn has_path(self: &Arc<Self>, path: &RequestPath) -> bool {
+        let mut alone = Tree::default();
+        alone.insert(Arc::clone(self)).is_ok() && alone.find(path).is_some()
+    }
+}
+
 /// Where documents of RFC 9728 are; below it is the path that one is about.
 pub(crate) const RESOURCE_METADATA: &str = "/.well-known/oauth-protected-resource";
 

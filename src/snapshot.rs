@@ -6,8 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use http::{HeaderName, Request, StatusCode};
+
 use crate::access_log::AccessLog;
-use crate::auth::{Verifier, VerifierSettings};
+use crate::auth::{Claims, Verifier, VerifierSettings};
 use crate::client::TrustedProxies;
 use crate::edits::HeaderEdits;
 use crate::limits::{Limits, Timeouts};
@@ -44,8 +46,43 @@ pub(crate) struct Snapshot {
     pub(crate) access_log: Option<Arc<AccessLog>>,
     /// The level of the operator's log.
     pub(crate) level: tracing::Level,
+    /// What it expects of itself.
+    pub(crate) tests: Vec<PolicyTest>,
     /// What it says in words, by part, for the report of a reload.
     pub(crate) summary: BTreeMap<String, String>,
+}
+
+/// A request, and what is expected to become of it.
+#[derive(Debug)]
+pub(crate) struct PolicyTest {
+    /// Where it stands, for messages.
+    pub(crate) place: String,
+    /// The request as it is written.
+    pub(crate) text: String,
+    /// Method, target and headers.
+    pub(crate) request: Request<()>,
+    /// Whether it comes over TLS; by the first listener where it is not said.
+    pub(crate) secure: Option<bool>,
+    /// The claims of its token; without them it has the token of its headers, or none.
+    pub(crate) claims: Option<Claims>,
+    /// What is expected.
+    pub(crate) expect: Expectation,
+}
+
+/// What is expected to become of a request; what is not said may be anything. Without a status
+/// and a reason the request must be let pass.
+#[derive(Debug, Default)]
+pub(crate) struct Expectation {
+    /// The gateway's own answer.
+    pub(crate) status: Option<StatusCode>,
+    /// The word for why it is refused, as the access log has it.
+    pub(crate) reason: Option<String>,
+    /// The route's name.
+    pub(crate) route: Option<String>,
+    /// The upstream's name.
+    pub(crate) upstream: Option<String>,
+    /// Headers that the app sees; `None` for one that it must not see.
+    pub(crate) headers: Vec<(HeaderName, Option<String>)>,
 }
 
 /// One listener's settings.

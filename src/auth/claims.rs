@@ -22,6 +22,11 @@ impl Claims {
         Self(members)
     }
 
+    /// All of them.
+    pub(super) fn members(&self) -> &Map<String, Value> {
+        &self.0
+    }
+
     /// The claim with this name at the top.
     pub(crate) fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
@@ -119,6 +124,11 @@ impl ClaimPath {
             );
         }
         Ok(Self(names))
+    }
+
+    /// The names, from the outside to the inside.
+    pub(crate) fn names(&self) -> &[String] {
+        &self.0
     }
 
     /// Whether the path is this one name at the top.

@@ -218,6 +218,11 @@ impl KeySet {
         self.keys.iter().map(|key| key.kid.as_deref())
     }
 
+    /// What its keys can do.
+    pub(crate) fn algorithms(&self) -> AlgorithmSet {
+        self.algorithms
+    }
+
     /// Checks the signature of a token whose algorithm is one of `allowed`.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 
 mod algorithm;
 mod claims;
+mod explain;
 mod json;
 mod jwk;
 mod jws;
@@ -44,7 +45,7 @@ pub(crate) use self::token::TokenSource;
 pub(crate) use self::verify::{Audience, Verifier, VerifierSettings};
 
 use self::jws::Jws;
-use self::verify::{Dates, Stamp, Unverified, Verified};
+use self::verify::{Dates, Lack, Stamp, Unsigned, Unverified, Verified};
 use crate::reject::{Reject, TokenFault};
 
 /// How many verifiers of a route are tried on one token.
@@ -287,10 +288,11 @@ impl JwtGuard {
                 .filter(|verifier| verifier.fits(jws))
                 .take(MAX_VERIFIERS)
         };
-        let (mut why, mut wrong_claims) = (None, None);
+        let (mut why, mut wrong_claims, mut lacks) = (None, None, Vec::new());
         for verifier in fitting() {
             let stamp = verifier.stamp();
-            if let Err(wrong) = verifier.check_signature(jws) {
+            if let Err(Unsigned { why: wrong, lack }) = verifier.check_signature(jws) {
+                lacks.extend(lack);
                 why = match (why, wrong) {
                     // Who lacks keys may have accepted it.
                     (_, Unverified::NoKeys) | (None, _) => Some(wrong),
@@ -308,17 +310,11 @@ impl JwtGuard {
             return Err(Unverified::Token(wrong).into());
         }
         // Where none fits, the first one says why.
-        let unfit = || candidates.clone().next()?.check_signature(jws).err();
+        let unfit = || Some(candidates.clone().next()?.check_signature(jws).err()?.why);
         let why = why
             .or_else(unfit)
             .unwrap_or(Unverified::Token(TokenFault::UnknownKey));
-        let newer = fitting()
-            .filter_map(|verifier| verifier.lacks(jws))
-            .map(Arc::clone);
-        Err(Refused {
-            why,
-            newer: newer.collect(),
-        })
+        Err(Refused { why, lacks })
     }
 }
 
@@ -328,9 +324,9 @@ fn verify_by_one(
     now: SystemTime,
 ) -> Result<(Stamp, Verified), Refused> {
     let stamp = verifier.stamp();
-    verifier.check_signature(jws).map_err(|why| Refused {
-        why,
-        newer: verifier.lacks(jws).map(Arc::clone).into_iter().collect(),
+    verifier.check_signature(jws).map_err(|unsigned| Refused {
+        why: unsigned.why,
+        lacks: unsigned.lack.into_iter().collect(),
     })?;
     let claims = jws.claims().map_err(Unverified::from)?;
     let dates = verifier.check_claims(jws.typ.as_deref(), &claims, now);
@@ -343,15 +339,15 @@ fn verify_by_one(
 /// A token that was not found right.
 struct Refused {
     why: Unverified,
-    /// The keys that a newer set may add to, so that the token is right after all.
-    newer: Vec<Arc<RemoteKeys>>,
+    /// The key sets that a newer one may change it.
+    lacks: Vec<Lack>,
 }
 
 impl From<Unverified> for Refused {
     fn from(why: Unverified) -> Self {
         Self {
             why,
-            newer: Vec::new(),
+            lacks: Vec::new(),
         }
     }
 }
@@ -361,15 +357,15 @@ impl From<Unverified> for Refused {
 pub(crate) struct Unauthenticated {
     /// Why.
     pub(crate) reject: Reject,
-    /// The keys that a newer set may add to.
-    newer: Vec<Arc<RemoteKeys>>,
+    /// The key sets that a newer one may change it.
+    lacks: Vec<Lack>,
 }
 
 impl From<Reject> for Unauthenticated {
     fn from(reject: Reject) -> Self {
         Self {
             reject,
-            newer: Vec::new(),
+            lacks: Vec::new(),
         }
     }
 }
@@ -381,7 +377,7 @@ impl From<Refused> for Unauthenticated {
                 Unverified::Token(fault) => Reject::TokenInvalid(fault),
                 Unverified::NoKeys => Reject::KeysMissing,
             },
-            newer: refused.newer,
+            lacks: refused.lacks,
         }
     }
 }
@@ -406,40 +402,32 @@ impl Guard {
     ) -> Result<Principal, Reject> {
         let mut waits = 0;
         loop {
-            let fetches = self.fetches();
             let refused = match self.authenticate_at_once(headers, query, remembered, now) {
                 Ok(principal) => return Ok(principal),
                 Err(refused) => refused,
             };
-            // Newer keys may have come between the look at the old ones and now.
-            let mut came = self.fetches() != fetches;
-            if !came && waits < MAX_WAITS {
-                waits += 1;
-                for keys in &refused.newer {
-                    came |= keys.newer().await;
+            let mut came = false;
+            if waits < MAX_WAITS {
+                for lack in &refused.lacks {
+                    came |= lack.keys.newer(lack.fetches).await;
                 }
             }
+            waits += 1;
             if !came {
-                return match self {
-                    Self::Jwt(guard) if guard.only_reports => {
-                        Ok(Principal::unknown(refused.reject))
-                    }
-                    Self::Jwt(_) | Self::Open | Self::Ask(_) => Err(refused.reject),
-                };
+                return self.let_pass(refused.reject);
             }
         }
     }
 
-    /// How many fetches of its keys have ended.
-    fn fetches(&self) -> u64 {
-        let Self::Jwt(guard) = self else { return 0 };
-        let remotes = guard
-            .verifiers
-            .iter()
-            .filter_map(|(verifier, _)| verifier.remote());
-        remotes
-            .map(|keys| keys.fetches())
-            .fold(0, u64::wrapping_add)
+    /// Nobody known, for this reason, where refusals are only reported.
+    ///
+    /// # Errors
+    /// The reason, where they are not.
+    pub(crate) fn let_pass(&self, reject: Reject) -> Result<Principal, Reject> {
+        match self {
+            Self::Jwt(guard) if guard.only_reports => Ok(Principal::unknown(reject)),
+            Self::Jwt(_) | Self::Open | Self::Ask(_) => Err(reject),
+        }
     }
 
     /// The same with the keys that are here.

@@ -111,6 +111,31 @@ impl Requirement {
         self.any.iter().any(|rules| rules.iter().all(holds))
     }
 
+    /// What is not as it must be, in words: a line a rule; of several maps, each. Nothing where it
+    /// is satisfied.
+    pub(crate) fn why_not(&self, claims: &Claims, params: &Parameters<'_>) -> Vec<String> {
+        if self.is_satisfied(claims, params) {
+            return Vec::new();
+        }
+        let mut lines = Vec::new();
+        for (at, rules) in self.any.iter().enumerate() {
+            if self.any.len() > 1 {
+                lines.push(format!("alternative {}:", at + 1));
+            }
+            for rule in rules {
+                for test in &rule.tests {
+                    if !rule.holds(test, claims, params) {
+                        let claim = claims.at(&rule.claim);
+                        let is = claim.map_or_else(|| "absent".to_owned(), Value::to_string);
+                        let must = test.words(claims, params);
+                        lines.push(format!("{} is {is}, and must {must}", rule.claim));
+                    }
+                }
+            }
+        }
+        lines
+    }
+
     /// The scopes that are needed, separated by spaces, for `scope` of the challenge (RFC 6750
     /// section 3): those of the first map that names any.
     pub(crate) fn scope(&self) -> Option<&str> {
@@ -184,6 +209,24 @@ impl Rule {
     }
 }
 
+impl Test {
+    fn words(&self, claims: &Claims, params: &Parameters<'_>) -> String {
+        let list = |operands: &[Operand]| {
+            let words: Vec<String> = operands
+                .iter()
+                .map(|one| one.words(claims, params))
+                .collect();
+            words.join(", ")
+        };
+        match self {
+            Self::Equals(operand) => format!("be {}", operand.words(claims, params)),
+            Self::All(operands) => format!("hold {}", list(operands)),
+            Self::Any(operands) => format!("hold one of {}", list(operands)),
+            Self::Not(operands) => format!("hold none of {}", list(operands)),
+        }
+    }
+}
+
 /// What a claim is compared with.
 #[derive(Clone, Copy)]
 enum Wanted<'w> {
@@ -227,6 +270,22 @@ impl Operand {
                 .filter(|value| value.is_string() || value.is_number() || value.is_boolean())
                 .map(Wanted::Scalar),
         }
+    }
+}
+
+impl Operand {
+    fn words(&self, claims: &Claims, params: &Parameters<'_>) -> String {
+        let written = match self {
+            Self::Scalar(value) => return value.to_string(),
+            Self::Parameter(name) => format!("{{{name}}}"),
+            Self::Claim(path) => format!("{{claim:{path}}}"),
+        };
+        let stands_for = match self.resolve(claims, params) {
+            Some(Wanted::Scalar(value)) => value.to_string(),
+            Some(Wanted::Parameter(text)) => format!("{text:?}"),
+            None => "unknown".to_owned(),
+        };
+        format!("{written} (here {stands_for})")
     }
 }
 
@@ -568,6 +627,33 @@ mod tests {
         check(either.clone(), json!({"c": 3}), true);
         check(either.clone(), json!({"a": 1, "b": 2}), true);
         check(either, json!({"a": 1, "c": 4}), false);
+    }
+
+    #[test]
+    fn what_is_not_as_it_must_be_is_said() {
+        let require = json!([
+            {"sub": "{user}", "scope": ["read", "write"], "ok": true},
+            {"realm_access.roles": {"any": ["clerk", "admin"], "not": "guest"}, "o": "{claim:p}"},
+        ]);
+        let requirement = Requirement::parse(&require, &["user"]).unwrap();
+        let claims = json!({"sub": "8", "scope": "read", "ok": true, "realm_access": {"roles": ["guest"]}, "o": 1});
+        let claims = Claims::new(claims.as_object().unwrap().clone());
+        let params = [("user", Some("7"))];
+        assert_eq!(
+            requirement.why_not(&claims, &params),
+            [
+                "alternative 1:",
+                r#"scope is "read", and must hold "read", "write""#,
+                r#"sub is "8", and must be {user} (here "7")"#,
+                "alternative 2:",
+                "o is 1, and must be {claim:p} (here unknown)",
+                r#"realm_access.roles is ["guest"], and must hold one of "clerk", "admin""#,
+                r#"realm_access.roles is ["guest"], and must hold none of "guest""#,
+            ]
+        );
+        let good = json!({"sub": "7", "scope": "write read", "ok": true});
+        let good = Claims::new(good.as_object().unwrap().clone());
+        assert!(requirement.why_not(&good, &params).is_empty());
     }
 
     #[track_caller]

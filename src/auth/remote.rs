@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use serde_json::Value;
@@ -76,6 +76,8 @@ impl std::fmt::Display for Location {
 pub(crate) struct Fetched {
     /// The keys.
     pub(crate) set: KeySet,
+    /// When.
+    pub(crate) at: SystemTime,
 }
 
 /// How many fetches were begun and ended, and whether one is asked for that was not begun yet.
@@ -84,6 +86,13 @@ struct Progress {
     demanded: bool,
     begun: u64,
     ended: u64,
+}
+
+impl Progress {
+    /// Whether a fetch will end without being asked for.
+    fn comes(self) -> bool {
+        self.demanded || self.begun > self.ended
+    }
 }
 
 /// The keys of an issuer that lives elsewhere.
@@ -99,6 +108,8 @@ pub(crate) struct RemoteKeys {
     wake: mpsc::Sender<()>,
     /// What wakes, until somebody fetches.
     demanded: Mutex<Option<mpsc::Receiver<()>>>,
+    /// Why the last fetch failed, where it did.
+    failure: Mutex<Option<String>>,
     /// When a token last asked for a fetch.
     last_demand: Mutex<Option<Instant>>,
 }
@@ -128,6 +139,7 @@ impl RemoteKeys {
             fetches: AtomicU64::new(0),
             wake,
             demanded: Mutex::new(Some(demanded)),
+            failure: Mutex::new(None),
             last_demand: Mutex::new(None),
         })
     }
@@ -148,16 +160,29 @@ impl RemoteKeys {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Asks for a newer set and waits for it: with all who wait for the same fetch, and at most
-    /// one new fetch in 10 s. Whether a fetch ended meanwhile, well or not.
-    pub(crate) async fn newer(&self) -> bool {
+    /// Why the last fetch failed, where it did.
+    pub(crate) fn failure(&self) -> Option<String> {
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.clone()
+    }
+
+    /// Asks for a newer set than the one after so many fetches, and waits for it: with all who wait
+    /// for the same fetch, and at most one new fetch in 10 s. Whether a fetch has ended since, well
+    /// or not.
+    pub(crate) async fn newer(&self, fetches: u64) -> bool {
         let mut progress = self.progress.subscribe();
         let seen = *progress.borrow_and_update();
-        let comes = seen.demanded || seen.begun > seen.ended;
-        if !comes && !self.demand() {
-            return false;
+        if seen.ended > fetches {
+            return true;
         }
-        let ended = progress.wait_for(|now| now.ended > seen.ended);
+        if !seen.comes() && !self.demand() {
+            // Somebody else may have asked between the look and the demand.
+            let now = *self.progress.borrow();
+            if !now.comes() && now.ended <= fetches {
+                return false;
+            }
+        }
+        let ended = progress.wait_for(|now| now.ended > fetches);
         tokio::time::timeout(PATIENCE, ended)
             .await
             .is_ok_and(|ended| ended.is_ok())
@@ -180,11 +205,7 @@ impl RemoteKeys {
             .unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let is_early = last.is_some_and(|last| now.duration_since(last) < BETWEEN_DEMANDS);
-        if is_early {
-            // Whoever came first is perhaps still waiting.
-            return self.progress.borrow().demanded;
-        }
-        if nobody() {
+        if is_early || nobody() {
             return false;
         }
         *last = Some(now);
@@ -201,7 +222,13 @@ impl RemoteKeys {
     /// keys.
     pub(crate) fn follow(&self) -> Option<mpsc::Receiver<()>> {
         let mut demanded = self.demanded.lock().unwrap_or_else(PoisonError::into_inner);
-        demanded.take()
+        let taken = demanded.take();
+        if taken.is_some() {
+            // The first fetch comes by itself: a request that is early waits for it.
+            self.progress
+                .send_modify(|progress| progress.demanded = true);
+        }
+        taken
     }
 
     /// A fetch begins.
@@ -214,9 +241,14 @@ impl RemoteKeys {
 
     /// A fetch ended with this set, or with this reason why there is none.
     pub(crate) fn end(&self, outcome: Result<Fetched, String>) {
-        if let Ok(fetched) = outcome {
-            self.replace(Some(fetched));
-        }
+        let failure = match outcome {
+            Ok(fetched) => {
+                self.replace(Some(fetched));
+                None
+            }
+            Err(failure) => Some(failure),
+        };
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
         self.fetches.fetch_add(1, Ordering::Release);
         self.progress.send_modify(|progress| progress.ended += 1);
     }
@@ -322,9 +354,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn nobody_waits_where_nobody_fetches_and_ten_seconds_lie_between_two_demands() {
         let keys = keys(None);
-        assert!(!keys.newer().await);
+        assert!(!keys.newer(0).await);
         let mut demanded = keys.follow().unwrap();
         assert!(keys.follow().is_none());
+        // Whoever is early waits for the first fetch, which counts for nobody.
+        let early = keys.newer(0);
+        keys.begin();
+        keys.end(Err("down".to_owned()));
+        assert!(early.await);
         let fetching = Arc::downgrade(&keys);
         tokio::spawn(async move {
             while demanded.recv().await.is_some() {
@@ -335,12 +372,14 @@ mod tests {
             }
         });
         let start = Instant::now();
-        let both = tokio::join!(keys.newer(), keys.newer());
-        assert_eq!((both, keys.fetches()), ((true, true), 1));
-        assert!(!keys.newer().await);
+        let both = tokio::join!(keys.newer(1), keys.newer(1));
+        assert_eq!((both, keys.fetches()), ((true, true), 2));
+        assert!(!keys.newer(2).await);
+        // A fetch that ended since the look at the keys needs no wait.
+        assert!(keys.newer(1).await);
         tokio::time::sleep_until(start + BETWEEN_DEMANDS).await;
-        assert!(keys.newer().await);
-        assert_eq!(keys.fetches(), 2);
+        assert!(keys.newer(2).await);
+        assert_eq!(keys.fetches(), 3);
     }
 
     #[test]
@@ -356,7 +395,10 @@ mod tests {
                 .collect();
             let document = serde_json::json!({ "keys": keys }).to_string();
             let (set, _) = KeySet::fetched(document.as_bytes()).unwrap();
-            Ok(Fetched { set })
+            Ok(Fetched {
+                set,
+                at: SystemTime::UNIX_EPOCH,
+            })
         };
         let keys = keys(None);
         let mut epochs = Vec::new();

@@ -1,6 +1,8 @@
 //! `Verifier`: is this token genuine, and are its registered claims right (RFC 7519 section 4.1)?
 //! What the token permits is the matter of `policy`; signatures are checked by `keys`.
 
+mod why;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -122,6 +124,24 @@ pub(crate) enum Unverified {
     Token(TokenFault),
     /// The keys that it would be checked with are not there.
     NoKeys,
+}
+
+/// A token whose signature was not found right.
+#[derive(Debug)]
+pub(crate) struct Unsigned {
+    /// Why.
+    pub(crate) why: Unverified,
+    /// What a newer key set may change that.
+    pub(crate) lack: Option<Lack>,
+}
+
+/// A key set in which a token's key was looked for in vain.
+#[derive(Debug)]
+pub(crate) struct Lack {
+    /// The keys.
+    pub(crate) keys: Arc<RemoteKeys>,
+    /// How many fetches had ended before.
+    pub(crate) fetches: u64,
 }
 
 impl From<TokenFault> for Unverified {
@@ -311,6 +331,21 @@ impl Verifier {
         self.issuer.iter().map(String::as_str)
     }
 
+    /// What `aud` must say.
+    pub(crate) fn audience(&self) -> &Audience {
+        &self.audience
+    }
+
+    /// What `typ` must be.
+    pub(crate) fn typ(&self) -> Option<&str> {
+        self.typ.as_deref()
+    }
+
+    /// The claims that must be there and equal.
+    pub(crate) fn own_claims(&self) -> &[(ClaimPath, Value)] {
+        &self.claims
+    }
+
     /// Whether it accepts tokens of this issuer by name.
     pub(crate) fn has_issuer(&self, issuer: Option<&str>) -> bool {
         issuer.is_some_and(|issuer| self.issuer.iter().any(|known| known == issuer))
@@ -321,39 +356,52 @@ impl Verifier {
         match &*self.keys {
             Keys::Fixed(set) => set.fits(jws, AlgorithmSet::ALL),
             Keys::Remote(remote, accepted) => {
-                let fits = |set: &KeySet| set.fits(jws, *accepted);
-                remote.current().is_some_and(|now| fits(&now.set)) || self.lacks(jws).is_some()
+                jws.algorithm.is_some_and(|it| accepted.contains(it))
+                    && remote.current().is_none_or(|now| {
+                        now.set.fits(jws, *accepted) || !now.set.has_named_by(jws)
+                    })
             }
         }
     }
 
-    /// Whether the signature is right; which check failed otherwise, as [`KeySet::verify`].
-    pub(crate) fn check_signature(&self, jws: &Jws<'_>) -> Result<(), Unverified> {
-        match &*self.keys {
-            Keys::Fixed(set) => Ok(set.verify(jws, AlgorithmSet::ALL)?),
-            Keys::Remote(remote, accepted) => match remote.current() {
-                Some(now) => Ok(now.set.verify(jws, *accepted)?),
-                None if jws.algorithm.is_some_and(|it| accepted.contains(it)) => {
-                    Err(Unverified::NoKeys)
-                }
-                None => Err(TokenFault::Algorithm.into()),
-            },
+    /// Whether the signature is right.
+    ///
+    /// # Errors
+    /// Which check failed, as [`KeySet::verify`]; and what it lacks, where a newer key set may have
+    /// the token's key.
+    pub(crate) fn check_signature(&self, jws: &Jws<'_>) -> Result<(), Unsigned> {
+        let (remote, accepted) = match &*self.keys {
+            Keys::Fixed(set) => {
+                return set
+                    .verify(jws, AlgorithmSet::ALL)
+                    .map_err(|fault| Unsigned {
+                        why: fault.into(),
+                        lack: None,
+                    });
+            }
+            Keys::Remote(remote, accepted) => (remote, *accepted),
+        };
+        if !jws.algorithm.is_some_and(|it| accepted.contains(it)) {
+            return Err(Unsigned {
+                why: TokenFault::Algorithm.into(),
+                lack: None,
+            });
         }
-    }
-
-    /// The keys at a URL, where the token names none of those that are here: a newer set may have
-    /// its key.
-    pub(crate) fn lacks(&self, jws: &Jws<'_>) -> Option<&Arc<RemoteKeys>> {
-        let Keys::Remote(remote, accepted) = &*self.keys else {
-            return None;
+        // The number before the set, and the set once: a fetch that ends meanwhile is seen later.
+        let lack = Lack {
+            fetches: remote.fetches(),
+            keys: Arc::clone(remote),
         };
-        let acceptable = jws.algorithm.is_some_and(|it| accepted.contains(it));
-        let is_here = || {
-            remote
-                .current()
-                .is_some_and(|now| now.set.has_named_by(jws))
+        let Some(now) = remote.current() else {
+            return Err(Unsigned {
+                why: Unverified::NoKeys,
+                lack: Some(lack),
+            });
         };
-        (acceptable && !is_here()).then_some(remote)
+        now.set.verify(jws, accepted).map_err(|fault| Unsigned {
+            why: fault.into(),
+            lack: (!now.set.has_named_by(jws)).then_some(lack),
+        })
     }
 
     /// Whether the registered claims and the verifier's own are right, for a token whose
@@ -367,26 +415,41 @@ impl Verifier {
         claims: &Claims,
         now: SystemTime,
     ) -> Result<Dates, TokenFault> {
-        if let Some(expected) = &self.typ {
-            let same = typ.is_some_and(|typ| bare(typ).eq_ignore_ascii_case(bare(expected)));
-            if !same {
-                return Err(TokenFault::Type);
-            }
-        }
+        self.check_type(typ)?;
         let dates = Dates::of(claims, self.leeway)?;
-        if self.revoked.has(claims, dates.iat) {
-            return Err(TokenFault::Revoked);
-        }
+        self.check_revoked(claims, &dates)?;
         self.check_issuer(claims)?;
         self.check_audience(claims)?;
         self.check_dates(&dates, now)?;
+        self.check_own(claims)?;
+        Ok(dates)
+    }
+
+    fn check_type(&self, typ: Option<&str>) -> Result<(), TokenFault> {
+        let Some(expected) = &self.typ else {
+            return Ok(());
+        };
+        let same = typ.is_some_and(|typ| bare(typ).eq_ignore_ascii_case(bare(expected)));
+        if same { Ok(()) } else { Err(TokenFault::Type) }
+    }
+
+    fn check_revoked(&self, claims: &Claims, dates: &Dates) -> Result<(), TokenFault> {
+        if self.revoked.has(claims, dates.iat) {
+            Err(TokenFault::Revoked)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn check_own(&self, claims: &Claims) -> Result<(), TokenFault> {
         let satisfied = |(path, expected): &(ClaimPath, Value)| {
             claims.at(path).is_some_and(|claim| equal(claim, expected))
         };
-        if !self.claims.iter().all(satisfied) {
-            return Err(TokenFault::RequiredClaim);
+        if self.claims.iter().all(satisfied) {
+            Ok(())
+        } else {
+            Err(TokenFault::RequiredClaim)
         }
-        Ok(dates)
     }
 
     /// Whether a token that this verifier found right is right at this time too.
@@ -504,7 +567,7 @@ mod tests {
     }
 
     fn outcome(verifier: &Verifier, typ: Option<&str>, claims: &Value) -> Result<(), TokenFault> {
-        let token_alone = |unverified| match unverified {
+        let token_alone = |unsigned: Unsigned| match unsigned.why {
             Unverified::Token(fault) => fault,
             Unverified::NoKeys => panic!("the keys are fixed"),
         };

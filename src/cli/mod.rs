@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand, exit codes decided here alone.
 
 mod demo;
+mod policy;
 mod sample_app;
 
 use std::io::Write;
@@ -36,6 +37,10 @@ enum Command {
         #[arg(long)]
         print: bool,
     },
+    /// Say what becomes of a request, step by step, and why; serve nothing.
+    Explain(policy::ExplainArguments),
+    /// Run the policy tests of the configuration and of *.test.yaml beside it.
+    Test(policy::TestArguments),
     /// Show the main job with nothing else installed: a certificate, an app and a user made on
     /// the spot, and the commands to try.
     Demo {
@@ -48,11 +53,14 @@ enum Command {
 /// A configuration that is refused.
 const BAD_CONFIG: u8 = 2;
 
-/// Runs the program: 0 done, 1 cannot start, 2 bad configuration or bad arguments.
+/// Runs the program: 0 done, 1 cannot start or a test failed, 2 bad configuration or bad arguments,
+/// 3 a request that `explain` finds refused.
 #[must_use]
 pub fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run { config } => ended(crate::run(&config, RunOptions::default())),
+        Command::Explain(arguments) => policy::explain(&arguments),
+        Command::Test(arguments) => policy::test(&arguments),
         Command::Demo { config } => ended(demo::demo(&config)),
         Command::Check { config, print } => match crate::check(&config) {
             Ok(checked) => {

@@ -103,6 +103,7 @@ pub(crate) fn compile(
         upstreams: upstreams.all(),
         response_headers: edits(&gateway.defaults.headers.response),
         access_log,
+        tests: Vec::new(),
         level: level(gateway.log.level.value),
         summary,
     };

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::compile::compile;
 use super::decode;
 use super::error::{ConfigErrors, Place};
+use super::merge;
 use super::source::{Disk, Sources};
 use crate::snapshot::Snapshot;
 
@@ -37,20 +38,53 @@ pub(crate) struct Refused {
     pub(crate) digest: u64,
 }
 
-/// Reads and compiles the configuration at `main`. What is equal in `previous` goes on.
+/// Runs the policy tests of a configuration on it; gives the place of each that fails among them,
+/// and why.
+pub(crate) type Judge<'j> = &'j dyn Fn(&Snapshot) -> Vec<(usize, String)>;
+
+/// Reads and compiles the configuration at `main`, and has its own tests judged. What is equal in
+/// `previous` goes on. The tests of `more`, files beside it, are read and not judged.
 ///
 /// # Errors
-/// Every mistake in it, at once.
-pub(crate) fn load(main: &Path, previous: Option<&Snapshot>) -> Result<Loaded, Refused> {
+/// Every mistake in it, at once; a test that fails is one.
+pub(crate) fn load(
+    main: &Path,
+    more: &[PathBuf],
+    previous: Option<&Snapshot>,
+    judge: Judge<'_>,
+) -> Result<Loaded, Refused> {
     let sources = Digesting {
         disk: Disk::default(),
         hasher: RefCell::new(DefaultHasher::new()),
     };
     let mut read = super::read(main, &sources);
+    let mut tests = Vec::new();
+    if let Some(gateway) = &mut read.gateway {
+        tests.append(&mut gateway.tests);
+    }
+    for path in more {
+        let place = Place::default();
+        if let Some(node) = merge::side_file(path, place, &read.loader, &mut read.errors) {
+            let mut decoder = decode::Decoder {
+                errors: &mut read.errors,
+                folder: read.loader.folder(),
+            };
+            tests.extend(decoder.test_file(&node));
+        }
+    }
+    let places: Vec<Place> = tests.iter().map(|test| test.place).collect();
     let compiled = read
         .gateway
         .as_ref()
         .and_then(|gateway| compile(gateway, &read.loader, &mut read.errors, previous));
+    let compiled = compiled.map(|(mut snapshot, warnings)| {
+        snapshot.tests = tests.into_iter().map(|test| test.value).collect();
+        for (at, why) in judge(&snapshot) {
+            let place = places.get(at).copied().unwrap_or_default();
+            read.errors.at(place, format!("this test fails: {why}"));
+        }
+        (snapshot, warnings)
+    });
     if compiled.is_none() && read.errors.is_empty() {
         // Without a snapshot there is a reason; should none have been said, this one is.
         read.errors

@@ -14,6 +14,7 @@ mod merge;
     reason = "every part keeps its place, whether a check points there yet or not"
 )]
 mod parsed;
+mod policy_tests;
 mod print;
 mod revoked;
 mod routes;
@@ -31,6 +32,7 @@ use std::path::Path;
 
 pub use error::{ConfigError, ConfigErrors};
 pub(crate) use load::{Refused, load};
+pub(crate) use policy_tests::request;
 
 /// A configuration that was read, and what is wrong with it.
 pub(crate) struct Loaded<'s> {

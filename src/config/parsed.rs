@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::error::Place;
 use super::mask::quoted;
+use crate::snapshot::PolicyTest;
 
 pub(crate) use route::{
     AskRule, Auth, Defaults, HeaderChanges, Headers, HostPattern, JwtRule, ProxyTo, Redirect,
@@ -58,7 +59,7 @@ impl Spanned<String> {
 pub(crate) type Named<T> = Vec<(Spanned<String>, T)>;
 
 /// The whole configuration.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Gateway {
     /// How many event loops there are.
     pub(crate) workers: Spanned<Workers>,
@@ -78,6 +79,8 @@ pub(crate) struct Gateway {
     pub(crate) defaults: Defaults,
     /// The routes; at least one unless a mistake was reported.
     pub(crate) routes: Vec<Route>,
+    /// What is expected of it.
+    pub(crate) tests: Vec<Spanned<PolicyTest>>,
     /// What is logged.
     pub(crate) log: Log,
 }

@@ -12,7 +12,7 @@ use super::tree::{Kind, Node};
 use super::value;
 
 /// The keys of the file itself. `include` is read before, and is gone by now.
-pub(crate) const TOP: [&str; 11] = [
+pub(crate) const TOP: [&str; 12] = [
     "include",
     "workers",
     "listeners",
@@ -23,6 +23,7 @@ pub(crate) const TOP: [&str; 11] = [
     "upstreams",
     "defaults",
     "routes",
+    "tests",
     "log",
 ];
 
@@ -67,6 +68,7 @@ impl Decoder<'_> {
         let routes = self.optional(fields, "routes", |it, node| {
             it.filled_list(node, "a list of routes", Self::route)
         });
+        let tests = self.optional(fields, "tests", Self::policy_tests);
         let log = self.optional(fields, "log", Self::log);
         Some(Gateway {
             workers: workers.unwrap_or_else(|| Spanned::default_of(Workers::Auto)),
@@ -78,6 +80,7 @@ impl Decoder<'_> {
             upstreams: upstreams.unwrap_or_default(),
             defaults: defaults.unwrap_or_default(),
             routes: routes.unwrap_or_default(),
+            tests: tests.unwrap_or_default(),
             log: log.unwrap_or_default(),
         })
     }

@@ -1,7 +1,7 @@
 //! Protected resource metadata (RFC 9728): how a client that has no token gets one. What it says is
 //! put together by the guard of the route that it is about.
 
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 
 use crate::body::Body;
 use crate::path::RequestPath;
@@ -11,7 +11,17 @@ use crate::snapshot::Snapshot;
 
 /// Where the document about a path of a host is (RFC 9728 section 3.1).
 pub(super) fn url(secure: bool, host: &str, path: &str) -> String {
+    // What a URI's path may not hold as it is would be cut short by some readers.
+    let path = path.replace('"', "%22").replace('\\', "%5C");
     format!("{}{RESOURCE_METADATA}{path}", origin(secure, host))
+}
+
+/// Where the document about what a request asks for is.
+pub(crate) fn url_of<B>(secure: bool, request: &Request<B>) -> Option<String> {
+    let host = request.headers().get(header::HOST);
+    let host = host.and_then(|host| host.to_str().ok());
+    let host = host.or_else(|| request.uri().authority().map(|it| it.as_str()))?;
+    Some(url(secure, host, request.uri().path()))
 }
 
 fn origin(secure: bool, host: &str) -> String {
@@ -23,7 +33,7 @@ fn origin(secure: bool, host: &str) -> String {
 ///
 /// # Errors
 /// `NoRoute` where no route with an issuer has the path that it is about.
-pub(super) fn respond(
+pub(crate) fn respond(
     snapshot: &Snapshot,
     secure: bool,
     authority: &str,

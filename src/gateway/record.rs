@@ -140,10 +140,11 @@ impl Record {
 
     /// Where clients are told how to get a token for what they asked for (RFC 9728 section 3.1).
     pub(crate) fn metadata_url(&self) -> Option<String> {
-        let host = self.authority()?;
-        // What a URI's path may not hold as it is would be cut short by some readers.
-        let path = self.uri.path().replace('"', "%22").replace('\\', "%5C");
-        Some(metadata::url(self.secure, host, &path))
+        Some(metadata::url(
+            self.secure,
+            self.authority()?,
+            self.uri.path(),
+        ))
     }
 
     /// Host and port as the client wrote them.

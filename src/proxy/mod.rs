@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -23,7 +23,7 @@ pub(crate) use self::ask::{Ask, AskedAbout, disregard};
 use self::body::{AnswerBody, ClientBody, Outgoing};
 use self::buffer::TakeInError;
 use self::h1::{AnswerFrames, AnswerHead, Exchange, Fault, RequestHead};
-pub(crate) use self::headers::Vouched;
+pub(crate) use self::headers::{Fields, Vouched};
 use self::pool::Home;
 pub(crate) use self::pool::{Address, Upstream, UpstreamSettings};
 use self::spool::SpoolError;
@@ -105,6 +105,29 @@ pub(crate) struct Outbound<'a> {
     pub(crate) line: &'a Arc<Line>,
 }
 
+/// What the head of a forwarded request is made of.
+#[derive(Debug)]
+pub(crate) struct Draft<'a> {
+    /// The client's header fields.
+    pub(crate) headers: HeaderMap,
+    /// The client's target.
+    pub(crate) uri: &'a Uri,
+    /// The path and query that the app is asked for.
+    pub(crate) target: PathAndQuery,
+    /// The protocol that the client wants to change to.
+    pub(crate) upgrade: Option<&'a HeaderValue>,
+    /// The peer that it came from.
+    pub(crate) peer: &'a Peer,
+    /// Whether the peer's own word on whom it forwards for is believed.
+    pub(crate) peer_is_trusted: bool,
+    /// The headers that only the gateway may set.
+    pub(crate) vouched: &'a Vouched,
+    /// The route's edits, made last.
+    pub(crate) edits: &'a HeaderEdits,
+    /// The request's id.
+    pub(crate) id: RequestId,
+}
+
 /// An answer, and the tunnel that it may open.
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -139,27 +162,23 @@ impl Forward {
         let upgrade = headers::upgrade(&request);
         let client_end = upgrade.is_some().then(|| hyper::upgrade::on(&mut *request));
         let (parts, incoming) = request.into_parts();
-        let mut headers = parts.headers;
-        let query = target.query();
+        let headers = parts.headers;
         let offers_bearer = upgrade.is_some() && permit.offers_bearer(&headers);
-        let stripped = permit.strip_token(&mut headers, query);
-        let target = match stripped {
-            Some(query) => with_query(&target, &query)?,
-            None => target,
-        };
         let streams = upgrade.is_some() || headers::is_grpc(&headers);
-        let hop = headers::Hop {
-            peer,
-            peer_is_trusted: outbound.peer_is_trusted,
-            vouched: outbound.vouched,
-            id: outbound.id,
-            host: &self.upstream.host,
-        };
-        let mut fields = headers::prepare(headers, &parts.uri, upgrade.as_ref(), hop);
-        fields.apply(outbound.edits);
-        for (name, value) in permit.identity() {
-            fields.set(name.clone(), value.clone());
-        }
+        let (target, fields) = self.head(
+            &permit,
+            Draft {
+                headers,
+                uri: &parts.uri,
+                target,
+                upgrade: upgrade.as_ref(),
+                peer,
+                peer_is_trusted: outbound.peer_is_trusted,
+                vouched: outbound.vouched,
+                edits: outbound.edits,
+                id: outbound.id,
+            },
+        )?;
 
         let body = if incoming.is_end_stream() {
             Outgoing::Empty
@@ -223,6 +242,40 @@ impl Forward {
             response,
             tunnel: None,
         })
+    }
+
+    /// What the app will see: the target and the header fields, without those of the body.
+    ///
+    /// # Errors
+    /// `Internal` where the target cannot be written down.
+    pub(crate) fn head(
+        &self,
+        permit: &Permit,
+        draft: Draft<'_>,
+    ) -> Result<(PathAndQuery, Fields), Reject> {
+        let Draft {
+            mut headers,
+            target,
+            ..
+        } = draft;
+        let stripped = permit.strip_token(&mut headers, target.query());
+        let target = match stripped {
+            Some(query) => with_query(&target, &query)?,
+            None => target,
+        };
+        let hop = headers::Hop {
+            peer: draft.peer,
+            peer_is_trusted: draft.peer_is_trusted,
+            vouched: draft.vouched,
+            id: draft.id,
+            host: &self.upstream.host,
+        };
+        let mut fields = headers::prepare(headers, draft.uri, draft.upgrade, hop);
+        fields.apply(draft.edits);
+        for (name, value) in permit.identity() {
+            fields.set(name.clone(), value.clone());
+        }
+        Ok((target, fields))
     }
 
     /// Sends the request over a kept or a new connection and waits for the head of the answer.

@@ -13,6 +13,17 @@ pub(crate) enum Host {
     Below(String),
 }
 
+impl Host {
+    /// Whether the host, in lower case, is one of them.
+    pub(crate) fn is(&self, host: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exact(name) => name == host,
+            Self::Below(suffix) => host.len() > suffix.len() && host.ends_with(suffix.as_str()),
+        }
+    }
+}
+
 /// One segment of a route's path.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Segment {

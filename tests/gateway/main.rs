@@ -24,6 +24,7 @@ mod issuers;
 mod jwt;
 mod limits;
 mod policy;
+mod prompt;
 mod proxy;
 mod reload;
 mod rotation;

@@ -94,6 +94,20 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "explain",
+        &[
+            "gateway",
+            "snapshot",
+            "route",
+            "auth",
+            "client",
+            "path",
+            "proxy",
+            "reject",
+            "request_id",
+        ],
+    ),
+    (
         "server",
         &[
             "gateway", "snapshot", "worker", "tls", "client", "limits", "wire", "body", "clock",
@@ -119,7 +133,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "access_log",
         ],
     ),
-    ("reload", &["config", "snapshot"]),
+    ("reload", &["config", "snapshot", "explain", "clock"]),
 ];
 
 /// The rooms that tie everything together.

@@ -1,0 +1,207 @@
+//! What the check of a token found, step by step, and tokens that are only assumed: for `explain`
+//! and the policy tests. Each step is the one that requests take; no request comes this way.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::HeaderMap;
+use serde_json::{Map, Value};
+
+use super::claims::{ClaimPath, Claims};
+use super::jws::Jws;
+use super::policy::Parameters;
+use super::principal::Principal;
+use super::token::{self, TokenSource};
+use super::verify::{Audience, Verified, Verifier};
+use super::{Guard, JwtGuard, issuer};
+use crate::reject::{Reject, TokenFault};
+
+/// How long an assumed token lives.
+const ASSUMED_LIFE: Duration = Duration::from_secs(300);
+
+impl Guard {
+    /// What the check of the request's token finds, in words.
+    pub(crate) fn explain_token(
+        &self,
+        headers: &HeaderMap,
+        query: Option<&str>,
+        now: SystemTime,
+    ) -> Vec<String> {
+        let Self::Jwt(guard) = self else {
+            return Vec::new();
+        };
+        let found = match token::find(headers, query, &guard.places) {
+            Ok(Some(found)) => found,
+            Ok(None) => {
+                let places: Vec<String> = guard.places.iter().map(place).collect();
+                let mut lines = vec![format!("none in {}", places.join(", "))];
+                if headers.contains_key(http::header::AUTHORIZATION)
+                    && guard.places.contains(&TokenSource::Header)
+                {
+                    lines.push("the scheme of Authorization is not Bearer".to_owned());
+                }
+                return lines;
+            }
+            Err(reject) => return vec![reject.detail().into_owned()],
+        };
+        let places: Vec<String> = guard
+            .places
+            .iter()
+            .zip(0_u32..u64::BITS)
+            .filter(|(_, at)| found.places & 1_u64 << at != 0)
+            .map(|(it, _)| place(it))
+            .collect();
+        let mut lines = vec![format!(
+            "{} bytes from {}",
+            found.token.len(),
+            places.join(", ")
+        )];
+        let jws = match Jws::parse(&found.token) {
+            Ok(jws) => jws,
+            Err(fault) => {
+                lines.push(fault.to_string());
+                return lines;
+            }
+        };
+        let claims = match jws.claims() {
+            Ok(claims) => claims,
+            Err(fault) => {
+                lines.push(format!("{fault}: its claims are no strict JSON object"));
+                return lines;
+            }
+        };
+        for verifier in guard.candidates(found.places, issuer(&claims)) {
+            for (at, line) in explain_by(verifier, &jws, &claims, now).iter().enumerate() {
+                let besides = if at == 0 { "" } else { "besides, " };
+                lines.push(format!("verifier {}: {besides}{line}", verifier.name()));
+            }
+        }
+        lines
+    }
+
+    /// Who the request would be from with a token of these claims that one of the route's
+    /// verifiers signed. What a claim of a verifier's own demands and the claims do not say is
+    /// taken to be right; a null is a claim that is not there.
+    ///
+    /// # Errors
+    /// Why the verifiers refuse it, and in words.
+    pub(crate) fn assume(
+        &self,
+        claims: &Claims,
+        now: SystemTime,
+    ) -> Result<Principal, (Reject, String)> {
+        let Self::Jwt(guard) = self else {
+            return Ok(Principal::anonymous());
+        };
+        let mut refused = None;
+        for (verifier, _) in &guard.verifiers {
+            let (claims, typ) = verifier.completed(claims.members(), now);
+            match verifier.check_claims(typ.as_deref(), &claims, now) {
+                Ok(dates) => {
+                    return Ok(Principal::bearer(Arc::new(Verified::new(claims, dates))));
+                }
+                Err(fault) => {
+                    let unsigned = "eyJhbGciOiJub25lIn0.e30.";
+                    let why = Jws::parse(unsigned).map_or_else(
+                        |_| fault.to_string(),
+                        |jws| verifier.why(&jws, Some(&claims), fault.into(), now),
+                    );
+                    let why = format!("verifier {}: {why}", verifier.name());
+                    refused.get_or_insert((Reject::TokenInvalid(fault), why));
+                }
+            }
+        }
+        Err(refused.unwrap_or_else(|| {
+            let unknown = Reject::TokenInvalid(TokenFault::UnknownKey);
+            (unknown, "the route has no verifier".to_owned())
+        }))
+    }
+
+    /// Which of the route's demands on the claims are not met, in words.
+    pub(crate) fn explain_claims(
+        &self,
+        principal: &Principal,
+        params: &Parameters<'_>,
+    ) -> Vec<String> {
+        let Self::Jwt(JwtGuard {
+            require: Some(require),
+            ..
+        }) = self
+        else {
+            return Vec::new();
+        };
+        match principal.claims() {
+            Some(claims) => require.why_not(claims, params),
+            None => require.why_not(&Claims::default(), params),
+        }
+    }
+}
+
+fn explain_by(verifier: &Verifier, jws: &Jws<'_>, claims: &Claims, now: SystemTime) -> Vec<String> {
+    let unsigned = verifier.check_signature(jws).err();
+    // What is wrong with the claims helps as well where it is not what counts.
+    let mut lines: Vec<String> = unsigned
+        .map(|unsigned| verifier.why(jws, None, unsigned.why, now))
+        .into_iter()
+        .chain(verifier.all_why(jws, claims, now))
+        .collect();
+    if lines.is_empty() {
+        lines.push("accepts it".to_owned());
+    }
+    lines
+}
+
+fn place(place: &TokenSource) -> String {
+    match place {
+        TokenSource::Header => "the Authorization header".to_owned(),
+        TokenSource::Cookie(name) => format!("the cookie {name}"),
+        TokenSource::Query(name) => format!("the query parameter {name}"),
+        TokenSource::WebSocket => "Sec-WebSocket-Protocol".to_owned(),
+    }
+}
+
+impl Verifier {
+    /// These claims with those that this verifier asks of every token.
+    fn completed(&self, claims: &Map<String, Value>, now: SystemTime) -> (Claims, Option<String>) {
+        let mut all = claims.clone();
+        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut missing: Vec<(String, Value)> = vec![
+            ("iat".to_owned(), since.as_secs().into()),
+            ("exp".to_owned(), (since + ASSUMED_LIFE).as_secs().into()),
+        ];
+        if let Some(issuer) = self.issuers().next() {
+            missing.push(("iss".to_owned(), issuer.into()));
+        }
+        if let Audience::OneOf(names) = self.audience()
+            && let Some(name) = names.first()
+        {
+            missing.push(("aud".to_owned(), name.as_str().into()));
+        }
+        for (name, value) in missing {
+            all.entry(name).or_insert(value);
+        }
+        for (path, value) in self.own_claims() {
+            put(&mut all, path, value);
+        }
+        all.retain(|_, value| !value.is_null());
+        (Claims::new(all), self.typ().map(str::to_owned))
+    }
+}
+
+/// Puts a claim where there is none.
+fn put(claims: &mut Map<String, Value>, path: &ClaimPath, value: &Value) {
+    let mut here = claims;
+    let Some((last, outer)) = path.names().split_last() else {
+        return;
+    };
+    for name in outer {
+        let inner = here
+            .entry(name.clone())
+            .or_insert_with(|| Value::Object(Map::new()));
+        match inner.as_object_mut() {
+            Some(members) => here = members,
+            None => return,
+        }
+    }
+    here.entry(last.clone()).or_insert_with(|| value.clone());
+}

@@ -1,0 +1,527 @@
+//! `explain` and the policy tests: what becomes of a request, decided by the functions that decide
+//! it on the wire, and said step by step. Nothing is bound, dialled or sent here.
+
+use std::fmt;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::SystemTime;
+
+use http::{HeaderName, HeaderValue, Request, StatusCode};
+
+use crate::auth::{Claims, Guard, Principal, Remembered};
+use crate::client::Peer;
+use crate::gateway;
+use crate::path::RequestPath;
+use crate::proxy::Draft;
+use crate::reject::Reject;
+use crate::request_id::RequestId;
+use crate::route::{Route, Target};
+use crate::snapshot::{ListenAddress, Listener, PolicyTest, Snapshot};
+
+/// A request to be explained.
+#[derive(Debug)]
+pub(crate) struct Question<'q> {
+    /// Method, target and headers, `Host` among them.
+    pub(crate) request: &'q Request<()>,
+    /// Whether it comes over TLS; by the first listener where it is not said.
+    pub(crate) secure: Option<bool>,
+    /// The claims of a token that is taken to be signed rightly.
+    pub(crate) claims: Option<&'q Claims>,
+    /// The time.
+    pub(crate) now: SystemTime,
+}
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The gateway refuses it.
+    Refused(Reject),
+    /// The gateway answers it.
+    Answered(StatusCode),
+    /// An app answers it.
+    Forwarded,
+    /// Another server decides.
+    Asked,
+}
+
+/// What becomes of a request, and why.
+#[derive(Debug)]
+pub(crate) struct Decision {
+    steps: Vec<(&'static str, String)>,
+    /// The route's place among the routes.
+    pub(crate) route: Option<usize>,
+    /// The upstream's name.
+    pub(crate) upstream: Option<String>,
+    /// The header fields that the app would see.
+    pub(crate) app_sees: Vec<(HeaderName, HeaderValue)>,
+    /// The end of it.
+    pub(crate) outcome: Outcome,
+}
+
+impl Decision {
+    /// Whether the request may pass.
+    pub(crate) fn is_allowed(&self) -> bool {
+        match &self.outcome {
+            Outcome::Refused(_) | Outcome::Asked => false,
+            Outcome::Answered(_) | Outcome::Forwarded => true,
+        }
+    }
+}
+
+impl fmt::Display for Decision {
+    /// A line a step, its name in the first column; a name that repeats is left out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut before = "";
+        for (name, text) in &self.steps {
+            let shown = if *name == before { "" } else { name };
+            writeln!(f, "{shown:<10} {text}")?;
+            before = name;
+        }
+        Ok(())
+    }
+}
+
+/// Decides a request as the gateway would, with the keys that are here.
+pub(crate) fn explain(snapshot: &Snapshot, question: &Question<'_>) -> Decision {
+    let mut decision = Decision {
+        steps: Vec::new(),
+        route: None,
+        upstream: None,
+        app_sees: Vec::new(),
+        outcome: Outcome::Forwarded,
+    };
+    decision.outcome = match decision.way(snapshot, question) {
+        Ok(outcome) => outcome,
+        Err(reject) => {
+            decision.say_refusal(snapshot, question, reject);
+            Outcome::Refused(reject)
+        }
+    };
+    decision
+}
+
+impl Decision {
+    fn say(&mut self, step: &'static str, text: impl Into<String>) {
+        self.steps.push((step, text.into()));
+    }
+
+    /// The way of a request as `gateway` goes it.
+    fn way(&mut self, snapshot: &Snapshot, question: &Question<'_>) -> Result<Outcome, Reject> {
+        let request = question.request;
+        let (listener, secure) = listener_of(snapshot, question);
+        let host = gateway::host_of(request)?;
+        let target = request.uri().path_and_query().ok_or(Reject::BadPath)?;
+        if let Some(listener) = listener {
+            let kind = if listener.tls.is_some() {
+                "TLS"
+            } else {
+                "plain"
+            };
+            self.say("listener", format!("{}, {kind}", listener.address));
+        }
+        if matches!(
+            *request.method(),
+            http::Method::CONNECT | http::Method::TRACE
+        ) {
+            return Err(Reject::MethodNotServed);
+        }
+        self.say("host", host.as_ref());
+        let path = RequestPath::parse(target)?;
+        let read = path.as_str();
+        let written = target.path();
+        self.say(
+            "path",
+            if read == written {
+                read.to_owned()
+            } else {
+                format!("{read} (sent as {written})")
+            },
+        );
+        if let Some(port) = listener.and_then(|listener| listener.redirect_to_https) {
+            self.say("answer", format!("308 to https on port {port}"));
+            return Ok(Outcome::Answered(StatusCode::PERMANENT_REDIRECT));
+        }
+        let found = snapshot.table.find(&host, &path, request.method());
+        self.say_routes(snapshot, &host, &path, found.as_ref().ok());
+        let route = found?;
+        self.route = Some(route.index);
+        let permit = {
+            let params = route.parameters(&path);
+            for (name, value) in &params {
+                self.say(
+                    "path",
+                    format!("{{{name}}} is {:?}", value.unwrap_or("(not UTF-8)")),
+                );
+            }
+            match &route.guard {
+                Guard::Open => self.say("auth", "none: for everybody"),
+                Guard::Jwt(_) => {}
+                Guard::Ask(_) => {
+                    let asked = route.ask.as_ref();
+                    let url =
+                        asked.map(|ask| format!("{}{}", ask.forward.upstream.name, ask.target));
+                    let url = url.unwrap_or_default();
+                    self.say("auth", format!("{url} decides; it is not asked here"));
+                    return Ok(Outcome::Asked);
+                }
+            }
+            let principal = self.principal(route, target.query(), question)?;
+            for line in route.guard.explain_claims(&principal, &params) {
+                self.say("require", line);
+            }
+            route.guard.authorize(principal, &params)?
+        };
+        if let Some(reject) = permit.reported() {
+            let reason = reject.reason();
+            self.say(
+                "auth",
+                format!("would be refused ({reason}), but `enforce: report` lets it pass"),
+            );
+        }
+        match &route.target {
+            Target::Files(files) => {
+                let skip = route.file_depth();
+                let (method, headers) = (request.method(), request.headers());
+                let serving = pin!(files.serve(
+                    permit,
+                    0,
+                    method,
+                    headers,
+                    &path,
+                    skip,
+                    target.query(),
+                    question.now
+                ));
+                let status = match serving.poll(&mut Context::from_waker(Waker::noop())) {
+                    Poll::Ready(response) => response?.status(),
+                    Poll::Pending => StatusCode::OK,
+                };
+                self.say("answer", format!("{} from a file", status.as_u16()));
+                Ok(Outcome::Answered(status))
+            }
+            Target::Upstream { forward, rewrite } => {
+                let port = listener.and_then(|listener| match listener.address {
+                    ListenAddress::Tcp(address) => Some(address.port()),
+                    ListenAddress::AnyPort(..) | ListenAddress::Unix(_) => None,
+                });
+                let peer = Peer::new(Some(std::net::Ipv4Addr::LOCALHOST.into()), port, secure);
+                let draft = Draft {
+                    headers: request.headers().clone(),
+                    uri: request.uri(),
+                    target: gateway::upstream_target(rewrite.as_ref(), &path, target)?,
+                    upgrade: None,
+                    peer: &peer,
+                    peer_is_trusted: snapshot.trusted.trusts(peer.ip),
+                    vouched: &snapshot.vouched,
+                    edits: &route.request_headers,
+                    id: RequestId(0),
+                };
+                let (target, fields) = forward.head(&permit, draft)?;
+                let name = &forward.upstream.name;
+                self.say("upstream", name);
+                self.say("app sees", format!("{} {target}", request.method()));
+                for (name, value) in fields.iter() {
+                    let text = if value.is_sensitive() {
+                        "***".into()
+                    } else {
+                        String::from_utf8_lossy(value.as_bytes())
+                    };
+                    self.say(
+                        "app sees",
+                        format!("{name}: {}", without_token(name, &text)),
+                    );
+                }
+                self.app_sees = fields.iter().map(|(a, b)| (a.clone(), b.clone())).collect();
+                self.upstream = Some(name.clone());
+                self.say("answer", "the app's");
+                Ok(Outcome::Forwarded)
+            }
+            Target::Redirect { status, to } => {
+                self.say(
+                    "answer",
+                    format!("{} to {}", status.as_u16(), to.fill(&path)),
+                );
+                Ok(Outcome::Answered(*status))
+            }
+            Target::Respond { status, .. } => {
+                self.say("answer", format!("{}, fixed", status.as_u16()));
+                Ok(Outcome::Answered(*status))
+            }
+            Target::ResourceMetadata => {
+                let authority = request.uri().authority().map_or(&*host, |it| it.as_str());
+                let response = gateway::metadata(snapshot, secure, authority, &host, &path)?;
+                self.say("answer", "200, how to get a token (RFC 9728)");
+                Ok(Outcome::Answered(response.status()))
+            }
+        }
+    }
+
+    fn principal(
+        &mut self,
+        route: &Route,
+        query: Option<&str>,
+        question: &Question<'_>,
+    ) -> Result<Principal, Reject> {
+        if let Some(claims) = question.claims {
+            let assumed = route.guard.assume(claims, question.now);
+            return match assumed {
+                Ok(principal) => {
+                    if !matches!(route.guard, Guard::Open) {
+                        self.say(
+                            "token",
+                            "assumed to be signed rightly, with the claims given",
+                        );
+                    }
+                    Ok(principal)
+                }
+                Err((reject, why)) => {
+                    self.say("token", why);
+                    Err(reject)
+                }
+            };
+        }
+        let headers = question.request.headers();
+        for line in route.guard.explain_token(headers, query, question.now) {
+            self.say("token", line);
+        }
+        let nothing = Remembered::new(0);
+        let found = route
+            .guard
+            .authenticate_at_once(headers, query, &nothing, question.now);
+        found.or_else(|refused| route.guard.let_pass(refused.reject))
+    }
+
+    /// The route, and why others that have the path are not it.
+    fn say_routes(
+        &mut self,
+        snapshot: &Snapshot,
+        host: &str,
+        path: &RequestPath,
+        found: Option<&&Arc<Route>>,
+    ) {
+        if let Some(route) = found {
+            self.say("route", described(route));
+        }
+        let there = snapshot.table.at(host, path).unwrap_or_default();
+        for route in snapshot.routes.iter().filter(|route| route.has_path(path)) {
+            if found.is_some_and(|found| Arc::ptr_eq(found, route)) {
+                continue;
+            }
+            let why = if !route.host.is(host) {
+                format!("not for the host {host:?}")
+            } else if there.iter().any(|it| Arc::ptr_eq(it, route)) {
+                let methods = route.methods.map_or_else(String::new, |methods| {
+                    methods.names().collect::<Vec<_>>().join(", ")
+                });
+                if methods.is_empty() {
+                    "a route for this very method goes before".to_owned()
+                } else {
+                    format!("only for {methods}")
+                }
+            } else {
+                "less specific".to_owned()
+            };
+            self.say("route", format!("not {}: {why}", described(route)));
+        }
+    }
+
+    fn say_refusal(&mut self, snapshot: &Snapshot, question: &Question<'_>, reject: Reject) {
+        self.say(
+            "answer",
+            format!(
+                "{} {}: {}",
+                reject.status().as_u16(),
+                reject.reason(),
+                reject.detail()
+            ),
+        );
+        let route = self.route.and_then(|index| snapshot.routes.get(index));
+        if let Some(challenge) = route.and_then(|route| {
+            let secure = listener_of(snapshot, question).1;
+            let request = question.request;
+            route
+                .guard
+                .challenge(reject, || gateway::metadata_url_of(secure, request))
+        }) {
+            let text = String::from_utf8_lossy(challenge.as_bytes()).into_owned();
+            self.say("answer", format!("WWW-Authenticate: {text}"));
+        }
+    }
+}
+
+fn described(route: &Route) -> String {
+    let pattern = &route.pattern.text;
+    if route.name.ends_with(pattern.as_str()) {
+        route.name.clone()
+    } else {
+        format!("{} ({pattern})", route.name)
+    }
+}
+
+/// A token is never shown, not even to the one who typed it.
+fn without_token<'t>(name: &HeaderName, text: &'t str) -> &'t str {
+    let secret = [
+        http::header::AUTHORIZATION,
+        http::header::COOKIE,
+        http::header::SEC_WEBSOCKET_PROTOCOL,
+    ];
+    if secret.contains(name) { "***" } else { text }
+}
+
+/// The listener that the request comes in through, and whether it comes over TLS.
+fn listener_of<'s>(
+    snapshot: &'s Snapshot,
+    question: &Question<'_>,
+) -> (Option<&'s Listener>, bool) {
+    let port = question.request.uri().port_u16();
+    let has_port = |listener: &&Arc<Listener>| match (listener.address.clone(), port) {
+        (ListenAddress::Tcp(address), Some(port)) => address.port() == port,
+        (_, _) => false,
+    };
+    let is_right = |listener: &&Arc<Listener>| {
+        question
+            .secure
+            .is_none_or(|secure| listener.tls.is_some() == secure)
+    };
+    let mut all = snapshot.listeners.iter();
+    let found = all
+        .clone()
+        .find(|listener| has_port(listener) && is_right(listener))
+        .or_else(|| all.find(is_right));
+    let secure = question
+        .secure
+        .or_else(|| found.map(|listener| listener.tls.is_some()));
+    (found.map(|listener| &**listener), secure.unwrap_or(false))
+}
+
+/// Runs the policy tests of a configuration on it. Gives the place of each that fails among them,
+/// and why.
+pub(crate) fn failing(snapshot: &Snapshot, now: SystemTime) -> Vec<(usize, String)> {
+    let all = snapshot.tests.iter().enumerate();
+    all.filter_map(|(at, test)| Some((at, check(snapshot, test, now).1?)))
+        .collect()
+}
+
+/// Runs one policy test: the decision, and why it is not as expected.
+pub(crate) fn check(
+    snapshot: &Snapshot,
+    test: &PolicyTest,
+    now: SystemTime,
+) -> (Decision, Option<String>) {
+    let decision = explain(
+        snapshot,
+        &Question {
+            request: &test.request,
+            secure: test.secure,
+            claims: test.claims.as_ref(),
+            now,
+        },
+    );
+    let why = differs(snapshot, test, &decision);
+    (decision, why)
+}
+
+fn differs(snapshot: &Snapshot, test: &PolicyTest, decision: &Decision) -> Option<String> {
+    let expect = &test.expect;
+    let (status, reason) = match &decision.outcome {
+        Outcome::Refused(reject) => (Some(reject.status()), Some(reject.reason())),
+        Outcome::Answered(status) => (Some(*status), None),
+        Outcome::Forwarded | Outcome::Asked => (None, None),
+    };
+    let because = || {
+        let last = decision.steps.iter().rev();
+        let why = last
+            .clone()
+            .filter(|(step, _)| matches!(*step, "token" | "require"))
+            .map(|(_, text)| text.as_str())
+            .next();
+        match (&decision.outcome, why) {
+            (Outcome::Refused(_), Some(why)) => format!(" ({why})"),
+            (_, _) => String::new(),
+        }
+    };
+    let is = || match (&decision.outcome, status) {
+        (Outcome::Forwarded, _) => "the app answers".to_owned(),
+        (Outcome::Asked, _) => "another server decides".to_owned(),
+        (_, Some(status)) => format!(
+            "it is {}{}{}",
+            status.as_u16(),
+            reason.map_or_else(String::new, |reason| format!(" {reason}")),
+            because()
+        ),
+        (_, None) => "nothing is known".to_owned(),
+    };
+    if let Some(wanted) = expect.status
+        && status != Some(wanted)
+    {
+        return Some(format!("expected status {}, but {}", wanted.as_u16(), is()));
+    }
+    if let Some(wanted) = &expect.reason
+        && reason != Some(wanted.as_str())
+    {
+        return Some(format!("expected reason {wanted}, but {}", is()));
+    }
+    let refusal_is_right = expect.status.is_some() || expect.reason.is_some();
+    if let (Outcome::Refused(_), false) = (&decision.outcome, refusal_is_right) {
+        return Some(format!("expected that it may pass, but {}", is()));
+    }
+    if let Some(wanted) = &expect.route {
+        let route = decision.route.and_then(|index| snapshot.routes.get(index));
+        let name = route.map_or("none", |route| route.name.as_str());
+        if name != wanted {
+            return Some(format!("expected the route {wanted}, but it is {name}"));
+        }
+    }
+    if let Some(wanted) = &expect.upstream
+        && decision.upstream.as_ref() != Some(wanted)
+    {
+        let name = decision.upstream.as_deref().unwrap_or("none");
+        return Some(format!("expected the upstream {wanted}, but it is {name}"));
+    }
+    for (name, wanted) in &expect.headers {
+        let values: Vec<_> = decision
+            .app_sees
+            .iter()
+            .filter(|(known, _)| known == name)
+            .map(|(_, value)| String::from_utf8_lossy(value.as_bytes()))
+            .collect();
+        let seen = (!values.is_empty()).then(|| values.join(", "));
+        if seen != *wanted {
+            let words = |text: &Option<String>| match text {
+                Some(text) => format!("{text:?}"),
+                None => "absent".to_owned(),
+            };
+            return Some(format!(
+                "expected that the app sees {name} {}, but it is {}",
+                words(wanted),
+                words(&seen)
+            ));
+        }
+    }
+    None
+}
+
+/// The routes that ask for a token or for another server's word, and that no test expects to
+/// refuse anything.
+pub(crate) fn without_refusing_test(snapshot: &Snapshot, now: SystemTime) -> Vec<&str> {
+    let mut tested = vec![false; snapshot.routes.len()];
+    for test in &snapshot.tests {
+        let (decision, failure) = check(snapshot, test, now);
+        if let (Outcome::Refused(_), None, Some(index)) =
+            (&decision.outcome, failure, decision.route)
+            && let Some(tested) = tested.get_mut(index)
+        {
+            *tested = true;
+        }
+    }
+    snapshot
+        .routes
+        .iter()
+        .filter(|route| match route.guard {
+            Guard::Open | Guard::Ask(_) => false,
+            Guard::Jwt(_) => !tested.get(route.index).copied().unwrap_or(false),
+        })
+        .map(|route| route.name.as_str())
+        .collect()
+}
