@@ -25,15 +25,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-import venv
 from pathlib import Path
 from urllib.parse import urlencode
 
 from harness import (
-    Checks, Child, Failed, Target, TimeLimit, base64url, claims_of, expect, free_port, limit_run, make_token,
-    signed_by, wait_until,
+    Checks, Child, Failed, Target, TimeLimit, Traffic, base64url, claims_of, expect, free_port, limit_run, make_token,
+    make_venv, signed_by, wait_until,
 )
 from slow_clients import SlowCrowd
 
@@ -554,56 +552,6 @@ class Browser:
         return self.send("POST", "/admin/login/?next=/admin/", form, origin)
 
 
-class Traffic:
-    """Threads that each repeat one call until told to stop, and remember what failed."""
-
-    def __init__(self) -> None:
-        self.begun = time.monotonic()
-        self.stopping = threading.Event()
-        self.lock = threading.Lock()
-        self.calls = 0
-        self.failures: list[str] = []
-        self.threads: list[threading.Thread] = []
-
-    def repeat(self, name: str, call) -> None:
-        def run() -> None:
-            while not self.stopping.wait(0.02):
-                failure = None
-                try:
-                    call()
-                except Exception as error:
-                    failure = f"{name} at {time.monotonic() - self.begun:.1f} s: {type(error).__name__}: {error}"
-                with self.lock:
-                    self.calls += 1
-                    if failure:
-                        self.failures.append(failure)
-
-        self.threads.append(threading.Thread(target=run, daemon=True))
-        self.threads[-1].start()
-
-    def stop(self) -> tuple[int, list[str]]:
-        """How many calls there were, and what failed."""
-        self.stopping.set()
-        for thread in self.threads:
-            thread.join(30)
-        return self.calls, self.failures
-
-
-def make_venv(folder: Path) -> Path:
-    """A venv with the example's pinned packages; made again only when the pins change. Its python."""
-    pins = EXAMPLE / "requirements.txt"
-    marker = folder / "installed-requirements.txt"
-    python = folder / "bin" / "python"
-    if not (marker.exists() and marker.read_text() == pins.read_text() and python.exists()):
-        venv.create(folder, clear=True, with_pip=True)
-        subprocess.run(
-            [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", pins],
-            check=True, timeout=240, stdin=subprocess.DEVNULL,
-        )
-        marker.write_text(pins.read_text())
-    return python
-
-
 def tell(checks: Checks, site: Site) -> None:
     """All the checks, in order."""
     story = Story(site)
@@ -670,7 +618,7 @@ def main() -> int:
     # A short path: a unix socket's has at most 107 bytes.
     folder = Path(tempfile.mkdtemp(prefix="portcullis-"))
     try:
-        site = Site(folder, make_venv(options.venv.resolve()), gateway)
+        site = Site(folder, make_venv(options.venv.resolve(), EXAMPLE / "requirements.txt"), gateway)
         site.prepare()
         site.start_app()
         if gateway:

@@ -15,8 +15,10 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 import traceback
+import venv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,9 +57,13 @@ class Checks:
         self.failed = 0
         self.only = only
 
+    def wanted(self, name: str) -> bool:
+        """Whether a check of this name is asked for."""
+        return not self.only or self.only in name
+
     def run(self, name: str, check, *arguments, always: bool = False) -> None:
         """Run `check`; what it returns, if anything, is printed beside the name. `always`: others build on it."""
-        if self.only and self.only not in name and not always:
+        if not (always or self.wanted(name)):
             return
         try:
             remark = check(*arguments)
@@ -215,6 +221,55 @@ class Target:
 
     def post(self, path: str, **more) -> Answer:
         return self.request("POST", path, **more)
+
+
+class Traffic:
+    """Threads that each repeat one call until told to stop, and remember what failed."""
+
+    def __init__(self) -> None:
+        self.begun = time.monotonic()
+        self.stopping = threading.Event()
+        self.lock = threading.Lock()
+        self.calls = 0
+        self.failures: list[str] = []
+        self.threads: list[threading.Thread] = []
+
+    def repeat(self, name: str, call, pause: float = 0.02) -> None:
+        def run() -> None:
+            while not self.stopping.wait(pause):
+                failure = None
+                try:
+                    call()
+                except Exception as error:
+                    failure = f"{name} at {time.monotonic() - self.begun:.1f} s: {type(error).__name__}: {error}"
+                with self.lock:
+                    self.calls += 1
+                    if failure:
+                        self.failures.append(failure)
+
+        self.threads.append(threading.Thread(target=run, daemon=True))
+        self.threads[-1].start()
+
+    def stop(self) -> tuple[int, list[str]]:
+        """How many calls there were, and what failed."""
+        self.stopping.set()
+        for thread in self.threads:
+            thread.join(30)
+        return self.calls, self.failures
+
+
+def make_venv(folder: Path, pins: Path) -> Path:
+    """A venv with the packages of a requirements file; made again only when the file changes. Its python."""
+    marker = folder / "installed-requirements.txt"
+    python = folder / "bin" / "python"
+    if not (marker.exists() and marker.read_text() == pins.read_text() and python.exists()):
+        venv.create(folder, clear=True, with_pip=True)
+        subprocess.run(
+            [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", pins],
+            check=True, timeout=240, stdin=subprocess.DEVNULL,
+        )
+        marker.write_text(pins.read_text())
+    return python
 
 
 def base64url(data: bytes) -> str:
