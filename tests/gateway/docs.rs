@@ -127,6 +127,12 @@ fn furnish(folder: &Folder, text: &str, authority: &Authority) {
         folder.write(&cert, issued.cert);
         folder.write(&key, issued.key);
     }
+    for ca in after(text, "ca:") {
+        folder.write(&ca, authority.pem());
+    }
+    for revoked in after(text, "revoked:") {
+        folder.write(&revoked, "[]");
+    }
     let kind = match text {
         text if ["RS256", "RS512", "PS256"]
             .iter()
