@@ -61,6 +61,10 @@ pub(crate) async fn answer(
         let guard = route.map(|route| &route.guard);
         refusal.answer(reject, guard, record.id(), || record.metadata_url())
     });
+    if record.is_private() && response.status().is_success() {
+        let kept = response.headers_mut().entry(header::CACHE_CONTROL);
+        kept.or_insert(HeaderValue::from_static("private"));
+    }
     let edits = route.map_or(&view.response_headers, |route| &route.response_headers);
     edits.apply(response.headers_mut());
     record.finish(response, tunnel)

@@ -222,6 +222,14 @@ impl JwtGuard {
         listed.filter(move |verifier| !by_issuer || verifier.has_issuer(issuer))
     }
 
+    /// Whether one of these places is in the query.
+    fn is_query(&self, places: u64) -> bool {
+        self.places
+            .iter()
+            .zip(0_u32..u64::BITS)
+            .any(|(place, at)| places & 1_u64 << at != 0 && matches!(place, TokenSource::Query(_)))
+    }
+
     /// Whether the route's demands on the claims are met.
     fn check(&self, principal: &Principal, params: &Parameters<'_>) -> Result<(), Reject> {
         if principal.is_anonymous() && !self.optional {
@@ -445,7 +453,10 @@ impl Guard {
             return Ok(Principal::anonymous());
         };
         match token::find(headers, query, &guard.places)? {
-            Some(found) => Ok(Principal::bearer(guard.verify(&found, remembered, now)?)),
+            Some(found) => {
+                let verified = guard.verify(&found, remembered, now)?;
+                Ok(Principal::bearer(verified).by_query(guard.is_query(found.places)))
+            }
             None if guard.optional => Ok(Principal::anonymous()),
             None => Err(Reject::TokenMissing.into()),
         }
@@ -661,6 +672,12 @@ impl Permit {
     /// When what the request opened is to end, if it is to end with its token.
     pub(crate) fn ends(&self) -> Option<SystemTime> {
         self.ends
+    }
+
+    /// Whether the token stands in the query, so that the answer is for nobody else (RFC 6750
+    /// section 2.3).
+    pub(crate) fn is_by_query(&self) -> bool {
+        self.principal.is_by_query()
     }
 
     /// Why the request would be refused, were refusals not only reported.

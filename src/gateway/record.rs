@@ -43,6 +43,8 @@ pub(crate) struct Record {
     reason: Option<&'static str>,
     /// Why it would be refused, were refusals not only reported.
     reported: Option<Reject>,
+    /// Whether the answer is for this client alone.
+    private: bool,
     /// When its tunnel or its answer's body is to end.
     ends: Option<Instant>,
     status: u16,
@@ -83,6 +85,7 @@ impl Record {
             subject: None,
             reason: None,
             reported: None,
+            private: false,
             ends: None,
             status: 0,
             first_byte: None,
@@ -130,6 +133,7 @@ impl Record {
     /// The client may come in, for as long as its permit says.
     pub(crate) fn permitted(&mut self, permit: &Permit) {
         self.reported = permit.reported();
+        self.private = permit.is_by_query();
         self.ends = permit.ends().map(|ends| {
             let left = ends.duration_since(self.time).unwrap_or_default();
             // A date that is too far away is never reached.
@@ -151,6 +155,11 @@ impl Record {
     pub(crate) fn authority(&self) -> Option<&str> {
         let host = self.host.as_ref().and_then(|host| host.to_str().ok());
         host.or_else(|| self.uri.authority().map(Authority::as_str))
+    }
+
+    /// Whether the answer is for this client alone.
+    pub(crate) fn is_private(&self) -> bool {
+        self.private
     }
 
     /// Whether the client came over TLS.

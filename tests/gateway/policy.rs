@@ -311,6 +311,31 @@ async fn a_client_without_a_token_is_told_where_to_get_one() {
 }
 
 #[tokio::test]
+async fn an_answer_to_a_token_in_the_query_is_private() {
+    let text = config(
+        "jwt: {app: {algorithms: [HS256], secret: '@secret', from: [header, query:access_token]}}\nroutes:\n  - {path: /in, respond: {body: in}, auth: app}\n  - {path: /set, respond: {body: in}, auth: app, headers: {response: {set: {Cache-Control: no-store}}}}\n",
+        &[app_verifier()],
+    );
+    let gateway = Gateway::start(&text).await;
+    let token = token(json!({}));
+    let query = |path: &str| format!("{path}?access_token={token}");
+    let by_header = [("Authorization", bearer(json!({})))];
+    let by_header: Vec<_> = by_header.iter().map(|(a, b)| (*a, b.as_str())).collect();
+    let reply = gateway.get(&query("/in"), &[]).await;
+    assert_eq!(
+        (reply.status, reply.field("cache-control")),
+        (200, Some("private"))
+    );
+    let reply = gateway.get(&query("/set"), &[]).await;
+    assert_eq!(
+        (reply.status, reply.field("cache-control")),
+        (200, Some("no-store"))
+    );
+    let reply = gateway.get("/in", &by_header).await;
+    assert_eq!((reply.status, reply.field("cache-control")), (200, None));
+}
+
+#[tokio::test]
 async fn tokens_are_taken_back_at_once() {
     let text = config(
         "jwt: {app: {algorithms: [HS256], secret: '@secret', revoked: revoked.yaml}}\nroutes: [{path: /in, respond: {body: in}, auth: app}]\n",
