@@ -16,11 +16,11 @@ use crate::path::RequestPath;
 use crate::proxy::Draft;
 use crate::reject::Reject;
 use crate::request_id::RequestId;
-use crate::route::{Route, Target};
+use crate::route::{Host, Route, Target};
 use crate::snapshot::{ListenAddress, Listener, PolicyTest, Snapshot};
 
 /// A request to be explained.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Question<'q> {
     /// Method, target and headers, `Host` among them.
     pub(crate) request: &'q Request<()>,
@@ -64,7 +64,8 @@ impl Decision {
     pub(crate) fn is_allowed(&self) -> bool {
         match &self.outcome {
             Outcome::Refused(_) | Outcome::Asked => false,
-            Outcome::Answered(_) | Outcome::Forwarded => true,
+            Outcome::Answered(status) => !status.is_client_error() && !status.is_server_error(),
+            Outcome::Forwarded => true,
         }
     }
 }
@@ -90,6 +91,11 @@ pub(crate) fn explain(snapshot: &Snapshot, question: &Question<'_>) -> Decision 
         upstream: None,
         app_sees: Vec::new(),
         outcome: Outcome::Forwarded,
+    };
+    let request = with_host(snapshot, question.request);
+    let question = &Question {
+        request: &request,
+        ..*question
     };
     decision.outcome = match decision.way(snapshot, question) {
         Ok(outcome) => outcome,
@@ -127,6 +133,12 @@ impl Decision {
             return Err(Reject::MethodNotServed);
         }
         self.say("host", host.as_ref());
+        if target.as_str().len() > snapshot.limits.uri_bytes {
+            return Err(Reject::UriTooLong);
+        }
+        if request.headers().len() > snapshot.limits.header_count {
+            return Err(Reject::HeadTooLarge);
+        }
         let path = RequestPath::parse(target)?;
         let read = path.as_str();
         let written = target.path();
@@ -159,8 +171,8 @@ impl Decision {
                 Guard::Jwt(_) => {}
                 Guard::Ask(_) => {
                     let asked = route.ask.as_ref();
-                    let url =
-                        asked.map(|ask| format!("{}{}", ask.forward.upstream.name, ask.target));
+                    let url = asked
+                        .map(|ask| format!("{}{}", ask.forward.upstream.name, ask.target.path()));
                     let url = url.unwrap_or_default();
                     self.say("auth", format!("{url} decides; it is not asked here"));
                     return Ok(Outcome::Asked);
@@ -201,6 +213,11 @@ impl Decision {
                 Ok(Outcome::Answered(status))
             }
             Target::Upstream { forward, rewrite } => {
+                let length = request.headers().get(http::header::CONTENT_LENGTH);
+                let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+                if length.is_some_and(|length| length > route.body_bytes) {
+                    return Err(Reject::BodyTooLarge(route.body_bytes));
+                }
                 let port = listener.and_then(|listener| match listener.address {
                     ListenAddress::Tcp(address) => Some(address.port()),
                     ListenAddress::AnyPort(..) | ListenAddress::Unix(_) => None,
@@ -220,17 +237,11 @@ impl Decision {
                 let (target, fields) = forward.head(&permit, draft)?;
                 let name = &forward.upstream.name;
                 self.say("upstream", name);
-                self.say("app sees", format!("{} {target}", request.method()));
+                let query = if target.query().is_some() { "?***" } else { "" };
+                let line = format!("{} {}{query}", request.method(), target.path());
+                self.say("app sees", line);
                 for (name, value) in fields.iter() {
-                    let text = if value.is_sensitive() {
-                        "***".into()
-                    } else {
-                        String::from_utf8_lossy(value.as_bytes())
-                    };
-                    self.say(
-                        "app sees",
-                        format!("{name}: {}", without_token(name, &text)),
-                    );
+                    self.say("app sees", format!("{name}: {}", shown(name, value)));
                 }
                 self.app_sees = fields.iter().map(|(a, b)| (a.clone(), b.clone())).collect();
                 self.upstream = Some(name.clone());
@@ -250,7 +261,8 @@ impl Decision {
             }
             Target::ResourceMetadata => {
                 let authority = request.uri().authority().map_or(&*host, |it| it.as_str());
-                let response = gateway::metadata(snapshot, secure, authority, &host, &path)?;
+                let response =
+                    gateway::metadata(snapshot, request.method(), secure, authority, &host, &path)?;
                 self.say("answer", "200, how to get a token (RFC 9728)");
                 Ok(Outcome::Answered(response.status()))
             }
@@ -277,7 +289,7 @@ impl Decision {
                 }
                 Err((reject, why)) => {
                     self.say("token", why);
-                    Err(reject)
+                    route.guard.let_pass(reject)
                 }
             };
         }
@@ -350,6 +362,25 @@ impl Decision {
     }
 }
 
+/// The request with a `Host`: its own, or, where it names none, that of the first route with a host of
+/// its own that has the path.
+fn with_host(snapshot: &Snapshot, request: &Request<()>) -> Request<()> {
+    let mut request = request.clone();
+    if request.headers().contains_key(http::header::HOST) {
+        return request;
+    }
+    let path = request.uri().path_and_query().map(RequestPath::parse);
+    let host = path.and_then(Result::ok).and_then(|path| {
+        snapshot.routes.iter().find_map(|route| match &route.host {
+            Host::Exact(name) if route.has_path(&path) => HeaderValue::from_str(name).ok(),
+            Host::Exact(_) | Host::Below(_) | Host::Any => None,
+        })
+    });
+    let host = host.unwrap_or(HeaderValue::from_static("localhost"));
+    request.headers_mut().insert(http::header::HOST, host);
+    request
+}
+
 fn described(route: &Route) -> String {
     let pattern = &route.pattern.text;
     if route.name.ends_with(pattern.as_str()) {
@@ -359,14 +390,19 @@ fn described(route: &Route) -> String {
     }
 }
 
-/// A token is never shown, not even to the one who typed it.
-fn without_token<'t>(name: &HeaderName, text: &'t str) -> &'t str {
-    let secret = [
+/// A header's value. A token is never shown, not even to the one who typed it, nor is a secret of
+/// the configuration.
+fn shown(name: &HeaderName, value: &HeaderValue) -> String {
+    let may_hold_token = [
         http::header::AUTHORIZATION,
         http::header::COOKIE,
         http::header::SEC_WEBSOCKET_PROTOCOL,
     ];
-    if secret.contains(name) { "***" } else { text }
+    if value.is_sensitive() || may_hold_token.contains(name) {
+        "***".to_owned()
+    } else {
+        String::from_utf8_lossy(value.as_bytes()).into_owned()
+    }
 }
 
 /// The listener that the request comes in through, and whether it comes over TLS.
@@ -379,10 +415,10 @@ fn listener_of<'s>(
         (ListenAddress::Tcp(address), Some(port)) => address.port() == port,
         (_, _) => false,
     };
-    let is_right = |listener: &&Arc<Listener>| {
-        question
-            .secure
-            .is_none_or(|secure| listener.tls.is_some() == secure)
+    let is_right = |listener: &&Arc<Listener>| match question.secure {
+        Some(secure) => listener.tls.is_some() == secure,
+        // Whoever does not say means the one where something happens.
+        None => listener.redirect_to_https.is_none(),
     };
     let mut all = snapshot.listeners.iter();
     let found = all
@@ -479,31 +515,33 @@ fn differs(snapshot: &Snapshot, test: &PolicyTest, decision: &Decision) -> Optio
         let name = decision.upstream.as_deref().unwrap_or("none");
         return Some(format!("expected the upstream {wanted}, but it is {name}"));
     }
+    if !expect.headers.is_empty() && !matches!(decision.outcome, Outcome::Forwarded) {
+        return Some(format!("expected that an app sees headers, but {}", is()));
+    }
     for (name, wanted) in &expect.headers {
-        let values: Vec<_> = decision
-            .app_sees
-            .iter()
-            .filter(|(known, _)| known == name)
-            .map(|(_, value)| String::from_utf8_lossy(value.as_bytes()))
-            .collect();
-        let seen = (!values.is_empty()).then(|| values.join(", "));
+        let values = || {
+            let all = decision.app_sees.iter();
+            all.filter(|(known, _)| known == name)
+                .map(|(_, value)| value)
+        };
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let seen: Vec<String> = values().map(text).collect();
+        let seen = (!seen.is_empty()).then(|| seen.join(", "));
         if seen != *wanted {
-            let words = |text: &Option<String>| match text {
-                Some(text) => format!("{text:?}"),
-                None => "absent".to_owned(),
-            };
+            let masked: Vec<String> = values().map(|value| shown(name, value)).collect();
+            let absent = |text: Option<String>| text.unwrap_or_else(|| "absent".to_owned());
+            let is = absent(seen.map(|_| format!("{:?}", masked.join(", "))));
+            let wanted = absent(wanted.as_ref().map(|wanted| format!("{wanted:?}")));
             return Some(format!(
-                "expected that the app sees {name} {}, but it is {}",
-                words(wanted),
-                words(&seen)
+                "expected that the app sees {name} {wanted}, but it is {is}"
             ));
         }
     }
     None
 }
 
-/// The routes that ask for a token or for another server's word, and that no test expects to
-/// refuse anything.
+/// The routes that ask for a token, and that no test expects to refuse anything. What another server
+/// decides cannot be tested here.
 pub(crate) fn without_refusing_test(snapshot: &Snapshot, now: SystemTime) -> Vec<&str> {
     let mut tested = vec![false; snapshot.routes.len()];
     for test in &snapshot.tests {

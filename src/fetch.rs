@@ -2,14 +2,13 @@
 //! redirects, with an error that names the step that failed. What the document says is not read
 //! here, and no client's request comes this way.
 
-use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Request, StatusCode, Uri, header};
+use http::{HeaderMap, Request, StatusCode, header};
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::TokioIo;
@@ -19,109 +18,16 @@ use tokio::time::timeout;
 use tokio_util::either::Either;
 
 use crate::tls::ClientTls;
+use crate::url::Url;
 
 /// How long a document may take, redirects included.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
+/// How long one address of a name may take to accept.
+const ONE_ADDRESS: Duration = Duration::from_millis(1500);
 /// How many bytes a document may have.
 const MAX_BYTES: usize = 1 << 20;
 /// How many redirects are followed.
 const MAX_REDIRECTS: usize = 3;
-
-/// The URL of a document: `https://`, or `http://` to this machine alone.
-#[derive(Clone, Eq, PartialEq)]
-pub(crate) struct Url {
-    uri: Uri,
-    is_https: bool,
-    host: String,
-    port: u16,
-}
-
-impl fmt::Display for Url {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.uri.fmt(f)
-    }
-}
-
-impl fmt::Debug for Url {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.uri.fmt(f)
-    }
-}
-
-impl Url {
-    /// Reads a URL.
-    ///
-    /// # Errors
-    /// A sentence that says what would be right.
-    pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
-        let uri: Uri = text
-            .parse()
-            .map_err(|_| "this is no URL; write https://HOST/PATH")?;
-        let authority = uri
-            .authority()
-            .ok_or("this is no URL; write https://HOST/PATH")?;
-        if authority.as_str().contains('@') {
-            return Err("a user or password in a URL is not supported here");
-        }
-        if text.contains('#') {
-            return Err("a fragment (#) is never sent; leave it out");
-        }
-        let host = authority
-            .host()
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .to_ascii_lowercase();
-        if host.is_empty() {
-            return Err("the URL has no host");
-        }
-        let (is_https, port) = match uri.scheme_str() {
-            Some("https") => (true, 443),
-            Some("http") if is_this_machine(&host) => (false, 80),
-            Some("http") => {
-                return Err(
-                    "over plain http anybody on the way can put in keys of their own; write https:// (http:// \
-                     goes to this machine alone)",
-                );
-            }
-            Some(_) | None => return Err("the URL begins with https://"),
-        };
-        let port = authority.port_u16().unwrap_or(port);
-        Ok(Self {
-            uri,
-            is_https,
-            host,
-            port,
-        })
-    }
-
-    /// The URL with this after its path, as OpenID Connect Discovery section 4 builds one.
-    pub(crate) fn beneath(&self, suffix: &str) -> Result<Self, &'static str> {
-        let base = self.uri.to_string();
-        Self::parse(&format!("{}{suffix}", base.trim_end_matches('/')))
-    }
-
-    /// Where a `Location` leads: a whole URL, or a path on the same host.
-    fn redirected(&self, location: &str) -> Result<Self, &'static str> {
-        let to = if location.starts_with('/') && !location.starts_with("//") {
-            let scheme = if self.is_https { "https" } else { "http" };
-            let authority = self
-                .uri
-                .authority()
-                .map_or("", http::uri::Authority::as_str);
-            Self::parse(&format!("{scheme}://{authority}{location}"))?
-        } else {
-            Self::parse(location)?
-        };
-        if self.is_https && !to.is_https {
-            return Err("it leads from https to plain http");
-        }
-        Ok(to)
-    }
-}
-
-fn is_this_machine(host: &str) -> bool {
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
 
 /// A document, and how long its sender lets it be kept.
 #[derive(Debug)]
@@ -242,15 +148,15 @@ enum Answer {
 
 async fn once(url: &Url, tls: &ClientTls, progress: &Progress) -> Result<Answer, FetchProblem> {
     progress.set("DNS");
-    let found = tokio::net::lookup_host((url.host.as_str(), url.port)).await;
+    let found = tokio::net::lookup_host((url.host(), url.port())).await;
     let addresses: Vec<SocketAddr> = found
         .map_err(|error| FetchProblem::Dns(error.to_string()))?
         .collect();
     progress.set("TCP");
-    let socket = connect(&addresses, url.is_https).await?;
-    let stream = if url.is_https {
+    let socket = connect(&addresses, url.is_https()).await?;
+    let stream = if url.is_https() {
         progress.set("TLS");
-        let secured = tls.connect(&url.host, socket).await;
+        let secured = tls.connect(url.host(), socket).await;
         Either::Left(secured.map_err(|error| FetchProblem::Tls(error.to_string()))?)
     } else {
         Either::Right(socket)
@@ -266,7 +172,9 @@ async fn connect(addresses: &[SocketAddr], anywhere: bool) -> Result<TcpStream, 
         if !anywhere && !address.ip().is_loopback() {
             continue;
         }
-        match TcpStream::connect(address).await {
+        // One address that swallows everything is not to cost the others their time.
+        let connecting = timeout(ONE_ADDRESS, TcpStream::connect(address)).await;
+        match connecting.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())) {
             Ok(socket) => return Ok(socket),
             Err(error) => failed = Some(error),
         }
@@ -282,11 +190,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let http = |error: &dyn std::error::Error| FetchProblem::Http(reason(error));
-    let authority = url.uri.authority().map_or("", http::uri::Authority::as_str);
-    let target = url
-        .uri
-        .path_and_query()
-        .map_or("/", |target| target.as_str());
+    let authority = url.authority();
+    let target = url.target();
     let request = Request::get(target)
         .header(header::HOST, authority)
         .header(header::ACCEPT, "application/json, application/jwk-set+json")
@@ -382,67 +287,6 @@ fn reason(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn plain_http_goes_to_this_machine_alone() {
-        for good in [
-            "https://issuer.example",
-            "https://issuer.example:8443/a/b?c=d",
-            "http://127.0.0.1:9/jwks",
-            "http://[::1]/jwks",
-            "http://localhost:8080/",
-        ] {
-            assert!(Url::parse(good).is_ok(), "{good}");
-        }
-        for bad in [
-            "",
-            "issuer.example",
-            "/jwks",
-            "ftp://issuer.example/",
-            "http://issuer.example/",
-            "http://127.0.0.1.example/",
-            "http://localhost.example/",
-            "http://10.0.0.1/",
-            "https://user:pw@issuer.example/",
-            "https://issuer.example/#a",
-            "https:///a",
-        ] {
-            assert!(Url::parse(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_redirect_never_leaves_tls() {
-        let url = Url::parse("https://a.example:8443/x/y").unwrap();
-        let to = |location| url.redirected(location).map(|url| url.to_string());
-        assert_eq!(to("/z?q"), Ok("https://a.example:8443/z?q".to_owned()));
-        assert_eq!(
-            to("https://b.example/"),
-            Ok("https://b.example/".to_owned())
-        );
-        for bad in ["http://127.0.0.1/", "//b.example/z", "z", "", "ftp://b/"] {
-            assert!(to(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_suffix_follows_the_path() {
-        for (base, expected) in [
-            ("https://a.example", "https://a.example/.well-known/x"),
-            ("https://a.example/", "https://a.example/.well-known/x"),
-            (
-                "https://a.example/r/m",
-                "https://a.example/r/m/.well-known/x",
-            ),
-            (
-                "https://a.example/r/m/",
-                "https://a.example/r/m/.well-known/x",
-            ),
-        ] {
-            let url = Url::parse(base).unwrap().beneath("/.well-known/x");
-            assert_eq!(url.unwrap().to_string(), expected);
-        }
-    }
 
     #[test]
     fn the_life_of_a_document_is_what_is_left_of_it() {

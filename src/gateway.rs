@@ -98,7 +98,8 @@ async fn serve(
     record.found(route);
     let permit = match (&route.guard, &route.ask) {
         (Guard::Ask(guard), Some(ask)) => {
-            match asked(snapshot, connection, record, guard, ask, &request).await? {
+            let target = upstream_target(None, &path, target)?;
+            match asked(snapshot, connection, record, guard, ask, &target, &request).await? {
                 Ok(permit) => permit,
                 Err(answer) => return Ok(answer),
             }
@@ -114,6 +115,9 @@ async fn serve(
         }
     };
     record.permitted(&permit);
+    if permit.reported().is_some() {
+        route.guard.count_reported();
+    }
 
     match &route.target {
         Target::Files(files) => {
@@ -164,7 +168,8 @@ async fn serve(
         Target::ResourceMetadata => {
             drop(permit);
             let authority = record.authority().unwrap_or(&host);
-            metadata::respond(snapshot, record.is_secure(), authority, &host, &path)
+            let secure = record.is_secure();
+            metadata::respond(snapshot, request.method(), secure, authority, &host, &path)
         }
     }
 }
@@ -176,11 +181,13 @@ async fn asked(
     record: &mut Record,
     guard: &AskGuard,
     ask: &Ask,
+    target: &PathAndQuery,
     request: &Request<Incoming>,
 ) -> Result<Result<Permit, Response<Body>>, Reject> {
     let about = AskedAbout {
         method: request.method(),
         uri: request.uri(),
+        target,
         headers: request.headers(),
         worker: connection.worker.index,
         peer: &connection.peer,
@@ -192,8 +199,13 @@ async fn asked(
     let answer = ask.ask(about).await?;
     match guard.judge(answer.status(), answer.headers())? {
         Word::Yes(permit) => {
-            disregard(answer.into_body()).await;
+            disregard(answer.into_body());
             Ok(Ok(permit))
+        }
+        // A client of gRPC reads no other answers.
+        Word::No if refusal::Asked::of(request) == refusal::Asked::Grpc => {
+            let nobody = answer.status() == StatusCode::UNAUTHORIZED;
+            Err(Reject::AskDenied { nobody })
         }
         Word::No => {
             record.denied();

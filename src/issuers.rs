@@ -8,13 +8,16 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use crate::auth::{Fetched, KeySet, Location, RemoteKeys, jwks_uri};
+use crate::auth::{Fetched, KeySet, Location, NotFetched, RemoteKeys, jwks_uri};
 use crate::clock;
-use crate::fetch::{self, FetchError, FetchProblem, Url};
+use crate::fetch::{self, FetchError, FetchProblem};
 use crate::tls::ClientTls;
+use crate::url::Url;
 
 /// The pause after the first failure; it doubles with each.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// How many names of keys the log has of a set.
+const SAID: usize = 10;
 /// The longest pause between two tries.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
@@ -22,13 +25,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// the keys any more.
 pub(crate) fn follow(keys: &Arc<RemoteKeys>) {
     if let Some(demand) = keys.follow() {
+        let good_until = keys.current().map(|fetched| keys.good_until(&fetched));
         let keys = Arc::downgrade(keys);
         tokio::spawn(async move {
             Following {
                 keys,
                 demand,
                 tls: None,
-                good_until: None,
+                good_until,
                 failures: 0,
                 said: None,
             }
@@ -45,7 +49,7 @@ pub(crate) async fn fetch_once(keys: &RemoteKeys) {
         Ok(tls) => get_set(keys, &tls).await,
         Err(failure) => Err(failure),
     };
-    keys.end(outcome.map(|(fetched, _, _)| fetched));
+    keys.end(outcome.map(|(fetched, _)| fetched));
 }
 
 /// One issuer that is followed.
@@ -93,35 +97,40 @@ impl Following {
     /// Fetches, and says how long to wait for the next time.
     async fn fetch(&mut self, keys: &RemoteKeys) -> Duration {
         keys.begin();
-        let tls = match &self.tls {
-            Some(tls) => Ok(tls.clone()),
+        let tls = match self.tls.take() {
+            Some(tls) => Ok(tls),
             None => tls_for(keys),
         };
         let outcome = match tls {
             Ok(tls) => {
-                self.tls = Some(tls.clone());
-                get_set(keys, &tls).await
+                let outcome = get_set(keys, &tls).await;
+                self.tls = Some(tls);
+                outcome
             }
             Err(failure) => Err(failure),
         };
         let url = &keys.settings().location;
         match outcome {
-            Ok((fetched, life, left_out)) => {
+            Ok((fetched, left_out)) => {
                 self.failures = 0;
-                self.good_until = Some(Instant::now() + life + keys.settings().stale_for);
+                self.good_until = Some(keys.good_until(&fetched));
+                let life = keys.life(&fetched);
                 keys.end(Ok(fetched));
-                let wait = jittered(life.mul_f64(0.8));
-                let names = format!("{:?}, left out: {left_out:?}", keys.names());
-                if self.said.as_ref() != Some(&names) {
-                    tracing::info!(%url, kids = ?keys.names(), ?life, "key set fetched");
-                    for what in left_out {
+                let kids = keys.names();
+                let said = format!("{kids:?}, left out: {left_out:?}");
+                if self.said.as_ref() != Some(&said) {
+                    let (count, first) = (kids.len(), kids.get(..SAID).unwrap_or(&kids));
+                    tracing::info!(%url, count, kids = ?first, ?life, "key set fetched");
+                    for what in left_out.iter().take(SAID) {
                         tracing::warn!(%url, "left out of the key set: {what}");
                     }
-                    self.said = Some(names);
+                    self.said = Some(said);
                 }
-                wait
+                jittered(life.mul_f64(0.8))
             }
             Err(failure) => {
+                // The system's roots may be others by the next time.
+                self.tls = None;
                 self.failures = self.failures.saturating_add(1);
                 let doubled = FIRST_PAUSE.saturating_mul(1 << (self.failures - 1).min(6));
                 let wait = jittered(doubled.min(LONGEST_PAUSE));
@@ -139,18 +148,16 @@ impl Following {
     }
 }
 
-fn tls_for(keys: &RemoteKeys) -> Result<ClientTls, String> {
-    match &keys.settings().ca {
-        Some((_, tls)) => Ok(tls.clone()),
-        None => ClientTls::system().map_err(|fault| fault.to_string()),
-    }
+fn tls_for(keys: &RemoteKeys) -> Result<ClientTls, NotFetched> {
+    let tls = match &keys.settings().ca {
+        Some(pem) => ClientTls::with_ca(pem),
+        None => ClientTls::system(),
+    };
+    tls.map_err(|fault| NotFetched(fault.to_string()))
 }
 
-/// A set, its life, and what was left out of it.
-async fn get_set(
-    keys: &RemoteKeys,
-    tls: &ClientTls,
-) -> Result<(Fetched, Duration, Vec<String>), String> {
+/// A set, and what was left out of it.
+async fn get_set(keys: &RemoteKeys, tls: &ClientTls) -> Result<(Fetched, Vec<String>), NotFetched> {
     let getting = async {
         let url = match &keys.settings().location {
             Location::Jwks(url) => url.clone(),
@@ -161,26 +168,30 @@ async fn get_set(
             url: url.to_string(),
             problem: FetchProblem::Json(problem.to_string()),
         })?;
-        let at = clock::now();
-        Ok::<_, FetchError>((Fetched { set, at }, keys.life(document.life), left_out))
+        let fetched = Fetched {
+            set,
+            at: clock::now(),
+            since: Instant::now(),
+            said: document.life,
+        };
+        Ok::<_, FetchError>((fetched, left_out))
     };
     // Discovery and the set together take no longer than one document may.
     match tokio::time::timeout(fetch::DEADLINE, getting).await {
-        Ok(Ok(set)) => Ok(set),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!(
-            "{}: no answer within 5 s",
-            keys.settings().location
-        )),
+        Ok(outcome) => outcome.map_err(|error| NotFetched(error.to_string())),
+        Err(_) => {
+            let url = &keys.settings().location;
+            Err(NotFetched(format!("{url}: no answer within 5 s")))
+        }
     }
 }
 
 /// The URL of an issuer's key set (OpenID Connect Discovery 1.0 section 4).
 async fn discover(issuer: &str, document: &Url, tls: &ClientTls) -> Result<Url, FetchError> {
     let found = fetch::get(document, tls).await?;
-    jwks_uri(issuer, &found.bytes).map_err(|why| FetchError {
+    jwks_uri(issuer, document, &found.bytes).map_err(|why| FetchError {
         url: document.to_string(),
-        problem: FetchProblem::Json(why),
+        problem: FetchProblem::Json(why.to_string()),
     })
 }
 

@@ -31,6 +31,7 @@ mod server;
 mod snapshot;
 mod stream;
 mod tls;
+mod url;
 mod wire;
 mod worker;
 
@@ -89,9 +90,10 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
     let control = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    control.block_on(async {
+    let served = control.block_on(async {
         let (mut active, first) = Active::load(config)?;
         level.set(first.level);
+        follow_issuers(&first);
         let (publish, snapshots) = watch::channel(first);
         let mut server = Server::start(&snapshots)?;
         let snapshot = Arc::clone(&publish.borrow());
@@ -102,7 +104,6 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
                 error,
             })?;
         server.listen(&snapshot, bound);
-        follow_issuers(&snapshot);
         drop(snapshot);
 
         let mut terminate = signal(SignalKind::terminate())?;
@@ -137,9 +138,9 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
             if let Some((next, bound)) = reloaded {
                 level.set(next.level);
                 say_reported(&current);
+                follow_issuers(&next);
                 publish.send_replace(Arc::clone(&next));
                 server.listen(&next, bound);
-                follow_issuers(&next);
                 tracing::info!(config = %config.display(), "configuration reloaded");
             }
             watch.follow(active.files());
@@ -158,7 +159,10 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
         // The access log's writer ends with the last snapshot, after its last line.
         drop((publish, snapshots));
         Ok(())
-    })
+    });
+    // A name that is still being looked up is not waited for.
+    control.shutdown_background();
+    served
 }
 
 /// Says how many requests passed that would have been refused, on routes whose refusals are only

@@ -46,6 +46,11 @@ pub(crate) enum Reject {
     KeysMissing,
     /// The server that decides whether the request may pass gave no answer that says so.
     AskFailed,
+    /// The server that decides said no; because it does not know who asks, or because it does.
+    AskDenied {
+        /// Whether it does not know.
+        nobody: bool,
+    },
     /// The token is valid, but its claims do not satisfy the route.
     Forbidden,
     /// A claim that a header must carry holds bytes that no header can.
@@ -164,8 +169,13 @@ impl Reject {
             Self::VersionNotSupported => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::NoRoute | Self::FileNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::TokenMissing | Self::TokenInvalid(_) => StatusCode::UNAUTHORIZED,
-            Self::Forbidden | Self::ClaimUnfit | Self::FileForbidden => StatusCode::FORBIDDEN,
+            Self::TokenMissing | Self::TokenInvalid(_) | Self::AskDenied { nobody: true } => {
+                StatusCode::UNAUTHORIZED
+            }
+            Self::AskDenied { nobody: false }
+            | Self::Forbidden
+            | Self::ClaimUnfit
+            | Self::FileForbidden => StatusCode::FORBIDDEN,
             Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
             Self::RangeNotSatisfiable(_) => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::UpstreamUnreachable | Self::UpstreamInvalid => StatusCode::BAD_GATEWAY,
@@ -197,6 +207,7 @@ impl Reject {
             Self::TokenInvalid(fault) => fault.reason(),
             Self::KeysMissing => "keys_missing",
             Self::AskFailed => "ask_failed",
+            Self::AskDenied { .. } => "asked_and_denied",
             Self::Forbidden => "forbidden",
             Self::ClaimUnfit => "claim_unfit",
             Self::FileNotFound => "file_not_found",
@@ -232,6 +243,7 @@ impl Reject {
             Self::TokenMissing => "a bearer token is needed".into(),
             Self::TokenInvalid(fault) => fault.to_string().into(),
             Self::KeysMissing => "the issuer's keys could not be fetched; try again".into(),
+            Self::AskDenied { .. } => "the server that decides said no".into(),
             Self::AskFailed => "whether this may pass could not be found out; try again".into(),
             Self::Forbidden => "the token does not grant what this resource needs".into(),
             Self::ClaimUnfit => "a claim of the token cannot be passed on".into(),

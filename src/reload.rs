@@ -124,11 +124,11 @@ fn changes(old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) -> Ve
         match new.get(part) {
             None => changes.push((format!("{part} removed ({was})"), Wider::No)),
             Some(is) if is != was => {
-                let opened = part.ends_with(" auth")
-                    && (is == "none"
-                        || is.contains(", optional")
-                        || is.contains(", only reported"));
-                let wider = if opened { Wider::Yes } else { Wider::No };
+                let wider = if is_wider(part, was, is) {
+                    Wider::Yes
+                } else {
+                    Wider::No
+                };
                 changes.push((format!("{part}: {was} -> {is}"), wider));
             }
             Some(_) => {}
@@ -140,6 +140,25 @@ fn changes(old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) -> Ve
         }
     }
     changes
+}
+
+/// Whether more requests may pass than before.
+fn is_wider(part: &str, was: &str, is: &str) -> bool {
+    if part.ends_with(" revokes") {
+        // Fewer tokens are taken back.
+        let count = |text: &str| text.parse::<usize>().ok();
+        return count(is) < count(was);
+    }
+    // What lets in newly; what asked for something, and no longer does.
+    let newly = |word: &str| is.contains(word) && !was.contains(word);
+    let no_longer = |word: &str| was.contains(word) && !is.contains(word);
+    part.ends_with(" auth")
+        && was != "none"
+        && (is == "none"
+            || newly(", optional")
+            || newly(", only reported")
+            || no_longer(", require")
+            || (is.starts_with("ask ") && !was.starts_with("ask ")))
 }
 
 #[cfg(test)]
@@ -172,5 +191,30 @@ mod tests {
                 ("y added (2)".to_owned(), Wider::No),
             ]
         );
+    }
+
+    #[test]
+    fn access_that_got_wider_is_told_from_what_only_changed() {
+        for (part, was, is, wider) in [
+            ("/a auth", "sso", "none", true),
+            ("/a auth", "none", "sso", false),
+            ("/a auth", "sso", "sso, optional", true),
+            ("/a auth", "sso, optional", "sso or app, optional", false),
+            ("/a auth", "sso", "sso, only reported", true),
+            ("/a auth", "sso, require {\"a\":1}", "sso", true),
+            ("/a auth", "sso", "sso, require {\"a\":1}", false),
+            ("/a auth", "sso", "ask http://127.0.0.1:1/", true),
+            (
+                "/a auth",
+                "ask http://127.0.0.1:1/",
+                "ask http://127.0.0.1:2/",
+                false,
+            ),
+            ("verifier sso revokes", "10", "9", true),
+            ("verifier sso revokes", "9", "10", false),
+            ("/a", "proxy a", "proxy b", false),
+        ] {
+            assert_eq!(is_wider(part, was, is), wider, "{part}: {was} -> {is}");
+        }
     }
 }

@@ -94,7 +94,8 @@ impl Guard {
             return Ok(Principal::anonymous());
         };
         let mut refused = None;
-        for (verifier, _) in &guard.verifiers {
+        // Those that would judge it: of several, the ones whose issuer it names.
+        for verifier in guard.candidates(u64::MAX, issuer(claims)) {
             let (claims, typ) = verifier.completed(claims.members(), now);
             match verifier.check_claims(typ.as_deref(), &claims, now) {
                 Ok(dates) => {

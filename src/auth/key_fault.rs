@@ -125,6 +125,9 @@ pub(crate) enum KeyProblem {
     /// A set without a key that can be used, and why the first one cannot.
     #[error("no key of the set can be used: {0}")]
     NoneUsable(String),
+    /// A set at a URL that has more keys than any issuer needs.
+    #[error("the set has more than {0} keys")]
+    TooMany(usize),
     /// A secret that is published at a URL.
     #[error("a secret (`oct`) that is published is no secret, and is never used")]
     PublishedSecret,

@@ -15,6 +15,9 @@ use crate::reject::TokenFault;
 /// How many keys are tried where the token does not say which.
 const MAX_TRIES: usize = 4;
 
+/// How many keys a set at a URL may have.
+const MAX_PUBLISHED: usize = 1000;
+
 /// Where a key comes from; the bytes are the file's.
 #[derive(Clone, Eq, PartialEq)]
 pub(crate) enum KeySource {
@@ -160,7 +163,11 @@ impl KeySet {
             faults: Vec::new(),
             warnings: Vec::new(),
         };
-        for (at, entry) in jwk::read(document)?.into_iter().enumerate() {
+        let entries = jwk::read(document)?;
+        if entries.len() > MAX_PUBLISHED {
+            return Err(KeyProblem::TooMany(MAX_PUBLISHED));
+        }
+        for (at, entry) in entries.into_iter().enumerate() {
             let (kid, left_out) = match entry {
                 Ok(None) => continue,
                 Ok(Some(Jwk {

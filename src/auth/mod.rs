@@ -28,18 +28,24 @@ mod wycheproof;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use http::header::{AUTHORIZATION, COOKIE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde_json::{Map, Value};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 
 pub(crate) use self::algorithm::Algorithm;
 pub(crate) use self::claims::{ClaimPath, Claims};
+pub(crate) use self::json::parse_object;
 pub(crate) use self::keys::{KeySet, KeySource};
 pub(crate) use self::policy::{Parameters, Requirement};
 pub(crate) use self::principal::Principal;
 pub(crate) use self::remembered::Remembered;
-pub(crate) use self::remote::{Fetched, Location, RemoteKeys, RemoteSettings, jwks_uri};
+pub(crate) use self::remote::{
+    Fetched, Location, NotFetched, RemoteKeys, RemoteSettings, jwks_uri,
+};
 pub(crate) use self::revoked::Revoked;
 pub(crate) use self::token::TokenSource;
 pub(crate) use self::verify::{Audience, Verifier, VerifierSettings};
@@ -50,8 +56,8 @@ use crate::reject::{Reject, TokenFault};
 
 /// How many verifiers of a route are tried on one token.
 const MAX_VERIFIERS: usize = 4;
-/// How often a request waits for newer keys: for a fetch that was under way, and for its own.
-const MAX_WAITS: usize = 2;
+/// How long a request waits for newer keys in all; a little more than a fetch takes.
+const PATIENCE: Duration = Duration::from_secs(6);
 
 /// What a route demands of a request.
 #[derive(Debug)]
@@ -96,9 +102,22 @@ impl AskGuard {
         }
         Ok(Word::Yes(Permit {
             identity,
+            replaced: credentials(&self.copy),
             ..Permit::of(Principal::anonymous())
         }))
     }
+}
+
+/// The credentials among these names: what a client proves with who it is. Other routes' apps, and the
+/// server that is asked, get them as they come.
+fn credentials(names: &[HeaderName]) -> Arc<[HeaderName]> {
+    let is_credential = |name: &&HeaderName| is_credential(name);
+    names.iter().filter(is_credential).cloned().collect()
+}
+
+/// Whether clients prove with this header who they are.
+pub(crate) fn is_credential(name: &HeaderName) -> bool {
+    *name == AUTHORIZATION || *name == COOKIE
 }
 
 /// What a server that was asked says.
@@ -144,6 +163,8 @@ pub(crate) struct JwtGuard {
     ends_with_token: bool,
     /// How many requests passed that would be refused.
     reported: AtomicU64,
+    /// The credentials among the headers that it forwards claims in.
+    replaced: Arc<[HeaderName]>,
 }
 
 impl JwtGuard {
@@ -174,6 +195,12 @@ impl JwtGuard {
                 (verifier, bits)
             })
             .collect();
+        let forwarded: Vec<HeaderName> = settings
+            .forward
+            .iter()
+            .map(|(name, _)| name.clone())
+            .collect();
+        let replaced = credentials(&forwarded);
         Self {
             verifiers,
             places: places.into(),
@@ -184,6 +211,7 @@ impl JwtGuard {
             only_reports: settings.only_reports,
             ends_with_token: settings.ends_with_token,
             reported: AtomicU64::new(0),
+            replaced,
         }
     }
 
@@ -344,6 +372,20 @@ fn verify_by_one(
     ))
 }
 
+/// Waits until one of these key sets was fetched anew; whether one was.
+async fn any_newer(lacks: Vec<Lack>) -> bool {
+    let mut waiting = JoinSet::new();
+    for Lack { keys, fetches } in lacks {
+        waiting.spawn(async move { keys.newer(fetches).await });
+    }
+    while let Some(came) = waiting.join_next().await {
+        if came.unwrap_or(false) {
+            return true;
+        }
+    }
+    false
+}
+
 /// A token that was not found right.
 struct Refused {
     why: Unverified,
@@ -408,22 +450,33 @@ impl Guard {
         remembered: &Remembered,
         now: SystemTime,
     ) -> Result<Principal, Reject> {
-        let mut waits = 0;
+        let mut deadline = None;
         loop {
             let refused = match self.authenticate_at_once(headers, query, remembered, now) {
                 Ok(principal) => return Ok(principal),
                 Err(refused) => refused,
             };
-            let mut came = false;
-            if waits < MAX_WAITS {
-                for lack in &refused.lacks {
-                    came |= lack.keys.newer(lack.fetches).await;
-                }
-            }
-            waits += 1;
-            if !came {
+            // Where refusals are only reported, nobody waits for one.
+            let waits = !refused.lacks.is_empty() && !self.only_reports();
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
+            let news = async { waits && any_newer(refused.lacks).await };
+            if !timeout_at(deadline, news).await.unwrap_or(false) {
                 return self.let_pass(refused.reject);
             }
+        }
+    }
+
+    fn only_reports(&self) -> bool {
+        match self {
+            Self::Jwt(guard) => guard.only_reports,
+            Self::Open | Self::Ask(_) => false,
+        }
+    }
+
+    /// Counts a request that passed because refusals are only reported.
+    pub(crate) fn count_reported(&self) {
+        if let Self::Jwt(guard) = self {
+            guard.reported.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -433,7 +486,7 @@ impl Guard {
     /// The reason, where they are not.
     pub(crate) fn let_pass(&self, reject: Reject) -> Result<Principal, Reject> {
         match self {
-            Self::Jwt(guard) if guard.only_reports => Ok(Principal::unknown(reject)),
+            Self::Jwt(_) if self.only_reports() => Ok(Principal::unknown(reject)),
             Self::Jwt(_) | Self::Open | Self::Ask(_) => Err(reject),
         }
     }
@@ -495,9 +548,6 @@ impl Guard {
                 Err(reject) => return Err(reject),
             }
         }
-        if reported.is_some() {
-            guard.reported.fetch_add(1, Ordering::Relaxed);
-        }
         Ok(Permit {
             ends: guard.ends_with_token.then(|| principal.ends()).flatten(),
             principal,
@@ -505,6 +555,7 @@ impl Guard {
             places: Some(Arc::clone(&guard.places)),
             strips: guard.strip_token,
             reported,
+            replaced: Arc::clone(&guard.replaced),
         })
     }
 
@@ -594,6 +645,7 @@ impl Guard {
             | Reject::MethodNotAllowed(_)
             | Reject::KeysMissing
             | Reject::AskFailed
+            | Reject::AskDenied { .. }
             | Reject::ClaimUnfit
             | Reject::FileNotFound
             | Reject::FileForbidden
@@ -639,6 +691,8 @@ pub(crate) struct Permit {
     strips: bool,
     ends: Option<SystemTime>,
     reported: Option<Reject>,
+    /// Headers of the client's that do not go to this route's app, though they do to others.
+    replaced: Arc<[HeaderName]>,
 }
 
 impl fmt::Debug for Permit {
@@ -660,6 +714,7 @@ impl Permit {
             strips: false,
             ends: None,
             reported: None,
+            replaced: Arc::default(),
         }
     }
 
@@ -690,6 +745,11 @@ impl Permit {
     pub(crate) fn offers_bearer(&self, headers: &HeaderMap) -> bool {
         let places = self.places.as_deref().unwrap_or_default();
         places.contains(&TokenSource::WebSocket) && token::offers_bearer(headers)
+    }
+
+    /// The client's headers that go to no app of this route; others get them.
+    pub(crate) fn replaced(&self) -> &[HeaderName] {
+        &self.replaced
     }
 
     /// The headers that tell the app who it is; a claim that is absent gives none.

@@ -14,20 +14,17 @@ use tokio::time::Instant;
 
 use super::json;
 use super::keys::KeySet;
-use crate::fetch::{self, Url};
-use crate::tls::ClientTls;
+use crate::url::Url;
 
 /// The least time between two fetches that tokens with unknown keys ask for.
 const BETWEEN_DEMANDS: Duration = Duration::from_secs(10);
-/// How long a request waits for a fetch at most; a little more than one takes.
-const PATIENCE: Duration = fetch::DEADLINE.saturating_add(Duration::from_secs(1));
 /// The life of a key set whose issuer does not say.
 const LIFE: Duration = Duration::from_secs(600);
 /// The bounds within which an issuer's word on the life is taken.
 const LIVES: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(24 * 3600));
 
 /// Where a key set is, and how long it serves.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct RemoteSettings {
     /// Where it is.
     pub(crate) location: Location,
@@ -35,18 +32,8 @@ pub(crate) struct RemoteSettings {
     pub(crate) refresh: Option<Duration>,
     /// How long a set serves after its life while there is no newer one.
     pub(crate) stale_for: Duration,
-    /// The roots to trust, as the PEM file has them; the system's without it.
-    pub(crate) ca: Option<(Vec<u8>, ClientTls)>,
-}
-
-impl PartialEq for RemoteSettings {
-    fn eq(&self, other: &Self) -> bool {
-        let ca = |it: &Self| it.ca.as_ref().map(|(pem, _)| pem.clone());
-        self.location == other.location
-            && self.refresh == other.refresh
-            && self.stale_for == other.stale_for
-            && ca(self) == ca(other)
-    }
+    /// The roots to trust, a PEM file; the system's without it.
+    pub(crate) ca: Option<Vec<u8>>,
 }
 
 /// Where a key set is.
@@ -61,6 +48,15 @@ pub(crate) enum Location {
         /// The document.
         document: Url,
     },
+}
+
+impl Location {
+    /// The URL that is asked first.
+    pub(crate) fn url(&self) -> &Url {
+        match self {
+            Self::Jwks(url) | Self::Issuer { document: url, .. } => url,
+        }
+    }
 }
 
 impl std::fmt::Display for Location {
@@ -78,6 +74,37 @@ pub(crate) struct Fetched {
     pub(crate) set: KeySet,
     /// When.
     pub(crate) at: SystemTime,
+    /// The same on the clock that is never set.
+    pub(crate) since: Instant,
+    /// How long it may be kept, as its issuer says; nothing where it does not say.
+    pub(crate) said: Option<Duration>,
+}
+
+/// Why a key set was not fetched; names the step and the URL.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct NotFetched(pub(crate) String);
+
+/// What is wrong with a discovery document (OpenID Connect Discovery 1.0 section 4.3).
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub(crate) enum BadDiscovery {
+    /// Not JSON that can be read in one way.
+    #[error("not a JSON object, or a member twice")]
+    NotJson,
+    /// Of another issuer.
+    #[error("the document is of the issuer {said:?}, and `issuer` is {wanted:?}")]
+    Issuer {
+        /// What the document says.
+        said: String,
+        /// What the configuration says.
+        wanted: String,
+    },
+    /// A member is not there.
+    #[error("the document has no `{0}`")]
+    Missing(&'static str),
+    /// The key set's URL is not one that is asked.
+    #[error("`jwks_uri`: {0}")]
+    Url(&'static str),
 }
 
 /// How many fetches were begun and ended, and whether one is asked for that was not begun yet.
@@ -109,7 +136,7 @@ pub(crate) struct RemoteKeys {
     /// What wakes, until somebody fetches.
     demanded: Mutex<Option<mpsc::Receiver<()>>>,
     /// Why the last fetch failed, where it did.
-    failure: Mutex<Option<String>>,
+    failure: Mutex<Option<NotFetched>>,
     /// When a token last asked for a fetch.
     last_demand: Mutex<Option<Instant>>,
 }
@@ -128,12 +155,16 @@ impl PartialEq for RemoteKeys {
 }
 
 impl RemoteKeys {
-    /// Keys that were not fetched yet.
-    pub(crate) fn new(settings: RemoteSettings) -> Arc<Self> {
+    /// Keys that were not fetched yet; or those of `before`, where they come from the same place.
+    pub(crate) fn new(settings: RemoteSettings, before: Option<&Self>) -> Arc<Self> {
         let (wake, demanded) = mpsc::channel(1);
+        let from_there = before.filter(|before| {
+            before.settings.location == settings.location && before.settings.ca == settings.ca
+        });
+        let current = from_there.and_then(Self::current);
         Arc::new(Self {
             settings,
-            current: ArcSwapOption::empty(),
+            current: ArcSwapOption::new(current),
             epoch: AtomicU64::new(0),
             progress: watch::Sender::new(Progress::default()),
             fetches: AtomicU64::new(0),
@@ -161,14 +192,14 @@ impl RemoteKeys {
     }
 
     /// Why the last fetch failed, where it did.
-    pub(crate) fn failure(&self) -> Option<String> {
+    pub(crate) fn failure(&self) -> Option<NotFetched> {
         let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
         failure.clone()
     }
 
     /// Asks for a newer set than the one after so many fetches, and waits for it: with all who wait
     /// for the same fetch, and at most one new fetch in 10 s. Whether a fetch has ended since, well
-    /// or not.
+    /// or not. How long to wait is the caller's matter.
     pub(crate) async fn newer(&self, fetches: u64) -> bool {
         let mut progress = self.progress.subscribe();
         let seen = *progress.borrow_and_update();
@@ -182,10 +213,7 @@ impl RemoteKeys {
                 return false;
             }
         }
-        let ended = progress.wait_for(|now| now.ended > fetches);
-        tokio::time::timeout(PATIENCE, ended)
-            .await
-            .is_ok_and(|ended| ended.is_ok())
+        progress.wait_for(|now| now.ended > fetches).await.is_ok()
     }
 
     /// How many fetches have ended.
@@ -240,7 +268,7 @@ impl RemoteKeys {
     }
 
     /// A fetch ended with this set, or with this reason why there is none.
-    pub(crate) fn end(&self, outcome: Result<Fetched, String>) {
+    pub(crate) fn end(&self, outcome: Result<Fetched, NotFetched>) {
         let failure = match outcome {
             Ok(fetched) => {
                 self.replace(Some(fetched));
@@ -273,8 +301,17 @@ impl RemoteKeys {
         }
     }
 
-    /// How long a set that was fetched now lives, given what the issuer says of it.
-    pub(crate) fn life(&self, said: Option<Duration>) -> Duration {
+    /// How long a set lives.
+    pub(crate) fn life(&self, fetched: &Fetched) -> Duration {
+        self.life_of(fetched.said)
+    }
+
+    /// Until when a set serves, its life and what comes after.
+    pub(crate) fn good_until(&self, fetched: &Fetched) -> Instant {
+        fetched.since + self.life(fetched) + self.settings.stale_for
+    }
+
+    fn life_of(&self, said: Option<Duration>) -> Duration {
         let (least, most) = LIVES;
         let life = said.map_or(LIFE, |said| said.clamp(least, most));
         self.settings.refresh.map_or(life, |refresh| match said {
@@ -294,29 +331,28 @@ impl RemoteKeys {
     }
 }
 
-/// Where the discovery document of an issuer says that its keys are (OpenID Connect Discovery 1.0
-/// sections 3 and 4.3).
+/// Where the discovery document of an issuer, which is at this URL, says that its keys are (OpenID
+/// Connect Discovery 1.0 sections 3 and 4.3).
 ///
 /// # Errors
 /// What is wrong with the document.
-pub(crate) fn jwks_uri(issuer: &str, document: &[u8]) -> Result<Url, String> {
-    let members = json::parse_object(document)
-        .map_err(|_| "not a JSON object, or a member twice".to_owned())?;
-    match members.get("issuer").and_then(Value::as_str) {
-        // To the letter, or one issuer could speak for another.
-        Some(named) if named == issuer => {}
-        Some(named) => {
-            return Err(format!(
-                "the document is of the issuer {named:?}, and `issuer` is {issuer:?}"
-            ));
-        }
-        None => return Err("the document has no `issuer`".to_owned()),
+pub(crate) fn jwks_uri(issuer: &str, at: &Url, document: &[u8]) -> Result<Url, BadDiscovery> {
+    let members = json::parse_object(document).map_err(|_| BadDiscovery::NotJson)?;
+    let text = |name: &'static str| {
+        members
+            .get(name)
+            .and_then(Value::as_str)
+            .ok_or(BadDiscovery::Missing(name))
+    };
+    let said = text("issuer")?;
+    // To the letter, or one issuer could speak for another.
+    if said != issuer {
+        return Err(BadDiscovery::Issuer {
+            said: said.to_owned(),
+            wanted: issuer.to_owned(),
+        });
     }
-    let url = members
-        .get("jwks_uri")
-        .and_then(Value::as_str)
-        .ok_or("the document has no `jwks_uri`")?;
-    Url::parse(url).map_err(|why| format!("`jwks_uri` {url:?}: {why}"))
+    at.names(text("jwks_uri")?).map_err(BadDiscovery::Url)
 }
 
 #[cfg(test)]
@@ -324,12 +360,20 @@ mod tests {
     use super::*;
 
     fn keys(refresh: Option<u64>) -> Arc<RemoteKeys> {
-        RemoteKeys::new(RemoteSettings {
+        RemoteKeys::new(settings(refresh), None)
+    }
+
+    fn settings(refresh: Option<u64>) -> RemoteSettings {
+        RemoteSettings {
             location: Location::Jwks(Url::parse("https://issuer.example/keys").unwrap()),
             refresh: refresh.map(Duration::from_secs),
             stale_for: Duration::from_secs(3600),
             ca: None,
-        })
+        }
+    }
+
+    fn down() -> NotFetched {
+        NotFetched("down".to_owned())
     }
 
     #[test]
@@ -346,7 +390,7 @@ mod tests {
             (Some(10), Some(300), 10),
             (Some(10), None, 10),
         ] {
-            let life = keys(refresh).life(said.map(Duration::from_secs));
+            let life = keys(refresh).life_of(said.map(Duration::from_secs));
             assert_eq!(life, Duration::from_secs(expected), "{refresh:?} {said:?}");
         }
     }
@@ -360,7 +404,7 @@ mod tests {
         // Whoever is early waits for the first fetch, which counts for nobody.
         let early = keys.newer(0);
         keys.begin();
-        keys.end(Err("down".to_owned()));
+        keys.end(Err(down()));
         assert!(early.await);
         let fetching = Arc::downgrade(&keys);
         tokio::spawn(async move {
@@ -368,7 +412,7 @@ mod tests {
                 let keys = fetching.upgrade().unwrap();
                 keys.begin();
                 tokio::time::sleep(Duration::from_secs(1)).await;
-                keys.end(Err("down".to_owned()));
+                keys.end(Err(down()));
             }
         });
         let start = Instant::now();
@@ -398,6 +442,8 @@ mod tests {
             Ok(Fetched {
                 set,
                 at: SystemTime::UNIX_EPOCH,
+                since: Instant::now(),
+                said: None,
             })
         };
         let keys = keys(None);
@@ -408,16 +454,41 @@ mod tests {
         };
         step(&|| keys.end(set(&["a"])));
         step(&|| keys.end(set(&["a", "b"])));
-        step(&|| keys.end(Err("down".to_owned())));
+        step(&|| keys.end(Err(down())));
         step(&|| keys.end(set(&["b"])));
         step(&|| keys.expire());
         step(&|| keys.end(set(&["b"])));
         assert_eq!(epochs, [0, 0, 0, 1, 2, 2]);
     }
 
+    #[tokio::test]
+    async fn keys_from_the_same_place_go_on_where_their_times_change() {
+        let before = keys(None);
+        let document = serde_json::json!({"keys": [super::super::testing::jwk(super::super::Algorithm::EdDsa)]});
+        let (set, _) = KeySet::fetched(document.to_string().as_bytes()).unwrap();
+        let since = Instant::now();
+        before.end(Ok(Fetched {
+            set,
+            at: SystemTime::UNIX_EPOCH,
+            since,
+            said: None,
+        }));
+        let after = RemoteKeys::new(settings(Some(60)), Some(&before));
+        let kept = after.current().unwrap();
+        assert_eq!(after.good_until(&kept), since + Duration::from_secs(3660));
+        let mut elsewhere = settings(None);
+        elsewhere.ca = Some(Vec::new());
+        assert!(
+            RemoteKeys::new(elsewhere, Some(&before))
+                .current()
+                .is_none()
+        );
+    }
+
     #[test]
     fn a_discovery_document_is_of_the_issuer_to_the_letter() {
-        let of = |document: &str| jwks_uri("https://a.example", document.as_bytes());
+        let at = Url::parse("https://a.example/.well-known/x").unwrap();
+        let of = |document: &str| jwks_uri("https://a.example", &at, document.as_bytes());
         let good = r#"{"issuer":"https://a.example","jwks_uri":"https://b.example/keys"}"#;
         assert_eq!(of(good).unwrap().to_string(), "https://b.example/keys");
         for bad in [
@@ -425,6 +496,7 @@ mod tests {
             r#"{"jwks_uri":"https://b.example/keys"}"#,
             r#"{"issuer":"https://a.example"}"#,
             r#"{"issuer":"https://a.example","jwks_uri":"http://b.example/keys"}"#,
+            r#"{"issuer":"https://a.example","jwks_uri":"http://127.0.0.1/keys"}"#,
             r#"{"issuer":"https://a.example","issuer":"https://a.example","jwks_uri":"https://b.example/"}"#,
             "[]",
             "<html>",

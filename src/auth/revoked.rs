@@ -32,6 +32,11 @@ impl Revoked {
         };
     }
 
+    /// How many entries there are.
+    pub(crate) fn len(&self) -> usize {
+        self.ids.len() + self.subjects.len()
+    }
+
     /// Whether a token with these claims is taken back. One that does not say when it was issued
     /// was issued before any time.
     pub(crate) fn has(&self, claims: &Claims, issued: Option<f64>) -> bool {

@@ -1,6 +1,5 @@
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, COOKIE};
 use serde_json::json;
 
 use super::testing::{NOW, OTHER, mint, now, raw, raw_by, settings};

@@ -11,16 +11,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use http::HeaderName;
+use http::uri::PathAndQuery;
 
 use super::error::{Errors, Place};
 use super::parsed;
 use super::source::{Loader, why};
 use crate::access_log::{AccessLog, AccessLogSettings, Destination, Format};
-use crate::auth::{Guard, RemoteKeys};
+use crate::auth::{Guard, RemoteKeys, is_credential};
 use crate::client::TrustedProxies;
 use crate::edits::HeaderEdits;
 use crate::limits::{Limits, Timeouts};
 use crate::method::MethodSet;
+use crate::path::RequestPath;
 use crate::proxy::Vouched;
 use crate::route::{Host, Pattern, RESOURCE_METADATA, Route, RouteTable, Target};
 use crate::snapshot::{ListenAddress, Listener, Snapshot};
@@ -75,7 +77,8 @@ pub(crate) fn compile(
         }
     }
     let mut routes = routes;
-    resource_metadata(&mut table, &mut routes);
+    let defaults = edits(&gateway.defaults.headers.response);
+    resource_metadata(&mut table, &mut routes, &defaults);
     let access_log = compiler.access_log(&gateway.log.access);
     if compiler.errors.count() != before || !compiler.errors.is_empty() {
         return None;
@@ -283,8 +286,12 @@ impl Compiler<'_> {
 }
 
 /// Adds the routes that tell how to get a token (RFC 9728), on each host that has a route with an
-/// issuer. A route of the configuration that has the same path goes before.
-fn resource_metadata(table: &mut RouteTable, routes: &mut Vec<(Arc<Route>, Place)>) {
+/// issuer. Where the configuration has a route below `/.well-known` for that path, it stays.
+fn resource_metadata(
+    table: &mut RouteTable,
+    routes: &mut Vec<(Arc<Route>, Place)>,
+    response_headers: &HeaderEdits,
+) {
     let mut hosts: Vec<Host> = Vec::new();
     for (route, _) in routes
         .iter()
@@ -297,18 +304,31 @@ fn resource_metadata(table: &mut RouteTable, routes: &mut Vec<(Arc<Route>, Place
     let Ok(pattern) = Pattern::parse(&format!("{RESOURCE_METADATA}/*")) else {
         return;
     };
+    let Ok(path) = RequestPath::parse(&PathAndQuery::from_static(RESOURCE_METADATA)) else {
+        return;
+    };
     for host in hosts {
+        let name = match &host {
+            Host::Any => "",
+            Host::Exact(name) | Host::Below(name) => name,
+        };
+        let there = table.at(name, &path).unwrap_or_default();
+        if there.iter().any(|route| route.pattern.depth() > 0) {
+            continue;
+        }
         let route = Arc::new(Route {
             index: routes.len(),
             name: "oauth-protected-resource".to_owned(),
             host,
             pattern: pattern.clone(),
-            methods: MethodSet::default().with("GET"),
+            methods: MethodSet::default()
+                .with("GET")
+                .and_then(|methods| methods.with("OPTIONS")),
             guard: Guard::Open,
             ask: None,
             target: Target::ResourceMetadata,
             request_headers: HeaderEdits::default(),
-            response_headers: HeaderEdits::default(),
+            response_headers: response_headers.clone(),
             body_bytes: 0,
         });
         if table.insert(Arc::clone(&route)).is_ok() {
@@ -319,11 +339,16 @@ fn resource_metadata(table: &mut RouteTable, routes: &mut Vec<(Arc<Route>, Place
 
 /// The headers in which a route's app is told who it is.
 fn names_of(guard: &Guard) -> Vec<HeaderName> {
-    match guard {
+    let names: Vec<HeaderName> = match guard {
         Guard::Open => Vec::new(),
         Guard::Jwt(guard) => guard.identity_names().cloned().collect(),
         Guard::Ask(guard) => guard.copy.clone(),
-    }
+    };
+    // Credentials are the client's own on all other routes.
+    names
+        .into_iter()
+        .filter(|name| !is_credential(name))
+        .collect()
 }
 
 fn limits(parsed: &parsed::Limits) -> Limits {

@@ -257,7 +257,7 @@ pub(crate) enum Jwks {
     /// A file.
     File(PathBuf),
     /// A URL that begins with `https://`, or with `http://` and leads to this machine.
-    Url(crate::fetch::Url),
+    Url(crate::url::Url),
 }
 
 /// A shared secret. Its `Debug` does not show it.

@@ -11,9 +11,6 @@ use super::value;
 use crate::auth::Claims;
 use crate::snapshot::{Expectation, PolicyTest};
 
-/// The host of a request that names none.
-const HOST: &str = "localhost";
-
 impl Decoder<'_> {
     /// A file of tests: a list, or a map with `tests`.
     pub(crate) fn test_file(&mut self, node: &Node) -> Vec<Spanned<PolicyTest>> {
@@ -124,7 +121,7 @@ impl Decoder<'_> {
     }
 }
 
-/// A request without headers but `Host`, from `METHOD /path` or `METHOD https://host/path`, and
+/// A request without headers but `Host`, where its target names one, from `METHOD /path` or `METHOD https://host/path`, and
 /// whether it comes over TLS.
 pub(crate) fn request(text: &str) -> Result<(Request<()>, Option<bool>), String> {
     const FORM: &str = "write it as `GET /path` or `GET https://host/path`";
@@ -144,11 +141,14 @@ pub(crate) fn request(text: &str) -> Result<(Request<()>, Option<bool>), String>
         Some("http") => Some(false),
         None | Some(_) => return Err(FORM.to_owned()),
     };
-    let host = uri.authority().map_or(HOST, |authority| authority.as_str());
-    let host = HeaderValue::from_str(host).map_err(|_| FORM)?;
+    let host = uri.authority().map(|authority| authority.as_str());
+    let host = host.map(HeaderValue::from_str).transpose();
+    let host = host.map_err(|_| FORM)?;
     let mut request = Request::new(());
     *request.method_mut() = method;
     *request.uri_mut() = uri;
-    request.headers_mut().insert(header::HOST, host);
+    if let Some(host) = host {
+        request.headers_mut().insert(header::HOST, host);
+    }
     Ok((request, secure))
 }

@@ -9,7 +9,7 @@ use super::json::json;
 use super::parsed::{Audience, Jwks, KeyFile, Secret, Spanned, TokenSource, Verifier};
 use super::tree::{Kind, Node};
 use super::value;
-use crate::fetch::Url;
+use crate::url::Url;
 
 /// The algorithms that tokens may be signed with.
 const ALGORITHMS: [&str; 13] = [

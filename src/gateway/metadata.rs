@@ -1,7 +1,7 @@
 //! Protected resource metadata (RFC 9728): how a client that has no token gets one. What it says is
 //! put together by the guard of the route that it is about.
 
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 
 use crate::body::Body;
 use crate::path::RequestPath;
@@ -35,11 +35,18 @@ fn origin(secure: bool, host: &str) -> String {
 /// `NoRoute` where no route with an issuer has the path that it is about.
 pub(crate) fn respond(
     snapshot: &Snapshot,
+    method: &Method,
     secure: bool,
     authority: &str,
     host: &str,
     path: &RequestPath,
 ) -> Result<Response<Body>, Reject> {
+    if authority.is_empty() {
+        return Err(Reject::NoRoute);
+    }
+    if *method == Method::OPTIONS {
+        return Ok(preflight());
+    }
     let suffix = path
         .as_str()
         .get(RESOURCE_METADATA.len()..)
@@ -55,7 +62,6 @@ pub(crate) fn respond(
         .find_map(|route| route.guard.metadata(&resource))
         .ok_or(Reject::NoRoute)?;
     let mut response = Response::new(Body::full(document));
-    *response.status_mut() = StatusCode::OK;
     let fields = response.headers_mut();
     for (name, value) in [
         (header::CONTENT_TYPE, "application/json"),
@@ -66,4 +72,20 @@ pub(crate) fn respond(
         fields.insert(name, HeaderValue::from_static(value));
     }
     Ok(response)
+}
+
+/// Any page may ask, with any header: what is answered is no secret.
+fn preflight() -> Response<Body> {
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let fields = response.headers_mut();
+    for (name, value) in [
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET"),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, "*"),
+        (header::ACCESS_CONTROL_MAX_AGE, "86400"),
+    ] {
+        fields.insert(name, HeaderValue::from_static(value));
+    }
+    response
 }

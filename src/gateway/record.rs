@@ -127,7 +127,7 @@ impl Record {
 
     /// The server that was asked said no.
     pub(crate) fn denied(&mut self) {
-        self.reason = Some("asked_and_denied");
+        self.reason = Some(Reject::AskDenied { nobody: true }.reason());
     }
 
     /// The client may come in, for as long as its permit says.

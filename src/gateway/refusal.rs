@@ -119,6 +119,7 @@ fn special(
         | Reject::TokenMissing
         | Reject::TokenMalformed(_)
         | Reject::TokenInvalid(_)
+        | Reject::AskDenied { .. }
         | Reject::Forbidden
         | Reject::ClaimUnfit
         | Reject::FileNotFound

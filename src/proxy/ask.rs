@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri, header};
+use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout_at};
 
@@ -17,7 +18,7 @@ use crate::reject::Reject;
 use crate::request_id::RequestId;
 use crate::wire::Line;
 
-/// How long an answer may take, its body included.
+/// How long an answer may take; and its body, which nobody waits for.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// How much of a body that nobody reads is taken in, so that the connection can be kept.
 const DISREGARDED: u64 = 64 * 1024;
@@ -39,8 +40,11 @@ pub(crate) struct Ask {
 pub(crate) struct AskedAbout<'a> {
     /// Its method.
     pub(crate) method: &'a Method,
-    /// Its target.
+    /// Its target, as the client wrote it.
     pub(crate) uri: &'a Uri,
+    /// Its path and query, as an app will be asked for them but for the route's rewriting: the
+    /// server that is asked must not read another path than the gateway does.
+    pub(crate) target: &'a PathAndQuery,
     /// Its headers.
     pub(crate) headers: &'a HeaderMap,
     /// The worker that serves it.
@@ -66,7 +70,7 @@ impl Ask {
     pub(crate) async fn ask(&self, about: AskedAbout<'_>) -> Result<Response<Body>, Reject> {
         let now = Instant::now();
         let mut fields = headers::prepare(
-            without_conditions(about.headers),
+            askable(about.headers),
             about.uri,
             None,
             headers::Hop {
@@ -77,8 +81,7 @@ impl Ask {
                 host: &self.forward.upstream.host,
             },
         );
-        let original = about.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-        let original = HeaderValue::from_str(original).map_err(|_| Reject::BadPath)?;
+        let original = HeaderValue::from_str(about.target.as_str()).map_err(|_| Reject::BadPath)?;
         let method = HeaderValue::from_str(about.method.as_str()).map_err(|_| Reject::Internal)?;
         fields.set(X_ORIGINAL_METHOD, method);
         fields.set(X_ORIGINAL_URI, original);
@@ -114,9 +117,13 @@ impl Ask {
     }
 }
 
-/// Takes in a body that nobody reads, where it is short, so that its connection can be kept.
-pub(crate) async fn disregard(mut body: Body) {
-    let taking_in = async {
+/// Takes in a body that nobody reads, where it is short, so that its connection can be kept. Nobody
+/// waits for it.
+pub(crate) fn disregard(mut body: Body) {
+    if body.is_end_stream() {
+        return;
+    }
+    let taking_in = async move {
         let mut taken = 0;
         while let Some(Ok(frame)) = body.frame().await {
             taken += frame.data_ref().map_or(0, |data| data.len() as u64);
@@ -126,13 +133,21 @@ pub(crate) async fn disregard(mut body: Body) {
         }
     };
     // What takes longer is not worth the connection.
-    drop(timeout_at(Instant::now() + DEADLINE, taking_in).await);
+    tokio::spawn(timeout_at(Instant::now() + DEADLINE, taking_in));
 }
 
-/// The request's headers without those that ask for less than the whole answer, or describe a
-/// body that is not sent along.
-fn without_conditions(headers: &HeaderMap) -> HeaderMap {
+/// The request's headers without those that ask for less than the whole answer, describe a body
+/// that is not sent along, or would be read as what the gateway says here.
+fn askable(headers: &HeaderMap) -> HeaderMap {
     let mut headers = headers.clone();
+    let shadows = |name: &&HeaderName| {
+        let twin = name.as_str().replace('_', "-");
+        twin == X_ORIGINAL_METHOD.as_str() || twin == X_ORIGINAL_URI.as_str()
+    };
+    let doomed: Vec<HeaderName> = headers.keys().filter(shadows).cloned().collect();
+    for name in doomed {
+        headers.remove(name);
+    }
     for name in [
         header::IF_MATCH,
         header::IF_NONE_MATCH,

@@ -76,6 +76,17 @@ pub(super) fn is_hop_by_hop(name: &str) -> bool {
     }
 }
 
+/// Whether the field says how a message goes its way, which no configuration may make it say
+/// otherwise of a client.
+pub(crate) fn is_the_gateways(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    is_hop_by_hop(text)
+        || is_forwarding(text)
+        || shadows(text)
+        || matches!(*name, header::HOST | header::CONTENT_LENGTH)
+        || *name == X_REQUEST_ID
+}
+
 /// Whether a name with `_` would be read by an app as a field that only the gateway sets.
 fn shadows(name: &str) -> bool {
     if !name.contains('_') {
@@ -184,7 +195,8 @@ impl Fields {
         self.0.push((name, value));
     }
 
-    fn remove(&mut self, name: &HeaderName) {
+    /// Removes every value of the field.
+    pub(crate) fn remove(&mut self, name: &HeaderName) {
         self.0.retain(|(known, _)| known != name);
     }
 

@@ -23,7 +23,7 @@ pub(crate) use self::ask::{Ask, AskedAbout, disregard};
 use self::body::{AnswerBody, ClientBody, Outgoing};
 use self::buffer::TakeInError;
 use self::h1::{AnswerFrames, AnswerHead, Exchange, Fault, RequestHead};
-pub(crate) use self::headers::{Fields, Vouched};
+pub(crate) use self::headers::{Fields, Vouched, is_the_gateways};
 use self::pool::Home;
 pub(crate) use self::pool::{Address, Upstream, UpstreamSettings};
 use self::spool::SpoolError;
@@ -272,6 +272,9 @@ impl Forward {
         };
         let mut fields = headers::prepare(headers, draft.uri, draft.upgrade, hop);
         fields.apply(draft.edits);
+        for name in permit.replaced() {
+            fields.remove(name);
+        }
         for (name, value) in permit.identity() {
             fields.set(name.clone(), value.clone());
         }

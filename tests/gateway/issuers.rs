@@ -394,12 +394,67 @@ async fn a_reload_that_does_not_touch_a_verifier_keeps_its_keys() {
         assert_eq!(status(&gateway, &token).await, 200, "{change}");
     }
     assert_eq!(issuer.asked(), 1);
-    // Another life, or another place, is another key set.
+    // Another life goes on with the set that is there, too.
     let before = gateway.reloads();
     let other = text(&format!("{verifier}, jwks_refresh: 1h"));
     gateway.folder.write("gateway.yaml", other);
     gateway.reloaded_after(before).await;
+    assert_eq!(status(&gateway, &token).await, 200);
+    let before = gateway.reloads();
+    let elsewhere = format!("{verifier}/elsewhere");
+    gateway.folder.write("gateway.yaml", text(&elsewhere));
+    gateway.reloaded_after(before).await;
     assert_eq!(status(&gateway, &token).await, 503);
+}
+
+#[tokio::test]
+async fn one_issuer_that_hangs_does_not_hold_up_the_tokens_of_another() {
+    let hangs = Issuer::new(Vec::new());
+    let good = Issuer::new(set(&[jwk(Kind::Rsa, 0, "a")]));
+    let apps = [
+        hangs.serve_on(0).await,
+        hangs.serve_on(0).await,
+        hangs.serve_on(0).await,
+        good.serve_on(0).await,
+    ];
+    let text = config(
+        "jwt:\n  one: {jwks: '@one'}\n  two: {jwks: '@two'}\n  three: {jwks: '@three'}\n  four: {jwks: '@four'}\n\
+         routes:\n  - {path: /in, respond: {body: in}, auth: {jwt: [one, two, three, four]}}\n  \
+         - {path: /shadow, respond: {body: in}, auth: {jwt: [one, two], enforce: report}}\n",
+        &[
+            ("one", &apps[0].url()),
+            ("two", &apps[1].url()),
+            ("three", &apps[2].url()),
+            ("four", &apps[3].url()),
+        ],
+    );
+    let gateway = Gateway::start(&text).await;
+    let start = Instant::now();
+    assert_eq!(status(&gateway, &bearer(Kind::Rsa, 0, "a")).await, 200);
+    assert!(
+        start.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        start.elapsed()
+    );
+    // Whoever is refused waits for all of them, once.
+    let start = Instant::now();
+    let refused = status(&gateway, &bearer(Kind::Rsa, 0, "b")).await;
+    assert_eq!(refused, 503);
+    assert!(
+        start.elapsed() < Duration::from_secs(9),
+        "{:?}",
+        start.elapsed()
+    );
+    // Where refusals are only reported, nobody waits.
+    let start = Instant::now();
+    let token = bearer(Kind::Rsa, 0, "c");
+    let reply = gateway.get("/shadow", &[("Authorization", &token)]).await;
+    assert_eq!(reply.status, 200);
+    assert!(
+        start.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        start.elapsed()
+    );
 }
 
 #[tokio::test]
@@ -461,6 +516,12 @@ async fn settings_of_keys_at_a_url_that_cannot_be_right_are_refused() {
         ),
         ("issuer: accounts.example.com", "cannot be discovered"),
         ("issuer: 'http://issuer.example'", "cannot be discovered"),
+        ("issuer: 'https://issuer.example/?a=b'", "no query"),
+        ("jwks: 'https://issuer.example:99999/'", "a port is"),
+        (
+            "jwks: 'https://issuer.example/', weak_secret: allow",
+            "only beside a secret",
+        ),
         (
             "issuer: ['https://a.example', 'https://b.example']",
             "several issuers",

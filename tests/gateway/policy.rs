@@ -200,6 +200,8 @@ async fn another_server_decides_where_the_route_asks_it() {
             ("X-User", "mallory"),
             ("X_User", "mallory"),
             ("X-Original-URI", "/forged"),
+            ("X_Original_URI", "/forged"),
+            ("X-Original_Method", "HEAD"),
             ("Cookie", "session=7"),
             ("Range", "bytes=0-0"),
         ];
@@ -216,6 +218,8 @@ async fn another_server_decides_where_the_route_asks_it() {
         ("cookie", Some("session=7")),
         ("x-user", None),
         ("x_user", None),
+        ("x_original_uri", None),
+        ("x-original_method", None),
         ("content-length", None),
         ("range", None),
         ("x-forwarded-for", Some("127.0.0.1")),
@@ -227,6 +231,13 @@ async fn another_server_decides_where_the_route_asks_it() {
     assert_eq!(seen.all("x-user"), ["alice"]);
     assert_eq!((seen.field("x-secret"), seen.field("x_user")), (None, None));
     assert_eq!(seen.body, b"body");
+
+    // The server that is asked reads the path that the app will be asked for.
+    for raw in ["/public/../a/b", "//a/b", "/%61/b", "/x/..//a/./b"] {
+        assert_eq!(ask(raw, "yes").await.status, 200);
+        assert_eq!(decider.last().all("x-original-uri"), ["/a/b"], "{raw}");
+        assert_eq!(app.last().target(), "/a/b", "{raw}");
+    }
 
     assert_eq!(ask("/nobody", "nobody").await.status, 200);
     assert_eq!(app.saw("/nobody", |_| true).await.field("x-user"), None);
@@ -258,7 +269,92 @@ async fn another_server_decides_where_the_route_asks_it() {
         .iter()
         .map(|seen| seen.target().to_owned())
         .collect();
-    assert_eq!(asked_for, ["/a/b?q=%20", "/nobody", "/open"]);
+    let expected = [
+        "/a/b?q=%20",
+        "/a/b",
+        "/a/b",
+        "/a/b",
+        "/a/b",
+        "/nobody",
+        "/open",
+    ];
+    assert_eq!(asked_for, expected);
+}
+
+#[tokio::test]
+async fn a_server_that_is_asked_may_change_the_credentials_of_its_own_route() {
+    let app = App::echo().await;
+    let decider = App::start(|seen| {
+        let fields = match seen.field("authorization").as_deref() {
+            Some("Bearer opaque") => "Authorization: Bearer exchanged\r\n",
+            _ => "",
+        };
+        Answer::Raw(format!("HTTP/1.1 204 No Content\r\n{fields}\r\n").into_bytes())
+    })
+    .await;
+    let text = config(
+        "routes:\n  - {path: /asked, proxy: '@app', auth: {ask: '@decider', copy: [Authorization]}}\n  - {path: /open, proxy: '@app', auth: none}\n",
+        &[("app", &app.url()), ("decider", &decider.url())],
+    );
+    let gateway = Gateway::start(&text).await;
+    for (path, sent, seen) in [
+        ("/asked", "Bearer opaque", Some("Bearer exchanged")),
+        // What the server did not answer, the app does not see.
+        ("/asked?2", "Bearer other", None),
+        ("/open", "Bearer own", Some("Bearer own")),
+    ] {
+        assert_eq!(
+            gateway.get(path, &[("Authorization", sent)]).await.status,
+            200
+        );
+        let at_app = app.saw(path, |_| true).await;
+        assert_eq!(at_app.field("authorization").as_deref(), seen, "{path}");
+    }
+    for name in [
+        "Host",
+        "Connection",
+        "Content-Length",
+        "X-Forwarded-For",
+        "X-Request-Id",
+    ] {
+        for auth in [
+            format!("{{ask: '@decider', copy: [{name}]}}"),
+            format!("{{jwt: app, forward: {{{name}: sub}}}}"),
+        ] {
+            let text = format!(
+                "jwt: {{app: {{algorithms: [HS256], secret: '@secret'}}}}\nroutes: [{{path: /a, proxy: '@app', auth: {auth}}}]\n"
+            );
+            let values = [
+                app_verifier(),
+                ("app", &app.url()),
+                ("decider", &decider.url()),
+            ];
+            let folder = super::support::Folder::new();
+            folder.write("gateway.yaml", config(&text, &values));
+            let output = super::support::run_to_end(&folder, &["check"], &[]);
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert!(said.contains("the gateway itself sets"), "{name}: {said}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_of_grpc_that_is_denied_reads_a_status_of_grpc() {
+    let app = App::echo().await;
+    let decider = App::start(|_| {
+        Answer::Raw(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno".to_vec())
+    })
+    .await;
+    let text = config(
+        "routes: [{path: /*, proxy: '@app', auth: {ask: '@decider'}}]\n",
+        &[("app", &app.url()), ("decider", &decider.url())],
+    );
+    let gateway = Gateway::start(&text).await;
+    let reply = gateway
+        .get("/a", &[("Content-Type", "application/grpc")])
+        .await;
+    assert_eq!((reply.status, reply.field("grpc-status")), (200, Some("7")));
+    assert_eq!(gateway.record("/a").await["reason"], "asked_and_denied");
 }
 
 #[tokio::test]
@@ -304,10 +400,22 @@ async fn a_client_without_a_token_is_told_where_to_get_one() {
         let status = gateway.get(&path, &[]).await.status;
         assert!(status == 404 || status == 400, "{path}: {status}");
     }
-    let mut wire = gateway.connect().await;
-    wire.send(request("POST", path, &[], "")).await;
-    assert_eq!(wire.reply().await.status, 405);
+    for (method, status) in [("POST", 405), ("OPTIONS", 204)] {
+        let mut wire = gateway.connect().await;
+        wire.send(request(method, path, &[], "")).await;
+        assert_eq!(wire.reply().await.status, status, "{method}");
+    }
     assert_eq!(app.requests(), 0);
+
+    // An app that says it itself goes on.
+    let own = text.replace("/own/*", "/.well-known/*");
+    gateway.reconfigure(&own).await;
+    let token = bearer(json!({"iss": "app"}));
+    assert_eq!(
+        gateway.get(path, &[("Authorization", &token)]).await.status,
+        200
+    );
+    assert_eq!(app.last().target(), path);
 }
 
 #[tokio::test]

@@ -57,14 +57,14 @@ impl Verifier {
         };
         let general = || fault.to_string();
         let Some(claims) = claims else {
-            return self.why_not_signed(jws, fault);
+            return self.why_not_signed(jws, fault, now);
         };
         let claim = |name: &str| claims.get(name);
-        let now = seconds(now);
+        let (time, now) = (now, seconds(now));
         let dates = Dates::of(claims, self.leeway).unwrap_or_default();
         match fault {
             TokenFault::Algorithm | TokenFault::UnknownKey | TokenFault::Signature => {
-                self.why_not_signed(jws, fault)
+                self.why_not_signed(jws, fault, time)
             }
             TokenFault::Expired => dates.exp.map_or_else(general, |exp| {
                 format!(
@@ -179,7 +179,7 @@ impl Verifier {
     }
 
     /// Why none of its keys signed the token.
-    fn why_not_signed(&self, jws: &Jws<'_>, fault: TokenFault) -> String {
+    fn why_not_signed(&self, jws: &Jws<'_>, fault: TokenFault, now: SystemTime) -> String {
         let header = header(jws);
         let (alg, kid) = (shown(header.get("alg")), shown(header.get("kid")));
         let (algorithms, names, whence) = match &*self.keys {
@@ -192,7 +192,7 @@ impl Verifier {
                 let (can, whence) = current.map_or_else(
                     || (*accepted, String::new()),
                     |fetched| {
-                        let ago = seconds(clock::now()) - seconds(fetched.at);
+                        let ago = seconds(now) - seconds(fetched.at);
                         let whence = format!(" (fetched {} ago)", span(ago));
                         (fetched.set.algorithms().and(*accepted), whence)
                     },

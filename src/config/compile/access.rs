@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use http::HeaderName;
+
 use super::Compiler;
 use crate::auth::{
     Algorithm, AskGuard, Audience, ClaimPath, Guard, JwtGuard, JwtGuardSettings, KeySource,
@@ -14,9 +16,10 @@ use crate::config::load::suggest;
 use crate::config::parsed;
 use crate::config::revoked;
 use crate::config::tree::{Kind, Node};
-use crate::fetch::Url;
+use crate::proxy;
 use crate::route::Pattern;
 use crate::tls::ClientTls;
+use crate::url::Url;
 
 /// Verifiers by name; `None` for one whose mistakes were reported.
 pub(super) type Verifiers = Vec<(String, Option<(VerifierSettings, Arc<Verifier>)>)>;
@@ -141,6 +144,9 @@ impl Compiler<'_> {
             (false, Some(_)) | (true | false, None) => "keys and checks".to_owned(),
         };
         self.summary.insert(part, said);
+        let revokes = format!("verifier {} revokes", settings.name);
+        self.summary
+            .insert(revokes, settings.revoked.len().to_string());
         (settings, verifier)
     }
 
@@ -225,29 +231,45 @@ impl Compiler<'_> {
             None => None,
             Some(ca) => {
                 let pem = self.file(&ca.value, ca.place)?;
-                match ClientTls::with_ca(&pem) {
-                    Ok(tls) => Some((pem, tls)),
-                    Err(fault) => {
-                        self.errors.at(ca.place, fault.to_string());
-                        return None;
-                    }
+                if let Err(fault) = ClientTls::with_ca(&pem) {
+                    self.errors.at(ca.place, fault.to_string());
+                    return None;
                 }
+                if !location.url().is_https() {
+                    let problem = "`ca` means something only where the keys are at https://";
+                    self.errors.at(ca.place, problem);
+                    return None;
+                }
+                Some(pem)
             }
         };
+        if let Some(place) = parsed.weak_secret {
+            let problem = "`weak_secret` means something only beside a secret";
+            self.errors.at(place, problem);
+            return None;
+        }
         let settings = RemoteSettings {
             location,
             refresh: parsed.jwks_refresh.as_ref().map(|refresh| refresh.value),
             stale_for: parsed.stale_for.value,
             ca,
         };
-        let before = self.previous.into_iter().flat_map(|previous| {
-            let verifiers = previous.verifiers.iter();
-            verifiers.filter_map(|(_, verifier)| verifier.remote())
-        });
-        let kept = before
+        let before = || {
+            self.previous.into_iter().flat_map(|previous| {
+                let verifiers = previous.verifiers.iter();
+                verifiers.filter_map(|(_, verifier)| verifier.remote())
+            })
+        };
+        let kept = before()
             .chain(&self.remotes)
             .find(|keys| *keys.settings() == settings);
-        let keys = kept.map_or_else(|| RemoteKeys::new(settings), Arc::clone);
+        let keys = match kept {
+            Some(kept) => Arc::clone(kept),
+            None => {
+                let there = before().find(|keys| keys.settings().location == settings.location);
+                RemoteKeys::new(settings, there.map(|keys| &**keys))
+            }
+        };
         self.remotes.push(Arc::clone(&keys));
         Some(Some(keys))
     }
@@ -305,8 +327,13 @@ impl Compiler<'_> {
             parsed::Auth::Public(_) => return Some(Guard::Open),
             parsed::Auth::Jwt(rule) => rule,
             parsed::Auth::Ask(rule) => {
+                let before = self.errors.count();
+                for name in &rule.copy {
+                    self.is_the_gateways(name);
+                }
                 let copy = rule.copy.iter().map(|name| name.value.clone()).collect();
-                return Some(Guard::Ask(AskGuard { copy }));
+                let good = self.errors.count() == before;
+                return good.then_some(Guard::Ask(AskGuard { copy }));
             }
         };
         let before = self.errors.count();
@@ -341,6 +368,7 @@ impl Compiler<'_> {
         }
         let mut forward = Vec::new();
         for (header, claim) in &rule.forward {
+            self.is_the_gateways(header);
             match ClaimPath::parse(&claim.value) {
                 Ok(path) => forward.push((header.value.clone(), path)),
                 Err(problem) => {
@@ -360,6 +388,18 @@ impl Compiler<'_> {
             only_reports: rule.only_reports.value,
             ends_with_token: rule.ends_with_token.value,
         })))
+    }
+}
+
+impl Compiler<'_> {
+    /// A header that says how a message goes its way cannot say who it is from.
+    fn is_the_gateways(&mut self, name: &parsed::Spanned<HeaderName>) {
+        if proxy::is_the_gateways(&name.value) {
+            let problem = format!("`{}` is a header that the gateway itself sets", name.value);
+            self.errors
+                .at(name.place, problem)
+                .hint("take one of your own, such as X-User-Id");
+        }
     }
 }
 
@@ -390,7 +430,8 @@ pub(super) fn in_words(auth: &parsed::Auth) -> String {
         parsed::Auth::Public(_) => "none".to_owned(),
         parsed::Auth::Ask(rule) => {
             let (server, target) = &rule.url.value;
-            format!("ask {}{target}", super::upstreams::address(server))
+            let (address, path) = (super::upstreams::address(server), target.path());
+            format!("ask {address}{path}")
         }
         parsed::Auth::Jwt(rule) => {
             let names: Vec<&str> = rule

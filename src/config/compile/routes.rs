@@ -308,6 +308,13 @@ impl Compiler<'_> {
             .first()
             .map(|(name, _)| name.place)
             .or_else(|| request.remove.first().map(|name| name.place));
+        let (forward, strip) = match &parsed.auth {
+            Some(parsed::Auth::Jwt(rule)) => (
+                rule.forward.first().map(|(name, _)| name.place),
+                rule.strip_token.value.then_some(rule.strip_token.place),
+            ),
+            Some(parsed::Auth::Public(_) | parsed::Auth::Ask(_)) | None => (None, None),
+        };
         let places = [
             (
                 "rewrite",
@@ -323,6 +330,8 @@ impl Compiler<'_> {
                 parsed.body_bytes.as_ref().map(|bytes| bytes.place),
             ),
             ("headers.request", first_request_header),
+            ("auth.forward", forward),
+            ("auth.strip_token", strip),
         ];
         for (key, place) in places {
             if let Some(place) = place {
