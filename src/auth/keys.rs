@@ -571,7 +571,10 @@ mod tests {
             let (_, others) = signature.split_at(1);
             // Whole groups of four characters, so that it is still base64url.
             let (shorter, _) = signature.split_at(signature.len() / 8 * 4);
+            // The signature of nothing at all, which some libraries took for everybody's.
+            let psychic = encode(vec![0; signature.len() * 3 / 4]);
             for (tampered, fault) in [
+                (format!("{signed}.{psychic}"), TokenFault::Signature),
                 (format!("{other_signed}.{signature}"), TokenFault::Signature),
                 (format!("{signed}.{first}{others}"), TokenFault::Signature),
                 (format!("{signed}."), TokenFault::Signature),

@@ -21,6 +21,8 @@ mod token;
 mod verify;
 
 #[cfg(test)]
+mod rfc_examples;
+#[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod wycheproof;

@@ -14,6 +14,7 @@
     clippy::large_futures
 )]
 
+mod attacks;
 mod buffering;
 mod claims;
 mod config;
