@@ -2,6 +2,8 @@
 //! believed yet. Signatures are checked by `keys`, claims by `verify`.
 
 use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,10 +14,11 @@ use super::claims::Claims;
 use super::json;
 use crate::reject::TokenFault;
 
-/// A token whose form is right; neither its signature nor its claims were looked at.
+/// What a token's header says.
 ///
 /// `jku`, `x5u`, `jwk` and `x5c` are dropped here: a token never says where its key is.
-pub(crate) struct Jws<'t> {
+#[derive(Debug)]
+pub(crate) struct Header {
     /// `alg`; `None` for `none` and for every name that is not known.
     pub(crate) algorithm: Option<Algorithm>,
     /// `kid`.
@@ -24,11 +27,25 @@ pub(crate) struct Jws<'t> {
     thumbprints: [Option<String>; 2],
     /// `typ`.
     pub(crate) typ: Option<String>,
+}
+
+/// A token whose form is right; neither its signature nor its claims were looked at.
+pub(crate) struct Jws<'t> {
+    /// The header, read.
+    pub(crate) header: Arc<Header>,
     /// Header and payload with the dot between them: what the signature covers.
     pub(crate) signed: &'t str,
     payload: &'t str,
     /// The signature in base64url, not decoded.
     signature: &'t str,
+}
+
+impl Deref for Jws<'_> {
+    type Target = Header;
+
+    fn deref(&self) -> &Header {
+        &self.header
+    }
 }
 
 impl fmt::Debug for Jws<'_> {
@@ -38,18 +55,13 @@ impl fmt::Debug for Jws<'_> {
     }
 }
 
-impl<'t> Jws<'t> {
-    /// Reads the form and the header of a token.
+impl Header {
+    /// Reads a header from its part of a token.
     ///
     /// # Errors
-    /// `Malformed` where it is not three parts or the header is not a strict JSON object with an
-    /// `alg`; `Critical` where `crit` stands in the header, or `b64` other than `true` (RFC 7797).
-    pub(crate) fn parse(token: &'t str) -> Result<Self, TokenFault> {
-        let (signed, signature) = token.rsplit_once('.').ok_or(TokenFault::Malformed)?;
-        let (header, payload) = signed.split_once('.').ok_or(TokenFault::Malformed)?;
-        if payload.contains('.') {
-            return Err(TokenFault::Malformed);
-        }
+    /// `Malformed` where it is not a strict JSON object with an `alg`; `Critical` where `crit`
+    /// stands in it, or `b64` other than `true` (RFC 7797).
+    fn parse(header: &str) -> Result<Self, TokenFault> {
         let header = json::parse_object(&decode(header)?).map_err(|_| TokenFault::Malformed)?;
         // `b64` changes what is signed; a reader that skips it would check other bytes.
         let plain = header
@@ -72,15 +84,54 @@ impl<'t> Jws<'t> {
             kid: text("kid")?,
             thumbprints: [text("x5t")?, text("x5t#S256")?],
             typ: text("typ")?,
-            signed,
-            payload,
-            signature,
         })
     }
 
     /// The thumbprints of the certificate whose key signed it (RFC 7515 sections 4.1.7 and 4.1.8).
     pub(crate) fn thumbprints(&self) -> impl Iterator<Item = &str> {
         self.thumbprints.iter().filter_map(Option::as_deref)
+    }
+}
+
+impl<'t> Jws<'t> {
+    /// Reads the form and the header of a token.
+    ///
+    /// # Errors
+    /// `Malformed` where it is not three parts or its header is no header; `Critical` where `crit`
+    /// stands in the header, or `b64` other than `true` (RFC 7797).
+    pub(crate) fn parse(token: &'t str) -> Result<Self, TokenFault> {
+        Self::parse_with(token, |_| None)
+    }
+
+    /// The same, with headers that were read before: most tokens of an issuer have the same one.
+    ///
+    /// # Errors
+    /// As [`Jws::parse`].
+    pub(crate) fn parse_with(
+        token: &'t str,
+        known: impl FnOnce(&str) -> Option<Arc<Header>>,
+    ) -> Result<Self, TokenFault> {
+        let (signed, signature) = token.rsplit_once('.').ok_or(TokenFault::Malformed)?;
+        let (header, payload) = signed.split_once('.').ok_or(TokenFault::Malformed)?;
+        if payload.contains('.') {
+            return Err(TokenFault::Malformed);
+        }
+        let header = match known(header) {
+            Some(header) => header,
+            None => Arc::new(Header::parse(header)?),
+        };
+        Ok(Self {
+            header,
+            signed,
+            payload,
+            signature,
+        })
+    }
+
+    /// The header's part of the token.
+    pub(crate) fn header_part(&self) -> &'t str {
+        let end = self.signed.len() - self.payload.len();
+        self.signed.get(..end.saturating_sub(1)).unwrap_or_default()
     }
 
     /// The bytes of the signature.

@@ -297,7 +297,8 @@ impl JwtGuard {
         if let Some(verified) = known {
             return Ok(verified);
         }
-        let jws = Jws::parse(&found.token).map_err(Unverified::from)?;
+        let jws = Jws::parse_with(&found.token, |part| remembered.header(part));
+        let jws = jws.map_err(Unverified::from)?;
         let mut all = self.candidates(found.places, None);
         let (stamp, verified) = if let (Some(only), None) = (all.next(), all.next()) {
             verify_by_one(only, &jws, now)?
@@ -308,6 +309,7 @@ impl JwtGuard {
             (stamp, Verified::new(claims, dates))
         };
         let verified = Arc::new(verified);
+        remembered.keep_header(jws.header_part(), &jws.header);
         remembered.insert(&found.token, stamp, Arc::clone(&verified));
         Ok(verified)
     }

@@ -8,10 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use quick_cache::unsync::Cache;
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 
+use super::jws::Header;
 use super::verify::{Stamp, Verified};
 
 /// How many verifiers may remember the same token; those of replaced configurations fall out.
 const MAX_VERIFIERS: usize = 8;
+/// How many headers are kept, and how long one may be.
+const MAX_HEADERS: usize = 8;
+const MAX_HEADER: usize = 512;
 /// What an ordinary token weighs, in bytes; only a guess at how many there will be.
 const ORDINARY: usize = 3000;
 
@@ -25,7 +29,16 @@ const ORDINARY: usize = 3000;
 /// often: a flood of new tokens passes by the ones in use.
 pub(crate) struct Remembered {
     tokens: Mutex<Option<Tokens>>,
+    headers: Mutex<Headers>,
     evictions: Arc<AtomicU64>,
+}
+
+/// The last headers of tokens that were found right, read. An issuer's are mostly the same.
+#[derive(Default)]
+struct Headers {
+    known: Vec<(Box<str>, Arc<Header>)>,
+    /// Which one makes room for the next.
+    next: usize,
 }
 
 struct Tokens {
@@ -75,7 +88,31 @@ impl Remembered {
         });
         Self {
             tokens: Mutex::new(tokens),
+            headers: Mutex::default(),
             evictions,
+        }
+    }
+
+    /// A header that was read before, by its part of a token.
+    pub(crate) fn header(&self, part: &str) -> Option<Arc<Header>> {
+        let headers = self.headers.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = headers.known.iter().find(|(known, _)| **known == *part);
+        known.map(|(_, header)| Arc::clone(header))
+    }
+
+    /// Keeps the header of a token that was found right.
+    pub(crate) fn keep_header(&self, part: &str, header: &Arc<Header>) {
+        let mut headers = self.headers.lock().unwrap_or_else(PoisonError::into_inner);
+        let headers = &mut *headers;
+        if part.len() > MAX_HEADER || headers.known.iter().any(|(known, _)| **known == *part) {
+            return;
+        }
+        let entry = (part.into(), Arc::clone(header));
+        if headers.known.len() < MAX_HEADERS {
+            headers.known.push(entry);
+        } else if let Some(oldest) = headers.known.get_mut(headers.next) {
+            *oldest = entry;
+            headers.next = (headers.next + 1) % MAX_HEADERS;
         }
     }
 
@@ -242,6 +279,27 @@ mod tests {
         assert_eq!(after.hits - before.hits, 10_000);
         assert_eq!(after.misses, before.misses);
         assert!(after.evictions > 150_000, "{after:?}");
+    }
+
+    #[test]
+    fn headers_are_few_and_found_by_all_their_bytes() {
+        let remembered = Remembered::new(0);
+        let headers: Vec<String> = (0..20)
+            .map(|at| super::super::testing::encode(format!(r#"{{"alg":"HS256","kid":"{at}"}}"#)))
+            .collect();
+        for header in &headers {
+            let token = format!("{header}.e30.AA");
+            let jws = super::super::jws::Jws::parse(&token).unwrap();
+            assert_eq!(jws.header_part(), header);
+            for _ in 0..2 {
+                remembered.keep_header(jws.header_part(), &jws.header);
+            }
+            let known = remembered.header(header).unwrap();
+            assert!(Arc::ptr_eq(&known, &jws.header));
+            assert!(remembered.header(header.split_at(1).1).is_none());
+        }
+        let kept = headers.iter().filter(|it| remembered.header(it).is_some());
+        assert_eq!(kept.count(), MAX_HEADERS);
     }
 
     #[test]
