@@ -259,6 +259,13 @@ impl Decision {
                 self.say("answer", format!("{}, fixed", status.as_u16()));
                 Ok(Outcome::Answered(*status))
             }
+            Target::Tokens { endpoint, .. } => {
+                self.say(
+                    "answer",
+                    format!("{}; nothing is issued here", endpoint.name()),
+                );
+                Ok(Outcome::Answered(StatusCode::OK))
+            }
             Target::ResourceMetadata => {
                 let authority = request.uri().authority().map_or(&*host, |it| it.as_str());
                 let response =

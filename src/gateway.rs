@@ -7,10 +7,13 @@ mod record;
 mod refusal;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
+use tokio::time::timeout;
 
 pub(crate) use self::host::host_of;
 pub(crate) use self::metadata::{respond as metadata, url_of as metadata_url_of};
@@ -24,6 +27,7 @@ use crate::proxy::{Ask, AskedAbout, Outbound, Tunnel, disregard};
 use crate::reject::Reject;
 use crate::route::{Rewrite, Route, Target};
 use crate::snapshot::Snapshot;
+use crate::tokens::{Asked, BODY_BYTES, Endpoint, TokenService};
 use crate::wire::Line;
 use crate::worker::Worker;
 
@@ -165,6 +169,11 @@ async fn serve(
             drop(permit);
             respond(*status, body.clone())
         }
+        Target::Tokens { service, endpoint } => {
+            drop(permit);
+            let wait = snapshot.timeouts.body_read;
+            issue(service, *endpoint, record, wait, request).await
+        }
         Target::ResourceMetadata => {
             drop(permit);
             let authority = record.authority().unwrap_or(&host);
@@ -172,6 +181,39 @@ async fn serve(
             metadata::respond(snapshot, request.method(), secure, authority, &host, &path)
         }
     }
+}
+
+/// An endpoint of the token service: its request is short, and all of it is read first.
+async fn issue(
+    service: &TokenService,
+    endpoint: Endpoint,
+    record: &mut Record,
+    wait: Duration,
+    request: Box<Request<Incoming>>,
+) -> Result<Response<Body>, Reject> {
+    let (parts, body) = request.into_parts();
+    let reading = Limited::new(body, BODY_BYTES).collect();
+    let read = timeout(wait, reading).await;
+    let body = match read.map_err(|_| Reject::RequestTimeout)? {
+        Ok(body) => body.to_bytes(),
+        Err(error) if error.is::<LengthLimitError>() => {
+            return Err(Reject::BodyTooLarge(BODY_BYTES as u64));
+        }
+        Err(_) => return Err(Reject::BadRequest("the request body broke off")),
+    };
+    let asked = Asked {
+        endpoint,
+        method: &parts.method,
+        headers: &parts.headers,
+        body,
+        client: record.client(),
+        now: record.time(),
+    };
+    let (response, reason) = service.answer(asked).await;
+    if let Some(reason) = reason {
+        record.refused(reason);
+    }
+    Ok(response)
 }
 
 /// The permit of the server that is asked, or its answer to the client.

@@ -31,6 +31,7 @@ mod server;
 mod snapshot;
 mod stream;
 mod tls;
+mod tokens;
 mod url;
 mod wire;
 mod worker;
@@ -75,6 +76,9 @@ pub enum RunError {
         /// The operating system's reason.
         error: std::io::Error,
     },
+    /// The token service cannot start.
+    #[error("the token service cannot start: {0}")]
+    Tokens(String),
     /// The operating system refuses a thread, a runtime, a signal handler or a file watch.
     #[error("cannot start: {0}")]
     System(#[from] std::io::Error),
@@ -91,7 +95,13 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
         .enable_all()
         .build()?;
     let served = control.block_on(async {
-        let (mut active, first) = Active::load(config)?;
+        let (mut active, mut first) = Active::load(config)?;
+        if make_missing_key(&first)? {
+            (active, first) = Active::load(config)?;
+        }
+        if let Some(tokens) = &first.tokens {
+            tokens.start().map_err(RunError::Tokens)?;
+        }
         level.set(first.level);
         follow_issuers(&first);
         let (publish, snapshots) = watch::channel(first);
@@ -111,6 +121,7 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
         let mut hangup = signal(SignalKind::hangup())?;
         let mut rotated = signal(SignalKind::user_defined1())?;
         let mut watch = Watch::new(active.files())?;
+        let mut cleaning = tokio::time::interval(CLEANING);
         if let Some(on_ready) = options.on_ready {
             on_ready();
         }
@@ -126,9 +137,21 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
                     continue;
                 }
                 () = watch.changed() => false,
+                _ = cleaning.tick() => {
+                    let tokens = publish.borrow().tokens.clone();
+                    if let Some(tokens) = tokens {
+                        tokens.clean(clock::now()).await;
+                    }
+                    continue;
+                }
             };
             let current = Arc::clone(&publish.borrow());
             let reloaded = active.reload(&current, asked, |next| {
+                if let Some(tokens) = &next.tokens {
+                    tokens
+                        .start()
+                        .map_err(|why| format!("the token service cannot start: {why}"))?;
+                }
                 server
                     .bind(next)
                     .map_err(|(address, error): (ListenAddress, _)| {
@@ -142,6 +165,13 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
                 publish.send_replace(Arc::clone(&next));
                 server.listen(&next, bound);
                 tracing::info!(config = %config.display(), "configuration reloaded");
+                if let (Some(before), Some(tokens)) = (&current.tokens, &next.tokens) {
+                    tokens.end_those_who_left(before, clock::now()).await;
+                }
+                // Its file is seen like any other change.
+                if let Err(error) = make_missing_key(&next) {
+                    tracing::error!(%error, "a signing key cannot be made");
+                }
             }
             watch.follow(active.files());
         }
@@ -163,6 +193,24 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
     // A name that is still being looked up is not waited for.
     control.shutdown_background();
     served
+}
+
+/// How often what has expired is cleaned up.
+const CLEANING: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Makes the signing key that the token service lacks; whether it lacked one.
+fn make_missing_key(snapshot: &snapshot::Snapshot) -> Result<bool, RunError> {
+    let Some(tokens) = &snapshot.tokens else {
+        return Ok(false);
+    };
+    let Some(key) = tokens.missing_key(clock::now()).map_err(RunError::Tokens)? else {
+        return Ok(false);
+    };
+    let folder = &tokens.settings().keys;
+    key.write(folder)
+        .map_err(|error| RunError::Tokens(format!("`{}`: {error}", folder.display())))?;
+    tracing::info!(file = key.file, folder = %folder.display(), "signing key made");
+    Ok(true)
 }
 
 /// Says how many requests passed that would have been refused, on routes whose refusals are only

@@ -18,6 +18,7 @@ use crate::method::MethodSet;
 use crate::path::RequestPath;
 use crate::proxy::{Ask, Forward};
 use crate::reject::Reject;
+use crate::tokens::{Endpoint, TokenService};
 
 /// One compiled route.
 #[derive(Debug)]
@@ -64,6 +65,13 @@ pub(crate) enum Target {
         status: StatusCode,
         /// The text of `Location`.
         to: Template,
+    },
+    /// The token service.
+    Tokens {
+        /// The service.
+        service: Arc<TokenService>,
+        /// Which of its endpoints.
+        endpoint: Endpoint,
     },
     /// What tells clients how to get a token for the path below (RFC 9728).
     ResourceMetadata,

@@ -16,6 +16,7 @@ use crate::limits::{Limits, Timeouts};
 use crate::proxy::{Upstream, Vouched};
 use crate::route::{Route, RouteTable};
 use crate::tls::Tls;
+use crate::tokens::TokenService;
 
 /// One configuration, compiled.
 #[derive(Debug)]
@@ -46,6 +47,8 @@ pub(crate) struct Snapshot {
     pub(crate) access_log: Option<Arc<AccessLog>>,
     /// The level of the operator's log.
     pub(crate) level: tracing::Level,
+    /// The service that issues tokens.
+    pub(crate) tokens: Option<Arc<TokenService>>,
     /// What it expects of itself.
     pub(crate) tests: Vec<PolicyTest>,
     /// What it says in words, by part, for the report of a reload.

@@ -17,6 +17,7 @@ mod remembered;
 mod remote;
 mod revoked;
 mod signature;
+mod signing;
 mod token;
 mod verify;
 
@@ -48,7 +49,8 @@ pub(crate) use self::remembered::Remembered;
 pub(crate) use self::remote::{
     Fetched, Location, NotFetched, RemoteKeys, RemoteSettings, jwks_uri,
 };
-pub(crate) use self::revoked::Revoked;
+pub(crate) use self::revoked::{LiveRevoked, Revoked};
+pub(crate) use self::signing::SigningKey;
 pub(crate) use self::token::TokenSource;
 pub(crate) use self::verify::{Audience, Verifier, VerifierSettings};
 

@@ -237,5 +237,6 @@ pub(super) fn settings(algorithm: Algorithm) -> VerifierSettings {
         from: Vec::new(),
         weak_secret: false,
         revoked: Revoked::default(),
+        live: None,
     }
 }

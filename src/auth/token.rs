@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use crate::reject::{Reject, TokenFault};
 
 /// The longest token that is read, in bytes.
-const MAX_BYTES: usize = 16 * 1024;
+pub(super) const MAX_BYTES: usize = 16 * 1024;
 
 /// A place where a token may stand.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -15,8 +15,8 @@ use super::jws::Jws;
 use super::key_fault::KeyFault;
 use super::keys::{KeySet, KeySource, ShortSecrets};
 use super::remote::RemoteKeys;
-use super::revoked::Revoked;
-use super::token::TokenSource;
+use super::revoked::{LiveRevoked, Revoked};
+use super::token::{MAX_BYTES, TokenSource};
 use crate::reject::TokenFault;
 
 /// What a verifier is made of; an equal one goes on over a reload.
@@ -50,6 +50,8 @@ pub(crate) struct VerifierSettings {
     pub(crate) weak_secret: bool,
     /// The tokens that are taken back. A verifier that differs in nothing else is the same one.
     pub(crate) revoked: Revoked,
+    /// What is taken back while the gateway runs.
+    pub(crate) live: Option<Arc<LiveRevoked>>,
 }
 
 impl VerifierSettings {
@@ -227,6 +229,7 @@ pub(crate) struct Verifier {
     claims: Vec<(ClaimPath, Value)>,
     from: Vec<TokenSource>,
     revoked: Revoked,
+    live: Option<Arc<LiveRevoked>>,
     warnings: Vec<String>,
 }
 
@@ -287,6 +290,7 @@ impl Verifier {
             claims: settings.claims,
             from,
             revoked: settings.revoked,
+            live: settings.live,
             warnings,
         })
     }
@@ -434,7 +438,8 @@ impl Verifier {
     }
 
     fn check_revoked(&self, claims: &Claims, dates: &Dates) -> Result<(), TokenFault> {
-        if self.revoked.has(claims, dates.iat) {
+        let live = self.live.as_ref().is_some_and(|live| live.has(claims));
+        if live || self.revoked.has(claims, dates.iat) {
             Err(TokenFault::Revoked)
         } else {
             Ok(())
@@ -455,7 +460,28 @@ impl Verifier {
     /// Whether a token that this verifier found right is right at this time too.
     pub(crate) fn is_still_right(&self, verified: &Verified, now: SystemTime) -> bool {
         self.check_dates(&verified.dates, now).is_ok()
-            && !self.revoked.has(&verified.claims, verified.dates.iat)
+            && self
+                .check_revoked(&verified.claims, &verified.dates)
+                .is_ok()
+    }
+
+    /// Verifies a token that is no request's: its form, its signature, its claims.
+    ///
+    /// # Errors
+    /// Which check failed.
+    pub(crate) fn verify(&self, token: &str, now: SystemTime) -> Result<Claims, TokenFault> {
+        if token.len() > MAX_BYTES {
+            return Err(TokenFault::TooLong);
+        }
+        let jws = Jws::parse(token)?;
+        self.check_signature(&jws)
+            .map_err(|unsigned| match unsigned.why {
+                Unverified::Token(fault) => fault,
+                Unverified::NoKeys => TokenFault::UnknownKey,
+            })?;
+        let claims = jws.claims()?;
+        self.check_claims(jws.typ.as_deref(), &claims, now)?;
+        Ok(claims)
     }
 
     /// All that depends on dates, for fresh and for remembered tokens alike.

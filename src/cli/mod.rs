@@ -3,6 +3,7 @@
 mod demo;
 mod policy;
 mod sample_app;
+mod tokens;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -41,6 +42,34 @@ enum Command {
     Explain(policy::ExplainArguments),
     /// Run the policy tests of the configuration and of *.test.yaml beside it.
     Test(policy::TestArguments),
+    /// Edit or show the users that may log in.
+    User {
+        #[command(subcommand)]
+        command: tokens::UserCommand,
+        /// The configuration.
+        #[arg(
+            short,
+            long,
+            global = true,
+            default_value = "gateway.yaml",
+            value_name = "FILE"
+        )]
+        config: PathBuf,
+    },
+    /// Rotate or show the keys that the gateway signs its own tokens with.
+    Key {
+        #[command(subcommand)]
+        command: tokens::KeyCommand,
+        /// The configuration.
+        #[arg(
+            short,
+            long,
+            global = true,
+            default_value = "gateway.yaml",
+            value_name = "FILE"
+        )]
+        config: PathBuf,
+    },
     /// Show the main job with nothing else installed: a certificate, an app and a user made on
     /// the spot, and the commands to try.
     Demo {
@@ -61,6 +90,8 @@ pub fn main() -> ExitCode {
         Command::Run { config } => ended(crate::run(&config, RunOptions::default())),
         Command::Explain(arguments) => policy::explain(&arguments),
         Command::Test(arguments) => policy::test(&arguments),
+        Command::User { command, config } => tokens::user(command, &config),
+        Command::Key { command, config } => tokens::key(&command, &config),
         Command::Demo { config } => ended(demo::demo(&config)),
         Command::Check { config, print } => match crate::check(&config) {
             Ok(checked) => {

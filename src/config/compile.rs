@@ -3,6 +3,7 @@
 
 mod access;
 mod routes;
+mod tokens;
 mod upstreams;
 
 use std::collections::BTreeMap;
@@ -63,7 +64,8 @@ pub(crate) fn compile(
         remotes: Vec::new(),
     };
     let listeners = compiler.listeners(&gateway.listeners);
-    let verifiers = compiler.verifiers(&gateway.jwt);
+    let mut verifiers = compiler.verifiers(&gateway.jwt);
+    let tokens = compiler.tokens(gateway, &mut verifiers);
     let mut upstreams = compiler.upstreams(&gateway.upstreams);
     let routes = compiler.routes(gateway, &verifiers, &mut upstreams);
     let mut table = RouteTable::default();
@@ -78,6 +80,9 @@ pub(crate) fn compile(
     }
     let mut routes = routes;
     let defaults = edits(&gateway.defaults.headers.response);
+    if let (Some(parsed), Some(service)) = (&gateway.tokens, &tokens) {
+        compiler.endpoints(parsed, service, &defaults, &mut table, &mut routes);
+    }
     resource_metadata(&mut table, &mut routes, &defaults);
     let access_log = compiler.access_log(&gateway.log.access);
     if compiler.errors.count() != before || !compiler.errors.is_empty() {
@@ -106,6 +111,7 @@ pub(crate) fn compile(
         upstreams: upstreams.all(),
         response_headers: edits(&gateway.defaults.headers.response),
         access_log,
+        tokens,
         tests: Vec::new(),
         level: level(gateway.log.level.value),
         summary,

@@ -23,6 +23,7 @@ mod source;
 mod syntax;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod tree;
 mod value;
 mod verifiers;

@@ -7,6 +7,7 @@
 mod route;
 
 use std::fmt;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -73,6 +74,10 @@ pub(crate) struct Gateway {
     pub(crate) timeouts: Timeouts,
     /// The verifiers of tokens.
     pub(crate) jwt: Named<Verifier>,
+    /// The tokens that the gateway issues itself.
+    pub(crate) tokens: Option<Tokens>,
+    /// The folder of what the gateway writes down.
+    pub(crate) state: Option<Spanned<PathBuf>>,
     /// The apps behind the gateway.
     pub(crate) upstreams: Named<Upstream>,
     /// What holds for every route that does not say otherwise.
@@ -279,6 +284,58 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
+    }
+}
+
+/// `tokens`.
+#[derive(Clone, Debug)]
+pub(crate) struct Tokens {
+    /// Where it stands.
+    pub(crate) place: Place,
+    /// Whether a mistake was reported inside.
+    pub(crate) broken: bool,
+    /// Below which its endpoints are; `/api/token`.
+    pub(crate) path: Spanned<String>,
+    /// `iss` of its tokens.
+    pub(crate) issuer: Option<Spanned<String>>,
+    /// What it signs with, by its JOSE name; ES256.
+    pub(crate) algorithm: Spanned<String>,
+    /// The folder of its keys.
+    pub(crate) keys: Spanned<PathBuf>,
+    /// The file of its users.
+    pub(crate) users: Spanned<PathBuf>,
+    /// How long an access token lives, whole seconds; 5 min.
+    pub(crate) access_lifetime: Spanned<Duration>,
+    /// How long a refresh token lives, whole seconds; 24 h.
+    pub(crate) refresh_lifetime: Spanned<Duration>,
+    /// Whether a refresh token is good once; it is.
+    pub(crate) rotate_refresh: Spanned<bool>,
+    /// How long a spent one gets its successor once more; 10 s.
+    pub(crate) refresh_grace: Spanned<Duration>,
+    /// How long a new key is published before it signs, whole seconds; 5 min.
+    pub(crate) rotate_keys_after: Spanned<Duration>,
+    /// Claims beside the service's own.
+    pub(crate) claims: Named<Spanned<Value>>,
+    /// How often a password may be tried.
+    pub(crate) throttle: Throttle,
+}
+
+/// `throttle` of `tokens`: how many tries in which time.
+#[derive(Clone, Debug)]
+pub(crate) struct Throttle {
+    /// For one address; 10 a minute.
+    pub(crate) per_ip: Option<(NonZeroU32, Duration)>,
+    /// For one user; 5 a minute.
+    pub(crate) per_user: Option<(NonZeroU32, Duration)>,
+}
+
+impl Default for Throttle {
+    fn default() -> Self {
+        let rate = |tries| NonZeroU32::new(tries).map(|tries| (tries, Duration::from_secs(60)));
+        Self {
+            per_ip: rate(10),
+            per_user: rate(5),
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use super::tree::{Kind, Node};
 use super::value;
 
 /// The keys of the file itself. `include` is read before, and is gone by now.
-pub(crate) const TOP: [&str; 12] = [
+pub(crate) const TOP: [&str; 14] = [
     "include",
     "workers",
     "listeners",
@@ -20,6 +20,8 @@ pub(crate) const TOP: [&str; 12] = [
     "limits",
     "timeouts",
     "jwt",
+    "tokens",
+    "state",
     "upstreams",
     "defaults",
     "routes",
@@ -59,6 +61,8 @@ impl Decoder<'_> {
                 Some(it.verifier(node))
             })
         });
+        let tokens = self.optional(fields, "tokens", Self::tokens);
+        let state = self.optional(fields, "state", Self::file);
         let upstreams = self.optional(fields, "upstreams", |it, node| {
             it.named(node, "a map of upstreams", |it, node| {
                 Some(it.upstream(node))
@@ -77,6 +81,8 @@ impl Decoder<'_> {
             limits: limits.unwrap_or_default(),
             timeouts: timeouts.unwrap_or_default(),
             jwt: jwt.unwrap_or_default(),
+            tokens,
+            state,
             upstreams: upstreams.unwrap_or_default(),
             defaults: defaults.unwrap_or_default(),
             routes: routes.unwrap_or_default(),

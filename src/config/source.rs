@@ -113,6 +113,13 @@ impl<'s> Loader<'s> {
         self.sources.glob(&self.folder, pattern)
     }
 
+    /// The files of a folder whose names fit the pattern, sorted. The folder is remembered, so that a new one
+    /// is noticed.
+    pub(crate) fn list(&self, folder: &Path, pattern: &str) -> io::Result<Vec<PathBuf>> {
+        self.watch(folder);
+        self.sources.glob(folder, pattern)
+    }
+
     /// Remembers a file or folder that the configuration names but that is read by others.
     pub(crate) fn watch(&self, path: &Path) {
         let mut seen = self.seen.borrow_mut();

@@ -12,7 +12,7 @@ use super::value;
 use crate::url::Url;
 
 /// The algorithms that tokens may be signed with.
-const ALGORITHMS: [&str; 13] = [
+pub(super) const ALGORITHMS: [&str; 13] = [
     "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256",
     "ES384", "ES512", "EdDSA",
 ];

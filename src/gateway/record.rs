@@ -125,6 +125,16 @@ impl Record {
         }
     }
 
+    /// An endpoint of the token service refuses, for this reason.
+    pub(crate) fn refused(&mut self, reason: &'static str) {
+        self.reason = Some(reason);
+    }
+
+    /// The client's own address, as far as trusted proxies tell it.
+    pub(crate) fn client(&self) -> Option<std::net::IpAddr> {
+        self.client
+    }
+
     /// The server that was asked said no.
     pub(crate) fn denied(&mut self) {
         self.reason = Some(Reject::AskDenied { nobody: true }.reason());
@@ -241,7 +251,8 @@ impl Drop for Record {
             Target::Files(_)
             | Target::Redirect { .. }
             | Target::Respond { .. }
-            | Target::ResourceMetadata => None,
+            | Target::ResourceMetadata
+            | Target::Tokens { .. } => None,
         });
         let host = self.host.as_ref().and_then(|host| host.to_str().ok());
         let peer = &self.connection.peer;

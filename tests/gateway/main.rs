@@ -35,6 +35,7 @@ mod streaming;
 mod support;
 mod tidy;
 mod tls;
+mod tokens;
 mod vectors;
 mod verifiers;
 mod websocket;

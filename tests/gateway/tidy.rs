@@ -49,10 +49,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "request_id",
         ],
     ),
+    ("tokens", &["auth", "body", "reject"]),
     (
         "route",
         &[
-            "auth", "files", "proxy", "path", "method", "reject", "edits",
+            "auth", "files", "proxy", "path", "method", "reject", "edits", "tokens",
         ],
     ),
     (
@@ -66,6 +67,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "edits",
             "proxy",
             "auth",
+            "tokens",
         ],
     ),
     (
@@ -91,6 +93,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "path",
             "reject",
             "request_id",
+            "tokens",
             "wire",
         ],
     ),
@@ -130,6 +133,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "method",
             "edits",
             "url",
+            "tokens",
             "reject",
             "access_log",
         ],
@@ -142,13 +146,17 @@ const TOP: &[&str] = &["lib", "main", "cli", "bench"];
 
 /// Outside crates and the only places that may use them.
 const HOMES: &[(&str, &[&str])] = &[
-    ("serde", &["config", "auth", "cli"]),
-    ("serde_json", &["config", "auth", "cli"]),
+    ("serde", &["config", "auth", "cli", "tokens"]),
+    ("serde_json", &["config", "auth", "cli", "tokens"]),
     ("saphyr_parser", &["config", "auth", "cli"]),
     ("jsonwebtoken", &["cli/demo", "cli/sample_app"]),
-    ("aws_lc_rs", &["auth", "tls", "cli/sample_app"]),
+    ("aws_lc_rs", &["auth", "tls", "tokens", "cli/sample_app"]),
     ("quick_cache", &["auth/remembered"]),
-    ("arc_swap", &["auth/remote"]),
+    ("arc_swap", &["auth/remote", "auth/revoked"]),
+    ("redb", &["tokens/store"]),
+    ("argon2", &["tokens/password"]),
+    ("bcrypt", &["tokens/password"]),
+    ("governor", &["tokens/throttle"]),
     ("jiff", &["config/value"]),
     ("notify", &["reload"]),
     ("rustls", &["tls", "server"]),

@@ -87,6 +87,7 @@ impl Compiler<'_> {
                 .collect(),
             weak_secret: parsed.weak_secret.is_some(),
             revoked: revoked?,
+            live: None,
         };
         let kept = self.previous.and_then(|previous| {
             previous

@@ -104,6 +104,7 @@ impl Compiler<'_> {
                 format!("proxy {}{rewrite}", forward.upstream.name)
             }
             Target::ResourceMetadata => "resource metadata".to_owned(),
+            Target::Tokens { endpoint, .. } => endpoint.name().to_owned(),
             Target::Redirect { status, .. } => format!("redirect {}", status.as_u16()),
             Target::Respond { status, body } => {
                 format!("respond {} ({} bytes)", status.as_u16(), body.len())
@@ -115,7 +116,8 @@ impl Compiler<'_> {
             Target::Files(_)
             | Target::Redirect { .. }
             | Target::Respond { .. }
-            | Target::ResourceMetadata => None,
+            | Target::ResourceMetadata
+            | Target::Tokens { .. } => None,
         });
         let auth = auth.map_or_else(|| "none".to_owned(), access::in_words);
         self.summary.insert(format!("{written}{verbs} auth"), auth);

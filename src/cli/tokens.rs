@@ -1,0 +1,241 @@
+//! `user` and `key`: who may log in, and what the gateway signs with, edited in their files. A running
+//! gateway sees the change by itself.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use serde_json::Value;
+
+use super::{BAD_CONFIG, say};
+use crate::tokens::{NewKey, TokenService, User, Users, hash_password, write_private};
+use crate::{clock, config, log};
+
+/// What `user` is asked.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum UserCommand {
+    /// Add a user; the password is asked for twice at a terminal, and is one line of a pipe.
+    Add {
+        /// The name.
+        name: String,
+        /// What else is known of them, such as roles=["clerk"]; JSON, or a text.
+        #[arg(long = "set", value_name = "NAME=VALUE")]
+        more: Vec<String>,
+    },
+    /// Give a user another password.
+    Password {
+        /// The name.
+        name: String,
+    },
+    /// Let a user no longer log in, and end their sessions.
+    Disable {
+        /// The name.
+        name: String,
+    },
+    /// Let a user log in again.
+    Enable {
+        /// The name.
+        name: String,
+    },
+    /// Take a user out, and end their sessions.
+    Remove {
+        /// The name.
+        name: String,
+    },
+    /// Show the users.
+    List,
+}
+
+/// What `key` is asked.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum KeyCommand {
+    /// Publish a new signing key; it signs after `rotate_keys_after`.
+    Rotate,
+    /// Show the signing keys.
+    List,
+}
+
+/// Why a command ends, and how.
+enum Ended {
+    /// The configuration is refused.
+    Config(String),
+    /// It cannot be done.
+    Failed(String),
+}
+
+fn service(config: &Path) -> Result<Arc<TokenService>, Ended> {
+    log::start();
+    let loaded = config::load(config, &[], None, &|_| Vec::new())
+        .map_err(|refused| Ended::Config(refused.errors.to_string()))?;
+    loaded
+        .snapshot
+        .tokens
+        .ok_or_else(|| Ended::Config("the configuration has no `tokens`".to_owned()))
+}
+
+fn exit(outcome: Result<String, Ended>) -> ExitCode {
+    match outcome {
+        Ok(text) => {
+            say(&mut std::io::stdout(), &text);
+            ExitCode::SUCCESS
+        }
+        Err(Ended::Config(why)) => {
+            say(&mut std::io::stderr(), &format!("{why}\n"));
+            ExitCode::from(BAD_CONFIG)
+        }
+        Err(Ended::Failed(why)) => {
+            say(&mut std::io::stderr(), &format!("portcullis: {why}\n"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Edits or shows the users: 0 done, 1 it cannot be done, 2 the configuration is refused.
+pub(super) fn user(command: UserCommand, config: &Path) -> ExitCode {
+    exit(edit(command, config))
+}
+
+fn edit(command: UserCommand, config: &Path) -> Result<String, Ended> {
+    let service = service(config)?;
+    let file = &service.settings().users;
+    let mut users = service.users().clone();
+    let known = |users: &Users, name: &str| {
+        let user = users.get(name).cloned();
+        user.ok_or_else(|| Ended::Failed(format!("there is no user {name:?}")))
+    };
+    let said = match command {
+        UserCommand::List => return Ok(list(&users)),
+        UserCommand::Add { name, more } => {
+            if users.get(&name).is_some() {
+                let hint = format!("`portcullis user password {name}` changes the password");
+                return Err(Ended::Failed(format!("{name:?} is there already; {hint}")));
+            }
+            if name.is_empty() || name.chars().any(char::is_control) {
+                let why = "a user has a name without control characters";
+                return Err(Ended::Failed(why.to_owned()));
+            }
+            let mut user = User {
+                password: Some(new_password()?),
+                active: true,
+                ..User::default()
+            };
+            for pair in more {
+                let (member, value) = pair
+                    .split_once('=')
+                    .filter(|(member, _)| !["", "password", "active"].contains(member))
+                    .ok_or_else(|| Ended::Failed("write --set roles='[\"clerk\"]'".to_owned()))?;
+                let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
+                user.more.insert(member.to_owned(), value);
+            }
+            users.put(&name, user);
+            format!("{name} may log in\n")
+        }
+        UserCommand::Password { name } => {
+            let mut user = known(&users, &name)?;
+            user.password = Some(new_password()?);
+            users.put(&name, user);
+            format!("{name} has a new password\n")
+        }
+        UserCommand::Disable { name } => {
+            let mut user = known(&users, &name)?;
+            user.active = false;
+            users.put(&name, user);
+            format!("{name} may no longer log in\n")
+        }
+        UserCommand::Enable { name } => {
+            let mut user = known(&users, &name)?;
+            user.active = true;
+            users.put(&name, user);
+            format!("{name} may log in\n")
+        }
+        UserCommand::Remove { name } => {
+            known(&users, &name)?;
+            users.remove(&name);
+            format!("{name} is gone\n")
+        }
+    };
+    write(file, &users)?;
+    Ok(said)
+}
+
+fn write(file: &Path, users: &Users) -> Result<(), Ended> {
+    write_private(file, users.write().as_bytes())
+        .map_err(|error| Ended::Failed(format!("`{}`: {error}", file.display())))
+}
+
+fn list(users: &Users) -> String {
+    users
+        .iter()
+        .map(|(name, user)| {
+            let state = match (user.active, &user.password) {
+                (false, _) => "disabled",
+                (true, None) => "no password",
+                (true, Some(_)) => "active",
+            };
+            let more = Value::Object(user.more.clone());
+            format!("{name}\t{state}\t{more}\n")
+        })
+        .collect()
+}
+
+/// The hash of a new password: typed twice at a terminal, or one line of a pipe.
+fn new_password() -> Result<String, Ended> {
+    let failed = |error: std::io::Error| Ended::Failed(format!("no password: {error}"));
+    let password = if std::io::stdin().is_terminal() {
+        let first = rpassword::prompt_password("Password: ").map_err(failed)?;
+        let second = rpassword::prompt_password("Again: ").map_err(failed)?;
+        if first != second {
+            return Err(Ended::Failed("the two are not the same".to_owned()));
+        }
+        first
+    } else {
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line).map_err(failed)?;
+        line.trim_end_matches(['\r', '\n']).to_owned()
+    };
+    drop(std::io::stdout().flush());
+    if password.trim().is_empty() {
+        return Err(Ended::Failed("the password is blank".to_owned()));
+    }
+    hash_password(&password).map_err(Ended::Failed)
+}
+
+/// Rotates or shows the signing keys: 0 done, 1 it cannot be done, 2 the configuration is refused.
+pub(super) fn key(command: &KeyCommand, config: &Path) -> ExitCode {
+    exit(keys(command, config))
+}
+
+fn keys(command: &KeyCommand, config: &Path) -> Result<String, Ended> {
+    let service = service(config)?;
+    let settings = service.settings();
+    let now = clock::now();
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    match command {
+        KeyCommand::Rotate => {
+            let lead = settings.rotate_keys_after.as_secs();
+            let key = NewKey::make(settings.algorithm, now, now + lead).map_err(Ended::Failed)?;
+            key.write(&settings.keys).map_err(|error| {
+                Ended::Failed(format!("`{}`: {error}", settings.keys.display()))
+            })?;
+            let kid = key.file.trim_end_matches(".json");
+            Ok(format!("{kid} is published, and signs in {lead} s\n"))
+        }
+        KeyCommand::List => {
+            let signing = service.ring().signing(now).map(|key| key.kid().to_owned());
+            let line = |key: &crate::tokens::RingKey| {
+                let kid = key.key.kid();
+                let state = if signing.as_deref() == Some(kid) {
+                    "signs".to_owned()
+                } else if key.signs_from > now {
+                    format!("signs in {} s", key.signs_from - now)
+                } else {
+                    "verifies".to_owned()
+                };
+                format!("{kid}\t{}\t{state}\n", key.algorithm)
+            };
+            Ok(service.ring().keys().iter().map(line).collect())
+        }
+    }
+}

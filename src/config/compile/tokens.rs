@@ -1,0 +1,332 @@
+//! `tokens`: keys, users and settings become the service, and its endpoints become routes.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::Compiler;
+use super::access::Verifiers;
+use crate::auth::{
+    Algorithm, Audience, ClaimPath, Guard, KeySource, LiveRevoked, Revoked, TokenSource, Verifier,
+    VerifierSettings,
+};
+use crate::config::error::Place;
+use crate::config::json;
+use crate::config::merge;
+use crate::config::parsed;
+use crate::config::source::why;
+use crate::edits::HeaderEdits;
+use crate::method::MethodSet;
+use crate::route::{Host, Pattern, Route, RouteTable, Target};
+use crate::tokens::{Endpoint, Issued, KeyRing, Rate, TokenService, TokenSettings, Users};
+
+/// The name of the verifier of the gateway's own tokens, for `auth`.
+pub(super) const NAME: &str = "tokens";
+/// Where key sets are looked for.
+const JWKS: &str = "/.well-known/jwks.json";
+
+impl Compiler<'_> {
+    /// Makes the service, and the verifier that `auth: tokens` names.
+    pub(super) fn tokens(
+        &mut self,
+        gateway: &parsed::Gateway,
+        verifiers: &mut Verifiers,
+    ) -> Option<Arc<TokenService>> {
+        let parsed = gateway.tokens.as_ref()?;
+        let before = self.errors.count();
+        if let Some((name, _)) = gateway.jwt.iter().find(|(name, _)| name.value == NAME) {
+            let problem = "`tokens` is the name of the verifier of the gateway's own tokens";
+            self.errors.at(name.place, problem);
+        }
+        let Some(folder) = &gateway.state else {
+            if !parsed.broken {
+                self.errors
+                    .at(
+                        parsed.place,
+                        "`tokens` need `state`, where refresh tokens are written down",
+                    )
+                    .hint("add `state: data/`");
+            }
+            verifiers.push((NAME.to_owned(), None));
+            return None;
+        };
+        let settings = self.token_settings(parsed);
+        let ring = self.ring(&parsed.keys);
+        let users = self.users(&parsed.users);
+        let (Some(settings), Some(ring), Some(users), false) = (
+            settings,
+            ring,
+            users,
+            parsed.broken || self.errors.count() != before,
+        ) else {
+            verifiers.push((NAME.to_owned(), None));
+            return None;
+        };
+        let earlier = self.previous.and_then(|previous| previous.tokens.as_ref());
+        let revoked = earlier
+            .map(|earlier| earlier.revoked())
+            .filter(|(known, _)| *known == folder.value)
+            .map_or_else(Arc::default, |(_, revoked)| Arc::clone(revoked));
+        let access = self.own_verifier(&settings, &ring, "access", &revoked);
+        let refresh = self.own_verifier(&settings, &ring, "refresh", &revoked);
+        let (Some(access), Some(refresh)) = (access, refresh) else {
+            let problem = "the signing keys cannot be used";
+            self.errors.at(parsed.keys.place, problem);
+            verifiers.push((NAME.to_owned(), None));
+            return None;
+        };
+        self.summary.insert(
+            "tokens".to_owned(),
+            format!("{} with {} keys", settings.algorithm, ring.keys().len()),
+        );
+        let service = TokenService::new(
+            settings,
+            (folder.value.clone(), revoked),
+            ring,
+            users,
+            (Arc::clone(&access.1), refresh.1),
+            earlier.map(|earlier| &**earlier),
+        );
+        verifiers.push((NAME.to_owned(), Some(access)));
+        Some(Arc::new(service))
+    }
+
+    fn token_settings(&mut self, parsed: &parsed::Tokens) -> Option<TokenSettings> {
+        let algorithm = match Algorithm::parse(&parsed.algorithm.value) {
+            Ok(algorithm) => algorithm,
+            Err(problem) => {
+                self.errors.at(parsed.algorithm.place, problem);
+                return None;
+            }
+        };
+        if parsed.refresh_lifetime.value < parsed.access_lifetime.value {
+            self.errors.at(
+                parsed.refresh_lifetime.place,
+                "a refresh token that lives shorter than the access token renews nothing",
+            );
+        }
+        let mut claims = Vec::new();
+        for (name, value) in &parsed.claims {
+            const OWN: [&str; 8] = [
+                "token_type",
+                "exp",
+                "iat",
+                "jti",
+                "sub",
+                "sid",
+                "auth_time",
+                "iss",
+            ];
+            if OWN.contains(&name.value.as_str()) {
+                let problem = format!("{} is a claim of the service's own", name.shown());
+                self.errors.at(name.place, problem);
+                continue;
+            }
+            match issued(&value.value) {
+                Ok(issued) => claims.push((name.value.clone(), issued)),
+                Err(problem) => {
+                    self.errors.at(value.place, problem);
+                }
+            }
+        }
+        let rate = |rate: Option<(std::num::NonZeroU32, Duration)>| {
+            rate.map(|(tries, per)| Rate { tries, per })
+        };
+        Some(TokenSettings {
+            issuer: parsed.issuer.as_ref().map(|issuer| issuer.value.clone()),
+            algorithm,
+            keys: parsed.keys.value.clone(),
+            users: parsed.users.value.clone(),
+            access_lifetime: parsed.access_lifetime.value,
+            refresh_lifetime: parsed.refresh_lifetime.value,
+            rotate_refresh: parsed.rotate_refresh.value,
+            refresh_grace: parsed.refresh_grace.value,
+            rotate_keys_after: parsed.rotate_keys_after.value,
+            claims,
+            per_ip: rate(parsed.throttle.per_ip),
+            per_user: rate(parsed.throttle.per_user),
+        })
+    }
+
+    /// The signing keys; a folder that is not there yet has none.
+    fn ring(&mut self, folder: &parsed::Spanned<PathBuf>) -> Option<KeyRing> {
+        let paths = match self.loader.list(&folder.value, "*.json") {
+            Ok(paths) => paths,
+            Err(error) => {
+                let shown = folder.value.display();
+                let problem = format!("`{shown}` cannot be read: {}", why(&error));
+                self.errors.at(folder.place, problem);
+                return None;
+            }
+        };
+        let mut files = Vec::new();
+        for path in paths {
+            let bytes = self.file(&path, folder.place)?;
+            files.push((path, bytes));
+        }
+        match KeyRing::read(&files) {
+            Ok(ring) => Some(ring),
+            Err((path, fault)) => {
+                let problem = format!("`{}` is no signing key: {fault}", path.display());
+                self.errors.at(folder.place, problem);
+                None
+            }
+        }
+    }
+
+    fn users(&mut self, file: &parsed::Spanned<PathBuf>) -> Option<Users> {
+        if !file.value.exists() {
+            // Nobody can log in yet; the first `portcullis user add` makes the file.
+            self.loader.watch(&file.value);
+            let shown = file.value.display();
+            self.warnings
+                .push(format!("`{shown}` is not there: nobody can log in"));
+            return Some(Users::default());
+        }
+        let node = merge::side_file(&file.value, file.place, self.loader, self.errors)?;
+        let content = json::json(&node, self.errors)?;
+        match Users::read(&content) {
+            Ok(users) => Some(users),
+            Err(problem) => {
+                self.errors.at(node.place, problem);
+                None
+            }
+        }
+    }
+
+    /// The verifier of the service's own tokens of one type; before there is a key it accepts none.
+    fn own_verifier(
+        &mut self,
+        settings: &TokenSettings,
+        ring: &KeyRing,
+        kind: &str,
+        revoked: &Arc<LiveRevoked>,
+    ) -> Option<(VerifierSettings, Arc<Verifier>)> {
+        let set = if ring.keys().is_empty() {
+            // A key that nobody has.
+            KeyRing::stranger()?.verifying()
+        } else {
+            ring.verifying()
+        };
+        let made_of = VerifierSettings {
+            name: if kind == "access" {
+                NAME.to_owned()
+            } else {
+                format!("{NAME} {kind}")
+            },
+            algorithms: Vec::new(),
+            keys: vec![KeySource::Jwks(set)],
+            remote: None,
+            issuer: settings.issuer.iter().cloned().collect(),
+            audience: Audience::Unset,
+            // One clock makes the dates and reads them.
+            leeway: Duration::ZERO,
+            require_exp: true,
+            max_lifetime: None,
+            typ: None,
+            claims: vec![(ClaimPath::parse("token_type").ok()?, Value::from(kind))],
+            from: vec![TokenSource::Header],
+            weak_secret: false,
+            revoked: Revoked::default(),
+            live: Some(Arc::clone(revoked)),
+        };
+        let kept = self.previous.and_then(|previous| {
+            let mut all = previous.verifiers.iter();
+            all.find(|(before, _)| *before == made_of)
+        });
+        let verifier = match kept {
+            Some((_, verifier)) => Arc::clone(verifier),
+            None => Arc::new(Verifier::new(made_of.clone(), None).ok()?),
+        };
+        Some((made_of, verifier))
+    }
+
+    /// Adds the endpoints to the routes.
+    pub(super) fn endpoints(
+        &mut self,
+        parsed: &parsed::Tokens,
+        service: &Arc<TokenService>,
+        response_headers: &HeaderEdits,
+        table: &mut RouteTable,
+        routes: &mut Vec<(Arc<Route>, Place)>,
+    ) {
+        let base = parsed.path.value.trim_end_matches('/');
+        let paths = Endpoint::ALL.into_iter().flat_map(|(endpoint, suffix)| {
+            let with = format!("{base}{suffix}");
+            let without = with.trim_end_matches('/').to_owned();
+            [(endpoint, with), (endpoint, without)]
+        });
+        let all: Vec<_> = paths
+            .chain([(Endpoint::Keys, JWKS.to_owned())])
+            .filter(|(_, path)| !path.is_empty())
+            .collect();
+        for (endpoint, path) in all {
+            let pattern = match Pattern::parse(&path) {
+                Ok(pattern) if !pattern.star && pattern.parameters().next().is_none() => pattern,
+                Ok(_) => {
+                    let problem = "the path of the endpoints has neither a star nor parameters";
+                    self.errors.at(parsed.path.place, problem);
+                    return;
+                }
+                Err(problem) => {
+                    self.errors.at(parsed.path.place, problem);
+                    return;
+                }
+            };
+            let methods = match endpoint {
+                Endpoint::Keys => MethodSet::default().with("GET"),
+                Endpoint::Obtain
+                | Endpoint::Refresh
+                | Endpoint::Verify
+                | Endpoint::Blacklist
+                | Endpoint::Revoke => None,
+            };
+            let route = Arc::new(Route {
+                index: routes.len(),
+                name: endpoint.name().to_owned(),
+                host: Host::Any,
+                pattern,
+                methods,
+                guard: Guard::Open,
+                ask: None,
+                target: Target::Tokens {
+                    service: Arc::clone(service),
+                    endpoint,
+                },
+                request_headers: HeaderEdits::default(),
+                response_headers: response_headers.clone(),
+                body_bytes: crate::tokens::BODY_BYTES as u64,
+            });
+            match table.insert(Arc::clone(&route)) {
+                Ok(()) => routes.push((route, Place::default())),
+                Err(other) => {
+                    let problem = format!("`{}` has the path {path} of an endpoint", other.name);
+                    self.errors
+                        .at(parsed.place, problem)
+                        .hint("give `tokens` another `path`, or leave that route out");
+                }
+            }
+        }
+    }
+}
+
+/// What a claim is issued with: `"{user.roles}"` is what the users' file says, anything else is itself.
+fn issued(value: &Value) -> Result<Issued, String> {
+    let Some(text) = value.as_str().filter(|text| text.contains(['{', '}'])) else {
+        return Ok(Issued::Fixed(value.clone()));
+    };
+    let name = text
+        .strip_prefix("{user.")
+        .and_then(|rest| rest.strip_suffix('}'))
+        .filter(|name| !name.is_empty() && !name.contains(['{', '}']));
+    match name {
+        Some("name") => Ok(Issued::Name),
+        Some("password") => Err("a password's hash is nobody's to read".to_owned()),
+        Some(name) => Ok(Issued::OfUser(name.to_owned())),
+        None => Err(
+            "write \"{user.roles}\" for what the users' file says under `roles`, or \"{user.name}\"".to_owned(),
+        ),
+    }
+}

@@ -1,0 +1,179 @@
+//! `tokens` and `state`: which keys there are, and what stands behind each.
+
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::decode::Decoder;
+use super::json::json;
+use super::parsed::{Spanned, Throttle, Tokens};
+use super::tree::{Kind, Node};
+use super::value;
+use super::verifiers::ALGORITHMS;
+
+/// How a rate is written.
+const RATES: &str = "rates are 10/m, 5/s, 100/h";
+
+impl Decoder<'_> {
+    /// `tokens`.
+    pub(crate) fn tokens(&mut self, node: &Node) -> Option<Tokens> {
+        let known = [
+            "path",
+            "issuer",
+            "algorithm",
+            "keys",
+            "access_lifetime",
+            "refresh_lifetime",
+            "rotate_refresh",
+            "refresh_grace",
+            "rotate_keys_after",
+            "users",
+            "claims",
+            "throttle",
+        ];
+        let before = self.errors.count();
+        let fields = self.fields(node, "a map", &known)?;
+        let seconds = |seconds| Spanned::default_of(Duration::from_secs(seconds));
+        let keys = self.required(fields, "keys", Self::file);
+        let users = self.required(fields, "users", Self::file);
+        let empty = || Spanned::default_of(PathBuf::new());
+        let mut tokens = Tokens {
+            place: node.place,
+            broken: false,
+            path: Spanned::default_of("/api/token".to_owned()),
+            issuer: self.optional(fields, "issuer", Self::filled_text),
+            algorithm: Spanned::default_of("ES256".to_owned()),
+            keys: keys.unwrap_or_else(empty),
+            users: users.unwrap_or_else(empty),
+            access_lifetime: seconds(5 * 60),
+            refresh_lifetime: seconds(24 * 3600),
+            rotate_refresh: Spanned::default_of(true),
+            refresh_grace: seconds(10),
+            rotate_keys_after: seconds(5 * 60),
+            claims: Vec::new(),
+            throttle: Throttle::default(),
+        };
+        self.set(fields, "path", &mut tokens.path, Self::url_path);
+        self.set(fields, "algorithm", &mut tokens.algorithm, |it, node| {
+            let known = ALGORITHMS.map(|name| (name, name));
+            let name = it.choice(node, "an algorithm", &known)?;
+            Some(Spanned {
+                value: name.value.to_owned(),
+                place: name.place,
+                private: name.private,
+            })
+        });
+        for (key, into) in [
+            ("access_lifetime", &mut tokens.access_lifetime),
+            ("refresh_lifetime", &mut tokens.refresh_lifetime),
+            ("rotate_keys_after", &mut tokens.rotate_keys_after),
+        ] {
+            self.set(fields, key, into, Self::whole_seconds);
+        }
+        self.set(
+            fields,
+            "refresh_grace",
+            &mut tokens.refresh_grace,
+            Self::duration_or_zero,
+        );
+        self.set(
+            fields,
+            "rotate_refresh",
+            &mut tokens.rotate_refresh,
+            Self::boolean,
+        );
+        self.set(fields, "claims", &mut tokens.claims, |it, node| {
+            it.named(node, "a map of claims", Self::issued_claim)
+        });
+        self.set(fields, "throttle", &mut tokens.throttle, Self::throttle);
+        tokens.broken = self.errors.count() > before;
+        Some(tokens)
+    }
+
+    /// A life of tokens: NumericDates of most readers are whole seconds.
+    fn whole_seconds(&mut self, node: &Node) -> Option<Spanned<Duration>> {
+        self.scalar(
+            node,
+            "a duration of whole seconds",
+            value::DURATIONS,
+            |text| match value::duration(text)? {
+                Duration::ZERO => Err("zero leaves no time at all".to_owned()),
+                life if life.subsec_nanos() == 0 => Ok(life),
+                _ => Err("a token's life has no fraction of a second".to_owned()),
+            },
+        )
+    }
+
+    fn issued_claim(&mut self, node: &Node) -> Option<Spanned<Value>> {
+        if matches!(node.kind, Kind::Map(_) | Kind::Null) {
+            self.unexpected(
+                node,
+                "a value or a list of values",
+                "such as \"{user.roles}\"",
+            );
+            return None;
+        }
+        let value = json(node, self.errors)?;
+        Some(Spanned {
+            value,
+            place: node.place,
+            private: false,
+        })
+    }
+
+    /// `off`, or `{per_ip, per_user}`.
+    fn throttle(&mut self, node: &Node) -> Option<Throttle> {
+        if matches!(&node.kind, Kind::Scalar(scalar) if scalar.text == "off") {
+            return Some(Throttle {
+                per_ip: None,
+                per_user: None,
+            });
+        }
+        let fields = self.fields(node, "`off` or a map", &["per_ip", "per_user"])?;
+        let mut throttle = Throttle::default();
+        for (key, into) in [
+            ("per_ip", &mut throttle.per_ip),
+            ("per_user", &mut throttle.per_user),
+        ] {
+            self.set(fields, key, into, |it, node| {
+                let rate = it.scalar(node, "a rate", RATES, rate)?;
+                Some(Some(rate.value))
+            });
+        }
+        Some(throttle)
+    }
+}
+
+/// `10/m`: so many in a second, a minute or an hour.
+fn rate(text: &str) -> Result<(NonZeroU32, Duration), String> {
+    let (count, unit) = text.split_once('/').ok_or(RATES)?;
+    let count = u32::try_from(value::integer(count)?).map_err(|_| RATES)?;
+    let per = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err(RATES.to_owned()),
+    };
+    let count = NonZeroU32::new(count).ok_or("zero lets nobody in; `off` lets everybody try")?;
+    Ok((count, Duration::from_secs(per)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_a_number_in_a_time() {
+        let seconds = |text| rate(text).map(|(count, per)| (count.get(), per.as_secs()));
+        assert_eq!(seconds("10/m"), Ok((10, 60)));
+        assert_eq!(seconds("1/s"), Ok((1, 1)));
+        assert_eq!(seconds("100/h"), Ok((100, 3600)));
+        for bad in [
+            "", "10", "10/", "/m", "0/m", "-1/m", "1.5/m", "10/d", "10 /m",
+        ] {
+            assert!(rate(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! `KeyRing`: the keys that the gateway signs its tokens with, in a folder: one file a key, which
+//! comes and goes at once, so that whatever happens in between leaves a ring that works.
+//!
+//! A key is published when its file is there, signs from a time that its file names, and is retired
+//! when nothing that it signed can still be good.
+
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use crate::auth::{Algorithm, SigningKey};
+
+/// What the clocks of several gateways may differ before a retired key goes, in seconds.
+const SLACK: u64 = 60;
+
+/// One key of the ring.
+#[derive(Debug)]
+pub(crate) struct RingKey {
+    /// The key.
+    pub(crate) key: SigningKey,
+    /// Its algorithm.
+    pub(crate) algorithm: Algorithm,
+    /// When it was made, in seconds since 1970.
+    pub(crate) created: u64,
+    /// From when it signs, in seconds since 1970.
+    pub(crate) signs_from: u64,
+}
+
+/// The keys, those that sign first at the front.
+#[derive(Debug, Default)]
+pub(crate) struct KeyRing {
+    keys: Vec<RingKey>,
+}
+
+/// A key as its file holds it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct NewKey {
+    /// The name of the file.
+    pub(crate) file: String,
+    /// What is in it.
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl NewKey {
+    /// Makes a key that signs from a time, in seconds since 1970.
+    ///
+    /// # Errors
+    /// Where the system has no random numbers.
+    pub(crate) fn make(algorithm: Algorithm, now: u64, signs_from: u64) -> Result<Self, String> {
+        let key = SigningKey::generate(algorithm).map_err(|error| error.to_string())?;
+        let mut random = [0_u8; 6];
+        getrandom::fill(&mut random).map_err(|error| error.to_string())?;
+        let tail: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let kid = format!("{now}-{tail}");
+        let text = json!({
+            "kid": kid,
+            "algorithm": algorithm.name(),
+            "created": now,
+            "signs_from": signs_from,
+            "key": STANDARD.encode(key),
+        });
+        Ok(Self {
+            file: format!("{kid}.json"),
+            bytes: format!("{text}\n").into_bytes(),
+        })
+    }
+
+    /// Writes the file at once and for good, readable by its owner alone; makes the folder.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    pub(crate) fn write(&self, folder: &Path) -> io::Result<()> {
+        if !folder.is_dir() {
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(folder)?;
+        }
+        write_private(&folder.join(&self.file), &self.bytes)
+    }
+}
+
+/// Puts a file in place at once and for good, readable by its owner alone.
+///
+/// # Errors
+/// Whatever the file system says.
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or_else(|| Path::new("."));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let beside = folder.join(format!(".{name}.{}", std::process::id()));
+    let written = (|| {
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&beside)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&beside, path)?;
+        std::fs::File::open(folder)?.sync_all()
+    })();
+    if written.is_err() {
+        // What is left of it is of no use to anybody.
+        drop(std::fs::remove_file(&beside));
+    }
+    written
+}
+
+impl KeyRing {
+    /// The ring of these files.
+    ///
+    /// # Errors
+    /// Which file is wrong, and why.
+    pub(crate) fn read(files: &[(PathBuf, Vec<u8>)]) -> Result<Self, (PathBuf, String)> {
+        let mut keys = Vec::new();
+        for (path, bytes) in files {
+            let key = read_key(bytes).map_err(|why| (path.clone(), why))?;
+            keys.push(key);
+        }
+        keys.sort_by_key(|key: &RingKey| (key.signs_from, key.created));
+        Ok(Self { keys })
+    }
+
+    /// A ring with a key that nobody has; `None` where the system has no random numbers.
+    pub(crate) fn stranger() -> Option<Self> {
+        let key = NewKey::make(Algorithm::EdDsa, 0, 0).ok()?;
+        Self::read(&[(PathBuf::new(), key.bytes)]).ok()
+    }
+
+    /// The keys, those that sign first at the front.
+    pub(crate) fn keys(&self) -> &[RingKey] {
+        &self.keys
+    }
+
+    /// Whether there is a key of the algorithm.
+    pub(crate) fn has(&self, algorithm: Algorithm) -> bool {
+        self.keys.iter().any(|key| key.algorithm == algorithm)
+    }
+
+    /// The key that signs at this time: the last whose time has come; before all of them the first.
+    pub(crate) fn signing(&self, now: u64) -> Option<&SigningKey> {
+        let due = self.keys.iter().rev().find(|key| key.signs_from <= now);
+        due.or_else(|| self.keys.first()).map(|key| &key.key)
+    }
+
+    /// The key set that is published.
+    pub(crate) fn published(&self) -> String {
+        let keys: Vec<Value> = self
+            .keys
+            .iter()
+            .filter_map(|key| key.key.public_jwk())
+            .collect();
+        json!({ "keys": keys }).to_string()
+    }
+
+    /// The key set that the gateway checks its own tokens with.
+    pub(crate) fn verifying(&self) -> Vec<u8> {
+        let keys: Vec<Value> = self
+            .keys
+            .iter()
+            .filter_map(|key| key.key.verifying_jwk())
+            .collect();
+        json!({ "keys": keys }).to_string().into_bytes()
+    }
+
+    /// The keys that have been followed by another one for longer than any token lives, in seconds.
+    pub(crate) fn retired(&self, now: u64, longest: u64) -> impl Iterator<Item = &RingKey> {
+        self.keys.windows(2).filter_map(move |pair| match pair {
+            [key, next] => {
+                let last = next
+                    .signs_from
+                    .saturating_add(longest)
+                    .saturating_add(SLACK);
+                (last < now).then_some(key)
+            }
+            _ => None,
+        })
+    }
+}
+
+fn read_key(bytes: &[u8]) -> Result<RingKey, String> {
+    let value: Value = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let text = |name: &str| {
+        value
+            .get(name)
+            .and_then(Value::as_str)
+            .ok_or_else(|| format!("`{name}` is missing"))
+    };
+    let number = |name: &str| {
+        value
+            .get(name)
+            .and_then(Value::as_u64)
+            .ok_or_else(|| format!("`{name}` is missing"))
+    };
+    let algorithm = Algorithm::parse(text("algorithm")?)?;
+    let key = STANDARD
+        .decode(text("key")?)
+        .map_err(|_| "`key` is not base64".to_owned())?;
+    Ok(RingKey {
+        key: SigningKey::read(text("kid")?, algorithm, &key).map_err(|error| error.to_string())?,
+        algorithm,
+        created: number("created")?,
+        signs_from: number("signs_from")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ring(times: &[(u64, u64)]) -> KeyRing {
+        let files: Vec<_> = times
+            .iter()
+            .map(|(now, from)| {
+                let key = NewKey::make(Algorithm::EdDsa, *now, *from).unwrap();
+                (PathBuf::from(key.file), key.bytes)
+            })
+            .collect();
+        KeyRing::read(&files).unwrap()
+    }
+
+    #[test]
+    fn a_key_signs_from_its_time_and_goes_when_all_that_it_signed_has_expired() {
+        let ring = ring(&[(200, 500), (100, 100)]);
+        let signs = |now| {
+            ring.signing(now)
+                .unwrap()
+                .kid()
+                .split('-')
+                .next()
+                .unwrap()
+                .to_owned()
+        };
+        assert_eq!(signs(0), "100");
+        assert_eq!(signs(100), "100");
+        assert_eq!(signs(499), "100");
+        assert_eq!(signs(500), "200");
+        let retired = |now| {
+            ring.retired(now, 1000)
+                .map(|key| key.created)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(retired(500), [0; 0]);
+        assert_eq!(retired(1560), [0; 0]);
+        assert_eq!(retired(1561), [100]);
+        assert!(ring.has(Algorithm::EdDsa) && !ring.has(Algorithm::Es256));
+        assert!(ring.published().contains("\"200-"));
+        assert!(KeyRing::default().signing(1).is_none());
+    }
+
+    #[test]
+    fn a_secret_is_not_published() {
+        let key = NewKey::make(Algorithm::Hs256, 1, 1).unwrap();
+        let ring = KeyRing::read(&[(PathBuf::from("a"), key.bytes)]).unwrap();
+        assert_eq!(ring.published(), r#"{"keys":[]}"#);
+        assert!(String::from_utf8(ring.verifying()).unwrap().contains("oct"));
+    }
+
+    #[test]
+    fn files_are_private_and_whole() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let keys = folder.path().join("keys");
+        let key = NewKey::make(Algorithm::Es256, 1, 1).unwrap();
+        key.write(&keys).unwrap();
+        let path = keys.join(&key.file);
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&keys), mode(&path)), (0o700, 0o600));
+        assert_eq!(std::fs::read(&path).unwrap(), key.bytes);
+        assert_eq!(std::fs::read_dir(&keys).unwrap().count(), 1);
+        for bad in [
+            "",
+            "{}",
+            "[]",
+            r#"{"kid":"a","algorithm":"none","created":1,"signs_from":1,"key":""}"#,
+        ] {
+            assert!(
+                KeyRing::read(&[(path.clone(), bad.into())]).is_err(),
+                "{bad}"
+            );
+        }
+    }
+}

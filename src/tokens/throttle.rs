@@ -1,0 +1,118 @@
+//! How often an address or a user may try a password.
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use governor::clock::{Clock as _, DefaultClock};
+use governor::state::keyed::HashMapStateStore;
+use governor::{Quota, RateLimiter};
+
+/// So many tries in a time, and as many at once.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Rate {
+    /// How many.
+    pub(crate) tries: NonZeroU32,
+    /// In which time.
+    pub(crate) per: Duration,
+}
+
+type Limiter<K> = RateLimiter<K, HashMapStateStore<K>, DefaultClock>;
+
+/// The tries of all addresses and users.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Throttle {
+    by_ip: Option<Arc<Limiter<IpAddr>>>,
+    by_user: Option<Arc<Limiter<String>>>,
+}
+
+fn limiter<K: std::hash::Hash + Eq + Clone>(rate: Option<Rate>) -> Option<Arc<Limiter<K>>> {
+    let Rate { tries, per } = rate?;
+    let quota = Quota::with_period(per / tries.get())?.allow_burst(tries);
+    Some(Arc::new(RateLimiter::hashmap(quota)))
+}
+
+impl Throttle {
+    /// Limits for one address and for one user.
+    pub(crate) fn new(per_ip: Option<Rate>, per_user: Option<Rate>) -> Self {
+        Self {
+            by_ip: limiter(per_ip),
+            by_user: limiter(per_user),
+        }
+    }
+
+    /// Counts a try.
+    ///
+    /// # Errors
+    /// How long to wait, where there were too many.
+    pub(crate) fn try_once(&self, client: Option<IpAddr>, user: &str) -> Result<(), Duration> {
+        if let (Some(limiter), Some(ip)) = (&self.by_ip, client) {
+            one(limiter, &network_of(ip))?;
+        }
+        if let Some(limiter) = &self.by_user {
+            // A name that is too long to be one is not kept; the address is counted.
+            let name: String = user.chars().take(128).collect();
+            one(limiter, &name)?;
+        }
+        Ok(())
+    }
+}
+
+/// Who has an IPv6 address has 2^64 of them.
+fn network_of(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => ip,
+        IpAddr::V6(v6) => {
+            let mut segments = v6.segments();
+            for segment in segments.iter_mut().skip(4) {
+                *segment = 0;
+            }
+            IpAddr::from(segments)
+        }
+    }
+}
+
+fn one<K: std::hash::Hash + Eq + Clone>(limiter: &Limiter<K>, key: &K) -> Result<(), Duration> {
+    /// How many keys are kept before those that have rested are forgotten.
+    const KEPT: usize = 10_000;
+    if limiter.len() > KEPT {
+        limiter.retain_recent();
+    }
+    limiter
+        .check_key(key)
+        .map_err(|refused| refused.wait_time_from(limiter.clock().now()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_and_a_user_have_their_own_tries() {
+        let rate = |tries| {
+            Some(Rate {
+                tries: NonZeroU32::new(tries).unwrap(),
+                per: Duration::from_secs(60),
+            })
+        };
+        let throttle = Throttle::new(rate(3), rate(2));
+        let ip = |text: &str| Some(text.parse().unwrap());
+        assert_eq!(throttle.try_once(ip("10.0.0.1"), "alice"), Ok(()));
+        assert_eq!(throttle.try_once(ip("10.0.0.1"), "alice"), Ok(()));
+        let wait = throttle.try_once(ip("10.0.0.1"), "alice").unwrap_err();
+        assert!(
+            wait > Duration::from_secs(25) && wait <= Duration::from_secs(30),
+            "{wait:?}"
+        );
+        // The address is out of tries, too.
+        assert!(throttle.try_once(ip("10.0.0.1"), "bob").is_err());
+        assert!(throttle.try_once(ip("10.0.0.2"), "bob").is_ok());
+        for last in 0..3 {
+            let one_network = ip(&format!("2001:db8::{last}"));
+            assert!(throttle.try_once(one_network, &format!("u{last}")).is_ok());
+        }
+        assert!(throttle.try_once(ip("2001:db8::9"), "u9").is_err());
+        assert!(Throttle::new(None, None).try_once(None, "a").is_ok());
+    }
+}

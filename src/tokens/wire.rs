@@ -1,0 +1,265 @@
+//! What the endpoints read and write: simplejwt's wire format, and RFC 7009's for `revoke`. What is
+//! answered to whom is decided by the service.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use serde_json::{Map, Value, json};
+
+use crate::body::Body;
+
+/// The fields of a request, by name.
+pub(crate) type Fields = Map<String, Value>;
+
+/// An answer that is ready: its status, its body, and what else it says.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Value,
+    /// `Retry-After`, in seconds.
+    pub(crate) retry_after: Option<u64>,
+    /// The word for the access log, where it is a refusal.
+    pub(crate) reason: Option<&'static str>,
+}
+
+impl Answer {
+    /// 200 with this body.
+    pub(crate) fn ok(body: Value) -> Self {
+        Self {
+            status: StatusCode::OK,
+            body,
+            retry_after: None,
+            reason: None,
+        }
+    }
+
+    fn refusal(status: StatusCode, reason: &'static str, body: Value) -> Self {
+        Self {
+            status,
+            body,
+            retry_after: None,
+            reason: Some(reason),
+        }
+    }
+
+    /// The request cannot be understood.
+    pub(crate) fn malformed(what: &str) -> Self {
+        let body = json!({ "detail": what });
+        Self::refusal(StatusCode::BAD_REQUEST, "token_request_malformed", body)
+    }
+
+    /// The body is of a type that is not read.
+    pub(crate) fn unsupported(kind: &str) -> Self {
+        let what = format!("Unsupported media type \"{kind}\" in request.");
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        Self::refusal(status, "token_request_malformed", json!({ "detail": what }))
+    }
+
+    /// Fields that are not as they must be.
+    pub(crate) fn fields(faults: Vec<(&'static str, &'static str)>) -> Self {
+        let faults: Map<String, Value> = faults
+            .into_iter()
+            .map(|(name, fault)| (name.to_owned(), json!([fault])))
+            .collect();
+        let body = Value::Object(faults);
+        Self::refusal(StatusCode::BAD_REQUEST, "token_request_malformed", body)
+    }
+
+    /// Another method than POST.
+    pub(crate) fn method(method: &http::Method) -> Self {
+        let what = format!("Method \"{method}\" not allowed.");
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        Self::refusal(status, "method_not_allowed", json!({ "detail": what }))
+    }
+
+    /// The user or the password is wrong, or the account is not active: nobody is told which.
+    pub(crate) fn no_account() -> Self {
+        let body = json!({"detail": "No active account found with the given credentials"});
+        Self::refusal(StatusCode::UNAUTHORIZED, "login_failed", body)
+    }
+
+    /// The account of a refresh token is no longer there, or not active.
+    pub(crate) fn account_gone() -> Self {
+        let body = json!({"detail": "No active account found for the given token."});
+        Self::refusal(StatusCode::UNAUTHORIZED, "login_failed", body)
+    }
+
+    /// A token that is not good.
+    pub(crate) fn invalid(detail: &str, reason: &'static str) -> Self {
+        let body = json!({"detail": detail, "code": "token_not_valid"});
+        Self::refusal(StatusCode::UNAUTHORIZED, reason, body)
+    }
+
+    /// Too many tries.
+    pub(crate) fn throttled(seconds: u64) -> Self {
+        let what = format!("Request was throttled. Expected available in {seconds} seconds.");
+        Self {
+            retry_after: Some(seconds),
+            ..Self::refusal(
+                StatusCode::TOO_MANY_REQUESTS,
+                "throttled",
+                json!({ "detail": what }),
+            )
+        }
+    }
+
+    /// Nothing can be issued now.
+    pub(crate) fn down() -> Self {
+        let body = json!({"detail": "Tokens cannot be issued at the moment."});
+        Self {
+            retry_after: Some(5),
+            ..Self::refusal(StatusCode::SERVICE_UNAVAILABLE, "token_store_down", body)
+        }
+    }
+
+    /// The answer as a response; nothing of it may be kept (RFC 6749 section 5.1).
+    pub(crate) fn response(self) -> Response<Body> {
+        let body = if self.body.is_null() {
+            Body::Empty
+        } else {
+            Body::full(self.body.to_string())
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if !self.body.is_null() {
+            let json = HeaderValue::from_static("application/json");
+            headers.insert(header::CONTENT_TYPE, json);
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            let challenge = HeaderValue::from_static("Bearer realm=\"api\"");
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        if self.status == StatusCode::METHOD_NOT_ALLOWED {
+            headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
+        }
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+/// The fields of a body: JSON, or a form.
+///
+/// # Errors
+/// The answer that says why it cannot be read.
+pub(crate) fn fields(headers: &HeaderMap, body: &Bytes) -> Result<Fields, Answer> {
+    let kind = headers.get(header::CONTENT_TYPE);
+    let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+        let pairs = form_urlencoded::parse(body);
+        let pairs = pairs.map(|(name, value)| (name.into_owned(), Value::from(value.into_owned())));
+        return Ok(pairs.collect());
+    }
+    if !essence.eq_ignore_ascii_case("application/json") {
+        let harmless: String = kind
+            .chars()
+            .filter(|c| !c.is_control() && *c != '"')
+            .collect();
+        return Err(Answer::unsupported(&harmless));
+    }
+    crate::auth::parse_object(body).map_err(|_| {
+        let is_json = serde_json::from_slice::<Value>(body).is_ok_and(|it| !it.is_object());
+        if is_json {
+            let what = "Invalid data. Expected a dictionary.";
+            Answer::fields(vec![("non_field_errors", what)])
+        } else {
+            Answer::malformed("JSON parse error")
+        }
+    })
+}
+
+/// The texts of these fields.
+///
+/// # Errors
+/// The answer that names every field that is not there, or is no text.
+pub(crate) fn texts<const N: usize>(
+    fields: &Fields,
+    names: [&'static str; N],
+) -> Result<[String; N], Answer> {
+    let mut faults = Vec::new();
+    let texts = names.map(|name| match text(fields.get(name)) {
+        Ok(text) => text,
+        Err(fault) => {
+            faults.push((name, fault));
+            String::new()
+        }
+    });
+    if faults.is_empty() {
+        Ok(texts)
+    } else {
+        Err(Answer::fields(faults))
+    }
+}
+
+fn text(value: Option<&Value>) -> Result<String, &'static str> {
+    match value {
+        None => Err("This field is required."),
+        Some(Value::Null) => Err("This field may not be null."),
+        Some(Value::String(text)) if text.trim().is_empty() => Err("This field may not be blank."),
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(Value::Number(number)) => Ok(number.to_string()),
+        Some(Value::Bool(_) | Value::Array(_) | Value::Object(_)) => Err("Not a valid string."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(kind: &str, body: &str) -> Result<Fields, Answer> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, kind.parse().unwrap());
+        fields(&headers, &Bytes::copy_from_slice(body.as_bytes()))
+    }
+
+    #[test]
+    fn json_and_forms_are_read() {
+        let expected = json!({"username": "a b", "password": "c&d"});
+        let expected = expected.as_object().unwrap();
+        for (kind, body) in [
+            ("application/json", r#"{"username":"a b","password":"c&d"}"#),
+            (
+                "Application/JSON; charset=utf-8",
+                r#"{"username":"a b","password":"c&d"}"#,
+            ),
+            (
+                "application/x-www-form-urlencoded",
+                "username=a+b&password=c%26d",
+            ),
+        ] {
+            assert_eq!(read(kind, body).unwrap(), *expected, "{kind}");
+        }
+        let status = |kind, body| read(kind, body).unwrap_err().status.as_u16();
+        assert_eq!(status("text/plain", "{}"), 415);
+        for bad in ["", "{", "[]", "1", "{}{}", r#"{"a":1,"a":2}"#] {
+            assert_eq!(status("application/json", bad), 400, "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_field_that_is_wrong_is_named() {
+        let check = |fields: Value, expected: Value| {
+            let fields = fields.as_object().unwrap();
+            match texts(fields, ["username", "password"]) {
+                Ok(texts) => assert_eq!(json!(texts), expected),
+                Err(answer) => assert_eq!(answer.body, expected),
+            }
+        };
+        check(json!({"username": "a", "password": 7}), json!(["a", "7"]));
+        check(
+            json!({}),
+            json!({"username": ["This field is required."], "password": ["This field is required."]}),
+        );
+        check(
+            json!({"username": null, "password": ""}),
+            json!({"username": ["This field may not be null."], "password": ["This field may not be blank."]}),
+        );
+        check(
+            json!({"username": true, "password": "a"}),
+            json!({"username": ["Not a valid string."]}),
+        );
+    }
+}

@@ -1,0 +1,667 @@
+//! The token service from outside: simplejwt's wire format, refresh families, users, keys, and what is
+//! left of all that after kill -9.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::support::{
+    Folder, Gateway, Reply, Wire, config, eventually, get, local, request, run_to_end,
+};
+
+const PASSWORD: &str = "correct horse battery";
+
+fn text(more: &str) -> String {
+    config(
+        &format!(
+            "tokens:\n  issuer: https://www.example.com\n  keys: keys/\n  users: users.yaml\n  claims: {{roles: '{{user.roles}}', user_id: '{{user.name}}', tenant: 7}}\n{more}state: data/\n\
+             routes:\n  - {{path: /in, respond: {{body: in}}, auth: tokens}}\n  - {{path: /clerks, respond: {{body: in}}, auth: {{jwt: tokens, require: {{roles: [clerk]}}}}}}\n  - {{path: /*, respond: {{body: open}}}}\n"
+        ),
+        &[],
+    )
+}
+
+const FREE: &str = "  throttle: off\n";
+
+/// A folder with this configuration and the users alice, a clerk, and bob.
+fn folder(text: &str) -> Folder {
+    let folder = Folder::new();
+    folder.write("gateway.yaml", text);
+    user(&folder, &["add", "alice", "--set", "roles=[\"clerk\"]"]);
+    user(&folder, &["add", "bob"]);
+    folder
+}
+
+/// `portcullis user`, with the password in a pipe.
+fn user(folder: &Folder, arguments: &[&str]) -> String {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_portcullis"))
+        .arg("user")
+        .args(arguments)
+        .arg("-c")
+        .arg(folder.path("gateway.yaml"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    std::io::Write::write_all(&mut stdin, format!("{PASSWORD}\n").as_bytes()).unwrap();
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(output.status.success(), "{arguments:?}: {said}");
+    said
+}
+
+async fn gateway(more: &str) -> Gateway {
+    let folder = folder(&text(more));
+    Gateway::start_as_it_is(folder, 1, &[]).await
+}
+
+async fn post(gateway: &Gateway, path: &str, body: &Value) -> Reply {
+    let mut wire = gateway.connect().await;
+    let fields = [("Content-Type", "application/json")];
+    wire.send(request("POST", path, &fields, body.to_string()))
+        .await;
+    wire.reply().await
+}
+
+fn body_of(reply: &Reply) -> Value {
+    serde_json::from_str(&reply.text()).unwrap_or(Value::Null)
+}
+
+/// The access and the refresh token of a login.
+async fn login(gateway: &Gateway, name: &str) -> (String, String) {
+    let reply = post(
+        gateway,
+        "/api/token/",
+        &json!({"username": name, "password": PASSWORD}),
+    )
+    .await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    pair(&reply)
+}
+
+fn pair(reply: &Reply) -> (String, String) {
+    let body = body_of(reply);
+    let text = |name: &str| body[name].as_str().unwrap_or_default().to_owned();
+    (text("access"), text("refresh"))
+}
+
+async fn opens(gateway: &Gateway, access: &str) -> u16 {
+    let field = format!("Bearer {access}");
+    gateway
+        .get("/in", &[("Authorization", &field)])
+        .await
+        .status
+}
+
+fn claims(token: &str) -> Value {
+    use base64::Engine as _;
+    let part = token.split('.').nth(1).unwrap();
+    let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
+        .decode(part)
+        .unwrap();
+    serde_json::from_slice(&bytes).unwrap()
+}
+
+#[tokio::test]
+async fn the_endpoints_answer_as_simplejwt_does() {
+    let gateway = gateway(FREE).await;
+    let (access, refresh) = login(&gateway, "alice").await;
+    let refused = json!({"detail": "No active account found with the given credentials"});
+    let required = json!(["This field is required."]);
+    let not_valid = |detail: &str| json!({"detail": detail, "code": "token_not_valid"});
+    for (path, body, status, answer) in [
+        (
+            "/api/token/",
+            json!({"username": "alice", "password": "x"}),
+            401,
+            refused.clone(),
+        ),
+        (
+            "/api/token/",
+            json!({"username": "nobody", "password": PASSWORD}),
+            401,
+            refused.clone(),
+        ),
+        (
+            "/api/token/",
+            json!({}),
+            400,
+            json!({"username": required, "password": required}),
+        ),
+        (
+            "/api/token/",
+            json!({"username": "a", "password": ""}),
+            400,
+            json!({"password": ["This field may not be blank."]}),
+        ),
+        (
+            "/api/token/refresh/",
+            json!({}),
+            400,
+            json!({"refresh": required}),
+        ),
+        (
+            "/api/token/refresh/",
+            json!({"refresh": "x"}),
+            401,
+            not_valid("Token is invalid"),
+        ),
+        (
+            "/api/token/refresh/",
+            json!({"refresh": access}),
+            401,
+            not_valid("Token has wrong type"),
+        ),
+        (
+            "/api/token/verify/",
+            json!({"token": access}),
+            200,
+            json!({}),
+        ),
+        (
+            "/api/token/verify/",
+            json!({"token": refresh}),
+            200,
+            json!({}),
+        ),
+        (
+            "/api/token/verify/",
+            json!({"token": "x"}),
+            401,
+            not_valid("Token is invalid"),
+        ),
+        (
+            "/api/token/verify/",
+            json!({}),
+            400,
+            json!({"token": required}),
+        ),
+        (
+            "/api/token/blacklist/",
+            json!({"refresh": access}),
+            401,
+            not_valid("Token has wrong type"),
+        ),
+        (
+            "/api/token/blacklist/",
+            json!({"refresh": refresh}),
+            200,
+            json!({}),
+        ),
+        (
+            "/api/token/blacklist/",
+            json!({"refresh": refresh}),
+            401,
+            not_valid("Token is blacklisted"),
+        ),
+        (
+            "/api/token/refresh/",
+            json!({"refresh": refresh}),
+            401,
+            not_valid("Token is blacklisted"),
+        ),
+        (
+            "/api/token/verify/",
+            json!({"token": refresh}),
+            401,
+            not_valid("Token is blacklisted"),
+        ),
+        (
+            "/api/token/verify/",
+            json!({"token": access}),
+            401,
+            not_valid("Token is blacklisted"),
+        ),
+    ] {
+        let reply = post(&gateway, path, &body).await;
+        assert_eq!(
+            (reply.status, body_of(&reply)),
+            (status, answer),
+            "{path} {body}"
+        );
+        assert_eq!(reply.field("cache-control"), Some("no-store"));
+        assert_eq!(reply.field("content-type"), Some("application/json"));
+        let challenge = (status == 401).then_some("Bearer realm=\"api\"");
+        assert_eq!(reply.field("www-authenticate"), challenge, "{path} {body}");
+    }
+    let send = async |method: &str, kind: &str, body: &str| {
+        let mut wire = gateway.connect().await;
+        wire.send(request(
+            method,
+            "/api/token/",
+            &[("Content-Type", kind)],
+            body,
+        ))
+        .await;
+        wire.reply().await
+    };
+    let reply = send("GET", "application/json", "").await;
+    assert_eq!((reply.status, reply.field("allow")), (405, Some("POST")));
+    assert_eq!(
+        body_of(&reply),
+        json!({"detail": "Method \"GET\" not allowed."})
+    );
+    assert_eq!(send("POST", "application/json", "{").await.status, 400);
+    assert_eq!(send("POST", "application/json", "[1]").await.status, 400);
+    assert_eq!(send("POST", "text/plain", "x").await.status, 415);
+    let long = format!("{{\"username\":\"{}\"}}", "x".repeat(70_000));
+    assert_eq!(send("POST", "application/json", &long).await.status, 413);
+    let form = format!("username=alice&password={}", PASSWORD.replace(' ', "+"));
+    assert_eq!(
+        send("POST", "application/x-www-form-urlencoded", &form)
+            .await
+            .status,
+        200
+    );
+    // A slash at the end may be left out.
+    let body = json!({"username": "alice", "password": PASSWORD});
+    assert_eq!(post(&gateway, "/api/token", &body).await.status, 200);
+    // RFC 7009: whatever the token was, it is no longer good.
+    let (access, _) = login(&gateway, "alice").await;
+    for token in [access.as_str(), "x"] {
+        let reply = post(&gateway, "/api/token/revoke/", &json!({"token": token})).await;
+        assert_eq!((reply.status, reply.text().as_str()), (200, ""));
+    }
+    assert_eq!(opens(&gateway, &access).await, 401);
+}
+
+#[tokio::test]
+async fn tokens_say_what_the_configuration_and_the_users_file_say() {
+    let gateway = gateway(FREE).await;
+    let (access, refresh) = login(&gateway, "alice").await;
+    let (access_claims, refresh_claims) = (claims(&access), claims(&refresh));
+    for (name, value) in [
+        ("token_type", json!("access")),
+        ("iss", json!("https://www.example.com")),
+        ("sub", json!("alice")),
+        ("user_id", json!("alice")),
+        ("roles", json!(["clerk"])),
+        ("tenant", json!(7)),
+    ] {
+        assert_eq!(access_claims[name], value, "{name}");
+    }
+    let life = |claims: &Value| claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap();
+    assert_eq!((life(&access_claims), life(&refresh_claims)), (300, 86_400));
+    assert_eq!(refresh_claims["token_type"], "refresh");
+    assert_eq!(refresh_claims["roles"], Value::Null);
+    assert_ne!(access_claims["jti"], refresh_claims["jti"]);
+    let field = format!("Bearer {access}");
+    let clerk = [("Authorization", field.as_str())];
+    assert_eq!(gateway.get("/clerks", &clerk).await.status, 200);
+    let (bob, _) = login(&gateway, "bob").await;
+    let field = format!("Bearer {bob}");
+    assert_eq!(
+        gateway
+            .get("/clerks", &[("Authorization", &field)])
+            .await
+            .status,
+        403
+    );
+    assert_eq!(opens(&gateway, &bob).await, 200);
+    // A refresh token opens nothing.
+    assert_eq!(opens(&gateway, &refresh).await, 401);
+    // Neither does a key set that is published make tokens.
+    let set = body_of(&gateway.get("/.well-known/jwks.json", &[]).await);
+    let key = &set["keys"][0];
+    assert_eq!(
+        (&key["kty"], &key["alg"], &key["d"]),
+        (&json!("EC"), &json!("ES256"), &Value::Null)
+    );
+    for token in [&access, &refresh] {
+        let log = gateway.output() + &gateway.stderr();
+        assert!(!log.contains(token.as_str()) && !log.contains(PASSWORD));
+    }
+}
+
+#[tokio::test]
+async fn a_refresh_token_is_good_once_and_its_late_reuse_ends_the_family() {
+    let gateway = gateway("  throttle: off\n  refresh_grace: 1s\n").await;
+    let (first_access, first) = login(&gateway, "alice").await;
+    let renew =
+        async |token: &str| post(&gateway, "/api/token/refresh/", &json!({"refresh": token})).await;
+    let reply = renew(&first).await;
+    assert_eq!(reply.status, 200);
+    let (access, second) = pair(&reply);
+    assert_eq!(opens(&gateway, &access).await, 200);
+    // Two tabs: the same successor.
+    let (_, again) = pair(&renew(&first).await);
+    assert_eq!(claims(&again)["jti"], claims(&second)["jti"]);
+    assert_eq!(claims(&again), claims(&second));
+    let (_, third) = pair(&renew(&second).await);
+    assert_ne!(claims(&third)["jti"], claims(&second)["jti"]);
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    // A thief comes late: everybody is out, at once, with the access tokens too.
+    let reply = renew(&second).await;
+    assert_eq!(
+        (reply.status, body_of(&reply)["code"].as_str()),
+        (401, Some("token_not_valid"))
+    );
+    assert_eq!(
+        gateway.record("/api/token/refresh/").await["route"],
+        "tokens refresh"
+    );
+    for token in [&first, &second, &third] {
+        assert_eq!(renew(token).await.status, 401);
+    }
+    for _ in 0..8 {
+        assert_eq!(opens(&gateway, &first_access).await, 401);
+        assert_eq!(opens(&gateway, &access).await, 401);
+    }
+    assert!(gateway.stderr().contains("used again"));
+}
+
+#[tokio::test]
+async fn a_thousand_refreshes_of_one_token_make_one_successor() {
+    let gateway = std::sync::Arc::new(gateway("  throttle: off\n  refresh_grace: 1m\n").await);
+    let (_, token) = login(&gateway, "alice").await;
+    let address = gateway.address();
+    let tasks: Vec<_> = (0..20)
+        .map(|_| {
+            let body = json!({"refresh": token}).to_string();
+            tokio::spawn(async move {
+                let mut wire = Wire::connect(address).await;
+                let mut seen = Vec::new();
+                for _ in 0..50 {
+                    let fields = [("Content-Type", "application/json")];
+                    wire.send(request("POST", "/api/token/refresh/", &fields, &body))
+                        .await;
+                    let reply = wire.reply().await;
+                    assert_eq!(reply.status, 200);
+                    seen.push(claims(&pair(&reply).1)["jti"].clone());
+                }
+                seen
+            })
+        })
+        .collect();
+    let mut successors = Vec::new();
+    for task in tasks {
+        successors.extend(task.await.unwrap());
+    }
+    assert_eq!(successors.len(), 1000);
+    successors.dedup();
+    assert_eq!(successors.len(), 1);
+}
+
+#[tokio::test]
+async fn logging_out_everywhere_ends_the_other_sessions_and_not_the_next_one() {
+    let gateway = gateway(FREE).await;
+    let (phone_access, phone) = login(&gateway, "alice").await;
+    let (_, laptop) = login(&gateway, "alice").await;
+    let (bob, _) = login(&gateway, "bob").await;
+    assert_eq!(opens(&gateway, &phone_access).await, 200);
+    let everywhere = json!({"refresh": laptop, "everywhere": true});
+    assert_eq!(
+        post(&gateway, "/api/token/blacklist/", &everywhere)
+            .await
+            .status,
+        200
+    );
+    assert_eq!(opens(&gateway, &phone_access).await, 401);
+    let renewed = post(&gateway, "/api/token/refresh/", &json!({"refresh": phone})).await;
+    assert_eq!(renewed.status, 401);
+    assert_eq!(opens(&gateway, &bob).await, 200);
+    let (access, _) = login(&gateway, "alice").await;
+    assert_eq!(opens(&gateway, &access).await, 200);
+}
+
+#[tokio::test]
+async fn who_is_disabled_or_removed_is_out_and_who_is_new_is_in() {
+    let gateway = gateway(FREE).await;
+    let (alice, alice_refresh) = login(&gateway, "alice").await;
+    let (bob, bob_refresh) = login(&gateway, "bob").await;
+    for token in [&alice, &bob] {
+        assert_eq!(opens(&gateway, token).await, 200);
+    }
+    let change = async |arguments: &[&str]| {
+        let before = gateway.reloads();
+        user(&gateway.folder, arguments);
+        gateway.reloaded_after(before).await;
+    };
+    change(&["disable", "alice"]).await;
+    change(&["remove", "bob"]).await;
+    change(&["add", "carol"]).await;
+    for (access, refresh) in [(&alice, &alice_refresh), (&bob, &bob_refresh)] {
+        eventually("the end of the session", async || {
+            (opens(&gateway, access).await == 401).then_some(())
+        })
+        .await;
+        let reply = post(
+            &gateway,
+            "/api/token/refresh/",
+            &json!({"refresh": refresh}),
+        )
+        .await;
+        assert_eq!(reply.status, 401);
+    }
+    let refused = post(
+        &gateway,
+        "/api/token/",
+        &json!({"username": "alice", "password": PASSWORD}),
+    )
+    .await;
+    assert_eq!(refused.status, 401);
+    let (carol, _) = login(&gateway, "carol").await;
+    assert_eq!(opens(&gateway, &carol).await, 200);
+    change(&["enable", "alice"]).await;
+    let (alice, _) = login(&gateway, "alice").await;
+    assert_eq!(opens(&gateway, &alice).await, 200);
+    let list = user(&gateway.folder, &["list"]);
+    assert!(
+        list.contains("alice\tactive") && list.contains("carol\tactive") && !list.contains("bob")
+    );
+    assert!(!list.contains("argon2"), "{list}");
+    let file = std::fs::metadata(gateway.folder.path("users.yaml")).unwrap();
+    assert_eq!(
+        std::os::unix::fs::PermissionsExt::mode(&file.permissions()) & 0o777,
+        0o600
+    );
+}
+
+#[tokio::test]
+async fn tries_are_counted_for_an_address_and_for_a_user() {
+    let gateway = gateway("  throttle: {per_ip: 100/m, per_user: 3/m}\n").await;
+    let body = |name: &str| json!({"username": name, "password": "wrong"});
+    for _ in 0..3 {
+        assert_eq!(
+            post(&gateway, "/api/token/", &body("alice")).await.status,
+            401
+        );
+    }
+    let reply = post(&gateway, "/api/token/", &body("alice")).await;
+    assert_eq!(reply.status, 429);
+    let wait: u64 = reply.field("retry-after").unwrap().parse().unwrap();
+    assert!((1..=20).contains(&wait), "{wait}");
+    assert!(reply.text().contains("Request was throttled"));
+    eventually("the record", async || {
+        let records = gateway.records();
+        let throttled = |record: &Value| record["reason"] == "throttled";
+        records.iter().any(throttled).then_some(())
+    })
+    .await;
+    // Others may still try.
+    let (access, _) = login(&gateway, "bob").await;
+    assert_eq!(opens(&gateway, &access).await, 200);
+}
+
+#[tokio::test]
+async fn keys_rotate_without_a_token_refused() {
+    let gateway = gateway("  throttle: off\n  rotate_keys_after: 1s\n").await;
+    let (old, old_refresh) = login(&gateway, "alice").await;
+    let before = gateway.reloads();
+    let rotated = run_to_end(&gateway.folder, &["key", "rotate"], &[]);
+    assert!(rotated.status.success());
+    gateway.reloaded_after(before).await;
+    let kid = |token: &str| {
+        use base64::Engine as _;
+        let part = token.split('.').next().unwrap();
+        let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD
+            .decode(part)
+            .unwrap();
+        let header: Value = serde_json::from_slice(&bytes).unwrap();
+        header["kid"].as_str().unwrap().to_owned()
+    };
+    // Published at once, signing a little later, without a reload.
+    let set = body_of(&gateway.get("/.well-known/jwks.json", &[]).await);
+    assert_eq!(set["keys"].as_array().unwrap().len(), 2);
+    eventually("the new key", async || {
+        let (access, _) = login(&gateway, "alice").await;
+        assert_eq!(opens(&gateway, &access).await, 200);
+        (kid(&access) != kid(&old)).then_some(())
+    })
+    .await;
+    assert_eq!(opens(&gateway, &old).await, 200);
+    let renewed = post(
+        &gateway,
+        "/api/token/refresh/",
+        &json!({"refresh": old_refresh}),
+    )
+    .await;
+    assert_eq!(renewed.status, 200);
+    let list = run_to_end(&gateway.folder, &["key", "list"], &[]);
+    let list = String::from_utf8(list.stdout).unwrap();
+    assert!(
+        list.contains("signs\n") && list.contains("verifies\n"),
+        "{list}"
+    );
+    for entry in std::fs::read_dir(gateway.folder.path("keys")).unwrap() {
+        let mode = entry.unwrap().metadata().unwrap().permissions();
+        assert_eq!(
+            std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777,
+            0o600
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_was_answered_survives_kill_9() {
+    let text = text("  throttle: off\n  refresh_grace: 0s\n");
+    let mut folder = folder(&text);
+    let mut tokens: Vec<String> = Vec::new();
+    for round in 0..6 {
+        let mut gateway = Gateway::start_as_it_is(folder, 1, &[]).await;
+        // Every session that was answered goes on.
+        for token in std::mem::take(&mut tokens) {
+            let reply = post(&gateway, "/api/token/refresh/", &json!({"refresh": token})).await;
+            assert_eq!(reply.status, 200, "round {round}");
+            tokens.push(pair(&reply).1);
+        }
+        // And none that was ended comes back.
+        if let Some(ended) = tokens.pop() {
+            let body = json!({"refresh": ended});
+            assert_eq!(
+                post(&gateway, "/api/token/blacklist/", &body).await.status,
+                200
+            );
+            tokens.push(login(&gateway, "alice").await.1);
+            gateway.signal(Signal::KILL);
+            gateway.exit().await;
+            folder = std::mem::replace(&mut gateway.folder, Folder::new());
+            gateway = Gateway::start_as_it_is(folder, 1, &[]).await;
+            assert_eq!(
+                post(&gateway, "/api/token/refresh/", &body).await.status,
+                401
+            );
+        }
+        tokens.push(login(&gateway, "bob").await.1);
+        // In the middle of whatever goes on.
+        let address = gateway.address();
+        let traffic: Vec<_> = (0..4)
+            .map(|_| {
+                tokio::spawn(async move {
+                    let body = json!({"username": "alice", "password": PASSWORD}).to_string();
+                    let fields = [("Content-Type", "application/json")];
+                    let mut wire = Wire::connect(address).await;
+                    drop(
+                        wire.try_send(request("POST", "/api/token/", &fields, &body))
+                            .await,
+                    );
+                    wire.fill().await
+                })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(37 * round)).await;
+        gateway.signal(Signal::KILL);
+        gateway.exit().await;
+        for task in traffic {
+            drop(task.await);
+        }
+        folder = std::mem::replace(&mut gateway.folder, Folder::new());
+    }
+    assert!(tokens.len() >= 6);
+}
+
+#[tokio::test]
+async fn two_gateways_do_not_share_a_folder_and_mistakes_are_said() {
+    let gateway = gateway(FREE).await;
+    let second = run_to_end(&gateway.folder, &["run"], &[]);
+    let said = String::from_utf8(second.stderr).unwrap();
+    assert!(
+        !second.status.success() && said.contains("token service cannot start"),
+        "{said}"
+    );
+    assert_eq!(
+        get(local(gateway.address().port()), "/", &[]).await.status,
+        200
+    );
+    for (from, to, said) in [
+        ("state: data/\n", "", "need `state`"),
+        ("  keys: keys/\n", "", "`keys` is missing"),
+        ("tenant: 7", "sub: x", "a claim of the service's own"),
+        ("{user.name}", "{user.password}", "nobody's to read"),
+        ("{user.name}", "{name}", "{user.roles}"),
+        (
+            "  throttle: off\n",
+            "  throttle: {per_ip: 10}\n",
+            "rates are",
+        ),
+        ("  throttle: off\n", "  algorithm: none\n", "an algorithm"),
+        (
+            "  throttle: off\n",
+            "  access_lifetime: 1500ms\n",
+            "no fraction",
+        ),
+        (
+            "  throttle: off\n",
+            "  refresh_lifetime: 1m\n",
+            "renews nothing",
+        ),
+        ("  throttle: off\n", "  path: /*\n", "a star stands last"),
+        ("path: /in", "path: /api/token/", "has the path"),
+    ] {
+        let folder = Folder::new();
+        folder.write("users.yaml", "{}");
+        let changed = text(FREE).replace(from, to);
+        assert_ne!(changed, text(FREE), "{from}");
+        folder.write("gateway.yaml", changed);
+        let output = run_to_end(&folder, &["check"], &[]);
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{to}");
+        assert!(errors.contains(said), "{said}: {errors}");
+    }
+    for (users, said) in [
+        ("alice: {password: plain}", "portcullis user password"),
+        ("[]", "a map of users"),
+        ("alice: {active: 1}", "true or false"),
+    ] {
+        let folder = Folder::new();
+        folder.write("users.yaml", users);
+        folder.write("gateway.yaml", text(FREE));
+        let output = run_to_end(&folder, &["check"], &[]);
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            errors.contains(said) && errors.contains("users.yaml"),
+            "{errors}"
+        );
+    }
+    // `check` makes neither keys nor a store.
+    let folder = Folder::new();
+    folder.write("users.yaml", "{}");
+    folder.write("gateway.yaml", text(FREE));
+    assert!(run_to_end(&folder, &["check"], &[]).status.success());
+    assert!(!folder.path("keys").exists() && !folder.path("data").exists());
+}
