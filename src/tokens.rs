@@ -2,6 +2,7 @@
 //! format; refreshing, checking and taking back. How requests get here and who may see which route
 //! is not decided here.
 
+mod hashing;
 mod keys;
 mod password;
 mod store;
@@ -20,15 +21,15 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, header};
 use serde_json::{Map, Value, json};
-use tokio::sync::Semaphore;
 
+use self::hashing::{Checked, Hashing, Unchecked};
 pub(crate) use self::keys::{KeyRing, NewKey, RingKey, write_private};
+use self::password::Verdict;
 pub(crate) use self::password::hash as hash_password;
-use self::password::{Verdict, check as check_password};
 use self::store::{Ended, Family, Refresh, Refreshed, Store, StoreDown};
 pub(crate) use self::throttle::Rate;
 use self::throttle::Throttle;
-pub(crate) use self::users::{User, Users};
+pub(crate) use self::users::{User, Users, alone};
 use self::wire::Answer;
 use crate::auth::{Algorithm, Claims, LiveRevoked, Verifier};
 use crate::body::Body;
@@ -36,8 +37,6 @@ use crate::reject::TokenFault;
 
 /// How many bytes a request to an endpoint may have.
 pub(crate) const BODY_BYTES: usize = 64 * 1024;
-/// How many logins may wait for their password to be checked.
-const WAITING: usize = 128;
 
 /// One of the endpoints.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -123,8 +122,7 @@ pub(crate) struct TokenSettings {
 #[derive(Debug)]
 pub(crate) struct TokenState {
     store: Store,
-    hashing: Arc<Semaphore>,
-    waiting: Arc<Semaphore>,
+    hashing: Hashing,
 }
 
 impl TokenState {
@@ -141,13 +139,8 @@ impl TokenState {
         for (sub, before) in subjects {
             revoked.subject(sub, *before);
         }
-        // Half the processors, so that a flood of logins leaves the rest to the traffic.
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Ok(Self {
-            store,
-            hashing: Arc::new(Semaphore::new((processors / 2).max(1))),
-            waiting: Arc::new(Semaphore::new(WAITING)),
-        })
+        let hashing = Hashing::start().map_err(|error| error.to_string())?;
+        Ok(Self { store, hashing })
     }
 }
 
@@ -162,6 +155,8 @@ pub(crate) struct TokenService {
     state: OnceLock<Arc<TokenState>>,
     ring: KeyRing,
     users: Users,
+    /// The users' file, as it was read.
+    users_file: Arc<Vec<u8>>,
     throttle: Throttle,
     /// Tells access tokens of this service from others.
     access: Arc<Verifier>,
@@ -192,7 +187,7 @@ impl TokenService {
         settings: TokenSettings,
         (folder, revoked): (PathBuf, Arc<LiveRevoked>),
         ring: KeyRing,
-        users: Users,
+        (users, users_file): (Users, Vec<u8>),
         (access, refresh): (Arc<Verifier>, Arc<Verifier>),
         before: Option<&Self>,
     ) -> Self {
@@ -219,6 +214,7 @@ impl TokenService {
             state,
             ring,
             users,
+            users_file: Arc::new(users_file),
             throttle,
             access,
             refresh,
@@ -413,24 +409,43 @@ impl TokenService {
         Ok(Answer::ok(json!({"refresh": refresh, "access": access})))
     }
 
-    /// Checks a password off the event loops, with a bounded number of others.
+    /// Checks a password off the event loops. A user who is not there, or may not log in, costs the
+    /// same time.
     async fn check(&self, name: &str, password: String) -> Result<Verdict, Answer> {
-        let state = self.open_state()?;
-        let _place = state
-            .waiting
-            .try_acquire()
-            .map_err(|_| Answer::throttled(1))?;
-        let turn = Arc::clone(&state.hashing).acquire_owned().await;
-        let turn = turn.map_err(|_| Answer::down())?;
-        // A user who is not there, or may not log in, costs the same time.
-        let user = self.users.get(name);
-        let hash = user.and_then(|user| user.password.clone());
-        let checking = tokio::task::spawn_blocking(move || {
-            let verdict = check_password(hash.as_deref(), &password);
-            drop(turn);
-            verdict
+        let hash = self.users.get(name).and_then(|user| user.password.clone());
+        let checked = self.open_state()?.hashing.check(hash, password).await;
+        let Checked { verdict, renewed } = checked.map_err(|unchecked| match unchecked {
+            Unchecked::Busy => Answer::throttled(1),
+            Unchecked::Gone => Answer::down(),
+        })?;
+        if let Some(hash) = renewed {
+            self.renew_hash(name, hash);
+        }
+        Ok(verdict)
+    }
+
+    /// Writes a hash of today's kind into the users' file, unless that was changed since it was read;
+    /// the next login does it then.
+    fn renew_hash(&self, name: &str, hash: String) {
+        let (mut users, file) = (self.users.clone(), self.settings.users.clone());
+        let Some(mut user) = users.get(name).cloned() else {
+            return;
+        };
+        user.password = Some(hash);
+        users.put(name, user);
+        let (as_read, name) = (Arc::clone(&self.users_file), name.to_owned());
+        tokio::task::spawn_blocking(move || {
+            let written = alone(&file, || {
+                if std::fs::read(&file)? == *as_read {
+                    write_private(&file, users.write().as_bytes())?;
+                    tracing::info!(sub = name, "a password's hash is of today's kind now");
+                }
+                Ok(())
+            });
+            if let Err(error) = written {
+                tracing::warn!(%error, "a password's hash stays of an older kind");
+            }
         });
-        checking.await.map_err(|_| Answer::down())
     }
 
     async fn renew(&self, token: &str, now: SystemTime) -> Result<Answer, Answer> {

@@ -10,7 +10,9 @@ use std::time::UNIX_EPOCH;
 use serde_json::Value;
 
 use super::{BAD_CONFIG, say};
-use crate::tokens::{NewKey, TokenService, User, Users, hash_password, write_private};
+use crate::tokens::{
+    NewKey, RingKey, TokenService, User, Users, alone, hash_password, write_private,
+};
 use crate::{clock, config, log};
 
 /// What `user` is asked.
@@ -94,10 +96,24 @@ fn exit(outcome: Result<String, Ended>) -> ExitCode {
 
 /// Edits or shows the users: 0 done, 1 it cannot be done, 2 the configuration is refused.
 pub(super) fn user(command: UserCommand, config: &Path) -> ExitCode {
-    exit(edit(command, config))
+    exit(ask_and_edit(command, config))
 }
 
-fn edit(command: UserCommand, config: &Path) -> Result<String, Ended> {
+fn ask_and_edit(command: UserCommand, config: &Path) -> Result<String, Ended> {
+    let file = service(config)?.settings().users.clone();
+    // Nobody waits for somebody who types.
+    let password = match &command {
+        UserCommand::Add { .. } | UserCommand::Password { .. } => Some(new_password()?),
+        UserCommand::Disable { .. }
+        | UserCommand::Enable { .. }
+        | UserCommand::Remove { .. }
+        | UserCommand::List => None,
+    };
+    let edited = alone(&file, || Ok(edit(command, password, config)));
+    edited.map_err(|error| Ended::Failed(format!("`{}`: {error}", file.display())))?
+}
+
+fn edit(command: UserCommand, password: Option<String>, config: &Path) -> Result<String, Ended> {
     let service = service(config)?;
     let file = &service.settings().users;
     let mut users = service.users().clone();
@@ -117,7 +133,7 @@ fn edit(command: UserCommand, config: &Path) -> Result<String, Ended> {
                 return Err(Ended::Failed(why.to_owned()));
             }
             let mut user = User {
-                password: Some(new_password()?),
+                password,
                 active: true,
                 ..User::default()
             };
@@ -134,7 +150,7 @@ fn edit(command: UserCommand, config: &Path) -> Result<String, Ended> {
         }
         UserCommand::Password { name } => {
             let mut user = known(&users, &name)?;
-            user.password = Some(new_password()?);
+            user.password = password;
             users.put(&name, user);
             format!("{name} has a new password\n")
         }
@@ -224,7 +240,7 @@ fn keys(command: &KeyCommand, config: &Path) -> Result<String, Ended> {
         }
         KeyCommand::List => {
             let signing = service.ring().signing(now).map(|key| key.kid().to_owned());
-            let line = |key: &crate::tokens::RingKey| {
+            let line = |key: &RingKey| {
                 let kid = key.key.kid();
                 let state = if signing.as_deref() == Some(kid) {
                     "signs".to_owned()

@@ -2,7 +2,11 @@
 //! matter of `password`.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::Path;
 
+use rustix::fs::{FlockOperation, flock};
 use serde_json::{Map, Value};
 
 use super::password;
@@ -85,6 +89,23 @@ impl Users {
         }
         text
     }
+}
+
+/// Does something to a users' file alone among all who do it this way: the command line, and a gateway
+/// that renews a hash.
+///
+/// # Errors
+/// Where the folder cannot be locked, and whatever is done says.
+pub(crate) fn alone<T>(file: &Path, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let folder = file
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = File::open(folder.unwrap_or_else(|| Path::new(".")))?;
+    flock(&folder, FlockOperation::LockExclusive)?;
+    // The lock goes with the folder's descriptor.
+    let done = act();
+    drop(folder);
+    done
 }
 
 fn read_user(user: &Value) -> Result<User, String> {

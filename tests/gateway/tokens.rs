@@ -463,6 +463,29 @@ async fn who_is_disabled_or_removed_is_out_and_who_is_new_is_in() {
 }
 
 #[tokio::test]
+async fn hashes_that_were_brought_along_log_in_and_are_renewed() {
+    let folder = Folder::new();
+    folder.write("gateway.yaml", text(FREE));
+    // Django's and htpasswd's of "correct horse battery".
+    let django = "pbkdf2_sha256$1000$saltsalt$2vLrmxK8YFROnGTL6oinO4bfT02gvTppeFbz7HWz5X0=";
+    let htpasswd = "$2b$04$bMKNKDsPvCoO.CUpmz5nteGG9S0VGw74ZvaDPUx9KDd7bw7vPOvju";
+    let users =
+        format!("# By hand.\ndora: {{password: {django}, id: 7}}\neve: {{password: {htpasswd}}}\n");
+    folder.write("users.yaml", users);
+    let gateway = Gateway::start_as_it_is(folder, 1, &[]).await;
+    let file = || std::fs::read_to_string(gateway.folder.path("users.yaml")).unwrap();
+    for (name, old) in [("dora", "pbkdf2_sha256"), ("eve", "$2b$")] {
+        let before = gateway.reloads();
+        login(&gateway, name).await;
+        gateway.reloaded_after(before).await;
+        assert!(!file().contains(old), "{name}: {}", file());
+        let (access, _) = login(&gateway, name).await;
+        assert_eq!(opens(&gateway, &access).await, 200);
+    }
+    assert!(file().contains("\"id\":7") && file().matches("$argon2id$").count() == 2);
+}
+
+#[tokio::test]
 async fn tries_are_counted_for_an_address_and_for_a_user() {
     let gateway = gateway("  throttle: {per_ip: 100/m, per_user: 3/m}\n").await;
     let body = |name: &str| json!({"username": name, "password": "wrong"});

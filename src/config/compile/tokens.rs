@@ -176,19 +176,21 @@ impl Compiler<'_> {
         }
     }
 
-    fn users(&mut self, file: &parsed::Spanned<PathBuf>) -> Option<Users> {
+    /// The users, and their file as it is.
+    fn users(&mut self, file: &parsed::Spanned<PathBuf>) -> Option<(Users, Vec<u8>)> {
         if !file.value.exists() {
             // Nobody can log in yet; the first `portcullis user add` makes the file.
             self.loader.watch(&file.value);
             let shown = file.value.display();
             self.warnings
                 .push(format!("`{shown}` is not there: nobody can log in"));
-            return Some(Users::default());
+            return Some((Users::default(), Vec::new()));
         }
+        let bytes = self.file(&file.value, file.place)?;
         let node = merge::side_file(&file.value, file.place, self.loader, self.errors)?;
         let content = json::json(&node, self.errors)?;
         match Users::read(&content) {
-            Ok(users) => Some(users),
+            Ok(users) => Some((users, bytes)),
             Err(problem) => {
                 self.errors.at(node.place, problem);
                 None

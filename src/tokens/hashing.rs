@@ -1,0 +1,157 @@
+//! The threads that check passwords: few, of low priority, and with a short queue, so that a flood of
+//! logins costs the logins and not the traffic.
+
+use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use tokio::sync::oneshot;
+
+use super::password::{self, Verdict};
+
+/// How many logins may wait for a thread.
+const WAITING: usize = 128;
+/// How much less than the event loops these threads get of a processor that both want; as `nice`.
+const NICENESS: i32 = 10;
+
+/// What became of a password.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    /// Whether it is right.
+    pub(crate) verdict: Verdict,
+    /// A hash of today's kind, where it is right and its hash is of an older one.
+    pub(crate) renewed: Option<String>,
+}
+
+/// Why a password was not checked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Unchecked {
+    /// Too many wait already.
+    Busy,
+    /// The threads are gone.
+    Gone,
+}
+
+struct Job {
+    hash: Option<String>,
+    password: String,
+    answer: oneshot::Sender<Checked>,
+}
+
+/// The threads, as many may use them. They end with it.
+#[derive(Debug)]
+pub(crate) struct Hashing {
+    jobs: SyncSender<Job>,
+}
+
+impl Hashing {
+    /// Starts the threads: half as many as there are processors.
+    ///
+    /// # Errors
+    /// Where the system has no threads left.
+    pub(crate) fn start() -> std::io::Result<Self> {
+        let (jobs, queue) = mpsc::sync_channel(WAITING);
+        let queue = Arc::new(Mutex::new(queue));
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        for _ in 0..(processors / 2).max(1) {
+            let queue = Arc::clone(&queue);
+            thread::Builder::new()
+                .name("passwords".to_owned())
+                .spawn(move || work(&queue))?;
+        }
+        Ok(Self { jobs })
+    }
+
+    /// Checks a password; without a hash nobody has it, which takes as long.
+    ///
+    /// # Errors
+    /// Where it cannot be checked now.
+    pub(crate) async fn check(
+        &self,
+        hash: Option<String>,
+        password: String,
+    ) -> Result<Checked, Unchecked> {
+        let (answer, checked) = oneshot::channel();
+        let job = Job {
+            hash,
+            password,
+            answer,
+        };
+        self.jobs.try_send(job).map_err(|error| match error {
+            TrySendError::Full(_) => Unchecked::Busy,
+            TrySendError::Disconnected(_) => Unchecked::Gone,
+        })?;
+        checked.await.map_err(|_| Unchecked::Gone)
+    }
+}
+
+fn work(queue: &Mutex<Receiver<Job>>) {
+    yield_to_traffic();
+    loop {
+        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(job) = job else { return };
+        if job.answer.is_closed() {
+            // The client left before its turn.
+            continue;
+        }
+        let verdict = password::check(job.hash.as_deref(), &job.password);
+        let renewed = match verdict {
+            Verdict::RightAndOld => password::hash(&job.password).ok(),
+            Verdict::Right | Verdict::Wrong => None,
+        };
+        if job.answer.send(Checked { verdict, renewed }).is_err() {
+            tracing::trace!("a client left while its password was checked");
+        }
+    }
+}
+
+/// On Linux a priority is a thread's own; elsewhere these threads are like the others.
+fn yield_to_traffic() {
+    #[cfg(target_os = "linux")]
+    {
+        let this = rustix::thread::gettid();
+        if let Err(error) = rustix::process::setpriority_process(Some(this), NICENESS) {
+            tracing::debug!(%error, "the priority of a thread stays as it is");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn passwords_are_checked_and_old_hashes_renewed() {
+        let hashing = Hashing::start().unwrap();
+        let hash = password::hash("secret").unwrap();
+        let right = hashing.check(Some(hash.clone()), "secret".to_owned()).await;
+        let right = right.unwrap();
+        assert_eq!((right.verdict, right.renewed), (Verdict::Right, None));
+        let wrong = hashing.check(Some(hash), "other".to_owned()).await.unwrap();
+        assert_eq!(wrong.verdict, Verdict::Wrong);
+        let nobody = hashing.check(None, "secret".to_owned()).await.unwrap();
+        assert_eq!(nobody.verdict, Verdict::Wrong);
+        let old = bcrypt::hash("secret", 4).unwrap();
+        let renewed = hashing.check(Some(old), "secret".to_owned()).await.unwrap();
+        assert_eq!(renewed.verdict, Verdict::RightAndOld);
+        let renewed = renewed.renewed.unwrap();
+        assert_eq!(password::check(Some(&renewed), "secret"), Verdict::Right);
+    }
+
+    #[tokio::test]
+    async fn more_than_the_queue_holds_are_sent_away() {
+        let hashing = Arc::new(Hashing::start().unwrap());
+        // One that is quick to check, and wrong.
+        let hash = bcrypt::hash("secret", 4).unwrap();
+        let flood = (0..WAITING * 3).map(|_| {
+            let (hashing, hash) = (Arc::clone(&hashing), Some(hash.clone()));
+            tokio::spawn(async move { hashing.check(hash, "x".to_owned()).await.is_ok() })
+        });
+        let flood: Vec<_> = flood.collect();
+        let mut served = 0;
+        for one in flood {
+            served += usize::from(one.await.unwrap());
+        }
+        assert!((WAITING..WAITING * 3).contains(&served), "{served}");
+    }
+}
