@@ -1,33 +1,32 @@
 //! The way of a request through the gateway, on one page: host, path, route, authenticate,
 //! authorise, serve. A stage that is not named here does not exist.
 
+mod asking;
 mod host;
+mod issuing;
 mod metadata;
 mod record;
 mod refusal;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use tokio::time::timeout;
 
+use self::asking::Asked;
 pub(crate) use self::host::host_of;
 pub(crate) use self::metadata::{respond as metadata, url_of as metadata_url_of};
 use self::record::Record;
 pub(crate) use self::record::Recorded;
-use crate::auth::{AskGuard, Guard, Permit, Word};
+use crate::auth::Guard;
 use crate::body::Body;
 use crate::client::Peer;
 use crate::path::RequestPath;
-use crate::proxy::{Ask, AskedAbout, Outbound, Tunnel, disregard};
+use crate::proxy::{Outbound, Tunnel};
 use crate::reject::Reject;
 use crate::route::{Rewrite, Route, Target};
 use crate::snapshot::Snapshot;
-use crate::tokens::{Asked, BODY_BYTES, Endpoint, TokenService};
 use crate::wire::Line;
 use crate::worker::Worker;
 
@@ -103,9 +102,17 @@ async fn serve(
     let permit = match (&route.guard, &route.ask) {
         (Guard::Ask(guard), Some(ask)) => {
             let target = upstream_target(None, &path, target)?;
-            match asked(snapshot, connection, record, guard, ask, &target, &request).await? {
-                Ok(permit) => permit,
-                Err(answer) => return Ok(answer),
+            let asking = asking::ask(
+                snapshot,
+                connection,
+                record,
+                (guard, ask),
+                &target,
+                &request,
+            );
+            match Box::pin(asking).await? {
+                Asked::Permitted(permit) => permit,
+                Asked::Answered(answer) => return Ok(answer),
             }
         }
         (guard, _) => {
@@ -172,86 +179,13 @@ async fn serve(
         Target::Tokens { service, endpoint } => {
             drop(permit);
             let wait = snapshot.timeouts.body_read;
-            issue(service, *endpoint, record, wait, request).await
+            Box::pin(issuing::issue(service, *endpoint, record, wait, request)).await
         }
         Target::ResourceMetadata => {
             drop(permit);
             let authority = record.authority().unwrap_or(&host);
             let secure = record.is_secure();
             metadata::respond(snapshot, request.method(), secure, authority, &host, &path)
-        }
-    }
-}
-
-/// An endpoint of the token service: its request is short, and all of it is read first.
-async fn issue(
-    service: &TokenService,
-    endpoint: Endpoint,
-    record: &mut Record,
-    wait: Duration,
-    request: Box<Request<Incoming>>,
-) -> Result<Response<Body>, Reject> {
-    let (parts, body) = request.into_parts();
-    let reading = Limited::new(body, BODY_BYTES).collect();
-    let read = timeout(wait, reading).await;
-    let body = match read.map_err(|_| Reject::RequestTimeout)? {
-        Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => {
-            return Err(Reject::BodyTooLarge(BODY_BYTES as u64));
-        }
-        Err(_) => return Err(Reject::BadRequest("the request body broke off")),
-    };
-    let asked = Asked {
-        endpoint,
-        method: &parts.method,
-        headers: &parts.headers,
-        body,
-        client: record.client(),
-        now: record.time(),
-    };
-    let (response, reason) = service.answer(asked).await;
-    if let Some(reason) = reason {
-        record.refused(reason);
-    }
-    Ok(response)
-}
-
-/// The permit of the server that is asked, or its answer to the client.
-async fn asked(
-    snapshot: &Snapshot,
-    connection: &Connection,
-    record: &mut Record,
-    guard: &AskGuard,
-    ask: &Ask,
-    target: &PathAndQuery,
-    request: &Request<Incoming>,
-) -> Result<Result<Permit, Response<Body>>, Reject> {
-    let about = AskedAbout {
-        method: request.method(),
-        uri: request.uri(),
-        target,
-        headers: request.headers(),
-        worker: connection.worker.index,
-        peer: &connection.peer,
-        peer_is_trusted: snapshot.trusted.trusts(connection.peer.ip),
-        vouched: &snapshot.vouched,
-        id: record.id(),
-        line: &connection.line,
-    };
-    let answer = ask.ask(about).await?;
-    match guard.judge(answer.status(), answer.headers())? {
-        Word::Yes(permit) => {
-            disregard(answer.into_body());
-            Ok(Ok(permit))
-        }
-        // A client of gRPC reads no other answers.
-        Word::No if refusal::Asked::of(request) == refusal::Asked::Grpc => {
-            let nobody = answer.status() == StatusCode::UNAUTHORIZED;
-            Err(Reject::AskDenied { nobody })
-        }
-        Word::No => {
-            record.denied();
-            Ok(Err(answer))
         }
     }
 }

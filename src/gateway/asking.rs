@@ -1,0 +1,66 @@
+//! The stage of a route where another server decides. How it is asked is the matter of `proxy`, what
+//! its answer means that of `auth`.
+
+use http::uri::PathAndQuery;
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use super::Connection;
+use super::record::Record;
+use super::refusal::Asked as Form;
+use crate::auth::{AskGuard, Permit, Word};
+use crate::body::Body;
+use crate::proxy::{Ask, AskedAbout, disregard};
+use crate::reject::Reject;
+use crate::snapshot::Snapshot;
+
+/// What came of asking.
+#[derive(Debug)]
+pub(super) enum Asked {
+    /// The request may pass.
+    Permitted(Permit),
+    /// It may not, and the client gets this answer.
+    Answered(Response<Body>),
+}
+
+/// Asks the server that decides on a route.
+///
+/// # Errors
+/// `AskFailed` where it does not decide, `AskDenied` where the client reads no other answers.
+pub(super) async fn ask(
+    snapshot: &Snapshot,
+    connection: &Connection,
+    record: &mut Record,
+    (guard, ask): (&AskGuard, &Ask),
+    target: &PathAndQuery,
+    request: &Request<Incoming>,
+) -> Result<Asked, Reject> {
+    let about = AskedAbout {
+        method: request.method(),
+        uri: request.uri(),
+        target,
+        headers: request.headers(),
+        worker: connection.worker.index,
+        peer: &connection.peer,
+        peer_is_trusted: snapshot.trusted.trusts(connection.peer.ip),
+        vouched: &snapshot.vouched,
+        id: record.id(),
+        line: &connection.line,
+    };
+    let answer = ask.ask(about).await?;
+    match guard.judge(answer.status(), answer.headers())? {
+        Word::Yes(permit) => {
+            disregard(answer.into_body());
+            Ok(Asked::Permitted(permit))
+        }
+        // A client of gRPC reads no other answers.
+        Word::No if Form::of(request) == Form::Grpc => {
+            let nobody = answer.status() == StatusCode::UNAUTHORIZED;
+            Err(Reject::AskDenied { nobody })
+        }
+        Word::No => {
+            record.denied();
+            Ok(Asked::Answered(answer))
+        }
+    }
+}
