@@ -138,18 +138,31 @@ impl Guard {
     }
 }
 
+/// What one verifier finds of a token, in words; nothing where it accepts it.
+pub(crate) fn faults_of(verifier: &Verifier, token: &str, now: SystemTime) -> Vec<String> {
+    let parsed = Jws::parse(token).and_then(|jws| Ok((jws.claims()?, jws)));
+    match parsed {
+        Err(fault) => vec![fault.to_string()],
+        Ok((claims, jws)) => faults(verifier, &jws, &claims, now),
+    }
+}
+
 fn explain_by(verifier: &Verifier, jws: &Jws<'_>, claims: &Claims, now: SystemTime) -> Vec<String> {
-    let unsigned = verifier.check_signature(jws).err();
-    // What is wrong with the claims helps as well where it is not what counts.
-    let mut lines: Vec<String> = unsigned
-        .map(|unsigned| verifier.why(jws, None, unsigned.why, now))
-        .into_iter()
-        .chain(verifier.all_why(jws, claims, now))
-        .collect();
+    let mut lines = faults(verifier, jws, claims, now);
     if lines.is_empty() {
         lines.push("accepts it".to_owned());
     }
     lines
+}
+
+fn faults(verifier: &Verifier, jws: &Jws<'_>, claims: &Claims, now: SystemTime) -> Vec<String> {
+    let unsigned = verifier.check_signature(jws).err();
+    // What is wrong with the claims helps as well where it is not what counts.
+    unsigned
+        .map(|unsigned| verifier.why(jws, None, unsigned.why, now))
+        .into_iter()
+        .chain(verifier.all_why(jws, claims, now))
+        .collect()
 }
 
 fn place(place: &TokenSource) -> String {

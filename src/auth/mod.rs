@@ -41,6 +41,7 @@ use tokio::time::{Instant, timeout_at};
 
 pub(crate) use self::algorithm::Algorithm;
 pub(crate) use self::claims::{ClaimPath, Claims};
+pub(crate) use self::explain::faults_of;
 pub(crate) use self::json::parse_object;
 pub(crate) use self::keys::{KeySet, KeySource};
 pub(crate) use self::policy::{Parameters, Requirement};

@@ -56,6 +56,20 @@ enum Command {
         )]
         config: PathBuf,
     },
+    /// Show what a token says, or which verifiers accept it.
+    Token {
+        #[command(subcommand)]
+        command: tokens::TokenCommand,
+        /// The configuration.
+        #[arg(
+            short,
+            long,
+            global = true,
+            default_value = "gateway.yaml",
+            value_name = "FILE"
+        )]
+        config: PathBuf,
+    },
     /// Rotate or show the keys that the gateway signs its own tokens with.
     Key {
         #[command(subcommand)]
@@ -91,6 +105,7 @@ pub fn main() -> ExitCode {
         Command::Explain(arguments) => policy::explain(&arguments),
         Command::Test(arguments) => policy::test(&arguments),
         Command::User { command, config } => tokens::user(command, &config),
+        Command::Token { command, config } => tokens::token(command, &config),
         Command::Key { command, config } => tokens::key(&command, &config),
         Command::Demo { config } => ended(demo::demo(&config)),
         Command::Check { config, print } => match crate::check(&config) {

@@ -7,9 +7,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
 use super::{BAD_CONFIG, say};
+use crate::auth::{faults_of, parse_object};
 use crate::tokens::{
     NewKey, RingKey, TokenService, User, Users, alone, hash_password, write_private,
 };
@@ -57,6 +60,21 @@ pub(super) enum KeyCommand {
     Rotate,
     /// Show the signing keys.
     List,
+}
+
+/// What `token` is asked.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum TokenCommand {
+    /// Show what a token says; nothing is checked.
+    Decode {
+        /// The token; `-` reads it from standard input.
+        token: String,
+    },
+    /// Say which verifiers of the configuration accept a token, and why the others do not.
+    Verify {
+        /// The token; `-` reads it from standard input.
+        token: String,
+    },
 }
 
 /// Why a command ends, and how.
@@ -216,6 +234,62 @@ fn new_password() -> Result<String, Ended> {
         return Err(Ended::Failed("the password is blank".to_owned()));
     }
     hash_password(&password).map_err(Ended::Failed)
+}
+
+/// Shows or checks a token: 0 done, or accepted; 1 refused by every verifier, or no token; 2 the
+/// configuration is refused.
+pub(super) fn token(command: TokenCommand, config: &Path) -> ExitCode {
+    exit(match command {
+        TokenCommand::Decode { token } => given(token).and_then(|token| decode(&token)),
+        TokenCommand::Verify { token } => given(token).and_then(|token| verify(&token, config)),
+    })
+}
+
+fn given(token: String) -> Result<String, Ended> {
+    if token != "-" {
+        return Ok(token);
+    }
+    let mut line = String::new();
+    let read = std::io::stdin().read_line(&mut line);
+    read.map_err(|error| Ended::Failed(format!("no token: {error}")))?;
+    Ok(line.trim().to_owned())
+}
+
+fn decode(token: &str) -> Result<String, Ended> {
+    let mut parts = token.split('.');
+    let part = |part: Option<&str>| {
+        let bytes = URL_SAFE_NO_PAD.decode(part.unwrap_or_default()).ok()?;
+        let members = parse_object(&bytes).ok()?;
+        serde_json::to_string_pretty(&Value::Object(members)).ok()
+    };
+    match (part(parts.next()), part(parts.next())) {
+        (Some(header), Some(claims)) => Ok(format!("{header}\n{claims}\n")),
+        (_, _) => Err(Ended::Failed("this is no JSON Web Token".to_owned())),
+    }
+}
+
+fn verify(token: &str, config: &Path) -> Result<String, Ended> {
+    log::start();
+    let loaded = config::load(config, &[], None, &|_| Vec::new())
+        .map_err(|refused| Ended::Config(refused.errors.to_string()))?;
+    let now = clock::now();
+    let mut lines = String::new();
+    let mut accepted = false;
+    for (settings, verifier) in &loaded.snapshot.verifiers {
+        let faults = faults_of(verifier, token, now);
+        accepted |= faults.is_empty();
+        if faults.is_empty() {
+            lines.push_str(&format!("{}: accepts it\n", settings.name));
+        }
+        for fault in faults {
+            lines.push_str(&format!("{}: {fault}\n", settings.name));
+        }
+    }
+    if accepted {
+        Ok(lines)
+    } else {
+        Err(Ended::Failed(format!("no verifier accepts it\n{lines}")))
+    }
 }
 
 /// Rotates or shows the signing keys: 0 done, 1 it cannot be done, 2 the configuration is refused.

@@ -561,6 +561,33 @@ async fn keys_rotate_without_a_token_refused() {
 }
 
 #[tokio::test]
+async fn a_token_is_shown_and_checked_at_the_prompt() {
+    let gateway = gateway(FREE).await;
+    let (access, refresh) = login(&gateway, "alice").await;
+    let run = |arguments: &[&str]| {
+        let output = run_to_end(&gateway.folder, arguments, &[]);
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        (output.status.code().unwrap(), said)
+    };
+    let (status, said) = run(&["token", "decode", &access]);
+    assert!(
+        status == 0 && said.contains("\"sub\": \"alice\"") && said.contains("ES256"),
+        "{said}"
+    );
+    assert_eq!(run(&["token", "decode", "x.y"]).0, 1);
+    let (status, said) = run(&["token", "verify", &access]);
+    assert!(status == 0 && said.contains("tokens: accepts it"), "{said}");
+    let (status, said) = run(&["token", "verify", &refresh]);
+    assert_eq!(status, 1);
+    assert!(
+        said.contains("token_type is \"refresh\", the verifier wants \"access\""),
+        "{said}"
+    );
+    let (status, said) = run(&["token", "verify", &format!("{access}x")]);
+    assert!(status == 1 && said.contains("tokens: "), "{said}");
+}
+
+#[tokio::test]
 async fn what_was_answered_survives_kill_9() {
     let text = text("  throttle: off\n  refresh_grace: 0s\n");
     let mut folder = folder(&text);
