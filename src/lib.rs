@@ -46,6 +46,7 @@ pub use self::config::{ConfigError, ConfigErrors};
 use self::reload::{Active, Watch};
 use self::server::Server;
 use self::snapshot::ListenAddress;
+use self::tokens::States;
 
 /// What [`run`] does beside serving.
 #[derive(Default)]
@@ -99,8 +100,10 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
         if make_missing_key(&first)? {
             (active, first) = Active::load(config)?;
         }
+        let states = States::default();
         if let Some(tokens) = &first.tokens {
-            tokens.start().map_err(RunError::Tokens)?;
+            let started = tokens.start(&states, clock::now());
+            started.map_err(RunError::Tokens)?;
         }
         level.set(first.level);
         follow_issuers(&first);
@@ -140,7 +143,7 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
                 _ = cleaning.tick() => {
                     let tokens = publish.borrow().tokens.clone();
                     if let Some(tokens) = tokens {
-                        tokens.clean(clock::now()).await;
+                        tokio::spawn(async move { tokens.clean(clock::now()).await });
                     }
                     continue;
                 }
@@ -149,7 +152,7 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
             let reloaded = active.reload(&current, asked, |next| {
                 if let Some(tokens) = &next.tokens {
                     tokens
-                        .start()
+                        .start(&states, clock::now())
                         .map_err(|why| format!("the token service cannot start: {why}"))?;
                 }
                 server
@@ -166,7 +169,10 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
                 server.listen(&next, bound);
                 tracing::info!(config = %config.display(), "configuration reloaded");
                 if let (Some(before), Some(tokens)) = (&current.tokens, &next.tokens) {
-                    tokens.end_those_who_left(before, clock::now()).await;
+                    let (before, tokens) = (Arc::clone(before), Arc::clone(tokens));
+                    tokio::spawn(async move {
+                        tokens.end_those_who_left(&before, clock::now()).await;
+                    });
                 }
                 // Its file is seen like any other change.
                 if let Err(error) = make_missing_key(&next) {

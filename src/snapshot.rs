@@ -9,7 +9,7 @@ use std::sync::Arc;
 use http::{HeaderName, Request, StatusCode};
 
 use crate::access_log::AccessLog;
-use crate::auth::{Claims, Verifier, VerifierSettings};
+use crate::auth::{Claims, LiveRevoked, Verifier, VerifierSettings};
 use crate::client::TrustedProxies;
 use crate::edits::HeaderEdits;
 use crate::limits::{Limits, Timeouts};
@@ -49,6 +49,8 @@ pub(crate) struct Snapshot {
     pub(crate) level: tracing::Level,
     /// The service that issues tokens.
     pub(crate) tokens: Option<Arc<TokenService>>,
+    /// What has ended of the tokens that it issued; the same over all reloads.
+    pub(crate) ended: Arc<LiveRevoked>,
     /// What it expects of itself.
     pub(crate) tests: Vec<PolicyTest>,
     /// What it says in words, by part, for the report of a reload.

@@ -4,32 +4,38 @@
 
 mod hashing;
 mod keys;
+mod mint;
 mod password;
+mod private;
+mod state;
 mod store;
 mod throttle;
 mod users;
 mod wire;
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, header};
 use serde_json::{Map, Value, json};
 
-use self::hashing::{Checked, Hashing, Unchecked};
-pub(crate) use self::keys::{KeyRing, NewKey, RingKey, write_private};
+use self::hashing::{Checked, Unchecked};
+pub(crate) use self::keys::{KeyRing, NewKey, RingKey};
+pub(crate) use self::mint::{Issued, OWN};
 use self::password::Verdict;
 pub(crate) use self::password::hash as hash_password;
-use self::store::{Ended, Family, Refresh, Refreshed, Store, StoreDown};
+pub(crate) use self::private::write_private;
+use self::state::TokenState;
+pub(crate) use self::state::{StateAt, States};
+use self::store::{Everywhere, Family, FamilyName, Lives, Refresh, Refreshed, StoreDown};
 pub(crate) use self::throttle::Rate;
 use self::throttle::Throttle;
-pub(crate) use self::users::{User, Users, alone};
+pub(crate) use self::users::{User, Users, alone, is_name};
 use self::wire::Answer;
 use crate::auth::{Algorithm, Claims, LiveRevoked, Verifier};
 use crate::body::Body;
@@ -78,17 +84,6 @@ impl Endpoint {
     }
 }
 
-/// A claim of the tokens that are issued.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Issued {
-    /// This value.
-    Fixed(Value),
-    /// The user's name.
-    Name,
-    /// What `users.yaml` says of the user under this name.
-    OfUser(String),
-}
-
 /// What the service is made of; an equal one goes on over a reload.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct TokenSettings {
@@ -118,38 +113,13 @@ pub(crate) struct TokenSettings {
     pub(crate) per_user: Option<Rate>,
 }
 
-/// What goes on over reloads, whatever else changes.
-#[derive(Debug)]
-pub(crate) struct TokenState {
-    store: Store,
-    hashing: Hashing,
-}
-
-impl TokenState {
-    /// Opens the store, and tells the workers what had ended.
-    ///
-    /// # Errors
-    /// Why it cannot be opened.
-    pub(crate) fn open(folder: &Path, revoked: &LiveRevoked) -> Result<Self, String> {
-        let store = Store::open(folder)?;
-        let Ended { families, subjects } = store.ended();
-        for (family, at) in families {
-            revoked.family(family, *at);
-        }
-        for (sub, before) in subjects {
-            revoked.subject(sub, *before);
-        }
-        let hashing = Hashing::start().map_err(|error| error.to_string())?;
-        Ok(Self { store, hashing })
-    }
-}
-
 /// Issues, renews and takes back tokens.
 #[derive(Debug)]
 pub(crate) struct TokenService {
     settings: TokenSettings,
-    /// Where the store is, and what of it is revoked.
-    folder: PathBuf,
+    /// Where the store is.
+    at: StateAt,
+    /// What has ended, as the workers know it.
     revoked: Arc<LiveRevoked>,
     /// Where it is open.
     state: OnceLock<Arc<TokenState>>,
@@ -165,7 +135,6 @@ pub(crate) struct TokenService {
 }
 
 /// One request to an endpoint.
-#[derive(Debug)]
 pub(crate) struct Asked<'a> {
     /// Which one.
     pub(crate) endpoint: Endpoint,
@@ -181,11 +150,18 @@ pub(crate) struct Asked<'a> {
     pub(crate) now: SystemTime,
 }
 
+impl std::fmt::Debug for Asked<'_> {
+    /// Passwords and tokens are not shown.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Asked {}", self.endpoint.name())
+    }
+}
+
 impl TokenService {
     /// A service; what it remembers of tries goes over from the one before.
     pub(crate) fn new(
         settings: TokenSettings,
-        (folder, revoked): (PathBuf, Arc<LiveRevoked>),
+        (at, revoked): (StateAt, Arc<LiveRevoked>),
         ring: KeyRing,
         (users, users_file): (Users, Vec<u8>),
         (access, refresh): (Arc<Verifier>, Arc<Verifier>),
@@ -199,19 +175,11 @@ impl TokenService {
             || Throttle::new(settings.per_ip, settings.per_user),
             |before| before.throttle.clone(),
         );
-        let state = OnceLock::new();
-        if let Some(open) = before
-            .filter(|before| before.folder == folder)
-            .and_then(Self::state)
-        {
-            // It was empty a line ago.
-            drop(state.set(Arc::clone(open)));
-        }
         Self {
             settings,
-            folder,
+            at,
             revoked,
-            state,
+            state: OnceLock::new(),
             ring,
             users,
             users_file: Arc::new(users_file),
@@ -221,25 +189,21 @@ impl TokenService {
         }
     }
 
-    /// What goes on over reloads; `None` until the service was started.
-    pub(crate) fn state(&self) -> Option<&Arc<TokenState>> {
-        self.state.get()
-    }
-
-    /// What is revoked, and in which folder that is written down.
-    pub(crate) fn revoked(&self) -> (&Path, &Arc<LiveRevoked>) {
-        (&self.folder, &self.revoked)
-    }
-
     /// Opens the store, where it is not open yet.
     ///
     /// # Errors
     /// Why it cannot be opened.
-    pub(crate) fn start(&self) -> Result<(), String> {
+    pub(crate) fn start(&self, states: &States, now: SystemTime) -> Result<(), String> {
         if self.state.get().is_none() {
-            let state = TokenState::open(&self.folder, &self.revoked)?;
+            let lives = Lives {
+                access: self.settings.access_lifetime.as_secs(),
+                refresh: self.settings.refresh_lifetime.as_secs(),
+            };
+            let state = states
+                .open(&self.at, lives, millis(now), &self.revoked)
+                .map_err(|why| format!("`{}`: {why}", self.at))?;
             // Nobody else starts it.
-            drop(self.state.set(Arc::new(state)));
+            drop(self.state.set(state));
         }
         Ok(())
     }
@@ -264,42 +228,67 @@ impl TokenService {
     /// Deletes the files of keys that signed nothing that can still be good, and forgets what has
     /// expired.
     pub(crate) async fn clean(&self, now: SystemTime) {
-        let Some(state) = self.state() else { return };
-        let longest = self
-            .settings
-            .refresh_lifetime
-            .max(self.settings.access_lifetime);
-        for key in self.ring.retired(millis(now) / 1000, longest.as_secs()) {
-            let path = self.settings.keys.join(format!("{}.json", key.key.kid()));
-            match std::fs::remove_file(&path) {
+        let Some(state) = self.state.get() else {
+            return;
+        };
+        let longest = state.store().longest();
+        let seconds = millis(now) / 1000;
+        for key in self.ring.retired(seconds, longest.any()) {
+            let last = state.signed_last(key.key.kid());
+            if last + longest.any() + keys::SLACK >= seconds {
+                // This gateway did not know of its successor at once.
+                continue;
+            }
+            match std::fs::remove_file(&key.path) {
                 Ok(()) => tracing::info!(kid = key.key.kid(), "signing key retired"),
-                Err(error) => tracing::warn!(path = %path.display(), %error, "a retired key stays"),
+                Err(error) => {
+                    tracing::warn!(path = %key.path.display(), %error, "a retired key stays");
+                }
             }
         }
-        let access = as_millis(self.settings.access_lifetime);
-        self.revoked
-            .forget(millis(now).saturating_sub(access + 60_000));
-        match state.store.purge(millis(now)).await {
+        let access = (longest.access() + keys::SLACK) * 1000;
+        self.revoked.forget(millis(now).saturating_sub(access));
+        match state.store().purge(millis(now)).await {
             Ok(0) => {}
-            Ok(rows) => tracing::debug!(rows, "expired refresh families forgotten"),
-            Err(StoreDown) => tracing::warn!("expired refresh families could not be forgotten"),
+            Ok(rows) => tracing::debug!(rows, "expired sessions forgotten"),
+            Err(StoreDown) => tracing::warn!("expired sessions could not be forgotten"),
         }
     }
 
-    /// Ends the sessions of those who may no longer log in.
+    /// Ends the sessions of those who may no longer log in, or whose sessions have ended.
     pub(crate) async fn end_those_who_left(&self, before: &Self, now: SystemTime) {
-        for (name, user) in before.users.iter() {
-            if user.active && self.users.active(name).is_none() {
-                match self.end_all(name, now).await {
-                    Ok(()) => tracing::info!(sub = name, "user gone or disabled: sessions ended"),
-                    Err(_) => tracing::error!(sub = name, "sessions could not be ended"),
+        let mut ended = Vec::new();
+        for (name, user) in before.users.iter().filter(|(_, user)| user.active) {
+            match self.users.active(name) {
+                None => ended.push((name.to_owned(), millis(now))),
+                Some(next) if next.since > user.since => {
+                    ended.push((name.to_owned(), next.since - 1));
                 }
+                Some(_) => {}
             }
+        }
+        let (Some(state), false) = (self.state.get(), ended.is_empty()) else {
+            return;
+        };
+        let names: Vec<_> = ended.iter().map(|(name, _)| name.clone()).collect();
+        let names = names.join(", ");
+        match state.store().end_all(ended).await {
+            Ok(()) => tracing::info!(users = names, "gone, disabled or changed: sessions ended"),
+            // The users' file says so, too, to every gateway that reads it.
+            Err(StoreDown) => tracing::warn!(users = names, "ended sessions are not written down"),
         }
     }
 
     fn open_state(&self) -> Result<&TokenState, Answer> {
-        self.state().map(|state| &**state).ok_or_else(Answer::down)
+        self.state
+            .get()
+            .map(|state| &**state)
+            .ok_or_else(Answer::down)
+    }
+
+    /// A user whose sessions of this time, in milliseconds since 1970, go on.
+    fn user_since(&self, name: &str, created: u64) -> Option<&User> {
+        self.users.active(name).filter(|user| created >= user.since)
     }
 
     /// What it is made of.
@@ -349,8 +338,7 @@ impl TokenService {
             }
             Endpoint::Blacklist => {
                 let [token] = wire::texts(&fields, ["refresh"])?;
-                let everywhere = matches!(fields.get("everywhere"), Some(Value::Bool(true)))
-                    || fields.get("everywhere").and_then(Value::as_str) == Some("true");
+                let everywhere = wire::boolean(&fields, "everywhere")?;
                 self.blacklist(&token, everywhere, asked.now).await
             }
             Endpoint::Revoke => {
@@ -389,11 +377,11 @@ impl TokenService {
             .try_once(asked.client, &name)
             .map_err(|wait| Answer::throttled(wait.as_secs().max(1)))?;
         let verdict = self.check(&name, password).await?;
-        let user = self.users.active(&name);
+        let now = millis(asked.now);
+        let user = self.user_since(&name, now);
         let (Some(user), true) = (user, verdict != Verdict::Wrong) else {
             return Err(Answer::no_account());
         };
-        let now = millis(asked.now);
         let id = random_name()?;
         let family = Family {
             sub: name.clone(),
@@ -402,9 +390,10 @@ impl TokenService {
             rotated: now,
             expires: now / 1000 + self.settings.refresh_lifetime.as_secs(),
             ended: None,
+            claims: Map::new(),
         };
         let (access, refresh) = self.sign_both(&id, &family, user, now)?;
-        let begun = self.open_state()?.store.begin(id, family).await;
+        let begun = self.open_state()?.store().begin(id, family).await;
         begun.map_err(|StoreDown| Answer::down())?;
         Ok(Answer::ok(json!({"refresh": refresh, "access": access})))
     }
@@ -412,12 +401,18 @@ impl TokenService {
     /// Checks a password off the event loops. A user who is not there, or may not log in, costs the
     /// same time.
     async fn check(&self, name: &str, password: String) -> Result<Verdict, Answer> {
-        let hash = self.users.get(name).and_then(|user| user.password.clone());
-        let checked = self.open_state()?.hashing.check(hash, password).await;
+        let own = self.users.get(name).and_then(|user| user.password.clone());
+        let is_own = own.is_some();
+        // Who is not there takes as long as somebody who is.
+        let hash = own.or_else(|| self.users.decoy(name));
+        let checked = self.open_state()?.hashing().check(hash, password).await;
         let Checked { verdict, renewed } = checked.map_err(|unchecked| match unchecked {
             Unchecked::Busy => Answer::throttled(1),
             Unchecked::Gone => Answer::down(),
         })?;
+        if !is_own {
+            return Ok(Verdict::Wrong);
+        }
         if let Some(hash) = renewed {
             self.renew_hash(name, hash);
         }
@@ -450,43 +445,27 @@ impl TokenService {
 
     async fn renew(&self, token: &str, now: SystemTime) -> Result<Answer, Answer> {
         let claims = self.refresh_claims(token, now)?;
-        let (Some(id), Some(sub), Some(generation)) = (
-            claims.get("sid").and_then(Value::as_str),
-            claims.get("sub").and_then(Value::as_str),
-            claims.get("gen").and_then(Value::as_u64),
-        ) else {
-            return Err(Answer::invalid("Token is invalid", "token_malformed"));
-        };
-        let Some(user) = self.users.active(sub) else {
-            return Err(Answer::account_gone());
-        };
+        let (family, generation) = spendable(&claims)?;
+        let (id, sub) = (family.id.clone(), family.sub.clone());
         let now = millis(now);
         let rotate = self.settings.rotate_refresh;
         let until = now / 1000 + self.settings.refresh_lifetime.as_secs();
         let asked = Refresh {
-            id: id.to_owned(),
+            family,
             generation,
             now,
             rotate_until: rotate.then_some(until),
             grace: as_millis(self.settings.refresh_grace),
         };
-        let refreshed = self.open_state()?.store.refresh(asked).await;
+        let refreshed = self.open_state()?.store().refresh(asked).await;
         let family = match refreshed.map_err(|StoreDown| Answer::down())? {
-            Refreshed::Family(family) if family.sub == sub => family,
-            Refreshed::Family(_) | Refreshed::Ended => {
-                return Err(Answer::invalid("Token is blacklisted", "token_revoked"));
-            }
-            Refreshed::Reused => {
-                tracing::warn!(
-                    sub,
-                    family = id,
-                    "a refresh token was used again: its family has ended"
-                );
-                self.revoked.family(id, now);
-                return Err(Answer::invalid("Token is blacklisted", "token_reused"));
-            }
+            Refreshed::Family(family) => family,
+            Refreshed::Ended => return Err(Answer::blacklisted("token_revoked")),
+            Refreshed::Reused => return Err(Answer::blacklisted("token_reused")),
         };
-        let (access, refresh) = self.sign_both(id, &family, user, now)?;
+        let user = self.user_since(&sub, family.created);
+        let user = user.ok_or_else(Answer::account_gone)?;
+        let (access, refresh) = self.sign_both(&id, &family, user, now)?;
         Ok(Answer::ok(if rotate {
             json!({"access": access, "refresh": refresh})
         } else {
@@ -497,19 +476,21 @@ impl TokenService {
     async fn verify(&self, token: &str, now: SystemTime) -> Result<Answer, Answer> {
         let claims = match self.access.verify(token, now) {
             Ok(claims) => claims,
-            Err(TokenFault::Revoked) => {
-                return Err(Answer::invalid("Token is blacklisted", "token_revoked"));
-            }
+            Err(TokenFault::Revoked) => return Err(Answer::blacklisted("token_revoked")),
             Err(_) => self.refresh_claims(token, now)?,
         };
-        let id = claims.get("sid").and_then(Value::as_str);
-        let Some(id) = id else {
-            return Err(Answer::invalid("Token is invalid", "token_malformed"));
+        let family = mint::family_of(&claims).ok_or_else(Answer::not_ours)?;
+        let family = self.open_state()?.store().look(family).await;
+        let family = family.map_err(|StoreDown| Answer::down())?;
+        let Some(family) = family else {
+            return Err(Answer::blacklisted("token_revoked"));
         };
-        let family = self.open_state()?.store.look(id.to_owned()).await;
-        match family.map_err(|StoreDown| Answer::down())? {
-            Some(_) => Ok(Answer::ok(json!({}))),
-            None => Err(Answer::invalid("Token is blacklisted", "token_revoked")),
+        // Only a refresh token counts; one that was spent is good for nothing but its successor.
+        match claims.get("gen").map(Value::as_u64) {
+            Some(generation) if generation != Some(family.generation) => {
+                Err(Answer::blacklisted("token_reused"))
+            }
+            Some(_) | None => Ok(Answer::ok(json!({}))),
         }
     }
 
@@ -520,22 +501,16 @@ impl TokenService {
         now: SystemTime,
     ) -> Result<Answer, Answer> {
         let claims = self.refresh_claims(token, now)?;
-        let (Some(id), Some(sub)) = (
-            claims.get("sid").and_then(Value::as_str),
-            claims.get("sub").and_then(Value::as_str),
-        ) else {
-            return Err(Answer::invalid("Token is invalid", "token_malformed"));
+        let everywhere = if everywhere {
+            Everywhere::Yes
+        } else {
+            Everywhere::No
         };
-        let ended = self.end(id, now).await?;
-        if !ended {
-            return Err(Answer::invalid("Token is blacklisted", "token_revoked"));
+        if self.end(&claims, everywhere, now).await? {
+            Ok(Answer::ok(json!({})))
+        } else {
+            Err(Answer::blacklisted("token_revoked"))
         }
-        if everywhere {
-            self.end_all(sub, now)
-                .await
-                .map_err(|StoreDown| Answer::down())?;
-        }
-        Ok(Answer::ok(json!({})))
     }
 
     /// RFC 7009: a token that is not good is as gone as one can wish.
@@ -544,33 +519,23 @@ impl TokenService {
             .access
             .verify(token, now)
             .or_else(|_| self.refresh.verify(token, now));
-        if let Ok(claims) = claims
-            && let Some(id) = claims.get("sid").and_then(Value::as_str)
-        {
-            self.end(id, now).await?;
+        if let Ok(claims) = claims {
+            self.end(&claims, Everywhere::No, now).await?;
         }
         Ok(Answer::ok(Value::Null))
     }
 
-    /// Ends a family and its access tokens; whether it had not ended before.
-    async fn end(&self, id: &str, now: SystemTime) -> Result<bool, Answer> {
-        let now = millis(now);
-        let ended = self.open_state()?.store.end(id.to_owned(), now).await;
-        let ended = ended.map_err(|StoreDown| Answer::down())?.is_some();
-        self.revoked.family(id, now);
-        Ok(ended)
-    }
-
-    /// Ends all families of a subject, and their access tokens.
-    ///
-    /// # Errors
-    /// Where it could not be written down.
-    pub(crate) async fn end_all(&self, sub: &str, now: SystemTime) -> Result<(), StoreDown> {
-        let now = millis(now);
-        let state = self.state().ok_or(StoreDown)?;
-        state.store.end_all(sub.to_owned(), now).await?;
-        self.revoked.subject(sub, now);
-        Ok(())
+    /// Ends the family of a token, and its access tokens; whether it had not ended before.
+    async fn end(
+        &self,
+        claims: &Claims,
+        everywhere: Everywhere,
+        now: SystemTime,
+    ) -> Result<bool, Answer> {
+        let family = mint::family_of(claims).ok_or_else(Answer::not_ours)?;
+        let store = self.open_state()?.store();
+        let ended = store.end(family, millis(now), everywhere).await;
+        Ok(ended.map_err(|StoreDown| Answer::down())?.is_some())
     }
 
     fn refresh_claims(&self, token: &str, now: SystemTime) -> Result<Claims, Answer> {
@@ -596,57 +561,29 @@ impl TokenService {
         user: &User,
         now: u64,
     ) -> Result<(String, String), Answer> {
-        let mut common = Map::new();
-        if let Some(issuer) = &self.settings.issuer {
-            common.insert("iss".to_owned(), issuer.as_str().into());
-        }
-        common.insert("sub".to_owned(), family.sub.as_str().into());
-        common.insert("sid".to_owned(), id.into());
-        // When the user logged in, exactly: what ends all sessions ends those that began before.
-        common.insert("auth_time".to_owned(), seconds_of(family.created));
-        let mut access = common.clone();
-        for (name, issued) in &self.settings.claims {
-            let value = match issued {
-                Issued::Fixed(value) => Some(value.clone()),
-                Issued::Name => Some(family.sub.as_str().into()),
-                Issued::OfUser(member) => user.more.get(member).cloned(),
-            };
-            if let Some(value) = value {
-                access.entry(name.clone()).or_insert(value);
-            }
-        }
-        let seconds = now / 1000;
-        access.extend(object(&json!({
-            "token_type": "access",
-            "iat": seconds,
-            "exp": seconds + self.settings.access_lifetime.as_secs(),
-            "jti": random_name()?,
-        })));
-        let mut refresh = common;
-        refresh.extend(object(&json!({
-            "token_type": "refresh",
-            "iat": family.rotated / 1000,
-            "exp": family.expires,
-            "gen": family.generation,
-            "jti": self.name_of(id, family.generation),
-        })));
+        let settings = &self.settings;
+        let (issuer, seconds) = (settings.issuer.as_deref(), now / 1000);
+        let access = mint::access(
+            (id, family),
+            issuer,
+            (&settings.claims, &user.more),
+            (seconds, settings.access_lifetime),
+            &random_name()?,
+        );
+        let refresh = mint::refresh(id, family, issuer);
         let key = self.ring.signing(seconds).ok_or_else(Answer::down)?;
+        let state = self.open_state()?;
+        state.signs(key.kid(), seconds);
         let sign = |claims| key.sign(claims).map_err(|_| Answer::down());
         Ok((sign(&access)?, sign(&refresh)?))
     }
-
-    /// The id of a family's refresh token: the same each time, and nobody else's to guess.
-    fn name_of(&self, id: &str, generation: u64) -> String {
-        let seed = self.state().map_or(&[][..], |state| state.store.seed());
-        let key = hmac::Key::new(hmac::HMAC_SHA256, seed);
-        let tag = hmac::sign(&key, format!("{id}/{generation}").as_bytes());
-        let short = tag.as_ref().get(..16).unwrap_or_default();
-        URL_SAFE_NO_PAD.encode(short)
-    }
 }
 
-fn object(value: &Value) -> Map<String, Value> {
-    value.as_object().cloned().unwrap_or_default()
+/// The family of a refresh token, and which of its tokens it is.
+fn spendable(claims: &Claims) -> Result<(FamilyName, u64), Answer> {
+    let family = mint::family_of(claims);
+    let generation = claims.get("gen").and_then(Value::as_u64);
+    family.zip(generation).ok_or_else(Answer::not_ours)
 }
 
 /// 128 random bits as text.
@@ -654,12 +591,6 @@ fn random_name() -> Result<String, Answer> {
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(|_| Answer::down())?;
     Ok(URL_SAFE_NO_PAD.encode(random))
-}
-
-/// Milliseconds as the seconds of a NumericDate.
-fn seconds_of(millis: u64) -> Value {
-    let text = format!("{}.{:03}", millis / 1000, millis % 1000);
-    text.parse::<f64>().map_or(Value::Null, Value::from)
 }
 
 fn millis(time: SystemTime) -> u64 {

@@ -50,7 +50,7 @@ pub(crate) use self::remembered::Remembered;
 pub(crate) use self::remote::{
     Fetched, Location, NotFetched, RemoteKeys, RemoteSettings, jwks_uri,
 };
-pub(crate) use self::revoked::{LiveRevoked, Revoked};
+pub(crate) use self::revoked::{Admitted, LiveRevoked, Revoked};
 pub(crate) use self::signing::SigningKey;
 pub(crate) use self::token::TokenSource;
 pub(crate) use self::verify::{Audience, Verifier, VerifierSettings};

@@ -59,13 +59,79 @@ impl Revoked {
 }
 
 /// What is taken back while the gateway runs: families of the tokens that it issued itself. Read by
-/// every worker, written by whoever ends one.
+/// every worker without a lock, written by whoever ends one.
 #[derive(Debug, Default)]
 pub(crate) struct LiveRevoked {
-    families: ArcSwap<HashMap<String, u64>>,
-    subjects: ArcSwap<HashMap<String, u64>>,
+    families: Times,
+    subjects: Times,
+}
+
+/// Names with a time each. A write copies what is recent, and only now and then all.
+#[derive(Debug, Default)]
+struct Times {
+    maps: ArcSwap<Maps>,
     /// One writer at a time.
     writing: Mutex<()>,
+}
+
+/// Names with a time each, found by a hash that is quick and keyed anew in every process.
+type ByName = HashMap<String, u64, foldhash::quality::RandomState>;
+
+#[derive(Clone, Debug, Default)]
+struct Maps {
+    frozen: Arc<ByName>,
+    recent: ByName,
+}
+
+impl Maps {
+    fn get(&self, name: &str) -> Option<u64> {
+        self.recent
+            .get(name)
+            .or_else(|| self.frozen.get(name))
+            .copied()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.recent.is_empty() && self.frozen.is_empty()
+    }
+}
+
+impl Times {
+    /// Puts these in, each with the later of its times.
+    fn put<'n>(&self, entries: impl Iterator<Item = (&'n str, u64)>) {
+        const RECENT: usize = 256;
+        let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = Maps::clone(&self.maps.load());
+        for (name, at) in entries {
+            let later = next.get(name).map_or(at, |known| known.max(at));
+            next.recent.insert(name.to_owned(), later);
+        }
+        if next.recent.len() > RECENT {
+            let mut all = ByName::clone(&next.frozen);
+            all.extend(next.recent.drain());
+            next.frozen = Arc::new(all);
+        }
+        self.maps.store(Arc::new(next));
+    }
+
+    fn forget(&self, before: u64) {
+        let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.maps.load();
+        if !now
+            .recent
+            .values()
+            .chain(now.frozen.values())
+            .any(|at| *at < before)
+        {
+            return;
+        }
+        let mut next = Maps::clone(&now);
+        let mut frozen = ByName::clone(&next.frozen);
+        frozen.retain(|_, at| *at >= before);
+        next.recent.retain(|_, at| *at >= before);
+        next.frozen = Arc::new(frozen);
+        self.maps.store(Arc::new(next));
+    }
 }
 
 impl PartialEq for LiveRevoked {
@@ -76,54 +142,69 @@ impl PartialEq for LiveRevoked {
 }
 
 impl LiveRevoked {
-    /// Takes back the access tokens of a family, which ended at this time in milliseconds since 1970.
-    pub(crate) fn family(&self, sid: &str, at: u64) {
-        self.put(&self.families, sid, at);
+    /// Takes back the access tokens of families, which ended at these times in milliseconds since
+    /// 1970.
+    pub(crate) fn families<'n>(&self, ended: impl Iterator<Item = (&'n str, u64)>) {
+        self.families.put(ended);
     }
 
-    /// Takes back all of a subject's whose login was before this time in milliseconds since 1970.
-    pub(crate) fn subject(&self, sub: &str, before: u64) {
-        self.put(&self.subjects, sub, before);
+    /// Takes back all of subjects whose login was before these times in milliseconds since 1970.
+    pub(crate) fn subjects<'n>(&self, ended: impl Iterator<Item = (&'n str, u64)>) {
+        self.subjects.put(ended);
     }
 
     /// Forgets what was taken back before this time: its access tokens have expired.
     pub(crate) fn forget(&self, before: u64) {
-        let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        for map in [&self.families, &self.subjects] {
-            let mut kept = HashMap::clone(&map.load());
-            kept.retain(|_, at| *at >= before);
-            map.store(Arc::new(kept));
-        }
-    }
-
-    fn put(&self, map: &ArcSwap<HashMap<String, u64>>, name: &str, at: u64) {
-        let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut next = HashMap::clone(&map.load());
-        let known = next.entry(name.to_owned()).or_insert(at);
-        *known = at.max(*known);
-        map.store(Arc::new(next));
+        self.families.forget(before);
+        self.subjects.forget(before);
     }
 
     /// Whether a token with these claims is taken back.
     pub(crate) fn has(&self, claims: &Claims) -> bool {
-        let families = self.families.load();
+        let families = self.families.maps.load();
         if !families.is_empty()
-            && text(claims.get("sid")).is_some_and(|sid| families.contains_key(&*sid))
+            && text(claims.get("sid")).is_some_and(|sid| families.get(&sid).is_some())
         {
             return true;
         }
-        let subjects = self.subjects.load();
+        let subjects = self.subjects.maps.load();
         if subjects.is_empty() {
             return false;
         }
-        let before = text(claims.get("sub")).and_then(|sub| subjects.get(&*sub).copied());
-        let login = claims.get("auth_time").and_then(Value::as_f64);
-        // Milliseconds since 1970 are far below 2^53.
-        #[expect(clippy::cast_precision_loss, reason = "milliseconds fit into a double")]
-        before.is_some_and(|before| {
-            login.is_none_or(|login| (login * 1000.0).round() <= before as f64)
-        })
+        let ended = text(claims.get("sub")).and_then(|sub| subjects.get(&sub));
+        ended.is_some_and(|ended| login(claims).is_none_or(|login| login <= ended))
     }
+}
+
+/// Who may have sessions, and since when: those that began earlier have ended, in milliseconds since
+/// 1970.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Admitted(ByName);
+
+impl Admitted {
+    /// These subjects, each with the time since when.
+    pub(crate) fn new(subjects: impl Iterator<Item = (String, u64)>) -> Self {
+        Self(subjects.collect())
+    }
+
+    /// Whether a token with these claims belongs to a session that goes on.
+    pub(crate) fn admits(&self, claims: &Claims) -> bool {
+        let since = text(claims.get("sub")).and_then(|sub| self.0.get(&*sub));
+        since.is_some_and(|since| *since == 0 || login(claims).is_some_and(|login| login >= *since))
+    }
+}
+
+/// When the user logged in, in milliseconds since 1970.
+fn login(claims: &Claims) -> Option<u64> {
+    let seconds = claims.get("auth_time").and_then(Value::as_f64)?;
+    let millis = (seconds * 1000.0).round();
+    // Beyond 2^53 it is no time.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "it is within the range"
+    )]
+    (0.0..9e15).contains(&millis).then_some(millis as u64)
 }
 
 /// A claim as the file writes it; some issuers number their users.
@@ -172,10 +253,10 @@ mod tests {
         let live = LiveRevoked::default();
         let has = |claims: Value| live.has(&Claims::new(claims.as_object().unwrap().clone()));
         assert!(!has(json!({"sid": "f", "sub": "a", "auth_time": 1.5})));
-        live.family("f", 2000);
+        live.families([("f", 2000)].into_iter());
         assert!(has(json!({"sid": "f", "sub": "a", "auth_time": 1.5})));
         assert!(!has(json!({"sid": "g", "sub": "a", "auth_time": 1.5})));
-        live.subject("a", 1500);
+        live.subjects([("a", 1500), ("a", 1400)].into_iter());
         assert!(has(json!({"sid": "g", "sub": "a", "auth_time": 1.5})));
         assert!(has(json!({"sid": "g", "sub": "a"})));
         assert!(!has(json!({"sid": "g", "sub": "a", "auth_time": 1.501})));
@@ -183,5 +264,36 @@ mod tests {
         live.forget(1501);
         assert!(!has(json!({"sid": "g", "sub": "a", "auth_time": 1.5})));
         assert!(has(json!({"sid": "f"})));
+        // Many of them.
+        let names: Vec<String> = (0..5000).map(|at| format!("s{at}")).collect();
+        for name in &names {
+            live.families([(name.as_str(), 3000)].into_iter());
+        }
+        assert!(names.iter().all(|name| has(json!({"sid": name}))));
+        assert!(has(json!({"sid": "f"})) && !has(json!({"sid": "s5000"})));
+        live.forget(3001);
+        assert!(!names.iter().any(|name| has(json!({"sid": name}))));
+    }
+
+    #[test]
+    fn who_is_admitted_has_the_sessions_that_began_since() {
+        let subjects = [("a".to_owned(), 0), ("b".to_owned(), 1500)];
+        let admitted = Admitted::new(subjects.into_iter());
+        let has =
+            |claims: Value| admitted.admits(&Claims::new(claims.as_object().unwrap().clone()));
+        assert!(has(json!({"sub": "a"})) && has(json!({"sub": "a", "auth_time": 0.001})));
+        assert!(has(json!({"sub": "b", "auth_time": 1.5})));
+        for refused in [
+            json!({}),
+            json!({"sub": "c", "auth_time": 9}),
+            json!({"sub": ["a"]}),
+            json!({"sub": "b"}),
+            json!({"sub": "b", "auth_time": 1.499}),
+            json!({"sub": "b", "auth_time": -1}),
+            json!({"sub": "b", "auth_time": 1e300}),
+            json!({"sub": "b", "auth_time": "9"}),
+        ] {
+            assert!(!has(refused.clone()), "{refused}");
+        }
     }
 }

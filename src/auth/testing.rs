@@ -238,5 +238,6 @@ pub(super) fn settings(algorithm: Algorithm) -> VerifierSettings {
         weak_secret: false,
         revoked: Revoked::default(),
         live: None,
+        admitted: None,
     }
 }

@@ -15,7 +15,7 @@ use super::jws::Jws;
 use super::key_fault::KeyFault;
 use super::keys::{KeySet, KeySource, ShortSecrets};
 use super::remote::RemoteKeys;
-use super::revoked::{LiveRevoked, Revoked};
+use super::revoked::{Admitted, LiveRevoked, Revoked};
 use super::token::{MAX_BYTES, TokenSource};
 use crate::reject::TokenFault;
 
@@ -52,6 +52,8 @@ pub(crate) struct VerifierSettings {
     pub(crate) revoked: Revoked,
     /// What is taken back while the gateway runs.
     pub(crate) live: Option<Arc<LiveRevoked>>,
+    /// Who may have sessions; like `revoked` in that it makes no other verifier.
+    pub(crate) admitted: Option<Arc<Admitted>>,
 }
 
 impl VerifierSettings {
@@ -59,6 +61,7 @@ impl VerifierSettings {
     fn make_the_same_as(&self, other: &Self) -> bool {
         let like_other = Self {
             revoked: other.revoked.clone(),
+            admitted: other.admitted.clone(),
             ..self.clone()
         };
         like_other == *other
@@ -230,6 +233,7 @@ pub(crate) struct Verifier {
     from: Vec<TokenSource>,
     revoked: Revoked,
     live: Option<Arc<LiveRevoked>>,
+    admitted: Option<Arc<Admitted>>,
     warnings: Vec<String>,
 }
 
@@ -291,6 +295,7 @@ impl Verifier {
             from,
             revoked: settings.revoked,
             live: settings.live,
+            admitted: settings.admitted,
             warnings,
         })
     }
@@ -419,6 +424,17 @@ impl Verifier {
         claims: &Claims,
         now: SystemTime,
     ) -> Result<Dates, TokenFault> {
+        self.check_goes_on(claims)?;
+        self.check_assumed(typ, claims, now)
+    }
+
+    /// The same for a token that nobody issued: whose session goes on is no question of its.
+    pub(crate) fn check_assumed(
+        &self,
+        typ: Option<&str>,
+        claims: &Claims,
+        now: SystemTime,
+    ) -> Result<Dates, TokenFault> {
         self.check_type(typ)?;
         let dates = Dates::of(claims, self.leeway)?;
         self.check_revoked(claims, &dates)?;
@@ -438,8 +454,18 @@ impl Verifier {
     }
 
     fn check_revoked(&self, claims: &Claims, dates: &Dates) -> Result<(), TokenFault> {
-        let live = self.live.as_ref().is_some_and(|live| live.has(claims));
-        if live || self.revoked.has(claims, dates.iat) {
+        if self.revoked.has(claims, dates.iat) {
+            Err(TokenFault::Revoked)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether the session goes on, of a token that the gateway issued itself.
+    fn check_goes_on(&self, claims: &Claims) -> Result<(), TokenFault> {
+        let ended = self.live.as_ref().is_some_and(|live| live.has(claims));
+        let gone = self.admitted.as_ref().is_some_and(|it| !it.admits(claims));
+        if ended || gone {
             Err(TokenFault::Revoked)
         } else {
             Ok(())
@@ -460,6 +486,7 @@ impl Verifier {
     /// Whether a token that this verifier found right is right at this time too.
     pub(crate) fn is_still_right(&self, verified: &Verified, now: SystemTime) -> bool {
         self.check_dates(&verified.dates, now).is_ok()
+            && self.check_goes_on(&verified.claims).is_ok()
             && self
                 .check_revoked(&verified.claims, &verified.dates)
                 .is_ok()

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::{BAD_CONFIG, say};
 use crate::auth::{faults_of, parse_object};
 use crate::tokens::{
-    NewKey, RingKey, TokenService, User, Users, alone, hash_password, write_private,
+    NewKey, RingKey, TokenService, User, Users, alone, hash_password, is_name, write_private,
 };
 use crate::{clock, config, log};
 
@@ -146,19 +146,18 @@ fn edit(command: UserCommand, password: Option<String>, config: &Path) -> Result
                 let hint = format!("`portcullis user password {name}` changes the password");
                 return Err(Ended::Failed(format!("{name:?} is there already; {hint}")));
             }
-            if name.is_empty() || name.chars().any(char::is_control) {
-                let why = "a user has a name without control characters";
-                return Err(Ended::Failed(why.to_owned()));
-            }
+            is_name(&name).map_err(Ended::Failed)?;
+            // Whoever had the name before has no sessions any more.
             let mut user = User {
                 password,
                 active: true,
+                since: now(),
                 ..User::default()
             };
             for pair in more {
                 let (member, value) = pair
                     .split_once('=')
-                    .filter(|(member, _)| !["", "password", "active"].contains(member))
+                    .filter(|(member, _)| !["", "password", "active", "since"].contains(member))
                     .ok_or_else(|| Ended::Failed("write --set roles='[\"clerk\"]'".to_owned()))?;
                 let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
                 user.more.insert(member.to_owned(), value);
@@ -169,8 +168,9 @@ fn edit(command: UserCommand, password: Option<String>, config: &Path) -> Result
         UserCommand::Password { name } => {
             let mut user = known(&users, &name)?;
             user.password = password;
+            user.since = now();
             users.put(&name, user);
-            format!("{name} has a new password\n")
+            format!("{name} has a new password, and logs in anew everywhere\n")
         }
         UserCommand::Disable { name } => {
             let mut user = known(&users, &name)?;
@@ -180,6 +180,9 @@ fn edit(command: UserCommand, password: Option<String>, config: &Path) -> Result
         }
         UserCommand::Enable { name } => {
             let mut user = known(&users, &name)?;
+            if !user.active {
+                user.since = now();
+            }
             user.active = true;
             users.put(&name, user);
             format!("{name} may log in\n")
@@ -192,6 +195,12 @@ fn edit(command: UserCommand, password: Option<String>, config: &Path) -> Result
     };
     write(file, &users)?;
     Ok(said)
+}
+
+/// The time, in milliseconds since 1970.
+fn now() -> u64 {
+    let now = clock::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn write(file: &Path, users: &Users) -> Result<(), Ended> {
@@ -300,8 +309,7 @@ pub(super) fn key(command: &KeyCommand, config: &Path) -> ExitCode {
 fn keys(command: &KeyCommand, config: &Path) -> Result<String, Ended> {
     let service = service(config)?;
     let settings = service.settings();
-    let now = clock::now();
-    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = now() / 1000;
     match command {
         KeyCommand::Rotate => {
             let lead = settings.rotate_keys_after.as_secs();

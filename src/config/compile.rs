@@ -65,7 +65,9 @@ pub(crate) fn compile(
     };
     let listeners = compiler.listeners(&gateway.listeners);
     let mut verifiers = compiler.verifiers(&gateway.jwt);
-    let tokens = compiler.tokens(gateway, &mut verifiers);
+    // What has ended has ended in every configuration of this process.
+    let ended = previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.ended));
+    let tokens = compiler.tokens(gateway, &mut verifiers, &ended);
     let mut upstreams = compiler.upstreams(&gateway.upstreams);
     let routes = compiler.routes(gateway, &verifiers, &mut upstreams);
     let mut table = RouteTable::default();
@@ -112,6 +114,7 @@ pub(crate) fn compile(
         response_headers: edits(&gateway.defaults.headers.response),
         access_log,
         tokens,
+        ended,
         tests: Vec::new(),
         level: level(gateway.log.level.value),
         summary,

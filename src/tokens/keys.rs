@@ -4,22 +4,25 @@
 //! A key is published when its file is there, signs from a time that its file names, and is retired
 //! when nothing that it signed can still be good.
 
-use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
+use super::private::write_private;
 use crate::auth::{Algorithm, SigningKey};
 
 /// What the clocks of several gateways may differ before a retired key goes, in seconds.
-const SLACK: u64 = 60;
+pub(super) const SLACK: u64 = 60;
 
 /// One key of the ring.
 #[derive(Debug)]
 pub(crate) struct RingKey {
+    /// Its file.
+    pub(crate) path: PathBuf,
     /// The key.
     pub(crate) key: SigningKey,
     /// Its algorithm.
@@ -37,12 +40,18 @@ pub(crate) struct KeyRing {
 }
 
 /// A key as its file holds it.
-#[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct NewKey {
     /// The name of the file.
     pub(crate) file: String,
     /// What is in it.
     pub(crate) bytes: Vec<u8>,
+}
+
+impl std::fmt::Debug for NewKey {
+    /// A key is never shown.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "NewKey {}", self.file)
+    }
 }
 
 impl NewKey {
@@ -84,36 +93,6 @@ impl NewKey {
     }
 }
 
-/// Puts a file in place at once and for good, readable by its owner alone.
-///
-/// # Errors
-/// Whatever the file system says.
-pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or_else(|| Path::new("."));
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let beside = folder.join(format!(".{name}.{}", std::process::id()));
-    let written = (|| {
-        let mut file = std::fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&beside)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&beside, path)?;
-        std::fs::File::open(folder)?.sync_all()
-    })();
-    if written.is_err() {
-        // What is left of it is of no use to anybody.
-        drop(std::fs::remove_file(&beside));
-    }
-    written
-}
-
 impl KeyRing {
     /// The ring of these files.
     ///
@@ -122,7 +101,7 @@ impl KeyRing {
     pub(crate) fn read(files: &[(PathBuf, Vec<u8>)]) -> Result<Self, (PathBuf, String)> {
         let mut keys = Vec::new();
         for (path, bytes) in files {
-            let key = read_key(bytes).map_err(|why| (path.clone(), why))?;
+            let key = read_key(path, bytes).map_err(|why| (path.clone(), why))?;
             keys.push(key);
         }
         keys.sort_by_key(|key: &RingKey| (key.signs_from, key.created));
@@ -186,7 +165,7 @@ impl KeyRing {
     }
 }
 
-fn read_key(bytes: &[u8]) -> Result<RingKey, String> {
+fn read_key(path: &Path, bytes: &[u8]) -> Result<RingKey, String> {
     let value: Value = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     let text = |name: &str| {
         value
@@ -205,6 +184,7 @@ fn read_key(bytes: &[u8]) -> Result<RingKey, String> {
         .decode(text("key")?)
         .map_err(|_| "`key` is not base64".to_owned())?;
     Ok(RingKey {
+        path: path.to_owned(),
         key: SigningKey::read(text("kid")?, algorithm, &key).map_err(|error| error.to_string())?,
         algorithm,
         created: number("created")?,

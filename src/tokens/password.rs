@@ -21,6 +21,9 @@ pub(crate) enum Verdict {
     Wrong,
 }
 
+/// More iterations than anybody's setting of PBKDF2.
+const MOST_ITERATIONS: u32 = 10_000_000;
+
 /// The hash of a password that nobody has, to check the passwords of unknown users with.
 const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$7cqhHWfp5QWJ1qE7LyZK4Wm4qVvHPaZQvWPIXXpJcOM";
 
@@ -38,11 +41,23 @@ pub(crate) fn hash(password: &str) -> Result<String, String> {
 /// Whether a text is a hash of a kind that is known.
 pub(crate) fn is_known(hash: &str) -> bool {
     match kind(hash) {
-        Some(Kind::Argon2(phc)) => PasswordHash::new(phc).is_ok(),
+        Some(Kind::Argon2(phc)) => PasswordHash::new(phc).is_ok_and(|hash| is_bounded(&hash)),
         Some(Kind::Bcrypt(text) | Kind::BcryptSha256(text)) => text.len() == 60,
-        Some(Kind::Pbkdf2 { .. }) => true,
+        Some(Kind::Pbkdf2 {
+            iterations, hash, ..
+        }) => hash.len() == digest::SHA256_OUTPUT_LEN && iterations.get() <= MOST_ITERATIONS,
         None => false,
     }
+}
+
+/// Whether a check of this hash takes no more memory and time than a login may.
+fn is_bounded(hash: &PasswordHash) -> bool {
+    /// In KiB.
+    const MOST_MEMORY: u32 = 256 * 1024;
+    const MOST_PASSES: u32 = 64;
+    let number = |name| hash.params.get_decimal(name);
+    number("m").is_none_or(|memory| memory <= MOST_MEMORY)
+        && number("t").is_none_or(|passes| passes <= MOST_PASSES)
 }
 
 /// Checks a password; `None` for a user that is not there, which takes as long.
@@ -172,7 +187,18 @@ mod tests {
         }
         let django_fresh = format!("argon2{fresh}");
         assert_eq!(check(Some(&django_fresh), "correct horse"), Verdict::Right);
-        for unknown in ["", "plain", "md5$a$b", "!", "pbkdf2_sha256$0$a$b", "$2b$"] {
+        for unknown in [
+            "",
+            "plain",
+            "md5$a$b",
+            "!",
+            "pbkdf2_sha256$0$a$b",
+            // The first bytes alone, which many passwords have.
+            "pbkdf2_sha256$1000$saltsalt$qQ==",
+            "pbkdf2_sha256$1000$saltsalt$",
+            "pbkdf2_sha256$10000001$saltsalt$qQDPSZa3Ormyy9oK1Pu0ZLLwP2Svzmx3yu8OvDdq/J0=",
+            "$2b$",
+        ] {
             assert!(!is_known(unknown), "{unknown}");
             assert_eq!(check(Some(unknown), unknown), Verdict::Wrong, "{unknown}");
         }

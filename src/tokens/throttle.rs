@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use governor::clock::{Clock as _, DefaultClock};
 use governor::state::keyed::HashMapStateStore;
@@ -25,6 +25,8 @@ type Limiter<K> = RateLimiter<K, HashMapStateStore<K>, DefaultClock>;
 pub(crate) struct Throttle {
     by_ip: Option<Arc<Limiter<IpAddr>>>,
     by_user: Option<Arc<Limiter<String>>>,
+    /// When those that have rested were forgotten last.
+    forgotten: Arc<Mutex<Option<Instant>>>,
 }
 
 fn limiter<K: std::hash::Hash + Eq + Clone>(rate: Option<Rate>) -> Option<Arc<Limiter<K>>> {
@@ -39,6 +41,7 @@ impl Throttle {
         Self {
             by_ip: limiter(per_ip),
             by_user: limiter(per_user),
+            forgotten: Arc::default(),
         }
     }
 
@@ -47,6 +50,7 @@ impl Throttle {
     /// # Errors
     /// How long to wait, where there were too many.
     pub(crate) fn try_once(&self, client: Option<IpAddr>, user: &str) -> Result<(), Duration> {
+        self.forget();
         if let (Some(limiter), Some(ip)) = (&self.by_ip, client) {
             one(limiter, &network_of(ip))?;
         }
@@ -56,6 +60,36 @@ impl Throttle {
             one(limiter, &name)?;
         }
         Ok(())
+    }
+}
+
+impl Throttle {
+    /// Forgets those that have rested, now and then, where there are many.
+    fn forget(&self) {
+        const MANY: usize = 10_000;
+        const NOW_AND_THEN: Duration = Duration::from_secs(1);
+        let many = self.by_ip.as_ref().is_some_and(|it| it.len() > MANY)
+            || self.by_user.as_ref().is_some_and(|it| it.len() > MANY);
+        if !many {
+            return;
+        }
+        {
+            let now = Instant::now();
+            let mut last = self
+                .forgotten
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            if last.is_some_and(|last| now.duration_since(last) < NOW_AND_THEN) {
+                return;
+            }
+            *last = Some(now);
+        }
+        if let Some(limiter) = &self.by_ip {
+            limiter.retain_recent();
+        }
+        if let Some(limiter) = &self.by_user {
+            limiter.retain_recent();
+        }
     }
 }
 
@@ -74,11 +108,6 @@ fn network_of(ip: IpAddr) -> IpAddr {
 }
 
 fn one<K: std::hash::Hash + Eq + Clone>(limiter: &Limiter<K>, key: &K) -> Result<(), Duration> {
-    /// How many keys are kept before those that have rested are forgotten.
-    const KEPT: usize = 10_000;
-    if limiter.len() > KEPT {
-        limiter.retain_recent();
-    }
     limiter
         .check_key(key)
         .map_err(|refused| refused.wait_time_from(limiter.clock().now()))

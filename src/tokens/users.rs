@@ -3,13 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::hash::RandomState;
 use std::io;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use rustix::fs::{FlockOperation, flock};
 use serde_json::{Map, Value};
 
 use super::password;
+use crate::auth::Admitted;
 
 /// One user.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -18,6 +21,8 @@ pub(crate) struct User {
     pub(crate) password: Option<String>,
     /// Whether they may log in.
     pub(crate) active: bool,
+    /// Sessions that began before this have ended, in milliseconds since 1970.
+    pub(crate) since: u64,
     /// What else is known of them, such as `roles`.
     pub(crate) more: Map<String, Value>,
 }
@@ -38,9 +43,7 @@ impl Users {
         let mut all = BTreeMap::new();
         for (name, user) in users {
             let user = read_user(user).map_err(|why| format!("user {name}: {why}"))?;
-            if name.is_empty() || name.chars().any(char::is_control) {
-                return Err("a user has a name without control characters".to_owned());
-            }
+            is_name(name)?;
             all.insert(name.clone(), user);
         }
         Ok(Self(all))
@@ -54,6 +57,23 @@ impl Users {
     /// A user.
     pub(crate) fn get(&self, name: &str) -> Option<&User> {
         self.0.get(name)
+    }
+
+    /// The hash of somebody, for a name that nobody has: the same one each time, so that a password for
+    /// that name takes as long to refuse as one for a user.
+    pub(crate) fn decoy(&self, name: &str) -> Option<String> {
+        use std::hash::BuildHasher as _;
+        static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        let hashes = || self.0.values().filter_map(|user| user.password.as_ref());
+        let count = u64::try_from(hashes().count()).ok()?;
+        let which = HASHER.hash_one(name).checked_rem(count)?;
+        hashes().nth(usize::try_from(which).ok()?).cloned()
+    }
+
+    /// Who may have sessions, and since when.
+    pub(crate) fn admitted(&self) -> Admitted {
+        let active = self.0.iter().filter(|(_, user)| user.active);
+        Admitted::new(active.map(|(name, user)| (name.clone(), user.since)))
     }
 
     /// The users, by name.
@@ -83,12 +103,29 @@ impl Users {
                 members.insert("password".to_owned(), password.as_str().into());
             }
             members.insert("active".to_owned(), user.active.into());
+            if user.since > 0 {
+                members.insert("since".to_owned(), user.since.into());
+            }
             members.extend(user.more.clone());
             let name = Value::from(name.as_str());
             text.push_str(&format!("{name}: {}\n", Value::Object(members)));
         }
         text
     }
+}
+
+/// Whether this can be a user's name.
+///
+/// # Errors
+/// Why not.
+pub(crate) fn is_name(name: &str) -> Result<(), String> {
+    /// More than REST framework's forms take.
+    const LONGEST: usize = 255;
+    if name.is_empty() || name.len() > LONGEST || name.chars().any(char::is_control) {
+        let why = format!("a user has a name of 1 to {LONGEST} bytes without control characters");
+        return Err(why);
+    }
+    Ok(())
 }
 
 /// Does something to a users' file alone among all who do it this way: the command line, and a gateway
@@ -116,6 +153,8 @@ fn read_user(user: &Value) -> Result<User, String> {
     let password = match more.remove("password") {
         None => None,
         Some(Value::String(hash)) if password::is_known(&hash) => Some(hash),
+        // Django's mark of an account without a password.
+        Some(Value::String(hash)) if hash.starts_with('!') => None,
         Some(_) => {
             return Err(
                 "`password` is a hash of argon2id, bcrypt or Django's pbkdf2_sha256; \
@@ -129,9 +168,16 @@ fn read_user(user: &Value) -> Result<User, String> {
         Some(Value::Bool(active)) => active,
         Some(_) => return Err("`active` is true or false".to_owned()),
     };
+    let since = match more.remove("since") {
+        None => 0,
+        Some(since) => since.as_u64().ok_or(
+            "`since` is a time in milliseconds since 1970: sessions that began earlier have ended",
+        )?,
+    };
     Ok(User {
         password,
         active,
+        since,
         more,
     })
 }
@@ -146,7 +192,7 @@ mod tests {
     fn what_is_written_reads_the_same() {
         let hash = password::hash("secret").unwrap();
         let users = Users::read(&json!({
-            "alice": {"password": hash, "roles": ["clerk"], "id": 7},
+            "alice": {"password": hash, "roles": ["clerk"], "id": 7, "since": 1500},
             "bob: \"b\"": {"active": false},
         }))
         .unwrap();
@@ -175,10 +221,36 @@ mod tests {
                 "portcullis user password",
             ),
             (json!({"a": {"active": "yes"}}), "true or false"),
+            (json!({"a": {"since": "x"}}), "milliseconds"),
+            (json!({"a": {"since": -1}}), "milliseconds"),
             (json!({"": {}}), "has a name"),
+            (json!({"a".repeat(256): {}}), "has a name"),
         ] {
             let why = Users::read(&content).unwrap_err();
             assert!(why.contains(said), "{why}");
         }
+    }
+
+    #[test]
+    fn an_unknown_name_takes_the_time_of_somebody_who_is_there() {
+        let some = ["a", "b", "c", "d"].map(|it| bcrypt::hash(it, 4).unwrap());
+        let all: Map<String, Value> = some
+            .iter()
+            .enumerate()
+            .map(|(at, hash)| (at.to_string(), json!({ "password": hash })))
+            .chain([("x".to_owned(), json!({"password": "!unusable"}))])
+            .collect();
+        let users = Users::read(&Value::Object(all)).unwrap();
+        assert_eq!(users.get("x").unwrap().password, None);
+        let mut seen = std::collections::HashSet::new();
+        for at in 0..200 {
+            let name = format!("nobody{at}");
+            let decoy = users.decoy(&name).unwrap();
+            assert_eq!(users.decoy(&name), Some(decoy.clone()));
+            assert!(some.contains(&decoy));
+            seen.insert(decoy);
+        }
+        assert_eq!(seen.len(), 4);
+        assert_eq!(Users::default().decoy("a"), None);
     }
 }

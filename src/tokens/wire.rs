@@ -89,6 +89,16 @@ impl Answer {
         Self::refusal(StatusCode::UNAUTHORIZED, reason, body)
     }
 
+    /// A token of a session that has ended, or one that was spent.
+    pub(crate) fn blacklisted(reason: &'static str) -> Self {
+        Self::invalid("Token is blacklisted", reason)
+    }
+
+    /// A token that is signed as ours are, and does not say what ours say.
+    pub(crate) fn not_ours() -> Self {
+        Self::invalid("Token is invalid", "token_malformed")
+    }
+
     /// Too many tries.
     pub(crate) fn throttled(seconds: u64) -> Self {
         let what = format!("Request was throttled. Expected available in {seconds} seconds.");
@@ -194,6 +204,27 @@ pub(crate) fn texts<const N: usize>(
     }
 }
 
+/// A field that says yes or no; one that is not there says no. Forms and JSON write it as REST framework
+/// reads it.
+///
+/// # Errors
+/// The answer that names the field.
+pub(crate) fn boolean(fields: &Fields, name: &'static str) -> Result<bool, Answer> {
+    let text = match fields.get(name) {
+        None => return Ok(false),
+        Some(Value::Bool(yes)) => return Ok(*yes),
+        Some(Value::String(text)) => text.as_str(),
+        Some(Value::Number(number)) if number.as_u64() == Some(1) => "1",
+        Some(Value::Number(number)) if number.as_u64() == Some(0) => "0",
+        Some(Value::Null | Value::Number(_) | Value::Array(_) | Value::Object(_)) => "?",
+    };
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "t" | "yes" | "y" | "on" | "1" => Ok(true),
+        "false" | "f" | "no" | "n" | "off" | "0" => Ok(false),
+        _ => Err(Answer::fields(vec![(name, "Must be a valid boolean.")])),
+    }
+}
+
 fn text(value: Option<&Value>) -> Result<String, &'static str> {
     match value {
         None => Err("This field is required."),
@@ -261,5 +292,26 @@ mod tests {
             json!({"username": true, "password": "a"}),
             json!({"username": ["Not a valid string."]}),
         );
+    }
+
+    #[test]
+    fn yes_and_no_are_what_rest_framework_takes_for_them() {
+        let read = |value: Value| boolean(json!({"a": value}).as_object().unwrap(), "a").ok();
+        assert_eq!(boolean(&Map::new(), "a"), Ok(false));
+        for yes in [
+            json!(true),
+            json!("true"),
+            json!("On"),
+            json!("1"),
+            json!(1),
+        ] {
+            assert_eq!(read(yes.clone()), Some(true), "{yes}");
+        }
+        for no in [json!(false), json!("False"), json!("0"), json!(0)] {
+            assert_eq!(read(no.clone()), Some(false), "{no}");
+        }
+        for odd in [json!("maybe"), json!(null), json!(2), json!([]), json!("")] {
+            assert_eq!(read(odd.clone()), None, "{odd}");
+        }
     }
 }

@@ -332,6 +332,10 @@ async fn a_refresh_token_is_good_once_and_its_late_reuse_ends_the_family() {
     let (_, again) = pair(&renew(&first).await);
     assert_eq!(claims(&again)["jti"], claims(&second)["jti"]);
     assert_eq!(claims(&again), claims(&second));
+    for (token, status) in [(&first, 401), (&second, 200)] {
+        let reply = post(&gateway, "/api/token/verify/", &json!({"token": token})).await;
+        assert_eq!(reply.status, status, "a spent token is no good one");
+    }
     let (_, third) = pair(&renew(&second).await);
     assert_ne!(claims(&third)["jti"], claims(&second)["jti"]);
     tokio::time::sleep(Duration::from_millis(1100)).await;
@@ -662,6 +666,7 @@ async fn two_gateways_do_not_share_a_folder_and_mistakes_are_said() {
         ("state: data/\n", "", "need `state`"),
         ("  keys: keys/\n", "", "`keys` is missing"),
         ("tenant: 7", "sub: x", "a claim of the service's own"),
+        ("tenant: 7", "aud: x", "a claim of the service's own"),
         ("{user.name}", "{user.password}", "nobody's to read"),
         ("{user.name}", "{name}", "{user.roles}"),
         (
@@ -714,4 +719,92 @@ async fn two_gateways_do_not_share_a_folder_and_mistakes_are_said() {
     folder.write("gateway.yaml", text(FREE));
     assert!(run_to_end(&folder, &["check"], &[]).status.success());
     assert!(!folder.path("keys").exists() && !folder.path("data").exists());
+}
+
+#[tokio::test]
+async fn sessions_end_with_what_the_users_file_says_whether_or_not_the_gateway_ran_then() {
+    let mut gateway = gateway(FREE).await;
+    let refused = async |gateway: &Gateway, (access, refresh): &(String, String)| {
+        let body = json!({"refresh": refresh});
+        let renewed = post(gateway, "/api/token/refresh/", &body).await.status;
+        let verified = post(gateway, "/api/token/verify/", &json!({"token": access})).await;
+        (opens(gateway, access).await, renewed, verified.status)
+    };
+    let (alice, bob) = (login(&gateway, "alice").await, login(&gateway, "bob").await);
+    // Off and on again, faster than any reload.
+    let before = gateway.reloads();
+    user(&gateway.folder, &["disable", "alice"]);
+    user(&gateway.folder, &["enable", "alice"]);
+    gateway.reloaded_after(before).await;
+    assert_eq!(refused(&gateway, &alice).await, (401, 401, 401));
+    let alice = login(&gateway, "alice").await;
+    assert_eq!(opens(&gateway, &alice.0).await, 200);
+
+    gateway.signal(Signal::KILL);
+    gateway.exit().await;
+    let folder = std::mem::replace(&mut gateway.folder, Folder::new());
+    user(&folder, &["password", "alice"]);
+    user(&folder, &["remove", "bob"]);
+    user(&folder, &["add", "bob"]);
+    let gateway = Gateway::start_as_it_is(folder, 1, &[]).await;
+    for gone in [&alice, &bob] {
+        assert_eq!(refused(&gateway, gone).await, (401, 401, 401));
+    }
+    for name in ["alice", "bob"] {
+        let (access, _) = login(&gateway, name).await;
+        assert_eq!(opens(&gateway, &access).await, 200);
+    }
+    let list = user(&gateway.folder, &["list"]);
+    assert!(!list.contains("since"), "{list}");
+}
+
+#[tokio::test]
+async fn a_users_file_or_keys_that_vanish_end_nobodys_session() {
+    let gateway = gateway(FREE).await;
+    let (access, _) = login(&gateway, "alice").await;
+    let users = gateway.folder.path("users.yaml");
+    let aside = gateway.folder.path("aside.yaml");
+    std::fs::rename(&users, &aside).unwrap();
+    eventually("the refusal of the reload", async || {
+        gateway.stderr().contains("is gone").then_some(())
+    })
+    .await;
+    assert_eq!(opens(&gateway, &access).await, 200);
+    login(&gateway, "alice").await;
+    std::fs::rename(&aside, &users).unwrap();
+    std::fs::rename(gateway.folder.path("keys"), gateway.folder.path("k")).unwrap();
+    eventually("the refusal of the reload", async || {
+        gateway.stderr().contains("no signing keys").then_some(())
+    })
+    .await;
+    assert_eq!(opens(&gateway, &access).await, 200);
+    std::fs::rename(gateway.folder.path("k"), gateway.folder.path("keys")).unwrap();
+    user(&gateway.folder, &["add", "carol"]);
+    eventually("carol's login", async || {
+        let body = json!({"username": "carol", "password": PASSWORD});
+        (post(&gateway, "/api/token/", &body).await.status == 200).then_some(())
+    })
+    .await;
+    assert_eq!(opens(&gateway, &access).await, 200);
+}
+
+#[tokio::test]
+async fn the_endpoints_are_on_every_host_that_has_routes() {
+    let text = text(FREE).replace(
+        "routes:\n",
+        "routes:\n  - {host: api.example.com, path: /in, respond: {body: in}, auth: tokens}\n",
+    );
+    let gateway = Gateway::start_as_it_is(folder(&text), 1, &[]).await;
+    let body = json!({"username": "alice", "password": PASSWORD}).to_string();
+    for host in ["api.example.com", "elsewhere.example.com"] {
+        let fields = [("Content-Type", "application/json"), ("Host", host)];
+        let mut wire = gateway.connect().await;
+        wire.send(request("POST", "/api/token/", &fields, &body))
+            .await;
+        let reply = wire.reply().await;
+        assert_eq!(reply.status, 200, "{host}: {}", reply.text());
+        let token = format!("Bearer {}", pair(&reply).0);
+        let fields = [("Authorization", token.as_str()), ("Host", host)];
+        assert_eq!(gateway.get("/in", &fields).await.status, 200, "{host}");
+    }
 }

@@ -88,6 +88,7 @@ impl Compiler<'_> {
             weak_secret: parsed.weak_secret.is_some(),
             revoked: revoked?,
             live: None,
+            admitted: None,
         };
         let kept = self.previous.and_then(|previous| {
             previous

@@ -20,7 +20,9 @@ use crate::config::source::why;
 use crate::edits::HeaderEdits;
 use crate::method::MethodSet;
 use crate::route::{Host, Pattern, Route, RouteTable, Target};
-use crate::tokens::{Endpoint, Issued, KeyRing, Rate, TokenService, TokenSettings, Users};
+use crate::tokens::{
+    Endpoint, Issued, KeyRing, OWN, Rate, StateAt, TokenService, TokenSettings, Users,
+};
 
 /// The name of the verifier of the gateway's own tokens, for `auth`.
 pub(super) const NAME: &str = "tokens";
@@ -33,6 +35,7 @@ impl Compiler<'_> {
         &mut self,
         gateway: &parsed::Gateway,
         verifiers: &mut Verifiers,
+        ended: &Arc<LiveRevoked>,
     ) -> Option<Arc<TokenService>> {
         let parsed = gateway.tokens.as_ref()?;
         let before = self.errors.count();
@@ -65,12 +68,8 @@ impl Compiler<'_> {
             return None;
         };
         let earlier = self.previous.and_then(|previous| previous.tokens.as_ref());
-        let revoked = earlier
-            .map(|earlier| earlier.revoked())
-            .filter(|(known, _)| *known == folder.value)
-            .map_or_else(Arc::default, |(_, revoked)| Arc::clone(revoked));
-        let access = self.own_verifier(&settings, &ring, "access", &revoked);
-        let refresh = self.own_verifier(&settings, &ring, "refresh", &revoked);
+        let access = self.own_verifier(&settings, &ring, "access", ended, &users.0);
+        let refresh = self.own_verifier(&settings, &ring, "refresh", ended, &users.0);
         let (Some(access), Some(refresh)) = (access, refresh) else {
             let problem = "the signing keys cannot be used";
             self.errors.at(parsed.keys.place, problem);
@@ -83,7 +82,7 @@ impl Compiler<'_> {
         );
         let service = TokenService::new(
             settings,
-            (folder.value.clone(), revoked),
+            (StateAt::Folder(folder.value.clone()), Arc::clone(ended)),
             ring,
             users,
             (Arc::clone(&access.1), refresh.1),
@@ -91,6 +90,11 @@ impl Compiler<'_> {
         );
         verifiers.push((NAME.to_owned(), Some(access)));
         Some(Arc::new(service))
+    }
+
+    /// The service of the configuration before.
+    fn before(&self) -> Option<&TokenService> {
+        self.previous?.tokens.as_deref()
     }
 
     fn token_settings(&mut self, parsed: &parsed::Tokens) -> Option<TokenSettings> {
@@ -109,16 +113,6 @@ impl Compiler<'_> {
         }
         let mut claims = Vec::new();
         for (name, value) in &parsed.claims {
-            const OWN: [&str; 8] = [
-                "token_type",
-                "exp",
-                "iat",
-                "jti",
-                "sub",
-                "sid",
-                "auth_time",
-                "iss",
-            ];
             if OWN.contains(&name.value.as_str()) {
                 let problem = format!("{} is a claim of the service's own", name.shown());
                 self.errors.at(name.place, problem);
@@ -161,6 +155,14 @@ impl Compiler<'_> {
                 return None;
             }
         };
+        if paths.is_empty() && self.before().is_some_and(|it| !it.ring().keys().is_empty()) {
+            let shown = folder.value.display();
+            let problem = format!("`{shown}` has no signing keys any more");
+            self.errors
+                .at(folder.place, problem)
+                .hint("every token that was issued would be refused; a restart makes new keys");
+            return None;
+        }
         let mut files = Vec::new();
         for path in paths {
             let bytes = self.file(&path, folder.place)?;
@@ -178,10 +180,18 @@ impl Compiler<'_> {
 
     /// The users, and their file as it is.
     fn users(&mut self, file: &parsed::Spanned<PathBuf>) -> Option<(Users, Vec<u8>)> {
-        if !file.value.exists() {
+        if matches!(file.value.try_exists(), Ok(false)) {
             // Nobody can log in yet; the first `portcullis user add` makes the file.
             self.loader.watch(&file.value);
             let shown = file.value.display();
+            if self
+                .before()
+                .is_some_and(|it| it.users().iter().next().is_some())
+            {
+                let problem = format!("`{shown}` is gone: every session would end");
+                self.errors.at(file.place, problem);
+                return None;
+            }
             self.warnings
                 .push(format!("`{shown}` is not there: nobody can log in"));
             return Some((Users::default(), Vec::new()));
@@ -204,7 +214,8 @@ impl Compiler<'_> {
         settings: &TokenSettings,
         ring: &KeyRing,
         kind: &str,
-        revoked: &Arc<LiveRevoked>,
+        ended: &Arc<LiveRevoked>,
+        users: &Users,
     ) -> Option<(VerifierSettings, Arc<Verifier>)> {
         let set = if ring.keys().is_empty() {
             // A key that nobody has.
@@ -232,7 +243,8 @@ impl Compiler<'_> {
             from: vec![TokenSource::Header],
             weak_secret: false,
             revoked: Revoked::default(),
-            live: Some(Arc::clone(revoked)),
+            live: Some(Arc::clone(ended)),
+            admitted: Some(Arc::new(users.admitted())),
         };
         let kept = self.previous.and_then(|previous| {
             let mut all = previous.verifiers.iter();
@@ -240,7 +252,14 @@ impl Compiler<'_> {
         });
         let verifier = match kept {
             Some((_, verifier)) => Arc::clone(verifier),
-            None => Arc::new(Verifier::new(made_of.clone(), None).ok()?),
+            None => {
+                let before = self.previous.and_then(|previous| {
+                    let mut all = previous.verifiers.iter();
+                    all.find(|(before, _)| before.name == made_of.name)
+                });
+                let before = before.map(|(settings, verifier)| (settings, &**verifier));
+                Arc::new(Verifier::new(made_of.clone(), before).ok()?)
+            }
         };
         Some((made_of, verifier))
     }
@@ -264,8 +283,18 @@ impl Compiler<'_> {
             .chain([(Endpoint::Keys, JWKS.to_owned())])
             .filter(|(_, path)| !path.is_empty())
             .collect();
-        for (endpoint, path) in all {
-            let pattern = match Pattern::parse(&path) {
+        // A host of its own has only its own routes.
+        let mut hosts = vec![Host::Any];
+        for (route, _) in routes.iter() {
+            if !hosts.contains(&route.host) {
+                hosts.push(route.host.clone());
+            }
+        }
+        let everywhere = all
+            .iter()
+            .flat_map(|(endpoint, path)| hosts.iter().map(move |host| (*endpoint, path, host)));
+        for (endpoint, path, host) in everywhere {
+            let pattern = match Pattern::parse(path) {
                 Ok(pattern) if !pattern.star && pattern.parameters().next().is_none() => pattern,
                 Ok(_) => {
                     let problem = "the path of the endpoints has neither a star nor parameters";
@@ -288,7 +317,7 @@ impl Compiler<'_> {
             let route = Arc::new(Route {
                 index: routes.len(),
                 name: endpoint.name().to_owned(),
-                host: Host::Any,
+                host: host.clone(),
                 pattern,
                 methods,
                 guard: Guard::Open,

@@ -1,0 +1,120 @@
+//! `TokenState`: what goes on over reloads, whatever else changes: the store, the threads that check
+//! passwords, and what this process remembers of its keys.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use super::hashing::Hashing;
+use super::store::embedded::Embedded;
+use super::store::{Lives, Store};
+use crate::auth::LiveRevoked;
+
+/// Where the store is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum StateAt {
+    /// In a folder of this machine.
+    Folder(PathBuf),
+}
+
+impl fmt::Display for StateAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(folder) => write!(f, "{}", folder.display()),
+        }
+    }
+}
+
+/// The store and the threads of one `state`.
+#[derive(Debug)]
+pub(crate) struct TokenState {
+    store: Arc<dyn Store>,
+    hashing: Hashing,
+    /// When each key signed last, in seconds since 1970.
+    signed: Mutex<HashMap<String, u64>>,
+    /// When this was opened, in seconds since 1970.
+    opened: u64,
+}
+
+impl TokenState {
+    /// Opens the store; what ends is told to the workers through `revoked`.
+    ///
+    /// # Errors
+    /// Why it cannot be opened.
+    fn open(
+        at: &StateAt,
+        lives: Lives,
+        now: u64,
+        revoked: &Arc<LiveRevoked>,
+    ) -> Result<Self, String> {
+        let store: Arc<dyn Store> = match at {
+            StateAt::Folder(folder) => {
+                Arc::new(Embedded::open(folder, lives, now, Arc::clone(revoked))?)
+            }
+        };
+        let hashing = Hashing::start().map_err(|error| error.to_string())?;
+        Ok(Self {
+            store,
+            hashing,
+            signed: Mutex::default(),
+            opened: now / 1000,
+        })
+    }
+
+    /// The refresh families.
+    pub(crate) fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    /// The threads that check passwords.
+    pub(crate) fn hashing(&self) -> &Hashing {
+        &self.hashing
+    }
+
+    /// Notes that a key signs at a time in seconds since 1970.
+    pub(crate) fn signs(&self, kid: &str, now: u64) {
+        let mut signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);
+        match signed.get_mut(kid) {
+            Some(last) => *last = now.max(*last),
+            None => drop(signed.insert(kid.to_owned(), now)),
+        }
+    }
+
+    /// When a key may have signed last, in seconds since 1970; of the time before this was opened
+    /// nothing is known.
+    pub(crate) fn signed_last(&self, kid: &str) -> u64 {
+        let signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);
+        signed.get(kid).copied().unwrap_or(self.opened)
+    }
+}
+
+/// The states that are open: a configuration that comes back finds the one that requests of the older
+/// ones still use.
+#[derive(Debug, Default)]
+pub(crate) struct States(Mutex<Vec<(StateAt, Weak<TokenState>)>>);
+
+impl States {
+    /// The state at this place, which is opened where it is not.
+    ///
+    /// # Errors
+    /// Why it cannot be opened.
+    pub(crate) fn open(
+        &self,
+        at: &StateAt,
+        lives: Lives,
+        now: u64,
+        revoked: &Arc<LiveRevoked>,
+    ) -> Result<Arc<TokenState>, String> {
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|(_, state)| state.strong_count() > 0);
+        let known = open.iter().find(|(known, _)| known == at);
+        if let Some(state) = known.and_then(|(_, state)| state.upgrade()) {
+            state.store.longest().at_least(lives);
+            return Ok(state);
+        }
+        let state = Arc::new(TokenState::open(at, lives, now, revoked)?);
+        open.push((at.clone(), Arc::downgrade(&state)));
+        Ok(state)
+    }
+}

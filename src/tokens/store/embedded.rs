@@ -1,0 +1,627 @@
+//! The store of one gateway: a file in the folder of `state`. What was answered is there after kill -9.
+//!
+//! One thread has the database. It takes all requests that wait in one transaction, so that they share
+//! the wait for the disk.
+
+use std::fmt;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+
+use super::{
+    Everywhere, Family, FamilyName, KEPT, Lives, Longest, Order, Refresh, Refreshed, Store,
+    StoreDown, tell,
+};
+use crate::auth::LiveRevoked;
+
+/// How many requests share one transaction at most.
+const BATCH: usize = 512;
+
+const FAMILIES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("families");
+/// Subjects, and the time before which their families have ended.
+const SUBJECTS: TableDefinition<'_, &str, u64> = TableDefinition::new("subjects");
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+
+/// What is revoked while access tokens may still be good.
+#[derive(Default)]
+struct Ended {
+    /// Families, with the time of their end in milliseconds since 1970.
+    families: Vec<(String, u64)>,
+    /// Subjects, with the time before which all of theirs have ended.
+    subjects: Vec<(String, u64)>,
+}
+
+impl Ended {
+    fn tell(&self, revoked: &LiveRevoked) {
+        revoked.families(self.families.iter().map(|(id, at)| (id.as_str(), *at)));
+        revoked.subjects(self.subjects.iter().map(|(sub, at)| (sub.as_str(), *at)));
+    }
+}
+
+/// The store, as many may use it.
+pub(crate) struct Embedded {
+    orders: mpsc::Sender<Order>,
+    longest: Arc<Longest>,
+}
+
+impl fmt::Debug for Embedded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Embedded")
+    }
+}
+
+impl Store for Embedded {
+    fn take(&self, order: Order) {
+        if self.orders.send(order).is_err() {
+            tracing::error!("the store's thread is gone");
+        }
+    }
+
+    fn longest(&self) -> &Longest {
+        &self.longest
+    }
+}
+
+impl Embedded {
+    /// Opens the store in this folder, or makes it. What ends is told to the workers through `revoked`.
+    ///
+    /// # Errors
+    /// Why it cannot be opened; another gateway that has it is one reason.
+    pub(crate) fn open(
+        folder: &Path,
+        lives: Lives,
+        now: u64,
+        revoked: Arc<LiveRevoked>,
+    ) -> Result<Self, String> {
+        let failed = |error: &dyn fmt::Display| error.to_string();
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(|error| failed(&error))?;
+        let path = folder.join("tokens.redb");
+        let database = Database::create(&path).map_err(|error| failed(&error))?;
+        let longest = Arc::new(Longest::default());
+        longest.at_least(lives);
+        let ended = prepare(&database, &longest, now).map_err(|error| failed(&error))?;
+        ended.tell(&revoked);
+        let mut keeper = Keeper {
+            path,
+            database: Some(database),
+            longest: Arc::clone(&longest),
+            revoked,
+        };
+        let (orders, taken) = mpsc::channel();
+        thread::Builder::new()
+            .name("tokens".to_owned())
+            .spawn(move || keeper.serve(&taken))
+            .map_err(|error| failed(&error))?;
+        Ok(Self { orders, longest })
+    }
+}
+
+/// Makes the tables, raises the longest lives on either side, and finds what had ended.
+fn prepare(database: &Database, longest: &Longest, now: u64) -> Result<Ended, redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        transaction.open_table(FAMILIES)?;
+        transaction.open_table(SUBJECTS)?;
+        let mut meta = transaction.open_table(META)?;
+        let mut known = Lives::default();
+        for (name, life) in [
+            ("longest_access", &mut known.access),
+            ("longest_refresh", &mut known.refresh),
+        ] {
+            let bytes = meta.get(name)?;
+            let bytes = bytes.and_then(|bytes| bytes.value().try_into().ok());
+            *life = bytes.map_or(0, u64::from_be_bytes);
+        }
+        longest.at_least(known);
+        for (name, life) in [
+            ("longest_access", longest.access()),
+            ("longest_refresh", longest.any()),
+        ] {
+            meta.insert(name, life.to_be_bytes().as_slice())?;
+        }
+    }
+    transaction.commit()?;
+    let transaction = database.begin_read()?;
+    let mut ended = Ended::default();
+    // What ended so long ago has no access token left that is good.
+    let since = now.saturating_sub((longest.access() + 60) * 1000);
+    for row in transaction.open_table(FAMILIES)?.iter()? {
+        let (id, row) = row?;
+        let at = read(row.value()).and_then(|family| family.ended);
+        if let Some(at) = at
+            && at >= since
+        {
+            ended.families.push((id.value().to_owned(), at));
+        }
+    }
+    for row in transaction.open_table(SUBJECTS)?.iter()? {
+        let (sub, before) = row?;
+        if before.value() >= since {
+            ended
+                .subjects
+                .push((sub.value().to_owned(), before.value()));
+        }
+    }
+    Ok(ended)
+}
+
+fn read(row: &[u8]) -> Option<Family> {
+    serde_json::from_slice(row).ok()
+}
+
+/// Who has the database.
+struct Keeper {
+    path: PathBuf,
+    /// `None` after a failure, until it can be opened again.
+    database: Option<Database>,
+    longest: Arc<Longest>,
+    revoked: Arc<LiveRevoked>,
+}
+
+impl Keeper {
+    /// Ends when nobody holds the store any more.
+    fn serve(&mut self, orders: &mpsc::Receiver<Order>) {
+        while let Ok(first) = orders.recv() {
+            let mut batch = vec![first];
+            while batch.len() < BATCH
+                && let Ok(next) = orders.try_recv()
+            {
+                batch.push(next);
+            }
+            // A fault of the library's is as bad as one of the disk, and no worse.
+            let done = catch_unwind(AssertUnwindSafe(|| self.apply(&mut batch)));
+            let failure = match done {
+                Ok(Ok(())) => continue,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "it panicked".to_owned(),
+            };
+            tracing::error!(error = failure, "the store of tokens does not work");
+            // After a failure it takes no more writes; the next batch opens it anew.
+            self.database = None;
+            batch.into_iter().for_each(Order::fail);
+        }
+    }
+
+    /// Does what is ordered in one transaction; nobody is answered before it is on the disk.
+    fn apply(&mut self, batch: &mut Vec<Order>) -> Result<(), redb::Error> {
+        let database = match self.database.take() {
+            Some(database) => database,
+            None => Database::create(&self.path)?,
+        };
+        let database = self.database.insert(database);
+        let transaction = database.begin_write()?;
+        let mut effects = Effects::default();
+        let (outcomes, written) = {
+            let mut tables = Tables {
+                families: transaction.open_table(FAMILIES)?,
+                subjects: transaction.open_table(SUBJECTS)?,
+                longest: self.longest.access(),
+                written: false,
+            };
+            let mut outcomes = Vec::with_capacity(batch.len());
+            for order in batch.iter() {
+                outcomes.push(tables.apply(order, &mut effects)?);
+            }
+            (outcomes, tables.written)
+        };
+        // Who only looked need not wait for the disk.
+        if written {
+            transaction.commit()?;
+        } else {
+            transaction.abort()?;
+        }
+        // The workers know before anybody is answered, and whether or not anybody still waits.
+        effects.ended.tell(&self.revoked);
+        for (sub, id) in &effects.reused {
+            tracing::warn!(
+                sub,
+                session = id,
+                "a refresh token was used again: its session has ended"
+            );
+        }
+        for (order, outcome) in std::mem::take(batch).into_iter().zip(outcomes) {
+            order.answer(outcome);
+        }
+        Ok(())
+    }
+}
+
+/// What a batch ends.
+#[derive(Default)]
+struct Effects {
+    ended: Ended,
+    reused: Vec<(String, String)>,
+}
+
+impl Order {
+    fn fail(self) {
+        match self {
+            Self::Begin(_, _, answer) | Self::EndAll(_, answer) => {
+                tell(answer, Err(StoreDown));
+            }
+            Self::Refresh(_, answer) => tell(answer, Err(StoreDown)),
+            Self::Look(_, answer) | Self::End(_, _, _, answer) => tell(answer, Err(StoreDown)),
+            Self::Purge(_, answer) => tell(answer, Err(StoreDown)),
+        }
+    }
+}
+
+enum Outcome {
+    Done,
+    Refreshed(Refreshed),
+    Family(Option<Family>),
+    Purged(usize),
+}
+
+impl Order {
+    fn answer(self, outcome: Outcome) {
+        match (self, outcome) {
+            (Self::Begin(_, _, answer) | Self::EndAll(_, answer), Outcome::Done) => {
+                tell(answer, Ok(()));
+            }
+            (Self::Refresh(_, answer), Outcome::Refreshed(outcome)) => tell(answer, Ok(outcome)),
+            (Self::Look(_, answer) | Self::End(_, _, _, answer), Outcome::Family(family)) => {
+                tell(answer, Ok(family));
+            }
+            (Self::Purge(_, answer), Outcome::Purged(count)) => tell(answer, Ok(count)),
+            (order, _) => order.fail(),
+        }
+    }
+}
+
+struct Tables<'t> {
+    families: redb::Table<'t, &'static str, &'static [u8]>,
+    subjects: redb::Table<'t, &'static str, u64>,
+    /// The longest life of an access token, in seconds.
+    longest: u64,
+    /// Whether there is anything to write down.
+    written: bool,
+}
+
+impl Tables<'_> {
+    fn apply(&mut self, order: &Order, effects: &mut Effects) -> Result<Outcome, redb::Error> {
+        match order {
+            Order::Begin(id, family, _) => {
+                self.put(id, family)?;
+                Ok(Outcome::Done)
+            }
+            Order::Refresh(refresh, _) => self.refresh(refresh, effects).map(Outcome::Refreshed),
+            Order::Look(name, _) => self.get(name).map(Outcome::Family),
+            Order::End(name, now, everywhere, _) => {
+                let Some(mut family) = self.get(name)? else {
+                    return Ok(Outcome::Family(None));
+                };
+                family.ended = Some(*now);
+                self.put(&name.id, &family)?;
+                effects.ended.families.push((name.id.clone(), *now));
+                if *everywhere == Everywhere::Yes {
+                    self.end_all(&family.sub, *now, effects)?;
+                }
+                Ok(Outcome::Family(Some(family)))
+            }
+            Order::EndAll(subjects, _) => {
+                for (sub, before) in subjects {
+                    self.end_all(sub, *before, effects)?;
+                }
+                Ok(Outcome::Done)
+            }
+            Order::Purge(now, _) => self.purge(*now).map(Outcome::Purged),
+        }
+    }
+
+    fn end_all(
+        &mut self,
+        sub: &str,
+        before: u64,
+        effects: &mut Effects,
+    ) -> Result<(), redb::Error> {
+        let known = self.subjects.get(sub)?.map(|known| known.value());
+        // A clock that was set back gives nothing back.
+        let before = known.map_or(before, |known| known.max(before));
+        self.subjects.insert(sub, before)?;
+        self.written = true;
+        effects.ended.subjects.push((sub.to_owned(), before));
+        Ok(())
+    }
+
+    /// A family that goes on.
+    fn get(&self, name: &FamilyName) -> Result<Option<Family>, redb::Error> {
+        let row = self.families.get(name.id.as_str())?;
+        let family = row.and_then(|row| read(row.value()));
+        let Some(family) = family.filter(|family| family.sub == name.sub) else {
+            return Ok(None);
+        };
+        let before = self.subjects.get(family.sub.as_str())?;
+        let all_ended = before.is_some_and(|before| family.created <= before.value());
+        Ok((family.ended.is_none() && !all_ended).then_some(family))
+    }
+
+    fn put(&mut self, id: &str, family: &Family) -> Result<(), redb::Error> {
+        let row = serde_json::to_vec(family)
+            .map_err(|error| redb::Error::Io(std::io::Error::other(error)))?;
+        self.families.insert(id, row.as_slice())?;
+        self.written = true;
+        Ok(())
+    }
+
+    fn refresh(
+        &mut self,
+        asked: &Refresh,
+        effects: &mut Effects,
+    ) -> Result<Refreshed, redb::Error> {
+        let Some(mut family) = self.get(&asked.family)? else {
+            return Ok(Refreshed::Ended);
+        };
+        let last = asked.generation == family.generation;
+        let just_spent = asked.generation.checked_add(1) == Some(family.generation)
+            && asked.now.saturating_sub(family.rotated) <= asked.grace
+            && asked.grace > 0;
+        match asked.rotate_until {
+            // The same token goes on as long as it lives.
+            None if last => Ok(Refreshed::Family(family)),
+            Some(expires) if last => {
+                family.generation += 1;
+                family.rotated = asked.now;
+                family.expires = expires;
+                self.put(&asked.family.id, &family)?;
+                Ok(Refreshed::Family(family))
+            }
+            // Two tabs, or an answer that was lost: it gets what the first one got.
+            Some(_) if just_spent => Ok(Refreshed::Family(family)),
+            None | Some(_) => {
+                // Somebody has a token that was spent: thief or owner, both are out.
+                family.ended = Some(asked.now);
+                self.put(&asked.family.id, &family)?;
+                effects
+                    .ended
+                    .families
+                    .push((asked.family.id.clone(), asked.now));
+                effects.reused.push((family.sub, asked.family.id.clone()));
+                Ok(Refreshed::Reused)
+            }
+        }
+    }
+
+    fn purge(&mut self, now: u64) -> Result<usize, redb::Error> {
+        let keep = KEPT + self.longest;
+        let mut gone = Vec::new();
+        let mut first = now;
+        for row in self.families.iter()? {
+            let (id, row) = row?;
+            match read(row.value()) {
+                Some(family) if family.expires + keep >= now / 1000 => {
+                    first = first.min(family.created);
+                }
+                Some(_) | None => gone.push(id.value().to_owned()),
+            }
+        }
+        for id in &gone {
+            self.families.remove(id.as_str())?;
+        }
+        // A rule for sessions that began before any that is left.
+        let first = first.min(now.saturating_sub(keep * 1000));
+        let mut idle = Vec::new();
+        for row in self.subjects.iter()? {
+            let (sub, before) = row?;
+            if before.value() < first {
+                idle.push(sub.value().to_owned());
+            }
+        }
+        for sub in &idle {
+            self.subjects.remove(sub.as_str())?;
+        }
+        let count = gone.len() + idle.len();
+        self.written |= count > 0;
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use serde_json::Map;
+
+    use super::*;
+
+    const LIVES: Lives = Lives {
+        access: 300,
+        refresh: 86_400,
+    };
+
+    fn open(folder: &Path) -> Result<Arc<dyn Store>, String> {
+        let store = Embedded::open(folder, LIVES, 0, Arc::default())?;
+        Ok(Arc::new(store))
+    }
+
+    fn named(id: &str) -> FamilyName {
+        FamilyName {
+            id: id.to_owned(),
+            sub: "alice".to_owned(),
+        }
+    }
+
+    fn family(created: u64) -> Family {
+        Family {
+            sub: "alice".to_owned(),
+            created,
+            generation: 0,
+            rotated: created,
+            expires: 1_000_000,
+            ended: None,
+            claims: Map::new(),
+        }
+    }
+
+    fn refresh(id: &str, generation: u64, now: u64) -> Refresh {
+        Refresh {
+            family: named(id),
+            generation,
+            now,
+            rotate_until: Some(2_000_000),
+            grace: 10_000,
+        }
+    }
+
+    fn generation(refreshed: &Refreshed) -> Option<u64> {
+        match refreshed {
+            Refreshed::Family(family) => Some(family.generation),
+            Refreshed::Reused | Refreshed::Ended => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refresh_token_is_good_once_and_a_late_repeat_ends_its_family() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path()).unwrap();
+        store.begin("f".to_owned(), family(1)).await.unwrap();
+        let refreshed = store.refresh(refresh("f", 0, 1000)).await.unwrap();
+        assert_eq!(generation(&refreshed), Some(1));
+        // Within the grace the same successor, and no further one.
+        let again = store.refresh(refresh("f", 0, 11_000)).await.unwrap();
+        assert_eq!(again, refreshed);
+        let next = store.refresh(refresh("f", 1, 11_000)).await.unwrap();
+        assert_eq!(generation(&next), Some(2));
+        let reused = store.refresh(refresh("f", 0, 11_001)).await.unwrap();
+        assert_eq!(reused, Refreshed::Reused);
+        for spent in 0..4 {
+            let ended = store.refresh(refresh("f", spent, 11_002)).await.unwrap();
+            assert_eq!(ended, Refreshed::Ended);
+        }
+        assert_eq!(store.look(named("f")).await, Ok(None));
+        assert_eq!(
+            store.refresh(refresh("g", 0, 1)).await,
+            Ok(Refreshed::Ended)
+        );
+
+        store.begin("late".to_owned(), family(1)).await.unwrap();
+        let first = store.refresh(refresh("late", 0, 1000)).await.unwrap();
+        assert_eq!(generation(&first), Some(1));
+        let late = store.refresh(refresh("late", 0, 11_001)).await.unwrap();
+        assert_eq!(late, Refreshed::Reused);
+        // A token from the future is as wrong as one from the past.
+        store.begin("odd".to_owned(), family(1)).await.unwrap();
+        assert_eq!(
+            store.refresh(refresh("odd", 5, 2)).await,
+            Ok(Refreshed::Reused)
+        );
+    }
+
+    #[tokio::test]
+    async fn without_rotation_and_without_grace() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path()).unwrap();
+        store.begin("f".to_owned(), family(1)).await.unwrap();
+        let same = Refresh {
+            rotate_until: None,
+            ..refresh("f", 0, 5)
+        };
+        for _ in 0..3 {
+            let refreshed = store.refresh(same.clone()).await.unwrap();
+            assert_eq!(refreshed, Refreshed::Family(family(1)));
+        }
+        let strict = |generation| Refresh {
+            grace: 0,
+            ..refresh("f", generation, 5)
+        };
+        assert_eq!(
+            generation(&store.refresh(strict(0)).await.unwrap()),
+            Some(1)
+        );
+        assert_eq!(store.refresh(strict(0)).await, Ok(Refreshed::Reused));
+    }
+
+    #[tokio::test]
+    async fn what_was_answered_is_there_when_the_store_is_opened_again() {
+        let folder = tempfile::tempdir().unwrap();
+        {
+            let store = open(folder.path()).unwrap();
+            for id in ["a", "b", "c"] {
+                store.begin(id.to_owned(), family(1)).await.unwrap();
+            }
+            store.end(named("a"), 7, Everywhere::No).await.unwrap();
+            let mut bob = family(5);
+            bob.sub = "bob".to_owned();
+            store.begin("d".to_owned(), bob).await.unwrap();
+            store
+                .end_all(vec![("bob".to_owned(), 9), ("bob".to_owned(), 8)])
+                .await
+                .unwrap();
+            assert!(open(folder.path()).is_err(), "two have the store");
+        }
+        // The thread lets go of the file.
+        let store = loop {
+            match open(folder.path()) {
+                Ok(store) => break store,
+                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
+            }
+        };
+        assert_eq!(store.look(named("a")).await, Ok(None));
+        assert_eq!(store.look(named("b")).await, Ok(Some(family(1))));
+        let of_bob = |id: &str| FamilyName {
+            sub: "bob".to_owned(),
+            ..named(id)
+        };
+        assert_eq!(store.look(of_bob("d")).await, Ok(None));
+        // Who logs in after that is welcome.
+        let mut later = family(10);
+        later.sub = "bob".to_owned();
+        store.begin("e".to_owned(), later.clone()).await.unwrap();
+        assert_eq!(store.look(of_bob("e")).await, Ok(Some(later)));
+        assert_eq!(store.look(named("e")).await, Ok(None), "it is not alice's");
+        assert_eq!(store.purge(1_000_000_000).await, Ok(0));
+        assert_eq!(store.purge((1_000_000 + 86_400 + 301) * 1000).await, Ok(6));
+        assert_eq!(store.look(named("b")).await, Ok(None));
+    }
+
+    #[tokio::test]
+    async fn what_ends_is_told_to_the_workers_whether_or_not_anybody_waits() {
+        let folder = tempfile::tempdir().unwrap();
+        let revoked = Arc::new(LiveRevoked::default());
+        let lives = Lives {
+            access: 300,
+            refresh: 600,
+        };
+        let store = Embedded::open(folder.path(), lives, 0, Arc::clone(&revoked)).unwrap();
+        let store: Arc<dyn Store> = Arc::new(store);
+        store.begin("f".to_owned(), family(1000)).await.unwrap();
+        let claims = |sid: &str| {
+            let claims = serde_json::json!({"sid": sid, "sub": "alice", "auth_time": 1.0});
+            crate::auth::Claims::new(claims.as_object().unwrap().clone())
+        };
+        assert!(!revoked.has(&claims("f")) && !revoked.has(&claims("g")));
+        // The client hangs up at once.
+        {
+            let mut order = pin!(store.end(named("f"), 2000, Everywhere::Yes));
+            let mut nobody = Context::from_waker(Waker::noop());
+            assert!(order.as_mut().poll(&mut nobody).is_pending());
+        }
+        store.purge(0).await.unwrap();
+        assert!(revoked.has(&claims("f")) && revoked.has(&claims("g")));
+        assert_eq!(
+            (store.longest().access(), store.longest().any()),
+            (300, 600)
+        );
+        drop(store);
+        // A shorter life makes nothing good again.
+        let store = loop {
+            match Embedded::open(folder.path(), Lives::default(), 3_000, Arc::default()) {
+                Ok(store) => break store,
+                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
+            }
+        };
+        assert_eq!(
+            (store.longest().access(), store.longest().any()),
+            (300, 600)
+        );
+    }
+}
