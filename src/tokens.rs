@@ -31,7 +31,7 @@ use self::password::Verdict;
 pub(crate) use self::password::hash as hash_password;
 pub(crate) use self::private::write_private;
 use self::state::TokenState;
-pub(crate) use self::state::{StateAt, States};
+pub(crate) use self::state::{Servers, StateAt, States};
 use self::store::{Everywhere, Family, FamilyName, Lives, Refresh, Refreshed, StoreDown};
 pub(crate) use self::throttle::Rate;
 use self::throttle::Throttle;

@@ -153,6 +153,11 @@ impl LiveRevoked {
         self.subjects.put(ended);
     }
 
+    /// Whether a family was taken back, and not forgotten since.
+    pub(crate) fn has_family(&self, id: &str) -> bool {
+        self.families.maps.load().get(id).is_some()
+    }
+
     /// Forgets what was taken back before this time: its access tokens have expired.
     pub(crate) fn forget(&self, before: u64) {
         self.families.forget(before);
@@ -256,6 +261,7 @@ mod tests {
         live.families([("f", 2000)].into_iter());
         assert!(has(json!({"sid": "f", "sub": "a", "auth_time": 1.5})));
         assert!(!has(json!({"sid": "g", "sub": "a", "auth_time": 1.5})));
+        assert!(live.has_family("f") && !live.has_family("g"));
         live.subjects([("a", 1500), ("a", 1400)].into_iter());
         assert!(has(json!({"sid": "g", "sub": "a", "auth_time": 1.5})));
         assert!(has(json!({"sid": "g", "sub": "a"})));

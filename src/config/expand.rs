@@ -5,7 +5,7 @@
 //! with all that follows it: `$${NAME}` is those eight characters.
 
 use super::error::{Errors, Place};
-use super::mask::quoted;
+use super::mask::{has_password, quoted};
 use super::source::{Loader, why};
 use super::tree::{Kind, Node};
 
@@ -40,6 +40,7 @@ pub(crate) fn expand(node: &mut Node, loader: &Loader<'_>, errors: &mut Errors) 
         Kind::Scalar(scalar) => match expanded(&scalar.text, loader) {
             Ok(new) if new.any => {
                 scalar.from_file = new.from_file;
+                scalar.hidden |= has_password(&new.text);
                 scalar.written = Some(std::mem::replace(&mut scalar.text, new.text));
             }
             Ok(_) => {}

@@ -54,6 +54,15 @@ pub(crate) fn secrecy(key: &str) -> Secrecy {
     }
 }
 
+/// Whether a text is a URL with a user or a password in it.
+pub(crate) fn has_password(text: &str) -> bool {
+    let Some((_, rest)) = text.split_once("://") else {
+        return false;
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    authority.contains('@')
+}
+
 /// Splits a text as YAML does: at LF, CRLF and CR.
 pub(crate) fn lines(text: &str) -> Vec<String> {
     text.split('\n')
@@ -240,6 +249,12 @@ fn value_of_secret(line: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_url_with_a_password_is_a_secret() {
+        assert!(has_password("redis://:s3cret@h:6379/2") && has_password("http://a@h"));
+        assert!(!has_password("redis://h:6379/a@b") && !has_password("a@b"));
+    }
 
     #[track_caller]
     fn check(line: &str, hidden: &[(usize, usize)], column: u32, length: u32, expected: &str) {

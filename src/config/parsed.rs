@@ -76,8 +76,8 @@ pub(crate) struct Gateway {
     pub(crate) jwt: Named<Verifier>,
     /// The tokens that the gateway issues itself.
     pub(crate) tokens: Option<Tokens>,
-    /// The folder of what the gateway writes down.
-    pub(crate) state: Option<Spanned<PathBuf>>,
+    /// Where the gateway writes things down.
+    pub(crate) state: Option<State>,
     /// The apps behind the gateway.
     pub(crate) upstreams: Named<Upstream>,
     /// What holds for every route that does not say otherwise.
@@ -318,6 +318,28 @@ pub(crate) struct Tokens {
     pub(crate) claims: Named<Spanned<Value>>,
     /// How often a password may be tried.
     pub(crate) throttle: Throttle,
+}
+
+/// `state`.
+#[derive(Clone, Debug)]
+pub(crate) enum State {
+    /// A folder.
+    Folder(Spanned<PathBuf>),
+    /// Servers of Redis or Valkey.
+    Redis(Redis),
+}
+
+/// `redis` of `state`, and what stands beside it.
+#[derive(Clone, Debug)]
+pub(crate) struct Redis {
+    /// One server, or nodes of a cluster; at least one unless a mistake was reported.
+    pub(crate) urls: Vec<Spanned<String>>,
+    /// Who logs in there.
+    pub(crate) username: Option<Spanned<String>>,
+    /// With which password.
+    pub(crate) password: Option<Secret>,
+    /// Who vouches for their certificates.
+    pub(crate) ca: Option<Spanned<PathBuf>>,
 }
 
 /// `throttle` of `tokens`: how many tries in which time.

@@ -62,7 +62,7 @@ impl Decoder<'_> {
             })
         });
         let tokens = self.optional(fields, "tokens", Self::tokens);
-        let state = self.optional(fields, "state", Self::file);
+        let state = self.optional(fields, "state", Self::state);
         let upstreams = self.optional(fields, "upstreams", |it, node| {
             it.named(node, "a map of upstreams", |it, node| {
                 Some(it.upstream(node))

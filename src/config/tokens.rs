@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::decode::Decoder;
 use super::json::json;
-use super::parsed::{Spanned, Throttle, Tokens};
+use super::parsed::{Redis, Secret, Spanned, State, Throttle, Tokens};
 use super::tree::{Kind, Node};
 use super::value;
 use super::verifiers::ALGORITHMS;
@@ -90,6 +90,58 @@ impl Decoder<'_> {
         self.set(fields, "throttle", &mut tokens.throttle, Self::throttle);
         tokens.broken = self.errors.count() > before;
         Some(tokens)
+    }
+
+    /// `state`: a folder, or where Redis or Valkey is.
+    pub(crate) fn state(&mut self, node: &Node) -> Option<State> {
+        let what = "a folder, a URL of Redis, or a map";
+        match &node.kind {
+            Kind::Scalar(scalar) if !scalar.text.contains("://") => {
+                self.file(node).map(State::Folder)
+            }
+            Kind::Map(_) => {
+                let fields = self.fields(node, what, &["redis", "username", "password", "ca"])?;
+                let urls = self.required(fields, "redis", Self::redis_urls);
+                let password = self.optional(fields, "password", |it, node| {
+                    it.scalar(node, "a password", "", |text| {
+                        Ok(Secret::new(text.to_owned()))
+                    })
+                });
+                Some(State::Redis(Redis {
+                    urls: urls.unwrap_or_default(),
+                    username: self.optional(fields, "username", Self::filled_text),
+                    password: password.map(|password| password.value),
+                    ca: self.optional(fields, "ca", Self::file),
+                }))
+            }
+            Kind::Scalar(_) | Kind::List(_) => {
+                let urls = self.redis_urls(node)?;
+                Some(State::Redis(Redis {
+                    urls,
+                    username: None,
+                    password: None,
+                    ca: None,
+                }))
+            }
+            Kind::Null | Kind::Broken => {
+                self.unexpected(node, what, "such as `data/`");
+                None
+            }
+        }
+    }
+
+    fn redis_urls(&mut self, node: &Node) -> Option<Vec<Spanned<String>>> {
+        const URLS: &str = "such as redis://10.0.0.5:6379, or rediss:// with TLS";
+        self.one_or_more(node, "a URL of Redis", |it, node| {
+            it.scalar(node, "a URL of Redis", URLS, |text| {
+                let known = text.starts_with("redis://") || text.starts_with("rediss://");
+                if known {
+                    Ok(text.to_owned())
+                } else {
+                    Err(URLS.to_owned())
+                }
+            })
+        })
     }
 
     /// A life of tokens: NumericDates of most readers are whole seconds.

@@ -7,7 +7,7 @@ use std::fmt;
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span};
 
 use super::error::{Errors, Place};
-use super::mask::{Secrecy, Stretch, quoted, secrecy};
+use super::mask::{Secrecy, Stretch, has_password, quoted, secrecy};
 use super::syntax::words;
 
 /// How deep lists and maps may lie in each other.
@@ -152,7 +152,7 @@ impl Builder<'_> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 self.marks(place, anchor, tag.is_some());
-                let hidden = self.is_hidden(false);
+                let hidden = self.is_hidden(false) || has_password(&text);
                 if hidden {
                     self.hide(span);
                 }

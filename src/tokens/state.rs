@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::hashing::Hashing;
 use super::store::embedded::Embedded;
+pub(crate) use super::store::shared::Servers;
+use super::store::shared::Shared;
 use super::store::{Lives, Store};
 use crate::auth::LiveRevoked;
 
@@ -16,12 +18,15 @@ use crate::auth::LiveRevoked;
 pub(crate) enum StateAt {
     /// In a folder of this machine.
     Folder(PathBuf),
+    /// On servers that other gateways use, too.
+    Servers(Servers),
 }
 
 impl fmt::Display for StateAt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Folder(folder) => write!(f, "{}", folder.display()),
+            Self::Servers(servers) => write!(f, "{servers}"),
         }
     }
 }
@@ -51,6 +56,9 @@ impl TokenState {
         let store: Arc<dyn Store> = match at {
             StateAt::Folder(folder) => {
                 Arc::new(Embedded::open(folder, lives, now, Arc::clone(revoked))?)
+            }
+            StateAt::Servers(servers) => {
+                Arc::new(Shared::open(servers.clone(), lives, Arc::clone(revoked))?)
             }
         };
         let hashing = Hashing::start().map_err(|error| error.to_string())?;

@@ -3,6 +3,7 @@
 //! for it, that of the service.
 
 pub(super) mod embedded;
+pub(super) mod shared;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::support::{
-    Folder, Gateway, Reply, Wire, config, eventually, get, local, request, run_to_end,
+    Folder, Gateway, Reply, Wire, config, eventually, free_port, get, local, request, run_to_end,
 };
 
 const PASSWORD: &str = "correct horse battery";
@@ -807,4 +807,53 @@ async fn the_endpoints_are_on_every_host_that_has_routes() {
         let fields = [("Authorization", token.as_str()), ("Host", host)];
         assert_eq!(gateway.get("/in", &fields).await.status, 200, "{host}");
     }
+}
+
+#[tokio::test]
+async fn without_its_servers_a_gateway_starts_and_issues_nothing() {
+    let port = free_port();
+    let folder = folder(&text_with_state(&format!(
+        "redis://:s3cret@127.0.0.1:{port}/1"
+    )));
+    let printed = run_to_end(&folder, &["check", "--print"], &[]);
+    let printed = String::from_utf8(printed.stdout).unwrap();
+    assert!(printed.contains("state: \"***\"") && !printed.contains("s3cret"));
+    let gateway = Gateway::start_as_it_is(folder, 1, &[]).await;
+    let body = json!({"username": "alice", "password": PASSWORD});
+    let reply = post(&gateway, "/api/token/", &body).await;
+    assert_eq!((reply.status, reply.field("retry-after")), (503, Some("5")));
+    gateway.answers("/", 200, "open").await;
+    assert_eq!(gateway.get("/in", &[]).await.status, 401);
+    eventually("the word of it", async || {
+        gateway.stderr().contains("does not work").then_some(())
+    })
+    .await;
+    assert!(!gateway.stderr().contains("s3cret"), "{}", gateway.stderr());
+    for (state, said) in [
+        ("http://127.0.0.1", "redis://10.0.0.5:6379"),
+        ("redis://me:s3cret@127.0.0.1:x", "no URL of Redis"),
+        (
+            "[redis://127.0.0.1, rediss://127.0.0.1]",
+            "speak TLS, or none",
+        ),
+        (
+            "{redis: redis://127.0.0.1, ca: gateway.yaml}",
+            "certificate",
+        ),
+        ("{redis: redis://127.0.0.1, pasword: s3cret}", "password"),
+        ("[]", "a URL of Redis"),
+    ] {
+        let folder = Folder::new();
+        folder.write("users.yaml", "{}");
+        folder.write("gateway.yaml", text_with_state(state));
+        let output = run_to_end(&folder, &["check"], &[]);
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{state}");
+        assert!(errors.contains(said), "{said}: {errors}");
+        assert!(!errors.contains("s3cret"), "{errors}");
+    }
+}
+
+fn text_with_state(state: &str) -> String {
+    text(FREE).replace("state: data/", &format!("state: {state}"))
 }

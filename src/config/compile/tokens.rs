@@ -20,8 +20,9 @@ use crate::config::source::why;
 use crate::edits::HeaderEdits;
 use crate::method::MethodSet;
 use crate::route::{Host, Pattern, Route, RouteTable, Target};
+use crate::tls::ClientTls;
 use crate::tokens::{
-    Endpoint, Issued, KeyRing, OWN, Rate, StateAt, TokenService, TokenSettings, Users,
+    Endpoint, Issued, KeyRing, OWN, Rate, Servers, StateAt, TokenService, TokenSettings, Users,
 };
 
 /// The name of the verifier of the gateway's own tokens, for `auth`.
@@ -43,7 +44,7 @@ impl Compiler<'_> {
             let problem = "`tokens` is the name of the verifier of the gateway's own tokens";
             self.errors.at(name.place, problem);
         }
-        let Some(folder) = &gateway.state else {
+        let Some(state) = &gateway.state else {
             if !parsed.broken {
                 self.errors
                     .at(
@@ -56,10 +57,12 @@ impl Compiler<'_> {
             return None;
         };
         let settings = self.token_settings(parsed);
+        let at = self.state_at(state);
         let ring = self.ring(&parsed.keys);
         let users = self.users(&parsed.users);
-        let (Some(settings), Some(ring), Some(users), false) = (
+        let (Some(settings), Some(at), Some(ring), Some(users), false) = (
             settings,
+            at,
             ring,
             users,
             parsed.broken || self.errors.count() != before,
@@ -82,7 +85,7 @@ impl Compiler<'_> {
         );
         let service = TokenService::new(
             settings,
-            (StateAt::Folder(folder.value.clone()), Arc::clone(ended)),
+            (at, Arc::clone(ended)),
             ring,
             users,
             (Arc::clone(&access.1), refresh.1),
@@ -90,6 +93,53 @@ impl Compiler<'_> {
         );
         verifiers.push((NAME.to_owned(), Some(access)));
         Some(Arc::new(service))
+    }
+
+    fn state_at(&mut self, state: &parsed::State) -> Option<StateAt> {
+        let redis = match state {
+            parsed::State::Folder(folder) => return Some(StateAt::Folder(folder.value.clone())),
+            parsed::State::Redis(redis) => redis,
+        };
+        let ca = match &redis.ca {
+            None => None,
+            Some(ca) => {
+                let pem = self.file(&ca.value, ca.place)?;
+                if let Err(fault) = ClientTls::with_ca(&pem) {
+                    self.errors.at(ca.place, fault.to_string());
+                    return None;
+                }
+                if redis
+                    .urls
+                    .iter()
+                    .any(|url| url.value.starts_with("redis://"))
+                {
+                    let problem = "`ca` means something only with rediss://";
+                    self.errors.at(ca.place, problem);
+                    return None;
+                }
+                Some(pem)
+            }
+        };
+        let password = redis
+            .password
+            .as_ref()
+            .map(|password| String::from_utf8_lossy(password.expose()).into_owned());
+        let servers = Servers {
+            urls: redis.urls.iter().map(|url| url.value.clone()).collect(),
+            username: redis
+                .username
+                .as_ref()
+                .map(|username| username.value.clone()),
+            password,
+            ca,
+        };
+        if let Err((at, why)) = servers.check() {
+            let place = redis.urls.get(at).map(|url| url.place).unwrap_or_default();
+            let problem = format!("this is no URL of Redis: {why}");
+            self.errors.at(place, problem);
+            return None;
+        }
+        (!servers.urls.is_empty()).then_some(StateAt::Servers(servers))
     }
 
     /// The service of the configuration before.

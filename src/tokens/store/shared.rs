@@ -1,0 +1,952 @@
+//! The store of many gateways: a Redis or Valkey server, or a cluster of them. What one gateway ends, the
+//! others know within a second.
+//!
+//! One thread speaks with it. All that is one subject's lies in one slot of a cluster, and each order
+//! is one script, so that no two gateways can spend one refresh token. What has ended goes into a stream
+//! besides, which every gateway reads on from where it was: nothing is missed while it is away, as a
+//! subscription would.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use redis::aio::MultiplexedConnection;
+use redis::cluster::ClusterClientBuilder;
+use redis::cluster_async::ClusterConnection;
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, FromRedisValue, IntoConnectionInfo as _,
+    RedisError, RedisResult, Script, ScriptInvocation, TlsCertificates,
+};
+use serde_json::Map;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+
+use super::{
+    Everywhere, Family, FamilyName, KEPT, Lives, Longest, Order, Refresh, Refreshed, Store, tell,
+};
+use crate::auth::LiveRevoked;
+
+/// How long a connection may take to stand.
+const CONNECTING: Duration = Duration::from_secs(2);
+/// How long one command may take.
+const ANSWER: Duration = Duration::from_secs(1);
+/// How long an order may take in all.
+const WHOLE: Duration = Duration::from_secs(3);
+/// How often is looked at what other gateways ended.
+const LOOKING: Duration = Duration::from_millis(200);
+/// How many orders may wait or be under way.
+const ORDERS: usize = 4096;
+/// How many entries of the stream are read at once.
+const PAGE: usize = 1000;
+/// How many endings are kept for when the server is back.
+const PENDING: usize = 100_000;
+
+/// What clocks may differ, in seconds.
+const SLACK: u64 = 60;
+
+/// What ended, for all gateways to read.
+const STREAM: &str = "portcullis:ended";
+/// The longest lives that tokens were issued with.
+const LONGEST: &str = "portcullis:longest";
+
+/// Where the servers are, and what they want to know.
+#[derive(Clone, Eq, PartialEq)]
+pub(crate) struct Servers {
+    /// `redis://HOST:PORT/DB`, `rediss://` with TLS; of a cluster, any of its nodes.
+    pub(crate) urls: Vec<String>,
+    /// Who logs in there.
+    pub(crate) username: Option<String>,
+    /// With which password.
+    pub(crate) password: Option<String>,
+    /// Who vouches for their certificates, in PEM, instead of the system's roots.
+    pub(crate) ca: Option<Vec<u8>>,
+}
+
+impl fmt::Debug for Servers {
+    /// The password is not shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Servers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, url) in self.urls.iter().enumerate() {
+            let (scheme, rest) = url.split_once("://").unwrap_or(("redis", url));
+            let (_, shown) = rest.rsplit_once('@').unwrap_or(("", rest));
+            let between = if at == 0 { "" } else { ", " };
+            write!(f, "{between}{scheme}://{shown}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Servers {
+    /// Whether these can be what they should be.
+    ///
+    /// # Errors
+    /// Which URL cannot, and why.
+    pub(crate) fn check(&self) -> Result<(), (usize, String)> {
+        let secure = |url: &String| url.starts_with("rediss://");
+        let first = self.urls.first().is_some_and(secure);
+        if let Some(at) = self.urls.iter().position(|url| secure(url) != first) {
+            return Err((at, "all of a cluster's nodes speak TLS, or none".to_owned()));
+        }
+        for (at, url) in self.urls.iter().enumerate() {
+            let info = url.as_str().into_connection_info();
+            info.map_err(|error| (at, error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    fn infos(&self) -> RedisResult<Vec<ConnectionInfo>> {
+        let info = |url: &String| {
+            let info = url.as_str().into_connection_info()?;
+            let mut settings = info.redis_settings().clone();
+            if let Some(username) = &self.username {
+                settings = settings.set_username(username);
+            }
+            if let Some(password) = &self.password {
+                settings = settings.set_password(password);
+            }
+            Ok(info.set_redis_settings(settings))
+        };
+        self.urls.iter().map(info).collect()
+    }
+
+    /// What TLS believes; `None` where it is not spoken.
+    fn certificates(&self) -> Option<TlsCertificates> {
+        let secure = self.urls.iter().any(|url| url.starts_with("rediss://"));
+        secure.then(|| TlsCertificates {
+            client_tls: None,
+            root_cert: self.ca.clone(),
+        })
+    }
+}
+
+/// The store, as many may use it.
+pub(crate) struct Shared {
+    orders: mpsc::Sender<Order>,
+    longest: Arc<Longest>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Shared")
+    }
+}
+
+impl Store for Shared {
+    fn take(&self, order: Order) {
+        if let Order::Purge(_, told) = order {
+            // The rows have a time to live.
+            return tell(told, Ok(0));
+        }
+        // Too many wait already, or the thread is gone: what is dropped has failed.
+        drop(self.orders.try_send(order));
+    }
+
+    fn longest(&self) -> &Longest {
+        &self.longest
+    }
+}
+
+impl Shared {
+    /// Speaks with these servers from now on; nobody waits until one is there. What ends is told to the
+    /// workers through `revoked`.
+    ///
+    /// # Errors
+    /// Where the system has no threads left.
+    pub(crate) fn open(
+        servers: Servers,
+        lives: Lives,
+        revoked: Arc<LiveRevoked>,
+    ) -> Result<Self, String> {
+        let longest = Arc::new(Longest::default());
+        longest.at_least(lives);
+        let (orders, taken) = mpsc::channel(ORDERS);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| error.to_string())?;
+        let keeper = Keeper {
+            servers: Arc::new(servers),
+            longest: Arc::clone(&longest),
+            revoked,
+            scripts: Arc::default(),
+            pending: Arc::default(),
+        };
+        thread::Builder::new()
+            .name("tokens".to_owned())
+            .spawn(move || runtime.block_on(keeper.serve(taken)))
+            .map_err(|error| error.to_string())?;
+        Ok(Self { orders, longest })
+    }
+}
+
+/// A connection to one server, or to a cluster.
+#[derive(Clone)]
+enum Link {
+    One(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+impl Link {
+    async fn query<T: FromRedisValue>(&mut self, command: &Cmd) -> RedisResult<T> {
+        match self {
+            Self::One(link) => command.query_async(link).await,
+            Self::Cluster(link) => command.query_async(link).await,
+        }
+    }
+
+    async fn invoke<T: FromRedisValue>(&mut self, call: &ScriptInvocation<'_>) -> RedisResult<T> {
+        match self {
+            Self::One(link) => call.invoke_async(link).await,
+            Self::Cluster(link) => call.invoke_async(link).await,
+        }
+    }
+
+    /// Whether a failed order shows that the whole connection is of no use any more. A cluster's mends
+    /// itself, and one node of it that is gone is not all of them.
+    fn is_lost(&self, error: &RedisError) -> bool {
+        matches!(self, Self::One(_)) && (error.is_io_error() || error.is_unrecoverable_error())
+    }
+}
+
+/// Something that ended, with the time in milliseconds since 1970, as the stream has it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Ending {
+    Family(String, u64),
+    /// All of a subject's families that began before.
+    Subject(String, u64),
+}
+
+/// What an order comes to.
+enum Done {
+    Nothing,
+    Refreshed(Refreshed),
+    Family(Option<Family>),
+}
+
+/// Who speaks with the servers; its parts are shared by the orders that are under way.
+#[derive(Clone)]
+struct Keeper {
+    servers: Arc<Servers>,
+    longest: Arc<Longest>,
+    revoked: Arc<LiveRevoked>,
+    scripts: Arc<Scripts>,
+    /// What ended and could not be told to the other gateways yet.
+    pending: Arc<Mutex<VecDeque<Ending>>>,
+}
+
+impl Keeper {
+    /// Ends when nobody holds the store any more.
+    async fn serve(self, mut orders: mpsc::Receiver<Order>) {
+        let mut fails = 0_u32;
+        let mut warned = false;
+        loop {
+            let connecting = timeout(CONNECTING * 2, self.connect());
+            let Some(connected) = failing(connecting, &mut orders).await else {
+                return;
+            };
+            let failure = match connected.unwrap_or_else(|_| Err(io("no connection in time"))) {
+                Ok((link, warnings)) => {
+                    if fails > 0 {
+                        tracing::info!(servers = %self.servers, "the store of tokens is back");
+                    }
+                    if !std::mem::replace(&mut warned, true) {
+                        for warning in warnings {
+                            tracing::warn!(servers = %self.servers, "{warning}");
+                        }
+                    }
+                    fails = 0;
+                    match self.follow(link, &mut orders).await {
+                        Some(failure) => failure,
+                        None => return,
+                    }
+                }
+                Err(failure) => failure,
+            };
+            if fails.is_multiple_of(60) {
+                tracing::error!(
+                    servers = %self.servers,
+                    error = %failure,
+                    "the store of tokens does not work; it is tried again"
+                );
+            }
+            fails = fails.saturating_add(1);
+            let pause = Duration::from_millis(250) * fails.min(4);
+            if failing(sleep(pause), &mut orders).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// A connection that works, and what of the server's settings endangers what is kept there.
+    async fn connect(&self) -> RedisResult<(Link, Vec<String>)> {
+        let infos = self.servers.infos()?;
+        let settings = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECTING))
+            .set_response_timeout(Some(ANSWER));
+        let mut failure = io("there is no server");
+        let mut found = None;
+        for info in &infos {
+            let client = match self.servers.certificates() {
+                Some(certificates) => Client::build_with_tls(info.clone(), certificates)?,
+                None => Client::open(info.clone())?,
+            };
+            match client
+                .get_multiplexed_async_connection_with_config(&settings)
+                .await
+            {
+                Ok(link) => {
+                    found = Some(Link::One(link));
+                    break;
+                }
+                Err(error) => failure = error,
+            }
+        }
+        let mut link = found.ok_or(failure)?;
+        let about: String = link.query(&redis::cmd("INFO")).await?;
+        if setting(&about, "cluster_enabled") == Some("1") {
+            let mut cluster = ClusterClientBuilder::new(infos)
+                .connection_timeout(CONNECTING)
+                .response_timeout(ANSWER)
+                .retries(3);
+            if let Some(certificates) = self.servers.certificates() {
+                cluster = cluster.certs(certificates);
+            }
+            link = Link::Cluster(cluster.build()?.get_async_connection().await?);
+        } else if infos.len() > 1 {
+            // Each gateway would take the one that it reaches.
+            return Err(io("several servers that are no cluster"));
+        }
+        let lives = [self.longest.access(), self.longest.any()];
+        let mut call = self.scripts.longest.key(LONGEST);
+        call.arg(&lives[..]);
+        let [access, refresh] = link.invoke(&call).await?;
+        self.longest.at_least(Lives { access, refresh });
+        Ok((link, dangers(&about)))
+    }
+
+    /// Does what is ordered, and looks at what others ended, until the connection fails; `None` when
+    /// nobody holds the store any more.
+    async fn follow(&self, link: Link, orders: &mut mpsc::Receiver<Order>) -> Option<RedisError> {
+        let (lost, mut losses) = mpsc::channel(1);
+        let busy = Arc::new(Semaphore::new(ORDERS));
+        // It ends with this.
+        let mut looking = JoinSet::new();
+        looking.spawn(self.clone().look_on(link.clone()));
+        loop {
+            tokio::select! {
+                order = orders.recv() => {
+                    let order = order?;
+                    let Ok(place) = Arc::clone(&busy).try_acquire_owned() else {
+                        drop(order);
+                        continue;
+                    };
+                    let (keeper, link, lost) = (self.clone(), link.clone(), lost.clone());
+                    tokio::spawn(async move {
+                        keeper.obey(link, order, &lost).await;
+                        drop(place);
+                    });
+                }
+                loss = losses.recv() => return loss,
+                looked = looking.join_next() => {
+                    let failure = looked.and_then(Result::ok);
+                    return Some(failure.unwrap_or_else(|| io("nobody looks on")));
+                }
+            }
+        }
+    }
+
+    /// Tells the workers what other gateways ended, and the others what is still to be told.
+    async fn look_on(self, mut link: Link) -> RedisError {
+        let mut ticks = interval(LOOKING);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut from = None;
+        loop {
+            ticks.tick().await;
+            let outcome = async {
+                self.tell_pending(&mut link).await?;
+                self.catch_up(&mut link, &mut from).await
+            };
+            let outcome = outcome.await;
+            if let Err(error) = outcome {
+                return error;
+            }
+        }
+    }
+
+    async fn tell_pending(&self, link: &mut Link) -> RedisResult<()> {
+        loop {
+            let some: Vec<Ending> = {
+                let pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+                pending.iter().take(PAGE).cloned().collect()
+            };
+            if some.is_empty() {
+                return Ok(());
+            }
+            self.publish(link, &some).await?;
+            let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+            let told = some.len().min(pending.len());
+            pending.drain(..told);
+        }
+    }
+
+    /// Reads on in the stream; at first from the time of which no access token is left.
+    async fn catch_up(&self, link: &mut Link, from: &mut Option<String>) -> RedisResult<()> {
+        loop {
+            let start = match &*from {
+                Some(last) => format!("({last}"),
+                None => {
+                    let [now, _]: [u64; 2] = link.query(&redis::cmd("TIME")).await?;
+                    let kept = self.longest.access() + SLACK;
+                    format!("{}-0", now.saturating_sub(kept) * 1000)
+                }
+            };
+            let mut command = redis::cmd("XRANGE");
+            command.arg(STREAM).arg(start).arg("+");
+            command.arg("COUNT").arg(PAGE);
+            let page: Vec<(String, Vec<String>)> = link.query(&command).await?;
+            let endings: Vec<Ending> = page
+                .iter()
+                .filter_map(|(_, fields)| ending(fields))
+                .collect();
+            self.tell_workers(&endings);
+            match page.last() {
+                Some((last, _)) => *from = Some(last.clone()),
+                // The first entry will be after this.
+                None => {
+                    from.get_or_insert_with(|| "0-0".to_owned());
+                }
+            }
+            if page.len() < PAGE {
+                return Ok(());
+            }
+        }
+    }
+
+    fn tell_workers(&self, endings: &[Ending]) {
+        self.revoked
+            .families(endings.iter().filter_map(|it| match it {
+                Ending::Family(id, at) => Some((id.as_str(), *at)),
+                Ending::Subject(..) => None,
+            }));
+        self.revoked
+            .subjects(endings.iter().filter_map(|it| match it {
+                Ending::Subject(sub, at) => Some((sub.as_str(), *at)),
+                Ending::Family(..) => None,
+            }));
+    }
+
+    async fn publish(&self, link: &mut Link, endings: &[Ending]) -> RedisResult<()> {
+        let mut call = self.scripts.publish.key(STREAM);
+        call.arg((self.longest.access() + SLACK) * 1000);
+        for ending in endings {
+            let (kind, name, at) = match ending {
+                Ending::Family(id, at) => ("f", id, at),
+                Ending::Subject(sub, at) => ("s", sub, at),
+            };
+            call.arg(kind).arg(name).arg(at);
+        }
+        link.invoke(&call).await
+    }
+
+    /// What ended in the store is known to the workers here, then to the other gateways; only then is
+    /// anybody answered.
+    async fn ended(&self, link: &mut Link, endings: Vec<Ending>) -> RedisResult<()> {
+        self.tell_workers(&endings);
+        // It is told later if the connection, or whoever waits, does not last that long.
+        let later = Later {
+            pending: &self.pending,
+            endings,
+        };
+        self.publish(link, &later.endings).await?;
+        later.told();
+        Ok(())
+    }
+
+    async fn obey(&self, mut link: Link, order: Order, lost: &mpsc::Sender<RedisError>) {
+        let done = timeout(WHOLE, self.done(&mut link, &order)).await;
+        match done.unwrap_or_else(|_| Err(io("no answer in time"))) {
+            Ok(done) => answer(order, done),
+            Err(error) => {
+                tracing::debug!(%error, "an order to the store of tokens failed");
+                drop(order);
+                if link.is_lost(&error) {
+                    // One loss is enough.
+                    drop(lost.try_send(error));
+                }
+            }
+        }
+    }
+
+    async fn done(&self, link: &mut Link, order: &Order) -> RedisResult<Done> {
+        match order {
+            Order::Begin(id, family, _) => self.begin(link, id, family).await,
+            Order::Refresh(refresh, _) => self.refresh(link, refresh).await,
+            Order::Look(name, _) => {
+                let mut call = self.scripts.look.key(family_key(name));
+                call.key(subject_key(&name.sub)).arg(&name.sub);
+                let row: Option<Row> = link.invoke(&call).await?;
+                Ok(Done::Family(row.map(family).transpose()?))
+            }
+            Order::End(name, now, everywhere, _) => self.end(link, name, *now, *everywhere).await,
+            Order::EndAll(subjects, _) => {
+                for (sub, before) in subjects {
+                    let mut call = self.scripts.end_all.key(subject_key(sub));
+                    call.arg(before).arg(self.subject_life());
+                    let before: u64 = link.invoke(&call).await?;
+                    let ending = Ending::Subject(sub.clone(), before);
+                    self.ended(link, vec![ending]).await?;
+                }
+                Ok(Done::Nothing)
+            }
+            // It is answered before it comes here.
+            Order::Purge(..) => Ok(Done::Nothing),
+        }
+    }
+
+    async fn begin(&self, link: &mut Link, id: &str, family: &Family) -> RedisResult<Done> {
+        let name = FamilyName {
+            id: id.to_owned(),
+            sub: family.sub.clone(),
+        };
+        let claims = if family.claims.is_empty() {
+            String::new()
+        } else {
+            serde_json::to_string(&family.claims).map_err(|_| odd())?
+        };
+        let mut call = self.scripts.begin.key(family_key(&name));
+        call.arg(&family.sub)
+            .arg(family.created)
+            .arg(family.generation)
+            .arg(family.rotated)
+            .arg(family.expires)
+            .arg(claims)
+            .arg((family.expires + KEPT) * 1000);
+        let () = link.invoke(&call).await?;
+        Ok(Done::Nothing)
+    }
+
+    async fn refresh(&self, link: &mut Link, asked: &Refresh) -> RedisResult<Done> {
+        let name = &asked.family;
+        let mut random = [0_u8; 12];
+        getrandom::fill(&mut random).map_err(|_| io("no random bytes"))?;
+        let until = asked.rotate_until;
+        let mut call = self.scripts.refresh.key(family_key(name));
+        call.key(subject_key(&name.sub))
+            .arg(&name.sub)
+            .arg(asked.generation)
+            .arg(asked.now)
+            .arg(until.map_or_else(String::new, |until| until.to_string()))
+            .arg(asked.grace)
+            .arg(URL_SAFE_NO_PAD.encode(random))
+            .arg((until.unwrap_or_default() + KEPT) * 1000);
+        let (word, row): (String, Row) = link.invoke(&call).await?;
+        let refreshed = match word.as_str() {
+            "family" => Refreshed::Family(family(row)?),
+            "reused" => {
+                tracing::warn!(
+                    sub = name.sub,
+                    session = name.id,
+                    "a refresh token was used again: its session has ended"
+                );
+                let ending = Ending::Family(name.id.clone(), asked.now);
+                self.ended(link, vec![ending]).await?;
+                Refreshed::Reused
+            }
+            "ended" => {
+                self.was_ended(link, name, &row).await?;
+                Refreshed::Ended
+            }
+            _ => return Err(odd()),
+        };
+        Ok(Done::Refreshed(refreshed))
+    }
+
+    async fn end(
+        &self,
+        link: &mut Link,
+        name: &FamilyName,
+        now: u64,
+        everywhere: Everywhere,
+    ) -> RedisResult<Done> {
+        let mut call = self.scripts.end.key(family_key(name));
+        call.key(subject_key(&name.sub))
+            .arg(&name.sub)
+            .arg(now)
+            .arg(u8::from(everywhere == Everywhere::Yes))
+            .arg(self.subject_life());
+        let (word, row): (String, Row) = link.invoke(&call).await?;
+        if word == "ended" {
+            self.was_ended(link, name, &row).await?;
+            return Ok(Done::Family(None));
+        }
+        let family = family(row)?;
+        let mut endings = vec![Ending::Family(name.id.clone(), now)];
+        if everywhere == Everywhere::Yes {
+            endings.push(Ending::Subject(name.sub.clone(), now));
+        }
+        self.ended(link, endings).await?;
+        Ok(Done::Family(Some(family)))
+    }
+
+    /// A family that had ended before. Whoever ended it may not have come to tell the others.
+    async fn was_ended(&self, link: &mut Link, name: &FamilyName, row: &Row) -> RedisResult<()> {
+        let at = row.first().and_then(Option::as_ref);
+        match at.and_then(|at| at.parse().ok()) {
+            Some(at) if !self.revoked.has_family(&name.id) => {
+                let ending = Ending::Family(name.id.clone(), at);
+                self.ended(link, vec![ending]).await
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// How long the word on all of a subject's families is kept, in milliseconds.
+    fn subject_life(&self) -> u64 {
+        (self.longest.any() + KEPT) * 1000
+    }
+}
+
+/// What ended, until the other gateways know; dropped before, it waits for the next connection.
+struct Later<'k> {
+    pending: &'k Mutex<VecDeque<Ending>>,
+    endings: Vec<Ending>,
+}
+
+impl Later<'_> {
+    fn told(mut self) {
+        self.endings.clear();
+    }
+}
+
+impl Drop for Later<'_> {
+    fn drop(&mut self) {
+        if self.endings.is_empty() {
+            return;
+        }
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        if pending.len() + self.endings.len() > PENDING {
+            tracing::error!("other gateways will not know of all sessions that ended");
+            return;
+        }
+        pending.extend(self.endings.drain(..));
+    }
+}
+
+/// Waits for something while orders fail at once; `None` when nobody holds the store any more.
+async fn failing<T>(
+    awaited: impl Future<Output = T>,
+    orders: &mut mpsc::Receiver<Order>,
+) -> Option<T> {
+    let mut awaited = pin!(awaited);
+    loop {
+        tokio::select! {
+            came = &mut awaited => return Some(came),
+            order = orders.recv() => drop(order?),
+        }
+    }
+}
+
+fn answer(order: Order, done: Done) {
+    match (order, done) {
+        (Order::Begin(_, _, told) | Order::EndAll(_, told), Done::Nothing) => tell(told, Ok(())),
+        (Order::Refresh(_, told), Done::Refreshed(refreshed)) => tell(told, Ok(refreshed)),
+        (Order::Look(_, told) | Order::End(_, _, _, told), Done::Family(family)) => {
+            tell(told, Ok(family));
+        }
+        // Dropped, it has failed.
+        (order, _) => drop(order),
+    }
+}
+
+/// A family's row, as the scripts give it.
+type Row = Vec<Option<String>>;
+
+fn family(row: Row) -> RedisResult<Family> {
+    let row: [Option<String>; 6] = row.try_into().map_err(|_| odd())?;
+    let [sub, created, generation, rotated, expires, claims] = row.map(Option::unwrap_or_default);
+    let number = |text: String| text.parse::<u64>().map_err(|_| odd());
+    Ok(Family {
+        sub,
+        created: number(created)?,
+        generation: number(generation)?,
+        rotated: number(rotated)?,
+        expires: number(expires)?,
+        ended: None,
+        claims: match claims.as_str() {
+            "" => Map::new(),
+            text => serde_json::from_str(text).map_err(|_| odd())?,
+        },
+    })
+}
+
+fn ending(fields: &[String]) -> Option<Ending> {
+    let [_, kind, _, name, _, at] = fields else {
+        return None;
+    };
+    let at = at.parse().ok()?;
+    match kind.as_str() {
+        "f" => Some(Ending::Family(name.clone(), at)),
+        "s" => Some(Ending::Subject(name.clone(), at)),
+        _ => None,
+    }
+}
+
+/// What is one subject's has one tag, and so lies in one slot of a cluster.
+fn tag(sub: &str) -> String {
+    let sum = digest::digest(&digest::SHA256, sub.as_bytes());
+    URL_SAFE_NO_PAD.encode(sum.as_ref().get(..16).unwrap_or_default())
+}
+
+fn family_key(name: &FamilyName) -> String {
+    format!("portcullis:{{{}}}:{}", tag(&name.sub), name.id)
+}
+
+fn subject_key(sub: &str) -> String {
+    format!("portcullis:{{{}}}", tag(sub))
+}
+
+fn io(what: &'static str) -> RedisError {
+    RedisError::from((redis::ErrorKind::Io, what))
+}
+
+/// What the server says cannot be read.
+fn odd() -> RedisError {
+    let what = "the server gave an answer that is none";
+    RedisError::from((redis::ErrorKind::UnexpectedReturnType, what))
+}
+
+/// A line of `INFO`.
+fn setting<'a>(about: &'a str, name: &str) -> Option<&'a str> {
+    about.lines().find_map(|line| {
+        let (known, value) = line.trim_end().split_once(':')?;
+        (known == name).then_some(value)
+    })
+}
+
+/// Settings of a server under which it loses what it was told.
+fn dangers(about: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    if setting(about, "aof_enabled") == Some("0") {
+        found.push(
+            "the server keeps no append-only file: a restart of it forgets sessions and their ends; \
+             set `appendonly yes`, and `appendfsync always`"
+                .to_owned(),
+        );
+    }
+    let policy = setting(about, "maxmemory_policy").unwrap_or("noeviction");
+    if setting(about, "maxmemory") != Some("0") && policy != "noeviction" {
+        found.push(format!(
+            "the server throws away keys when its memory is full (maxmemory-policy {policy}), the ends of sessions \
+             among them; set `maxmemory-policy noeviction`"
+        ));
+    }
+    found
+}
+
+/// The scripts: each judges and writes at once. Numbers stay texts, as Lua's lose digits when written.
+struct Scripts {
+    begin: Script,
+    refresh: Script,
+    look: Script,
+    end: Script,
+    end_all: Script,
+    publish: Script,
+    longest: Script,
+}
+
+impl Default for Scripts {
+    fn default() -> Self {
+        let with = |more: &str| Script::new(&format!("{FAMILY}{more}"));
+        Self {
+            begin: Script::new(BEGIN),
+            refresh: with(REFRESH),
+            look: with(LOOK),
+            end: with(END),
+            end_all: with("return raise(KEYS[1], ARGV[1], ARGV[2])"),
+            publish: Script::new(PUBLISH),
+            longest: Script::new(LONGEST_LIVES),
+        }
+    }
+}
+
+/// `family`: a family of a subject that goes on, or nothing and when it ended. `raise`: ends all that began before a time; a clock
+/// that was set back gives nothing back.
+const FAMILY: &str = r"
+local function family(key, subject, sub)
+  local f = redis.call('HMGET', key, 'sub', 'created', 'generation', 'rotated', 'expires', 'claims', 'ended', 'by')
+  if not f[1] or f[1] ~= sub then return nil end
+  if f[7] then return nil, f[7] end
+  local before = redis.call('GET', subject)
+  if before and tonumber(f[2]) <= tonumber(before) then return nil end
+  return f
+end
+local function row(f)
+  return {f[1], f[2], f[3], f[4], f[5], f[6]}
+end
+local function raise(subject, before, life)
+  local known = redis.call('GET', subject)
+  if known and tonumber(known) >= tonumber(before) then before = known end
+  redis.call('SET', subject, before, 'PX', life)
+  return before
+end
+";
+
+const BEGIN: &str = r"
+redis.call('HSET', KEYS[1], 'sub', ARGV[1], 'created', ARGV[2], 'generation', ARGV[3], 'rotated', ARGV[4],
+  'expires', ARGV[5], 'claims', ARGV[6])
+redis.call('PEXPIREAT', KEYS[1], ARGV[7])
+";
+
+/// The rules are those of the embedded store; besides, an order that the client library sends twice
+/// gets what it got the first time.
+const REFRESH: &str = r"
+local sub, asked, now, until_, grace, by, keep = unpack(ARGV)
+local f, ended = family(KEYS[1], KEYS[2], sub)
+if not f then return {'ended', {ended or false}} end
+local generation = tonumber(f[3])
+if tonumber(asked) == generation then
+  if until_ ~= '' then
+    f[3] = tostring(redis.call('HINCRBY', KEYS[1], 'generation', 1))
+    f[4], f[5] = now, until_
+    redis.call('HSET', KEYS[1], 'rotated', now, 'expires', until_, 'by', by)
+    redis.call('PEXPIREAT', KEYS[1], keep)
+  end
+  return {'family', row(f)}
+end
+if until_ ~= '' and tonumber(asked) + 1 == generation then
+  local late = tonumber(now) - tonumber(f[4])
+  if f[8] == by or (tonumber(grace) > 0 and late <= tonumber(grace)) then
+    return {'family', row(f)}
+  end
+end
+redis.call('HSET', KEYS[1], 'ended', now)
+return {'reused', {}}
+";
+
+const LOOK: &str = r"
+local f = family(KEYS[1], KEYS[2], ARGV[1])
+return f and row(f)
+";
+
+const END: &str = r"
+local f, ended = family(KEYS[1], KEYS[2], ARGV[1])
+if not f then return {'ended', {ended or false}} end
+redis.call('HSET', KEYS[1], 'ended', ARGV[2])
+if ARGV[3] == '1' then raise(KEYS[2], ARGV[2], ARGV[4]) end
+return {'family', row(f)}
+";
+
+/// Each with a kind, a name and a time; what is older than any access token goes.
+const PUBLISH: &str = r"
+local t = redis.call('TIME')
+local first = string.format('%.0f', tonumber(t[1]) * 1000 - tonumber(ARGV[1]))
+for i = 2, #ARGV, 3 do
+  redis.call('XADD', KEYS[1], 'MINID', '~', first, '*', 'k', ARGV[i], 'n', ARGV[i + 1], 't', ARGV[i + 2])
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[1] * 2)
+";
+
+const LONGEST_LIVES: &str = r"
+local lives = {}
+for i, name in ipairs({'access', 'refresh'}) do
+  local known = tonumber(redis.call('HGET', KEYS[1], name) or '0')
+  if known < tonumber(ARGV[i]) then
+    redis.call('HSET', KEYS[1], name, ARGV[i])
+    known = tonumber(ARGV[i])
+  end
+  lives[i] = known
+end
+return lives
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_one_subjects_lies_together() {
+        let name = FamilyName {
+            id: "f".to_owned(),
+            sub: "a}{b".to_owned(),
+        };
+        let tag_of = |key: &str| {
+            let (_, rest) = key.split_once('{').unwrap();
+            rest.split_once('}').unwrap().0.to_owned()
+        };
+        assert_eq!(tag_of(&family_key(&name)), tag_of(&subject_key("a}{b")));
+        assert_ne!(subject_key("a"), subject_key("b"));
+        assert!(family_key(&name).ends_with(":f") && !family_key(&name).contains("a}"));
+    }
+
+    #[test]
+    fn rows_and_endings_are_read_and_nothing_else_is_taken_for_one() {
+        let text = |text: &str| Some(text.to_owned());
+        let row = |claims: Option<String>| {
+            vec![
+                text("a"),
+                text("1"),
+                text("2"),
+                text("3"),
+                text("4"),
+                claims,
+            ]
+        };
+        let read = family(row(text(r#"{"roles":["x"]}"#))).unwrap();
+        assert_eq!((read.generation, read.expires), (2, 4));
+        assert_eq!(read.claims.len(), 1);
+        assert!(family(row(None)).unwrap().claims.is_empty());
+        assert!(family(row(text("[]"))).is_err());
+        assert!(family(vec![text("a")]).is_err());
+        let fields = |kind: &str, at: &str| ["k", kind, "n", "x", "t", at].map(str::to_owned);
+        let expected = Ending::Family("x".to_owned(), 7);
+        assert_eq!(ending(&fields("f", "7")), Some(expected));
+        let expected = Ending::Subject("x".to_owned(), 7);
+        assert_eq!(ending(&fields("s", "7")), Some(expected));
+        assert_eq!(ending(&fields("z", "7")), None);
+        assert_eq!(ending(&fields("f", "-7")), None);
+        assert_eq!(ending(&[]), None);
+    }
+
+    #[test]
+    fn a_server_that_forgets_is_told_of() {
+        let safe =
+            "# Persistence\r\naof_enabled:1\r\nmaxmemory:0\r\nmaxmemory_policy:allkeys-lru\r\n";
+        assert!(dangers(safe).is_empty());
+        let forgets = "aof_enabled:0\r\nmaxmemory:1000\r\nmaxmemory_policy:allkeys-lru\r\n";
+        assert_eq!(dangers(forgets).len(), 2);
+    }
+
+    #[test]
+    fn passwords_are_not_shown_and_urls_are_looked_at() {
+        let servers = |url: &str| Servers {
+            urls: vec![url.to_owned()],
+            username: None,
+            password: Some("hunter2".to_owned()),
+            ca: None,
+        };
+        let good = servers("redis://127.0.0.1:6379/2");
+        assert!(good.check().is_ok());
+        assert!(!format!("{good:?} {good}").contains("hunter2"));
+        let infos = good.infos().unwrap();
+        assert_eq!(infos[0].redis_settings().password(), Some("hunter2"));
+        assert!(servers("rediss://h").check().is_ok());
+        let with_password = servers("redis://me:s3cret@h:1/2");
+        assert!(with_password.check().is_ok());
+        assert_eq!(with_password.to_string(), "redis://h:1/2");
+        for bad in ["redis://", "http://h", "redis://h:x", "redis://h/x"] {
+            assert!(servers(bad).check().is_err(), "{bad}");
+        }
+    }
+}
