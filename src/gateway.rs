@@ -179,7 +179,13 @@ async fn serve(
         Target::Tokens { service, endpoint } => {
             drop(permit);
             let wait = snapshot.timeouts.body_read;
-            Box::pin(issuing::issue(service, *endpoint, record, wait, request)).await
+            let decider = route.ask.as_ref().map(|ask| issuing::Decider {
+                ask,
+                snapshot,
+                connection,
+            });
+            let issuing = issuing::issue(service, *endpoint, decider, record, wait, request);
+            Box::pin(issuing).await
         }
         Target::ResourceMetadata => {
             drop(permit);

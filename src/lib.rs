@@ -125,11 +125,18 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
         let mut rotated = signal(SignalKind::user_defined1())?;
         let mut watch = Watch::new(active.files())?;
         let mut cleaning = tokio::time::interval(CLEANING);
+        let mut renewing = tokio::time::interval(RENEWING);
         if let Some(on_ready) = options.on_ready {
             on_ready();
         }
         loop {
             let asked = tokio::select! {
+                _ = renewing.tick() => {
+                    if let Some(tokens) = &publish.borrow().tokens {
+                        tokens.renew_hashes();
+                    }
+                    continue;
+                }
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 _ = hangup.recv() => true,
@@ -201,6 +208,8 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
     served
 }
 
+/// How often hashes of older kinds are written anew, those that were found to be right.
+const RENEWING: std::time::Duration = std::time::Duration::from_secs(2);
 /// How often what has expired is cleaned up.
 const CLEANING: std::time::Duration = std::time::Duration::from_secs(60);
 

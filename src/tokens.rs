@@ -4,6 +4,7 @@
 
 mod hashing;
 mod keys;
+mod login;
 mod mint;
 mod password;
 mod private;
@@ -26,11 +27,12 @@ use serde_json::{Map, Value, json};
 
 use self::hashing::{Checked, Unchecked};
 pub(crate) use self::keys::{KeyRing, NewKey, RingKey};
+pub(crate) use self::login::{Decided, Login};
 pub(crate) use self::mint::{Issued, OWN};
 use self::password::Verdict;
 pub(crate) use self::password::hash as hash_password;
 pub(crate) use self::private::write_private;
-use self::state::TokenState;
+use self::state::{Renewal, TokenState};
 pub(crate) use self::state::{Servers, StateAt, States};
 use self::store::{Everywhere, Family, FamilyName, Lives, Refresh, Refreshed, StoreDown};
 pub(crate) use self::throttle::Rate;
@@ -93,8 +95,8 @@ pub(crate) struct TokenSettings {
     pub(crate) algorithm: Algorithm,
     /// The folder of its keys.
     pub(crate) keys: PathBuf,
-    /// The file of its users.
-    pub(crate) users: PathBuf,
+    /// The file of its users; without one the app decides who may log in.
+    pub(crate) users: Option<PathBuf>,
     /// How long an access token lives.
     pub(crate) access_lifetime: Duration,
     /// How long a refresh token lives.
@@ -105,6 +107,8 @@ pub(crate) struct TokenSettings {
     pub(crate) refresh_grace: Duration,
     /// How long a new key is published before it signs.
     pub(crate) rotate_keys_after: Duration,
+    /// The field of a login that says who it is.
+    pub(crate) username_field: String,
     /// Claims beside the service's own.
     pub(crate) claims: Vec<(String, Issued)>,
     /// Tries of one address.
@@ -133,6 +137,9 @@ pub(crate) struct TokenService {
     /// The same for refresh tokens.
     refresh: Arc<Verifier>,
 }
+
+/// An answer, and the word for the access log where it refuses.
+pub(crate) type Answered = (Response<Body>, Option<&'static str>);
 
 /// One request to an endpoint.
 pub(crate) struct Asked<'a> {
@@ -286,9 +293,14 @@ impl TokenService {
             .ok_or_else(Answer::down)
     }
 
-    /// A user whose sessions of this time, in milliseconds since 1970, go on.
-    fn user_since(&self, name: &str, created: u64) -> Option<&User> {
-        self.users.active(name).filter(|user| created >= user.since)
+    /// What is known of the user of a family, whose sessions of this time go on: by the users' file,
+    /// or by the app's answer to the login.
+    fn known_of<'f>(&'f self, family: &'f Family) -> Option<&'f Map<String, Value>> {
+        if self.settings.users.is_none() {
+            return Some(&family.claims);
+        }
+        let user = self.users.active(&family.sub)?;
+        (family.created >= user.since).then_some(&user.more)
     }
 
     /// What it is made of.
@@ -307,7 +319,7 @@ impl TokenService {
     }
 
     /// Answers a request; gives the word for the access log, where it is refused.
-    pub(crate) async fn answer(&self, asked: Asked<'_>) -> (Response<Body>, Option<&'static str>) {
+    pub(crate) async fn answer(&self, asked: Asked<'_>) -> Answered {
         if asked.endpoint == Endpoint::Keys {
             return (self.published(), None);
         }
@@ -317,15 +329,14 @@ impl TokenService {
         } else {
             Answer::method(asked.method)
         };
-        let reason = answer.reason;
-        (answer.response(), reason)
+        answer.with_reason()
     }
 
     async fn serve(&self, asked: &Asked<'_>) -> Result<Answer, Answer> {
         let fields = wire::fields(asked.headers, &asked.body)?;
         match asked.endpoint {
             Endpoint::Obtain => {
-                let [name, password] = wire::texts(&fields, ["username", "password"])?;
+                let [name, password] = self.credentials(&fields)?;
                 self.obtain(name, password, asked).await
             }
             Endpoint::Refresh => {
@@ -367,31 +378,80 @@ impl TokenService {
         response
     }
 
+    fn credentials(&self, fields: &wire::Fields) -> Result<[String; 2], Answer> {
+        wire::texts(fields, [&self.settings.username_field, "password"])
+    }
+
     async fn obtain(
         &self,
         name: String,
         password: String,
         asked: &Asked<'_>,
     ) -> Result<Answer, Answer> {
-        self.throttle
-            .try_once(asked.client, &name)
-            .map_err(|wait| Answer::throttled(wait.as_secs().max(1)))?;
+        self.try_once(asked, &name)?;
         let verdict = self.check(&name, password).await?;
-        let now = millis(asked.now);
-        let user = self.user_since(&name, now);
-        let (Some(user), true) = (user, verdict != Verdict::Wrong) else {
+        if verdict == Verdict::Wrong {
             return Err(Answer::no_account());
+        }
+        self.begin(name, Map::new(), asked.now).await
+    }
+
+    /// Begins a login that the app decides.
+    ///
+    /// # Errors
+    /// The answer to a request that asks for none, or too often, with the word for the access log.
+    pub(crate) fn begin_login(&self, asked: &Asked<'_>) -> Result<Login, Box<Answered>> {
+        let begin = || {
+            if *asked.method != Method::POST {
+                return Err(Answer::method(asked.method));
+            }
+            let fields = wire::fields(asked.headers, &asked.body)?;
+            let [name, password] = self.credentials(&fields)?;
+            self.try_once(asked, &name)?;
+            Ok(Login::new(name, password))
         };
+        begin().map_err(|answer| Box::new(answer.with_reason()))
+    }
+
+    /// Answers a login that the app decided.
+    pub(crate) async fn end_login(&self, decided: Decided, now: SystemTime) -> Answered {
+        let answer = match decided {
+            Decided::User(sub, claims) => self.begin(sub, claims, now).await,
+            Decided::Refused => Err(Answer::no_account()),
+            Decided::Throttled(seconds) => Err(Answer::throttled(seconds)),
+            Decided::Nothing(why) => {
+                tracing::error!(why, "the app that decides on logins gave no decision");
+                Err(Answer::undecided())
+            }
+        };
+        answer.unwrap_or_else(|refusal| refusal).with_reason()
+    }
+
+    fn try_once(&self, asked: &Asked<'_>, name: &str) -> Result<(), Answer> {
+        self.throttle
+            .try_once(asked.client, name)
+            .map_err(|wait| Answer::throttled(wait.as_secs().max(1)))
+    }
+
+    /// Begins a family for who logged in.
+    async fn begin(
+        &self,
+        sub: String,
+        claims: Map<String, Value>,
+        now: SystemTime,
+    ) -> Result<Answer, Answer> {
+        let now = millis(now);
         let id = random_name()?;
         let family = Family {
-            sub: name.clone(),
+            sub,
             created: now,
             generation: 0,
             rotated: now,
             expires: now / 1000 + self.settings.refresh_lifetime.as_secs(),
             ended: None,
-            claims: Map::new(),
+            claims,
         };
+        let user = self.known_of(&family).ok_or_else(Answer::no_account)?;
         let (access, refresh) = self.sign_both(&id, &family, user, now)?;
         let begun = self.open_state()?.store().begin(id, family).await;
         begun.map_err(|StoreDown| Answer::down())?;
@@ -402,43 +462,61 @@ impl TokenService {
     /// same time.
     async fn check(&self, name: &str, password: String) -> Result<Verdict, Answer> {
         let own = self.users.get(name).and_then(|user| user.password.clone());
-        let is_own = own.is_some();
         // Who is not there takes as long as somebody who is.
-        let hash = own.or_else(|| self.users.decoy(name));
-        let checked = self.open_state()?.hashing().check(hash, password).await;
+        let hash = own.clone().or_else(|| self.users.decoy(name));
+        let state = self.open_state()?;
+        let checked = state.hashing().check(hash, password).await;
         let Checked { verdict, renewed } = checked.map_err(|unchecked| match unchecked {
             Unchecked::Busy => Answer::throttled(1),
             Unchecked::Gone => Answer::down(),
         })?;
-        if !is_own {
+        let Some(old) = own else {
             return Ok(Verdict::Wrong);
-        }
-        if let Some(hash) = renewed {
-            self.renew_hash(name, hash);
+        };
+        if let Some(new) = renewed {
+            state.renew(name, Renewal { old, new });
         }
         Ok(verdict)
     }
 
-    /// Writes a hash of today's kind into the users' file, unless that was changed since it was read;
-    /// the next login does it then.
-    fn renew_hash(&self, name: &str, hash: String) {
-        let (mut users, file) = (self.users.clone(), self.settings.users.clone());
-        let Some(mut user) = users.get(name).cloned() else {
+    /// Writes hashes of today's kind into the users' file, all that wait, so that many logins are one
+    /// change. A file that was changed since it was read is left alone: it will be read, and this is
+    /// called again.
+    pub(crate) fn renew_hashes(&self) {
+        let (Some(state), Some(file)) = (self.state.get(), self.settings.users.clone()) else {
             return;
         };
-        user.password = Some(hash);
-        users.put(name, user);
-        let (as_read, name) = (Arc::clone(&self.users_file), name.to_owned());
+        let mut users = self.users.clone();
+        let mut renewed = Vec::new();
+        for (name, Renewal { old, new }) in state.renewals() {
+            match users.get(&name).cloned() {
+                Some(mut user) if user.password.as_ref() == Some(&old) => {
+                    user.password = Some(new);
+                    users.put(&name, user);
+                    renewed.push(name);
+                }
+                // It was changed otherwise.
+                Some(_) | None => state.renewed(&name),
+            }
+        }
+        if renewed.is_empty() {
+            return;
+        }
+        let (as_read, state) = (Arc::clone(&self.users_file), Arc::clone(state));
         tokio::task::spawn_blocking(move || {
             let written = alone(&file, || {
                 if std::fs::read(&file)? == *as_read {
                     write_private(&file, users.write().as_bytes())?;
-                    tracing::info!(sub = name, "a password's hash is of today's kind now");
+                    for name in &renewed {
+                        state.renewed(name);
+                    }
+                    let users = renewed.join(", ");
+                    tracing::info!(users, "hashes of passwords are of today's kind now");
                 }
                 Ok(())
             });
             if let Err(error) = written {
-                tracing::warn!(%error, "a password's hash stays of an older kind");
+                tracing::warn!(%error, "hashes of passwords stay of an older kind");
             }
         });
     }
@@ -446,7 +524,7 @@ impl TokenService {
     async fn renew(&self, token: &str, now: SystemTime) -> Result<Answer, Answer> {
         let claims = self.refresh_claims(token, now)?;
         let (family, generation) = spendable(&claims)?;
-        let (id, sub) = (family.id.clone(), family.sub.clone());
+        let id = family.id.clone();
         let now = millis(now);
         let rotate = self.settings.rotate_refresh;
         let until = now / 1000 + self.settings.refresh_lifetime.as_secs();
@@ -463,8 +541,7 @@ impl TokenService {
             Refreshed::Ended => return Err(Answer::blacklisted("token_revoked")),
             Refreshed::Reused => return Err(Answer::blacklisted("token_reused")),
         };
-        let user = self.user_since(&sub, family.created);
-        let user = user.ok_or_else(Answer::account_gone)?;
+        let user = self.known_of(&family).ok_or_else(Answer::account_gone)?;
         let (access, refresh) = self.sign_both(&id, &family, user, now)?;
         Ok(Answer::ok(if rotate {
             json!({"access": access, "refresh": refresh})
@@ -558,7 +635,7 @@ impl TokenService {
         &self,
         id: &str,
         family: &Family,
-        user: &User,
+        user: &Map<String, Value>,
         now: u64,
     ) -> Result<(String, String), Answer> {
         let settings = &self.settings;
@@ -566,7 +643,7 @@ impl TokenService {
         let access = mint::access(
             (id, family),
             issuer,
-            (&settings.claims, &user.more),
+            (&settings.claims, user),
             (seconds, settings.access_lifetime),
             &random_name()?,
         );

@@ -2,7 +2,7 @@
 //! gateway sees the change by itself.
 
 use std::io::{IsTerminal as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -118,7 +118,7 @@ pub(super) fn user(command: UserCommand, config: &Path) -> ExitCode {
 }
 
 fn ask_and_edit(command: UserCommand, config: &Path) -> Result<String, Ended> {
-    let file = service(config)?.settings().users.clone();
+    let file = users_file(&*service(config)?)?;
     // Nobody waits for somebody who types.
     let password = match &command {
         UserCommand::Add { .. } | UserCommand::Password { .. } => Some(new_password()?),
@@ -131,9 +131,15 @@ fn ask_and_edit(command: UserCommand, config: &Path) -> Result<String, Ended> {
     edited.map_err(|error| Ended::Failed(format!("`{}`: {error}", file.display())))?
 }
 
+fn users_file(service: &TokenService) -> Result<PathBuf, Ended> {
+    let why = "there is no file of users: the app at `login` decides who may log in";
+    let file = service.settings().users.clone();
+    file.ok_or_else(|| Ended::Failed(why.to_owned()))
+}
+
 fn edit(command: UserCommand, password: Option<String>, config: &Path) -> Result<String, Ended> {
     let service = service(config)?;
-    let file = &service.settings().users;
+    let file = &users_file(&service)?;
     let mut users = service.users().clone();
     let known = |users: &Users, name: &str| {
         let user = users.get(name).cloned();

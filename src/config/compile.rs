@@ -83,7 +83,8 @@ pub(crate) fn compile(
     let mut routes = routes;
     let defaults = edits(&gateway.defaults.headers.response);
     if let (Some(parsed), Some(service)) = (&gateway.tokens, &tokens) {
-        compiler.endpoints(parsed, service, &defaults, &mut table, &mut routes);
+        let into = (&mut table, &mut routes);
+        compiler.endpoints(parsed, service, &defaults, into, &mut upstreams);
     }
     resource_metadata(&mut table, &mut routes, &defaults);
     let access_log = compiler.access_log(&gateway.log.access);

@@ -11,6 +11,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::uri::PathAndQuery;
 use ipnet::IpNet;
 use serde_json::Value;
 
@@ -302,8 +303,10 @@ pub(crate) struct Tokens {
     pub(crate) algorithm: Spanned<String>,
     /// The folder of its keys.
     pub(crate) keys: Spanned<PathBuf>,
-    /// The file of its users.
-    pub(crate) users: Spanned<PathBuf>,
+    /// The file of its users; where there is none, `login`.
+    pub(crate) users: Option<Spanned<PathBuf>>,
+    /// The app that decides on logins, and the path and query that it is asked for.
+    pub(crate) login: Option<Spanned<(Server, PathAndQuery)>>,
     /// How long an access token lives, whole seconds; 5 min.
     pub(crate) access_lifetime: Spanned<Duration>,
     /// How long a refresh token lives, whole seconds; 24 h.
@@ -314,6 +317,8 @@ pub(crate) struct Tokens {
     pub(crate) refresh_grace: Spanned<Duration>,
     /// How long a new key is published before it signs, whole seconds; 5 min.
     pub(crate) rotate_keys_after: Spanned<Duration>,
+    /// The field of a login that says who it is; `username`.
+    pub(crate) username_field: Spanned<String>,
     /// Claims beside the service's own.
     pub(crate) claims: Named<Spanned<Value>>,
     /// How often a password may be tried.

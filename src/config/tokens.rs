@@ -30,6 +30,8 @@ impl Decoder<'_> {
             "refresh_grace",
             "rotate_keys_after",
             "users",
+            "login",
+            "username_field",
             "claims",
             "throttle",
         ];
@@ -37,7 +39,31 @@ impl Decoder<'_> {
         let fields = self.fields(node, "a map", &known)?;
         let seconds = |seconds| Spanned::default_of(Duration::from_secs(seconds));
         let keys = self.required(fields, "keys", Self::file);
-        let users = self.required(fields, "users", Self::file);
+        let users = self.optional(fields, "users", Self::file);
+        let folder = self.folder;
+        let login = self.optional(fields, "login", |it, node| {
+            let node = it.without_password(node)?;
+            it.scalar(
+                node,
+                "the URL of an app that checks passwords",
+                "",
+                |text| value::server_and_target(text, folder),
+            )
+        });
+        match (fields.get("users"), fields.get("login")) {
+            (None, None) => {
+                self.errors
+                    .at(node.place, "who may log in is not said")
+                    .hint(
+                        "add `users: users.yaml`, or `login: URL` of an app that checks passwords",
+                    );
+            }
+            (Some(_), Some(login)) => {
+                let problem = "either `users` or `login` says who may log in";
+                self.errors.at(login.place, problem);
+            }
+            (Some(_), None) | (None, Some(_)) => {}
+        }
         let empty = || Spanned::default_of(PathBuf::new());
         let mut tokens = Tokens {
             place: node.place,
@@ -46,7 +72,9 @@ impl Decoder<'_> {
             issuer: self.optional(fields, "issuer", Self::filled_text),
             algorithm: Spanned::default_of("ES256".to_owned()),
             keys: keys.unwrap_or_else(empty),
-            users: users.unwrap_or_else(empty),
+            users,
+            login,
+            username_field: Spanned::default_of("username".to_owned()),
             access_lifetime: seconds(5 * 60),
             refresh_lifetime: seconds(24 * 3600),
             rotate_refresh: Spanned::default_of(true),
@@ -65,6 +93,17 @@ impl Decoder<'_> {
                 private: name.private,
             })
         });
+        self.set(
+            fields,
+            "username_field",
+            &mut tokens.username_field,
+            |it, node| {
+                it.scalar(node, "the name of a field", "", |text| match text {
+                    "" | "password" => Err("such as `email`".to_owned()),
+                    text => Ok(text.to_owned()),
+                })
+            },
+        );
         for (key, into) in [
             ("access_lifetime", &mut tokens.access_lifetime),
             ("refresh_lifetime", &mut tokens.refresh_lifetime),

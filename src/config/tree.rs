@@ -2,6 +2,7 @@
 //! Only plain YAML is taken: no anchors, tags, merge keys or several documents. What the values mean is
 //! decided elsewhere.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span};
@@ -88,6 +89,8 @@ struct Frame {
     place: Place,
     hidden: bool,
     inside: Inside,
+    /// The keys of a map that were there already: a file of users has thousands.
+    keys: HashSet<String>,
 }
 
 enum Inside {
@@ -218,6 +221,7 @@ impl Builder<'_> {
             place,
             hidden,
             inside,
+            keys: HashSet::new(),
         });
     }
 
@@ -227,7 +231,7 @@ impl Builder<'_> {
             self.root = Some(node);
             return;
         };
-        let hidden = frame.hidden;
+        let (hidden, keys) = (frame.hidden, &mut frame.keys);
         let (entries, pending) = match &mut frame.inside {
             Inside::List(items) => return items.push(node),
             Inside::Map(entries, pending) => (entries, pending),
@@ -258,7 +262,12 @@ impl Builder<'_> {
                     }
                     Kind::Broken => return,
                 };
-                let first = entries.iter().find(|(key, _)| key.text == text);
+                let twice = !keys.insert(text.clone());
+                let first = if twice {
+                    entries.iter().find(|(key, _)| key.text == text)
+                } else {
+                    None
+                };
                 if let Some((first, _)) = first {
                     let first = self.errors.name(first.place);
                     let shown = if hidden {

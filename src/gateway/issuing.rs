@@ -2,15 +2,30 @@
 
 use std::time::Duration;
 
-use http::{Request, Response};
+use bytes::Bytes;
+use http::{Request, Response, Uri, response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
+use super::Connection;
 use super::record::Record;
 use crate::body::Body;
+use crate::proxy::{Ask, AskedAbout};
 use crate::reject::Reject;
-use crate::tokens::{Asked, BODY_BYTES, Endpoint, TokenService};
+use crate::request_id::RequestId;
+use crate::snapshot::Snapshot;
+use crate::tokens::{Answered, Asked, BODY_BYTES, Decided, Endpoint, TokenService};
+
+/// How long the rest of an app's decision may take.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// The app that decides on logins, and from where it is asked.
+pub(super) struct Decider<'a> {
+    pub(super) ask: &'a Ask,
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) connection: &'a Connection,
+}
 
 /// Answers a request to an endpoint: it is short, and all of it is read first.
 ///
@@ -19,6 +34,7 @@ use crate::tokens::{Asked, BODY_BYTES, Endpoint, TokenService};
 pub(super) async fn issue(
     service: &TokenService,
     endpoint: Endpoint,
+    decider: Option<Decider<'_>>,
     record: &mut Record,
     wait: Duration,
     request: Box<Request<Incoming>>,
@@ -41,9 +57,67 @@ pub(super) async fn issue(
         client: record.client(),
         now: record.time(),
     };
-    let (response, reason) = service.answer(asked).await;
+    let (response, reason) = match decider {
+        Some(decider) => {
+            let uri = &parts.uri;
+            decided(service, &asked, decider, record.id(), uri).await?
+        }
+        None => service.answer(asked).await,
+    };
     if let Some(reason) = reason {
         record.refused(reason);
     }
     Ok(response)
+}
+
+/// A login that the app decides.
+async fn decided(
+    service: &TokenService,
+    asked: &Asked<'_>,
+    decider: Decider<'_>,
+    id: RequestId,
+    uri: &Uri,
+) -> Result<Answered, Reject> {
+    let login = match service.begin_login(asked) {
+        Ok(login) => login,
+        Err(answer) => return Ok(*answer),
+    };
+    let Decider {
+        ask,
+        snapshot,
+        connection,
+    } = decider;
+    let about = AskedAbout {
+        method: asked.method,
+        uri,
+        target: &ask.target,
+        headers: asked.headers,
+        worker: connection.worker.index,
+        peer: &connection.peer,
+        peer_is_trusted: snapshot.trusted.trusts(connection.peer.ip),
+        vouched: &snapshot.vouched,
+        id,
+        line: &connection.line,
+    };
+    let decision = match ask.post(about, login.question()).await {
+        Ok(answer) => read(answer).await,
+        Err(Reject::ClientGone) => return Err(Reject::ClientGone),
+        Err(_) => Err("it does not answer"),
+    };
+    let decided = match decision {
+        Ok((head, body)) => login.decide(head.status, &head.headers, &body),
+        Err(why) => Decided::Nothing(why.to_owned()),
+    };
+    Ok(service.end_login(decided, asked.now).await)
+}
+
+/// All of an app's answer, where it is short.
+async fn read(answer: Response<Body>) -> Result<(response::Parts, Bytes), &'static str> {
+    let (head, body) = answer.into_parts();
+    let reading = Limited::new(body, BODY_BYTES).collect();
+    match timeout(ANSWER, reading).await {
+        Ok(Ok(body)) => Ok((head, body.to_bytes())),
+        Ok(Err(_)) => Err("its answer broke off, or is too long"),
+        Err(_) => Err("its answer does not end"),
+    }
 }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Uri, header};
 use http_body::Body as _;
@@ -68,31 +69,60 @@ impl Ask {
     /// # Errors
     /// `AskFailed` where there is no answer within 5 s.
     pub(crate) async fn ask(&self, about: AskedAbout<'_>) -> Result<Response<Body>, Reject> {
-        let now = Instant::now();
-        let mut fields = headers::prepare(
-            askable(about.headers),
-            about.uri,
-            None,
-            headers::Hop {
-                peer: about.peer,
-                peer_is_trusted: about.peer_is_trusted,
-                vouched: about.vouched,
-                id: about.id,
-                host: &self.forward.upstream.host,
-            },
-        );
+        let mut fields = prepared(&about, askable(about.headers), &self.forward);
         let original = HeaderValue::from_str(about.target.as_str()).map_err(|_| Reject::BadPath)?;
         let method = HeaderValue::from_str(about.method.as_str()).map_err(|_| Reject::Internal)?;
         fields.set(X_ORIGINAL_METHOD, method);
         fields.set(X_ORIGINAL_URI, original);
+        self.exchange(&about, &Method::GET, &fields, Outgoing::Empty)
+            .await
+    }
+
+    /// Asks with a POST of a JSON document instead. Of the request's headers go along those that say
+    /// who asks, and none that says more.
+    ///
+    /// # Errors
+    /// As [`Ask::ask`].
+    pub(crate) async fn post(
+        &self,
+        about: AskedAbout<'_>,
+        document: Bytes,
+    ) -> Result<Response<Body>, Reject> {
+        let mut headers = HeaderMap::new();
+        for name in [header::HOST, header::USER_AGENT, header::ACCEPT_LANGUAGE] {
+            if let Some(value) = about.headers.get(&name) {
+                headers.insert(name, value.clone());
+            }
+        }
+        if about.peer_is_trusted {
+            let forwarded = about.headers.iter();
+            let forwarded = forwarded.filter(|(name, _)| headers::is_forwarding(name.as_str()));
+            headers.extend(forwarded.map(|(name, value)| (name.clone(), value.clone())));
+        }
+        let json = HeaderValue::from_static("application/json");
+        headers.insert(header::CONTENT_TYPE, json.clone());
+        headers.insert(header::ACCEPT, json);
+        let fields = prepared(&about, headers, &self.forward);
+        self.exchange(&about, &Method::POST, &fields, Outgoing::Own(document))
+            .await
+    }
+
+    async fn exchange(
+        &self,
+        about: &AskedAbout<'_>,
+        method: &Method,
+        fields: &headers::Fields,
+        body: Outgoing,
+    ) -> Result<Response<Body>, Reject> {
+        let now = Instant::now();
         let head = RequestHead {
-            method: &Method::GET,
+            method,
             target: &self.target,
-            fields: &fields,
+            fields,
         };
         let asking = self
             .forward
-            .exchange(about.worker, now, head, Outgoing::Empty, about.line);
+            .exchange(about.worker, now, head, body, about.line);
         let answered = timeout_at(now + DEADLINE, asking).await;
         let (mut head, exchange, home) =
             answered.map_err(|_| Reject::AskFailed)?.map_err(|reject| {
@@ -115,6 +145,18 @@ impl Ask {
         *response.headers_mut() = head.headers;
         Ok(response)
     }
+}
+
+/// These headers as the server that is asked gets them.
+fn prepared(about: &AskedAbout<'_>, headers: HeaderMap, forward: &Forward) -> headers::Fields {
+    let hop = headers::Hop {
+        peer: about.peer,
+        peer_is_trusted: about.peer_is_trusted,
+        vouched: about.vouched,
+        id: about.id,
+        host: &forward.upstream.host,
+    };
+    headers::prepare(headers, about.uri, None, hop)
 }
 
 /// Takes in a body that nobody reads, where it is short, so that its connection can be kept. Nobody

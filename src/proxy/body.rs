@@ -24,6 +24,8 @@ pub(crate) enum Outgoing {
     Streamed(ClientBody),
     /// All of it is here already.
     Stored(SpoolReader),
+    /// The gateway's own.
+    Own(Bytes),
 }
 
 impl Body for Outgoing {
@@ -38,6 +40,10 @@ impl Body for Outgoing {
             Self::Empty => Poll::Ready(None),
             Self::Streamed(body) => Pin::new(body).poll_frame(cx),
             Self::Stored(body) => Pin::new(body).poll_frame(cx),
+            Self::Own(bytes) => {
+                let bytes = std::mem::take(bytes);
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
         }
     }
 
@@ -46,6 +52,7 @@ impl Body for Outgoing {
             Self::Empty => true,
             Self::Streamed(body) => body.is_end_stream(),
             Self::Stored(body) => body.is_end_stream(),
+            Self::Own(bytes) => bytes.is_empty(),
         }
     }
 
@@ -54,6 +61,7 @@ impl Body for Outgoing {
             Self::Empty => SizeHint::with_exact(0),
             Self::Streamed(body) => body.size_hint(),
             Self::Stored(body) => body.size_hint(),
+            Self::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
         }
     }
 }

@@ -99,7 +99,7 @@ fn shadows(name: &str) -> bool {
 }
 
 /// Whether the field, or its twin with `_`, says for whom a proxy forwards.
-fn is_forwarding(name: &str) -> bool {
+pub(super) fn is_forwarding(name: &str) -> bool {
     name == "forwarded"
         || name.strip_prefix("x").is_some_and(|rest| {
             let rest = rest.as_bytes();

@@ -31,6 +31,22 @@ impl fmt::Display for StateAt {
     }
 }
 
+/// A hash that is to be replaced by one of today's kind.
+#[derive(Clone)]
+pub(crate) struct Renewal {
+    /// The hash that stands in the users' file.
+    pub(crate) old: String,
+    /// The hash that is to stand there.
+    pub(crate) new: String,
+}
+
+impl fmt::Debug for Renewal {
+    /// Hashes are not shown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Renewal")
+    }
+}
+
 /// The store and the threads of one `state`.
 #[derive(Debug)]
 pub(crate) struct TokenState {
@@ -38,6 +54,8 @@ pub(crate) struct TokenState {
     hashing: Hashing,
     /// When each key signed last, in seconds since 1970.
     signed: Mutex<HashMap<String, u64>>,
+    /// Hashes that wait for the users' file, by the user's name.
+    renewals: Mutex<HashMap<String, Renewal>>,
     /// When this was opened, in seconds since 1970.
     opened: u64,
 }
@@ -66,6 +84,7 @@ impl TokenState {
             store,
             hashing,
             signed: Mutex::default(),
+            renewals: Mutex::default(),
             opened: now / 1000,
         })
     }
@@ -78,6 +97,26 @@ impl TokenState {
     /// The threads that check passwords.
     pub(crate) fn hashing(&self) -> &Hashing {
         &self.hashing
+    }
+
+    /// Keeps a hash until it stands in the users' file.
+    pub(crate) fn renew(&self, name: &str, renewal: Renewal) {
+        let mut all = self.renewals.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(name.to_owned(), renewal);
+    }
+
+    /// The hashes that wait.
+    pub(crate) fn renewals(&self) -> Vec<(String, Renewal)> {
+        let all = self.renewals.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = all.iter();
+        all.map(|(name, renewal)| (name.clone(), renewal.clone()))
+            .collect()
+    }
+
+    /// A hash need not wait any more.
+    pub(crate) fn renewed(&self, name: &str) {
+        let mut all = self.renewals.lock().unwrap_or_else(PoisonError::into_inner);
+        all.remove(name);
     }
 
     /// Notes that a key signs at a time in seconds since 1970.

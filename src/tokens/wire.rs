@@ -55,7 +55,7 @@ impl Answer {
     }
 
     /// Fields that are not as they must be.
-    pub(crate) fn fields(faults: Vec<(&'static str, &'static str)>) -> Self {
+    pub(crate) fn fields(faults: Vec<(&str, &str)>) -> Self {
         let faults: Map<String, Value> = faults
             .into_iter()
             .map(|(name, fault)| (name.to_owned(), json!([fault])))
@@ -119,6 +119,20 @@ impl Answer {
             retry_after: Some(5),
             ..Self::refusal(StatusCode::SERVICE_UNAVAILABLE, "token_store_down", body)
         }
+    }
+
+    /// The app that decides on logins gave no decision.
+    pub(crate) fn undecided() -> Self {
+        Self {
+            reason: Some("login_undecided"),
+            ..Self::down()
+        }
+    }
+
+    /// The answer as a response, and the word for the access log.
+    pub(crate) fn with_reason(self) -> (Response<Body>, Option<&'static str>) {
+        let reason = self.reason;
+        (self.response(), reason)
     }
 
     /// The answer as a response; nothing of it may be kept (RFC 6749 section 5.1).
@@ -187,7 +201,7 @@ pub(crate) fn fields(headers: &HeaderMap, body: &Bytes) -> Result<Fields, Answer
 /// The answer that names every field that is not there, or is no text.
 pub(crate) fn texts<const N: usize>(
     fields: &Fields,
-    names: [&'static str; N],
+    names: [&str; N],
 ) -> Result<[String; N], Answer> {
     let mut faults = Vec::new();
     let texts = names.map(|name| match text(fields.get(name)) {

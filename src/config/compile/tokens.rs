@@ -8,9 +8,10 @@ use serde_json::Value;
 
 use super::Compiler;
 use super::access::Verifiers;
+use super::upstreams::Upstreams;
 use crate::auth::{
-    Algorithm, Audience, ClaimPath, Guard, KeySource, LiveRevoked, Revoked, TokenSource, Verifier,
-    VerifierSettings,
+    Admitted, Algorithm, Audience, ClaimPath, Guard, KeySource, LiveRevoked, Revoked, TokenSource,
+    Verifier, VerifierSettings,
 };
 use crate::config::error::Place;
 use crate::config::json;
@@ -19,6 +20,7 @@ use crate::config::parsed;
 use crate::config::source::why;
 use crate::edits::HeaderEdits;
 use crate::method::MethodSet;
+use crate::proxy::{Ask, Forward};
 use crate::route::{Host, Pattern, Route, RouteTable, Target};
 use crate::tls::ClientTls;
 use crate::tokens::{
@@ -59,7 +61,10 @@ impl Compiler<'_> {
         let settings = self.token_settings(parsed);
         let at = self.state_at(state);
         let ring = self.ring(&parsed.keys);
-        let users = self.users(&parsed.users);
+        let users = match &parsed.users {
+            Some(file) => self.users(file),
+            None => Some((Users::default(), Vec::new())),
+        };
         let (Some(settings), Some(at), Some(ring), Some(users), false) = (
             settings,
             at,
@@ -71,8 +76,10 @@ impl Compiler<'_> {
             return None;
         };
         let earlier = self.previous.and_then(|previous| previous.tokens.as_ref());
-        let access = self.own_verifier(&settings, &ring, "access", ended, &users.0);
-        let refresh = self.own_verifier(&settings, &ring, "refresh", ended, &users.0);
+        // Where the app decides, there is nobody else to ask who goes on.
+        let admitted = parsed.users.as_ref().map(|_| Arc::new(users.0.admitted()));
+        let access = self.own_verifier(&settings, &ring, "access", ended, &admitted);
+        let refresh = self.own_verifier(&settings, &ring, "refresh", ended, &admitted);
         let (Some(access), Some(refresh)) = (access, refresh) else {
             let problem = "the signing keys cannot be used";
             self.errors.at(parsed.keys.place, problem);
@@ -182,12 +189,13 @@ impl Compiler<'_> {
             issuer: parsed.issuer.as_ref().map(|issuer| issuer.value.clone()),
             algorithm,
             keys: parsed.keys.value.clone(),
-            users: parsed.users.value.clone(),
+            users: parsed.users.as_ref().map(|file| file.value.clone()),
             access_lifetime: parsed.access_lifetime.value,
             refresh_lifetime: parsed.refresh_lifetime.value,
             rotate_refresh: parsed.rotate_refresh.value,
             refresh_grace: parsed.refresh_grace.value,
             rotate_keys_after: parsed.rotate_keys_after.value,
+            username_field: parsed.username_field.value.clone(),
             claims,
             per_ip: rate(parsed.throttle.per_ip),
             per_user: rate(parsed.throttle.per_user),
@@ -265,7 +273,7 @@ impl Compiler<'_> {
         ring: &KeyRing,
         kind: &str,
         ended: &Arc<LiveRevoked>,
-        users: &Users,
+        admitted: &Option<Arc<Admitted>>,
     ) -> Option<(VerifierSettings, Arc<Verifier>)> {
         let set = if ring.keys().is_empty() {
             // A key that nobody has.
@@ -294,7 +302,7 @@ impl Compiler<'_> {
             weak_secret: false,
             revoked: Revoked::default(),
             live: Some(Arc::clone(ended)),
-            admitted: Some(Arc::new(users.admitted())),
+            admitted: admitted.clone(),
         };
         let kept = self.previous.and_then(|previous| {
             let mut all = previous.verifiers.iter();
@@ -320,9 +328,19 @@ impl Compiler<'_> {
         parsed: &parsed::Tokens,
         service: &Arc<TokenService>,
         response_headers: &HeaderEdits,
-        table: &mut RouteTable,
-        routes: &mut Vec<(Arc<Route>, Place)>,
+        (table, routes): (&mut RouteTable, &mut Vec<(Arc<Route>, Place)>),
+        upstreams: &mut Upstreams,
     ) {
+        let login = match &parsed.login {
+            None => None,
+            Some(login) => {
+                let (server, target) = &login.value;
+                let Some(upstream) = self.bare(server, login.place, upstreams) else {
+                    return;
+                };
+                Some((upstream, target))
+            }
+        };
         let base = parsed.path.value.trim_end_matches('/');
         let paths = Endpoint::ALL.into_iter().flat_map(|(endpoint, suffix)| {
             let with = format!("{base}{suffix}");
@@ -371,7 +389,15 @@ impl Compiler<'_> {
                 pattern,
                 methods,
                 guard: Guard::Open,
-                ask: None,
+                ask: login.as_ref().filter(|_| endpoint == Endpoint::Obtain).map(
+                    |(upstream, target)| Ask {
+                        forward: Forward {
+                            upstream: Arc::clone(upstream),
+                            timeouts: upstream.settings().timeouts,
+                        },
+                        target: (*target).clone(),
+                    },
+                ),
                 target: Target::Tokens {
                     service: Arc::clone(service),
                     endpoint,

@@ -23,6 +23,8 @@ pub(crate) enum Answer {
     EchoBody,
     /// These bytes as they are; the connection is kept.
     Raw(Vec<u8>),
+    /// What this makes of the whole request, as it is; the connection is kept.
+    Made(fn(&Seen) -> Vec<u8>),
     /// These bytes as they are, and the end of the connection.
     RawThenClose(Vec<u8>),
     /// What the channel brings, as it is; the connection ends with the channel.
@@ -288,6 +290,7 @@ impl<S: Stream> Connection<S> {
             }
             Answer::EchoBody => ok(&self.seen().body),
             Answer::Raw(bytes) => bytes,
+            Answer::Made(make) => make(&self.seen()),
             Answer::RawThenClose(bytes) => {
                 self.answer(&bytes).await;
                 return None;

@@ -13,7 +13,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-pub(crate) use self::app::{Answer, App};
+pub(crate) use self::app::{Answer, App, Seen};
 pub(crate) use self::gateway::{Folder, Gateway, run_to_end};
 pub(crate) use self::h2::H2;
 pub(crate) use self::reply::Reply;
