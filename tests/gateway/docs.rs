@@ -62,7 +62,12 @@ fn the_configuration_that_ships_is_accepted() {
 fn pages() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut pages = vec![root.join("README.md")];
-    for folder in ["docs", "examples", "examples/django"] {
+    for folder in [
+        "docs",
+        "examples",
+        "examples/django",
+        "examples/django/issuing",
+    ] {
         let Ok(entries) = fs::read_dir(root.join(folder)) else {
             continue;
         };

@@ -1,10 +1,15 @@
-"""The demo app; at start it teaches simplejwt to accept the next and the previous secret too."""
+"""The demo app, as it is, and beside simplejwt, which it then teaches to accept the next and the previous secret."""
 
 from django.apps import AppConfig
 
 
 class DemoConfig(AppConfig):
     name = "demo"
+    default = True
+
+
+class WithSimpleJwtConfig(DemoConfig):
+    default = False
 
     def ready(self) -> None:
         from rest_framework_simplejwt import state

@@ -25,6 +25,7 @@ class Me(APIView):
             {
                 "id": request.user.pk,
                 "username": request.user.get_username(),
+                "groups": sorted(group.name for group in request.user.groups.all()),
                 "host": request.get_host(),
                 "secure": request.is_secure(),
                 "forwarded_for": request.headers.get("X-Forwarded-For"),
