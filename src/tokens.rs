@@ -2,6 +2,7 @@
 //! format; refreshing, checking and taking back. How requests get here and who may see which route
 //! is not decided here.
 
+mod cookies;
 mod hashing;
 mod keys;
 mod login;
@@ -22,9 +23,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
 
+use self::cookies::Kind;
+pub(crate) use self::cookies::{Cookies, SameSite, normal as normal_origin};
 use self::hashing::{Checked, Unchecked};
 pub(crate) use self::keys::{KeyRing, NewKey, RingKey};
 pub(crate) use self::login::{Decided, Login};
@@ -107,6 +110,8 @@ pub(crate) struct TokenSettings {
     pub(crate) refresh_grace: Duration,
     /// How long a new key is published before it signs.
     pub(crate) rotate_keys_after: Duration,
+    /// The cookies that its tokens are handed out in, instead of bodies.
+    pub(crate) cookies: Option<Cookies>,
     /// The field of a login that says who it is.
     pub(crate) username_field: String,
     /// Claims beside the service's own.
@@ -153,6 +158,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) body: Bytes,
     /// Whose address it comes from.
     pub(crate) client: Option<IpAddr>,
+    /// The origin that was asked, as the client wrote it.
+    pub(crate) origin: Option<&'a str>,
     /// The time.
     pub(crate) now: SystemTime,
 }
@@ -336,21 +343,23 @@ impl TokenService {
         let fields = wire::fields(asked.headers, &asked.body)?;
         match asked.endpoint {
             Endpoint::Obtain => {
-                let [name, password] = self.credentials(&fields)?;
+                let [name, password] = self.credentials(asked, &fields)?;
                 self.obtain(name, password, asked).await
             }
             Endpoint::Refresh => {
-                let [token] = wire::texts(&fields, ["refresh"])?;
-                self.renew(&token, asked.now).await
+                let (token, from_cookie) = self.token(asked, &fields, "refresh", Kind::Refresh)?;
+                let renewed = self.renew(&token, asked.now).await;
+                self.forgetting(renewed, from_cookie)
             }
             Endpoint::Verify => {
-                let [token] = wire::texts(&fields, ["token"])?;
+                let (token, _) = self.token(asked, &fields, "token", Kind::Access)?;
                 self.verify(&token, asked.now).await
             }
             Endpoint::Blacklist => {
-                let [token] = wire::texts(&fields, ["refresh"])?;
                 let everywhere = wire::boolean(&fields, "everywhere")?;
-                self.blacklist(&token, everywhere, asked.now).await
+                let (token, from_cookie) = self.token(asked, &fields, "refresh", Kind::Refresh)?;
+                let ended = self.blacklist(&token, everywhere, asked.now).await;
+                self.forgetting(ended, from_cookie)
             }
             Endpoint::Revoke => {
                 let [token] = wire::texts(&fields, ["token"])?;
@@ -378,7 +387,52 @@ impl TokenService {
         response
     }
 
-    fn credentials(&self, fields: &wire::Fields) -> Result<[String; 2], Answer> {
+    /// The token of a request: in its body, or else in a cookie that the page may use.
+    fn token(
+        &self,
+        asked: &Asked<'_>,
+        fields: &wire::Fields,
+        field: &str,
+        kind: Kind,
+    ) -> Result<(String, bool), Answer> {
+        if let (Some(cookies), None) = (&self.settings.cookies, fields.get(field))
+            && let Some(token) = cookies.read(kind, asked.headers)?
+        {
+            cookies.check_origin(asked.headers, asked.origin)?;
+            return Ok((token, true));
+        }
+        let [token] = wire::texts(fields, [field])?;
+        Ok((token, false))
+    }
+
+    /// Makes the browser forget the tokens of a session that has ended, where it sent them.
+    fn forgetting(
+        &self,
+        outcome: Result<Answer, Answer>,
+        from_cookie: bool,
+    ) -> Result<Answer, Answer> {
+        let forget = |mut answer: Answer| {
+            if let (Some(cookies), true, true) = (
+                &self.settings.cookies,
+                from_cookie,
+                answer.cookies.is_empty(),
+            ) {
+                answer.cookies = cookies.forget();
+            }
+            answer
+        };
+        match outcome {
+            Ok(answer) => Ok(forget(answer)),
+            Err(answer) if answer.status == StatusCode::UNAUTHORIZED => Err(forget(answer)),
+            Err(answer) => Err(answer),
+        }
+    }
+
+    fn credentials(&self, asked: &Asked<'_>, fields: &wire::Fields) -> Result<[String; 2], Answer> {
+        if let Some(cookies) = &self.settings.cookies {
+            // Nobody is to be logged in as somebody else by another site.
+            cookies.check_page(asked.headers, asked.origin)?;
+        }
         wire::texts(fields, [&self.settings.username_field, "password"])
     }
 
@@ -406,7 +460,7 @@ impl TokenService {
                 return Err(Answer::method(asked.method));
             }
             let fields = wire::fields(asked.headers, &asked.body)?;
-            let [name, password] = self.credentials(&fields)?;
+            let [name, password] = self.credentials(asked, &fields)?;
             self.try_once(asked, &name)?;
             Ok(Login::new(name, password))
         };
@@ -455,7 +509,7 @@ impl TokenService {
         let (access, refresh) = self.sign_both(&id, &family, user, now)?;
         let begun = self.open_state()?.store().begin(id, family).await;
         begun.map_err(|StoreDown| Answer::down())?;
-        Ok(Answer::ok(json!({"refresh": refresh, "access": access})))
+        Ok(self.handed_out(&access, Some(&refresh)))
     }
 
     /// Checks a password off the event loops. A user who is not there, or may not log in, costs the
@@ -543,11 +597,31 @@ impl TokenService {
         };
         let user = self.known_of(&family).ok_or_else(Answer::account_gone)?;
         let (access, refresh) = self.sign_both(&id, &family, user, now)?;
-        Ok(Answer::ok(if rotate {
-            json!({"access": access, "refresh": refresh})
-        } else {
-            json!({ "access": access })
-        }))
+        Ok(self.handed_out(&access, rotate.then_some(&refresh)))
+    }
+
+    /// Tokens in a body, or in cookies, where the body says how long they are good.
+    fn handed_out(&self, access: &str, refresh: Option<&String>) -> Answer {
+        let Some(cookies) = &self.settings.cookies else {
+            return Answer::ok(match refresh {
+                Some(refresh) => json!({"refresh": refresh, "access": access}),
+                None => json!({ "access": access }),
+            });
+        };
+        let access_life = self.settings.access_lifetime.as_secs();
+        let refresh_life = self.settings.refresh_lifetime.as_secs();
+        let access = cookies.set(Kind::Access, access, access_life);
+        let (body, refresh) = match refresh {
+            None => (json!({"expires_in": access_life}), None),
+            Some(refresh) => (
+                json!({"expires_in": access_life, "refresh_expires_in": refresh_life}),
+                cookies.set(Kind::Refresh, refresh, refresh_life),
+            ),
+        };
+        Answer {
+            cookies: access.into_iter().chain(refresh).collect(),
+            ..Answer::ok(body)
+        }
     }
 
     async fn verify(&self, token: &str, now: SystemTime) -> Result<Answer, Answer> {

@@ -52,7 +52,7 @@ pub(crate) use self::remote::{
 };
 pub(crate) use self::revoked::{Admitted, LiveRevoked, Revoked};
 pub(crate) use self::signing::SigningKey;
-pub(crate) use self::token::TokenSource;
+pub(crate) use self::token::{TokenSource, token_of_cookie};
 pub(crate) use self::verify::{Audience, Verifier, VerifierSettings};
 
 use self::jws::Jws;

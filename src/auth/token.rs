@@ -272,6 +272,16 @@ fn is_b64token(token: &[u8]) -> bool {
     all && !body.is_empty()
 }
 
+/// The token in the cookies of this name.
+///
+/// # Errors
+/// As [`find`].
+pub(crate) fn token_of_cookie(headers: &HeaderMap, name: &str) -> Result<Option<String>, Reject> {
+    let places = [TokenSource::Cookie(name.to_owned())];
+    let found = find(headers, None, &places)?;
+    Ok(found.map(|found| found.token.into_owned()))
+}
+
 /// The pairs of a `Cookie` field (RFC 6265 section 4.2.1), without the space around them.
 fn pairs(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     line.split(|byte| *byte == b';')

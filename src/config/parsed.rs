@@ -317,6 +317,8 @@ pub(crate) struct Tokens {
     pub(crate) refresh_grace: Spanned<Duration>,
     /// How long a new key is published before it signs, whole seconds; 5 min.
     pub(crate) rotate_keys_after: Spanned<Duration>,
+    /// The cookies that its tokens are handed out in.
+    pub(crate) cookies: Option<Cookies>,
     /// The field of a login that says who it is; `username`.
     pub(crate) username_field: Spanned<String>,
     /// Claims beside the service's own.
@@ -345,6 +347,21 @@ pub(crate) struct Redis {
     pub(crate) password: Option<Secret>,
     /// Who vouches for their certificates.
     pub(crate) ca: Option<Spanned<PathBuf>>,
+}
+
+/// `cookies` of `tokens`.
+#[derive(Clone, Debug)]
+pub(crate) struct Cookies {
+    /// The access token's; `access_token`.
+    pub(crate) access: Spanned<String>,
+    /// The refresh token's; `refresh_token`.
+    pub(crate) refresh: Spanned<String>,
+    /// Whether links from other sites bring them along, too; they do.
+    pub(crate) is_lax: Spanned<bool>,
+    /// For all hosts of this domain.
+    pub(crate) domain: Option<Spanned<String>>,
+    /// Whose pages may use them, beside the host's own.
+    pub(crate) origins: Vec<Spanned<String>>,
 }
 
 /// `throttle` of `tokens`: how many tries in which time.

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::decode::Decoder;
 use super::json::json;
-use super::parsed::{Redis, Secret, Spanned, State, Throttle, Tokens};
+use super::parsed::{Cookies, Redis, Secret, Spanned, State, Throttle, Tokens};
 use super::tree::{Kind, Node};
 use super::value;
 use super::verifiers::ALGORITHMS;
@@ -32,6 +32,7 @@ impl Decoder<'_> {
             "users",
             "login",
             "username_field",
+            "cookies",
             "claims",
             "throttle",
         ];
@@ -74,6 +75,7 @@ impl Decoder<'_> {
             keys: keys.unwrap_or_else(empty),
             users,
             login,
+            cookies: None,
             username_field: Spanned::default_of("username".to_owned()),
             access_lifetime: seconds(5 * 60),
             refresh_lifetime: seconds(24 * 3600),
@@ -104,6 +106,7 @@ impl Decoder<'_> {
                 })
             },
         );
+        tokens.cookies = self.optional(fields, "cookies", Self::cookies);
         for (key, into) in [
             ("access_lifetime", &mut tokens.access_lifetime),
             ("refresh_lifetime", &mut tokens.refresh_lifetime),
@@ -129,6 +132,62 @@ impl Decoder<'_> {
         self.set(fields, "throttle", &mut tokens.throttle, Self::throttle);
         tokens.broken = self.errors.count() > before;
         Some(tokens)
+    }
+
+    fn cookies(&mut self, node: &Node) -> Option<Cookies> {
+        let known = ["access", "refresh", "same_site", "domain", "origins"];
+        let fields = self.fields(node, "a map", &known)?;
+        let named = |name: &str| Spanned::default_of(name.to_owned());
+        let mut cookies = Cookies {
+            access: named("access_token"),
+            refresh: named("refresh_token"),
+            is_lax: Spanned::default_of(true),
+            domain: self.optional(fields, "domain", |it, node| {
+                it.scalar(node, "a domain", "such as example.com", |text| {
+                    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
+                    let good = text.contains('.') && text.chars().all(legal);
+                    let inside = !text.starts_with('.') && !text.ends_with('.');
+                    if good && inside {
+                        Ok(text.to_ascii_lowercase())
+                    } else {
+                        Err("such as example.com".to_owned())
+                    }
+                })
+            }),
+            origins: Vec::new(),
+        };
+        for (key, into) in [
+            ("access", &mut cookies.access),
+            ("refresh", &mut cookies.refresh),
+        ] {
+            self.set(fields, key, into, |it, node| {
+                it.scalar(node, "a cookie's name", "", |text| {
+                    value::cookie_name(text).map(str::to_owned)
+                })
+            });
+        }
+        self.set(fields, "same_site", &mut cookies.is_lax, |it, node| {
+            let known = [("lax", true), ("strict", false)];
+            it.choice(node, "`lax` or `strict`", &known)
+        });
+        self.set(fields, "origins", &mut cookies.origins, |it, node| {
+            it.list(node, "a list of origins", |it, node| {
+                it.scalar(
+                    node,
+                    "an origin",
+                    "such as https://app.example.com",
+                    |text| {
+                        crate::tokens::normal_origin(text)
+                            .ok_or_else(|| "such as https://app.example.com".to_owned())
+                    },
+                )
+            })
+        });
+        if cookies.access.value == cookies.refresh.value {
+            let problem = "the two cookies have one name";
+            self.errors.at(cookies.refresh.place, problem);
+        }
+        Some(cookies)
     }
 
     /// `state`: a folder, or where Redis or Valkey is.

@@ -306,17 +306,19 @@ pub(crate) fn network(text: &str) -> Result<IpNet, Hint> {
     Ok(net)
 }
 
+/// The name of a cookie or a parameter.
+pub(crate) fn cookie_name(text: &str) -> Result<&str, Hint> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if !text.is_empty() && text.chars().all(legal) {
+        Ok(text)
+    } else {
+        Err("a name of letters, digits, `-`, `_` and `.`".to_owned())
+    }
+}
+
 /// `header`, `cookie:NAME`, `query:NAME`, `websocket`.
 pub(crate) fn token_source(text: &str) -> Result<TokenSource, Hint> {
-    let named = |name: &str| {
-        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        let hint = "a name of letters, digits, `-`, `_` and `.`".to_owned();
-        if !name.is_empty() && name.chars().all(legal) {
-            Ok(name.to_owned())
-        } else {
-            Err(hint)
-        }
-    };
+    let named = |name: &str| cookie_name(name).map(str::to_owned);
     match text.split_once(':') {
         None if text == "header" => Ok(TokenSource::Header),
         None if text == "websocket" => Ok(TokenSource::WebSocket),

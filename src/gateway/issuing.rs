@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::Connection;
+use super::metadata;
 use super::record::Record;
 use crate::body::Body;
 use crate::proxy::{Ask, AskedAbout};
@@ -49,12 +50,15 @@ pub(super) async fn issue(
         }
         Err(_) => return Err(Reject::BadRequest("the request body broke off")),
     };
+    let authority = record.authority();
+    let origin = authority.map(|host| metadata::origin(record.is_secure(), host));
     let asked = Asked {
         endpoint,
         method: &parts.method,
         headers: &parts.headers,
         body,
         client: record.client(),
+        origin: origin.as_deref(),
         now: record.time(),
     };
     let (response, reason) = match decider {

@@ -24,7 +24,8 @@ pub(crate) fn url_of<B>(secure: bool, request: &Request<B>) -> Option<String> {
     Some(url(secure, host, request.uri().path()))
 }
 
-fn origin(secure: bool, host: &str) -> String {
+/// The origin that a client asked (RFC 6454 section 6.1), with the port as it wrote it.
+pub(super) fn origin(secure: bool, host: &str) -> String {
     let scheme = if secure { "https" } else { "http" };
     format!("{scheme}://{host}")
 }

@@ -19,6 +19,8 @@ pub(crate) struct Answer {
     pub(crate) retry_after: Option<u64>,
     /// The word for the access log, where it is a refusal.
     pub(crate) reason: Option<&'static str>,
+    /// `Set-Cookie`, a line each.
+    pub(crate) cookies: Vec<HeaderValue>,
 }
 
 impl Answer {
@@ -29,6 +31,7 @@ impl Answer {
             body,
             retry_after: None,
             reason: None,
+            cookies: Vec::new(),
         }
     }
 
@@ -38,6 +41,7 @@ impl Answer {
             body,
             retry_after: None,
             reason: Some(reason),
+            cookies: Vec::new(),
         }
     }
 
@@ -99,6 +103,18 @@ impl Answer {
         Self::invalid("Token is invalid", "token_malformed")
     }
 
+    /// A page that may not use the cookies.
+    pub(crate) fn other_origin(origin: &str) -> Self {
+        let shown: String = origin
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(80)
+            .collect();
+        let what = format!("CSRF Failed: {shown} is not an origin that may use the cookies.");
+        let body = json!({ "detail": what });
+        Self::refusal(StatusCode::FORBIDDEN, "other_origin", body)
+    }
+
     /// Too many tries.
     pub(crate) fn throttled(seconds: u64) -> Self {
         let what = format!("Request was throttled. Expected available in {seconds} seconds.");
@@ -157,6 +173,9 @@ impl Answer {
         if self.status == StatusCode::METHOD_NOT_ALLOWED {
             headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
         }
+        for line in self.cookies {
+            headers.append(header::SET_COOKIE, line);
+        }
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -169,6 +188,9 @@ impl Answer {
 /// # Errors
 /// The answer that says why it cannot be read.
 pub(crate) fn fields(headers: &HeaderMap, body: &Bytes) -> Result<Fields, Answer> {
+    if body.is_empty() {
+        return Ok(Fields::new());
+    }
     let kind = headers.get(header::CONTENT_TYPE);
     let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let essence = kind.split(';').next().unwrap_or_default().trim();
@@ -279,7 +301,8 @@ mod tests {
         }
         let status = |kind, body| read(kind, body).unwrap_err().status.as_u16();
         assert_eq!(status("text/plain", "{}"), 415);
-        for bad in ["", "{", "[]", "1", "{}{}", r#"{"a":1,"a":2}"#] {
+        assert_eq!(read("text/plain", ""), Ok(Fields::new()));
+        for bad in ["{", "[]", "1", "{}{}", r#"{"a":1,"a":2}"#] {
             assert_eq!(status("application/json", bad), 400, "{bad}");
         }
     }

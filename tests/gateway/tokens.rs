@@ -991,3 +991,136 @@ async fn the_app_may_decide_who_logs_in() {
         "{said}"
     );
 }
+
+#[tokio::test]
+async fn tokens_may_be_cookies_that_other_sites_cannot_use() {
+    let gateway = gateway(
+        "  throttle: off\n  refresh_grace: 0s\n  cookies: {access: at, refresh: rt, origins: [https://app.example.com]}\n",
+    )
+    .await;
+    let ask = async |path: &str, fields: &[(&str, &str)], body: &Value| {
+        let kind = [("Content-Type", "application/json")];
+        let fields = [&kind[..], fields].concat();
+        let mut wire = gateway.connect().await;
+        let body = if body.is_null() {
+            String::new()
+        } else {
+            body.to_string()
+        };
+        wire.send(request("POST", path, &fields, body)).await;
+        wire.reply().await
+    };
+    let cookie = |reply: &Reply, name: &str| {
+        let lines = reply.all("set-cookie");
+        let line = lines
+            .iter()
+            .find_map(|line| line.strip_prefix(&format!("{name}=")));
+        let (value, rest) = line
+            .unwrap_or_else(|| panic!("{lines:?}"))
+            .split_once(';')
+            .unwrap();
+        (value.to_owned(), rest.to_owned())
+    };
+    let own = ("Origin", "http://gateway.test");
+    let evil = ("Origin", "http://evil.test");
+    let user = json!({"username": "alice", "password": PASSWORD});
+    // Another site logs nobody in as somebody else.
+    let refused = ask("/api/token/", &[evil], &user).await;
+    assert_eq!(refused.status, 403);
+    assert!(refused.text().contains("CSRF") && refused.all("set-cookie").is_empty());
+
+    for fields in [&[][..], &[own], &[("Origin", "https://app.example.com")]] {
+        let reply = ask("/api/token/", fields, &user).await;
+        assert_eq!(reply.status, 200, "{fields:?}");
+    }
+    let reply = ask("/api/token/", &[own], &user).await;
+    let expected = json!({"expires_in": 300, "refresh_expires_in": 86400});
+    assert_eq!(body_of(&reply), expected);
+    let (access, attributes) = cookie(&reply, "at");
+    let all = " Path=/; Max-Age=300; HttpOnly; Secure; SameSite=Lax";
+    assert_eq!(attributes, all);
+    let (refresh, attributes) = cookie(&reply, "rt");
+    let all = " Path=/api/token; Max-Age=86400; HttpOnly; Secure; SameSite=Lax";
+    assert_eq!(attributes, all);
+
+    let open = async |line: &str| gateway.get("/in", &[("Cookie", line)]).await.status;
+    assert_eq!(open(&format!("at={access}")).await, 200);
+    assert_eq!(opens(&gateway, &access).await, 200);
+    assert_eq!(open(&format!("at={refresh}")).await, 401);
+    assert_eq!(open(&format!("rt={access}")).await, 401);
+
+    let line = format!("at={access}; rt={refresh}");
+    let sent = ("Cookie", line.as_str());
+    let is_good = ask("/api/token/verify/", &[sent, own], &json!({})).await;
+    assert_eq!(is_good.status, 200);
+    for fields in [
+        &[sent][..],
+        &[sent, evil],
+        &[sent, ("Sec-Fetch-Site", "same-site")],
+    ] {
+        for path in ["/api/token/refresh/", "/api/token/blacklist/"] {
+            let refused = ask(path, fields, &Value::Null).await;
+            assert_eq!(refused.status, 403, "{path} {fields:?}");
+        }
+    }
+    // None of them spent it. A body is not needed; one with a token comes first.
+    let reply = ask("/api/token/refresh/", &[sent, own], &Value::Null).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let (access, _) = cookie(&reply, "at");
+    let (next, _) = cookie(&reply, "rt");
+    assert_eq!(claims(&next)["gen"], 1);
+    let reply = ask("/api/token/refresh/", &[evil], &json!({"refresh": next})).await;
+    assert_eq!(
+        reply.status, 200,
+        "whoever has the token itself needs no cookie"
+    );
+    let (next, _) = cookie(&reply, "rt");
+    let two = format!("rt={next}; rt={refresh}");
+    let reply = ask(
+        "/api/token/refresh/",
+        &[("Cookie", &two), own],
+        &Value::Null,
+    )
+    .await;
+    assert_eq!(reply.status, 400);
+    let lacking = ask("/api/token/refresh/", &[own], &Value::Null).await;
+    assert_eq!(lacking.status, 400);
+
+    // Signed out, the browser forgets them, also where the session had ended before.
+    let line = format!("at={access}; rt={next}");
+    for status in [200, 401] {
+        let fields = [("Cookie", line.as_str()), ("Sec-Fetch-Site", "same-origin")];
+        let reply = ask(
+            "/api/token/blacklist/",
+            &fields,
+            &json!({"everywhere": false}),
+        )
+        .await;
+        assert_eq!(reply.status, status);
+        for name in ["at", "rt"] {
+            let (value, attributes) = cookie(&reply, name);
+            assert!(
+                value.is_empty() && attributes.contains("Max-Age=0"),
+                "{attributes}"
+            );
+        }
+    }
+    assert_eq!(open(&format!("at={access}")).await, 401);
+    for (cookies, said) in [
+        ("{refresh: __Host-rt}", "for the path / of one host"),
+        ("{access: __Host-at, domain: example.com}", "of one host"),
+        ("{access: a, refresh: a}", "one name"),
+        ("{access: 'a b'}", "a name of letters"),
+        ("{same_site: none}", "`lax` or `strict`"),
+        ("{origins: [app.example.com]}", "https://app.example.com"),
+        ("{domain: com}", "example.com"),
+    ] {
+        let folder = Folder::new();
+        folder.write("users.yaml", "{}");
+        folder.write("gateway.yaml", text(&format!("  cookies: {cookies}\n")));
+        let output = run_to_end(&folder, &["check"], &[]);
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{cookies}");
+        assert!(errors.contains(said), "{said}: {errors}");
+    }
+}

@@ -24,7 +24,8 @@ use crate::proxy::{Ask, Forward};
 use crate::route::{Host, Pattern, Route, RouteTable, Target};
 use crate::tls::ClientTls;
 use crate::tokens::{
-    Endpoint, Issued, KeyRing, OWN, Rate, Servers, StateAt, TokenService, TokenSettings, Users,
+    Cookies, Endpoint, Issued, KeyRing, OWN, Rate, SameSite, Servers, StateAt, TokenService,
+    TokenSettings, Users,
 };
 
 /// The name of the verifier of the gateway's own tokens, for `auth`.
@@ -182,6 +183,10 @@ impl Compiler<'_> {
                 }
             }
         }
+        let cookies = match &parsed.cookies {
+            None => None,
+            Some(cookies) => Some(self.cookies(cookies, &parsed.path.value)?),
+        };
         let rate = |rate: Option<(std::num::NonZeroU32, Duration)>| {
             rate.map(|(tries, per)| Rate { tries, per })
         };
@@ -195,10 +200,44 @@ impl Compiler<'_> {
             rotate_refresh: parsed.rotate_refresh.value,
             refresh_grace: parsed.refresh_grace.value,
             rotate_keys_after: parsed.rotate_keys_after.value,
+            cookies,
             username_field: parsed.username_field.value.clone(),
             claims,
             per_ip: rate(parsed.throttle.per_ip),
             per_user: rate(parsed.throttle.per_user),
+        })
+    }
+
+    /// The cookies; browsers hold those whose names begin with `__Host-` or `__Secure-` to a promise
+    /// (RFC 6265bis section 4.1.3).
+    fn cookies(&mut self, parsed: &parsed::Cookies, path: &str) -> Option<Cookies> {
+        let path = match path.trim_end_matches('/') {
+            "" => "/",
+            path => path,
+        };
+        let before = self.errors.count();
+        for (name, path) in [(&parsed.access, "/"), (&parsed.refresh, path)] {
+            if name.value.starts_with("__Host-") && (path != "/" || parsed.domain.is_some()) {
+                let problem = format!(
+                    "browsers take {} for the path / of one host alone",
+                    name.shown()
+                );
+                self.errors
+                    .at(name.place, problem)
+                    .hint("`__Secure-` is the name for others");
+            }
+        }
+        (self.errors.count() == before).then(|| Cookies {
+            access: parsed.access.value.clone(),
+            refresh: parsed.refresh.value.clone(),
+            same_site: if parsed.is_lax.value {
+                SameSite::Lax
+            } else {
+                SameSite::Strict
+            },
+            domain: parsed.domain.as_ref().map(|domain| domain.value.clone()),
+            origins: parsed.origins.iter().map(|it| it.value.clone()).collect(),
+            path: path.to_owned(),
         })
     }
 
@@ -298,7 +337,16 @@ impl Compiler<'_> {
             max_lifetime: None,
             typ: None,
             claims: vec![(ClaimPath::parse("token_type").ok()?, Value::from(kind))],
-            from: vec![TokenSource::Header],
+            from: [TokenSource::Header]
+                .into_iter()
+                .chain(
+                    settings
+                        .cookies
+                        .iter()
+                        .filter(|_| kind == "access")
+                        .map(|cookies| TokenSource::Cookie(cookies.access.clone())),
+                )
+                .collect(),
             weak_secret: false,
             revoked: Revoked::default(),
             live: Some(Arc::clone(ended)),
