@@ -36,8 +36,9 @@ use self::password::Verdict;
 pub(crate) use self::password::hash as hash_password;
 pub(crate) use self::private::write_private;
 use self::state::{Renewal, TokenState};
-pub(crate) use self::state::{Servers, StateAt, States};
-use self::store::{Everywhere, Family, FamilyName, Lives, Refresh, Refreshed, StoreDown};
+pub(crate) use self::state::{Servers, StateAt, States, Whom, end_from_outside};
+pub(crate) use self::store::FamilyName;
+use self::store::{Everywhere, Family, Lives, Refresh, Refreshed, StoreDown};
 pub(crate) use self::throttle::Rate;
 use self::throttle::Throttle;
 pub(crate) use self::users::{User, Users, alone, is_name};
@@ -209,12 +210,8 @@ impl TokenService {
     /// Why it cannot be opened.
     pub(crate) fn start(&self, states: &States, now: SystemTime) -> Result<(), String> {
         if self.state.get().is_none() {
-            let lives = Lives {
-                access: self.settings.access_lifetime.as_secs(),
-                refresh: self.settings.refresh_lifetime.as_secs(),
-            };
             let state = states
-                .open(&self.at, lives, millis(now), &self.revoked)
+                .open(&self.at, self.lives(), millis(now), &self.revoked)
                 .map_err(|why| format!("`{}`: {why}", self.at))?;
             // Nobody else starts it.
             drop(self.state.set(state));
@@ -308,6 +305,73 @@ impl TokenService {
         }
         let user = self.users.active(&family.sub)?;
         (family.created >= user.since).then_some(&user.more)
+    }
+
+    /// An access token of no family, for a user who may have one: it is good as long as the user is, and
+    /// its own time.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(crate) fn issue(
+        &self,
+        sub: &str,
+        claims: Map<String, Value>,
+        life: Duration,
+        now: SystemTime,
+    ) -> Result<String, String> {
+        if life > self.settings.refresh_lifetime {
+            return Err("it would outlive its key; `refresh_lifetime` is the longest".to_owned());
+        }
+        let now = millis(now);
+        let family = Family {
+            sub: sub.to_owned(),
+            created: now,
+            generation: 0,
+            rotated: now,
+            expires: 0,
+            ended: None,
+            claims,
+        };
+        let user = self
+            .known_of(&family)
+            .ok_or_else(|| format!("there is no active user {sub:?}"))?;
+        let jti = random_name().map_err(|_| "no random bytes".to_owned())?;
+        let key = self.ring.signing(now / 1000);
+        let key = key.ok_or("there is no key yet; the first start of the gateway makes one")?;
+        let claims = mint::access(
+            (None, &family),
+            self.settings.issuer.as_deref(),
+            (&self.settings.claims, user),
+            (now / 1000, life),
+            &jti,
+        );
+        key.sign(&claims).map_err(|error| error.to_string())
+    }
+
+    /// The family of one of its tokens that is good.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub(crate) fn family_of(&self, token: &str, now: SystemTime) -> Result<FamilyName, String> {
+        let claims = self
+            .access
+            .verify(token, now)
+            .or_else(|_| self.refresh.verify(token, now))
+            .map_err(|fault| fault.to_string())?;
+        let why = "it is of no session; it ends with its time, or with its user";
+        mint::family_of(&claims).ok_or_else(|| why.to_owned())
+    }
+
+    /// Where its store is, and how long its tokens live.
+    pub(crate) fn store_at(&self) -> (&StateAt, Lives) {
+        (&self.at, self.lives())
+    }
+
+    fn lives(&self) -> Lives {
+        Lives {
+            access: self.settings.access_lifetime.as_secs(),
+            refresh: self.settings.refresh_lifetime.as_secs(),
+        }
     }
 
     /// What it is made of.
@@ -630,6 +694,10 @@ impl TokenService {
             Err(TokenFault::Revoked) => return Err(Answer::blacklisted("token_revoked")),
             Err(_) => self.refresh_claims(token, now)?,
         };
+        if claims.get("sid").is_none() && claims.get("gen").is_none() {
+            // Issued at the prompt, it is of no family.
+            return Ok(Answer::ok(json!({})));
+        }
         let family = mint::family_of(&claims).ok_or_else(Answer::not_ours)?;
         let family = self.open_state()?.store().look(family).await;
         let family = family.map_err(|StoreDown| Answer::down())?;
@@ -671,6 +739,9 @@ impl TokenService {
             .verify(token, now)
             .or_else(|_| self.refresh.verify(token, now));
         if let Ok(claims) = claims {
+            if claims.get("sid").is_none() {
+                return Err(Answer::unsupported_token());
+            }
             self.end(&claims, Everywhere::No, now).await?;
         }
         Ok(Answer::ok(Value::Null))
@@ -715,7 +786,7 @@ impl TokenService {
         let settings = &self.settings;
         let (issuer, seconds) = (settings.issuer.as_deref(), now / 1000);
         let access = mint::access(
-            (id, family),
+            (Some(id), family),
             issuer,
             (&settings.claims, user),
             (seconds, settings.access_lifetime),

@@ -9,12 +9,13 @@ use std::time::UNIX_EPOCH;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{BAD_CONFIG, say};
 use crate::auth::{faults_of, parse_object};
 use crate::tokens::{
-    NewKey, RingKey, TokenService, User, Users, alone, hash_password, is_name, write_private,
+    NewKey, OWN, RingKey, TokenService, User, Users, Whom, alone, end_from_outside, hash_password,
+    is_name, write_private,
 };
 use crate::{clock, config, log};
 
@@ -56,6 +57,8 @@ pub(super) enum UserCommand {
 /// What `key` is asked.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum KeyCommand {
+    /// Make the first signing key, as the first start of the gateway would.
+    Generate,
     /// Publish a new signing key; it signs after `rotate_keys_after`.
     Rotate,
     /// Show the signing keys.
@@ -65,6 +68,26 @@ pub(super) enum KeyCommand {
 /// What `token` is asked.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum TokenCommand {
+    /// Issue an access token of no session, for scripts and for trying things out.
+    Issue {
+        /// Whose it is: a user, or anybody where the app decides on logins.
+        sub: String,
+        /// How long it is good, `access_lifetime` where this is not said.
+        #[arg(long, value_name = "DURATION")]
+        lifetime: Option<String>,
+        /// A claim, such as roles=["clerk"]; JSON, or a text.
+        #[arg(long = "set", value_name = "NAME=VALUE")]
+        claims: Vec<String>,
+    },
+    /// End the session of a token, or all sessions of a user, and their access tokens at once.
+    Revoke {
+        /// The token; `-` reads it from standard input.
+        #[arg(required_unless_present = "sub")]
+        token: Option<String>,
+        /// The user.
+        #[arg(long, value_name = "NAME", conflicts_with = "token")]
+        sub: Option<String>,
+    },
     /// Show what a token says; nothing is checked.
     Decode {
         /// The token; `-` reads it from standard input.
@@ -160,14 +183,7 @@ fn edit(command: UserCommand, password: Option<String>, config: &Path) -> Result
                 since: now(),
                 ..User::default()
             };
-            for pair in more {
-                let (member, value) = pair
-                    .split_once('=')
-                    .filter(|(member, _)| !["", "password", "active", "since"].contains(member))
-                    .ok_or_else(|| Ended::Failed("write --set roles='[\"clerk\"]'".to_owned()))?;
-                let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
-                user.more.insert(member.to_owned(), value);
-            }
+            user.more = members(&more, &["password", "active", "since"])?;
             users.put(&name, user);
             format!("{name} may log in\n")
         }
@@ -251,12 +267,18 @@ fn new_password() -> Result<String, Ended> {
     hash_password(&password).map_err(Ended::Failed)
 }
 
-/// Shows or checks a token: 0 done, or accepted; 1 refused by every verifier, or no token; 2 the
+/// Issues, ends, shows or checks a token: 0 done, or accepted; 1 refused by every verifier, or no token; 2 the
 /// configuration is refused.
 pub(super) fn token(command: TokenCommand, config: &Path) -> ExitCode {
     exit(match command {
         TokenCommand::Decode { token } => given(token).and_then(|token| decode(&token)),
         TokenCommand::Verify { token } => given(token).and_then(|token| verify(&token, config)),
+        TokenCommand::Issue {
+            sub,
+            lifetime,
+            claims,
+        } => issue(&sub, lifetime.as_deref(), &claims, config),
+        TokenCommand::Revoke { token, sub } => revoke(token, sub, config),
     })
 }
 
@@ -281,6 +303,63 @@ fn decode(token: &str) -> Result<String, Ended> {
         (Some(header), Some(claims)) => Ok(format!("{header}\n{claims}\n")),
         (_, _) => Err(Ended::Failed("this is no JSON Web Token".to_owned())),
     }
+}
+
+fn issue(
+    sub: &str,
+    lifetime: Option<&str>,
+    claims: &[String],
+    config: &Path,
+) -> Result<String, Ended> {
+    let service = service(config)?;
+    let lifetime = match lifetime {
+        None => service.settings().access_lifetime,
+        Some(text) => config::duration(text).map_err(Ended::Failed)?,
+    };
+    let claims = members(claims, &OWN)?;
+    let token = service.issue(sub, claims, lifetime, clock::now());
+    token.map(|token| token + "\n").map_err(Ended::Failed)
+}
+
+fn revoke(token: Option<String>, sub: Option<String>, config: &Path) -> Result<String, Ended> {
+    let service = service(config)?;
+    let (whom, said) = match (token, sub) {
+        (_, Some(sub)) => {
+            let said = format!("all sessions of {sub} have ended\n");
+            (Whom::Subject(sub), said)
+        }
+        (Some(token), None) => {
+            let family = service.family_of(&given(token)?, clock::now());
+            let family = family.map_err(Ended::Failed)?;
+            let said = format!("a session of {} has ended\n", family.sub);
+            (Whom::Session(family), said)
+        }
+        (None, None) => return Err(Ended::Failed("say whose session ends".to_owned())),
+    };
+    let (at, lives) = service.store_at();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Ended::Failed(error.to_string()))?;
+    let ended = runtime.block_on(end_from_outside(at, lives, whom, now()));
+    ended.map(|()| said).map_err(Ended::Failed)
+}
+
+/// Members that are written NAME=VALUE, the value as JSON or as a text.
+fn members(pairs: &[String], own: &[&str]) -> Result<Map<String, Value>, Ended> {
+    let mut members = Map::new();
+    for pair in pairs {
+        let (name, value) = pair
+            .split_once('=')
+            .filter(|(name, _)| !name.is_empty())
+            .ok_or_else(|| Ended::Failed("write --set roles='[\"clerk\"]'".to_owned()))?;
+        if own.contains(&name) {
+            return Err(Ended::Failed(format!("{name:?} is not yours to set")));
+        }
+        let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
+        members.insert(name.to_owned(), value);
+    }
+    Ok(members)
 }
 
 fn verify(token: &str, config: &Path) -> Result<String, Ended> {
@@ -317,6 +396,17 @@ fn keys(command: &KeyCommand, config: &Path) -> Result<String, Ended> {
     let settings = service.settings();
     let now = now() / 1000;
     match command {
+        KeyCommand::Generate => {
+            let key = service.missing_key(clock::now()).map_err(Ended::Failed)?;
+            let Some(key) = key else {
+                let why = "there is a key already; `key rotate` makes the next";
+                return Err(Ended::Failed(why.to_owned()));
+            };
+            key.write(&settings.keys).map_err(|error| {
+                Ended::Failed(format!("`{}`: {error}", settings.keys.display()))
+            })?;
+            Ok(format!("{} is made\n", key.file.trim_end_matches(".json")))
+        }
         KeyCommand::Rotate => {
             let lead = settings.rotate_keys_after.as_secs();
             let key = NewKey::make(settings.algorithm, now, now + lead).map_err(Ended::Failed)?;

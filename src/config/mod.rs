@@ -34,6 +34,7 @@ use std::path::Path;
 pub use error::{ConfigError, ConfigErrors};
 pub(crate) use load::{Refused, load};
 pub(crate) use policy_tests::request;
+pub(crate) use value::duration;
 
 /// A configuration that was read, and what is wrong with it.
 pub(crate) struct Loaded<'s> {

@@ -37,9 +37,10 @@ pub(crate) enum Issued {
     OfUser(String),
 }
 
-/// The claims of an access token that is issued at a time in seconds since 1970.
+/// The claims of an access token that is issued at a time in seconds since 1970; without an id it is of
+/// no family.
 pub(super) fn access(
-    (id, family): (&str, &Family),
+    (id, family): (Option<&str>, &Family),
     issuer: Option<&str>,
     (claims, user): (&[(String, Issued)], &Map<String, Value>),
     (now, life): (u64, Duration),
@@ -71,7 +72,7 @@ pub(super) fn access(
 
 /// The claims of the refresh token of a family's state: the same each time.
 pub(super) fn refresh(id: &str, family: &Family, issuer: Option<&str>) -> Map<String, Value> {
-    let mut all = common(id, family, issuer);
+    let mut all = common(Some(id), family, issuer);
     all.extend(object(json!({
         "token_type": "refresh",
         "iat": family.rotated / 1000,
@@ -82,13 +83,15 @@ pub(super) fn refresh(id: &str, family: &Family, issuer: Option<&str>) -> Map<St
     all
 }
 
-fn common(id: &str, family: &Family, issuer: Option<&str>) -> Map<String, Value> {
+fn common(id: Option<&str>, family: &Family, issuer: Option<&str>) -> Map<String, Value> {
     let mut all = Map::new();
     if let Some(issuer) = issuer {
         all.insert("iss".to_owned(), issuer.into());
     }
     all.insert("sub".to_owned(), family.sub.as_str().into());
-    all.insert("sid".to_owned(), id.into());
+    if let Some(id) = id {
+        all.insert("sid".to_owned(), id.into());
+    }
     // When the user logged in, exactly: what ends all sessions ends those that began before.
     all.insert("auth_time".to_owned(), seconds_of(family.created));
     all
@@ -151,7 +154,7 @@ mod tests {
         ];
         let user = object(json!({"roles": ["clerk"]}));
         let access = access(
-            ("f", &family()),
+            (Some("f"), &family()),
             Some("me"),
             (&claims, &user),
             (62, Duration::from_secs(300)),

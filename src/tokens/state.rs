@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use super::hashing::Hashing;
 use super::store::embedded::Embedded;
 pub(crate) use super::store::shared::Servers;
 use super::store::shared::Shared;
-use super::store::{Lives, Store};
+use super::store::{Everywhere, FamilyName, Lives, Store, StoreDown, embedded};
 use crate::auth::LiveRevoked;
 
 /// Where the store is.
@@ -133,6 +134,60 @@ impl TokenState {
     pub(crate) fn signed_last(&self, kid: &str) -> u64 {
         let signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);
         signed.get(kid).copied().unwrap_or(self.opened)
+    }
+}
+
+/// Whose sessions end.
+#[derive(Clone, Debug)]
+pub(crate) enum Whom {
+    /// This one alone.
+    Session(FamilyName),
+    /// All of a subject's.
+    Subject(String),
+}
+
+/// Ends sessions from another process than the gateway's, at a time in milliseconds since 1970.
+///
+/// # Errors
+/// Why they go on.
+pub(crate) async fn end_from_outside(
+    at: &StateAt,
+    lives: Lives,
+    whom: Whom,
+    now: u64,
+) -> Result<(), String> {
+    /// How long a server, or the gateway that has the folder, may take.
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let store: Arc<dyn Store> = match at {
+        StateAt::Folder(folder) => {
+            match Embedded::open(folder, lives, now, Arc::default()) {
+                Ok(store) => Arc::new(store),
+                // The gateway runs.
+                Err(why) if embedded::is_taken(&why) => {
+                    return embedded::ask_who_has_it(folder, &whom, now, PATIENCE).await;
+                }
+                Err(why) => return Err(format!("`{}`: {why}", folder.display())),
+            }
+        }
+        StateAt::Servers(servers) => {
+            Arc::new(Shared::open(servers.clone(), lives, Arc::default())?)
+        }
+    };
+    let mut tries = PATIENCE.as_millis() / 100;
+    loop {
+        let ended = match &whom {
+            Whom::Session(family) => {
+                let ended = store.end(family.clone(), now, Everywhere::No).await;
+                ended.map(|_| ())
+            }
+            Whom::Subject(sub) => store.end_all(vec![(sub.clone(), now)]).await,
+        };
+        match ended {
+            Ok(()) => return Ok(()),
+            Err(StoreDown) if tries == 0 => return Err(format!("{at} does not answer")),
+            Err(StoreDown) => tries -= 1,
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

@@ -103,6 +103,12 @@ impl Answer {
         Self::invalid("Token is invalid", "token_malformed")
     }
 
+    /// A token that cannot be taken back (RFC 7009 section 2.2.1).
+    pub(crate) fn unsupported_token() -> Self {
+        let body = json!({"error": "unsupported_token_type"});
+        Self::refusal(StatusCode::BAD_REQUEST, "token_of_no_session", body)
+    }
+
     /// A page that may not use the cookies.
     pub(crate) fn other_origin(origin: &str) -> Self {
         let shown: String = origin

@@ -1124,3 +1124,108 @@ async fn tokens_may_be_cookies_that_other_sites_cannot_use() {
         assert!(errors.contains(said), "{said}: {errors}");
     }
 }
+
+/// `portcullis` with these arguments on a gateway's folder: its exit status and what it said.
+fn prompt(folder: &Folder, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = run_to_end(folder, arguments, &[]);
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(said).unwrap())
+}
+
+#[tokio::test]
+async fn tokens_are_issued_and_sessions_ended_at_the_prompt() {
+    let mut gateway = gateway(FREE).await;
+    let issue = |gateway: &Gateway, more: &[&str]| {
+        let arguments = [&["token", "issue"][..], more].concat();
+        prompt(&gateway.folder, &arguments)
+    };
+    let (status, token) = issue(
+        &gateway,
+        &[
+            "alice",
+            "--lifetime",
+            "1h",
+            "--set",
+            "plan=gold",
+            "--set",
+            "n=[1]",
+        ],
+    );
+    assert_eq!(status, Some(0), "{token}");
+    let token = token.trim().to_owned();
+    let said = claims(&token);
+    let life = said["exp"].as_u64().unwrap() - said["iat"].as_u64().unwrap();
+    assert_eq!(
+        (life, &said["plan"], &said["n"]),
+        (3600, &json!("gold"), &json!([1]))
+    );
+    assert_eq!(
+        (&said["sub"], &said["roles"]),
+        (&json!("alice"), &json!(["clerk"]))
+    );
+    assert_eq!(opens(&gateway, &token).await, 200);
+    let verify = json!({"token": token});
+    assert_eq!(
+        post(&gateway, "/api/token/verify/", &verify).await.status,
+        200
+    );
+    let revoke = post(&gateway, "/api/token/revoke/", &verify).await;
+    assert_eq!(body_of(&revoke), json!({"error": "unsupported_token_type"}));
+    for (more, said) in [
+        (&["nobody"][..], "no active user"),
+        (&["alice", "--lifetime", "25h"], "outlive its key"),
+        (&["alice", "--lifetime", "1"], "write `1s`"),
+        (&["alice", "--set", "exp=1"], "not yours to set"),
+        (&["alice", "--set", "x"], "write --set"),
+    ] {
+        let (status, why) = issue(&gateway, more);
+        assert!(status == Some(1) && why.contains(said), "{more:?}: {why}");
+    }
+
+    // Of a gateway that runs, and of one that does not.
+    let (alice, alice_refresh) = login(&gateway, "alice").await;
+    let (other, other_refresh) = login(&gateway, "alice").await;
+    let (bob, bob_refresh) = login(&gateway, "bob").await;
+    let (status, said) = prompt(&gateway.folder, &["token", "revoke", &alice]);
+    assert_eq!(status, Some(0), "{said}");
+    assert_eq!(opens(&gateway, &alice).await, 401);
+    assert_eq!(opens(&gateway, &other).await, 200);
+    let (status, said) = prompt(&gateway.folder, &["token", "revoke", "--sub", "bob"]);
+    assert_eq!(status, Some(0), "{said}");
+    assert_eq!(
+        (opens(&gateway, &bob).await, opens(&gateway, &other).await),
+        (401, 200)
+    );
+    assert_eq!(
+        prompt(&gateway.folder, &["token", "revoke", &token]).0,
+        Some(1)
+    );
+    assert_eq!(
+        prompt(&gateway.folder, &["token", "revoke", "x.y.z"]).0,
+        Some(1)
+    );
+    gateway.signal(Signal::KILL);
+    gateway.exit().await;
+    let folder = std::mem::replace(&mut gateway.folder, Folder::new());
+    assert_eq!(
+        prompt(&folder, &["token", "revoke", "--sub", "alice"]).0,
+        Some(0)
+    );
+    let (status, said) = prompt(&folder, &["key", "generate"]);
+    assert!(status == Some(1) && said.contains("already"), "{said}");
+    let gateway = Gateway::start_as_it_is(folder, 1, &[]).await;
+    for refresh in [alice_refresh, other_refresh, bob_refresh] {
+        let body = json!({"refresh": refresh});
+        assert_eq!(
+            post(&gateway, "/api/token/refresh/", &body).await.status,
+            401
+        );
+    }
+    assert_eq!(opens(&gateway, &other).await, 401);
+
+    // Keys can be there before the first start.
+    let folder = Folder::new();
+    folder.write("gateway.yaml", text(FREE));
+    assert_eq!(prompt(&folder, &["key", "generate"]).0, Some(0));
+    assert!(prompt(&folder, &["key", "list"]).1.contains("\tsigns"));
+}

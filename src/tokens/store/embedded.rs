@@ -1,5 +1,7 @@
 //! The store of one gateway: a file in the folder of `state`. What was answered is there after kill -9.
 //!
+//! Another process, such as the command line, puts what is to end into a file of its own beside it.
+//!
 //! One thread has the database. It takes all requests that wait in one transaction, so that they share
 //! the wait for the disk.
 
@@ -7,16 +9,22 @@ use std::fmt;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 
 use super::{
     Everywhere, Family, FamilyName, KEPT, Lives, Longest, Order, Refresh, Refreshed, Store,
     StoreDown, tell,
 };
 use crate::auth::LiveRevoked;
+use crate::tokens::private::write_private;
+use crate::tokens::state::Whom;
 
 /// How many requests share one transaction at most.
 const BATCH: usize = 512;
@@ -104,6 +112,70 @@ impl Embedded {
     }
 }
 
+/// What another process wants to end, as its file has it.
+#[derive(Deserialize, Serialize)]
+struct Wish {
+    /// All of this subject's.
+    sub: String,
+    /// Or this session of theirs alone.
+    session: Option<String>,
+    /// In milliseconds since 1970.
+    at: u64,
+}
+
+/// How the files of wishes begin.
+const WISHES: &str = "end-";
+/// How often they are looked for.
+const LOOKING: Duration = Duration::from_millis(500);
+
+/// Whether this is why a store cannot be opened: another process has it.
+pub(crate) fn is_taken(why: &str) -> bool {
+    why == redb::DatabaseError::DatabaseAlreadyOpen.to_string()
+}
+
+/// Asks the process that has the store to end sessions, and waits until it has.
+///
+/// # Errors
+/// Why they go on.
+pub(crate) async fn ask_who_has_it(
+    folder: &Path,
+    whom: &Whom,
+    now: u64,
+    patience: Duration,
+) -> Result<(), String> {
+    let wish = match whom {
+        Whom::Session(FamilyName { id, sub }) => Wish {
+            sub: sub.clone(),
+            session: Some(id.clone()),
+            at: now,
+        },
+        Whom::Subject(sub) => Wish {
+            sub: sub.clone(),
+            session: None,
+            at: now,
+        },
+    };
+    let text = serde_json::to_vec(&wish).map_err(|error| error.to_string())?;
+    let mut random = [0_u8; 8];
+    getrandom::fill(&mut random).map_err(|error| error.to_string())?;
+    let file = folder.join(format!("{WISHES}{:016x}.json", u64::from_be_bytes(random)));
+    write_private(&file, &text).map_err(|error| format!("`{}`: {error}", file.display()))?;
+    let mut left = patience;
+    while file.exists() {
+        let step = Duration::from_millis(50);
+        let Some(less) = left.checked_sub(step) else {
+            drop(std::fs::remove_file(&file));
+            return Err(format!(
+                "another process has `{}`, and ends nothing",
+                folder.display()
+            ));
+        };
+        left = less;
+        tokio::time::sleep(step).await;
+    }
+    Ok(())
+}
+
 /// Makes the tables, raises the longest lives on either side, and finds what had ended.
 fn prepare(database: &Database, longest: &Longest, now: u64) -> Result<Ended, redb::Error> {
     let transaction = database.begin_write()?;
@@ -169,24 +241,80 @@ struct Keeper {
 impl Keeper {
     /// Ends when nobody holds the store any more.
     fn serve(&mut self, orders: &mpsc::Receiver<Order>) {
-        while let Ok(first) = orders.recv() {
-            let mut batch = vec![first];
+        let mut looked = Instant::now();
+        loop {
+            if looked.elapsed() >= LOOKING {
+                looked = Instant::now();
+                self.grant_wishes();
+            }
+            let mut batch = match orders.recv_timeout(LOOKING) {
+                Ok(first) => vec![first],
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
             while batch.len() < BATCH
                 && let Ok(next) = orders.try_recv()
             {
                 batch.push(next);
             }
-            // A fault of the library's is as bad as one of the disk, and no worse.
-            let done = catch_unwind(AssertUnwindSafe(|| self.apply(&mut batch)));
-            let failure = match done {
-                Ok(Ok(())) => continue,
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => "it panicked".to_owned(),
+            self.obey(&mut batch);
+        }
+    }
+
+    /// Does what is ordered, and answers; whether it worked.
+    fn obey(&mut self, batch: &mut Vec<Order>) -> bool {
+        // A fault of the library's is as bad as one of the disk, and no worse.
+        let done = catch_unwind(AssertUnwindSafe(|| self.apply(batch)));
+        let failure = match done {
+            Ok(Ok(())) => return true,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "it panicked".to_owned(),
+        };
+        tracing::error!(error = failure, "the store of tokens does not work");
+        // After a failure it takes no more writes; the next batch opens it anew.
+        self.database = None;
+        batch.drain(..).for_each(Order::fail);
+        false
+    }
+
+    /// Ends what other processes want to end; a file of theirs is gone once that is written down.
+    fn grant_wishes(&mut self) {
+        let Some(Ok(entries)) = self.path.parent().map(std::fs::read_dir) else {
+            return;
+        };
+        let is_wish = |name: &str| name.starts_with(WISHES) && name.ends_with(".json");
+        let files = entries.flatten().filter(|entry| {
+            let name = entry.file_name();
+            name.to_str().is_some_and(is_wish)
+        });
+        for file in files.map(|entry| entry.path()).collect::<Vec<_>>() {
+            let read = std::fs::read(&file).map_err(|error| error.to_string());
+            let wish = read.and_then(|bytes| {
+                serde_json::from_slice::<Wish>(&bytes).map_err(|error| error.to_string())
+            });
+            let Wish { sub, session, at } = match wish {
+                Ok(wish) => wish,
+                Err(error) => {
+                    tracing::warn!(file = %file.display(), error, "this says not what is to end");
+                    continue;
+                }
             };
-            tracing::error!(error = failure, "the store of tokens does not work");
-            // After a failure it takes no more writes; the next batch opens it anew.
-            self.database = None;
-            batch.into_iter().for_each(Order::fail);
+            tracing::info!(sub, session, "sessions are ended from outside");
+            let order = match session {
+                Some(id) => {
+                    let (told, _nobody) = oneshot::channel();
+                    Order::End(FamilyName { id, sub }, at, Everywhere::No, told)
+                }
+                None => {
+                    let (told, _nobody) = oneshot::channel();
+                    Order::EndAll(vec![(sub, at)], told)
+                }
+            };
+            if self.obey(&mut vec![order])
+                && let Err(error) = std::fs::remove_file(&file)
+            {
+                tracing::warn!(file = %file.display(), %error, "this cannot be deleted");
+            }
         }
     }
 
@@ -562,7 +690,7 @@ mod tests {
         let store = loop {
             match open(folder.path()) {
                 Ok(store) => break store,
-                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
             }
         };
         assert_eq!(store.look(named("a")).await, Ok(None));
@@ -616,7 +744,7 @@ mod tests {
         let store = loop {
             match Embedded::open(folder.path(), Lives::default(), 3_000, Arc::default()) {
                 Ok(store) => break store,
-                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
             }
         };
         assert_eq!(
