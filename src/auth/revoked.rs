@@ -158,6 +158,13 @@ impl LiveRevoked {
         self.families.maps.load().get(id).is_some()
     }
 
+    /// Whether all of a subject's were taken back whose login was before this time, and that was not
+    /// forgotten since.
+    pub(crate) fn has_subject(&self, sub: &str, before: u64) -> bool {
+        let known = self.subjects.maps.load().get(sub);
+        known.is_some_and(|known| known >= before)
+    }
+
     /// Forgets what was taken back before this time: its access tokens have expired.
     pub(crate) fn forget(&self, before: u64) {
         self.families.forget(before);
@@ -267,6 +274,8 @@ mod tests {
         assert!(has(json!({"sid": "g", "sub": "a"})));
         assert!(!has(json!({"sid": "g", "sub": "a", "auth_time": 1.501})));
         assert!(!has(json!({"sid": "g", "sub": "b", "auth_time": 1.0})));
+        assert!(live.has_subject("a", 1500) && !live.has_subject("a", 1501));
+        assert!(!live.has_subject("b", 0));
         live.forget(1501);
         assert!(!has(json!({"sid": "g", "sub": "a", "auth_time": 1.5})));
         assert!(has(json!({"sid": "f"})));

@@ -496,8 +496,12 @@ impl Keeper {
             Order::Look(name, _) => {
                 let mut call = self.scripts.look.key(family_key(name));
                 call.key(subject_key(&name.sub)).arg(&name.sub);
-                let row: Option<Row> = link.invoke(&call).await?;
-                Ok(Done::Family(row.map(family).transpose()?))
+                let (word, row): (String, Row) = link.invoke(&call).await?;
+                if word == "ended" {
+                    self.was_ended(link, name, &row).await?;
+                    return Ok(Done::Family(None));
+                }
+                Ok(Done::Family(Some(family(row)?)))
             }
             Order::End(name, now, everywhere, _) => self.end(link, name, *now, *everywhere).await,
             Order::EndAll(subjects, _) => {
@@ -602,14 +606,18 @@ impl Keeper {
 
     /// A family that had ended before. Whoever ended it may not have come to tell the others.
     async fn was_ended(&self, link: &mut Link, name: &FamilyName, row: &Row) -> RedisResult<()> {
-        let at = row.first().and_then(Option::as_ref);
-        match at.and_then(|at| at.parse().ok()) {
-            Some(at) if !self.revoked.has_family(&name.id) => {
-                let ending = Ending::Family(name.id.clone(), at);
-                self.ended(link, vec![ending]).await
-            }
-            Some(_) | None => Ok(()),
+        let time = |at: usize| row.get(at)?.as_ref()?.parse::<u64>().ok();
+        let mut endings = Vec::new();
+        if let Some(at) = time(0).filter(|_| !self.revoked.has_family(&name.id)) {
+            endings.push(Ending::Family(name.id.clone(), at));
         }
+        if let Some(before) = time(1).filter(|at| !self.revoked.has_subject(&name.sub, *at)) {
+            endings.push(Ending::Subject(name.sub.clone(), before));
+        }
+        if endings.is_empty() {
+            return Ok(());
+        }
+        self.ended(link, endings).await
     }
 
     /// How long the word on all of a subject's families is kept, in milliseconds.
@@ -781,15 +789,15 @@ impl Default for Scripts {
     }
 }
 
-/// `family`: a family of a subject that goes on, or nothing and when it ended. `raise`: ends all that began before a time; a clock
+/// `family`: a family of a subject that goes on, or nothing and when it, or all of the subject's, ended. `raise`: ends all that began before a time; a clock
 /// that was set back gives nothing back.
 const FAMILY: &str = r"
 local function family(key, subject, sub)
   local f = redis.call('HMGET', key, 'sub', 'created', 'generation', 'rotated', 'expires', 'claims', 'ended', 'by')
-  if not f[1] or f[1] ~= sub then return nil end
-  if f[7] then return nil, f[7] end
+  if not f[1] or f[1] ~= sub then return nil, {'ended', {}} end
   local before = redis.call('GET', subject)
-  if before and tonumber(f[2]) <= tonumber(before) then return nil end
+  if f[7] then return nil, {'ended', {f[7], before}} end
+  if before and tonumber(f[2]) <= tonumber(before) then return nil, {'ended', {false, before}} end
   return f
 end
 local function row(f)
@@ -814,7 +822,7 @@ redis.call('PEXPIREAT', KEYS[1], ARGV[7])
 const REFRESH: &str = r"
 local sub, asked, now, until_, grace, by, keep = unpack(ARGV)
 local f, ended = family(KEYS[1], KEYS[2], sub)
-if not f then return {'ended', {ended or false}} end
+if not f then return ended end
 local generation = tonumber(f[3])
 if tonumber(asked) == generation then
   if until_ ~= '' then
@@ -836,13 +844,13 @@ return {'reused', {}}
 ";
 
 const LOOK: &str = r"
-local f = family(KEYS[1], KEYS[2], ARGV[1])
-return f and row(f)
+local f, ended = family(KEYS[1], KEYS[2], ARGV[1])
+return f and {'family', row(f)} or ended
 ";
 
 const END: &str = r"
 local f, ended = family(KEYS[1], KEYS[2], ARGV[1])
-if not f then return {'ended', {ended or false}} end
+if not f then return ended end
 redis.call('HSET', KEYS[1], 'ended', ARGV[2])
 if ARGV[3] == '1' then raise(KEYS[2], ARGV[2], ARGV[4]) end
 return {'family', row(f)}
