@@ -121,7 +121,7 @@ impl dyn Store + '_ {
     /// Begins a family.
     ///
     /// # Errors
-    /// Where it could not be written down for good.
+    /// Where the store is down; nothing was begun that anybody was told of.
     pub(crate) async fn begin(&self, id: String, family: Family) -> Result<(), StoreDown> {
         self.ask(|answer| Order::Begin(id, family, answer)).await
     }
@@ -129,7 +129,7 @@ impl dyn Store + '_ {
     /// Judges a refresh token of a family, and spends it.
     ///
     /// # Errors
-    /// As [`Store::begin`].
+    /// Where the store is down.
     pub(crate) async fn refresh(&self, refresh: Refresh) -> Result<Refreshed, StoreDown> {
         self.ask(|answer| Order::Refresh(refresh, answer)).await
     }
@@ -137,7 +137,7 @@ impl dyn Store + '_ {
     /// A family that goes on; `None` where there is none, or it has ended.
     ///
     /// # Errors
-    /// As [`Store::begin`].
+    /// Where the store is down.
     pub(crate) async fn look(&self, family: FamilyName) -> Result<Option<Family>, StoreDown> {
         self.ask(|answer| Order::Look(family, answer)).await
     }
@@ -146,7 +146,7 @@ impl dyn Store + '_ {
     /// asked; gives it, where it had not ended before.
     ///
     /// # Errors
-    /// As [`Store::begin`].
+    /// Where the store is down.
     pub(crate) async fn end(
         &self,
         family: FamilyName,
@@ -160,7 +160,7 @@ impl dyn Store + '_ {
     /// Ends all families of these subjects that began before a time each.
     ///
     /// # Errors
-    /// As [`Store::begin`].
+    /// Where the store is down.
     pub(crate) async fn end_all(&self, subjects: Vec<(String, u64)>) -> Result<(), StoreDown> {
         self.ask(|answer| Order::EndAll(subjects, answer)).await
     }
@@ -168,7 +168,7 @@ impl dyn Store + '_ {
     /// Forgets what has been expired for a day; gives how many rows that were.
     ///
     /// # Errors
-    /// As [`Store::begin`].
+    /// Where the store is down.
     pub(crate) async fn purge(&self, now: u64) -> Result<usize, StoreDown> {
         self.ask(|answer| Order::Purge(now, answer)).await
     }
