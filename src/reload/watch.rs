@@ -9,7 +9,7 @@ use std::time::Duration;
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// How often to look without an event.
 const POLL: Duration = Duration::from_secs(2);
@@ -30,6 +30,8 @@ pub(crate) struct Watch {
     watcher: Option<RecommendedWatcher>,
     events: mpsc::UnboundedReceiver<Vec<PathBuf>>,
     next_poll: Instant,
+    /// Something has changed, and until then it may settle.
+    unsettled: Option<Instant>,
 }
 
 impl Watch {
@@ -63,6 +65,7 @@ impl Watch {
             watcher,
             events,
             next_poll: Instant::now() + POLL,
+            unsettled: None,
         };
         watch.follow(files);
         Ok(watch)
@@ -95,39 +98,45 @@ impl Watch {
         }
     }
 
-    /// Ready when the files may have changed and are left alone again.
+    /// Ready when the files may have changed and are left alone again. Who drops the future and asks
+    /// again misses nothing.
     pub(crate) async fn changed(&mut self) {
-        loop {
-            tokio::select! {
+        let patience = loop {
+            if let Some(patience) = self.unsettled {
+                break patience;
+            }
+            let has_changed = tokio::select! {
                 event = self.events.recv(), if self.watcher.is_some() => {
                     let Some(paths) = event else {
                         self.watcher = None;
                         continue;
                     };
-                    if self.concerns(&paths) {
-                        break;
-                    }
+                    self.concerns(&paths)
                 }
                 () = sleep_until(self.next_poll) => {
                     self.next_poll = Instant::now() + POLL;
-                    let looks: Vec<Look> = self.files.iter().map(|file| look(file)).collect();
-                    if looks != self.looks {
-                        break;
-                    }
+                    self.looks_now() != self.looks
                 }
-            }
-        }
-        let patience = Instant::now() + PATIENCE;
-        let mut looks: Vec<Look> = self.files.iter().map(|file| look(file)).collect();
+            };
+            self.unsettled = has_changed.then(|| Instant::now() + PATIENCE);
+        };
+        // Others may write in the same folders all the time: how the files look decides, not events.
+        let mut looks = self.looks_now();
         while Instant::now() < patience {
-            let event = timeout(SETTLE, self.events.recv()).await;
-            let now: Vec<Look> = self.files.iter().map(|file| look(file)).collect();
-            if event.is_err() && now == looks {
+            sleep(SETTLE).await;
+            while self.events.try_recv().is_ok() {}
+            let now = self.looks_now();
+            if now == looks {
                 break;
             }
             looks = now;
         }
         self.looks = looks;
+        self.unsettled = None;
+    }
+
+    fn looks_now(&self) -> Vec<Look> {
+        self.files.iter().map(|file| look(file)).collect()
     }
 
     /// Whether an event is about a followed file. Links and folders always are: a volume of
@@ -189,4 +198,74 @@ fn look(file: &Path) -> Look {
         there.ctime(),
         there.ctime_nsec(),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// A watched file, from before its first look.
+    fn watched() -> (tempfile::TempDir, PathBuf, Watch) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("gateway.yaml");
+        std::fs::write(&file, "one").unwrap();
+        let watch = Watch::new(std::slice::from_ref(&file)).unwrap();
+        (folder, file, watch)
+    }
+
+    /// Asks as a `select!` does whose other arms are ready first.
+    async fn ask_and_drop(watch: &mut Watch) {
+        drop(timeout(SETTLE / 4, watch.changed()).await);
+    }
+
+    #[tokio::test]
+    async fn a_change_is_not_lost_with_a_future_that_is_dropped() {
+        let (_folder, file, mut watch) = watched();
+        watch.changed().await;
+        // The regular look would find it, too.
+        watch.next_poll = Instant::now() + 1000 * POLL;
+        std::fs::write(&file, "another").unwrap();
+        while watch.unsettled.is_none() {
+            ask_and_drop(&mut watch).await;
+        }
+        assert!(timeout(PATIENCE, watch.changed()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_others_write_beside_it_does_not_put_it_off() {
+        let (folder, file, mut watch) = watched();
+        watch.changed().await;
+        std::fs::write(&file, "another").unwrap();
+        let noise = async {
+            loop {
+                std::fs::write(folder.path().join("db.sqlite3"), "row").unwrap();
+                sleep(SETTLE / 10).await;
+            }
+        };
+        tokio::select! {
+            () = watch.changed() => {}
+            () = noise => unreachable!(),
+            () = sleep(PATIENCE) => panic!("not settled"),
+        }
+    }
+
+    #[tokio::test]
+    async fn writing_that_never_stops_is_waited_for_within_bounds_whoever_drops_the_future() {
+        let (_folder, file, mut watch) = watched();
+        watch.changed().await;
+        let writing = async {
+            for round in 0.. {
+                std::fs::write(&file, round.to_string()).unwrap();
+                sleep(SETTLE / 10).await;
+            }
+        };
+        let asking = async { while timeout(PATIENCE / 2, watch.changed()).await.is_err() {} };
+        tokio::select! {
+            () = asking => {}
+            () = writing => unreachable!(),
+            () = sleep(PATIENCE * 3) => panic!("waited for without end"),
+        }
+    }
 }
