@@ -1,13 +1,17 @@
-// The demo's page: signs in, keeps the access token fresh, and shows what the gateway answers.
+// The demo's page: signs in, keeps the access token fresh, and shows what the gateway answers. The tabs of a browser
+// share one session: what one of them takes, renews or ends holds for all.
 
 const $ = (id) => document.getElementById(id);
 const KEPT = "portcullis-demo";
-const REFRESH_BEFORE = 30; // seconds of life left
+const REFRESH_BEFORE = 30; // seconds of life left, or a third of it where that is less
 const GATEWAYS_OWN = /^x-(user-(id|roles)|forwarded-(for|proto|host|port)|request-id)$/;
+const ENDED = "The session has ended. Sign in again.";
 
-// { access, refresh }, or null. Kept for this tab alone, so that a reload stays signed in.
+// { access, refresh } as the gateway gave them, or null. Scripts of this origin alone can read them, and the
+// Content-Security-Policy in gateway.yaml lets no others in; `tokens.cookies` would keep them from all scripts.
 let tokens = null;
-let refreshing = null;
+// No request for tokens is made before, in milliseconds: the gateway said when to come again, or was away.
+let notBefore = 0;
 // Counts the calls: an answer that a later call has overtaken is not shown.
 let turn = 0;
 
@@ -24,21 +28,30 @@ function claimsOf(token) {
   }
 }
 
-function keep(next, note = "") {
-  tokens = next && claimsOf(next.access) ? next : null;
-  if (tokens) sessionStorage.setItem(KEPT, JSON.stringify(tokens));
-  else sessionStorage.removeItem(KEPT);
+/** What all tabs share now. */
+function kept() {
+  try {
+    const found = JSON.parse(localStorage.getItem(KEPT));
+    return found && claimsOf(found.access) ? found : null;
+  } catch {
+    return null;
+  }
+}
+
+function show(next, note = "") {
+  tokens = next;
   showNote(note);
   showWho();
 }
 
-function restore() {
-  try {
-    keep(JSON.parse(sessionStorage.getItem(KEPT)));
-  } catch {
-    keep(null);
-  }
+function keep(next, note) {
+  if (next) localStorage.setItem(KEPT, JSON.stringify(next));
+  else localStorage.removeItem(KEPT);
+  show(next, note);
 }
+
+/** Runs `work` in one tab at a time. */
+const alone = (work) => (navigator.locks ? navigator.locks.request(KEPT, work) : work());
 
 function post(path, fields) {
   return fetch(path, {
@@ -48,33 +61,72 @@ function post(path, fields) {
   });
 }
 
+/** Milliseconds until a request may be made again, as the answer says. */
+const wait = (response) => 1000 * (Number.parseInt(response.headers.get("Retry-After"), 10) || 1);
+
+/** Why there are no tokens, for somebody who waits. */
+function refusalOf(response, answer) {
+  const seconds = Math.ceil(wait(response) / 1000);
+  if (response.status === 401) return "Wrong name or password. The demo prints new passwords at every start.";
+  if (response.status === 429) return `Too many tries. Try again in ${seconds} s.`;
+  if (response.status === 503) return `No tokens are to be had now. Try again in ${seconds} s.`;
+  return answer.detail ?? `It failed (${response.status}).`;
+}
+
 async function signIn(username, password) {
   const response = await post("/api/token/", { username, password });
   const answer = await response.json().catch(() => ({}));
-  if (response.ok) keep(answer);
-  else if (response.status === 401) keep(null, "Wrong name or password. The demo prints new passwords at every start.");
-  else keep(null, answer.detail ?? `The sign-in failed (${response.status}).`);
+  if (response.ok) await alone(() => keep(answer));
+  else showNote(refusalOf(response, answer));
 }
 
-/** Takes a new access token; one request, however many ask for it. */
-function refresh() {
-  refreshing ??= (async () => {
-    const used = tokens;
+/** Ends the session, or all of the user's, at the gateway, and forgets it here whatever happens to the first. */
+async function signOut(everywhere) {
+  await alone(async () => {
+    const session = kept() ?? tokens;
+    let response = null;
     try {
-      const response = await post("/api/token/refresh/", { refresh: used.refresh });
-      if (tokens !== used) return; // signed out, or in again, meanwhile
-      if (response.ok) keep({ ...used, ...(await response.json()) });
-      else if (response.status === 401) keep(null, "The session has ended. Sign in again.");
+      const fields = { refresh: session.refresh, ...(everywhere && { everywhere }) };
+      response = await post("/api/token/blacklist/", fields);
     } catch {
-      // The gateway is away: the next second tries again.
-    } finally {
-      refreshing = null;
+      // The gateway is away.
     }
-  })();
-  return refreshing;
+    // 401: it had ended before.
+    if (response?.ok || response?.status === 401) keep(null);
+    else if (everywhere) showNote("The gateway did not end the sessions. Try again.");
+    else keep(null, "You are signed out here, but the gateway could not be told.");
+  });
 }
 
-const secondsLeft = () => (claimsOf(tokens.access)?.exp ?? 0) - Date.now() / 1000;
+/** Takes new tokens in place of `old`, unless another tab has; whether there are others now. */
+function refresh(old) {
+  return alone(async () => {
+    const session = kept();
+    if (session?.access !== old.access) {
+      show(session, session ? "" : ENDED);
+      return session !== null;
+    }
+    if (Date.now() < notBefore) return false;
+    try {
+      const response = await post("/api/token/refresh/", { refresh: session.refresh });
+      if (response.ok) keep({ ...session, ...(await response.json()) });
+      else if (response.status === 401) keep(null, ENDED);
+      else notBefore = Date.now() + wait(response);
+      return response.ok;
+    } catch {
+      notBefore = Date.now() + 1000;
+      return false;
+    }
+  });
+}
+
+/** Seconds that the access token is good, and of how many it was. */
+function life() {
+  const { exp = 0, iat = 0 } = claimsOf(tokens.access);
+  return { left: exp - Date.now() / 1000, whole: Math.max(1, exp - iat) };
+}
+
+const isOld = ({ left, whole }) => left < Math.min(REFRESH_BEFORE, whole / 3);
 
 // ---- Who you are
 
@@ -88,19 +140,20 @@ function showWho() {
   $("signed-in").hidden = tokens === null;
   if (!tokens) return;
   const claims = claimsOf(tokens.access);
-  const left = Math.max(0, Math.round(secondsLeft()));
+  const { left, whole } = life();
+  const seconds = Math.max(0, Math.round(left));
   $("name").textContent = claims.sub ?? "";
   $("avatar").textContent = (claims.sub ?? "?").slice(0, 1);
   $("roles").textContent = [claims.roles].flat().join(", ");
-  const clock = `${Math.floor(left / 60)}:${String(left % 60).padStart(2, "0")}`;
+  const clock = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
   $("countdown").textContent = `The token is good for ${clock}, and is renewed by itself.`;
-  $("life").value = left / Math.max(1, claims.exp - claims.iat);
+  $("life").value = Math.max(0, left / whole);
 }
 
-function everySecond() {
+async function everySecond() {
   if (!tokens) return;
   showWho();
-  if (secondsLeft() < REFRESH_BEFORE) refresh();
+  if (isOld(life())) await refresh(tokens);
 }
 
 // ---- Calls
@@ -120,6 +173,7 @@ const MEANINGS = {
   401: "The gateway asked for a good token. The app never heard of this request.",
   403: "The token is good, but its claims are not enough. The app never heard of this request.",
   404: "No route, or nothing there.",
+  429: "Too many requests. Retry-After says when to come again.",
   502: "The app did not answer as it should.",
   503: "The app, or the keys, are not to be had now.",
   504: "The app took too long.",
@@ -137,15 +191,23 @@ function meaningOf(name, status, tokenMissing) {
 async function call(name) {
   const { path, token, headers } = CALLS[name];
   const mine = ++turn;
-  if (token && tokens && secondsLeft() < 5) await refresh();
-  const sent = { ...headers };
-  if (token && tokens) sent.Authorization = `Bearer ${tokens.access}`;
+  const ask = () => {
+    const sent = { ...headers };
+    if (token && tokens) sent.Authorization = `Bearer ${tokens.access}`;
+    return fetch(path, { headers: sent, cache: "no-store" });
+  };
   const tokenMissing = token && !tokens;
 
-  const began = performance.now();
+  let began = performance.now();
   let response;
   try {
-    response = await fetch(path, { headers: sent, cache: "no-store" });
+    const used = tokens;
+    response = await ask();
+    // The token was good here, but not there: it is old, or the session has ended.
+    if (response.status === 401 && token && used && (await refresh(used))) {
+      began = performance.now();
+      response = await ask();
+    }
   } catch {
     if (mine !== turn) return;
     showAnswer({ good: false, status: "no answer", request: `GET ${path}`, meaning: "The gateway cannot be reached." });
@@ -264,14 +326,22 @@ $("sign-in").addEventListener("submit", (event) => {
   });
 });
 
-$("sign-out").addEventListener("click", () => {
-  keep(null);
-  $("username").focus();
+for (const [id, everywhere] of [["sign-out", false], ["sign-out-everywhere", true]]) {
+  $(id).addEventListener("click", (event) => busy(event.currentTarget, async () => {
+    await signOut(everywhere);
+    if (!tokens) $("username").focus();
+  }));
+}
+
+addEventListener("storage", ({ key }) => {
+  if (key !== null && key !== KEPT) return;
+  const session = kept();
+  show(session, tokens && !session ? "Signed out in another tab." : "");
 });
 
 for (const button of document.querySelectorAll("[data-call]")) {
   button.addEventListener("click", () => busy(button, () => call(button.dataset.call)));
 }
 
-restore();
+show(kept());
 setInterval(everySecond, 1000);

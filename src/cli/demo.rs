@@ -1,5 +1,5 @@
 //! `portcullis demo`: the main job on a machine with nothing else installed. Makes a certificate
-//! and a secret, starts a sample app and two users, and says what to try, then runs the gateway as
+//! and two users, starts a sample app, and says what to try, then runs the gateway as
 //! `portcullis run` does. The gateway itself knows nothing of the demo.
 
 use std::fs;
@@ -9,8 +9,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair};
+use serde_json::{Map, Value};
 
-use crate::cli::sample_app::{self, Issuer, Kind, MintError, SampleApp, User};
+use super::sample_app;
+use super::tokens::{Ended, now_in_millis, service, users_file, write};
+use crate::clock;
+use crate::tokens::{User, Users, alone, hash_password, write_private};
 
 /// The plain listener of the demo's `gateway.yaml`.
 const HTTP: &str = "http://127.0.0.1:8080";
@@ -23,8 +27,8 @@ const TOKEN_LIFETIME: Duration = Duration::from_hours(1);
 const CERTIFICATE_LIFETIME: Duration = Duration::from_hours(30 * 24);
 /// When a new one is made, so that the demo never starts with one about to end.
 const CERTIFICATE_RENEWAL: Duration = Duration::from_hours(20 * 24);
-/// Bytes in the secret; the file holds twice as many hexadecimal digits.
-const SECRET_BYTES: usize = 32;
+/// Who can sign in, and the roles of each.
+const USERS: [(&str, &str); 2] = [("alice", "clerk"), ("bob", "admin")];
 
 /// Why the demo ended.
 #[derive(Debug, thiserror::Error)]
@@ -46,9 +50,6 @@ pub(crate) enum DemoError {
         /// What the system said.
         source: io::Error,
     },
-    /// The secret's file holds something else.
-    #[error("{} does not hold the demo's secret; delete it, and another is made", .0.display())]
-    Secret(PathBuf),
     /// No certificate was made.
     #[error("cannot make the demo's certificate: {0}")]
     Certificate(#[from] rcgen::Error),
@@ -58,46 +59,42 @@ pub(crate) enum DemoError {
     /// The operating system gave no random bytes.
     #[error("no random bytes: {0}")]
     Random(getrandom::Error),
-    /// No token was made.
-    #[error(transparent)]
-    Token(#[from] MintError),
+    /// The configuration is refused.
+    #[error("{0}")]
+    Config(String),
+    /// No users, no key or no token was made.
+    #[error("{0}")]
+    Tokens(String),
     /// The gateway did not start.
     #[error(transparent)]
     Run(#[from] crate::RunError),
 }
 
+impl From<Ended> for DemoError {
+    fn from(ended: Ended) -> Self {
+        match ended {
+            Ended::Config(why) => Self::Config(why),
+            Ended::Failed(why) => Self::Tokens(why),
+        }
+    }
+}
+
+/// Someone who can sign in, as the text says it.
+struct Printed {
+    name: &'static str,
+    password: String,
+    roles: &'static str,
+}
+
 /// Runs the gateway on `config` with a sample app behind it, until SIGTERM or SIGINT.
 ///
-/// The certificate, its key and the secret are kept in `certs/` beside `config`; the passwords are
-/// new at every start.
+/// The certificate and its key are kept in `certs/` beside `config`; users, signing keys and sessions
+/// where `config` says. The passwords are new at every start.
 pub(crate) fn demo(config: &Path) -> Result<(), DemoError> {
     if !config.is_file() {
         return Err(DemoError::NoConfiguration(config.to_owned()));
     }
-    let certs = folder(config).join("certs");
-    fs::create_dir_all(&certs).map_err(|source| DemoError::File {
-        path: certs.clone(),
-        source,
-    })?;
-    let now = clock();
-    ensure_certificate(&certs, now)?;
-    let issuer = Issuer::new(&ensure_secret(&certs)?);
-
-    let alice = User {
-        id: 1,
-        name: "alice",
-        password: password()?,
-        roles: &["clerk"],
-    };
-    let bob = User {
-        id: 2,
-        name: "bob",
-        password: password()?,
-        roles: &["admin"],
-    };
-    let token = issuer.mint(&alice, Kind::Access, TOKEN_LIFETIME, now)?;
-    let text = instructions(config, &alice, &bob, &token);
-
+    // First of all: a second demo must not take the passwords from under the first.
     let listener = TcpListener::bind(sample_app::ADDRESS).map_err(|error| {
         if error.kind() == ErrorKind::AddrInUse {
             DemoError::PortTaken
@@ -105,12 +102,12 @@ pub(crate) fn demo(config: &Path) -> Result<(), DemoError> {
             DemoError::App(error)
         }
     })?;
-    let app = SampleApp {
-        users: vec![alice, bob],
-        issuer,
-        clock,
-    };
-    sample_app::start(listener, app).map_err(DemoError::App)?;
+    ensure_certificate(&folder_of(config, "certs")?, clock::now())?;
+    let users = ensure_users(config)?;
+    // A token from before the users would be none of theirs.
+    let token = first_token(config, clock::now())?;
+    let text = instructions(config, &users, &token);
+    sample_app::start(listener).map_err(DemoError::App)?;
 
     let on_ready = move || {
         let mut out = io::stdout().lock();
@@ -127,13 +124,71 @@ pub(crate) fn demo(config: &Path) -> Result<(), DemoError> {
     Ok(())
 }
 
-/// The demo's one look at the clock.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "everything below takes the time as an argument"
-)]
-fn clock() -> SystemTime {
-    SystemTime::now()
+/// A folder beside `config`, which is made if it is not there.
+fn folder_of(config: &Path, name: &str) -> Result<PathBuf, DemoError> {
+    let folder = folder(config).join(name);
+    fs::create_dir_all(&folder).map_err(|source| file_error(&folder, source))?;
+    Ok(folder)
+}
+
+fn file_error(path: &Path, source: io::Error) -> DemoError {
+    DemoError::File {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// Puts the demo's users in the file of users, with new passwords; others are left as they are.
+fn ensure_users(config: &Path) -> Result<[Printed; 2], DemoError> {
+    // The configuration is refused without the file that it names.
+    let first = folder_of(config, "data")?.join("users.yaml");
+    if !first.exists() {
+        let nobody = Users::default().write();
+        write_private(&first, nobody.as_bytes()).map_err(|source| file_error(&first, source))?;
+    }
+
+    let [alice, bob] = USERS.map(|(name, roles)| -> Result<_, DemoError> {
+        let password = password()?;
+        let user = User {
+            password: Some(hash_password(&password).map_err(DemoError::Tokens)?),
+            active: true,
+            // Whoever signed in with an earlier password has no session any more.
+            since: now_in_millis(),
+            more: Map::from_iter([("roles".to_owned(), Value::from(vec![roles]))]),
+        };
+        let printed = Printed {
+            name,
+            password,
+            roles,
+        };
+        Ok((printed, user))
+    });
+    let ((alice, her), (bob, his)) = (alice?, bob?);
+    let file = users_file(&*service(config)?)?;
+    let written = alone(&file, || {
+        Ok((|| {
+            let mut users = service(config)?.users().clone();
+            users.put(alice.name, her);
+            users.put(bob.name, his);
+            write(&file, &users)
+        })())
+    });
+    written.map_err(|source| file_error(&file, source))??;
+    Ok([alice, bob])
+}
+
+/// An access token for the first user, signed with the gateway's key, which is made if there is none.
+fn first_token(config: &Path, now: SystemTime) -> Result<String, DemoError> {
+    let mut tokens = service(config)?;
+    if let Some(key) = tokens.missing_key(now).map_err(DemoError::Tokens)? {
+        let keys = &tokens.settings().keys;
+        key.write(keys).map_err(|source| file_error(keys, source))?;
+        tokens = service(config)?;
+    }
+    let [(alice, _), _] = USERS;
+    tokens
+        .issue(alice, Map::new(), TOKEN_LIFETIME, now)
+        .map_err(DemoError::Tokens)
 }
 
 /// The folder of a file, `.` for a bare name.
@@ -171,48 +226,10 @@ fn ensure_certificate(certs: &Path, now: SystemTime) -> Result<(), DemoError> {
     params.not_after = today + CERTIFICATE_LIFETIME;
     let pair = KeyPair::generate()?;
     let signed = params.self_signed(&pair)?;
-    write_private(certs, &key, &pair.serialize_pem())?;
-    write_private(certs, &certificate, &signed.pem())
-}
-
-/// The text of `demo.secret`, which is made if it is not there.
-fn ensure_secret(certs: &Path) -> Result<String, DemoError> {
-    let path = certs.join("demo.secret");
-    match fs::read_to_string(&path) {
-        Ok(text) => {
-            let secret = text.trim_end();
-            let good = secret.len() == 2 * SECRET_BYTES
-                && secret.bytes().all(|byte| byte.is_ascii_hexdigit());
-            if good {
-                Ok(secret.to_owned())
-            } else {
-                Err(DemoError::Secret(path))
-            }
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            let mut bytes = [0; SECRET_BYTES];
-            getrandom::fill(&mut bytes).map_err(DemoError::Random)?;
-            let secret = sample_app::hex(&bytes);
-            write_private(certs, &path, &secret)?;
-            Ok(secret)
-        }
-        Err(source) => Err(DemoError::File { path, source }),
+    for (path, text) in [(&key, pair.serialize_pem()), (&certificate, signed.pem())] {
+        write_private(path, text.as_bytes()).map_err(|source| file_error(path, source))?;
     }
-}
-
-/// Writes a file that its owner alone may read (0600, as temporary files are made), whole or not
-/// at all.
-fn write_private(certs: &Path, path: &Path, text: &str) -> Result<(), DemoError> {
-    let write = || {
-        let mut file = tempfile::NamedTempFile::new_in(certs)?;
-        file.write_all(text.as_bytes())?;
-        file.persist(path)?;
-        Ok(())
-    };
-    write().map_err(|source| DemoError::File {
-        path: path.to_owned(),
-        source,
-    })
+    Ok(())
 }
 
 /// A random password of 80 bits, without letters that look alike: `k7dm-2xwq-p9fa-t4hz`.
@@ -236,16 +253,24 @@ fn password() -> Result<String, DemoError> {
 }
 
 /// What is printed when the gateway is ready: who can sign in, and commands to copy.
-fn instructions(config: &Path, alice: &User, bob: &User, token: &str) -> String {
+fn instructions(config: &Path, users: &[Printed; 2], token: &str) -> String {
     let file = quote(&config.display().to_string());
     let backup = quote(&format!("{}.bak", config.display()));
     let certificate = quote(&join(config, "certs/demo.pem").display().to_string());
     let bearer = "-H \"Authorization: Bearer $TOKEN\"";
     // `-i.bak`, in one word, is what both GNU's and BSD's sed understand.
     let edit = format!("sed -i.bak 's/body: pong/body: edited/' {file}");
+    let [alice, _] = users;
     let steps = [
         (
-            "First, a token for alice, good for an hour",
+            "Sign in, as the page does: an access and a refresh token",
+            vec![format!(
+                "curl -i -d 'username={}&password={}' {HTTP}/api/token/",
+                alice.name, alice.password
+            )],
+        ),
+        (
+            "For what follows, a token for alice, good for an hour for alice, good for an hour",
             vec![format!("export TOKEN={token}")],
         ),
         (
@@ -285,16 +310,15 @@ fn instructions(config: &Path, alice: &User, bob: &User, token: &str) -> String 
          \x20 Browser   {HTTP}/\n\
          \x20 TLS       {HTTPS}/ (self-signed, the browser will ask)\n"
     );
-    for (label, user) in [("Sign in", alice), ("or", bob)] {
-        let User {
+    for (label, user) in ["Sign in", "or"].iter().zip(users) {
+        let Printed {
             name,
             password,
             roles,
-            ..
         } = user;
         line(
             &mut text,
-            &format!("  {label:8}  {name:6} {password}  ({})", roles.join(", ")),
+            &format!("  {label:8}  {name:6} {password}  ({roles})"),
         );
     }
     line(&mut text, "\nTo try in another terminal, in this folder:");
@@ -337,15 +361,6 @@ mod tests {
 
     use super::*;
 
-    fn user(id: u32, name: &'static str, roles: &'static [&'static str]) -> User {
-        User {
-            id,
-            name,
-            password: format!("password-of-{name}"),
-            roles,
-        }
-    }
-
     #[test]
     fn a_folder_without_a_configuration_is_left_as_it_was() {
         let folder = tempfile::tempdir().unwrap();
@@ -369,11 +384,16 @@ mod tests {
 
     #[test]
     fn the_text_shows_every_step_and_names_the_file_as_given() {
-        let (alice, bob) = (user(1, "alice", &["clerk"]), user(2, "bob", &["admin"]));
-        let text = instructions(Path::new("my demo/gateway.yaml"), &alice, &bob, "a.b.c");
+        let users = USERS.map(|(name, roles)| Printed {
+            name,
+            password: format!("password-of-{name}"),
+            roles,
+        });
+        let text = instructions(Path::new("my demo/gateway.yaml"), &users, "a.b.c");
         for needle in [
             "password-of-alice  (clerk)",
             "password-of-bob  (admin)",
+            "-d 'username=alice&password=password-of-alice' http://127.0.0.1:8080/api/token/\n",
             "export TOKEN=a.b.c\n",
             "curl -i http://127.0.0.1:8080/api/orders/\n",
             "sed -i.bak 's/body: pong/body: edited/' 'my demo/gateway.yaml' &&",
@@ -417,29 +437,53 @@ mod tests {
     }
 
     #[test]
-    fn the_secret_is_private_and_kept() {
-        let certs = tempfile::tempdir().unwrap();
-        let secret = ensure_secret(certs.path()).unwrap();
-        let path = certs.path().join("demo.secret");
-        assert_eq!(
-            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
-        assert_eq!(ensure_secret(certs.path()).unwrap(), secret);
-        fs::write(&path, format!("{secret}\n")).unwrap();
-        assert_eq!(ensure_secret(certs.path()).unwrap(), secret);
-        fs::write(&path, "short").unwrap();
-        assert!(matches!(
-            ensure_secret(certs.path()),
-            Err(DemoError::Secret(_))
-        ));
+    fn its_users_are_made_anew_and_all_else_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("gateway.yaml");
+        let text = "listeners: [{address: 127.0.0.1:8080}]\n\
+            tokens: {keys: data/keys/, users: data/users.yaml, claims: {roles: \"{user.roles}\"}}\n\
+            state: data/\n\
+            routes: [{path: /*, respond: {status: 200}, auth: tokens}]\n";
+        fs::write(&config, text).unwrap();
+        let file = folder.path().join("data/users.yaml");
+
+        let before = now_in_millis();
+        let [alice, bob] = ensure_users(&config).unwrap();
+        assert_eq!((alice.name, bob.name), ("alice", "bob"));
+        let mode = fs::metadata(&file).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let mut users = service(&config).unwrap().users().clone();
+        let known = users.active("bob").unwrap();
+        assert!(known.since >= before);
+        assert_eq!(known.more["roles"], serde_json::json!(["admin"]));
+        let hash = known.password.clone().unwrap();
+        assert!(hash.starts_with("$argon2id$"), "{hash}");
+
+        users.put("carol", User::default());
+        fs::write(&file, users.write()).unwrap();
+        let [again, _] = ensure_users(&config).unwrap();
+        assert_ne!(again.password, alice.password);
+        let users = service(&config).unwrap().users().clone();
+        assert_ne!(users.active("bob").unwrap().password, Some(hash));
+        assert_eq!(users.get("carol"), Some(&User::default()));
+
+        let now = clock::now();
+        let token = first_token(&config, now).unwrap();
+        let keys = || fs::read_dir(folder.path().join("data/keys")).unwrap();
+        assert_eq!(keys().count(), 1);
+        assert_ne!(first_token(&config, now).unwrap(), token);
+        assert_eq!(keys().count(), 1);
+
+        fs::write(&file, "carol: 1\n").unwrap();
+        assert!(matches!(ensure_users(&config), Err(DemoError::Config(_))));
+        assert_eq!(fs::read_to_string(&file).unwrap(), "carol: 1\n");
     }
 
     #[test]
     fn the_certificate_is_kept_while_young_and_made_anew_when_old_or_alone() {
         let certs = tempfile::tempdir().unwrap();
         let (pem, key) = (certs.path().join("demo.pem"), certs.path().join("demo.key"));
-        let now = clock() + Duration::from_mins(1);
+        let now = clock::now() + Duration::from_mins(1);
         let made = |now| {
             ensure_certificate(certs.path(), now).unwrap();
             (

@@ -101,14 +101,16 @@ pub(super) enum TokenCommand {
 }
 
 /// Why a command ends, and how.
-enum Ended {
+#[derive(Debug)]
+pub(super) enum Ended {
     /// The configuration is refused.
     Config(String),
     /// It cannot be done.
     Failed(String),
 }
 
-fn service(config: &Path) -> Result<Arc<TokenService>, Ended> {
+/// The token service of a configuration.
+pub(super) fn service(config: &Path) -> Result<Arc<TokenService>, Ended> {
     log::start();
     let loaded = config::load(config, &[], None, &|_| Vec::new())
         .map_err(|refused| Ended::Config(refused.errors.to_string()))?;
@@ -154,7 +156,8 @@ fn ask_and_edit(command: UserCommand, config: &Path) -> Result<String, Ended> {
     edited.map_err(|error| Ended::Failed(format!("`{}`: {error}", file.display())))?
 }
 
-fn users_file(service: &TokenService) -> Result<PathBuf, Ended> {
+/// Where its users are.
+pub(super) fn users_file(service: &TokenService) -> Result<PathBuf, Ended> {
     let why = "there is no file of users: the app at `login` decides who may log in";
     let file = service.settings().users.clone();
     file.ok_or_else(|| Ended::Failed(why.to_owned()))
@@ -180,7 +183,7 @@ fn edit(command: UserCommand, password: Option<String>, config: &Path) -> Result
             let mut user = User {
                 password,
                 active: true,
-                since: now(),
+                since: now_in_millis(),
                 ..User::default()
             };
             user.more = members(&more, &["password", "active", "since"])?;
@@ -190,7 +193,7 @@ fn edit(command: UserCommand, password: Option<String>, config: &Path) -> Result
         UserCommand::Password { name } => {
             let mut user = known(&users, &name)?;
             user.password = password;
-            user.since = now();
+            user.since = now_in_millis();
             users.put(&name, user);
             format!("{name} has a new password, and logs in anew everywhere\n")
         }
@@ -203,7 +206,7 @@ fn edit(command: UserCommand, password: Option<String>, config: &Path) -> Result
         UserCommand::Enable { name } => {
             let mut user = known(&users, &name)?;
             if !user.active {
-                user.since = now();
+                user.since = now_in_millis();
             }
             user.active = true;
             users.put(&name, user);
@@ -220,12 +223,13 @@ fn edit(command: UserCommand, password: Option<String>, config: &Path) -> Result
 }
 
 /// The time, in milliseconds since 1970.
-fn now() -> u64 {
+pub(super) fn now_in_millis() -> u64 {
     let now = clock::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn write(file: &Path, users: &Users) -> Result<(), Ended> {
+/// Puts a file of users in place.
+pub(super) fn write(file: &Path, users: &Users) -> Result<(), Ended> {
     write_private(file, users.write().as_bytes())
         .map_err(|error| Ended::Failed(format!("`{}`: {error}", file.display())))
 }
@@ -341,7 +345,7 @@ fn revoke(token: Option<String>, sub: Option<String>, config: &Path) -> Result<S
         .enable_all()
         .build()
         .map_err(|error| Ended::Failed(error.to_string()))?;
-    let ended = runtime.block_on(end_from_outside(at, lives, whom, now()));
+    let ended = runtime.block_on(end_from_outside(at, lives, whom, now_in_millis()));
     ended.map(|()| said).map_err(Ended::Failed)
 }
 
@@ -394,7 +398,7 @@ pub(super) fn key(command: &KeyCommand, config: &Path) -> ExitCode {
 fn keys(command: &KeyCommand, config: &Path) -> Result<String, Ended> {
     let service = service(config)?;
     let settings = service.settings();
-    let now = now() / 1000;
+    let now = now_in_millis() / 1000;
     match command {
         KeyCommand::Generate => {
             let key = service.missing_key(clock::now()).map_err(Ended::Failed)?;

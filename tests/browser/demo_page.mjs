@@ -1,7 +1,8 @@
 // The demo's page in a real browser: every button, over http and https, in light and dark, wide and narrow.
 //
 //   node demo_page.mjs                               starts `portcullis demo` itself, on a copy of gateway.yaml and static/
-//   node demo_page.mjs BASE NAME PASSWORD [ADMIN PASSWORD]   uses a demo that runs; without ADMIN its one step is left out
+//   node demo_page.mjs BASE NAME PASSWORD [ADMIN PASSWORD]   uses a demo that runs; without ADMIN its one step is left out,
+//                                                    and so is all that edits the demo's files
 //
 // Needs node 20, playwright-core (beside this file, or in NODE_PATH) and Chromium. From the environment:
 //   CHROMIUM    the browser                  /usr/bin/chromium
@@ -11,7 +12,7 @@
 //   SHOTS       a folder for screenshots     none are taken
 // The last line is `N passed, N failed`; the exit code is 1 if a step failed.
 
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
@@ -77,7 +78,9 @@ async function startDemo() {
   if (!program) throw new Error(`no portcullis in ${root}/target: build it, or set PORTCULLIS`);
   const folder = mkdtempSync(join(tmpdir(), "portcullis-demo-"));
   const file = join(folder, "gateway.yaml");
-  cpSync(join(root, "gateway.yaml"), file);
+  // The steps sign in more often than a person; `theTokensLife` has its own step for the throttle.
+  const original = readFileSync(join(root, "gateway.yaml"), "utf8");
+  writeFileSync(file, original.replace("\ntokens: ", "\ntokens:\n  throttle: {per_ip: 1000/m, per_user: 1000/m}\n  #"));
   cpSync(join(root, "static"), join(folder, "static"), { recursive: true });
 
   const child = spawn(program, ["demo", "-c", file], { stdio: ["ignore", "pipe", "pipe"] });
@@ -86,6 +89,7 @@ async function startDemo() {
   let logged = "";
   child.stdout.on("data", (text) => { printed += text; });
   child.stderr.on("data", (text) => { logged += text; });
+  const prompt = (...words) => execFileSync(program, [...words, "-c", file], { encoding: "utf8" });
   const stop = async () => {
     child.kill("SIGINT");
     const code = await ended;
@@ -101,7 +105,7 @@ async function startDemo() {
     const [, tls] = await find(/^ +TLS +(https:\S+?)\/? /m, "its address over TLS");
     const [, name, password] = await find(/^ +Sign in +(\S+) +(\S+)/m, "the first user");
     const [, adminName, adminPassword] = await find(/^ +or +(\S+) +(\S+)/m, "the second user");
-    return { base, tls, user: { name, password }, admin: { name: adminName, password: adminPassword }, file, stop };
+    return { base, tls, user: { name, password }, admin: { name: adminName, password: adminPassword }, file, prompt, stop };
   } catch (error) {
     await stop();
     throw error;
@@ -271,7 +275,7 @@ async function theWholeVisit(browser, demo, base) {
     ok(!(await shown(page, "signed-in")), "signed in with a wrong password");
     equal(await page.inputValue("#password"), "", "password");
     equal(await page.inputValue("#username"), user.name, "name");
-    equal(await page.evaluate(() => sessionStorage.length), 0, "entries kept");
+    equal(await page.evaluate(() => localStorage.length), 0, "entries kept");
   });
 
   await step(on("the right password"), async () => {
@@ -374,12 +378,14 @@ async function theWholeVisit(browser, demo, base) {
   });
 
   await step(on("sign out"), async () => {
+    const session = await kept(page);
     await page.click("#sign-out");
-    ok(await shown(page, "sign-in"), "no sign-in form");
+    await until(() => shown(page, "sign-in"), "the sign-in form");
     ok(!(await shown(page, "signed-in")), "still signed in");
     equal(await page.evaluate(() => [sessionStorage.length, localStorage.length, document.cookie]), [0, 0, ""], "what is kept");
     equal(await page.evaluate(() => document.activeElement.id), "username", "focus");
     equal((await press(page, "app")).status, 401, "status");
+    equal(await tried(page, session), [401, 401], "what the tokens are still good for");
   });
 
   if (admin) {
@@ -389,43 +395,173 @@ async function theWholeVisit(browser, demo, base) {
       equal(status, 200, "status");
       equal([seen["x-user-id"], seen["x-user-roles"]], [admin.name, "admin"], "who asks");
       await page.click("#sign-out");
+      await until(() => shown(page, "sign-in"), "the sign-in form");
     });
   }
+
+  await step(on("a script that somebody slips in does not run"), async () => {
+    const ran = await page.evaluate(async () => {
+      const violation = new Promise((resolve) => addEventListener("securitypolicyviolation", (event) => resolve(event.effectiveDirective), { once: true }));
+      const script = document.createElement("script");
+      script.textContent = "document.title = localStorage.getItem('portcullis-demo')";
+      document.body.append(script);
+      return [await violation, document.title];
+    });
+    equal(ran, ["script-src-elem", "Portcullis"], "the script");
+    faults.splice(0, faults.length, ...faults.filter((fault) => !fault.includes("Content Security Policy")));
+  });
 
   await step(on("nothing else went wrong on the page"), () => equal(faults, [], "faults"));
   await context.close();
 }
 
+/** What the tabs keep. */
+const kept = (page) => page.evaluate(() => JSON.parse(localStorage.getItem("portcullis-demo")));
+
+/** The statuses that a call with these tokens' access token, and a refresh with the other, get from elsewhere. */
+async function tried(page, { access, refresh }) {
+  const { origin } = new URL(page.url());
+  const call = await page.request.get(`${origin}/api/orders/`, { headers: { Authorization: `Bearer ${access}` } });
+  const renewal = await page.request.post(`${origin}/api/token/refresh/`, { data: { refresh } });
+  return [call.status(), renewal.status()];
+}
+
+/** The refreshes of a page from now on: what each sent, and the status that it got. */
+function refreshesOf(page) {
+  const seen = [];
+  page.on("response", (response) => {
+    if (!response.url().endsWith("/api/token/refresh/")) return;
+    seen.push({ sent: response.request().postDataJSON().refresh, status: response.status() });
+  });
+  return seen;
+}
+
+const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+
+/** Edits the demo's file, and waits until the gateway goes by it. */
+async function edit(page, demo, change) {
+  const pong = `pong ${Math.random()}`;
+  writeFileSync(demo.file, change(readFileSync(demo.file, "utf8")).replace(/body: pong[^}]*/, `body: ${pong}`));
+  await until(async () => (await page.request.get(`${demo.base}/ping`).then((answer) => answer.text())) === pong, "the edit");
+}
+
 async function theTokensLife(browser, demo) {
   const { context, page, faults } = await open(browser, demo.base);
-  await page.clock.install();
-  await page.reload({ waitUntil: "networkidle" });
-  const kept = () => page.evaluate(() => JSON.parse(sessionStorage.getItem("portcullis-demo")));
+  const before = readFileSync(demo.file, "utf8");
+  const access = 3; // seconds; the page renews in the last one
+  await edit(page, demo, (text) => text.replace("  keys: data/keys/", `  access_lifetime: ${access}s\n  keys: data/keys/`));
 
-  await step("the access token is renewed before it ends", async () => {
+  await step("tokens are renewed by themselves, life after life", async () => {
     await signIn(page, demo.user);
-    const before = await kept();
-    const renewed = page.waitForResponse((response) => response.url().endsWith("/api/token/refresh/"));
-    await page.clock.fastForward("04:40");
-    equal((await renewed).status(), 200, "status");
-    const after = await until(async () => {
-      const now = await kept();
-      return now.access !== before.access && now;
-    }, "the new token");
-    equal(after.refresh, before.refresh, "the refresh token");
-    equal((await press(page, "app")).status, 200, "with the new token");
+    const first = await kept(page);
+    const refreshes = refreshesOf(page);
+    const end = Date.now() + 4 * access * 1000;
+    while (Date.now() < end) {
+      equal((await press(page, "app")).status, 200, "a call meanwhile");
+      await pause(200);
+    }
+    ok(refreshes.length >= 3 && refreshes.length <= 8, `${refreshes.length} refreshes`);
+    equal(new Set(refreshes.map(({ status }) => status)).size, 1, "their statuses");
+    equal(refreshes[0].sent, first.refresh, "the first one's token");
+    equal(new Set(refreshes.map(({ sent }) => sent)).size, refreshes.length, "tokens that were sent once");
+    ok(await shown(page, "signed-in"), "signed out");
   });
 
-  await step("a session that cannot be renewed ends, and says so", async () => {
-    await page.evaluate(() => {
-      const tokens = JSON.parse(sessionStorage.getItem("portcullis-demo"));
-      sessionStorage.setItem("portcullis-demo", JSON.stringify({ ...tokens, refresh: tokens.access }));
+  await step("two tabs share a session, and send no refresh token twice", async () => {
+    const other = await context.newPage();
+    await other.goto(`${demo.base}/`, { waitUntil: "networkidle" });
+    equal(await text(other, "name"), demo.user.name, "name in the other tab");
+    const refreshes = [page, other].map(refreshesOf);
+    const end = Date.now() + 4 * access * 1000;
+    while (Date.now() < end) {
+      for (const tab of [page, other]) equal((await press(tab, "app")).status, 200, "a call");
+      await pause(200);
+    }
+    const all = refreshes.flat();
+    ok(all.length >= 3, `${all.length} refreshes`);
+    equal(all.filter(({ status }) => status !== 200), [], "refused ones");
+    equal(new Set(all.map(({ sent }) => sent)).size, all.length, "tokens that were sent once");
+
+    const session = await kept(page);
+    await other.click("#sign-out");
+    await until(() => shown(page, "sign-in"), "the form in the first tab");
+    ok((await text(page, "sign-in-note")).includes("another tab"), "no note");
+    equal(await tried(page, session), [401, 401], "what the tokens are still good for");
+    await signIn(page, demo.user);
+    await until(() => shown(other, "signed-in"), "the other tab signed in");
+    await other.close();
+  });
+
+  await step("a token that grew old while the tab could not reach the gateway is renewed at the next call", async () => {
+    await page.route("**/api/token/refresh/", (route) => route.abort());
+    await pause((access + 1) * 1000);
+    ok((await text(page, "countdown")).includes("0:00"), "it is still good");
+    await page.unroute("**/api/token/refresh/");
+    await until(async () => (await press(page, "app")).status === 200, "a call");
+    ok(await shown(page, "signed-in"), "signed out");
+  });
+
+  await step("503 with Retry-After is waited for, and the session goes on", async () => {
+    let asked = 0;
+    await page.route("**/api/token/refresh/", (route) => {
+      asked += 1;
+      return route.fulfill({ status: 503, headers: { "Retry-After": "3" }, json: { detail: "Tokens cannot be issued at the moment." } });
     });
-    await page.reload({ waitUntil: "networkidle" });
-    await page.clock.fastForward("04:40");
+    await until(() => asked === 1, "the first try");
+    await pause(2000);
+    equal(asked, 1, "tries within the wait");
+    await page.unroute("**/api/token/refresh/");
+    await until(async () => (await press(page, "app")).status === 200, "a call after the wait");
+    ok(await shown(page, "signed-in"), "signed out");
+  });
+
+  await step("signing out everywhere ends the session in another browser", async () => {
+    const elsewhere = await open(browser, demo.base);
+    await signIn(elsewhere.page, demo.user);
+    await elsewhere.page.click("#sign-out-everywhere");
+    await until(() => shown(elsewhere.page, "sign-in"), "the form there");
+    await until(() => shown(page, "sign-in"), "the form here");
+    ok((await text(page, "sign-in-note")).includes("ended"), await text(page, "sign-in-note"));
+    equal(await page.evaluate(() => localStorage.length), 0, "entries kept");
+    equal(elsewhere.faults, [], "faults there");
+    await elsewhere.context.close();
+  });
+
+  await step("a user who is disabled is out at the next call, and cannot come back until enabled", async () => {
+    await signIn(page, demo.user);
+    equal((await press(page, "app")).status, 200, "before");
+    demo.prompt("user", "disable", demo.user.name);
     await until(() => shown(page, "sign-in"), "the form");
-    ok((await text(page, "sign-in-note")).includes("ended"), "no note");
-    equal(await page.evaluate(() => sessionStorage.length), 0, "entries kept");
+    await signIn(page, demo.user);
+    ok((await text(page, "sign-in-note")).startsWith("Wrong name or password"), await text(page, "sign-in-note"));
+    demo.prompt("user", "enable", demo.user.name);
+    await until(async () => {
+      await signIn(page, demo.user);
+      return shown(page, "signed-in");
+    }, "the sign-in");
+  });
+
+  await step("the gateway is away when somebody signs out: the page says so", async () => {
+    await page.route("**/api/token/blacklist/", (route) => route.abort());
+    await page.click("#sign-out-everywhere");
+    await until(async () => (await text(page, "sign-in-note")).includes("did not end"), "the words");
+    ok(await shown(page, "signed-in"), "signed out, as if it had worked");
+    await page.click("#sign-out");
+    await until(() => shown(page, "sign-in"), "the form");
+    ok((await text(page, "sign-in-note")).includes("could not be told"), "no note");
+    equal(await page.evaluate(() => localStorage.length), 0, "entries kept");
+    await page.unroute("**/api/token/blacklist/");
+  });
+
+  await step("too many tries are told how long to wait", async () => {
+    await edit(page, demo, (text) => text.replace("per_user: 1000/m", "per_user: 3/m"));
+    for (let tries = 0; tries < 3; tries += 1) {
+      await signIn(page, { name: demo.user.name, password: "wrong" });
+      ok((await text(page, "sign-in-note")).startsWith("Wrong"), await text(page, "sign-in-note"));
+    }
+    await signIn(page, demo.user);
+    ok(/^Too many tries\. Try again in \d+ s\.$/.test(await text(page, "sign-in-note")), await text(page, "sign-in-note"));
+    ok(!(await shown(page, "signed-in")), "signed in");
   });
 
   await step("a gateway that is away is said to be", async () => {
@@ -438,7 +574,8 @@ async function theTokensLife(browser, demo) {
     equal((await press(page, "ping")).status, 200, "back again");
   });
 
-  await step("nothing else went wrong meanwhile", () => {
+  await step("nothing else went wrong meanwhile", async () => {
+    await edit(page, demo, () => before);
     equal(faults.filter((fault) => !fault.includes("net::ERR_FAILED")), [], "faults");
   });
   await context.close();
@@ -478,6 +615,8 @@ async function theLooks(browser, demo) {
     await page.keyboard.press("Enter");
     await until(() => shown(page, "signed-in"), "the sign-in");
     await until(async () => (await focused()) === "sign-out", "the focus on what replaced the form");
+    await page.keyboard.press("Tab");
+    equal(await focused(), "sign-out-everywhere", "beside it");
     for (const name of ["app", "anonymous", "forged", "admin", "ping"]) {
       await page.keyboard.press("Tab");
       equal(await focused(), name, "the next by Tab");
@@ -524,7 +663,7 @@ try {
   });
   await theWholeVisit(browser, demo, demo.base);
   if (demo.tls) await theWholeVisit(browser, demo, demo.tls);
-  await theTokensLife(browser, demo);
+  if (demo.file) await theTokensLife(browser, demo);
   await theLooks(browser, demo);
 } catch (error) {
   failed += 1;
