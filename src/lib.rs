@@ -177,8 +177,9 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
                 tracing::info!(config = %config.display(), "configuration reloaded");
                 if let (Some(before), Some(tokens)) = (&current.tokens, &next.tokens) {
                     let (before, tokens) = (Arc::clone(before), Arc::clone(tokens));
+                    let now = clock::now();
                     tokio::spawn(async move {
-                        tokens.end_those_who_left(&before, clock::now()).await;
+                        tokens.end_those_who_left(&before, now).await;
                     });
                 }
                 // Its file is seen like any other change.

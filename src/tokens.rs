@@ -38,6 +38,7 @@ pub(crate) use self::private::write_private;
 use self::state::{Renewal, TokenState};
 pub(crate) use self::state::{Servers, StateAt, States, Whom, end_from_outside};
 pub(crate) use self::store::FamilyName;
+pub(crate) use self::store::SLACK;
 use self::store::{Everywhere, Family, Lives, Refresh, Refreshed, StoreDown};
 pub(crate) use self::throttle::Rate;
 use self::throttle::Throttle;
@@ -244,9 +245,10 @@ impl TokenService {
         };
         let longest = state.store().longest();
         let seconds = millis(now) / 1000;
-        for key in self.ring.retired(seconds, longest.any()) {
+        let algorithm = self.settings.algorithm;
+        for key in self.ring.retired(algorithm, seconds, longest.any()) {
             let last = state.signed_last(key.key.kid());
-            if last + longest.any() + keys::SLACK >= seconds {
+            if last + longest.any() + SLACK >= seconds {
                 // This gateway did not know of its successor at once.
                 continue;
             }
@@ -257,8 +259,9 @@ impl TokenService {
                 }
             }
         }
-        let access = (longest.access() + keys::SLACK) * 1000;
-        self.revoked.forget(millis(now).saturating_sub(access));
+        let (families, subjects) = longest.told_since(millis(now));
+        self.revoked.forget(families, subjects);
+        self.end_all(state, state.unended()).await;
         match state.store().purge(millis(now)).await {
             Ok(0) => {}
             Ok(rows) => tracing::debug!(rows, "expired sessions forgotten"),
@@ -266,27 +269,37 @@ impl TokenService {
         }
     }
 
-    /// Ends the sessions of those who may no longer log in, or whose sessions have ended.
+    /// Ends the sessions of those who may no longer log in, or who log in otherwise: all that began by
+    /// now, when this service has taken the place of the one before. An old password was good until then.
     pub(crate) async fn end_those_who_left(&self, before: &Self, now: SystemTime) {
-        let mut ended = Vec::new();
-        for (name, user) in before.users.iter().filter(|(_, user)| user.active) {
-            match self.users.active(name) {
-                None => ended.push((name.to_owned(), millis(now))),
-                Some(next) if next.since > user.since => {
-                    ended.push((name.to_owned(), next.since - 1));
-                }
-                Some(_) => {}
-            }
-        }
-        let (Some(state), false) = (self.state.get(), ended.is_empty()) else {
-            return;
+        let stays = |name: &str, user: &User| {
+            let next = self.users.active(name);
+            next.is_some_and(|next| next.since <= user.since && next.has_password_of(user))
         };
-        let names: Vec<_> = ended.iter().map(|(name, _)| name.clone()).collect();
-        let names = names.join(", ");
-        match state.store().end_all(ended).await {
-            Ok(()) => tracing::info!(users = names, "gone, disabled or changed: sessions ended"),
-            // The users' file says so, too, to every gateway that reads it.
-            Err(StoreDown) => tracing::warn!(users = names, "ended sessions are not written down"),
+        let active = before.users.iter().filter(|(_, user)| user.active);
+        let ended = active
+            .filter(|(name, user)| !stays(name, user))
+            .map(|(name, _)| (name.to_owned(), millis(now)));
+        if let Some(state) = self.state.get() {
+            self.end_all(state, ended.collect()).await;
+        }
+    }
+
+    /// Ends all sessions of users that began by a time each; what cannot be written down now, later.
+    async fn end_all(&self, state: &TokenState, ended: Vec<(String, u64)>) {
+        /// So many fit into the time of one order.
+        const AT_ONCE: usize = 100;
+        for some in ended.chunks(AT_ONCE) {
+            let names: Vec<_> = some.iter().map(|(name, _)| name.as_str()).collect();
+            let users = names.join(", ");
+            match state.store().end_all(some.to_vec()).await {
+                Ok(()) => tracing::info!(users, "gone, disabled or changed: sessions ended"),
+                // The users' file says so, too, to every gateway that reads it.
+                Err(StoreDown) => {
+                    tracing::warn!(users, "that their sessions ended is written down later");
+                    state.end_later(some);
+                }
+            }
         }
     }
 
@@ -336,7 +349,7 @@ impl TokenService {
             .known_of(&family)
             .ok_or_else(|| format!("there is no active user {sub:?}"))?;
         let jti = random_name().map_err(|_| "no random bytes".to_owned())?;
-        let key = self.ring.signing(now / 1000);
+        let key = self.ring.signing(self.settings.algorithm, now / 1000);
         let key = key.ok_or("there is no key yet; the first start of the gateway makes one")?;
         let claims = mint::access(
             (None, &family),
@@ -411,6 +424,10 @@ impl TokenService {
                 self.obtain(name, password, asked).await
             }
             Endpoint::Refresh => {
+                if let Some(cookies) = &self.settings.cookies {
+                    // The answer sets cookies, as a login does, whoever's the token in the body is.
+                    cookies.check_page(asked.headers, asked.origin)?;
+                }
                 let (token, from_cookie) = self.token(asked, &fields, "refresh", Kind::Refresh)?;
                 let renewed = self.renew(&token, asked.now).await;
                 self.forgetting(renewed, from_cookie)
@@ -433,14 +450,14 @@ impl TokenService {
         }
     }
 
-    /// The key set, for whoever checks the tokens himself. It may be kept as long as a new key is
-    /// published before it signs.
+    /// The key set, for whoever checks the tokens himself. It may be kept half as long as a new key is
+    /// published before it signs: a gateway does not see its file at once.
     fn published(&self) -> Response<Body> {
         let mut response = Response::new(Body::full(self.ring.published()));
         let headers = response.headers_mut();
         let kind = HeaderValue::from_static("application/jwk-set+json");
         headers.insert(header::CONTENT_TYPE, kind);
-        let age = self.settings.rotate_keys_after.as_secs();
+        let age = self.settings.rotate_keys_after.as_secs() / 2;
         if let Ok(kept) = HeaderValue::try_from(format!("public, max-age={age}")) {
             headers.insert(header::CACHE_CONTROL, kept);
         }
@@ -548,7 +565,7 @@ impl TokenService {
     fn try_once(&self, asked: &Asked<'_>, name: &str) -> Result<(), Answer> {
         self.throttle
             .try_once(asked.client, name)
-            .map_err(|wait| Answer::throttled(wait.as_secs().max(1)))
+            .map_err(|wait| Answer::throttled(wait.as_secs() + 1))
     }
 
     /// Begins a family for who logged in.
@@ -573,17 +590,19 @@ impl TokenService {
         let (access, refresh) = self.sign_both(&id, &family, user, now)?;
         let begun = self.open_state()?.store().begin(id, family).await;
         begun.map_err(|StoreDown| Answer::down())?;
-        Ok(self.handed_out(&access, Some(&refresh)))
+        self.handed_out(&access, Some(&refresh))
     }
 
     /// Checks a password off the event loops. A user who is not there, or may not log in, costs the
     /// same time.
     async fn check(&self, name: &str, password: String) -> Result<Verdict, Answer> {
-        let own = self.users.get(name).and_then(|user| user.password.clone());
-        // Who is not there takes as long as somebody who is.
+        let own = self.users.active(name);
+        let own = own.and_then(|user| user.password.clone());
+        // Who is not there, or may not log in, takes as long as somebody who may.
         let hash = own.clone().or_else(|| self.users.decoy(name));
         let state = self.open_state()?;
-        let checked = state.hashing().check(hash, password).await;
+        let checking = state.hashing().check(hash, password, own.is_some());
+        let checked = checking.await;
         let Checked { verdict, renewed } = checked.map_err(|unchecked| match unchecked {
             Unchecked::Busy => Answer::throttled(1),
             Unchecked::Gone => Answer::down(),
@@ -604,9 +623,13 @@ impl TokenService {
         let (Some(state), Some(file)) = (self.state.get(), self.settings.users.clone()) else {
             return;
         };
+        let renewals = state.renewals();
+        if renewals.is_empty() {
+            return;
+        }
         let mut users = self.users.clone();
         let mut renewed = Vec::new();
-        for (name, Renewal { old, new }) in state.renewals() {
+        for (name, Renewal { old, new }) in renewals {
             match users.get(&name).cloned() {
                 Some(mut user) if user.password.as_ref() == Some(&old) => {
                     user.password = Some(new);
@@ -635,6 +658,10 @@ impl TokenService {
             });
             if let Err(error) = written {
                 tracing::warn!(%error, "hashes of passwords stay of an older kind");
+                // Their next logins try again.
+                for name in &renewed {
+                    state.renewed(name);
+                }
             }
         });
     }
@@ -661,31 +688,40 @@ impl TokenService {
         };
         let user = self.known_of(&family).ok_or_else(Answer::account_gone)?;
         let (access, refresh) = self.sign_both(&id, &family, user, now)?;
-        Ok(self.handed_out(&access, rotate.then_some(&refresh)))
+        self.handed_out(&access, rotate.then_some(&refresh))
     }
 
     /// Tokens in a body, or in cookies, where the body says how long they are good.
-    fn handed_out(&self, access: &str, refresh: Option<&String>) -> Answer {
+    ///
+    /// # Errors
+    /// Where a token is longer than a cookie can be.
+    fn handed_out(&self, access: &str, refresh: Option<&String>) -> Result<Answer, Answer> {
         let Some(cookies) = &self.settings.cookies else {
-            return Answer::ok(match refresh {
+            return Ok(Answer::ok(match refresh {
                 Some(refresh) => json!({"refresh": refresh, "access": access}),
                 None => json!({ "access": access }),
-            });
+            }));
+        };
+        let fitting = |line: Option<HeaderValue>| {
+            line.ok_or_else(|| {
+                tracing::error!("a token is too long for a cookie: give it fewer `claims`");
+                Answer::down()
+            })
         };
         let access_life = self.settings.access_lifetime.as_secs();
         let refresh_life = self.settings.refresh_lifetime.as_secs();
-        let access = cookies.set(Kind::Access, access, access_life);
-        let (body, refresh) = match refresh {
-            None => (json!({"expires_in": access_life}), None),
-            Some(refresh) => (
-                json!({"expires_in": access_life, "refresh_expires_in": refresh_life}),
-                cookies.set(Kind::Refresh, refresh, refresh_life),
-            ),
+        let mut lines = vec![fitting(cookies.set(Kind::Access, access, access_life))?];
+        let body = match refresh {
+            None => json!({"expires_in": access_life}),
+            Some(refresh) => {
+                lines.push(fitting(cookies.set(Kind::Refresh, refresh, refresh_life))?);
+                json!({"expires_in": access_life, "refresh_expires_in": refresh_life})
+            }
         };
-        Answer {
-            cookies: access.into_iter().chain(refresh).collect(),
+        Ok(Answer {
+            cookies: lines,
             ..Answer::ok(body)
-        }
+        })
     }
 
     async fn verify(&self, token: &str, now: SystemTime) -> Result<Answer, Answer> {
@@ -793,7 +829,8 @@ impl TokenService {
             &random_name()?,
         );
         let refresh = mint::refresh(id, family, issuer);
-        let key = self.ring.signing(seconds).ok_or_else(Answer::down)?;
+        let signing = self.ring.signing(settings.algorithm, seconds);
+        let key = signing.ok_or_else(Answer::down)?;
         let state = self.open_state()?;
         state.signs(key.kid(), seconds);
         let sign = |claims| key.sign(claims).map_err(|_| Answer::down());

@@ -7,7 +7,7 @@ const REFRESH_BEFORE = 30; // seconds of life left, or a third of it where that 
 const GATEWAYS_OWN = /^x-(user-(id|roles)|forwarded-(for|proto|host|port)|request-id)$/;
 const ENDED = "The session has ended. Sign in again.";
 
-// { access, refresh } as the gateway gave them, or null. Scripts of this origin alone can read them, and the
+// { access, refresh } as the gateway gave them, and when that was by this browser's clock; or null. Scripts of this origin alone can read them, and the
 // Content-Security-Policy in gateway.yaml lets no others in; `tokens.cookies` would keep them from all scripts.
 let tokens = null;
 // No request for tokens is made before, in milliseconds: the gateway said when to come again, or was away.
@@ -45,9 +45,10 @@ function show(next, note = "") {
 }
 
 function keep(next, note) {
-  if (next) localStorage.setItem(KEPT, JSON.stringify(next));
+  const session = next && { ...next, received: Date.now() };
+  if (session) localStorage.setItem(KEPT, JSON.stringify(session));
   else localStorage.removeItem(KEPT);
-  show(next, note);
+  show(session, note);
 }
 
 /** Runs `work` in one tab at a time. */
@@ -120,10 +121,11 @@ function refresh(old) {
   });
 }
 
-/** Seconds that the access token is good, and of how many it was. */
+/** Seconds that the access token is good, and of how many it was; the two clocks need not agree. */
 function life() {
   const { exp = 0, iat = 0 } = claimsOf(tokens.access);
-  return { left: exp - Date.now() / 1000, whole: Math.max(1, exp - iat) };
+  const whole = Math.max(1, exp - iat);
+  return { left: whole - (Date.now() - tokens.received) / 1000, whole };
 }
 
 const isOld = ({ left, whole }) => left < Math.min(REFRESH_BEFORE, whole / 3);

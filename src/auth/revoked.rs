@@ -165,10 +165,11 @@ impl LiveRevoked {
         known.is_some_and(|known| known >= before)
     }
 
-    /// Forgets what was taken back before this time: its access tokens have expired.
-    pub(crate) fn forget(&self, before: u64) {
-        self.families.forget(before);
-        self.subjects.forget(before);
+    /// Forgets the families that were taken back before a time, and the subjects before another: their
+    /// access tokens have expired.
+    pub(crate) fn forget(&self, families: u64, subjects: u64) {
+        self.families.forget(families);
+        self.subjects.forget(subjects);
     }
 
     /// Whether a token with these claims is taken back.
@@ -276,7 +277,9 @@ mod tests {
         assert!(!has(json!({"sid": "g", "sub": "b", "auth_time": 1.0})));
         assert!(live.has_subject("a", 1500) && !live.has_subject("a", 1501));
         assert!(!live.has_subject("b", 0));
-        live.forget(1501);
+        live.forget(1501, 1500);
+        assert!(has(json!({"sid": "g", "sub": "a", "auth_time": 1.5})));
+        live.forget(1501, 1501);
         assert!(!has(json!({"sid": "g", "sub": "a", "auth_time": 1.5})));
         assert!(has(json!({"sid": "f"})));
         // Many of them.
@@ -286,7 +289,7 @@ mod tests {
         }
         assert!(names.iter().all(|name| has(json!({"sid": name}))));
         assert!(has(json!({"sid": "f"})) && !has(json!({"sid": "s5000"})));
-        live.forget(3001);
+        live.forget(3001, 0);
         assert!(!names.iter().any(|name| has(json!({"sid": name}))));
     }
 

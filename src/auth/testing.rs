@@ -230,6 +230,7 @@ pub(super) fn settings(algorithm: Algorithm) -> VerifierSettings {
         issuer: Vec::new(),
         audience: Audience::Unset,
         leeway: Duration::from_secs(30),
+        iat_ahead: Duration::ZERO,
         require_exp: true,
         max_lifetime: None,
         typ: None,

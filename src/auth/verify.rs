@@ -36,6 +36,8 @@ pub(crate) struct VerifierSettings {
     pub(crate) audience: Audience,
     /// How far the clocks of issuer and gateway may differ.
     pub(crate) leeway: Duration,
+    /// How much further ahead `iat` may lie: it grants nothing.
+    pub(crate) iat_ahead: Duration,
     /// Whether a token must have an `exp`.
     pub(crate) require_exp: bool,
     /// The most that may lie between `iat` and `exp`.
@@ -226,6 +228,7 @@ pub(crate) struct Verifier {
     issuer: Vec<String>,
     audience: Audience,
     leeway: f64,
+    iat_ahead: f64,
     require_exp: bool,
     max_lifetime: Option<f64>,
     typ: Option<String>,
@@ -288,6 +291,7 @@ impl Verifier {
             issuer: settings.issuer,
             audience: settings.audience,
             leeway: settings.leeway.as_secs_f64(),
+            iat_ahead: settings.iat_ahead.as_secs_f64(),
             require_exp: settings.require_exp,
             max_lifetime: settings.max_lifetime.map(|lifetime| lifetime.as_secs_f64()),
             typ: settings.typ,
@@ -525,7 +529,8 @@ impl Verifier {
         if dates.nbf.is_some_and(|nbf| nbf > now + self.leeway) {
             return Err(TokenFault::Immature);
         }
-        if dates.iat.is_some_and(|iat| iat > now + self.leeway) {
+        let iat_leeway = self.leeway + self.iat_ahead;
+        if dates.iat.is_some_and(|iat| iat > now + iat_leeway) {
             return Err(TokenFault::IssuedInFuture);
         }
         if let Some(longest) = self.max_lifetime {
@@ -720,6 +725,20 @@ mod tests {
             json!({"exp": null}),
             Err(TokenFault::Claim("exp")),
         );
+    }
+
+    #[test]
+    fn iat_alone_may_lie_further_ahead() {
+        let verifier = verifier(|settings| {
+            settings.leeway = Duration::ZERO;
+            settings.iat_ahead = Duration::from_secs(60);
+        });
+        check(&verifier, json!({"iat": NOW + 60}), Ok(()));
+        let later = json!({"iat": NOW + 61});
+        check(&verifier, later, Err(TokenFault::IssuedInFuture));
+        check(&verifier, json!({"exp": NOW}), Err(TokenFault::Expired));
+        let immature = json!({"nbf": NOW + 1});
+        check(&verifier, immature, Err(TokenFault::Immature));
     }
 
     #[test]

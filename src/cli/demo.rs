@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use super::sample_app;
 use super::tokens::{Ended, now_in_millis, service, users_file, write};
 use crate::clock;
-use crate::tokens::{User, Users, alone, hash_password, write_private};
+use crate::tokens::{User, alone, hash_password, write_private};
 
 /// The plain listener of the demo's `gateway.yaml`.
 const HTTP: &str = "http://127.0.0.1:8080";
@@ -140,13 +140,6 @@ fn file_error(path: &Path, source: io::Error) -> DemoError {
 
 /// Puts the demo's users in the file of users, with new passwords; others are left as they are.
 fn ensure_users(config: &Path) -> Result<[Printed; 2], DemoError> {
-    // The configuration is refused without the file that it names.
-    let first = folder_of(config, "data")?.join("users.yaml");
-    if !first.exists() {
-        let nobody = Users::default().write();
-        write_private(&first, nobody.as_bytes()).map_err(|source| file_error(&first, source))?;
-    }
-
     let [alice, bob] = USERS.map(|(name, roles)| -> Result<_, DemoError> {
         let password = password()?;
         let user = User {
@@ -165,6 +158,8 @@ fn ensure_users(config: &Path) -> Result<[Printed; 2], DemoError> {
     });
     let ((alice, her), (bob, his)) = (alice?, bob?);
     let file = users_file(&*service(config)?)?;
+    let beside = folder(&file);
+    fs::create_dir_all(beside).map_err(|source| file_error(beside, source))?;
     let written = alone(&file, || {
         Ok((|| {
             let mut users = service(config)?.users().clone();
@@ -270,7 +265,7 @@ fn instructions(config: &Path, users: &[Printed; 2], token: &str) -> String {
             )],
         ),
         (
-            "For what follows, a token for alice, good for an hour for alice, good for an hour",
+            "For what follows, a token for alice, good for an hour",
             vec![format!("export TOKEN={token}")],
         ),
         (

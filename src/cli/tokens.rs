@@ -377,7 +377,13 @@ fn verify(token: &str, config: &Path) -> Result<String, Ended> {
         let faults = faults_of(verifier, token, now);
         accepted |= faults.is_empty();
         if faults.is_empty() {
-            lines.push_str(&format!("{}: accepts it\n", settings.name));
+            // What ended is known to the store alone.
+            let session = if settings.live.is_some() {
+                "; whether its session goes on is not looked up"
+            } else {
+                ""
+            };
+            lines.push_str(&format!("{}: accepts it{session}\n", settings.name));
         }
         for fault in faults {
             lines.push_str(&format!("{}: {fault}\n", settings.name));
@@ -421,7 +427,10 @@ fn keys(command: &KeyCommand, config: &Path) -> Result<String, Ended> {
             Ok(format!("{kid} is published, and signs in {lead} s\n"))
         }
         KeyCommand::List => {
-            let signing = service.ring().signing(now).map(|key| key.kid().to_owned());
+            let signing = service
+                .ring()
+                .signing(settings.algorithm, now)
+                .map(|key| key.kid().to_owned());
             let line = |key: &RingKey| {
                 let kid = key.key.kid();
                 let state = if signing.as_deref() == Some(kid) {

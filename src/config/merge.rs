@@ -86,8 +86,21 @@ pub(crate) fn tree(main: &Path, loader: &Loader<'_>, errors: &mut Errors) -> Opt
     Some(root)
 }
 
-/// Reads a file that the configuration names and that is YAML, too. `None` where a mistake was reported.
+/// Reads a file that the configuration names and that is YAML, too, variables and all. `None` where a
+/// mistake was reported.
 pub(crate) fn side_file(
+    path: &Path,
+    place: Place,
+    loader: &Loader<'_>,
+    errors: &mut Errors,
+) -> Option<Node> {
+    let mut node = plain_file(path, place, loader, errors)?;
+    expand(&mut node, loader, errors);
+    Some(node)
+}
+
+/// The same where a program writes the file: there are no variables in it.
+pub(crate) fn plain_file(
     path: &Path,
     place: Place,
     loader: &Loader<'_>,
@@ -109,7 +122,7 @@ pub(crate) fn side_file(
             .hint("perhaps it is being written; an empty list is `[]`");
         return None;
     }
-    parse(file, &text?, loader, errors)
+    tree::parse(file, &text?, errors)
 }
 
 /// Remembers a file for messages, and gives its text where it is UTF-8.

@@ -12,6 +12,7 @@ use super::Connection;
 use super::metadata;
 use super::record::Record;
 use crate::body::Body;
+use crate::clock;
 use crate::proxy::{Ask, AskedAbout};
 use crate::reject::Reject;
 use crate::request_id::RequestId;
@@ -59,7 +60,15 @@ pub(super) async fn issue(
         body,
         client: record.client(),
         origin: origin.as_deref(),
-        now: record.time(),
+        // A body may take its time. But what a login began with, a password or a user, was so at the start.
+        now: match endpoint {
+            Endpoint::Obtain => record.time(),
+            Endpoint::Refresh
+            | Endpoint::Verify
+            | Endpoint::Blacklist
+            | Endpoint::Revoke
+            | Endpoint::Keys => clock::now(),
+        },
     };
     let (response, reason) = match decider {
         Some(decider) => {

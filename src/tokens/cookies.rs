@@ -35,6 +35,9 @@ pub(crate) struct Cookies {
     pub(crate) path: String,
 }
 
+/// What name and value of a cookie may have together, in bytes (RFC 6265bis section 5.6).
+const LONGEST: usize = 4096;
+
 /// Which of the two.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Kind {
@@ -50,7 +53,8 @@ impl Cookies {
         }
     }
 
-    /// A line that sets a cookie for so many seconds; with none the browser forgets it.
+    /// A line that sets a cookie for so many seconds; with none the browser forgets it. `None` where
+    /// browsers would throw it away.
     pub(super) fn set(&self, kind: Kind, token: &str, seconds: u64) -> Option<HeaderValue> {
         let (name, path) = self.name(kind);
         let same_site = match self.same_site {
@@ -64,7 +68,8 @@ impl Cookies {
         let line = format!(
             "{name}={token}; Path={path}{domain}; Max-Age={seconds}; HttpOnly; Secure; SameSite={same_site}"
         );
-        HeaderValue::try_from(line).ok()
+        let fits = name.len() + token.len() <= LONGEST;
+        HeaderValue::try_from(line).ok().filter(|_| fits)
     }
 
     /// The lines that make the browser forget both.
@@ -201,6 +206,9 @@ mod tests {
             line(&wide, Kind::Refresh),
             "rt=x; Path=/api/token; Domain=example.com; Max-Age=300; HttpOnly; Secure; SameSite=Strict"
         );
+        let longest = "x".repeat(LONGEST - 2);
+        assert!(cookies().set(Kind::Access, &longest, 1).is_some());
+        assert!(cookies().set(Kind::Refresh, &(longest + "x"), 1).is_none());
         let forgotten = cookies().forget();
         assert_eq!(forgotten.len(), 2);
         assert!(

@@ -35,6 +35,8 @@ pub(crate) enum Unchecked {
 struct Job {
     hash: Option<String>,
     password: String,
+    /// Whether a hash of an older kind is made anew.
+    renews: bool,
     answer: oneshot::Sender<Checked>,
 }
 
@@ -62,7 +64,8 @@ impl Hashing {
         Ok(Self { jobs })
     }
 
-    /// Checks a password; without a hash nobody has it, which takes as long.
+    /// Checks a password; without a hash nobody has it, which takes as long. `renews` says whether a
+    /// right one whose hash is of an older kind gets one of today's.
     ///
     /// # Errors
     /// Where it cannot be checked now.
@@ -70,11 +73,13 @@ impl Hashing {
         &self,
         hash: Option<String>,
         password: String,
+        renews: bool,
     ) -> Result<Checked, Unchecked> {
         let (answer, checked) = oneshot::channel();
         let job = Job {
             hash,
             password,
+            renews,
             answer,
         };
         self.jobs.try_send(job).map_err(|error| match error {
@@ -96,8 +101,8 @@ fn work(queue: &Mutex<Receiver<Job>>) {
         }
         let verdict = password::check(job.hash.as_deref(), &job.password);
         let renewed = match verdict {
-            Verdict::RightAndOld => password::hash(&job.password).ok(),
-            Verdict::Right | Verdict::Wrong => None,
+            Verdict::RightAndOld if job.renews => password::hash(&job.password).ok(),
+            Verdict::RightAndOld | Verdict::Right | Verdict::Wrong => None,
         };
         if job.answer.send(Checked { verdict, renewed }).is_err() {
             tracing::trace!("a client left while its password was checked");
@@ -124,15 +129,20 @@ mod tests {
     async fn passwords_are_checked_and_old_hashes_renewed() {
         let hashing = Hashing::start().unwrap();
         let hash = password::hash("secret").unwrap();
-        let right = hashing.check(Some(hash.clone()), "secret".to_owned()).await;
-        let right = right.unwrap();
+        let check = async |hash: Option<&String>, password: &str, renews| {
+            let checked = hashing.check(hash.cloned(), password.to_owned(), renews);
+            checked.await.unwrap()
+        };
+        let right = check(Some(&hash), "secret", true).await;
         assert_eq!((right.verdict, right.renewed), (Verdict::Right, None));
-        let wrong = hashing.check(Some(hash), "other".to_owned()).await.unwrap();
+        let wrong = check(Some(&hash), "other", true).await;
         assert_eq!(wrong.verdict, Verdict::Wrong);
-        let nobody = hashing.check(None, "secret".to_owned()).await.unwrap();
+        let nobody = check(None, "secret", true).await;
         assert_eq!(nobody.verdict, Verdict::Wrong);
         let old = bcrypt::hash("secret", 4).unwrap();
-        let renewed = hashing.check(Some(old), "secret".to_owned()).await.unwrap();
+        let kept = check(Some(&old), "secret", false).await;
+        assert_eq!((kept.verdict, kept.renewed), (Verdict::RightAndOld, None));
+        let renewed = check(Some(&old), "secret", true).await;
         assert_eq!(renewed.verdict, Verdict::RightAndOld);
         let renewed = renewed.renewed.unwrap();
         assert_eq!(password::check(Some(&renewed), "secret"), Verdict::Right);
@@ -145,7 +155,7 @@ mod tests {
         let hash = bcrypt::hash("secret", 4).unwrap();
         let flood = (0..WAITING * 3).map(|_| {
             let (hashing, hash) = (Arc::clone(&hashing), Some(hash.clone()));
-            tokio::spawn(async move { hashing.check(hash, "x".to_owned()).await.is_ok() })
+            tokio::spawn(async move { hashing.check(hash, "x".to_owned(), true).await.is_ok() })
         });
         let flood: Vec<_> = flood.collect();
         let mut served = 0;

@@ -13,10 +13,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::private::write_private;
+use super::store::SLACK;
 use crate::auth::{Algorithm, SigningKey};
-
-/// What the clocks of several gateways may differ before a retired key goes, in seconds.
-pub(super) const SLACK: u64 = 60;
 
 /// One key of the ring.
 #[derive(Debug)]
@@ -124,10 +122,13 @@ impl KeyRing {
         self.keys.iter().any(|key| key.algorithm == algorithm)
     }
 
-    /// The key that signs at this time: the last whose time has come; before all of them the first.
-    pub(crate) fn signing(&self, now: u64) -> Option<&SigningKey> {
-        let due = self.keys.iter().rev().find(|key| key.signs_from <= now);
-        due.or_else(|| self.keys.first()).map(|key| &key.key)
+    /// The key that signs at this time: the last of the algorithm whose time has come; where there is
+    /// none, the last of any; before all of them the first.
+    pub(crate) fn signing(&self, algorithm: Algorithm, now: u64) -> Option<&SigningKey> {
+        let mut due = self.keys.iter().rev().filter(|key| key.signs_from <= now);
+        let last = due.clone().next();
+        let key = due.find(|key| key.algorithm == algorithm).or(last);
+        key.or_else(|| self.keys.first()).map(|key| &key.key)
     }
 
     /// The key set that is published.
@@ -150,17 +151,22 @@ impl KeyRing {
         json!({ "keys": keys }).to_string().into_bytes()
     }
 
-    /// The keys that have been followed by another one for longer than any token lives, in seconds.
-    pub(crate) fn retired(&self, now: u64, longest: u64) -> impl Iterator<Item = &RingKey> {
-        self.keys.windows(2).filter_map(move |pair| match pair {
-            [key, next] => {
-                let last = next
-                    .signs_from
-                    .saturating_add(longest)
-                    .saturating_add(SLACK);
-                (last < now).then_some(key)
-            }
-            _ => None,
+    /// The keys that have been followed by another one for longer than any token lives, in seconds: by
+    /// one of the algorithm, or of their own.
+    pub(crate) fn retired(
+        &self,
+        algorithm: Algorithm,
+        now: u64,
+        longest: u64,
+    ) -> impl Iterator<Item = &RingKey> {
+        let follows = move |key: &RingKey, next: &RingKey| {
+            next.algorithm == algorithm || next.algorithm == key.algorithm
+        };
+        self.keys.iter().enumerate().filter_map(move |(at, key)| {
+            let mut later = self.keys.iter().skip(at + 1);
+            let next = later.find(|next| follows(key, next))?;
+            let signed = next.signs_from.saturating_add(longest);
+            (signed.saturating_add(SLACK) < now).then_some(key)
         })
     }
 }
@@ -211,7 +217,7 @@ mod tests {
     fn a_key_signs_from_its_time_and_goes_when_all_that_it_signed_has_expired() {
         let ring = ring(&[(200, 500), (100, 100)]);
         let signs = |now| {
-            ring.signing(now)
+            ring.signing(Algorithm::EdDsa, now)
                 .unwrap()
                 .kid()
                 .split('-')
@@ -224,7 +230,7 @@ mod tests {
         assert_eq!(signs(499), "100");
         assert_eq!(signs(500), "200");
         let retired = |now| {
-            ring.retired(now, 1000)
+            ring.retired(Algorithm::EdDsa, now, 1000)
                 .map(|key| key.created)
                 .collect::<Vec<_>>()
         };
@@ -233,7 +239,41 @@ mod tests {
         assert_eq!(retired(1561), [100]);
         assert!(ring.has(Algorithm::EdDsa) && !ring.has(Algorithm::Es256));
         assert!(ring.published().contains("\"200-"));
-        assert!(KeyRing::default().signing(1).is_none());
+        assert!(KeyRing::default().signing(Algorithm::EdDsa, 1).is_none());
+    }
+
+    #[test]
+    fn an_algorithm_that_comes_back_signs_at_once_and_its_key_is_not_retired() {
+        let made = [
+            (Algorithm::Es256, 100),
+            (Algorithm::EdDsa, 200),
+            (Algorithm::Es256, 5000),
+        ];
+        let ring = |count: usize| {
+            let files = made.iter().take(count).map(|(algorithm, from)| {
+                let key = NewKey::make(*algorithm, *from, *from).unwrap();
+                (PathBuf::from(key.file), key.bytes)
+            });
+            KeyRing::read(&files.collect::<Vec<_>>()).unwrap()
+        };
+        let signs = |ring: &KeyRing, algorithm, now| {
+            let key = ring.signing(algorithm, now).unwrap();
+            key.kid().split('-').next().unwrap().to_owned()
+        };
+        let retired = |ring: &KeyRing, algorithm, now| {
+            let all = ring.retired(algorithm, now, 1000);
+            all.map(|key| key.created).collect::<Vec<_>>()
+        };
+        let two = ring(2);
+        assert_eq!(signs(&two, Algorithm::EdDsa, 150), "100");
+        assert_eq!(signs(&two, Algorithm::EdDsa, 200), "200");
+        assert_eq!(signs(&two, Algorithm::Es256, 9000), "100");
+        assert_eq!(retired(&two, Algorithm::EdDsa, 9000), [100]);
+        assert_eq!(retired(&two, Algorithm::Es256, 9000), [0; 0]);
+        let three = ring(3);
+        assert_eq!(signs(&three, Algorithm::Es256, 4999), "100");
+        assert_eq!(retired(&three, Algorithm::Es256, 6060), [0; 0]);
+        assert_eq!(retired(&three, Algorithm::Es256, 6061), [100, 200]);
     }
 
     #[test]

@@ -50,6 +50,11 @@ pub(crate) fn is_known(hash: &str) -> bool {
     }
 }
 
+/// Whether a hash is of the kind that new ones are.
+pub(crate) fn is_todays(hash: &str) -> bool {
+    hash.starts_with("$argon2id$")
+}
+
 /// Whether a check of this hash takes no more memory and time than a login may.
 fn is_bounded(hash: &PasswordHash) -> bool {
     /// In KiB.
@@ -69,7 +74,7 @@ pub(crate) fn check(hash: Option<&str>, password: &str) -> Verdict {
     };
     match (is_right(hash, password), kind(hash)) {
         (false, _) => Verdict::Wrong,
-        (true, Some(Kind::Argon2(phc))) if phc.starts_with("$argon2id$") => Verdict::Right,
+        (true, Some(Kind::Argon2(phc))) if is_todays(phc) => Verdict::Right,
         (true, _) => Verdict::RightAndOld,
     }
 }

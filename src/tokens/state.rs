@@ -57,6 +57,8 @@ pub(crate) struct TokenState {
     signed: Mutex<HashMap<String, u64>>,
     /// Hashes that wait for the users' file, by the user's name.
     renewals: Mutex<HashMap<String, Renewal>>,
+    /// Subjects whose sessions ended at a time, which is still to be written down.
+    unended: Mutex<HashMap<String, u64>>,
     /// When this was opened, in seconds since 1970.
     opened: u64,
 }
@@ -86,6 +88,7 @@ impl TokenState {
             hashing,
             signed: Mutex::default(),
             renewals: Mutex::default(),
+            unended: Mutex::default(),
             opened: now / 1000,
         })
     }
@@ -118,6 +121,21 @@ impl TokenState {
     pub(crate) fn renewed(&self, name: &str) {
         let mut all = self.renewals.lock().unwrap_or_else(PoisonError::into_inner);
         all.remove(name);
+    }
+
+    /// Keeps whose sessions ended, and when, in milliseconds since 1970, until it can be written down.
+    pub(crate) fn end_later(&self, ended: &[(String, u64)]) {
+        let mut all = self.unended.lock().unwrap_or_else(PoisonError::into_inner);
+        for (subject, at) in ended {
+            let known = all.entry(subject.clone()).or_default();
+            *known = (*known).max(*at);
+        }
+    }
+
+    /// Gives these back.
+    pub(crate) fn unended(&self) -> Vec<(String, u64)> {
+        let mut all = self.unended.lock().unwrap_or_else(PoisonError::into_inner);
+        all.drain().collect()
     }
 
     /// Notes that a key signs at a time in seconds since 1970.

@@ -7,10 +7,12 @@ pub(super) mod shared;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 /// A refresh family: all tokens that go back to one login.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -97,8 +99,21 @@ pub(crate) enum Order {
     End(FamilyName, u64, Everywhere, Tell<Option<Family>>),
     /// End all families of subjects that began before a time each, in milliseconds since 1970.
     EndAll(Vec<(String, u64)>, Tell<()>),
-    /// Forget what has been expired for a day, at a time in milliseconds since 1970.
+    /// Forget some of what has been expired for a day, at a time in milliseconds since 1970.
     Purge(u64, Tell<usize>),
+}
+
+impl Order {
+    /// Whether nobody waits for it any more, and it is better left undone: a token that is spent now
+    /// would be spent for nobody. What is to end, ends.
+    fn is_abandoned(&self) -> bool {
+        match self {
+            Self::Begin(_, _, told) => told.is_closed(),
+            Self::Refresh(_, told) => told.is_closed(),
+            Self::Look(_, told) => told.is_closed(),
+            Self::End(..) | Self::EndAll(..) | Self::Purge(..) => false,
+        }
+    }
 }
 
 /// Where the families are. What ends is told to the workers before anybody is answered, and whether or
@@ -115,7 +130,8 @@ impl dyn Store + '_ {
     async fn ask<T>(&self, order: impl FnOnce(Tell<T>) -> Order) -> Result<T, StoreDown> {
         let (answer, answered) = oneshot::channel();
         self.take(order(answer));
-        answered.await.map_err(|_| StoreDown)?
+        let answered = timeout(PATIENCE, answered).await;
+        answered.map_err(|_| StoreDown)?.map_err(|_| StoreDown)?
     }
 
     /// Begins a family.
@@ -165,7 +181,7 @@ impl dyn Store + '_ {
         self.ask(|answer| Order::EndAll(subjects, answer)).await
     }
 
-    /// Forgets what has been expired for a day; gives how many rows that were.
+    /// Forgets some of what has been expired for a day; gives how many rows that were.
     ///
     /// # Errors
     /// Where the store is down.
@@ -206,7 +222,41 @@ impl Longest {
     pub(crate) fn any(&self) -> u64 {
         self.refresh.load(Ordering::Relaxed).max(self.access())
     }
+
+    /// Both.
+    fn lives(&self) -> Lives {
+        Lives {
+            access: self.access(),
+            refresh: self.any(),
+        }
+    }
+
+    /// How long the end of a family is told to the workers, in seconds: none of its access tokens is good
+    /// for longer.
+    fn ended_family(&self) -> u64 {
+        self.access() + SLACK
+    }
+
+    /// The same for the end of all of a subject's: tokens of no session may live as long as any.
+    fn ended_subject(&self) -> u64 {
+        self.any() + SLACK
+    }
+
+    /// The times in milliseconds since 1970 before which the ends of families, and of all of a subject's,
+    /// need no longer be told.
+    pub(crate) fn told_since(&self, now: u64) -> (u64, u64) {
+        let since = |seconds: u64| now.saturating_sub(seconds.saturating_mul(1000));
+        (since(self.ended_family()), since(self.ended_subject()))
+    }
 }
+
+/// What clocks may differ, in seconds.
+pub(crate) const SLACK: u64 = 60;
+
+/// How many orders may wait or be under way.
+const ORDERS: usize = 4096;
+/// How long one may take, whatever the store is.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long rows are kept after the last token of theirs has expired, in seconds.
 const KEPT: u64 = 24 * 3600;

@@ -27,9 +27,27 @@ pub(crate) struct User {
     pub(crate) more: Map<String, Value>,
 }
 
+impl User {
+    /// Whether the password is still the one of the user before, as far as hashes tell: one of today's
+    /// kind in place of an older one is taken for a renewal.
+    pub(crate) fn has_password_of(&self, before: &Self) -> bool {
+        match (&before.password, &self.password) {
+            (Some(old), Some(new)) => {
+                old == new || (!password::is_todays(old) && password::is_todays(new))
+            }
+            (None, None) => true,
+            (None, Some(_)) | (Some(_), None) => false,
+        }
+    }
+}
+
 /// All users, by name.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Users(BTreeMap<String, User>);
+pub(crate) struct Users {
+    by_name: BTreeMap<String, User>,
+    /// The hashes that there were when the file was read.
+    hashes: Vec<String>,
+}
 
 impl Users {
     /// Reads the file's content: a map of users.
@@ -46,17 +64,21 @@ impl Users {
             is_name(name)?;
             all.insert(name.clone(), user);
         }
-        Ok(Self(all))
+        let hashes = all.values().filter_map(|user| user.password.clone());
+        Ok(Self {
+            hashes: hashes.collect(),
+            by_name: all,
+        })
     }
 
     /// A user who may log in.
     pub(crate) fn active(&self, name: &str) -> Option<&User> {
-        self.0.get(name).filter(|user| user.active)
+        self.by_name.get(name).filter(|user| user.active)
     }
 
     /// A user.
     pub(crate) fn get(&self, name: &str) -> Option<&User> {
-        self.0.get(name)
+        self.by_name.get(name)
     }
 
     /// The hash of somebody, for a name that nobody has: the same one each time, so that a password for
@@ -64,40 +86,41 @@ impl Users {
     pub(crate) fn decoy(&self, name: &str) -> Option<String> {
         use std::hash::BuildHasher as _;
         static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-        let hashes = || self.0.values().filter_map(|user| user.password.as_ref());
-        let count = u64::try_from(hashes().count()).ok()?;
+        let count = u64::try_from(self.hashes.len()).ok()?;
         let which = HASHER.hash_one(name).checked_rem(count)?;
-        hashes().nth(usize::try_from(which).ok()?).cloned()
+        self.hashes.get(usize::try_from(which).ok()?).cloned()
     }
 
     /// Who may have sessions, and since when.
     pub(crate) fn admitted(&self) -> Admitted {
-        let active = self.0.iter().filter(|(_, user)| user.active);
+        let active = self.by_name.iter().filter(|(_, user)| user.active);
         Admitted::new(active.map(|(name, user)| (name.clone(), user.since)))
     }
 
     /// The users, by name.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &User)> {
-        self.0.iter().map(|(name, user)| (name.as_str(), user))
+        self.by_name
+            .iter()
+            .map(|(name, user)| (name.as_str(), user))
     }
 
     /// Puts a user in place.
     pub(crate) fn put(&mut self, name: &str, user: User) {
-        self.0.insert(name.to_owned(), user);
+        self.by_name.insert(name.to_owned(), user);
     }
 
     /// Takes a user out; whether there was one.
     pub(crate) fn remove(&mut self, name: &str) -> bool {
-        self.0.remove(name).is_some()
+        self.by_name.remove(name).is_some()
     }
 
     /// The file's content: a line a user, in JSON, which is YAML.
     pub(crate) fn write(&self) -> String {
-        if self.0.is_empty() {
+        if self.by_name.is_empty() {
             return "{}\n".to_owned();
         }
         let mut text = String::new();
-        for (name, user) in &self.0 {
+        for (name, user) in &self.by_name {
             let mut members = Map::new();
             if let Some(password) = &user.password {
                 members.insert("password".to_owned(), password.as_str().into());

@@ -1,6 +1,7 @@
 //! `jwt` and `auth`: keys become verifiers, rules become guards.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderName;
 
@@ -76,6 +77,7 @@ impl Compiler<'_> {
                 Some(parsed::Audience::OneOf(names)) => Audience::OneOf(names.clone()),
             },
             leeway: parsed.leeway.value,
+            iat_ahead: Duration::ZERO,
             require_exp: parsed.require_exp.value,
             max_lifetime: parsed.max_lifetime.as_ref().map(|lifetime| lifetime.value),
             typ: parsed.typ.as_ref().map(|typ| typ.value.clone()),

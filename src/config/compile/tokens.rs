@@ -24,7 +24,7 @@ use crate::proxy::{Ask, Forward};
 use crate::route::{Host, Pattern, Route, RouteTable, Target};
 use crate::tls::ClientTls;
 use crate::tokens::{
-    Cookies, Endpoint, Issued, KeyRing, OWN, Rate, SameSite, Servers, StateAt, TokenService,
+    Cookies, Endpoint, Issued, KeyRing, OWN, Rate, SLACK, SameSite, Servers, StateAt, TokenService,
     TokenSettings, Users,
 };
 
@@ -294,7 +294,7 @@ impl Compiler<'_> {
             return Some((Users::default(), Vec::new()));
         }
         let bytes = self.file(&file.value, file.place)?;
-        let node = merge::side_file(&file.value, file.place, self.loader, self.errors)?;
+        let node = merge::plain_file(&file.value, file.place, self.loader, self.errors)?;
         let content = json::json(&node, self.errors)?;
         match Users::read(&content) {
             Ok(users) => Some((users, bytes)),
@@ -331,8 +331,9 @@ impl Compiler<'_> {
             remote: None,
             issuer: settings.issuer.iter().cloned().collect(),
             audience: Audience::Unset,
-            // One clock makes the dates and reads them.
             leeway: Duration::ZERO,
+            // Another gateway may have issued it, or this one before its clock was set back.
+            iat_ahead: Duration::from_secs(SLACK),
             require_exp: true,
             max_lifetime: None,
             typ: None,

@@ -6,10 +6,11 @@
 //! the wait for the disk.
 
 use std::fmt;
+use std::ops::Bound;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::RecvTimeoutError;
+use std::sync::mpsc::{RecvTimeoutError, TrySendError};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::{
-    Everywhere, Family, FamilyName, KEPT, Lives, Longest, Order, Refresh, Refreshed, Store,
+    Everywhere, Family, FamilyName, KEPT, Lives, Longest, ORDERS, Order, Refresh, Refreshed, Store,
     StoreDown, tell,
 };
 use crate::auth::LiveRevoked;
@@ -28,6 +29,8 @@ use crate::tokens::state::Whom;
 
 /// How many requests share one transaction at most.
 const BATCH: usize = 512;
+/// How many rows are looked at in one go for what has expired, while nobody else is served.
+const SWEPT: usize = 10_000;
 
 const FAMILIES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("families");
 /// Subjects, and the time before which their families have ended.
@@ -52,7 +55,7 @@ impl Ended {
 
 /// The store, as many may use it.
 pub(crate) struct Embedded {
-    orders: mpsc::Sender<Order>,
+    orders: mpsc::SyncSender<Order>,
     longest: Arc<Longest>,
 }
 
@@ -64,8 +67,11 @@ impl fmt::Debug for Embedded {
 
 impl Store for Embedded {
     fn take(&self, order: Order) {
-        if self.orders.send(order).is_err() {
-            tracing::error!("the store's thread is gone");
+        // What is dropped has failed.
+        match self.orders.try_send(order) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => tracing::debug!("too many wait for the store"),
+            Err(TrySendError::Disconnected(_)) => tracing::error!("the store's thread is gone"),
         }
     }
 
@@ -100,10 +106,12 @@ impl Embedded {
         let mut keeper = Keeper {
             path,
             database: Some(database),
+            known: longest.lives(),
             longest: Arc::clone(&longest),
             revoked,
+            swept: String::new(),
         };
-        let (orders, taken) = mpsc::channel();
+        let (orders, taken) = mpsc::sync_channel(ORDERS);
         thread::Builder::new()
             .name("tokens".to_owned())
             .spawn(move || keeper.serve(&taken))
@@ -193,36 +201,44 @@ fn prepare(database: &Database, longest: &Longest, now: u64) -> Result<Ended, re
             *life = bytes.map_or(0, u64::from_be_bytes);
         }
         longest.at_least(known);
-        for (name, life) in [
-            ("longest_access", longest.access()),
-            ("longest_refresh", longest.any()),
-        ] {
-            meta.insert(name, life.to_be_bytes().as_slice())?;
-        }
+        write_down(&mut meta, longest.lives())?;
     }
     transaction.commit()?;
     let transaction = database.begin_read()?;
     let mut ended = Ended::default();
-    // What ended so long ago has no access token left that is good.
-    let since = now.saturating_sub((longest.access() + 60) * 1000);
+    // What ended before has no access token left that is good.
+    let (families, subjects) = longest.told_since(now);
     for row in transaction.open_table(FAMILIES)?.iter()? {
         let (id, row) = row?;
         let at = read(row.value()).and_then(|family| family.ended);
         if let Some(at) = at
-            && at >= since
+            && at >= families
         {
             ended.families.push((id.value().to_owned(), at));
         }
     }
     for row in transaction.open_table(SUBJECTS)?.iter()? {
         let (sub, before) = row?;
-        if before.value() >= since {
+        if before.value() >= subjects {
             ended
                 .subjects
                 .push((sub.value().to_owned(), before.value()));
         }
     }
     Ok(ended)
+}
+
+fn write_down(
+    meta: &mut redb::Table<'_, &'static str, &'static [u8]>,
+    lives: Lives,
+) -> Result<(), redb::StorageError> {
+    for (name, life) in [
+        ("longest_access", lives.access),
+        ("longest_refresh", lives.refresh),
+    ] {
+        meta.insert(name, life.to_be_bytes().as_slice())?;
+    }
+    Ok(())
 }
 
 fn read(row: &[u8]) -> Option<Family> {
@@ -235,7 +251,11 @@ struct Keeper {
     /// `None` after a failure, until it can be opened again.
     database: Option<Database>,
     longest: Arc<Longest>,
+    /// What of it is written down.
+    known: Lives,
     revoked: Arc<LiveRevoked>,
+    /// The row up to which was looked for what has expired; empty at the beginning.
+    swept: String,
 }
 
 impl Keeper {
@@ -257,7 +277,10 @@ impl Keeper {
             {
                 batch.push(next);
             }
-            self.obey(&mut batch);
+            batch.retain(|order| !order.is_abandoned());
+            if !batch.is_empty() {
+                self.obey(&mut batch);
+            }
         }
     }
 
@@ -327,13 +350,19 @@ impl Keeper {
         let database = self.database.insert(database);
         let transaction = database.begin_write()?;
         let mut effects = Effects::default();
+        let lives = self.longest.lives();
         let (outcomes, written) = {
             let mut tables = Tables {
                 families: transaction.open_table(FAMILIES)?,
                 subjects: transaction.open_table(SUBJECTS)?,
-                longest: self.longest.access(),
-                written: false,
+                lives,
+                swept: &mut self.swept,
+                written: lives != self.known,
             };
+            if tables.written {
+                // Before a token that lives so long is answered.
+                write_down(&mut transaction.open_table(META)?, lives)?;
+            }
             let mut outcomes = Vec::with_capacity(batch.len());
             for order in batch.iter() {
                 outcomes.push(tables.apply(order, &mut effects)?);
@@ -343,6 +372,7 @@ impl Keeper {
         // Who only looked need not wait for the disk.
         if written {
             transaction.commit()?;
+            self.known = lives;
         } else {
             transaction.abort()?;
         }
@@ -408,8 +438,10 @@ impl Order {
 struct Tables<'t> {
     families: redb::Table<'t, &'static str, &'static [u8]>,
     subjects: redb::Table<'t, &'static str, u64>,
-    /// The longest life of an access token, in seconds.
-    longest: u64,
+    /// The longest lives.
+    lives: Lives,
+    /// The row up to which was looked for what has expired.
+    swept: &'t mut String,
     /// Whether there is anything to write down.
     written: bool,
 }
@@ -518,28 +550,32 @@ impl Tables<'_> {
         }
     }
 
+    /// Looks at some rows for what has expired a day ago, at the next ones the next time, and at all
+    /// subjects.
     fn purge(&mut self, now: u64) -> Result<usize, redb::Error> {
-        let keep = KEPT + self.longest;
+        let keep = KEPT + self.lives.access;
         let mut gone = Vec::new();
-        let mut first = now;
-        for row in self.families.iter()? {
+        let mut last = None;
+        let rest = (Bound::Excluded(self.swept.as_str()), Bound::Unbounded);
+        let mut seen = 0;
+        for row in self.families.range::<&str>(rest)?.take(SWEPT) {
             let (id, row) = row?;
-            match read(row.value()) {
-                Some(family) if family.expires + keep >= now / 1000 => {
-                    first = first.min(family.created);
-                }
-                Some(_) | None => gone.push(id.value().to_owned()),
+            seen += 1;
+            if read(row.value()).is_none_or(|family| family.expires + keep < now / 1000) {
+                gone.push(id.value().to_owned());
             }
+            last = Some(id.value().to_owned());
         }
+        *self.swept = last.filter(|_| seen == SWEPT).unwrap_or_default();
         for id in &gone {
             self.families.remove(id.as_str())?;
         }
-        // A rule for sessions that began before any that is left.
-        let first = first.min(now.saturating_sub(keep * 1000));
+        // Nothing that began before it can still be good.
+        let over = now.saturating_sub((self.lives.refresh + KEPT) * 1000);
         let mut idle = Vec::new();
         for row in self.subjects.iter()? {
             let (sub, before) = row?;
-            if before.value() < first {
+            if before.value() < over {
                 idle.push(sub.value().to_owned());
             }
         }
@@ -686,13 +722,8 @@ mod tests {
                 .unwrap();
             assert!(open(folder.path()).is_err(), "two have the store");
         }
-        // The thread lets go of the file.
-        let store = loop {
-            match open(folder.path()) {
-                Ok(store) => break store,
-                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-            }
-        };
+        let store = reopened(folder.path(), LIVES, 0, &Arc::default()).await;
+        let store: Arc<dyn Store> = Arc::new(store);
         assert_eq!(store.look(named("a")).await, Ok(None));
         assert_eq!(store.look(named("b")).await, Ok(Some(family(1))));
         let of_bob = |id: &str| FamilyName {
@@ -706,9 +737,93 @@ mod tests {
         store.begin("e".to_owned(), later.clone()).await.unwrap();
         assert_eq!(store.look(of_bob("e")).await, Ok(Some(later)));
         assert_eq!(store.look(named("e")).await, Ok(None), "it is not alice's");
-        assert_eq!(store.purge(1_000_000_000).await, Ok(0));
+        assert_eq!(store.purge(172_800_000).await, Ok(0));
         assert_eq!(store.purge((1_000_000 + 86_400 + 301) * 1000).await, Ok(6));
         assert_eq!(store.look(named("b")).await, Ok(None));
+    }
+
+    /// The store in this folder, once the one before has let go of it.
+    async fn reopened(
+        folder: &Path,
+        lives: Lives,
+        now: u64,
+        revoked: &Arc<LiveRevoked>,
+    ) -> Embedded {
+        loop {
+            match Embedded::open(folder, lives, now, Arc::clone(revoked)) {
+                Ok(store) => return store,
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    }
+
+    fn claims_of(session: Option<&str>) -> crate::auth::Claims {
+        let claims = serde_json::json!({"sid": session, "sub": "alice", "auth_time": 1.0});
+        crate::auth::Claims::new(claims.as_object().unwrap().clone())
+    }
+
+    #[tokio::test]
+    async fn longer_lives_of_a_reload_are_written_down_before_a_token_has_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let nobody = Arc::default();
+        let store: Arc<dyn Store> =
+            Arc::new(Embedded::open(folder.path(), LIVES, 0, Arc::clone(&nobody)).unwrap());
+        let longer = Lives {
+            access: 3600,
+            refresh: 100_000,
+        };
+        store.longest().at_least(longer);
+        store.begin("f".to_owned(), family(1000)).await.unwrap();
+        store.end(named("f"), 2000, Everywhere::Yes).await.unwrap();
+        drop(store);
+        // An hour's token that has ended stays so for the hour, and one of no session for a day.
+        for (now, session, lone) in [
+            (3_660_000, true, true),
+            (3_663_000, false, true),
+            (100_061_000, false, true),
+            (100_063_000, false, false),
+        ] {
+            let revoked = Arc::default();
+            let store = reopened(folder.path(), LIVES, now, &revoked).await;
+            assert_eq!(store.longest().lives(), longer);
+            assert_eq!(revoked.has_family("f"), session, "{now}");
+            assert_eq!(revoked.has(&claims_of(None)), lone, "{now}");
+            drop(store);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_is_not_spent_for_somebody_who_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path()).unwrap();
+        store.begin("f".to_owned(), family(1)).await.unwrap();
+        let (told, gone) = oneshot::channel();
+        drop(gone);
+        store.take(Order::Refresh(refresh("f", 0, 1), told));
+        let refreshed = store.refresh(refresh("f", 0, 90_000)).await.unwrap();
+        assert_eq!(generation(&refreshed), Some(1));
+    }
+
+    #[tokio::test]
+    async fn what_has_expired_goes_a_part_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path()).unwrap();
+        let many = SWEPT * 5 / 2;
+        for first in (0..many).step_by(ORDERS / 2) {
+            let some = first..many.min(first + ORDERS / 2);
+            let told = some.map(|at| {
+                let (told, begun) = oneshot::channel();
+                store.take(Order::Begin(at.to_string(), family(1), told));
+                begun
+            });
+            for begun in told.collect::<Vec<_>>() {
+                begun.await.unwrap().unwrap();
+            }
+        }
+        let over = (1_000_000 + 86_400 + 301) * 1000;
+        for gone in [SWEPT, SWEPT, SWEPT / 2, 0] {
+            assert_eq!(store.purge(over).await, Ok(gone));
+        }
     }
 
     #[tokio::test]
@@ -722,10 +837,7 @@ mod tests {
         let store = Embedded::open(folder.path(), lives, 0, Arc::clone(&revoked)).unwrap();
         let store: Arc<dyn Store> = Arc::new(store);
         store.begin("f".to_owned(), family(1000)).await.unwrap();
-        let claims = |sid: &str| {
-            let claims = serde_json::json!({"sid": sid, "sub": "alice", "auth_time": 1.0});
-            crate::auth::Claims::new(claims.as_object().unwrap().clone())
-        };
+        let claims = |sid: &str| claims_of(Some(sid));
         assert!(!revoked.has(&claims("f")) && !revoked.has(&claims("g")));
         // The client hangs up at once.
         {
@@ -741,12 +853,7 @@ mod tests {
         );
         drop(store);
         // A shorter life makes nothing good again.
-        let store = loop {
-            match Embedded::open(folder.path(), Lives::default(), 3_000, Arc::default()) {
-                Ok(store) => break store,
-                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-            }
-        };
+        let store = reopened(folder.path(), Lives::default(), 3_000, &Arc::default()).await;
         assert_eq!(
             (store.longest().access(), store.longest().any()),
             (300, 600)

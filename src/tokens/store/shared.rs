@@ -29,7 +29,8 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::{
-    Everywhere, Family, FamilyName, KEPT, Lives, Longest, Order, Refresh, Refreshed, Store, tell,
+    Everywhere, Family, FamilyName, KEPT, Lives, Longest, ORDERS, Order, Refresh, Refreshed, Store,
+    tell,
 };
 use crate::auth::LiveRevoked;
 
@@ -41,20 +42,15 @@ const ANSWER: Duration = Duration::from_secs(1);
 const WHOLE: Duration = Duration::from_secs(3);
 /// How often is looked at what other gateways ended.
 const LOOKING: Duration = Duration::from_millis(200);
-/// How many orders may wait or be under way.
-const ORDERS: usize = 4096;
 /// How many entries of the stream are read at once.
 const PAGE: usize = 1000;
 /// How many endings are kept for when the server is back.
 const PENDING: usize = 100_000;
 
-/// What clocks may differ, in seconds.
-const SLACK: u64 = 60;
-
-/// What ended, for all gateways to read.
-const STREAM: &str = "portcullis:ended";
 /// The longest lives that tokens were issued with.
 const LONGEST: &str = "portcullis:longest";
+/// How often is looked whether another gateway has raised them.
+const LOOKS_A_LONGEST: u32 = 25;
 
 /// Where the servers are, and what they want to know.
 #[derive(Clone, Eq, PartialEq)]
@@ -228,6 +224,33 @@ enum Ending {
     Subject(String, u64),
 }
 
+/// What ended, for all gateways to read; each kind as long as a token of its may be good.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Stream {
+    Families,
+    Subjects,
+}
+
+impl Stream {
+    const ALL: [Self; 2] = [Self::Families, Self::Subjects];
+
+    fn key(self) -> &'static str {
+        match self {
+            Self::Families => "portcullis:ended",
+            Self::Subjects => "portcullis:ended:all",
+        }
+    }
+
+    /// How long its entries are kept, in milliseconds.
+    fn kept(self, longest: &Longest) -> u64 {
+        let seconds = match self {
+            Self::Families => longest.ended_family(),
+            Self::Subjects => longest.ended_subject(),
+        };
+        seconds * 1000
+    }
+}
+
 /// What an order comes to.
 enum Done {
     Nothing,
@@ -328,12 +351,18 @@ impl Keeper {
             // Each gateway would take the one that it reaches.
             return Err(io("several servers that are no cluster"));
         }
+        self.agree_on_lives(&mut link).await?;
+        Ok((link, dangers(&about)))
+    }
+
+    /// Raises the longest lives on either side; gives them.
+    async fn agree_on_lives(&self, link: &mut Link) -> RedisResult<Lives> {
         let lives = [self.longest.access(), self.longest.any()];
         let mut call = self.scripts.longest.key(LONGEST);
         call.arg(&lives[..]);
         let [access, refresh] = link.invoke(&call).await?;
         self.longest.at_least(Lives { access, refresh });
-        Ok((link, dangers(&about)))
+        Ok(Lives { access, refresh })
     }
 
     /// Does what is ordered, and looks at what others ended, until the connection fails; `None` when
@@ -348,6 +377,9 @@ impl Keeper {
             tokio::select! {
                 order = orders.recv() => {
                     let order = order?;
+                    if order.is_abandoned() {
+                        continue;
+                    }
                     let Ok(place) = Arc::clone(&busy).try_acquire_owned() else {
                         drop(order);
                         continue;
@@ -371,12 +403,20 @@ impl Keeper {
     async fn look_on(self, mut link: Link) -> RedisError {
         let mut ticks = interval(LOOKING);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut from = None;
+        let mut from = [None, None];
+        let mut agreed = Lives::default();
+        let mut looks = 0_u32;
         loop {
             ticks.tick().await;
+            looks = looks.wrapping_add(1);
             let outcome = async {
+                if looks.is_multiple_of(LOOKS_A_LONGEST) || agreed != self.longest.lives() {
+                    agreed = self.agree_on_lives(&mut link).await?;
+                }
                 self.tell_pending(&mut link).await?;
-                self.catch_up(&mut link, &mut from).await
+                let [families, subjects] = &mut from;
+                self.catch_up(&mut link, Stream::Families, families).await?;
+                self.catch_up(&mut link, Stream::Subjects, subjects).await
             };
             let outcome = outcome.await;
             if let Err(error) = outcome {
@@ -401,19 +441,24 @@ impl Keeper {
         }
     }
 
-    /// Reads on in the stream; at first from the time of which no access token is left.
-    async fn catch_up(&self, link: &mut Link, from: &mut Option<String>) -> RedisResult<()> {
+    /// Reads on in a stream; at first from the time of which no token is left.
+    async fn catch_up(
+        &self,
+        link: &mut Link,
+        stream: Stream,
+        from: &mut Option<String>,
+    ) -> RedisResult<()> {
         loop {
             let start = match &*from {
                 Some(last) => format!("({last}"),
                 None => {
                     let [now, _]: [u64; 2] = link.query(&redis::cmd("TIME")).await?;
-                    let kept = self.longest.access() + SLACK;
-                    format!("{}-0", now.saturating_sub(kept) * 1000)
+                    let now = now.saturating_mul(1000);
+                    format!("{}-0", now.saturating_sub(stream.kept(&self.longest)))
                 }
             };
             let mut command = redis::cmd("XRANGE");
-            command.arg(STREAM).arg(start).arg("+");
+            command.arg(stream.key()).arg(start).arg("+");
             command.arg("COUNT").arg(PAGE);
             let page: Vec<(String, Vec<String>)> = link.query(&command).await?;
             let endings: Vec<Ending> = page
@@ -448,16 +493,24 @@ impl Keeper {
     }
 
     async fn publish(&self, link: &mut Link, endings: &[Ending]) -> RedisResult<()> {
-        let mut call = self.scripts.publish.key(STREAM);
-        call.arg((self.longest.access() + SLACK) * 1000);
-        for ending in endings {
-            let (kind, name, at) = match ending {
-                Ending::Family(id, at) => ("f", id, at),
-                Ending::Subject(sub, at) => ("s", sub, at),
-            };
-            call.arg(kind).arg(name).arg(at);
+        for stream in Stream::ALL {
+            let mut call = self.scripts.publish.key(stream.key());
+            call.arg(stream.kept(&self.longest));
+            let mut any = false;
+            for ending in endings {
+                let (kind, name, at) = match (stream, ending) {
+                    (Stream::Families, Ending::Family(id, at)) => ("f", id, at),
+                    (Stream::Subjects, Ending::Subject(sub, at)) => ("s", sub, at),
+                    (Stream::Families | Stream::Subjects, _) => continue,
+                };
+                any = true;
+                call.arg(kind).arg(name).arg(at);
+            }
+            if any {
+                let () = link.invoke(&call).await?;
+            }
         }
-        link.invoke(&call).await
+        Ok(())
     }
 
     /// What ended in the store is known to the workers here, then to the other gateways; only then is
@@ -793,7 +846,7 @@ impl Default for Scripts {
 /// that was set back gives nothing back.
 const FAMILY: &str = r"
 local function family(key, subject, sub)
-  local f = redis.call('HMGET', key, 'sub', 'created', 'generation', 'rotated', 'expires', 'claims', 'ended', 'by')
+  local f = redis.call('HMGET', key, 'sub', 'created', 'generation', 'rotated', 'expires', 'claims', 'ended', 'by', 'spent')
   if not f[1] or f[1] ~= sub then return nil, {'ended', {}} end
   local before = redis.call('GET', subject)
   if f[7] then return nil, {'ended', {f[7], before}} end
@@ -817,24 +870,28 @@ redis.call('HSET', KEYS[1], 'sub', ARGV[1], 'created', ARGV[2], 'generation', AR
 redis.call('PEXPIREAT', KEYS[1], ARGV[7])
 ";
 
-/// The rules are those of the embedded store; besides, an order that the client library sends twice
-/// gets what it got the first time.
+/// The rules are those of the embedded store, but for the grace: gateways have clocks of their own, and an
+/// order may have waited for a server that hung, so that the server's clock counts. Besides, an order
+/// that the client library sends twice gets what it got the first time.
 const REFRESH: &str = r"
 local sub, asked, now, until_, grace, by, keep = unpack(ARGV)
 local f, ended = family(KEYS[1], KEYS[2], sub)
 if not f then return ended end
 local generation = tonumber(f[3])
+local t = redis.call('TIME')
+local spent = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 if tonumber(asked) == generation then
   if until_ ~= '' then
     f[3] = tostring(redis.call('HINCRBY', KEYS[1], 'generation', 1))
     f[4], f[5] = now, until_
-    redis.call('HSET', KEYS[1], 'rotated', now, 'expires', until_, 'by', by)
+    redis.call('HSET', KEYS[1], 'rotated', now, 'expires', until_, 'by', by, 'spent',
+      string.format('%.0f', spent))
     redis.call('PEXPIREAT', KEYS[1], keep)
   end
   return {'family', row(f)}
 end
 if until_ ~= '' and tonumber(asked) + 1 == generation then
-  local late = tonumber(now) - tonumber(f[4])
+  local late = spent - tonumber(f[9] or f[4])
   if f[8] == by or (tonumber(grace) > 0 and late <= tonumber(grace)) then
     return {'family', row(f)}
   end
@@ -856,7 +913,7 @@ if ARGV[3] == '1' then raise(KEYS[2], ARGV[2], ARGV[4]) end
 return {'family', row(f)}
 ";
 
-/// Each with a kind, a name and a time; what is older than any access token goes.
+/// Each with a kind, a name and a time; what is older than any token that it could end goes.
 const PUBLISH: &str = r"
 local t = redis.call('TIME')
 local first = string.format('%.0f', tonumber(t[1]) * 1000 - tonumber(ARGV[1]))

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import tempfile
+import time
 from pathlib import Path
 
 from django.contrib.auth import get_user_model
@@ -34,6 +35,8 @@ class Command(BaseCommand):
 
     def handle(self, *, file: Path, replace: bool, **_):
         model = get_user_model()
+        before = users_of(file) if replace else {}
+        now = int(time.time() * 1000)
         lines, without = [], []
         for user in model._default_manager.order_by("pk").prefetch_related("groups").iterator(chunk_size=1000):
             name = fit(user.get_username(), "user")
@@ -43,6 +46,11 @@ class Command(BaseCommand):
                 entry = {"password": user.password, **entry}
             elif user.has_usable_password():
                 without.append(name)
+            # Sessions that began before this have ended: those of an older password, and those that had ended before.
+            if name in before and before[name].get("password") == entry.get("password"):
+                entry["since"] = before[name].get("since", 0)
+            elif replace:
+                entry["since"] = now
             # JSON is YAML; a line a user, as `portcullis user` writes them.
             lines.append(f"{quoted(name)}: {quoted(entry)}\n")
         try:
@@ -56,6 +64,16 @@ class Command(BaseCommand):
         self.stdout.write(f"users written to {file}: {len(lines)}")
         for name in without:
             self.stderr.write(f"{name}: Portcullis does not know this kind of hash: `portcullis user password` is needed")
+
+
+def users_of(file: Path) -> dict[str, dict]:
+    """The users that are in the file, where it is as this command and `portcullis user` write it."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+        pairs = [json.loads("{" + line + "}") for line in lines if line != "{}"]
+        return {name: user for pair in pairs for name, user in pair.items() if isinstance(user, dict)}
+    except (FileNotFoundError, ValueError):
+        return {}
 
 
 def quoted(value) -> str:
