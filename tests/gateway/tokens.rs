@@ -766,7 +766,7 @@ async fn sessions_end_with_what_the_users_file_says_whether_or_not_the_gateway_r
     let before = gateway.reloads();
     gateway.folder.write(
         "users.yaml",
-        &text.replace(&hash_of("bob"), &hash_of("alice")),
+        text.replace(&hash_of("bob"), &hash_of("alice")),
     );
     gateway.reloaded_after(before).await;
     eventually("the end of bob's session", async || {

@@ -179,8 +179,11 @@ class Servers:
             for key in server.keys():
                 yield server, key
 
-    def streams(self) -> list[tuple[Server, bytes]]:
-        return [(server, key) for server, key in self.rows() if server.call("TYPE", key) == "stream"]
+    def stream(self, everywhere: bool = False) -> tuple[Server, bytes]:
+        """Where it is told that one session has ended, or that all of a user's have."""
+        wanted = b"portcullis:ended:all" if everywhere else b"portcullis:ended"
+        (found,) = [(server, key) for server, key in self.rows() if key == wanted]
+        return found
 
 
 # --- The story ---------------------------------------------------------------------------------------------
@@ -364,7 +367,7 @@ class Story:
         kept = self.one.log_in("carol")
         expect(self.one.blacklist(pairs[0]["refresh"]).status == 200, "blacklist")
         # More than anybody reads at once.
-        ((server, key),) = self.servers.streams()
+        server, key = self.servers.stream()
         ((_, fields),) = server.call("XREVRANGE", key, "+", "-", "COUNT", 1)
         server.call("EVAL", "for _ = 1, 2500 do redis.call('XADD', KEYS[1], '*', unpack(ARGV)) end", 1, key, *fields)
         expect(self.two.blacklist(pairs[1]["refresh"], everywhere=True).status == 200, "everywhere")
@@ -427,7 +430,7 @@ class Story:
     def stream_is_cut(self) -> str:
         """What is older than any access token goes, when the next session ends."""
         self.one.blacklist(self.one.log_in()["refresh"])
-        ((server, key),) = self.servers.streams()
+        server, key = self.servers.stream()
         ((_, fields),) = server.call("XREVRANGE", key, "+", "-", "COUNT", 1)
         expect(server.call("PTTL", key) > 0, "the stream has no end")
         server.call("DEL", key)
@@ -447,8 +450,8 @@ class Story:
         who asks again, at any gateway, is out as if it had.
         """
         more = {"everywhere": True} if everywhere else {}
-        self.one.blacklist(self.one.log_in()["refresh"])
-        ((server, key),) = self.servers.streams()
+        self.one.blacklist(self.one.log_in()["refresh"], **more)
+        server, key = self.servers.stream(everywhere)
         pairs = [gateway.log_in("bob") for gateway in (self.one, self.two, self.one)]
         # Nobody can be told.
         server.call("DEL", key)

@@ -982,9 +982,9 @@ def changed_behind_its_back(gateway: Gateway) -> str:
         pairs[name] = goes_on(name, pairs[name])
 
     # By hand, without a word of when.
-    by_hand("rita", password=QUICK[ANOTHER])
-    pairs["rita"] = goes_on("rita", pairs["rita"])
-    goes_on("rita", gateway.log_in("rita", ANOTHER))
+    by_hand("rita", ends=pairs["rita"], password=QUICK[ANOTHER])
+    has_ended("rita", pairs["rita"])
+    pairs["rita"] = goes_on("rita", gateway.log_in("rita", ANOTHER))
     # And with one.
     by_hand("rita", ends=pairs["rita"], since=int(time.time() * 1000))
     has_ended("rita", pairs["rita"])

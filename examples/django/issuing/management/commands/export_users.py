@@ -47,10 +47,10 @@ class Command(BaseCommand):
             elif user.has_usable_password():
                 without.append(name)
             # Sessions that began before this have ended: those of an older password, and those that had ended before.
-            if name in before and before[name].get("password") == entry.get("password"):
-                entry["since"] = before[name].get("since", 0)
-            elif replace:
-                entry["since"] = now
+            same = name in before and before[name].get("password") == entry.get("password")
+            since = before[name].get("since") if same else now
+            if replace and since:
+                entry["since"] = since
             # JSON is YAML; a line a user, as `portcullis user` writes them.
             lines.append(f"{quoted(name)}: {quoted(entry)}\n")
         try:
