@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::SystemTime;
 
-use http::{HeaderName, HeaderValue, Request, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 
 use crate::auth::{Claims, Guard, Principal, Remembered};
 use crate::client::Peer;
+use crate::cors::{self, Cors};
 use crate::gateway;
 use crate::path::RequestPath;
 use crate::proxy::Draft;
@@ -126,10 +127,7 @@ impl Decision {
             };
             self.say("listener", format!("{}, {kind}", listener.address));
         }
-        if matches!(
-            *request.method(),
-            http::Method::CONNECT | http::Method::TRACE
-        ) {
+        if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
             return Err(Reject::MethodNotServed);
         }
         self.say("host", host.as_ref());
@@ -154,10 +152,16 @@ impl Decision {
             self.say("answer", format!("308 to https on port {port}"));
             return Ok(Outcome::Answered(StatusCode::PERMANENT_REDIRECT));
         }
+        if let Some((route, cors)) = gateway::find_preflight(snapshot, &host, &path, request) {
+            self.say_routes(snapshot, &host, &path, Some(&route));
+            self.route = Some(route.index);
+            return self.preflight(cors, request.headers());
+        }
         let found = snapshot.table.find(&host, &path, request.method());
         self.say_routes(snapshot, &host, &path, found.as_ref().ok());
         let route = found?;
         self.route = Some(route.index);
+        self.say_reader(route, secure, request);
         let permit = {
             let params = route.parameters(&path);
             for (name, value) in &params {
@@ -213,7 +217,7 @@ impl Decision {
                 Ok(Outcome::Answered(status))
             }
             Target::Upstream { forward, rewrite } => {
-                let length = request.headers().get(http::header::CONTENT_LENGTH);
+                let length = request.headers().get(header::CONTENT_LENGTH);
                 let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
                 if length.is_some_and(|length| length > route.body_bytes) {
                     return Err(Reject::BodyTooLarge(route.body_bytes));
@@ -274,6 +278,75 @@ impl Decision {
                 Ok(Outcome::Answered(response.status()))
             }
         }
+    }
+
+    /// A preflight of a route with `cors`, and what the browser makes of its answer.
+    fn preflight(&mut self, cors: &Cors, asked: &HeaderMap) -> Result<Outcome, Reject> {
+        let origin = list(asked, &header::ORIGIN).join(", ");
+        let method = list(asked, &header::ACCESS_CONTROL_REQUEST_METHOD).join(", ");
+        self.say(
+            "cors",
+            format!("a preflight: may a page of {origin} send {method}?"),
+        );
+        let answered = gateway::answer_preflight(cors, asked);
+        if answered.is_err() {
+            self.say("cors", format!("no: `cors` names {cors}"));
+        }
+        let mut answer = answered?;
+        cors.apply(cors.reader(asked), answer.headers_mut());
+        let fields = answer.headers();
+        let methods = list(fields, &header::ACCESS_CONTROL_ALLOW_METHODS);
+        let names = list(fields, &header::ACCESS_CONTROL_ALLOW_HEADERS);
+        let mut objections = Vec::new();
+        // These need no leave.
+        let always = [Method::GET, Method::HEAD, Method::POST];
+        if !always.iter().any(|known| *known == *method) && !methods.contains(&method) {
+            objections.push(format!("{method} is not among its methods"));
+        }
+        for name in list(asked, &header::ACCESS_CONTROL_REQUEST_HEADERS) {
+            if !names.iter().any(|known| known.eq_ignore_ascii_case(&name)) {
+                objections.push(format!("{name} is not among its headers"));
+            }
+        }
+        for (name, value) in fields {
+            self.say("cors", format!("{name}: {}", shown(name, value)));
+        }
+        for objection in objections {
+            self.say("cors", format!("the browser will not send it: {objection}"));
+        }
+        self.say("answer", answer.status().as_u16().to_string());
+        Ok(Outcome::Answered(answer.status()))
+    }
+
+    /// Whether the page that asks may read the answer, where the request comes from a page.
+    fn say_reader<B>(&mut self, route: &Route, secure: bool, request: &Request<B>) {
+        let headers = request.headers();
+        if !headers.contains_key(header::ORIGIN) {
+            return;
+        }
+        let origin = list(headers, &header::ORIGIN).join(", ");
+        let own = gateway::origin_of(secure, request);
+        let is_own = own.as_deref().and_then(cors::normal).as_ref() == Some(&origin);
+        let reader = route.cors.as_deref().and_then(|cors| cors.reader(headers));
+        let text = match (&route.cors, reader) {
+            (Some(cors), Some(_)) if cors.has_credentials() => {
+                format!("a page of {origin} may read the answer, also with credentials")
+            }
+            (_, Some(_)) => format!("a page of {origin} may read the answer"),
+            (_, None) if is_own => {
+                format!("a page of {origin} may read the answer, it is the host's own")
+            }
+            (Some(cors), None) => {
+                format!("a page of {origin} may not read the answer: `cors` names {cors}")
+            }
+            (None, None) if route.is_for_every_page() => {
+                format!("a page of {origin} may read the answer, as all may")
+            }
+            (None, None) => format!(
+                "a page of {origin} may not read the answer, unless the app or `headers` say so: there is no `cors`"
+            ),
+        };
+        self.say("cors", text);
     }
 
     fn principal(
@@ -373,7 +446,7 @@ impl Decision {
 /// its own that has the path.
 fn with_host(snapshot: &Snapshot, request: &Request<()>) -> Request<()> {
     let mut request = request.clone();
-    if request.headers().contains_key(http::header::HOST) {
+    if request.headers().contains_key(header::HOST) {
         return request;
     }
     let path = request.uri().path_and_query().map(RequestPath::parse);
@@ -384,8 +457,22 @@ fn with_host(snapshot: &Snapshot, request: &Request<()>) -> Request<()> {
         })
     });
     let host = host.unwrap_or(HeaderValue::from_static("localhost"));
-    request.headers_mut().insert(http::header::HOST, host);
+    request.headers_mut().insert(header::HOST, host);
     request
+}
+
+/// The items of a header's list, as they were written.
+fn list(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
+    let lines = headers.get_all(name).iter();
+    lines
+        .flat_map(|line| {
+            let text = String::from_utf8_lossy(line.as_bytes()).into_owned();
+            text.split(',')
+                .map(|item| item.trim().to_owned())
+                .collect::<Vec<_>>()
+        })
+        .filter(|item| !item.is_empty())
+        .collect()
 }
 
 fn described(route: &Route) -> String {
@@ -401,9 +488,9 @@ fn described(route: &Route) -> String {
 /// the configuration.
 fn shown(name: &HeaderName, value: &HeaderValue) -> String {
     let may_hold_token = [
-        http::header::AUTHORIZATION,
-        http::header::COOKIE,
-        http::header::SEC_WEBSOCKET_PROTOCOL,
+        header::AUTHORIZATION,
+        header::COOKIE,
+        header::SEC_WEBSOCKET_PROTOCOL,
     ];
     if value.is_sensitive() || may_hold_token.contains(name) {
         "***".to_owned()
@@ -553,8 +640,10 @@ pub(crate) fn without_refusing_test(snapshot: &Snapshot, now: SystemTime) -> Vec
     let mut tested = vec![false; snapshot.routes.len()];
     for test in &snapshot.tests {
         let (decision, failure) = check(snapshot, test, now);
-        if let (Outcome::Refused(_), None, Some(index)) =
+        // That a page is refused says nothing of who may come in.
+        if let (Outcome::Refused(reject), None, Some(index)) =
             (&decision.outcome, failure, decision.route)
+            && *reject != Reject::OriginRefused
             && let Some(tested) = tested.get_mut(index)
         {
             *tested = true;

@@ -1,10 +1,11 @@
-//! The way of a request through the gateway, on one page: host, path, route, authenticate,
-//! authorise, serve. A stage that is not named here does not exist.
+//! The way of a request through the gateway, on one page: host, path, preflight, route,
+//! authenticate, authorise, serve. A stage that is not named here does not exist.
 
 mod asking;
 mod host;
 mod issuing;
 mod metadata;
+mod preflight;
 mod record;
 mod refusal;
 
@@ -16,7 +17,8 @@ use hyper::body::Incoming;
 
 use self::asking::Asked;
 pub(crate) use self::host::host_of;
-pub(crate) use self::metadata::{respond as metadata, url_of as metadata_url_of};
+pub(crate) use self::metadata::{origin_of, respond as metadata, url_of as metadata_url_of};
+pub(crate) use self::preflight::{answer as answer_preflight, find as find_preflight};
 use self::record::Record;
 pub(crate) use self::record::Recorded;
 use crate::auth::Guard;
@@ -68,6 +70,9 @@ pub(crate) async fn answer(
         let kept = response.headers_mut().entry(header::CACHE_CONTROL);
         kept.or_insert(HeaderValue::from_static("private"));
     }
+    if let Some(cors) = route.and_then(|route| route.cors.as_ref()) {
+        cors.apply(record.reader(), response.headers_mut());
+    }
     let edits = route.map_or(&view.response_headers, |route| &route.response_headers);
     edits.apply(response.headers_mut());
     record.finish(response, tunnel)
@@ -97,8 +102,12 @@ async fn serve(
     if let Some(port) = connection.redirect_to_https {
         return redirect_to_https(&host, port, &path, target.query());
     }
+    if let Some((route, cors)) = find_preflight(snapshot, &host, &path, &request) {
+        record.found(route, request.headers());
+        return answer_preflight(cors, request.headers());
+    }
     let route = snapshot.table.find(&host, &path, request.method())?;
-    record.found(route);
+    record.found(route, request.headers());
     let permit = match (&route.guard, &route.ask) {
         (Guard::Ask(guard), Some(ask)) => {
             let target = upstream_target(None, &path, target)?;

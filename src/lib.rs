@@ -12,6 +12,7 @@ pub mod cli;
 mod client;
 mod clock;
 mod config;
+mod cors;
 mod edits;
 mod explain;
 mod fetch;

@@ -31,6 +31,8 @@ pub(crate) struct MethodSet(u32);
 impl MethodSet {
     /// What static files have.
     pub(crate) const READ: Self = Self(0b11);
+    /// GET, HEAD, POST, PUT, PATCH and DELETE.
+    pub(crate) const COMMON: Self = Self(0b11_1111);
 
     /// The set with one more method, by its name in capitals; `None` for a name that is not known.
     pub(crate) fn with(self, name: &str) -> Option<Self> {
@@ -86,6 +88,10 @@ mod tests {
         let set = MethodSet::default().with("GET").unwrap();
         assert_eq!(set, MethodSet::READ);
         assert_eq!(set.allow(), "GET, HEAD");
+        assert_eq!(
+            MethodSet::COMMON.allow(),
+            "GET, HEAD, POST, PUT, PATCH, DELETE"
+        );
         assert!(set.contains(&Method::HEAD));
         assert!(!set.contains(&Method::POST));
     }

@@ -53,6 +53,8 @@ pub(crate) enum Reject {
     },
     /// The token is valid, but its claims do not satisfy the route.
     Forbidden,
+    /// A preflight for a page of an origin that the route's `cors` does not name.
+    OriginRefused,
     /// A claim that a header must carry holds bytes that no header can.
     ClaimUnfit,
     /// There is no such file.
@@ -174,6 +176,7 @@ impl Reject {
             }
             Self::AskDenied { nobody: false }
             | Self::Forbidden
+            | Self::OriginRefused
             | Self::ClaimUnfit
             | Self::FileForbidden => StatusCode::FORBIDDEN,
             Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
@@ -209,6 +212,7 @@ impl Reject {
             Self::AskFailed => "ask_failed",
             Self::AskDenied { .. } => "asked_and_denied",
             Self::Forbidden => "forbidden",
+            Self::OriginRefused => "origin_refused",
             Self::ClaimUnfit => "claim_unfit",
             Self::FileNotFound => "file_not_found",
             Self::FileForbidden => "file_forbidden",
@@ -246,6 +250,7 @@ impl Reject {
             Self::AskDenied { .. } => "the server that decides said no".into(),
             Self::AskFailed => "whether this may pass could not be found out; try again".into(),
             Self::Forbidden => "the token does not grant what this resource needs".into(),
+            Self::OriginRefused => "pages of this origin may not use this resource".into(),
             Self::ClaimUnfit => "a claim of the token cannot be passed on".into(),
             Self::FileNotFound => "there is no such file".into(),
             Self::FileForbidden => "the file may not be read".into(),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 pub(crate) use self::watch::Watch;
 use crate::clock;
 use crate::config::{self, ConfigErrors, Refused};
+use crate::cors::{ANY, CREDENTIALS};
 use crate::explain;
 use crate::snapshot::Snapshot;
 
@@ -136,7 +137,12 @@ fn changes(old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) -> Ve
     }
     for (part, is) in new {
         if !old.contains_key(part) {
-            changes.push((format!("{part} added ({is})"), Wider::No));
+            let wider = match part.strip_suffix(" cors") {
+                // What is here already is opened to pages of others; a new route was never closed to them.
+                Some(of) if old.contains_key(of) => Wider::Yes,
+                Some(_) | None => Wider::No,
+            };
+            changes.push((format!("{part} added ({is})"), wider));
         }
     }
     changes
@@ -149,6 +155,9 @@ fn is_wider(part: &str, was: &str, is: &str) -> bool {
         let count = |text: &str| text.parse::<usize>().ok();
         return count(is) < count(was);
     }
+    if part.ends_with(" cors") {
+        return reaches_further(was, is);
+    }
     // What lets in newly; what asked for something, and no longer does.
     let newly = |word: &str| is.contains(word) && !was.contains(word);
     let no_longer = |word: &str| was.contains(word) && !is.contains(word);
@@ -159,6 +168,18 @@ fn is_wider(part: &str, was: &str, is: &str) -> bool {
             || newly(", only reported")
             || no_longer(", require")
             || (is.starts_with("ask ") && !was.starts_with("ask ")))
+}
+
+/// Whether pages of an origin may do what they could not before.
+fn reaches_further(was: &str, is: &str) -> bool {
+    let [was, is] = [was, is].map(|text| match text.strip_suffix(CREDENTIALS) {
+        Some(origins) => (origins, true),
+        None => (text, false),
+    });
+    let before: Vec<&str> = was.0.split(", ").collect();
+    let everybody = before.contains(&ANY);
+    let added = |origin: &str| !everybody && !before.contains(&origin);
+    (is.1 && !was.1) || is.0.split(", ").any(added)
 }
 
 #[cfg(test)]
@@ -175,11 +196,16 @@ mod tests {
         let old = map(&[
             ("route /a auth", "sso"),
             ("route /b auth", "none"),
+            ("route /b", "proxy b"),
             ("x", "1"),
         ]);
         let new = map(&[
             ("route /a auth", "none"),
             ("route /b auth", "sso"),
+            ("route /b", "proxy b"),
+            ("route /b cors", "https://a"),
+            ("route /c", "proxy c"),
+            ("route /c cors", "https://a"),
             ("y", "2"),
         ]);
         assert_eq!(
@@ -188,6 +214,9 @@ mod tests {
                 ("route /a auth: sso -> none".to_owned(), Wider::Yes),
                 ("route /b auth: none -> sso".to_owned(), Wider::No),
                 ("x removed (1)".to_owned(), Wider::No),
+                ("route /b cors added (https://a)".to_owned(), Wider::Yes),
+                ("route /c added (proxy c)".to_owned(), Wider::No),
+                ("route /c cors added (https://a)".to_owned(), Wider::No),
                 ("y added (2)".to_owned(), Wider::No),
             ]
         );
@@ -212,6 +241,26 @@ mod tests {
             ),
             ("verifier sso revokes", "10", "9", true),
             ("verifier sso revokes", "9", "10", false),
+            ("/a cors", "https://a", "https://a, https://b", true),
+            ("/a cors", "https://a, https://b", "https://b", false),
+            (
+                "/a cors",
+                "https://a, https://b",
+                "https://b, https://a",
+                false,
+            ),
+            ("/a cors", "https://a", "https://b", true),
+            ("/a cors", "https://a", "*", true),
+            ("/a cors", "*", "https://a", false),
+            ("/a cors", "https://a", "https://a, with credentials", true),
+            ("/a cors", "*", "https://a, with credentials", true),
+            ("/a cors", "https://a, with credentials", "https://a", false),
+            (
+                "/a cors",
+                "https://a, with credentials",
+                "https://a, https://b, with credentials",
+                true,
+            ),
             ("/a", "proxy a", "proxy b", false),
         ] {
             assert_eq!(is_wider(part, was, is), wider, "{part}: {was} -> {is}");

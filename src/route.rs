@@ -12,6 +12,7 @@ use http::{Method, StatusCode};
 pub(crate) use self::pattern::{Host, Pattern, Segment};
 pub(crate) use self::template::Template;
 use crate::auth::Guard;
+use crate::cors::Cors;
 use crate::edits::HeaderEdits;
 use crate::files::Files;
 use crate::method::MethodSet;
@@ -37,6 +38,8 @@ pub(crate) struct Route {
     pub(crate) guard: Guard,
     /// Whom the guard asks, where it asks.
     pub(crate) ask: Option<Ask>,
+    /// What pages of other origins may do, where they may do anything.
+    pub(crate) cors: Option<Arc<Cors>>,
     /// What serves it.
     pub(crate) target: Target,
     /// Edits of the request's headers before they reach an app.
@@ -129,6 +132,18 @@ impl Route {
     pub(crate) fn has_path(self: &Arc<Self>, path: &RequestPath) -> bool {
         let mut alone = Tree::default();
         alone.insert(Arc::clone(self)).is_ok() && alone.find(path).is_some()
+    }
+
+    /// Whether it is a public document that says itself that every page may read it.
+    pub(crate) fn is_for_every_page(&self) -> bool {
+        match self.target {
+            Target::ResourceMetadata => true,
+            Target::Tokens { endpoint, .. } => endpoint == Endpoint::Keys,
+            Target::Files(_)
+            | Target::Upstream { .. }
+            | Target::Redirect { .. }
+            | Target::Respond { .. } => false,
+        }
     }
 }
 

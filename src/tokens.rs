@@ -27,7 +27,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
 
 use self::cookies::Kind;
-pub(crate) use self::cookies::{Cookies, SameSite, normal as normal_origin};
+pub(crate) use self::cookies::{Cookies, SameSite};
 use self::hashing::{Checked, Unchecked};
 pub(crate) use self::keys::{KeyRing, NewKey, RingKey};
 pub(crate) use self::login::{Decided, Login};

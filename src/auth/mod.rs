@@ -653,6 +653,7 @@ impl Guard {
             | Reject::KeysMissing
             | Reject::AskFailed
             | Reject::AskDenied { .. }
+            | Reject::OriginRefused
             | Reject::ClaimUnfit
             | Reject::FileNotFound
             | Reject::FileForbidden

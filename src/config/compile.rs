@@ -2,6 +2,7 @@
 //! looked up, roots are opened. Collects every mistake with its place; binds nothing.
 
 mod access;
+mod cors;
 mod routes;
 mod tokens;
 mod upstreams;
@@ -336,6 +337,7 @@ fn resource_metadata(
                 .and_then(|methods| methods.with("OPTIONS")),
             guard: Guard::Open,
             ask: None,
+            cors: None,
             target: Target::ResourceMetadata,
             request_headers: HeaderEdits::default(),
             response_headers: response_headers.clone(),

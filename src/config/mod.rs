@@ -2,6 +2,7 @@
 //! Mistakes that need the meaning of things are added to `Loaded::errors` by who compiles the parsed types.
 
 mod compile;
+mod cors;
 mod decode;
 mod error;
 mod expand;

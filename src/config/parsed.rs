@@ -20,7 +20,7 @@ use super::mask::quoted;
 use crate::snapshot::PolicyTest;
 
 pub(crate) use route::{
-    AskRule, Auth, Defaults, HeaderChanges, Headers, HostPattern, JwtRule, ProxyTo, Redirect,
+    AskRule, Auth, Cors, Defaults, HeaderChanges, Headers, HostPattern, JwtRule, ProxyTo, Redirect,
     Respond, Rewrite, Route, Static,
 };
 
@@ -319,6 +319,8 @@ pub(crate) struct Tokens {
     pub(crate) rotate_keys_after: Spanned<Duration>,
     /// The cookies that its tokens are handed out in.
     pub(crate) cookies: Option<Cookies>,
+    /// What pages of other origins may do with its endpoints.
+    pub(crate) cors: Option<Cors>,
     /// The field of a login that says who it is; `username`.
     pub(crate) username_field: Spanned<String>,
     /// Claims beside the service's own.

@@ -34,6 +34,7 @@ impl Decoder<'_> {
             "redirect",
             "respond",
             "auth",
+            "cors",
             "rewrite",
             "headers",
             "body_bytes",
@@ -58,6 +59,7 @@ impl Decoder<'_> {
         let redirect = self.optional(fields, "redirect", Self::redirect);
         let respond = self.optional(fields, "respond", Self::respond);
         let auth = self.optional(fields, "auth", Self::auth);
+        let cors = self.optional(fields, "cors", Self::cors);
         let rewrite = self.optional(fields, "rewrite", Self::rewrite);
         let headers = self.optional(fields, "headers", Self::header_rules);
         let body_bytes = self.optional(fields, "body_bytes", Self::size_or_zero);
@@ -79,6 +81,7 @@ impl Decoder<'_> {
             redirect,
             respond,
             auth,
+            cors,
             rewrite,
             headers: headers.unwrap_or_default(),
             body_bytes,
@@ -87,7 +90,7 @@ impl Decoder<'_> {
         })
     }
 
-    fn method(&mut self, node: &Node) -> Option<Spanned<String>> {
+    pub(super) fn method(&mut self, node: &Node) -> Option<Spanned<String>> {
         self.scalar(
             node,
             "a method",

@@ -92,6 +92,13 @@ routes:
       forward: {X-User-Id: sub, X-User-Roles: realm_access.roles}
       strip_token: true
       optional: false
+    cors:
+      origins: [https://App.example.com:443, "https://*.example.org"]
+      credentials: true
+      methods: [GET, POST, PATCH]
+      headers: ["*"]
+      expose: [X-Total]
+      max_age: 0s
     rewrite: {strip_prefix: /users}
     headers: {response: {remove: [X-Powered-By]}}
     body_bytes: 50MiB
@@ -194,6 +201,13 @@ fn every_key_is_read() {
     let require = json::json(rule.require.as_ref().unwrap(), &mut errors).unwrap();
     assert_eq!(require["realm_access.roles"]["any"][1], "admin");
     assert_eq!(rule.forward[1].0.value, "x-user-roles");
+    let cors = orders.cors.as_ref().unwrap();
+    let origins: Vec<String> = cors.origins.iter().map(|it| it.value.to_string()).collect();
+    assert_eq!(
+        origins,
+        ["https://app.example.com", "https://*.example.org"]
+    );
+    assert_eq!(cors.max_age.value, Duration::ZERO);
     assert!(gateway.routes.iter().all(|route| !route.broken));
     let AccessLog::On { to, .. } = &gateway.log.access else {
         panic!("off")
@@ -341,7 +355,7 @@ fn mistakes_of_routes() {
     golden("routes:\n  - path: /a\n    prox: app", "\
 a.yaml:3:5: unknown key `prox`
     3 |     prox: app
-      |     ^^^^ did you mean `proxy`? known here: name, host, methods, path, static, proxy, redirect, respond, auth, rewrite, headers, body_bytes, timeouts");
+      |     ^^^^ did you mean `proxy`? known here: name, host, methods, path, static, proxy, redirect, respond, auth, cors, rewrite, headers, body_bytes, timeouts");
     golden("routes: [{proxy: http://u:hunter2@h:1, path: a, methods: [get, FETCH]}]", "\
 a.yaml:1:18: a user or password in a URL is not supported here
     1 | routes: [{proxy: ***, path: a, methods: [get, FETCH]}]
@@ -391,6 +405,88 @@ a.yaml:1:63: `strip_prefix` or `path` is missing
 a.yaml:1:91: rules that ask for nothing
     1 | routes: [{path: /a, redirect: {to: /b, status: 305}, rewrite: {}, auth: {jwt: x, require: {}}}]
       |                                                                                           ^ leave `require` out");
+}
+
+#[test]
+fn mistakes_of_cors() {
+    golden("routes:\n- path: /a\n  cors: {origin: [x], credentials: yes}", "\
+a.yaml:3:9: `origins` is missing
+    3 |   cors: {origin: [x], credentials: yes}
+      |         ^
+a.yaml:3:10: unknown key `origin`
+    3 |   cors: {origin: [x], credentials: yes}
+      |          ^^^^^^ did you mean `origins`? known here: origins, credentials, methods, headers, expose, max_age
+a.yaml:3:36: expected `true` or `false`, found `yes`
+    3 |   cors: {origin: [x], credentials: yes}
+      |                                    ^^^ write `true`");
+    golden(
+        "routes:\n- path: /a\n  cors: {origins: ['https://a/', 'null', a.example.com, 'https://x-*.a']}",
+        "\
+a.yaml:3:20: expected an origin, found `https://a/`
+    3 |   cors: {origins: ['https://a/', 'null', a.example.com, 'https://x-*.a']}
+      |                    ^^^^^^^^^^^^ an origin has no path; write `https://a`
+a.yaml:3:34: expected an origin, found `null`
+    3 |   cors: {origins: ['https://a/', 'null', a.example.com, 'https://x-*.a']}
+      |                                  ^^^^^^ `null` is what sandboxed frames and local files say, whoever wrote them
+a.yaml:3:42: expected an origin, found `a.example.com`
+    3 |   cors: {origins: ['https://a/', 'null', a.example.com, 'https://x-*.a']}
+      |                                          ^^^^^^^^^^^^^ write `https://a.example.com`
+a.yaml:3:57: expected an origin, found `https://x-*.a`
+    3 |   cors: {origins: ['https://a/', 'null', a.example.com, 'https://x-*.a']}
+      |                                                         ^^^^^^^^^^^^^^^ a star stands for all in front of a name: https://*.example.com",
+    );
+    golden(
+        "routes:\n- path: /a\n  cors: {origins: [], methods: [get], headers: [a b], expose: X, max_age: 1500ms}",
+        "\
+a.yaml:3:19: expected a list of origins, found an empty list
+    3 |   cors: {origins: [], methods: [get], headers: [a b], expose: X, max_age: 1500ms}
+      |                   ^
+a.yaml:3:33: expected a method, found `get`
+    3 |   cors: {origins: [], methods: [get], headers: [a b], expose: X, max_age: 1500ms}
+      |                                 ^^^ write `GET`
+a.yaml:3:49: expected a header's name, found `a b`
+    3 |   cors: {origins: [], methods: [get], headers: [a b], expose: X, max_age: 1500ms}
+      |                                                 ^^^ such as X-Request-Id
+a.yaml:3:63: expected a list of header names, found a text
+    3 |   cors: {origins: [], methods: [get], headers: [a b], expose: X, max_age: 1500ms}
+      |                                                               ^
+a.yaml:3:75: expected a duration of whole seconds, found `1500ms`
+    3 |   cors: {origins: [], methods: [get], headers: [a b], expose: X, max_age: 1500ms}
+      |                                                                           ^^^^^^ browsers count whole seconds",
+    );
+    golden(
+        "routes:\n- path: /a\n  cors: {origins: [https://a, '*'], credentials: true, headers: ['*', X-A], expose: ['*']}",
+        "\
+a.yaml:3:31: `*` is every origin, and stands alone
+    3 |   cors: {origins: [https://a, '*'], credentials: true, headers: ['*', X-A], expose: ['*']}
+      |                               ^^^
+a.yaml:3:50: credentials are for origins that are named, never for `*`
+    3 |   cors: {origins: [https://a, '*'], credentials: true, headers: ['*', X-A], expose: ['*']}
+      |                                                  ^^^^ name the origins
+a.yaml:3:66: `*` is every header, and stands alone
+    3 |   cors: {origins: [https://a, '*'], credentials: true, headers: ['*', X-A], expose: ['*']}
+      |                                                                  ^^^
+a.yaml:3:86: with `credentials` browsers take `*` for the name of a header
+    3 |   cors: {origins: [https://a, '*'], credentials: true, headers: ['*', X-A], expose: ['*']}
+      |                                                                                      ^^^ name the headers",
+    );
+    golden(
+        "tokens: {keys: k, users: u, cors: {origins: '*', credentials: true}}",
+        "\
+a.yaml:1:63: credentials are for origins that are named, never for `*`
+    1 | tokens: {keys: k, users: u, cors: {origins: '*', credentials: true}}
+      |                                                               ^^^^ name the origins",
+    );
+    for good in [
+        "{origins: '*'}",
+        "{origins: ['*'], headers: ['*'], expose: ['*'], max_age: 0s}",
+        "{origins: https://a, credentials: true, headers: [], expose: []}",
+    ] {
+        golden(
+            &format!("routes: [{{path: /a, cors: {good}}}]"),
+            "no mistake",
+        );
+    }
 }
 
 #[test]

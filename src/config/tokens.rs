@@ -33,6 +33,7 @@ impl Decoder<'_> {
             "login",
             "username_field",
             "cookies",
+            "cors",
             "claims",
             "throttle",
         ];
@@ -76,6 +77,7 @@ impl Decoder<'_> {
             users,
             login,
             cookies: None,
+            cors: None,
             username_field: Spanned::default_of("username".to_owned()),
             access_lifetime: seconds(5 * 60),
             refresh_lifetime: seconds(24 * 3600),
@@ -107,6 +109,7 @@ impl Decoder<'_> {
             },
         );
         tokens.cookies = self.optional(fields, "cookies", Self::cookies);
+        tokens.cors = self.optional(fields, "cors", Self::cors);
         for (key, into) in [
             ("access_lifetime", &mut tokens.access_lifetime),
             ("refresh_lifetime", &mut tokens.refresh_lifetime),
@@ -177,7 +180,7 @@ impl Decoder<'_> {
                     "an origin",
                     "such as https://app.example.com",
                     |text| {
-                        crate::tokens::normal_origin(text)
+                        crate::cors::normal(text)
                             .ok_or_else(|| "such as https://app.example.com".to_owned())
                     },
                 )

@@ -18,10 +18,18 @@ pub(super) fn url(secure: bool, host: &str, path: &str) -> String {
 
 /// Where the document about what a request asks for is.
 pub(crate) fn url_of<B>(secure: bool, request: &Request<B>) -> Option<String> {
+    Some(url(secure, authority_of(request)?, request.uri().path()))
+}
+
+/// The origin that a request asks.
+pub(crate) fn origin_of<B>(secure: bool, request: &Request<B>) -> Option<String> {
+    Some(origin(secure, authority_of(request)?))
+}
+
+fn authority_of<B>(request: &Request<B>) -> Option<&str> {
     let host = request.headers().get(header::HOST);
     let host = host.and_then(|host| host.to_str().ok());
-    let host = host.or_else(|| request.uri().authority().map(|it| it.as_str()))?;
-    Some(url(secure, host, request.uri().path()))
+    host.or_else(|| request.uri().authority().map(|it| it.as_str()))
 }
 
 /// The origin that a client asked (RFC 6454 section 6.1), with the port as it wrote it.

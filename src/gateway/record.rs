@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::uri::Authority;
-use http::{HeaderValue, Method, Request, Response, Uri, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -39,6 +39,8 @@ pub(crate) struct Record {
     /// Whether the client came over TLS.
     secure: bool,
     route: Option<usize>,
+    /// Who may read the answer beside the host's own pages, on a route with `cors`.
+    reader: Option<HeaderValue>,
     subject: Option<String>,
     reason: Option<&'static str>,
     /// Why it would be refused, were refusals not only reported.
@@ -82,6 +84,7 @@ impl Record {
             client: view.trusted.client(connection.peer.ip, headers),
             secure: view.trusted.is_secure(&connection.peer, headers),
             route: None,
+            reader: None,
             subject: None,
             reason: None,
             reported: None,
@@ -108,9 +111,17 @@ impl Record {
         self.id
     }
 
-    /// The route was found.
-    pub(crate) fn found(&mut self, route: &Route) {
+    /// The route was found, for a request with these headers.
+    pub(crate) fn found(&mut self, route: &Route, headers: &HeaderMap) {
         self.route = Some(route.index);
+        if let Some(cors) = &route.cors {
+            self.reader = cors.reader(headers);
+        }
+    }
+
+    /// Who may read the answer beside the host's own pages, on a route with `cors`.
+    pub(crate) fn reader(&self) -> Option<HeaderValue> {
+        self.reader.clone()
     }
 
     /// The route's place among the routes, once it was found.

@@ -121,6 +121,7 @@ fn special(
         | Reject::TokenInvalid(_)
         | Reject::AskDenied { .. }
         | Reject::Forbidden
+        | Reject::OriginRefused
         | Reject::ClaimUnfit
         | Reject::FileNotFound
         | Reject::FileForbidden

@@ -28,6 +28,7 @@ fn route(host: &str, path: &str, methods: &[&str]) -> Arc<Route> {
         methods: (!methods.is_empty()).then_some(set),
         guard: Guard::Open,
         ask: None,
+        cors: None,
         target: Target::Respond {
             status: StatusCode::OK,
             body: bytes::Bytes::new(),

@@ -581,6 +581,47 @@ async function theTokensLife(browser, demo) {
   await context.close();
 }
 
+/** A page at another origin, here another name of the same listener, that calls the gateway from its script. */
+async function aPageOfAnotherOrigin(browser, demo) {
+  const elsewhere = demo.base.replace("127.0.0.1", "localhost");
+  // The demo's own Content-Security-Policy lets its page ask nobody else.
+  const context = await browser.newContext({ bypassCSP: true });
+  const page = await context.newPage();
+  await page.goto(`${elsewhere}/`, { waitUntil: "networkidle" });
+  const before = readFileSync(demo.file, "utf8");
+  const calls = () => page.evaluate(async ({ base, user }) => {
+    const ask = (path, options) => fetch(`${base}${path}`, options).then(
+      async (answer) => ({ status: answer.status, challenge: answer.headers.get("www-authenticate"), body: await answer.text() }),
+      (error) => ({ status: error.name, body: "{}" }),
+    );
+    const json = { "Content-Type": "application/json" };
+    const signIn = await ask("/api/token/", { method: "POST", headers: json, body: JSON.stringify(user) });
+    const token = { Authorization: `Bearer ${JSON.parse(signIn.body).access ?? "none"}` };
+    const orders = await ask("/api/orders/", { headers: token });
+    const nobody = await ask("/api/orders/", {});
+    const sent = await ask("/api/orders/", { method: "PUT", headers: { ...token, ...json }, body: "{}" });
+    const unasked = await ask("/api/orders/", { headers: { ...token, "X-Other": "1" } });
+    const admin = await ask("/api/admin/", { headers: token });
+    return { signIn: signIn.status, orders: orders.status, nobody: [nobody.status, nobody.challenge?.split(" ")[0]], sent: sent.status, unasked: unasked.status, admin: admin.status };
+  }, { base: demo.base, user: { username: demo.user.name, password: demo.user.password } });
+  const refused = "TypeError";
+
+  await step("another origin: without cors its page reads nothing", async () => {
+    equal(await calls(), { signIn: refused, orders: refused, nobody: [refused, undefined], sent: refused, unasked: refused, admin: refused }, "calls");
+  });
+
+  await step("another origin: with cors its page signs in, calls the app with the token, and reads a 401", async () => {
+    const cors = `cors: {origins: ["${elsewhere}"]}`;
+    await edit(page, demo, (text) => text.replace("  keys: data/keys/", `  ${cors}\n  keys: data/keys/`)
+      .replace(/( +- path: \/api\/\*.*\n)/, `$1    ${cors}\n`));
+    // What `cors` does not name, a header or a route, stays refused.
+    equal(await calls(), { signIn: 200, orders: 200, nobody: [401, "Bearer"], sent: 200, unasked: refused, admin: refused }, "calls");
+    await edit(page, demo, () => before);
+    equal((await calls()).orders, refused, "when it is taken back");
+  });
+  await context.close();
+}
+
 async function theLooks(browser, demo) {
   for (const colorScheme of ["light", "dark"]) {
     for (const [size, viewport] of [["wide", WIDE], ["narrow", NARROW]]) {
@@ -664,6 +705,7 @@ try {
   await theWholeVisit(browser, demo, demo.base);
   if (demo.tls) await theWholeVisit(browser, demo, demo.tls);
   if (demo.file) await theTokensLife(browser, demo);
+  if (demo.file) await aPageOfAnotherOrigin(browser, demo);
   await theLooks(browser, demo);
 } catch (error) {
   failed += 1;

@@ -18,6 +18,7 @@ mod attacks;
 mod buffering;
 mod claims;
 mod config;
+mod cors;
 mod docs;
 mod failures;
 mod hostile;

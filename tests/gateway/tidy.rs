@@ -21,6 +21,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("fetch", &["tls", "url"]),
     ("reject", &["method"]),
     ("path", &["reject"]),
+    ("cors", &["method", "reject"]),
     ("wire", &["reject", "limits", "body", "method"]),
     (
         "access_log",
@@ -49,11 +50,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "request_id",
         ],
     ),
-    ("tokens", &["auth", "body", "reject"]),
+    ("tokens", &["auth", "body", "cors", "reject"]),
     (
         "route",
         &[
-            "auth", "files", "proxy", "path", "method", "reject", "edits", "tokens",
+            "auth", "files", "proxy", "path", "method", "reject", "edits", "cors", "tokens",
         ],
     ),
     (
@@ -87,6 +88,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "body",
             "client",
             "clock",
+            "cors",
             "edits",
             "limits",
             "method",
@@ -105,6 +107,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "route",
             "auth",
             "client",
+            "cors",
             "path",
             "proxy",
             "reject",
@@ -132,13 +135,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "tls",
             "method",
             "edits",
+            "cors",
             "url",
             "tokens",
             "reject",
             "access_log",
         ],
     ),
-    ("reload", &["config", "snapshot", "explain", "clock"]),
+    (
+        "reload",
+        &["config", "snapshot", "explain", "clock", "cors"],
+    ),
 ];
 
 /// The rooms that tie everything together.

@@ -120,7 +120,9 @@ impl Compiler<'_> {
             | Target::Tokens { .. } => None,
         });
         let auth = auth.map_or_else(|| "none".to_owned(), access::in_words);
-        self.summary.insert(format!("{written}{verbs} auth"), auth);
+        let part = format!("{written}{verbs}");
+        self.summary.insert(format!("{part} auth"), auth);
+        let cors = self.cors(parsed.cors.as_ref(), methods, &part);
         Some(Route {
             index: 0,
             name: parsed
@@ -132,6 +134,7 @@ impl Compiler<'_> {
             methods,
             guard,
             ask,
+            cors,
             target,
             request_headers: merged(&gateway.defaults.headers.request, &parsed.headers.request),
             response_headers: merged(&gateway.defaults.headers.response, &parsed.headers.response),
@@ -142,7 +145,7 @@ impl Compiler<'_> {
         })
     }
 
-    fn methods(&mut self, parsed: &[parsed::Spanned<String>]) -> Option<MethodSet> {
+    pub(super) fn methods(&mut self, parsed: &[parsed::Spanned<String>]) -> Option<MethodSet> {
         let mut methods = None::<MethodSet>;
         for name in parsed {
             match methods.unwrap_or_default().with(&name.value) {

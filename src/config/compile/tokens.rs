@@ -390,6 +390,8 @@ impl Compiler<'_> {
                 Some((upstream, target))
             }
         };
+        let posted = MethodSet::default().with("POST");
+        let cors = self.cors(parsed.cors.as_ref(), posted, NAME);
         let base = parsed.path.value.trim_end_matches('/');
         let paths = Endpoint::ALL.into_iter().flat_map(|(endpoint, suffix)| {
             let with = format!("{base}{suffix}");
@@ -447,6 +449,8 @@ impl Compiler<'_> {
                         target: (*target).clone(),
                     },
                 ),
+                // The key set is for everybody anyway.
+                cors: cors.clone().filter(|_| endpoint != Endpoint::Keys),
                 target: Target::Tokens {
                     service: Arc::clone(service),
                     endpoint,

@@ -9,6 +9,7 @@ use http::{HeaderName, HeaderValue};
 use super::super::error::Place;
 use super::super::tree::Node;
 use super::{Server, Spanned};
+use crate::cors::Origin;
 
 /// `defaults`.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +45,8 @@ pub(crate) struct Route {
     pub(crate) respond: Option<Respond>,
     /// Who may come in, where the route says it.
     pub(crate) auth: Option<Auth>,
+    /// What pages of other origins may do.
+    pub(crate) cors: Option<Cors>,
     /// `rewrite`.
     pub(crate) rewrite: Option<Spanned<Rewrite>>,
     /// Changes of headers.
@@ -150,6 +153,23 @@ pub(crate) struct JwtRule {
     pub(crate) only_reports: Spanned<bool>,
     /// Whether tunnels and answers end with the token; false by default.
     pub(crate) ends_with_token: Spanned<bool>,
+}
+
+/// `cors` of a route, or of `tokens`.
+#[derive(Clone, Debug)]
+pub(crate) struct Cors {
+    /// Whose pages may ask; at least one unless a mistake was reported, and `*` alone.
+    pub(crate) origins: Vec<Spanned<Origin>>,
+    /// Whether with credentials; false by default, and never with `*`.
+    pub(crate) credentials: Spanned<bool>,
+    /// Methods in capitals, all known ones; empty where those of the route are meant.
+    pub(crate) methods: Vec<Spanned<String>>,
+    /// Names of the headers that they may send, as they were written, or `*` alone.
+    pub(crate) headers: Vec<Spanned<String>>,
+    /// Names of the headers that they may read, as they were written, or `*` alone.
+    pub(crate) expose: Vec<Spanned<String>>,
+    /// How long the answer to a preflight may be kept, whole seconds; 10 min.
+    pub(crate) max_age: Spanned<Duration>,
 }
 
 /// `rewrite` of a route.

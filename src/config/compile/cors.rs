@@ -1,0 +1,35 @@
+//! `cors`: what it says, ready to be said in answers.
+
+use std::sync::Arc;
+
+use super::Compiler;
+use crate::config::parsed;
+use crate::cors::{Cors, CorsSettings};
+use crate::method::MethodSet;
+
+impl Compiler<'_> {
+    /// Makes a route's `cors`, and says in the summary whose pages may ask. Where it names no methods,
+    /// those of the route are meant.
+    pub(super) fn cors(
+        &mut self,
+        parsed: Option<&parsed::Cors>,
+        methods: Option<MethodSet>,
+        of: &str,
+    ) -> Option<Arc<Cors>> {
+        let parsed = parsed?;
+        let own = self.methods(&parsed.methods);
+        let texts = |names: &[parsed::Spanned<String>]| {
+            names.iter().map(|name| name.value.clone()).collect()
+        };
+        let cors = Cors::new(CorsSettings {
+            origins: parsed.origins.iter().map(|it| it.value.clone()).collect(),
+            credentials: parsed.credentials.value,
+            methods: own.or(methods).unwrap_or(MethodSet::COMMON),
+            headers: texts(&parsed.headers),
+            expose: texts(&parsed.expose),
+            max_age: parsed.max_age.value,
+        });
+        self.summary.insert(format!("{of} cors"), cors.to_string());
+        Some(Arc::new(cors))
+    }
+}

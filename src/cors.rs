@@ -1,0 +1,675 @@
+//! `Cors`: which other origins' pages may send what to a route, and read its answers (the Fetch
+//! standard's CORS protocol). Which route a request is for, and who may come in, is not decided here.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+
+use crate::method::MethodSet;
+use crate::reject::Reject;
+
+/// What stands for every origin, and for every header.
+pub(crate) const ANY: &str = "*";
+
+/// Whose pages may ask.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Origin {
+    /// Everybody's.
+    Any,
+    /// This one's, as browsers write it.
+    Exact(String),
+    /// Those of all hosts below one, of its scheme and port.
+    Below {
+        /// The scheme with its `://`.
+        scheme: String,
+        /// What the host ends with, its dot before it and its port after it.
+        suffix: String,
+    },
+}
+
+impl Origin {
+    /// Reads an origin, `*` as the first label for all hosts below the rest, or `*` alone.
+    ///
+    /// # Errors
+    /// What to write instead.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        const FORM: &str = "origins are https://app.example.com, https://*.example.com";
+        if text == ANY {
+            return Ok(Self::Any);
+        }
+        if text == "null" {
+            return Err(
+                "`null` is what sandboxed frames and local files say, whoever wrote them"
+                    .to_owned(),
+            );
+        }
+        let Some((scheme, rest)) = text.split_once("://") else {
+            return Err(match normal(&format!("https://{text}")) {
+                Some(meant) => format!("write `{meant}`"),
+                None => FORM.to_owned(),
+            });
+        };
+        let (star, named) = match rest.strip_prefix("*.") {
+            Some(named) => ("*.", named),
+            None => ("", rest),
+        };
+        let origin = normal(&format!("{scheme}://{named}"));
+        let Some(origin) = origin else {
+            let authority = named.split(['/', '?', '#']).next().unwrap_or_default();
+            return Err(match normal(&format!("{scheme}://{authority}")) {
+                Some(_) => format!(
+                    "an origin has no path; write `{}://{star}{}`",
+                    scheme.to_ascii_lowercase(),
+                    authority.to_ascii_lowercase()
+                ),
+                None if named.contains('*') => {
+                    "a star stands for all in front of a name: https://*.example.com".to_owned()
+                }
+                None => FORM.to_owned(),
+            });
+        };
+        if star.is_empty() {
+            return Ok(Self::Exact(origin));
+        }
+        let (scheme, host) = origin.split_once("://").unwrap_or_default();
+        let name = host.split(':').next().unwrap_or_default();
+        if name.starts_with('[') || name.parse::<std::net::Ipv4Addr>().is_ok() {
+            return Err("there are no hosts below an address".to_owned());
+        }
+        Ok(Self::Below {
+            scheme: format!("{scheme}://"),
+            suffix: format!(".{host}"),
+        })
+    }
+
+    /// Whether this is the origin that a browser wrote.
+    fn is(&self, written: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Exact(known) => known == written,
+            Self::Below { scheme, suffix } => {
+                let below = written
+                    .strip_prefix(scheme.as_str())
+                    .and_then(|host| host.strip_suffix(suffix.as_str()));
+                let legal =
+                    |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b);
+                below.is_some_and(|below| {
+                    below
+                        .split('.')
+                        .all(|label| !label.is_empty() && label.bytes().all(legal))
+                })
+            }
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str(ANY),
+            Self::Exact(origin) => f.write_str(origin),
+            Self::Below { scheme, suffix } => write!(f, "{scheme}*{suffix}"),
+        }
+    }
+}
+
+/// An origin as browsers write it (RFC 6454 section 6.1): small letters, and no port that the scheme
+/// implies. `None` where it is none.
+pub(crate) fn normal(origin: &str) -> Option<String> {
+    let origin = origin.to_ascii_lowercase();
+    let (scheme, authority) = origin.split_once("://")?;
+    let implied = match scheme {
+        "https" => 443,
+        "http" => 80,
+        _ => return None,
+    };
+    let (host, port) = match authority.rsplit_once(':') {
+        // The colons of an address in brackets are its own.
+        Some((host, port)) if !port.ends_with(']') => {
+            let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+            (host, port.parse::<u16>().ok().filter(|_| digits)?)
+        }
+        Some(_) | None => (authority, implied),
+    };
+    let address = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    let legal = |c: char| c.is_ascii_alphanumeric() || "-._~".contains(c);
+    let is_host = match address {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.chars().all(legal),
+    };
+    is_host.then(|| {
+        if port == implied {
+            format!("{scheme}://{host}")
+        } else {
+            format!("{scheme}://{host}:{port}")
+        }
+    })
+}
+
+/// What a route lets pages of other origins do.
+#[derive(Clone, Debug)]
+pub(crate) struct CorsSettings {
+    /// Whose pages may ask; `Any` stands alone.
+    pub(crate) origins: Vec<Origin>,
+    /// Whether with cookies and the browser's other credentials; never for any origin.
+    pub(crate) credentials: bool,
+    /// The methods that they may send.
+    pub(crate) methods: MethodSet,
+    /// The headers that they may send; `*` for all.
+    pub(crate) headers: Vec<String>,
+    /// The headers of answers that they may read.
+    pub(crate) expose: Vec<String>,
+    /// How long a browser may keep the answer to a preflight; whole seconds.
+    pub(crate) max_age: Duration,
+}
+
+/// The same, ready to be said.
+#[derive(Debug)]
+pub(crate) struct Cors {
+    origins: Vec<Origin>,
+    credentials: bool,
+    methods: HeaderValue,
+    headers: Allowed,
+    expose: Option<HeaderValue>,
+    max_age: HeaderValue,
+}
+
+/// The headers that a page may send.
+#[derive(Debug)]
+enum Allowed {
+    /// Those it asks for.
+    Asked,
+    /// These; `None` is none but those that need no asking.
+    Named(Option<HeaderValue>),
+}
+
+impl Cors {
+    /// Makes the values of the fields once.
+    pub(crate) fn new(settings: CorsSettings) -> Self {
+        let list = |names: &[String]| {
+            let list = HeaderValue::try_from(names.join(", ")).ok();
+            list.filter(|list| !list.is_empty())
+        };
+        Self {
+            headers: if settings.headers.iter().any(|name| name == ANY) {
+                Allowed::Asked
+            } else {
+                Allowed::Named(list(&settings.headers))
+            },
+            expose: list(&settings.expose),
+            methods: settings.methods.allow(),
+            max_age: HeaderValue::from(settings.max_age.as_secs()),
+            origins: settings.origins,
+            credentials: settings.credentials,
+        }
+    }
+
+    /// Who may read the answer to a request: the value of `Access-Control-Allow-Origin`. `None` where
+    /// it comes from no page of another origin, or of one that may not.
+    pub(crate) fn reader(&self, request: &HeaderMap) -> Option<HeaderValue> {
+        if self.is_for_any() {
+            // Said to everybody, so that a cache may give one answer to all.
+            return Some(HeaderValue::from_static(ANY));
+        }
+        let origin = only(request, &header::ORIGIN)?;
+        let written = origin.to_str().ok()?;
+        let known = self.origins.iter().any(|origin| origin.is(written));
+        known.then(|| origin.clone())
+    }
+
+    /// Says in an answer who may read it. What an app says of that itself goes.
+    pub(crate) fn apply(&self, reader: Option<HeaderValue>, answer: &mut HeaderMap) {
+        for name in [
+            header::ACCESS_CONTROL_ALLOW_ORIGIN,
+            header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+            header::ACCESS_CONTROL_EXPOSE_HEADERS,
+        ] {
+            answer.remove(name);
+        }
+        if !self.is_for_any() {
+            vary_on_origin(answer);
+        }
+        let Some(reader) = reader else { return };
+        answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, reader);
+        if self.credentials {
+            let yes = HeaderValue::from_static("true");
+            answer.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, yes);
+        }
+        if let Some(expose) = &self.expose {
+            answer.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, expose.clone());
+        }
+    }
+
+    /// What a preflight is told, beside what [`apply`](Self::apply) says.
+    ///
+    /// # Errors
+    /// `OriginRefused`.
+    pub(crate) fn preflight(&self, request: &HeaderMap) -> Result<HeaderMap, Reject> {
+        if self.reader(request).is_none() {
+            return Err(Reject::OriginRefused);
+        }
+        let mut answer = HeaderMap::new();
+        answer.insert(header::ACCESS_CONTROL_ALLOW_METHODS, self.methods.clone());
+        let name = header::ACCESS_CONTROL_ALLOW_HEADERS;
+        match &self.headers {
+            Allowed::Named(names) => {
+                if let Some(names) = names {
+                    answer.insert(name, names.clone());
+                }
+            }
+            // With credentials browsers take a star for a name, and it never means Authorization.
+            Allowed::Asked => {
+                let asked = request.get_all(header::ACCESS_CONTROL_REQUEST_HEADERS);
+                for line in asked.iter().filter(|line| is_list_of_names(line)) {
+                    answer.append(&name, line.clone());
+                }
+            }
+        }
+        answer.insert(header::ACCESS_CONTROL_MAX_AGE, self.max_age.clone());
+        let asked = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers";
+        answer.insert(header::VARY, HeaderValue::from_static(asked));
+        Ok(answer)
+    }
+
+    /// Whether pages may ask with credentials.
+    pub(crate) fn has_credentials(&self) -> bool {
+        self.credentials
+    }
+
+    fn is_for_any(&self) -> bool {
+        self.origins.contains(&Origin::Any)
+    }
+}
+
+impl fmt::Display for Cors {
+    /// The origins, and whether with credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let origins: Vec<String> = self.origins.iter().map(Origin::to_string).collect();
+        f.write_str(&origins.join(", "))?;
+        if self.credentials {
+            f.write_str(CREDENTIALS)?;
+        }
+        Ok(())
+    }
+}
+
+/// How a [`Cors`] with credentials ends in words.
+pub(crate) const CREDENTIALS: &str = ", with credentials";
+
+/// The method that a preflight asks about; `None` for every other request.
+pub(crate) fn preflighted(method: &Method, headers: &HeaderMap) -> Option<Method> {
+    if *method != Method::OPTIONS {
+        return None;
+    }
+    only(headers, &header::ORIGIN)?;
+    let asked = only(headers, &header::ACCESS_CONTROL_REQUEST_METHOD)?;
+    Method::from_bytes(asked.as_bytes()).ok()
+}
+
+/// The one line of this name.
+fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
+    let mut lines = headers.get_all(name).iter();
+    lines.next().filter(|_| lines.next().is_none())
+}
+
+/// Whether it can be said back: names of headers with commas between them (RFC 9110 section 5.6.2).
+fn is_list_of_names(line: &HeaderValue) -> bool {
+    let legal = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~, ".contains(b);
+    line.as_bytes().iter().all(legal)
+}
+
+/// Tells caches that the answer is another one for another origin.
+fn vary_on_origin(answer: &mut HeaderMap) {
+    let said = answer
+        .get_all(header::VARY)
+        .iter()
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(','))
+        .map(str::trim)
+        .any(|name| name == ANY || name.eq_ignore_ascii_case("origin"));
+    if !said {
+        answer.append(header::VARY, HeaderValue::from_static("Origin"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cors(origins: &[&str], change: impl FnOnce(&mut CorsSettings)) -> Cors {
+        let mut settings = CorsSettings {
+            origins: origins
+                .iter()
+                .map(|text| Origin::parse(text).unwrap())
+                .collect(),
+            credentials: false,
+            methods: MethodSet::COMMON,
+            headers: vec!["Authorization".to_owned(), "X-A".to_owned()],
+            expose: vec!["Retry-After".to_owned()],
+            max_age: Duration::from_secs(600),
+        };
+        change(&mut settings);
+        Cors::new(settings)
+    }
+
+    fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, HeaderValue::from_str(value).unwrap());
+        }
+        headers
+    }
+
+    /// All values of a field.
+    fn all(headers: &HeaderMap, name: &str) -> String {
+        let lines: Vec<&str> = headers
+            .get_all(name)
+            .iter()
+            .map(|line| line.to_str().unwrap())
+            .collect();
+        lines.join(" | ")
+    }
+
+    #[test]
+    fn origins_are_written_as_browsers_write_them() {
+        for (text, expected) in [
+            ("https://A.example.com", Some("https://a.example.com")),
+            ("HTTPS://a", Some("https://a")),
+            ("https://a:443", Some("https://a")),
+            ("https://a:0443", Some("https://a")),
+            ("http://a:80", Some("http://a")),
+            ("http://a:443", Some("http://a:443")),
+            ("http://[::1]:8080", Some("http://[::1]:8080")),
+            ("http://[::1]", Some("http://[::1]")),
+            ("http://[::1]:80", Some("http://[::1]")),
+            ("https://", None),
+            ("https://:443", None),
+            ("a.example.com", None),
+            ("ftp://a", None),
+            ("https://a/b", None),
+            ("https://a/", None),
+            ("https://a b", None),
+            ("https://a:", None),
+            ("https://a:+443", None),
+            ("https://a:65536", None),
+            ("https://a:1:2", None),
+            ("https://::1", None),
+            ("https://[a]", None),
+            ("https://u@a", None),
+            ("null", None),
+            ("", None),
+        ] {
+            assert_eq!(normal(text).as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn origins_are_read_or_it_is_said_what_to_write() {
+        for (text, expected) in [
+            ("*", Ok("*")),
+            ("https://App.example.com:443", Ok("https://app.example.com")),
+            ("https://*.Example.com", Ok("https://*.example.com")),
+            ("http://*.a:8080", Ok("http://*.a:8080")),
+            ("https://*.a:443", Ok("https://*.a")),
+            ("null", Err("sandboxed")),
+            ("app.example.com", Err("write `https://app.example.com`")),
+            ("", Err("origins are")),
+            ("https://a/", Err("no path; write `https://a`")),
+            ("https://*.A/b", Err("no path; write `https://*.a`")),
+            ("https://a?b", Err("no path; write `https://a`")),
+            ("https://app-*.example.com", Err("a star stands")),
+            ("https://*", Err("a star stands")),
+            ("https://*.*.a", Err("a star stands")),
+            ("*.example.com", Err("origins are")),
+            ("https://*.10.0.0.1", Err("no hosts below")),
+            ("https://*.[::1]:1", Err("no hosts below")),
+            ("capacitor://localhost", Err("origins are")),
+            ("https://b\u{fc}cher.example", Err("origins are")),
+            ("https://a, https://b", Err("origins are")),
+        ] {
+            let read = Origin::parse(text);
+            match (read, expected) {
+                (Ok(origin), Ok(expected)) => assert_eq!(origin.to_string(), expected, "{text}"),
+                (Err(hint), Err(expected)) => assert!(hint.contains(expected), "{text}: {hint}"),
+                (read, expected) => panic!("{text}: {read:?}, not {expected:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn only_pages_of_origins_that_are_named_may_read() {
+        let listed = cors(
+            &[
+                "https://app.example.com",
+                "https://*.example.org",
+                "http://*.dev.test:3000",
+            ],
+            |_| {},
+        );
+        for (origins, may) in [
+            (&["https://app.example.com"][..], true),
+            (&["https://a.example.org"], true),
+            (&["https://a.b-c.example.org"], true),
+            (&["http://x.dev.test:3000"], true),
+            (&[], false),
+            (&["null"], false),
+            (&[""], false),
+            (&["*"], false),
+            (&["https://app.example.com", "null"], false),
+            (
+                &["https://app.example.com", "https://app.example.com"],
+                false,
+            ),
+            (&["https://app.example.com https://evil.org"], false),
+            (&["https://app.example.com,https://evil.org"], false),
+            (&["http://app.example.com"], false),
+            (&["https://app.example.com:443"], false),
+            (&["https://app.example.com:8443"], false),
+            (&["HTTPS://app.example.com"], false),
+            (&["https://App.example.com"], false),
+            (&["https://app.example.com/"], false),
+            (&["https://app.example.com.evil.org"], false),
+            (&["https://evilapp.example.com"], false),
+            (&["https://x.app.example.com"], false),
+            // Below a name is not the name itself, nor what only ends with it.
+            (&["https://example.org"], false),
+            (&["https://.example.org"], false),
+            (&["https://evilexample.org"], false),
+            (&["https://a.example.org.evil.org"], false),
+            (&["https://evil.org/.example.org"], false),
+            (&["https://evil.org:1.example.org"], false),
+            (&["https://evil.org#.example.org"], false),
+            (&["https://u@x.example.org"], false),
+            (&["https://a..example.org"], false),
+            (&["https://A.example.org"], false),
+            (&["http://a.example.org"], false),
+            (&["https://a.example.org:8443"], false),
+            (&["http://x.dev.test"], false),
+            (&["http://x.dev.test:3001"], false),
+            (&["http://x.dev.test:30000"], false),
+        ] {
+            let fields: Vec<_> = origins.iter().map(|origin| ("origin", *origin)).collect();
+            let request = headers(&fields);
+            let reader = listed.reader(&request);
+            assert_eq!(reader.is_some(), may, "{origins:?}");
+            if let Some(reader) = reader {
+                assert_eq!(reader, origins[0]);
+            }
+            let any = cors(&["*"], |_| {});
+            assert_eq!(any.reader(&request).unwrap(), "*", "{origins:?}");
+        }
+        let mut odd = HeaderMap::new();
+        odd.insert("origin", HeaderValue::from_bytes(b"https://\xff").unwrap());
+        assert_eq!(listed.reader(&odd), None);
+    }
+
+    #[test]
+    fn an_answer_says_who_may_read_it_and_the_app_does_not() {
+        let app = [
+            ("access-control-allow-origin", "*"),
+            ("access-control-allow-origin", "https://evil.org"),
+            ("access-control-allow-credentials", "true"),
+            ("access-control-expose-headers", "X-Secret"),
+            ("access-control-max-age", "1"),
+        ];
+        let said = |cors: &Cors, origin: Option<&str>, more: &[(&'static str, &str)]| {
+            let fields: Vec<_> = origin.iter().map(|origin| ("origin", *origin)).collect();
+            let mut answer = headers(&[&app, more].concat());
+            cors.apply(cors.reader(&headers(&fields)), &mut answer);
+            assert_eq!(all(&answer, "access-control-max-age"), "1");
+            [
+                "access-control-allow-origin",
+                "access-control-allow-credentials",
+                "access-control-expose-headers",
+                "vary",
+            ]
+            .map(|name| all(&answer, name))
+        };
+        let listed = cors(&["https://a"], |_| {});
+        assert_eq!(
+            said(&listed, Some("https://a"), &[]),
+            ["https://a", "", "Retry-After", "Origin"]
+        );
+        assert_eq!(
+            said(&listed, Some("https://b"), &[]),
+            ["", "", "", "Origin"]
+        );
+        assert_eq!(said(&listed, None, &[]), ["", "", "", "Origin"]);
+        let with = cors(&["https://a"], |settings| {
+            settings.credentials = true;
+            settings.expose.clear();
+        });
+        assert_eq!(
+            said(&with, Some("https://a"), &[]),
+            ["https://a", "true", "", "Origin"]
+        );
+        assert_eq!(said(&with, Some("https://b"), &[]), ["", "", "", "Origin"]);
+        let any = cors(&["*"], |_| {});
+        assert_eq!(
+            said(&any, Some("https://a"), &[]),
+            ["*", "", "Retry-After", ""]
+        );
+        assert_eq!(said(&any, None, &[]), ["*", "", "Retry-After", ""]);
+        // What the app says of caches stays.
+        for (vary, expected) in [
+            ("Accept", "Accept | Origin"),
+            ("accept-language, ORIGIN", "accept-language, ORIGIN"),
+            ("*", "*"),
+            ("X-Origin", "X-Origin | Origin"),
+        ] {
+            let [.., seen] = said(&listed, None, &[("vary", vary)]);
+            assert_eq!(seen, expected);
+        }
+        let [.., seen] = said(&any, None, &[("vary", "Accept")]);
+        assert_eq!(seen, "Accept");
+    }
+
+    #[test]
+    fn a_preflight_is_one_origin_that_asks_about_one_method() {
+        const ORIGIN: (&str, &str) = ("origin", "https://a");
+        const ASKED: (&str, &str) = ("access-control-request-method", "PUT");
+        let asked = |method: &str, fields: &[(&'static str, &str)]| {
+            let method = Method::from_bytes(method.as_bytes()).unwrap();
+            preflighted(&method, &headers(fields)).map(|method| method.to_string())
+        };
+        assert_eq!(asked("OPTIONS", &[ORIGIN, ASKED]), Some("PUT".to_owned()));
+        let odd = ("access-control-request-method", "brew");
+        assert_eq!(asked("OPTIONS", &[ORIGIN, odd]), Some("brew".to_owned()));
+        for (method, fields) in [
+            ("GET", &[ORIGIN, ASKED][..]),
+            ("OPTIONS", &[]),
+            ("OPTIONS", &[ORIGIN]),
+            ("OPTIONS", &[ASKED]),
+            ("OPTIONS", &[ORIGIN, ORIGIN, ASKED]),
+            ("OPTIONS", &[ORIGIN, ASKED, ASKED]),
+            ("OPTIONS", &[ORIGIN, ("access-control-request-method", "")]),
+            (
+                "OPTIONS",
+                &[ORIGIN, ("access-control-request-method", "PUT, GET")],
+            ),
+        ] {
+            assert_eq!(asked(method, fields), None, "{method} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_preflight_is_told_what_a_page_may_send() {
+        let ask = |cors: &Cors, origin: &str, asked: &[&str]| {
+            let mut fields = vec![("origin", origin)];
+            fields.extend(
+                asked
+                    .iter()
+                    .map(|line| ("access-control-request-headers", *line)),
+            );
+            cors.preflight(&headers(&fields)).map(|answer| {
+                assert_eq!(
+                    all(&answer, "vary"),
+                    "Origin, Access-Control-Request-Method, Access-Control-Request-Headers"
+                );
+                let mut with_origin = answer.clone();
+                cors.apply(cors.reader(&headers(&fields)), &mut with_origin);
+                assert_eq!(all(&with_origin, "vary"), all(&answer, "vary"));
+                [
+                    "access-control-allow-methods",
+                    "access-control-allow-headers",
+                    "access-control-max-age",
+                ]
+                .map(|name| all(&answer, name))
+            })
+        };
+        let common = "GET, HEAD, POST, PUT, PATCH, DELETE";
+        let named = cors(&["https://a"], |_| {});
+        for asked in [&["x-b"][..], &[], &["authorization"]] {
+            assert_eq!(
+                ask(&named, "https://a", asked).unwrap(),
+                [common, "Authorization, X-A", "600"]
+            );
+        }
+        for origin in ["https://b", "null", "https://a.evil.org"] {
+            assert_eq!(ask(&named, origin, &[]), Err(Reject::OriginRefused));
+        }
+        let bare = cors(&["*"], |settings| {
+            settings.headers.clear();
+            settings.methods = MethodSet::READ;
+            settings.max_age = Duration::ZERO;
+        });
+        assert_eq!(
+            ask(&bare, "null", &["x-b"]).unwrap(),
+            ["GET, HEAD", "", "0"]
+        );
+        let echo = cors(&["https://a"], |settings| {
+            settings.headers = vec!["*".to_owned()];
+        });
+        for (asked, said) in [
+            (
+                &["authorization,x-b, X-C_1"][..],
+                "authorization,x-b, X-C_1",
+            ),
+            (&["x-b", "x-c"], "x-b | x-c"),
+            (&[], ""),
+            (&["x-b: 1"], ""),
+            (&["x-b\tx"], ""),
+            (&["<script>"], ""),
+            (&["x\"y"], ""),
+            (&["x-b", "(x)"], "x-b"),
+        ] {
+            let [_, seen, _] = ask(&echo, "https://a", asked).unwrap();
+            assert_eq!(seen, said, "{asked:?}");
+        }
+    }
+
+    #[test]
+    fn it_is_told_in_words() {
+        let both = cors(&["https://a", "https://*.b:1"], |settings| {
+            settings.credentials = true;
+        });
+        assert_eq!(
+            both.to_string(),
+            "https://a, https://*.b:1, with credentials"
+        );
+        assert_eq!(cors(&["*"], |_| {}).to_string(), "*");
+    }
+}

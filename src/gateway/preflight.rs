@@ -1,0 +1,39 @@
+//! The stage of a preflight: a browser asks whether a page of another origin may send a request. It is
+//! answered for the route of that request, before anybody is authenticated, as it carries no
+//! credentials. What is allowed is decided in `cors`.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Request, Response, StatusCode};
+
+use crate::body::Body;
+use crate::cors::{self, Cors};
+use crate::path::RequestPath;
+use crate::reject::Reject;
+use crate::route::Route;
+use crate::snapshot::Snapshot;
+
+/// The route that a preflight asks about. `None` for every other request, and where that route leaves
+/// preflights to its app.
+pub(crate) fn find<'s, B>(
+    snapshot: &'s Snapshot,
+    host: &str,
+    path: &RequestPath,
+    request: &Request<B>,
+) -> Option<(&'s Arc<Route>, &'s Cors)> {
+    let method = cors::preflighted(request.method(), request.headers())?;
+    let route = snapshot.table.find(host, path, &method).ok()?;
+    Some((route, route.cors.as_deref()?))
+}
+
+/// The answer, but for what every answer of the route says.
+///
+/// # Errors
+/// `OriginRefused`.
+pub(crate) fn answer(cors: &Cors, headers: &HeaderMap) -> Result<Response<Body>, Reject> {
+    let fields = cors.preflight(headers)?;
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    *response.headers_mut() = fields;
+    Ok(response)
+}
