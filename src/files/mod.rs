@@ -262,15 +262,14 @@ impl Files {
 
     /// Finds a name below the root; `None` for a directory.
     fn target(&self, asked: Query<'_>, name: &str) -> Result<Option<Target>, Reject> {
-        if let Some(kept) = self.store.get(asked.worker, name) {
-            if self.root.stamp(asked.worker, name, asked.at) == Some(kept.stamp) {
-                return Ok(Some(Target {
-                    source: Source::Kept(kept.content.clone()),
-                    len: kept.content.len() as u64,
-                    validators: kept.validators.clone(),
-                    media_type: kept.media_type,
-                }));
-            }
+        let is_still = |stamp| self.root.stamp(asked.worker, name, asked.at) == Some(stamp);
+        if let Some(kept) = self.store.get(asked.worker, name, asked.now, is_still) {
+            return Ok(Some(Target {
+                source: Source::Kept(kept.content.clone()),
+                len: kept.content.len() as u64,
+                validators: kept.validators.clone(),
+                media_type: kept.media_type,
+            }));
         }
         match self.root.find(asked.worker, name, asked.at)? {
             Found::Directory => Ok(None),
@@ -370,7 +369,7 @@ impl Files {
                     validators: target.validators,
                     media_type: target.media_type,
                 };
-                self.store.put(asked.worker, &name, kept);
+                self.store.put(asked.worker, &name, kept, asked.now);
                 content
             }
             Source::Open(file, ..) => return stream::body(file, offset, len),

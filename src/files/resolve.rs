@@ -17,8 +17,9 @@ use rustix::io::Errno;
 use super::store::Stamp;
 use crate::reject::Reject;
 
-/// How long a root's descriptor is trusted before its path is looked at again.
-const TRUSTED_FOR: Duration = Duration::from_secs(1);
+/// How long a root's descriptor, and the content of a file in memory, is trusted before its path is looked
+/// at again.
+pub(super) const TRUSTED_FOR: Duration = Duration::from_secs(1);
 
 /// How often an open that a rename or a signal disturbed is begun anew.
 const ATTEMPTS: u32 = 16;

@@ -1,6 +1,5 @@
 //! The contents of small files that were sent before, so that the next request neither opens nor reads
-//! them. Nothing is believed for its age: whoever takes a file from here has asked the file system in
-//! this very request whether it is still the same one.
+//! them. Once a second the file system is asked whether a file is still the same one.
 
 use std::collections::HashMap;
 use std::fs::Metadata;
@@ -12,6 +11,7 @@ use bytes::Bytes;
 use rustix::fs::Stat;
 
 use super::conditional::Validators;
+use super::resolve::TRUSTED_FOR;
 
 /// How many bytes of content one worker keeps for one route.
 const MOST: usize = 8 << 20;
@@ -90,8 +90,15 @@ pub(super) struct Store {
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Shelf {
-    files: HashMap<Box<str>, Arc<Kept>>,
+    files: HashMap<Box<str>, Entry>,
     bytes: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    kept: Arc<Kept>,
+    /// When the file system was last asked.
+    checked: SystemTime,
 }
 
 impl Store {
@@ -102,35 +109,59 @@ impl Store {
         }
     }
 
-    /// What was kept of a name below the root.
-    pub(super) fn get(&self, worker: usize, name: &str) -> Option<Arc<Kept>> {
+    /// What was kept of a name below the root. `is_still` tells whether the file is in that state yet; it
+    /// is asked where that was not found out not long ago.
+    pub(super) fn get(
+        &self,
+        worker: usize,
+        name: &str,
+        now: SystemTime,
+        is_still: impl FnOnce(Stamp) -> bool,
+    ) -> Option<Arc<Kept>> {
         let shelf = self.workers.get(worker)?;
-        let shelf = shelf.lock().unwrap_or_else(PoisonError::into_inner);
-        shelf.files.get(name).map(Arc::clone)
+        let mut shelf = shelf.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = shelf.files.get_mut(name)?;
+        // A clock that was set back is no proof of youth.
+        let age = now.duration_since(entry.checked);
+        if age.is_err() || age.is_ok_and(|age| age >= TRUSTED_FOR) {
+            if !is_still(entry.kept.stamp) {
+                return None;
+            }
+            entry.checked = now;
+        }
+        Some(Arc::clone(&entry.kept))
     }
 
-    /// Keeps a file. When there is no room all others go: those in use are soon back, and a crowd
+    /// Keeps a file, as it was found at this time. When there is no room all others go: those in use are soon back, and a crowd
     /// of names that are asked for once costs no more than reading them did.
-    pub(super) fn put(&self, worker: usize, name: &str, kept: Kept) {
+    pub(super) fn put(&self, worker: usize, name: &str, kept: Kept, now: SystemTime) {
         let Some(shelf) = self.workers.get(worker) else {
             return;
         };
         let weight = name.len() + kept.content.len() + OVERHEAD;
         let mut shelf = shelf.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(old) = shelf.files.remove(name) {
-            shelf.bytes -= name.len() + old.content.len() + OVERHEAD;
+            shelf.bytes -= name.len() + old.kept.content.len() + OVERHEAD;
         }
         if shelf.bytes + weight > MOST {
             *shelf = Shelf::default();
         }
         shelf.bytes += weight;
-        shelf.files.insert(name.into(), Arc::new(kept));
+        let entry = Entry {
+            kept: Arc::new(kept),
+            checked: now,
+        };
+        shelf.files.insert(name.into(), entry);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn is_there(store: &Store, name: &str) -> bool {
+        store.get(0, name, UNIX_EPOCH, |_| true).is_some()
+    }
 
     fn kept(size: usize) -> Kept {
         let file = tempfile::tempfile().unwrap();
@@ -147,32 +178,53 @@ mod tests {
     fn memory_is_bounded() {
         let store = Store::new(1);
         for at in 0..1000 {
-            store.put(0, &format!("file {at}"), kept(60_000));
-            assert!(store.get(0, &format!("file {at}")).is_some());
+            store.put(0, &format!("file {at}"), kept(60_000), UNIX_EPOCH);
+            assert!(is_there(&store, &format!("file {at}")));
             let shelf = store.workers[0].lock().unwrap();
             let weight: usize = shelf
                 .files
                 .iter()
-                .map(|(name, kept)| name.len() + kept.content.len() + OVERHEAD)
+                .map(|(name, entry)| name.len() + entry.kept.content.len() + OVERHEAD)
                 .sum();
             assert_eq!(weight, shelf.bytes);
             assert!(weight <= MOST);
         }
-        assert!(store.get(0, "file 0").is_none());
+        assert!(!is_there(&store, "file 0"));
     }
 
     #[test]
     fn a_file_that_is_kept_anew_counts_once() {
         let store = Store::new(1);
         for _ in 0..1000 {
-            store.put(0, "a", kept(60_000));
+            store.put(0, "a", kept(60_000), UNIX_EPOCH);
         }
         assert_eq!(
             store.workers[0].lock().unwrap().bytes,
             1 + 60_000 + OVERHEAD
         );
-        store.put(7, "a", kept(1));
-        assert!(store.get(7, "a").is_none());
+        store.put(7, "a", kept(1), UNIX_EPOCH);
+        assert!(store.get(7, "a", UNIX_EPOCH, |_| true).is_none());
+    }
+
+    #[test]
+    fn the_file_system_is_asked_once_in_a_while() {
+        let store = Store::new(1);
+        let at = |millis: u64| UNIX_EPOCH + Duration::from_millis(10_000 + millis);
+        store.put(0, "a", kept(1), at(0));
+        let asks = |now, answer| {
+            let mut asked = false;
+            let found = store.get(0, "a", now, |_| {
+                asked = true;
+                answer
+            });
+            (found.is_some(), asked)
+        };
+        assert_eq!(asks(at(999), false), (true, false));
+        assert_eq!(asks(at(1000), true), (true, true));
+        assert_eq!(asks(at(1999), false), (true, false));
+        assert_eq!(asks(at(2000), false), (false, true));
+        assert_eq!(asks(at(2000), true), (true, true));
+        assert_eq!(asks(at(1999), false), (false, true), "the clock went back");
     }
 
     #[test]

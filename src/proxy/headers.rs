@@ -48,7 +48,7 @@ impl Vouched {
         if self.names.is_empty() {
             return false;
         }
-        if !name.contains('_') {
+        if !has_underscore(name) {
             return self
                 .names
                 .binary_search_by(|known| known.as_str().cmp(name))
@@ -87,9 +87,14 @@ pub(crate) fn is_the_gateways(name: &HeaderName) -> bool {
         || *name == X_REQUEST_ID
 }
 
+/// Names are short: a plain look at all bytes together costs less than a search.
+fn has_underscore(name: &str) -> bool {
+    name.bytes().fold(false, |any, byte| any | (byte == b'_'))
+}
+
 /// Whether a name with `_` would be read by an app as a field that only the gateway sets.
 fn shadows(name: &str) -> bool {
-    if !name.contains('_') {
+    if !has_underscore(name) {
         return false;
     }
     let twin = name.replace('_', "-");
@@ -227,12 +232,14 @@ pub(crate) fn prepare(
         id,
         host,
     } = hop;
-    let doomed = if headers.contains_key(header::CONNECTION) {
+    // Few requests have either; comparing names costs less than looking them up.
+    let has = |wanted: &HeaderName| headers.keys().any(|name| name == wanted);
+    let doomed = if has(&header::CONNECTION) {
         named_by_connection(&headers)
     } else {
         Vec::new()
     };
-    let trailers = headers.get_all(header::TE).iter().any(takes_trailers);
+    let trailers = has(&header::TE) && headers.get_all(header::TE).iter().any(takes_trailers);
     let mut fields = Fields(Vec::with_capacity(headers.len() + OWN_FIELDS));
     let mut name_of_line = None;
     let mut passes = false;

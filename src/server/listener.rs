@@ -43,8 +43,9 @@ pub(crate) fn bind(
     match address {
         ListenAddress::Tcp(address) => {
             // Sockets with SO_REUSEPORT share an address with those of another process; without
-            // it, the first bind finds out that the address is taken.
-            drop(bind_tcp(*address, ReusePort::No)?);
+            // it, the first bind finds out that the address is taken. It does not listen, so that
+            // no client comes to a socket that is gone at once.
+            drop(bound_tcp(*address, ReusePort::No)?);
             bind_queues(*address, workers)
         }
         ListenAddress::AnyPort(ip, _) => bind_queues(SocketAddr::new(*ip, 0), workers),
@@ -68,16 +69,23 @@ enum ReusePort {
 
 /// One accept queue for each worker.
 fn bind_queues(address: SocketAddr, workers: usize) -> io::Result<(ListenAddress, Vec<Socket>)> {
-    let first = bind_tcp(address, ReusePort::Yes)?;
+    let first = bind_tcp(address)?;
     let local = first.local_addr()?;
     let mut sockets = vec![Socket::Tcp(first)];
     for _ in 1..workers {
-        sockets.push(Socket::Tcp(bind_tcp(local, ReusePort::Yes)?));
+        sockets.push(Socket::Tcp(bind_tcp(local)?));
     }
     Ok((ListenAddress::Tcp(local), sockets))
 }
 
-fn bind_tcp(address: SocketAddr, reuse: ReusePort) -> io::Result<std::net::TcpListener> {
+fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = bound_tcp(address, ReusePort::Yes)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A socket that has the address, and does not listen yet.
+fn bound_tcp(address: SocketAddr, reuse: ReusePort) -> io::Result<RawSocket> {
     let socket = RawSocket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -92,8 +100,7 @@ fn bind_tcp(address: SocketAddr, reuse: ReusePort) -> io::Result<std::net::TcpLi
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// Binds a Unix socket; one that a dead process left behind is replaced.
