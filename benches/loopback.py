@@ -1,0 +1,87 @@
+"""What the programs beside this one need of a machine: an app that answers on loopback, a free port, a token, and Debian's
+packages. No program of its own."""
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+
+BODY = b"x" * 1024
+SECRET = "a secret of thirty-two bytes and more"
+
+
+class Failed(Exception):
+    """It cannot be done."""
+
+
+class App(threading.Thread):
+    """Answers every request without a body on every connection with the same bytes."""
+
+    ANSWER = (
+        b"HTTP/1.1 200 OK\r\nServer: app\r\nDate: Fri, 27 Nov 2026 00:00:00 GMT\r\nContent-Type: text/plain\r\n"
+        b"Content-Length: %d\r\nCache-Control: no-store\r\n\r\n%s" % (len(BODY), BODY)
+    )
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.port = self.listener.getsockname()[1]
+        self.start()
+
+    def run(self) -> None:
+        while True:
+            connection, _ = self.listener.accept()
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
+
+    def serve(self, connection: socket.socket) -> None:
+        waiting = b""
+        with connection:
+            while piece := connection.recv(65536):
+                waiting += piece
+                while b"\r\n\r\n" in waiting:
+                    _, waiting = waiting.split(b"\r\n\r\n", 1)
+                    connection.sendall(self.ANSWER)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def token() -> str:
+    """One for HS256 with SECRET, good for an hour."""
+
+    def part(data: bytes) -> str:
+        return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+    claims = {"sub": "alice", "iss": "https://sso.example.com", "exp": int(time.time()) + 3600, "roles": ["clerk"]}
+    text = ".".join(part(json.dumps(it).encode()) for it in ({"alg": "HS256", "typ": "JWT"}, claims))
+    return f"{text}.{part(hmac.digest(SECRET.encode(), text.encode(), hashlib.sha256))}"
+
+
+def wait_until_it_listens(child: subprocess.Popen, port: int, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            if child.poll() is not None or time.monotonic() > end:
+                raise Failed("the gateway does not start") from None
+            time.sleep(0.05)
+
+
+def install(tools: dict[str, str]) -> None:
+    """Programs, and Debian's packages that have them."""
+    missing = [package for name, package in tools.items() if not shutil.which(name)]
+    if missing:
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        subprocess.run(["apt-get", "update", "-qq"], check=True, env=environment)
+        command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing]
+        subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
