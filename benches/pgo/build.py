@@ -2,7 +2,7 @@
 """The release build, guided by a profile: built once to be watched, put under a load of everything that it does often, and
 built anew with what was seen.
 
-    benches/pgo/build.py [--install] [--seconds 4] [--out FILE]
+    benches/pgo/build.py [--install] [--seconds 2] [--out FILE]
 
 The load: proxied requests, tokens by HS256 and ES256, static files, refusals, over HTTP/1.1 and HTTP/2, plain and TLS. Needs
 Linux, Python 3.11, `openssl`, `h2load` and an `llvm-profdata` that is not older than the compiler's LLVM; `--install` takes
