@@ -7,8 +7,9 @@ const REFRESH_BEFORE = 30; // seconds of life left, or a third of it where that 
 const GATEWAYS_OWN = /^x-(user-(id|roles)|forwarded-(for|proto|host|port)|request-id)$/;
 const ENDED = "The session has ended. Sign in again.";
 
-// { access, refresh } as the gateway gave them, and when that was by this browser's clock; or null. Scripts of this origin alone can read them, and the
-// Content-Security-Policy in gateway.yaml lets no others in; `tokens.cookies` would keep them from all scripts.
+// { access, refresh } as the gateway gave them, and when that was by this browser's clock; or null. Scripts of this
+// origin alone can read them, and the Content-Security-Policy in gateway.yaml lets no others in; `tokens.cookies` would
+// keep them from all scripts.
 let tokens = null;
 // No request for tokens is made before, in milliseconds: the gateway said when to come again, or was away.
 let notBefore = 0;
@@ -81,7 +82,7 @@ async function signIn(username, password) {
   else showNote(refusalOf(response, answer));
 }
 
-/** Ends the session, or all of the user's, at the gateway, and forgets it here whatever happens to the first. */
+/** Ends the session, or all of the user's, at the gateway. The one alone is forgotten here whatever becomes of that. */
 async function signOut(everywhere) {
   await alone(async () => {
     const session = kept() ?? tokens;
