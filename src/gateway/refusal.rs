@@ -53,8 +53,9 @@ impl Asked {
                 version,
                 "application/problem+json",
                 format!(
-                    "{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{},\"detail\":\"{detail}\",\"request_id\":\"{id}\"}}\n",
-                    status.as_u16()
+                    "{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{},\"detail\":\"{detail}\"{},\"request_id\":\"{id}\"}}\n",
+                    status.as_u16(),
+                    code(reject)
                 ),
             ),
             Self::Page(version) => (
@@ -76,6 +77,15 @@ impl Asked {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+}
+
+/// The member that front ends written for simplejwt look for before they renew a token.
+fn code(reject: Reject) -> &'static str {
+    if matches!(reject, Reject::TokenInvalid(_)) {
+        ",\"code\":\"token_not_valid\""
+    } else {
+        ""
     }
 }
 

@@ -415,6 +415,28 @@ async fn logging_out_everywhere_ends_the_other_sessions_and_not_the_next_one() {
 }
 
 #[tokio::test]
+async fn a_route_says_of_a_bad_token_what_simplejwts_clients_look_for() {
+    let gateway = gateway(FREE).await;
+    let (_, refresh) = login(&gateway, "alice").await;
+    for (fields, status, code) in [
+        (vec![], 401, Value::Null),
+        (vec!["Bearer "], 400, Value::Null),
+        (vec!["Bearer x.y.z"], 401, json!("token_not_valid")),
+        (
+            vec![&*format!("Bearer {refresh}")],
+            401,
+            json!("token_not_valid"),
+        ),
+    ] {
+        let fields: Vec<_> = fields.iter().map(|it| ("Authorization", *it)).collect();
+        let reply = gateway.get("/in", &fields).await;
+        let body = body_of(&reply);
+        assert_eq!((reply.status, &body["code"]), (status, &code), "{fields:?}");
+        assert_eq!(body["status"], status);
+    }
+}
+
+#[tokio::test]
 async fn who_is_disabled_or_removed_is_out_and_who_is_new_is_in() {
     let gateway = gateway(FREE).await;
     let (alice, alice_refresh) = login(&gateway, "alice").await;

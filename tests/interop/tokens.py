@@ -630,6 +630,8 @@ def problem(status: int, title: str, text: str, error: str | None = None) -> str
     if error:
         challenge += f', error="{error}", error_description="{text}"'
     body = {"type": "about:blank", "title": title, "status": status, "detail": text, "request_id": "<id>"}
+    if error == "invalid_token":
+        body["code"] = "token_not_valid"
     return line_of(status, body, challenge=challenge, kind="application/problem+json")
 
 
