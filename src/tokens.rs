@@ -514,7 +514,10 @@ impl TokenService {
             // Nobody is to be logged in as somebody else by another site.
             cookies.check_page(asked.headers, asked.origin)?;
         }
-        wire::texts(fields, [&self.settings.username_field, "password"])
+        let names = [&self.settings.username_field, "password"];
+        let [name, password] = wire::texts(fields, names)?;
+        // Keyboards put a space behind a name; REST framework takes it off, too.
+        Ok([name.trim().to_owned(), password])
     }
 
     async fn obtain(

@@ -144,8 +144,14 @@ impl Users {
 pub(crate) fn is_name(name: &str) -> Result<(), String> {
     /// More than REST framework's forms take.
     const LONGEST: usize = 255;
-    if name.is_empty() || name.len() > LONGEST || name.chars().any(char::is_control) {
-        let why = format!("a user has a name of 1 to {LONGEST} bytes without control characters");
+    if name.is_empty()
+        || name.len() > LONGEST
+        || name.chars().any(char::is_control)
+        || name != name.trim()
+    {
+        let why = format!(
+            "a user has a name of 1 to {LONGEST} bytes, without control characters and without space at its ends"
+        );
         return Err(why);
     }
     Ok(())
@@ -247,6 +253,7 @@ mod tests {
             (json!({"a": {"since": "x"}}), "milliseconds"),
             (json!({"a": {"since": -1}}), "milliseconds"),
             (json!({"": {}}), "has a name"),
+            (json!({"a ": {}}), "has a name"),
             (json!({"a".repeat(256): {}}), "has a name"),
         ] {
             let why = Users::read(&content).unwrap_err();

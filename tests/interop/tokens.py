@@ -771,9 +771,8 @@ DELIBERATE: list[Deliberate] = [
         "sliding refresh": {"": (line_of(200, {"token": "<token>"}), NO_ROUTE)},
         "sliding refresh, past its end": {"": (refused("Token 'refresh_exp' claim has expired"), NO_ROUTE)},
     }),
-    Deliberate("passwords, names and tokens are taken as they are sent, with the spaces at their ends", {
+    Deliberate("passwords and tokens are taken as they are sent, with the spaces at their ends", {
         "obtain, spaces around the password": {"": (PAIR, NO_ACCOUNT)},
-        "obtain, spaces around the username": {"": (PAIR, NO_ACCOUNT)},
         "refresh, spaces around the token": {"": (ACCESS, INVALID)},
     }),
     Deliberate("a name with a NUL is one that nobody has", {
