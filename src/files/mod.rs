@@ -17,7 +17,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Cursor, Write};
 use std::path::PathBuf;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
@@ -35,6 +35,10 @@ use crate::reject::Reject;
 
 /// Room for the headers of a file and for those that the gateway adds.
 const HEADERS: usize = 12;
+
+/// How long a root's descriptor, and the content of a file in memory, is trusted before its path is looked
+/// at again.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
 
 /// What a route with files is made from.
 #[derive(Debug)]

@@ -8,18 +8,15 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::TRUSTED_FOR;
 use super::store::Stamp;
 use crate::reject::Reject;
-
-/// How long a root's descriptor, and the content of a file in memory, is trusted before its path is looked
-/// at again.
-pub(super) const TRUSTED_FOR: Duration = Duration::from_secs(1);
 
 /// How often an open that a rename or a signal disturbed is begun anew.
 const ATTEMPTS: u32 = 16;
@@ -295,6 +292,7 @@ fn refusal(error: Errno) -> Reject {
 mod tests {
     use std::os::unix::fs::symlink;
     use std::os::unix::net::UnixListener;
+    use std::time::Duration;
 
     use tempfile::TempDir;
 

@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use rustix::fs::Stat;
 
+use super::TRUSTED_FOR;
 use super::conditional::Validators;
-use super::resolve::TRUSTED_FOR;
 
 /// How many bytes of content one worker keeps for one route.
 const MOST: usize = 8 << 20;

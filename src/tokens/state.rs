@@ -11,7 +11,7 @@ use super::hashing::Hashing;
 use super::store::embedded::Embedded;
 pub(crate) use super::store::shared::Servers;
 use super::store::shared::Shared;
-use super::store::{Everywhere, FamilyName, Lives, Store, StoreDown, embedded};
+use super::store::{Everywhere, Lives, Store, StoreDown, Whom, embedded};
 use crate::auth::LiveRevoked;
 
 /// Where the store is.
@@ -153,15 +153,6 @@ impl TokenState {
         let signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);
         signed.get(kid).copied().unwrap_or(self.opened)
     }
-}
-
-/// Whose sessions end.
-#[derive(Clone, Debug)]
-pub(crate) enum Whom {
-    /// This one alone.
-    Session(FamilyName),
-    /// All of a subject's.
-    Subject(String),
 }
 
 /// Ends sessions from another process than the gateway's, at a time in milliseconds since 1970.

@@ -60,6 +60,15 @@ pub(crate) struct FamilyName {
     pub(crate) sub: String,
 }
 
+/// Whose sessions end.
+#[derive(Clone, Debug)]
+pub(crate) enum Whom {
+    /// This one alone.
+    Session(FamilyName),
+    /// All of a subject's.
+    Subject(String),
+}
+
 /// How a refresh is to be judged.
 #[derive(Clone, Debug)]
 pub(crate) struct Refresh {

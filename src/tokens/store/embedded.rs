@@ -21,11 +21,10 @@ use tokio::sync::oneshot;
 
 use super::{
     Everywhere, Family, FamilyName, KEPT, Lives, Longest, ORDERS, Order, Refresh, Refreshed, Store,
-    StoreDown, tell,
+    StoreDown, Whom, tell,
 };
 use crate::auth::LiveRevoked;
 use crate::tokens::private::write_private;
-use crate::tokens::state::Whom;
 
 /// How many requests share one transaction at most.
 const BATCH: usize = 512;
