@@ -36,8 +36,9 @@ FIGURES = Path(__file__).with_name("figures.json")
 BUILT = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 FEW, MANY, CONNECTIONS = 800, 3200, 16
 START_SECONDS, END_SECONDS, SETTLED_SECONDS = 60, 60, 4
-# How much more than the committed figure passes: other builds of libraries, and reads that come in other pieces.
-TOLERANCE = {"instructions": 1.05, "allocations": 1.02, "system calls": 1.05}
+# How much more than the committed figure passes: other builds of libraries, and for system calls how many connections one
+# wake-up serves. One more call a request is a quarter more.
+TOLERANCE = {"instructions": 1.05, "allocations": 1.02, "system calls": 1.12}
 
 CONFIG = """
 workers: 1
@@ -154,9 +155,10 @@ def measure(gateway: Path, case: str, app: App, tools: dict) -> dict[str, float]
     return found
 
 
-def may_trace() -> bool:
-    """Whether this machine lets strace look at a process; some containers do not."""
-    return subprocess.run(["strace", "-o", "/dev/null", "true"], capture_output=True).returncode == 0
+def works(tool: list[str]) -> bool:
+    """Whether this machine lets the tool look at a process; some containers do not."""
+    words = [word.replace("OUT", "/dev/null") for word in tool]
+    return subprocess.run([*words, "true"], capture_output=True).returncode == 0
 
 
 def main() -> int:
@@ -166,9 +168,9 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="take what is found as the new figures")
     options = parser.parse_args()
     install({"valgrind": "valgrind", "strace": "strace"})
-    tools = {what: tool for what, tool in TOOLS.items() if what != "system calls" or may_trace()}
-    if tools != TOOLS:
-        print("system calls are not counted: this machine lets nobody trace a process")
+    tools = {what: tool for what, tool in TOOLS.items() if works(tool[0])}
+    for what in TOOLS.keys() - tools.keys():
+        print(f"{what} are not counted: {TOOLS[what][0][0]} cannot look at a process on this machine")
     figures = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
     app, grown = App(), 0
     for case in CASES:
