@@ -5,6 +5,7 @@
 use std::fs;
 use std::io::{self, ErrorKind, Write as _};
 use std::net::TcpListener;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -159,7 +160,11 @@ fn ensure_users(config: &Path) -> Result<[Printed; 2], DemoError> {
     let ((alice, her), (bob, his)) = (alice?, bob?);
     let file = users_file(&*service(config)?)?;
     let beside = folder(&file);
-    fs::create_dir_all(beside).map_err(|source| file_error(beside, source))?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(beside)
+        .map_err(|source| file_error(beside, source))?;
     let written = alone(&file, || {
         Ok((|| {
             let mut users = service(config)?.users().clone();
@@ -445,8 +450,9 @@ mod tests {
         let before = now_in_millis();
         let [alice, bob] = ensure_users(&config).unwrap();
         assert_eq!((alice.name, bob.name), ("alice", "bob"));
-        let mode = fs::metadata(&file).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&file), 0o600);
+        assert_eq!(mode(file.parent().unwrap()), 0o700);
         let mut users = service(&config).unwrap().users().clone();
         let known = users.active("bob").unwrap();
         assert!(known.since >= before);
