@@ -22,6 +22,11 @@ import venv
 from dataclasses import dataclass
 from pathlib import Path
 
+# How the headers and claims of tokens begin in base64url. Three characters alone stand in one of some thousand random ids, too.
+TOKEN_BEGINS = tuple(
+    base64.urlsafe_b64encode(begin)[:8] for begin in (b'{"alg":', b'{"typ":', b'{"kid":', b'{"auth_time":', b'{"token_type":')
+)
+
 
 class TimeLimit(BaseException):
     """The whole run took too long, or was told to stop. Not an Exception: no check may swallow it."""

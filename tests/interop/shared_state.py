@@ -30,7 +30,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from harness import Checks, Child, Failed, TimeLimit, claims_of, expect, free_port, limit_run, make_venv, wait_until
+from harness import (
+    TOKEN_BEGINS, Checks, Child, Failed, TimeLimit, claims_of, expect, free_port, limit_run, make_venv, wait_until,
+)
 from token_service import PASSWORD, QUICK, Clients, Gateway, Unanswered, all_at_once
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -423,8 +425,7 @@ class Story:
             expect(files and any(path.stat().st_size for path in files), f"{server.folder.name}: nothing is kept")
             for path in files:
                 content = path.read_bytes()
-                # Every token begins with {" in base64url.
-                for what in (b"eyJ", PASSWORD.encode(), b"$argon2"):
+                for what in (*TOKEN_BEGINS, PASSWORD.encode(), b"$argon2"):
                     expect(what not in content, f"{what!r} is in {path.name} of {server.folder.name}")
 
     def stream_is_cut(self) -> str:
@@ -477,7 +478,7 @@ class Story:
         self.look_for_secrets()
         for path in self.logs.iterdir():
             content = path.read_bytes()
-            for what in (b"eyJ", PASSWORD.encode(), b"s3cret"):
+            for what in (*TOKEN_BEGINS, PASSWORD.encode(), b"s3cret"):
                 expect(what not in content, f"{what!r} is in {path.name}")
 
     # --- Servers that are not there --------------------------------------------------------------------------

@@ -37,7 +37,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness import (
-    Answer, Checks, Child, Failed, Target, TimeLimit, base64url, claims_of, expect, free_port, from_base64url,
+    TOKEN_BEGINS, Answer, Checks, Child, Failed, Target, TimeLimit, base64url, claims_of, expect, free_port, from_base64url,
     limit_run, make_token, make_venv, wait_until,
 )
 from token_service import ANOTHER, PASSWORD, QUICK, Clients, Gateway, Side, all_at_once
@@ -1167,8 +1167,7 @@ def nothing_left_behind(gateways: dict[str, Gateway]) -> None:
         expect(kept, f"{gateway.folder.name}: no store")
         for path in (gateway.child.out, gateway.child.err, *kept):
             content = path.read_bytes()
-            # Every token begins with {" in base64url.
-            for what in (b"eyJ", PASSWORD.encode()):
+            for what in (*TOKEN_BEGINS, PASSWORD.encode()):
                 expect(what not in content, f"{what!r} in {path.name} of {gateway.folder.name}")
 
 
