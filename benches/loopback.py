@@ -1,23 +1,25 @@
-"""What the programs beside this one need of a machine: an app that answers on loopback, a free port, a token, and Debian's
-packages. No program of its own."""
+"""What gates/ and pgo/ need of a machine, beside what peers/ has already: an app that answers on loopback, and a token. No
+program of its own."""
 
 import base64
 import hashlib
 import hmac
 import json
-import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent / "peers"))
+
+from system import Failure as Failed  # noqa: E402
+from system import free_ports, install  # noqa: E402
 
 BODY = b"x" * 1024
 SECRET = "a secret of thirty-two bytes and more"
-
-
-class Failed(Exception):
-    """It cannot be done."""
 
 
 class App(threading.Thread):
@@ -51,8 +53,7 @@ class App(threading.Thread):
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
+    return free_ports(1)[0]
 
 
 def token() -> str:
@@ -77,11 +78,8 @@ def wait_until_it_listens(child: subprocess.Popen, port: int, seconds: float) ->
             time.sleep(0.05)
 
 
-def install(tools: dict[str, str]) -> None:
+def install_missing(tools: dict[str, str]) -> None:
     """Programs, and Debian's packages that have them."""
-    missing = [package for name, package in tools.items() if not shutil.which(name)]
+    missing = [name for name in tools if not shutil.which(name)]
     if missing:
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        subprocess.run(["apt-get", "update", "-qq"], check=True, env=environment)
-        command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing]
-        subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+        install(missing, tools)

@@ -29,7 +29,7 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from loopback import BODY, SECRET, App, Failed, free_port, install, token, wait_until_it_listens  # noqa: E402
+from loopback import BODY, SECRET, App, Failed, free_port, install_missing, token, wait_until_it_listens  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES = Path(__file__).with_name("figures.json")
@@ -167,7 +167,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="cases whose names have this in them")
     parser.add_argument("--write", action="store_true", help="take what is found as the new figures")
     options = parser.parse_args()
-    install({"valgrind": "valgrind", "strace": "strace"})
+    install_missing({"valgrind": "valgrind", "strace": "strace"})
     tools = {what: tool for what, tool in TOOLS.items() if works(tool[0])}
     for what in TOOLS.keys() - tools.keys():
         print(f"{what} are not counted: {TOOLS[what][0][0]} cannot look at a process on this machine")

@@ -26,12 +26,12 @@ def find_tool(name):
     return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/local/sbin")
 
 
-def install(names):
-    """Installs Debian packages, and keeps their daemons from starting while it does."""
-    packages = [PACKAGES[name] for name in names]
+def install(names, known=PACKAGES):
+    """Installs the Debian packages of programs, and keeps their daemons from starting while it does."""
+    packages = [known[name] for name in names]
     command = ["apt-get", "install", "-y", "--no-install-recommends", *packages]
     if not shutil.which("apt-get") or os.geteuid() != 0:
-        raise Failure(f"missing: {', '.join(names)}. As root: {' '.join(command)}; or use --no-install")
+        raise Failure(f"missing: {', '.join(names)}. As root: {' '.join(command)}")
     policy = Path("/usr/sbin/policy-rc.d")
     ours = not policy.exists()
     if ours:
