@@ -18,15 +18,20 @@ pub(crate) enum Stream {
 }
 
 impl Stream {
+    /// Ready when there is something to read, or the other end is gone. Reads nothing.
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        // An error is met again by the read.
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx).map(drop),
+            Self::Unix(stream) => stream.poll_read_ready(cx).map(drop),
+        }
+    }
+
     /// Whether nothing came since the last read: neither bytes nor an end. Costs no system call
     /// where the event loop has heard of nothing.
     pub(crate) fn is_quiet(&self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
-        let heard = match self {
-            Self::Tcp(stream) => stream.poll_read_ready(&mut cx),
-            Self::Unix(stream) => stream.poll_read_ready(&mut cx),
-        };
-        if heard.is_pending() {
+        if self.poll_readable(&mut cx).is_pending() {
             return true;
         }
         let mut byte = [0];

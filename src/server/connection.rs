@@ -1,14 +1,22 @@
 //! One task a connection: TLS, then HTTP/1.1 or HTTP/2, until it ends, falls idle or is drained.
+//! Between requests that are far apart a connection rests: a smaller task waits at the socket, and
+//! hyper's buffers and state are given back.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::time::timeout;
+use tokio::io::AsyncWriteExt;
+use tokio::time::{sleep_until, timeout};
+use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
 use super::drain::Drain;
@@ -18,13 +26,36 @@ use crate::gateway::{self, Connection};
 use crate::limits::{Limits, Timeouts};
 use crate::snapshot::Listener;
 use crate::stream::Stream;
-use crate::wire::{Line, Protocol, Wire};
+use crate::wire::{Line, Opening, Wire};
 use crate::worker::Worker;
 
 /// Streams that one HTTP/2 connection may have open.
 const MAX_STREAMS: u32 = 128;
 /// hyper keeps request heads of up to so many fields without asking for memory.
 const FIELDS_ON_STACK: usize = 100;
+/// How long the end of a connection that rests may take to be told.
+const PARTING: Duration = Duration::from_secs(2);
+
+type ClientStream = Either<Stream, Box<TlsStream<Stream>>>;
+
+/// All that lasts of a connection from its handshake to its end.
+struct Client {
+    wire: Wire<ClientStream>,
+    connection: Arc<Connection>,
+    settings: Settings,
+    place: Place,
+    drain: Drain,
+    /// Whether it has spoken, which can only have been HTTP/1.1 if it came to rest.
+    spoke: bool,
+}
+
+/// What hyper is to be told.
+struct Settings {
+    header_bytes: usize,
+    header_count: usize,
+    keep_alive: Duration,
+    header_read: Duration,
+}
 
 /// A connection that was accepted, with the settings that it keeps.
 #[derive(Debug)]
@@ -45,8 +76,8 @@ pub(crate) struct Accepted {
     pub(crate) timeouts: Timeouts,
 }
 
-/// Serves one connection to its end.
-pub(crate) async fn serve(worker: Arc<Worker>, accepted: Accepted, mut drain: Drain) {
+/// Serves a connection that was accepted, to its end.
+pub(crate) async fn serve(worker: Arc<Worker>, accepted: Accepted, drain: Drain) {
     let Accepted {
         stream,
         ip,
@@ -71,72 +102,172 @@ pub(crate) async fn serve(worker: Arc<Worker>, accepted: Accepted, mut drain: Dr
         },
     };
     let line = Arc::new(Line::new());
-    let mut wire = Wire::new(stream, Arc::clone(&line), limits, timeouts);
-    let protocol = if alpn_http2 {
-        Protocol::Http2
-    } else {
-        let sniffed = tokio::select! {
-            sniffed = wire.sniff() => sniffed,
-            () = drain.begun() => return,
-        };
-        let Ok(protocol) = sniffed else { return };
-        protocol
+    let client = Client {
+        wire: Wire::new(stream, Arc::clone(&line), limits, timeouts),
+        connection: Arc::new(Connection {
+            worker,
+            peer: Peer::new(ip, port, listener.tls.is_some()),
+            line,
+            redirect_to_https: listener.redirect_to_https,
+        }),
+        settings: Settings {
+            header_bytes: limits.header_bytes,
+            header_count: limits.header_count,
+            keep_alive: timeouts.keep_alive,
+            header_read: timeouts.header_read,
+        },
+        place,
+        drain,
+        spoke: false,
     };
-    let connection = Arc::new(Connection {
-        worker,
-        peer: Peer::new(ip, port, listener.tls.is_some()),
-        line: Arc::clone(&line),
-        redirect_to_https: listener.redirect_to_https,
-    });
+    if alpn_http2 {
+        converse_http2(client).await;
+    } else {
+        converse(client).await;
+    }
+}
+
+/// Serves a connection until it ends or may rest.
+async fn converse(mut client: Client) {
+    if !client.spoke {
+        let opening = tokio::select! {
+            opening = client.wire.sniff() => opening,
+            () = client.drain.begun() => return,
+        };
+        match opening {
+            Ok(Opening::Http1) => client.spoke = true,
+            Ok(Opening::Http2) => return Box::pin(converse_http2(client)).await,
+            Ok(Opening::Nothing) => return rest(client),
+            Err(_) => return,
+        }
+    }
+    if let Some(client) = converse_http1(client).await {
+        rest(client);
+    }
+}
+
+/// Serves requests of HTTP/1.1; gives the connection back where it may rest.
+async fn converse_http1(client: Client) -> Option<Client> {
+    let Client {
+        wire,
+        connection,
+        settings,
+        place,
+        mut drain,
+        spoke,
+    } = client;
+    let line = &connection.line;
+    let mut builder = http1::Builder::new();
+    // Deadlines are the wire's; the timer is for what hyper may time itself.
+    builder.timer(TokioTimer::new()).header_read_timeout(None);
+    if settings.header_count > FIELDS_ON_STACK {
+        builder.max_headers(settings.header_count);
+    }
     let service = service_fn(|request: http::Request<Incoming>| {
         let answer = gateway::answer(Arc::clone(&connection), request);
         async { Ok::<_, Infallible>(answer.await) }
     });
-    let ended = match protocol {
-        Protocol::Http1 => {
-            let mut builder = http1::Builder::new();
-            // Deadlines are the wire's; the timer is for what hyper may time itself.
-            builder.timer(TokioTimer::new()).header_read_timeout(None);
-            if limits.header_count > FIELDS_ON_STACK {
-                builder.max_headers(limits.header_count);
-            }
-            let hyper = builder
-                .serve_connection(TokioIo::new(wire), service)
-                .with_upgrades();
-            tokio::pin!(hyper);
-            match drain.unless_begun(hyper.as_mut()).await {
-                Some(ended) => ended,
-                None => {
-                    hyper.as_mut().graceful_shutdown();
-                    hyper.await
-                }
-            }
+    let mut hyper = builder
+        .serve_connection(TokioIo::new(wire), service)
+        .with_upgrades();
+    let until_rest = poll_fn(|cx| match Pin::new(&mut hyper).poll(cx) {
+        Poll::Ready(ended) => Poll::Ready(Some(ended)),
+        Poll::Pending if line.rests() => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    });
+    let ended = match drain.unless_begun(std::pin::pin!(until_rest)).await {
+        Some(Some(ended)) => ended,
+        Some(None) => {
+            // What hyper has read and not understood it would give back, too; but heads reach it
+            // whole, and between two of them it has nothing.
+            let wire = hyper
+                .into_parts()
+                .filter(|parts| parts.read_buf.is_empty())?;
+            return Some(Client {
+                wire: wire.io.into_inner(),
+                connection,
+                settings,
+                place,
+                drain,
+                spoke,
+            });
         }
-        Protocol::Http2 => {
-            line.become_http2();
-            wire.pass_through();
-            let mut builder = http2::Builder::new(TokioExecutor::new());
-            builder
-                .timer(TokioTimer::new())
-                .max_concurrent_streams(MAX_STREAMS)
-                .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
-                .keep_alive_interval(timeouts.keep_alive)
-                .keep_alive_timeout(timeouts.header_read);
-            let hyper = builder.serve_connection(TokioIo::new(wire), service);
-            tokio::pin!(hyper);
-            match drain.unless_begun(hyper.as_mut()).await {
-                Some(ended) => ended,
-                None => {
-                    hyper.as_mut().graceful_shutdown();
-                    hyper.await
-                }
-            }
+        None => {
+            Pin::new(&mut hyper).graceful_shutdown();
+            hyper.await
         }
     };
-    if let Err(error) = ended {
-        tracing::debug!(client.ip = ?ip, %error, "a connection ended");
-    }
+    report(&connection, ended);
     // A tunnel's connection lives on in its own task, and counts until that ends.
     line.tunnel_ended().await;
     drop(place);
+    None
+}
+
+/// Serves requests of HTTP/2 to the end of the connection.
+async fn converse_http2(client: Client) {
+    let Client {
+        mut wire,
+        connection,
+        settings,
+        place,
+        mut drain,
+        spoke: _,
+    } = client;
+    connection.line.become_http2();
+    wire.pass_through();
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(u32::try_from(settings.header_bytes).unwrap_or(u32::MAX))
+        .keep_alive_interval(settings.keep_alive)
+        .keep_alive_timeout(settings.header_read);
+    let service = service_fn(|request: http::Request<Incoming>| {
+        let answer = gateway::answer(Arc::clone(&connection), request);
+        async { Ok::<_, Infallible>(answer.await) }
+    });
+    let hyper = builder.serve_connection(TokioIo::new(wire), service);
+    tokio::pin!(hyper);
+    let ended = match drain.unless_begun(hyper.as_mut()).await {
+        Some(ended) => ended,
+        None => {
+            hyper.as_mut().graceful_shutdown();
+            hyper.await
+        }
+    };
+    report(&connection, ended);
+    drop(place);
+}
+
+fn report(connection: &Connection, ended: hyper::Result<()>) {
+    if let Err(error) = ended {
+        tracing::debug!(client.ip = ?connection.peer.ip, %error, "a connection ended");
+    }
+}
+
+/// Lets a connection rest in a task of its own, so that the one that served it ends.
+fn rest(mut client: Client) {
+    client.wire.rest();
+    tokio::spawn(wait(client));
+}
+
+/// Waits at the socket of a connection that rests: for the next request, for its time to end, or
+/// for the drain.
+async fn wait(mut client: Client) {
+    let closes = client.wire.closes_at();
+    let stream = match client.wire.stream() {
+        Either::Left(stream) => stream,
+        Either::Right(tls) => tls.get_ref().0,
+    };
+    let heard = tokio::select! {
+        () = poll_fn(|cx| stream.poll_readable(cx)) => true,
+        () = client.drain.begun() => false,
+        () = sleep_until(closes) => false,
+    };
+    if heard {
+        tokio::spawn(converse(client));
+    } else if let Ok(Err(error)) = timeout(PARTING, client.wire.shutdown()).await {
+        tracing::debug!(client.ip = ?client.connection.peer.ip, %error, "a connection ended");
+    }
 }

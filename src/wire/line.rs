@@ -22,6 +22,11 @@ pub(crate) struct Line {
     refusal: Mutex<Option<Reject>>,
     tunnel: AtomicBool,
     http2: AtomicBool,
+    rests: AtomicBool,
+    /// Heads of HTTP/1.1 that were handed on.
+    heads: AtomicU32,
+    /// Requests that began.
+    begun: AtomicU32,
     in_flight: AtomicU32,
     tunnel_ended: Notify,
     /// Milliseconds after `began` at which the last request ended.
@@ -38,6 +43,9 @@ impl Line {
             refusal: Mutex::new(None),
             tunnel: AtomicBool::new(false),
             http2: AtomicBool::new(false),
+            rests: AtomicBool::new(false),
+            heads: AtomicU32::new(0),
+            begun: AtomicU32::new(0),
             in_flight: AtomicU32::new(0),
             tunnel_ended: Notify::new(),
             idle_since: AtomicU64::new(0),
@@ -97,14 +105,36 @@ impl Line {
         self.http2.load(Ordering::Relaxed)
     }
 
+    /// The connection is silent, and nothing is left to be written: what serves it may be given
+    /// back.
+    pub(crate) fn rest(&self) {
+        self.rests.store(true, Ordering::Relaxed);
+    }
+
+    /// The silence is over.
+    pub(crate) fn stir(&self) {
+        self.rests.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the connection may rest.
+    pub(crate) fn rests(&self) -> bool {
+        self.rests.load(Ordering::Relaxed)
+    }
+
+    /// A head of HTTP/1.1 is handed on; its request is to begin.
+    pub(super) fn hand_on(&self) {
+        add(&self.heads, 1);
+    }
+
     /// A request begins.
     pub(crate) fn enter(&self) {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        add(&self.begun, 1);
+        add(&self.in_flight, 1);
     }
 
     /// A request is answered to the end.
     pub(crate) fn leave(&self, now: Instant) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        add(&self.in_flight, u32::MAX);
         let elapsed = now.duration_since(self.began);
         let elapsed = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         self.idle_since.store(elapsed, Ordering::Relaxed);
@@ -125,8 +155,21 @@ impl Line {
         self.in_flight.load(Ordering::Relaxed) == 0
     }
 
+    /// Whether no request is in flight, nor one of HTTP/1.1 on its way from its bytes to its
+    /// beginning.
+    pub(crate) fn is_silent(&self) -> bool {
+        let begun = self.begun.load(Ordering::Relaxed);
+        self.is_idle() && (self.is_http2() || begun == self.heads.load(Ordering::Relaxed))
+    }
+
     /// When the last request ended, or the connection began.
     pub(crate) fn idle_since(&self) -> Instant {
         self.began + std::time::Duration::from_millis(self.idle_since.load(Ordering::Relaxed))
     }
+}
+
+/// Adds, wrapping around. One thread alone comes here: nothing is lost between the two.
+fn add(count: &AtomicU32, more: u32) {
+    let sum = count.load(Ordering::Relaxed).wrapping_add(more);
+    count.store(sum, Ordering::Relaxed);
 }

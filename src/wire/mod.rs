@@ -13,6 +13,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -30,16 +31,22 @@ const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: refused\r\nconnection: close\r
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long a closed connection goes on taking in what the client still sends, so that the
 /// answer is not destroyed by a reset (RFC 9112 section 9.6).
-const LINGER: std::time::Duration = std::time::Duration::from_secs(2);
+const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1 << 20;
+/// How long a connection is silent between requests before what serves it is given back.
+const REST_AFTER: Duration = Duration::from_secs(1);
+/// How often it is seen whether a request that takes its time has ended.
+const LOOK_AGAIN: Duration = Duration::from_secs(15);
 
-/// Which protocol a connection begins with.
+/// What a connection begins with.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Protocol {
+pub(crate) enum Opening {
     /// HTTP/1.0 or HTTP/1.1.
     Http1,
     /// HTTP/2.
     Http2,
+    /// Silence: it may rest.
+    Nothing,
 }
 
 /// One connection's bytes.
@@ -62,6 +69,10 @@ pub(crate) struct Wire<S> {
     send_timer: Option<Pin<Box<Sleep>>>,
     lingering: Option<(Pin<Box<Sleep>>, usize)>,
     end_of_input: bool,
+    /// Whether all that was written was flushed.
+    flushed: bool,
+    /// Whether the present silence was found to be long enough for a rest.
+    quiet: bool,
 }
 
 /// What the next byte belongs to.
@@ -100,7 +111,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             send_timer: None,
             lingering: None,
             end_of_input: false,
+            flushed: true,
+            quiet: false,
         }
+    }
+
+    /// What the bytes come from and go to.
+    pub(crate) fn stream(&self) -> &S {
+        &self.stream
+    }
+
+    /// Gives back what a silent connection does not need. Call it between requests only.
+    pub(crate) fn rest(&mut self) {
+        self.held = BytesMut::new();
+        self.timer = None;
+        self.send_timer = None;
+        self.quiet = false;
+        self.line.stir();
+    }
+
+    /// When the silence between two requests has lasted too long.
+    pub(crate) fn closes_at(&self) -> Instant {
+        self.idle_since.max(self.line.idle_since()) + self.timeouts.keep_alive
     }
 
     /// Takes every byte as it is from now on.
@@ -109,25 +141,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.ready = self.held.len();
     }
 
-    /// Reads until it is clear whether the client begins with HTTP/2's preface.
+    /// Reads until it is clear whether the client begins with HTTP/2's preface, or that it is in
+    /// no hurry to begin at all.
     ///
     /// # Errors
-    /// The connection broke, or nothing came within `keep_alive`.
-    pub(crate) async fn sniff(&mut self) -> io::Result<Protocol> {
-        let deadline = Instant::now() + self.timeouts.keep_alive;
+    /// The connection broke, or the preface did not become whole within `keep_alive`.
+    pub(crate) async fn sniff(&mut self) -> io::Result<Opening> {
+        let quiet = Instant::now() + REST_AFTER;
         loop {
             let seen = self.held.len().min(PREFACE.len());
             if self.held.get(..seen) != PREFACE.get(..seen) {
-                return Ok(Protocol::Http1);
+                return Ok(Opening::Http1);
             }
             if seen == PREFACE.len() {
-                return Ok(Protocol::Http2);
+                return Ok(Opening::Http2);
             }
+            let closes = self.closes_at();
+            let until = if seen == 0 { quiet.min(closes) } else { closes };
             let read = tokio::io::AsyncReadExt::read_buf(&mut self.stream, &mut self.held);
-            match tokio::time::timeout_at(deadline, read).await {
-                Ok(Ok(0)) | Err(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            match tokio::time::timeout_at(until, read).await {
+                Ok(Ok(0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => return Err(error),
+                Err(_) if until < closes => return Ok(Opening::Nothing),
+                Err(_) => return Err(io::ErrorKind::TimedOut.into()),
             }
         }
     }
@@ -168,6 +205,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                     Ok(Some((length, head))) => {
                         at += length;
                         heads += 1;
+                        self.line.hand_on();
                         self.head_began = None;
                         self.expect = match head {
                             Head::NoBody => Expect::Head(HeadScan::default()),
@@ -203,10 +241,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             Expect::Head(_) => match self.head_began {
                 Some(began) => Some(began + self.timeouts.header_read),
                 // hyper reads on while a request is in flight, to learn of a client that leaves.
-                None if !self.line.is_idle() => None,
-                None => {
-                    Some(self.idle_since.max(self.line.idle_since()) + self.timeouts.keep_alive)
-                }
+                None if !self.line.is_silent() => None,
+                None if self.quiet => Some(self.closes_at()),
+                None => Some(self.closes_at().min(self.line.idle_since() + REST_AFTER)),
             },
             Expect::Anything if self.line.is_http2() && self.line.is_idle() => {
                 Some(self.line.idle_since() + self.timeouts.keep_alive)
@@ -223,30 +260,47 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Arms the timer; ready when the deadline has passed.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            let Some(deadline) = self.deadline() else {
+            let deadline = self.deadline();
+            if deadline.is_none() && !matches!(self.expect, Expect::Head(_)) {
                 return Poll::Pending;
-            };
-            let timer = self
-                .timer
-                .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+            }
+            // hyper does not read again after an answer whose request left a read waiting: the
+            // timer has to be armed before there is a silence.
+            let timer = self.timer.get_or_insert_with(|| {
+                let until = deadline.unwrap_or_else(|| Instant::now() + REST_AFTER);
+                Box::pin(sleep_until(until))
+            });
             // A timer that fires too early is set anew then: arming it for every request, or
             // looking at the clock, would cost more than that.
-            if timer.deadline() > deadline {
+            if let Some(deadline) = deadline
+                && timer.deadline() > deadline
+            {
                 timer.as_mut().reset(deadline);
             }
             ready!(timer.as_mut().poll(cx));
-            if timer.deadline() >= deadline {
-                return Poll::Ready(());
+            match deadline {
+                Some(deadline) if timer.deadline() >= deadline => return Poll::Ready(()),
+                Some(deadline) => timer.as_mut().reset(deadline),
+                None => {
+                    let again = LOOK_AGAIN.min(self.timeouts.keep_alive);
+                    timer.as_mut().reset(Instant::now() + again);
+                }
             }
-            timer.as_mut().reset(deadline);
         }
     }
 
-    /// The silence has lasted too long.
+    /// The silence has lasted too long, or long enough for a rest.
     fn expire(&mut self) {
         if self.head_began.is_some() {
             self.held.clear();
             self.refuse(Reject::RequestTimeout);
+        } else if Instant::now() < self.closes_at() {
+            self.quiet = true;
+            // hyper flushes at the end of each turn: where that was the last it did, it holds
+            // nothing that is still to be written.
+            if self.flushed && !self.line.is_http2() {
+                self.line.rest();
+            }
         } else {
             self.end_of_input = true;
             self.expect = Expect::Nothing;
@@ -276,6 +330,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
             }
             match &mut this.expect {
                 Expect::StandIn(rest, reject) => {
+                    if rest.len() == STAND_IN.len() {
+                        this.line.hand_on();
+                    }
                     this.line.refuse(*reject);
                     let taken = rest.len().min(buf.remaining());
                     let (now, later) = rest.split_at(taken);
@@ -332,6 +389,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
                             this.expire();
                             continue;
                         }
+                    }
+                    if std::mem::take(&mut this.quiet) {
+                        this.line.stir();
                     }
                     let read = buf.filled().len() - before;
                     if read == 0 {
@@ -408,6 +468,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.flushed = false;
         let written = Pin::new(&mut this.stream).poll_write(cx, bytes);
         this.watch_send(cx, written)
     }
@@ -418,6 +479,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.flushed = false;
         let written = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
         this.watch_send(cx, written)
     }
@@ -429,6 +491,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let flushed = Pin::new(&mut this.stream).poll_flush(cx);
+        this.flushed = flushed.is_ready();
         this.watch_send(cx, flushed)
     }
 

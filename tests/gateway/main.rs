@@ -29,6 +29,7 @@ mod policy;
 mod prompt;
 mod proxy;
 mod reload;
+mod resting;
 mod rotation;
 mod shutdown;
 mod static_files;
