@@ -197,7 +197,9 @@ class Bench:
         return result
 
     def check_log(self, line, process, requests):
-        """Stops the server, and fails unless it logged what it served (1 % may be lost on the way)."""
+        """Stops the server, and fails unless it logged what it served (1 % may be lost on the way).
+
+        HAProxy writes its log behind the answers, and does not end it when it is told to stop."""
         if line.server == "haproxy":
             limit = time.monotonic() + 3
             while count_lines(self.log) < requests and time.monotonic() < limit:

@@ -20,7 +20,8 @@ SETTLE = 3
 def cpu(bench, scenario, _process, pid):
     """(CPU time for each request, GiB, connection or message; the lines that the log must have)."""
     tokens, options = bench.site.tokens, bench.options
-    warmup = options.warmup if scenario.tokens == 1 else max(options.warmup, 3)
+    many = scenario.tokens > 1 or scenario.connections > 1000
+    warmup = max(options.warmup, 3) if many else options.warmup
     warm = bench.loads(scenario, tokens, warmup, warm=True)
     before = snapshot(pid)
     work = bench.loads(scenario, tokens, options.seconds)

