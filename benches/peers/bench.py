@@ -62,7 +62,7 @@ def wait_until_ready(site, scenario):
     limit = time.monotonic() + 5
     while time.monotonic() < limit:
         try:
-            if get(site, scenario, "/open/xff")[0] not in (404, 503):
+            if get(site, scenario, "/open/xff")[0] != 404:
                 return
         except Failure:
             pass
@@ -170,8 +170,7 @@ class Bench:
         process = self.processes.start(line.server, command, cpus)
         try:
             wait_for_port(process, self.site.port)
-            if scenario.load != "websocket":
-                wait_until_ready(self.site, scenario)
+            wait_until_ready(self.site, scenario)
             if not line.server.startswith("nginx"):
                 return process, process.pid
             workers = children_of(process.pid)

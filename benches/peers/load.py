@@ -9,6 +9,7 @@ from pathlib import Path
 
 from system import Failure
 
+PATHS = 1000  # different ones, however many routes there are
 HERE = Path(__file__).resolve().parent
 
 
@@ -45,7 +46,7 @@ class Loads:
         said = process.communicate()[0].decode(errors="replace")
         self.processes.running.remove(process)
         if process.returncode != 0:
-            raise Failure(f"{name} failed:\n{said[-1000:]}")
+            raise Failure(f"{name} failed: {' '.join(said.strip().splitlines()[-1:])}")
         return said
 
     def wrk(self, scenario, tokens, seconds, warm):
@@ -63,15 +64,15 @@ class Loads:
         count = re.search(r"(\d+) requests in", said)
         bad = re.search(r"(Non-2xx|Socket errors).*", said)
         if not count or bad or int(count[1]) == 0:
-            raise Failure(f"wrk saw failed requests:\n{said}")
+            raise Failure(f"wrk saw failed requests, or none: {bad[0] if bad else count and count[0]}")
         return Work(int(count[1]), seconds, int(count[1]))
 
     def rows(self, scenario, tokens):
-        """Lines for list.lua: a token each, or of many routes a thousand."""
+        """Lines for list.lua: a token each, or a thousand paths, spread over as many routes as there are."""
         if scenario.tokens > 1:
             return "".join(f"{scenario.path} {token}\n" for token in tokens.good)
-        step = max(1, scenario.routes // 1000)
-        return "".join(f"/r{number}/1k\n" for number in range(0, scenario.routes, step))
+        step = max(1, scenario.routes // PATHS)
+        return "".join(f"/r{number * step % scenario.routes}/{number}\n" for number in range(PATHS))
 
     def h2load(self, scenario, seconds, warm):
         """A fixed number of requests, so that each is counted: as many as the warm-up's rate makes in the time."""

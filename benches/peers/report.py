@@ -28,6 +28,10 @@ class Results:
         self.rounds = []
         self.refused = {}
 
+    def failed(self):
+        """Whether a line was measured and did not do its work."""
+        return any(why.startswith("refused") for why in self.refused.values())
+
     def lines(self):
         """The lines that have a figure in every round."""
         return [

@@ -176,7 +176,7 @@ MAIN = (
 )
 GROWTH = (
     Scenario(
-        "growth-routes", "proxy, 1 KiB, requests over up to 1,000 of many routes", load="wrk_list",
+        "growth-routes", "proxy, 1 KiB, 1,000 paths spread over many routes", load="wrk_list",
         lines=grown("routes", (10, 1000, 100_000), "routes") + tuple(
             line for server in ("nginx", "haproxy") for line in grown("routes", (10, 100_000), "routes", server)
         ),

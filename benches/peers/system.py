@@ -138,8 +138,8 @@ def free_ports(count):
 
 
 def wait_for_port(process, port):
-    """Returns once the port accepts; fails where the process has ended or 10 s have passed."""
-    limit = time.monotonic() + 10
+    """Returns once the port accepts; fails where the process has ended or 30 s have passed."""
+    limit = time.monotonic() + 30
     while time.monotonic() < limit:
         if process.poll() is not None:
             break
