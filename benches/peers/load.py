@@ -61,10 +61,13 @@ class Loads:
         elif scenario.algorithm:
             command += ["-H", f"Authorization: Bearer {tokens.good[0]}"]
         said = self.said_by("wrk", command)
-        count = re.search(r"(\d+) requests in", said)
+        count = re.search(r"(\d+) requests in [^,]+, ([\d.]+)([KMGT]?)B read", said)
         bad = re.search(r"(Non-2xx|Socket errors).*", said)
         if not count or bad or int(count[1]) == 0:
             raise Failure(f"wrk saw failed requests, or none: {bad[0] if bad else count and count[0]}")
+        read = float(count[2]) * 1024 ** " KMGT".index(count[3] or " ")
+        if read < 0.99 * int(count[1]) * scenario.size:
+            raise Failure(f"wrk read {read:,.0f} bytes in {count[1]} answers of {scenario.size}")
         return Work(int(count[1]), seconds, int(count[1]))
 
     def rows(self, scenario, tokens):
@@ -83,9 +86,12 @@ class Loads:
         took = re.search(r"finished in ([\d.]+)(ms|s|us), ([\d.]+) req/s", said)
         counted = re.search(r"(\d+) succeeded, 0 failed, 0 errored, 0 timeout", said)
         good = re.search(r"status codes: (\d+) 2xx", said)
+        came = re.search(r"\((\d+)\) data", said)
         wanted = ("Application protocol: h2", "TLS Protocol: TLSv1.3")
         if not took or not counted or not good or {int(counted[1]), int(good[1])} != {count}:
-            raise Failure(f"h2load saw failed requests:\n{said[-1500:]}")
+            raise Failure(f"h2load saw failed requests: {counted and counted[0]}, {good and good[0]}")
+        if not came or int(came[1]) != count * scenario.size:
+            raise Failure(f"{came and came[1]} bytes came in {count} answers")
         if not all(word in said for word in wanted):
             raise Failure(f"h2load did not get {' and '.join(wanted)}")
         self.rate = float(took[3])

@@ -15,6 +15,11 @@ WORDS = {
 }
 
 
+def shown(column, value):
+    """A cell. Rates are requests, or a few GiB."""
+    return f"{value:,.2f}" if column == "rate" and value < 100 else COLUMNS[column].format(value)
+
+
 def spread(values, digits=2):
     """`median (min..max)`."""
     return f"{median(values):,.{digits}f} ({min(values):,.{digits}f}..{max(values):,.{digits}f})"
@@ -86,7 +91,7 @@ def print_table(results):
     for name in names:
         runs = [each[name] for each in results.rounds]
         inexact = "" if all(run.get("exact", True) for run in runs) else " (ticks)"
-        cells = [COLUMNS[column].format(median(run[column] for run in runs)) for column in columns]
+        cells = [shown(column, median(run[column] for run in runs)) for column in columns]
         if head[-1] == "portcullis / this":
             compared = results.ratios("portcullis", name) if "portcullis" in names and name != "portcullis" else None
         else:
