@@ -48,7 +48,7 @@ class Scenario:
     workers: int = 1
     rate: int = 5000
     reloads: int = 0
-    reloads_in: int = 10
+    reloads_in: int = 12
     lines: tuple = ()
     goals: tuple = ()
     absent: dict = field(default_factory=dict)
