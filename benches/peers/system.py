@@ -4,6 +4,7 @@ It knows nothing of the servers and cases that are measured.
 """
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -13,7 +14,7 @@ import time
 from pathlib import Path
 
 TICK = os.sysconf("SC_CLK_TCK")
-PACKAGES = {"nginx": "nginx", "haproxy": "haproxy", "wrk": "wrk"}
+PACKAGES = {"nginx": "nginx", "haproxy": "haproxy", "wrk": "wrk", "h2load": "nghttp2-client", "openssl": "openssl"}
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -83,14 +84,14 @@ class Processes:
             self.ending = True
             raise SystemExit(128 + number)
 
-    def start(self, name, command, cpu, stdout=None):
+    def start(self, name, command, cpu, stdout=None, stdin=subprocess.DEVNULL):
         """Starts `command` pinned to `cpu`. What it says goes to NAME.out, unless `stdout` says otherwise."""
         said_path = self.folder / f"{name}.out"
         self.starting = True
         try:
             with open(said_path, "wb") as said:
                 process = subprocess.Popen(
-                    ["taskset", "-c", str(cpu), *map(str, command)], stdin=subprocess.DEVNULL,
+                    ["taskset", "-c", str(cpu), *map(str, command)], stdin=stdin,
                     stdout=stdout or said, stderr=subprocess.STDOUT if stdout else said, start_new_session=True,
                 )
             process.label = name
@@ -137,8 +138,8 @@ def free_ports(count):
 
 
 def wait_for_port(process, port):
-    """Returns once the port accepts; fails where the process has ended or 10 s have passed."""
-    limit = time.monotonic() + 10
+    """Returns once the port accepts; fails where the process has ended or 30 s have passed."""
+    limit = time.monotonic() + 30
     while time.monotonic() < limit:
         if process.poll() is not None:
             break
@@ -196,6 +197,12 @@ def ticks(pid):
     """(user, system) clock ticks of the whole process, ended threads included."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return int(fields[11]), int(fields[12])
+
+
+def memory(pid):
+    """The bytes that a process has in memory, pages that it shares divided among those that share them (PSS)."""
+    found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    return int(found[1]) * 1024
 
 
 def snapshot(pid):

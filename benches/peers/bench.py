@@ -1,0 +1,237 @@
+"""Sets the stage, checks that a server does the work it is measured for, and measures it.
+
+What is measured is said in scenarios.py, in which order in run.py.
+"""
+
+import http.client
+import importlib
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import configs.nginx
+from configs import Site
+from load import HERE, Loads
+from measures import MEASURES, cpu
+from system import Failure, LogSink, children_of, count_lines, free_ports, wait_for_port
+from tokens import hs256, signed_by
+
+PIECE = b"portcullis "
+SIZES = {"1k.txt": 1024, "16k.txt": 16384, "100m.txt": 100 << 20}
+
+
+def body(size):
+    return (PIECE * (size // len(PIECE) + 1))[:size]
+
+
+def get(site, scenario, path, bearer=None):
+    """(status, body) of one GET; over TLS it must be version 1.3."""
+    if scenario.tls:
+        context = ssl._create_unverified_context()
+        connection = http.client.HTTPSConnection("127.0.0.1", site.port, timeout=10, context=context)
+    else:
+        connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=10)
+    try:
+        connection.request("GET", path, headers={"Authorization": f"Bearer {bearer}"} if bearer else {})
+        if scenario.tls and connection.sock.version() != "TLSv1.3":
+            raise Failure(f"{connection.sock.version()} instead of TLSv1.3")
+        response = connection.getresponse()
+        return response.status, response.read()
+    except (OSError, http.client.HTTPException) as problem:
+        raise Failure(f"GET {path}: {problem!r}") from problem
+    finally:
+        connection.close()
+
+
+def is_own_address(text):
+    """Whether it is this machine's. Envoy puts another one of it where a client comes from the loopback."""
+    with socket.socket() as probe:
+        try:
+            probe.bind((text, 0))
+        except OSError:
+            return False
+    return bool(text)
+
+
+def wait_until_ready(site, scenario):
+    """Some listen before they have read their routes."""
+    limit = time.monotonic() + 5
+    while time.monotonic() < limit:
+        try:
+            if get(site, scenario, "/open/xff")[0] != 404:
+                return
+        except Failure:
+            pass
+        time.sleep(0.05)
+
+
+def expect(what, found, wanted):
+    if found != wanted:
+        raise Failure(f"{what}: expected {str(wanted)[:80]}, found {str(found)[:200]}")
+
+
+def verify(site, scenario):
+    """Refuses to measure a server that does not do the work it is measured for."""
+    tokens = site.tokens
+    good = tokens.good[0] if scenario.algorithm else None
+    if scenario.load not in ("put", "websocket"):
+        expect(f"GET {scenario.path}", get(site, scenario, scenario.path, good), (200, body(scenario.size)))
+    if scenario.path.startswith(("/open/", "/jwt/")) and scenario.load != "websocket":
+        path = scenario.path.rsplit("/", 1)[0] + "/xff"
+        status, forwarded = get(site, scenario, path, good)
+        if status != 200 or not is_own_address(forwarded.decode()):
+            raise Failure(f"X-Forwarded-For at the origin: {status} {forwarded[:100]}")
+    if scenario.algorithm:
+        for one in tokens.good[::1000]:
+            expect("status with a good token", get(site, scenario, scenario.path, one)[0], 200)
+        for what, bearer in tokens.bad.items():
+            expect(f"status with {what}", get(site, scenario, scenario.path, bearer)[0], 401)
+
+
+class Bench:
+    """The temporary folder, the origins and the means to start each server and each load."""
+
+    def __init__(self, options, folder, processes, tools, scenarios):
+        self.options, self.folder, self.processes, self.tools = options, folder, processes, tools
+        port, self.origin_port, self.sink_port, self.echo_port = free_ports(4)
+        self.log = folder / "access.log"
+        self.sink = LogSink(self.log)
+        self.site = Site(
+            folder=folder, tools=tools, port=port, backends=[], log=self.log, log_port=self.sink.port,
+            certificate=folder / "bench.pem", key=folder / "bench.key",
+        )
+        self.loads = Loads(tools, processes, options.load_cpu, folder, port)
+        self.tokens = {None: None}
+        self.make_files({scenario.path.rpartition("/")[2] for scenario in scenarios})
+        if any(scenario.tls for scenario in scenarios):
+            self.make_certificate()
+        for algorithm in {scenario.algorithm for scenario in scenarios} - {None}:
+            many = max(scenario.tokens for scenario in scenarios if scenario.algorithm == algorithm)
+            self.make_tokens(algorithm, many)
+
+    def make_files(self, names):
+        folder = self.site.www / "static"
+        folder.mkdir(parents=True)
+        for name, size in SIZES.items():
+            if name in names:
+                (folder / name).write_bytes(body(size))
+
+    def make_certificate(self):
+        """A self-signed one with an ECDSA key on P-256."""
+        done = subprocess.run([
+            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+            "-days", "30", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+            "-keyout", self.site.key, "-out", self.site.certificate,
+        ], capture_output=True, text=True)
+        if done.returncode != 0:
+            raise Failure(f"openssl failed:\n{done.stderr}")
+
+    def make_tokens(self, algorithm, many):
+        """Tokens that only PyCA's cryptography can sign are left out where it is missing."""
+        if algorithm == "HS256":
+            self.tokens[algorithm] = hs256()
+        elif "python" in self.tools:
+            self.tokens[algorithm] = signed_by(self.tools["python"], self.folder, algorithm, many)
+
+    def start_origins(self, scenarios):
+        """nginx for requests, and those of origins.py that the scenarios need."""
+        many = max((line.change.get("servers", 1) for one in scenarios for line in one.lines), default=1)
+        bodies = {"": body(1024).decode(), "/open/128": body(128).decode()}
+        command = configs.nginx.origin(self.site, self.addresses(many), bodies)
+        wait_for_port(self.processes.start("origin", command, self.options.load_cpu), self.origin_port)
+        for kind, load, port in (("sink", "put", self.sink_port), ("echo", "websocket", self.echo_port)):
+            if any(scenario.load == load for scenario in scenarios):
+                command = [sys.executable, "-B", HERE / "origins.py", kind, port]
+                wait_for_port(self.processes.start(kind, command, self.options.load_cpu), port)
+
+    def addresses(self, count):
+        """127.0.0.1 and, for many upstream servers, others of the loopback network; all are the one origin."""
+        return [f"127.0.{number // 250}.{number % 250 + 1}:{self.origin_port}" for number in range(count)]
+
+    def prepared(self, scenario):
+        """The scenario with its number of connections, and the site set up for it."""
+        port = {"put": self.sink_port, "websocket": self.echo_port}.get(scenario.load)
+        self.site.backends = [f"127.0.0.1:{port}"] if port else self.addresses(scenario.servers)
+        self.site.tokens = self.tokens.get(scenario.algorithm)
+        if scenario.algorithm and not self.site.tokens:
+            raise Failure(f"nothing signs {scenario.algorithm} tokens: PyCA's cryptography is not installed")
+        return replace(scenario, connections=scenario.connections or self.options.connections)
+
+    def start(self, scenario, line):
+        """(the process, the id of the one that serves)."""
+        self.log.unlink(missing_ok=True)
+        module = importlib.import_module("configs." + line.server.replace("-", "_"))
+        command = module.command(self.site, scenario, **line.options)
+        cpus = self.options.cpu if scenario.workers == 1 else f"{self.options.cpu},{self.options.load_cpu}"
+        process = self.processes.start(line.server, command, cpus)
+        try:
+            wait_for_port(process, self.site.port)
+            wait_until_ready(self.site, scenario)
+            if not line.server.startswith("nginx"):
+                return process, process.pid
+            workers = children_of(process.pid)
+            if len(workers) != 1:
+                raise Failure(f"nginx has {len(workers)} workers instead of 1")
+            return process, workers[0]
+        except Failure:
+            self.processes.stop(process)
+            raise
+
+    def measure(self, scenario, line):
+        """One fresh process: checks, warm-up, measured load, and a look at its access log."""
+        scenario = self.prepared(scenario.for_line(line))
+        process, pid = self.start(scenario, line)
+        try:
+            verify(self.site, scenario)
+            measured = MEASURES.get(scenario.load, cpu)
+            result, answered = measured(self, scenario, process, pid)
+            self.check_log(line, process, answered)
+        finally:
+            if process in self.processes.running:
+                self.processes.stop(process)
+        return result
+
+    def check_log(self, line, process, requests):
+        """Stops the server, and fails unless it logged what it served (1 % may be lost on the way).
+
+        HAProxy writes its log behind the answers, and does not end it when it is told to stop."""
+        if line.server == "haproxy":
+            limit = time.monotonic() + 3
+            while count_lines(self.log) < requests and time.monotonic() < limit:
+                time.sleep(0.1)
+        self.processes.stop(process)
+        logged = count_lines(self.log)
+        if logged < 0.99 * requests:
+            raise Failure(f"{logged} lines in the access log for {requests} requests")
+        self.log.unlink()
+
+    def profile(self, scenario):
+        """Samples Portcullis under load with perf and prints the top of the report."""
+        if "portcullis" not in self.tools or not shutil.which("perf"):
+            raise Failure("--perf needs perf and the gateway")
+        line = scenario.lines[0]
+        scenario = self.prepared(scenario.for_line(line))
+        process, pid = self.start(scenario, line)
+        verify(self.site, scenario)
+        self.loads(scenario, self.site.tokens, self.options.warmup, warm=True)
+        data = self.folder / "perf.data"
+        perf = self.processes.start("perf", [
+            "perf", "record", "-g", "-e", "cpu-clock", "-F", "999", "-o", data, "-p", pid,
+            "--", "sleep", self.options.seconds,
+        ], self.options.load_cpu)
+        self.loads(scenario, self.site.tokens, self.options.seconds + 1)
+        perf.wait()
+        self.processes.running.remove(perf)
+        self.processes.stop(process)
+        for title, flags in (("self", ["--no-children"]), ("with callees", ["--children"])):
+            done = subprocess.run(
+                ["perf", "report", "--stdio", "-g", "none", "--percent-limit", "0.3", *flags, "-i", data],
+                capture_output=True, text=True,
+            )
+            rows = [row.rstrip() for row in done.stdout.splitlines() if row.strip() and row[0] != "#"]
+            print(f"\n## perf, {scenario.name}, {title}\n")
+            print("\n".join(rows[:45]) or done.stderr)

@@ -1,0 +1,69 @@
+"""nginx, Debian's build: the peer and, with other locations, the origin behind every server."""
+
+import os
+import resource
+
+
+def whole(site, name, http):
+    """The command of an nginx that touches nothing outside the temporary folder and ends no kept connection."""
+    temp = " ".join(
+        f"{kind}_temp_path {site.folder}/{name}-{kind};"
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    user = "user root;" if os.geteuid() == 0 else ""
+    path = site.write(
+        f"{name}.conf",
+        f"{user}\ndaemon off;\nworker_processes 1;\npid {site.folder}/{name}.pid;\n"
+        f"error_log {site.folder}/{name}.error.log crit;\nworker_rlimit_nofile {resource.getrlimit(resource.RLIMIT_NOFILE)[1]};\n"
+        f"events {{ worker_connections 32768; }}\n"
+        f"http {{\n{temp}\ntypes {{ text/plain txt; }}\ndefault_type text/plain;\n"
+        f"keepalive_requests 100000000;\nkeepalive_timeout 1h;\n{http}\n}}\n",
+    )
+    return [site.tools[name if name in site.tools else "nginx"], "-c", path, "-p", site.folder,
+            "-e", site.folder / f"{name}.error.log"]
+
+
+def origin(site, addresses, bodies):
+    """Answers at `addresses` with the body of a path, 1 KiB where there is none, and says who it was forwarded for."""
+    listen = "\n".join(f"listen {address} backlog=4096;" for address in addresses)
+    places = "".join(
+        f'location = {path} {{ return 200 "{body}"; }}\n'
+        for path, body in {
+            **bodies, "/open/xff": "$http_x_forwarded_for", "/jwt/xff": "$http_x_forwarded_for",
+        }.items()
+    )
+    return whole(
+        site, "origin", f'access_log off;\nserver {{ {listen}\n{places}location / {{ return 200 "{bodies[""]}"; }}\n}}'
+    )
+
+
+def server_block(site, scenario, tickets):
+    """The lines of `server` that say where it listens."""
+    if not scenario.tls:
+        return f"listen 127.0.0.1:{site.port} backlog=4096;"
+    return (
+        f"listen 127.0.0.1:{site.port} ssl http2 backlog=4096; ssl_certificate {site.certificate};"
+        f" ssl_certificate_key {site.key}; ssl_protocols TLSv1.3; ssl_session_cache off;"
+        f" ssl_session_tickets {'on' if tickets else 'off'}; http2_max_concurrent_streams 128;"
+    )
+
+
+def command(site, scenario, sendfile=True, cache=False, tickets=True, body_buffer="16k"):
+    on_off = "sendfile on; tcp_nopush on;" if sendfile else "sendfile off;"
+    cached = "open_file_cache max=1000 inactive=1h; open_file_cache_valid 60s;" if cache else ""
+    servers = " ".join(f"server {address};" for address in site.backends)
+    places = ["/open/"] + [f"/r{number}/" for number in range(scenario.routes)]
+    proxied = "\n".join(f"location {place} {{ proxy_pass http://app; }}" for place in places)
+    upgrade = "$http_upgrade" if scenario.load == "websocket" else '""'
+    connection = "upgrade" if scenario.load == "websocket" else '""'
+    return whole(
+        site, "nginx",
+        f"access_log {site.log} combined buffer=32k;\n{on_off} {cached}\n"
+        f"upstream app {{ {servers}"
+        " keepalive 16384; keepalive_requests 100000000; keepalive_time 1h; keepalive_timeout 1h; }\n"
+        f"server {{ {server_block(site, scenario, tickets)}\n"
+        "proxy_http_version 1.1; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;\n"
+        f"proxy_set_header Connection {connection}; proxy_set_header Upgrade {upgrade};\n"
+        f"client_max_body_size 0; client_body_buffer_size {body_buffer}; proxy_request_buffering off;\n"
+        f"{proxied}\nlocation /static/ {{ root {site.www}; }}\n}}",
+    )

@@ -1,0 +1,38 @@
+"""Portcullis as a user sets it up, with one worker; the limits are raised where the load would hit them."""
+
+from tokens import SECRET
+
+
+def verifier(site, algorithm):
+    if algorithm == "HS256":
+        return f'{{algorithms: [HS256], audience: any, secret: "{SECRET}"}}'
+    return f'{{algorithms: [{algorithm}], audience: any, keys: [{{kid: bench, file: "{site.tokens.public_key}"}}]}}'
+
+
+def text(site, scenario, marker=None):
+    """gateway.yaml. `marker` is the value of a header, for a reload that finds something new."""
+    tls = f', tls: {{certificates: [{{cert: "{site.certificate}", key: "{site.key}"}}]}}' if scenario.tls else ""
+    servers = ", ".join(f'"http://{address}"' for address in site.backends)
+    algorithm = scenario.algorithm
+    guarded = algorithm is not None
+    more = "".join(f"  - {{path: /r{number}/*, proxy: app, auth: none}}\n" for number in range(scenario.routes))
+    return f"""
+workers: {scenario.workers}
+listeners: [{{address: "127.0.0.1:{site.port}"{tls}}}]
+limits: {{connections_per_ip: 100000, body_bytes: 1GiB}}
+timeouts: {{keep_alive: 1h}}
+{f"jwt: {{bench: {verifier(site, algorithm)}}}" if guarded else ""}
+upstreams: {{app: {{servers: [{servers}], connections: {{keep_alive: 16384}}}}}}
+{f'defaults: {{headers: {{response: {{set: {{X-Marker: "{marker}"}}}}}}}}' if marker else ""}
+routes:
+  - {{path: /open/*, proxy: app, auth: none}}
+{"  - {path: /jwt/*, proxy: app, auth: bench}" if guarded else ""}
+  - {{path: /static/*, static: {{root: "{site.www}/static"}}, auth: none}}
+{more}
+log: {{level: {'info' if scenario.reloads else 'warn'}, access: {{to: "{site.log}", format: json}}}}
+"""
+
+
+def command(site, scenario):
+    path = site.write("gateway.yaml", text(site, scenario))
+    return [site.tools["portcullis"], "run", "-c", path]

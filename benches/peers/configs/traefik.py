@@ -1,0 +1,36 @@
+"""Traefik with one processor for Go, its fast proxy on, and a log that it writes from a buffer."""
+
+import json
+
+
+def command(site, scenario):
+    router = {"rule": "PathPrefix(`/`)", "entryPoints": ["bench"], "service": "app"}
+    service = {"loadBalancer": {
+        "servers": [{"url": f"http://{address}"} for address in site.backends], "passHostHeader": True,
+        "serversTransport": "kept",
+    }}
+    dynamic = {"http": {
+        "routers": {"bench": router}, "services": {"app": service},
+        "serversTransports": {"kept": {
+            "maxIdleConnsPerHost": 20000, "forwardingTimeouts": {"idleConnTimeout": "3600s"},
+        }},
+    }}
+    if scenario.tls:
+        router["tls"] = {}
+        certificate = {"certFile": str(site.certificate), "keyFile": str(site.key)}
+        dynamic["tls"] = {
+            "certificates": [certificate], "stores": {"default": {"defaultCertificate": certificate}},
+            "options": {"default": {"minVersion": "VersionTLS13", "disableSessionTickets": True}},
+        }
+    # JSON is YAML, and YAML is what the file provider reads.
+    routes = site.write("traefik-routes.yml", json.dumps(dynamic))
+    static = site.write("traefik.yml", json.dumps({
+        "global": {"checkNewVersion": False, "sendAnonymousUsage": False}, "log": {"level": "ERROR"},
+        "entryPoints": {"bench": {
+            "address": f"127.0.0.1:{site.port}",
+            "transport": {"respondingTimeouts": {"readTimeout": "0s", "idleTimeout": "3600s"}},
+        }},
+        "providers": {"file": {"filename": str(routes), "watch": False}},
+        "accessLog": {"filePath": str(site.log), "bufferingSize": 1000}, "experimental": {"fastProxy": {}},
+    }))
+    return ["env", "GOMAXPROCS=1", site.tools["traefik"], f"--configFile={static}"]

