@@ -9,6 +9,7 @@ mod preflight;
 mod record;
 mod refusal;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use http::uri::PathAndQuery;
@@ -49,33 +50,36 @@ pub(crate) struct Connection {
 ///
 /// The snapshot is taken once, at the start, so a reload in mid-request never mixes two
 /// configurations. Every request ends in one access record.
-pub(crate) async fn answer(
+pub(crate) fn answer(
     connection: Arc<Connection>,
     request: Request<Incoming>,
-) -> Response<Recorded> {
+) -> impl Future<Output = Result<Response<Recorded>, Infallible>> {
     let view = connection.worker.view();
     let mut record = Record::begin(&connection, &view, &request);
     let refusal = refusal::Asked::of(&request);
     let mut tunnel = None;
-    // In a box, as each stage hands it on to the next.
+    // In a box, as each stage hands it on to the next; and outside of the future, which hyper moves
+    // several times and which would have room for it twice.
     let request = Box::new(request);
-    let served = serve(&view, &connection, &mut record, &mut tunnel, request).await;
-    let route = record.route().and_then(|index| view.routes.get(index));
-    let mut response = served.unwrap_or_else(|reject| {
-        record.refuse(reject);
-        let guard = route.map(|route| &route.guard);
-        refusal.answer(reject, guard, record.id(), || record.metadata_url())
-    });
-    if record.is_private() && response.status().is_success() {
-        let kept = response.headers_mut().entry(header::CACHE_CONTROL);
-        kept.or_insert(HeaderValue::from_static("private"));
+    async move {
+        let served = serve(&view, &connection, &mut record, &mut tunnel, request).await;
+        let route = record.route().and_then(|index| view.routes.get(index));
+        let mut response = served.unwrap_or_else(|reject| {
+            record.refuse(reject);
+            let guard = route.map(|route| &route.guard);
+            refusal.answer(reject, guard, record.id(), || record.metadata_url())
+        });
+        if record.is_private() && response.status().is_success() {
+            let kept = response.headers_mut().entry(header::CACHE_CONTROL);
+            kept.or_insert(HeaderValue::from_static("private"));
+        }
+        if let Some(cors) = route.and_then(|route| route.cors.as_ref()) {
+            cors.apply(record.reader(), response.headers_mut());
+        }
+        let edits = route.map_or(&view.response_headers, |route| &route.response_headers);
+        edits.apply(response.headers_mut());
+        Ok(record.finish(response, tunnel))
     }
-    if let Some(cors) = route.and_then(|route| route.cors.as_ref()) {
-        cors.apply(record.reader(), response.headers_mut());
-    }
-    let edits = route.map_or(&view.response_headers, |route| &route.response_headers);
-    edits.apply(response.headers_mut());
-    record.finish(response, tunnel)
 }
 
 async fn serve(

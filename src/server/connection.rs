@@ -2,7 +2,6 @@
 //! Between requests that are far apart a connection rests: a smaller task waits at the socket, and
 //! hyper's buffers and state are given back.
 
-use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -10,7 +9,6 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -42,19 +40,10 @@ type ClientStream = Either<Stream, Box<TlsStream<Stream>>>;
 struct Client {
     wire: Wire<ClientStream>,
     connection: Arc<Connection>,
-    settings: Settings,
     place: Place,
     drain: Drain,
     /// Whether it has spoken, which can only have been HTTP/1.1 if it came to rest.
     spoke: bool,
-}
-
-/// What hyper is to be told.
-struct Settings {
-    header_bytes: usize,
-    header_count: usize,
-    keep_alive: Duration,
-    header_read: Duration,
 }
 
 /// A connection that was accepted, with the settings that it keeps.
@@ -110,12 +99,6 @@ pub(crate) async fn serve(worker: Arc<Worker>, accepted: Accepted, drain: Drain)
             line,
             redirect_to_https: listener.redirect_to_https,
         }),
-        settings: Settings {
-            header_bytes: limits.header_bytes,
-            header_count: limits.header_count,
-            keep_alive: timeouts.keep_alive,
-            header_read: timeouts.header_read,
-        },
         place,
         drain,
         spoke: false,
@@ -151,22 +134,19 @@ async fn converse_http1(client: Client) -> Option<Client> {
     let Client {
         wire,
         connection,
-        settings,
         place,
         mut drain,
         spoke,
     } = client;
     let line = &connection.line;
+    let limits = wire.limits();
     let mut builder = http1::Builder::new();
     // Deadlines are the wire's; the timer is for what hyper may time itself.
     builder.timer(TokioTimer::new()).header_read_timeout(None);
-    if settings.header_count > FIELDS_ON_STACK {
-        builder.max_headers(settings.header_count);
+    if limits.header_count > FIELDS_ON_STACK {
+        builder.max_headers(limits.header_count);
     }
-    let service = service_fn(|request: http::Request<Incoming>| {
-        let answer = gateway::answer(Arc::clone(&connection), request);
-        async { Ok::<_, Infallible>(answer.await) }
-    });
+    let service = service_fn(|request| gateway::answer(Arc::clone(&connection), request));
     let mut hyper = builder
         .serve_connection(TokioIo::new(wire), service)
         .with_upgrades();
@@ -186,7 +166,6 @@ async fn converse_http1(client: Client) -> Option<Client> {
             return Some(Client {
                 wire: wire.io.into_inner(),
                 connection,
-                settings,
                 place,
                 drain,
                 spoke,
@@ -209,24 +188,21 @@ async fn converse_http2(client: Client) {
     let Client {
         mut wire,
         connection,
-        settings,
         place,
         mut drain,
         spoke: _,
     } = client;
     connection.line.become_http2();
     wire.pass_through();
+    let (limits, timeouts) = (wire.limits(), wire.timeouts());
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(u32::try_from(settings.header_bytes).unwrap_or(u32::MAX))
-        .keep_alive_interval(settings.keep_alive)
-        .keep_alive_timeout(settings.header_read);
-    let service = service_fn(|request: http::Request<Incoming>| {
-        let answer = gateway::answer(Arc::clone(&connection), request);
-        async { Ok::<_, Infallible>(answer.await) }
-    });
+        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .keep_alive_interval(timeouts.keep_alive)
+        .keep_alive_timeout(timeouts.header_read);
+    let service = service_fn(|request| gateway::answer(Arc::clone(&connection), request));
     let hyper = builder.serve_connection(TokioIo::new(wire), service);
     tokio::pin!(hyper);
     let ended = match drain.unless_begun(hyper.as_mut()).await {
@@ -249,12 +225,13 @@ fn report(connection: &Connection, ended: hyper::Result<()>) {
 /// Lets a connection rest in a task of its own, so that the one that served it ends.
 fn rest(mut client: Client) {
     client.wire.rest();
-    tokio::spawn(wait(client));
+    // In a box: a future has room for what it is given twice.
+    tokio::spawn(wait(Box::new(client)));
 }
 
 /// Waits at the socket of a connection that rests: for the next request, for its time to end, or
 /// for the drain.
-async fn wait(mut client: Client) {
+async fn wait(mut client: Box<Client>) {
     let closes = client.wire.closes_at();
     let stream = match client.wire.stream() {
         Either::Left(stream) => stream,
@@ -266,7 +243,7 @@ async fn wait(mut client: Client) {
         () = sleep_until(closes) => false,
     };
     if heard {
-        tokio::spawn(converse(client));
+        tokio::spawn(converse(*client));
     } else if let Ok(Err(error)) = timeout(PARTING, client.wire.shutdown()).await {
         tracing::debug!(client.ip = ?client.connection.peer.ip, %error, "a connection ended");
     }

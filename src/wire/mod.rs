@@ -121,6 +121,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         &self.stream
     }
 
+    /// Its sizes.
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Its deadlines.
+    pub(crate) fn timeouts(&self) -> Timeouts {
+        self.timeouts
+    }
+
     /// Gives back what a silent connection does not need. Call it between requests only.
     pub(crate) fn rest(&mut self) {
         self.held = BytesMut::new();
