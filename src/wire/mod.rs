@@ -6,6 +6,7 @@
 //! and closed by the same code as every other. It knows nothing of routes.
 
 mod chunk;
+mod gathered;
 mod head;
 mod line;
 
@@ -20,6 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 pub(crate) use self::chunk::{Chunks, Piece};
+use self::gathered::Gathered;
 use self::head::{Head, HeadScan};
 pub(crate) use self::line::Line;
 use crate::limits::{Limits, Timeouts};
@@ -71,6 +73,8 @@ pub(crate) struct Wire<S> {
     end_of_input: bool,
     /// Whether all that was written was flushed.
     flushed: bool,
+    /// Frames of HTTP/2 that wait to be written with others.
+    gathered: Gathered,
     /// Whether the present silence was found to be long enough for a rest.
     quiet: bool,
 }
@@ -112,6 +116,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             lingering: None,
             end_of_input: false,
             flushed: true,
+            gathered: Gathered::default(),
             quiet: false,
         }
     }
@@ -325,6 +330,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if !this.gathered.is_empty()
+            && let Poll::Ready(Err(error)) = this.poll_gathered(cx)
+        {
+            return Poll::Ready(Err(error));
+        }
         if this.line.is_tunnel() && !matches!(this.expect, Expect::Anything) {
             this.pass_through();
         }
@@ -471,12 +481,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 }
 
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    /// Writes and flushes what was gathered.
+    fn poll_gathered(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let stream = Pin::new(&mut self.stream);
+        let written = self.gathered.poll_write_to(stream, cx, self.line.is_idle());
+        ready!(self.watch_send(cx, written))?;
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.watch_send(cx, flushed)
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.line.is_http2() {
+            return self.poll_write_vectored(cx, &[io::IoSlice::new(bytes)]);
+        }
         let this = self.get_mut();
         this.flushed = false;
         let written = Pin::new(&mut this.stream).poll_write(cx, bytes);
@@ -490,6 +514,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.flushed = false;
+        if this.line.is_http2() {
+            if let Some(taken) = this.gathered.take(slices) {
+                return Poll::Ready(Ok(taken));
+            }
+            ready!(this.poll_gathered(cx))?;
+        }
         let written = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
         this.watch_send(cx, written)
     }
@@ -500,6 +530,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if !this.gathered.is_empty() {
+            if !this.line.is_idle() && !this.gathered.is_stuck() {
+                // Other streams may have their answers ready in this very turn of the event loop:
+                // the task comes to `poll_read` once more, behind them.
+                cx.waker().wake_by_ref();
+                return Poll::Ready(Ok(()));
+            }
+            return this.poll_gathered(cx);
+        }
         let flushed = Pin::new(&mut this.stream).poll_flush(cx);
         this.flushed = flushed.is_ready();
         this.watch_send(cx, flushed)
@@ -508,6 +547,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.lingering.is_none() {
+            if !this.gathered.is_empty() {
+                ready!(this.poll_gathered(cx))?;
+            }
             ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
             if !this.is_unread() {
                 return Poll::Ready(Ok(()));
