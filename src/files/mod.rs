@@ -7,6 +7,7 @@ mod conditional;
 mod kind;
 mod range;
 mod resolve;
+mod stamp;
 mod store;
 mod stream;
 #[cfg(test)]
@@ -26,7 +27,8 @@ use http::{Method, Response, StatusCode};
 use self::conditional::{Validators, Verdict};
 use self::range::{Part, Wanted};
 use self::resolve::{Found, Root};
-use self::store::{Kept, Stamp, Store};
+use self::stamp::Stamp;
+use self::store::{Kept, Store};
 use crate::auth::Permit;
 use crate::body::Body;
 use crate::method::MethodSet;
@@ -364,16 +366,15 @@ impl Files {
         let content = match target.source {
             Source::Kept(content) => content,
             Source::Open(file, stamp, name)
-                if target.len <= stream::SMALL && stamp.is_settled(asked.now) =>
+                if target.len <= store::LONGEST && stamp.is_settled(asked.now) =>
             {
                 let content = stream::read(&file, 0, target.len)?;
                 let kept = Kept {
-                    stamp,
                     content: content.clone(),
                     validators: target.validators,
                     media_type: target.media_type,
                 };
-                self.store.put(asked.worker, &name, kept, asked.now);
+                self.store.put(asked.worker, &name, kept, stamp, asked.now);
                 content
             }
             Source::Open(file, ..) => return stream::body(file, offset, len),

@@ -17,7 +17,7 @@ use crate::body::{Body, BodyError};
 use crate::reject::Reject;
 
 /// What is at most this long is read with one call, without a stream.
-pub(super) const SMALL: u64 = 64 * 1024;
+const SMALL: u64 = 64 * 1024;
 
 /// How much of a large file is read at a time.
 const PIECE: usize = 256 * 1024;

@@ -613,8 +613,8 @@ async fn what_is_kept_in_memory_is_what_is_on_the_disk() {
 
     assert_eq!(body("/").await.unwrap(), b"<p>home");
     assert!(is_kept("index.html"));
-    fs::write(site.path("large.bin"), vec![b'x'; 70_000]).unwrap();
-    assert_eq!(body("/large.bin").await.unwrap().len(), 70_000);
+    fs::write(site.path("large.bin"), vec![b'x'; 300_000]).unwrap();
+    assert_eq!(body("/large.bin").await.unwrap().len(), 300_000);
     assert!(!is_kept("large.bin"));
 }
 
