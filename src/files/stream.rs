@@ -8,27 +8,30 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use rustix::io::Errno;
 use tokio::task::JoinHandle;
 
+use super::pieces::{PIECE, Piece, Pieces};
 use crate::body::{Body, BodyError};
 use crate::reject::Reject;
 
 /// What is at most this long is read with one call, without a stream.
 const SMALL: u64 = 64 * 1024;
 
-/// How much of a large file is read at a time.
-const PIECE: usize = 256 * 1024;
-
 /// The body of `len` bytes of a file, from the byte at `offset` on.
 ///
 /// # Errors
 /// `Internal` where a small file cannot be read, or has become shorter than it was.
-pub(super) fn body(file: File, offset: u64, len: u64) -> Result<Body, Reject> {
+pub(super) fn body(
+    file: Arc<File>,
+    offset: u64,
+    len: u64,
+    pieces: Arc<Pieces>,
+) -> Result<Body, Reject> {
     if len > SMALL {
-        return Ok(Body::stream(FileStream::new(file, offset, len)));
+        return Ok(Body::stream(FileStream::new(file, offset, len, pieces)));
     }
     read(&file, offset, len).map(Body::full)
 }
@@ -54,38 +57,24 @@ struct FileStream {
     /// Whether the file system can tell that it would have to wait.
     can_try: bool,
     /// The piece that the blocking pool is reading.
-    reading: Option<JoinHandle<io::Result<BytesMut>>>,
-    /// The piece handed out last; its memory is used again once it was sent.
-    sent: Option<Bytes>,
+    reading: Option<JoinHandle<io::Result<Piece>>>,
+    pieces: Arc<Pieces>,
 }
 
 impl FileStream {
-    fn new(file: File, offset: u64, len: u64) -> Self {
-        let file = Arc::new(file);
+    fn new(file: Arc<File>, offset: u64, len: u64, pieces: Arc<Pieces>) -> Self {
         Self {
             file,
             offset,
             left: len,
             can_try: true,
             reading: None,
-            sent: None,
-        }
-    }
-
-    /// Room for the next piece.
-    fn room(&mut self) -> BytesMut {
-        let len = usize::try_from(self.left).map_or(PIECE, |left| left.min(PIECE));
-        match self.sent.take().map(Bytes::try_into_mut) {
-            Some(Ok(mut room)) if room.len() >= len => {
-                room.truncate(len);
-                room
-            }
-            Some(Ok(_) | Err(_)) | None => BytesMut::zeroed(len),
+            pieces,
         }
     }
 
     /// Reads what is in memory already; tells whether that was anything.
-    fn try_read(&mut self, room: &mut BytesMut) -> bool {
+    fn try_read(&mut self, room: &mut Piece) -> bool {
         if !self.can_try {
             return false;
         }
@@ -104,16 +93,12 @@ impl FileStream {
     }
 
     /// Hands a piece out.
-    fn give(&mut self, piece: BytesMut) -> Frame<Bytes> {
-        let piece = piece.freeze();
+    fn give(&mut self, piece: Piece) -> Frame<Bytes> {
         // Lossless: a piece is at most 256 KiB long.
         let count = piece.len() as u64;
         self.offset = self.offset.saturating_add(count);
         self.left = self.left.saturating_sub(count);
-        if self.left > 0 {
-            self.sent = Some(piece.clone());
-        }
-        Frame::data(piece)
+        Frame::data(piece.freeze())
     }
 }
 
@@ -132,7 +117,9 @@ impl http_body::Body for FileStream {
         let mut reading = match this.reading.take() {
             Some(reading) => reading,
             None => {
-                let mut room = this.room();
+                let mut room = this
+                    .pieces
+                    .take(usize::try_from(this.left).unwrap_or(PIECE));
                 if this.try_read(&mut room) {
                     return Poll::Ready(Some(Ok(this.give(room))));
                 }
@@ -190,10 +177,14 @@ mod tests {
         (0_u32..).flat_map(u32::to_le_bytes).take(len).collect()
     }
 
-    fn file(content: &[u8]) -> File {
+    fn file(content: &[u8]) -> Arc<File> {
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(content, 0).unwrap();
-        file
+        Arc::new(file)
+    }
+
+    fn body_of(content: &[u8], offset: u64, len: u64) -> Body {
+        body(file(content), offset, len, Arc::default()).unwrap()
     }
 
     async fn collect(body: Body) -> Result<Vec<u8>, BodyError> {
@@ -204,7 +195,7 @@ mod tests {
     #[track_caller]
     fn streams(content: &[u8], offset: u64, len: u64) -> [FileStream; 2] {
         [true, false].map(|can_try| {
-            let mut stream = FileStream::new(file(content), offset, len);
+            let mut stream = FileStream::new(file(content), offset, len, Arc::default());
             stream.can_try = can_try;
             stream
         })
@@ -236,8 +227,10 @@ mod tests {
         let content = bytes(3 * PIECE);
         for mut stream in streams(&content, 0, content.len() as u64) {
             let mut seen = Vec::new();
+            let pieces = Arc::clone(&stream.pieces);
             while let Some(frame) = stream.frame().await {
                 seen.extend_from_slice(&frame.unwrap().into_data().unwrap());
+                assert_eq!(pieces.spare(), 1);
             }
             assert!(seen == content);
         }
@@ -249,7 +242,7 @@ mod tests {
         for stream in streams(&content, 5, PIECE as u64) {
             assert!(collect(Body::stream(stream)).await.unwrap() == content[5..PIECE + 5]);
         }
-        let small = body(file(&content), 7, 9).unwrap();
+        let small = body_of(&content, 7, 9);
         assert_eq!(collect(small).await.unwrap(), content[7..16]);
     }
 
@@ -257,15 +250,11 @@ mod tests {
     async fn what_is_small_is_no_stream() {
         let limit = usize::try_from(SMALL).unwrap();
         let content = bytes(limit + 1);
-        assert!(matches!(
-            body(file(&content), 0, SMALL).unwrap(),
-            Body::Full(_)
-        ));
-        assert!(matches!(
-            body(file(&content), 0, SMALL + 1).unwrap(),
-            Body::Stream(_)
-        ));
-        assert!(matches!(body(file(b""), 0, 0).unwrap(), Body::Empty));
+        let large = body_of(&content, 0, SMALL + 1);
+        assert!(matches!(large, Body::Stream(_)));
+        let small = body_of(&content, 0, SMALL);
+        assert!(matches!(small, Body::Full(_)));
+        assert!(matches!(body_of(b"", 0, 0), Body::Empty));
     }
 
     #[tokio::test]
@@ -287,7 +276,8 @@ mod tests {
                 Err(BodyError::Io(_))
             ));
         }
-        assert_eq!(body(file(b"abc"), 0, 4).map(drop), Err(Reject::Internal));
-        assert!(body(file(b"abc"), 0, 3).is_ok());
+        let read = |len| read(&file(b"abc"), 0, len);
+        assert_eq!(read(4), Err(Reject::Internal));
+        assert_eq!(read(3).unwrap(), b"abc".as_slice());
     }
 }
