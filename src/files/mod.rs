@@ -192,7 +192,7 @@ impl Files {
             at,
         };
         let outcome = self.decide(asked)?;
-        self.respond(asked, outcome)
+        self.respond(asked, outcome).await
     }
 
     /// Finds the file and evaluates the request against it; reads nothing of it.
@@ -323,7 +323,7 @@ impl Files {
         }))
     }
 
-    fn respond(&self, asked: Query<'_>, outcome: Outcome) -> Result<Response<Body>, Reject> {
+    async fn respond(&self, asked: Query<'_>, outcome: Outcome) -> Result<Response<Body>, Reject> {
         let mut headers = HeaderMap::with_capacity(HEADERS);
         let (status, body) = match outcome {
             Outcome::Redirect => {
@@ -337,7 +337,7 @@ impl Files {
             Outcome::Whole(target) => {
                 self.describe(&mut headers, asked, &target)?;
                 let len = target.len;
-                let body = self.content(&mut headers, asked, target, 0, len)?;
+                let body = self.content(&mut headers, asked, target, 0, len).await?;
                 (StatusCode::OK, body)
             }
             Outcome::Part(target, part) => {
@@ -345,7 +345,9 @@ impl Files {
                 let Part { first, last } = part;
                 let value = header_value(format_args!("bytes {first}-{last}/{}", target.len))?;
                 headers.insert(header::CONTENT_RANGE, value);
-                let body = self.content(&mut headers, asked, target, first, part.len())?;
+                let body = self
+                    .content(&mut headers, asked, target, first, part.len())
+                    .await?;
                 (StatusCode::PARTIAL_CONTENT, body)
             }
         };
@@ -380,7 +382,7 @@ impl Files {
     }
 
     /// The headers of the bytes that are sent, and for GET the bytes.
-    fn content(
+    async fn content(
         &self,
         headers: &mut HeaderMap,
         asked: Query<'_>,
@@ -401,12 +403,12 @@ impl Files {
         let streamed = |file| {
             let pieces = self.descriptors.pieces(asked.worker);
             let pieces = pieces.ok_or(Reject::Internal)?;
-            stream::body(file, offset, len, pieces)
+            Ok(stream::body(file, offset, len, pieces))
         };
         let content = match target.source {
             Source::Memory(content) => content,
             Source::Small(file, stamp, name) if stamp.is_settled(asked.now) => {
-                let content = stream::read(&file, 0, target.len)?;
+                let content = stream::read(file, target.len).await?;
                 let kept = Kept {
                     content: content.clone(),
                     validators: target.validators,

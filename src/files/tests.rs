@@ -632,6 +632,54 @@ async fn a_head_or_a_304_reads_no_file_into_memory() {
 }
 
 #[tokio::test]
+async fn a_head_or_a_304_reads_nothing_of_a_file() {
+    let row = async |name: &str, method: Method, fields: &[(&str, &str)], status: u16| {
+        let site = site();
+        fs::write(site.path("large.bin"), vec![b'x'; 300_000]).unwrap();
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            let name = header::HeaderName::try_from(*name).unwrap();
+            headers.append(name, value.parse().unwrap());
+        }
+        let target = format!("/{name}").parse().unwrap();
+        let asked = Query {
+            worker: 0,
+            method: &method,
+            headers: &headers,
+            path: &RequestPath::parse(&target).unwrap(),
+            skip: 0,
+            query: None,
+            now: crate::clock::now() + Duration::from_hours(1),
+            at: Instant::now(),
+        };
+        let outcome = site.files.decide(asked).unwrap();
+        // From here on, whoever reads gets less than is there.
+        fs::write(site.path(name), b"").unwrap();
+        let answer = site.files.respond(asked, outcome).await;
+        let whole = match answer {
+            Ok(answer) => {
+                assert_eq!(answer.status(), status);
+                answer.into_body().collect().await.is_ok()
+            }
+            Err(reject) => {
+                assert_eq!(reject, Reject::Internal);
+                false
+            }
+        };
+        let reads = method == Method::GET && status != 304;
+        assert_eq!(whole, !reads, "{method} {name} {fields:?}");
+    };
+    for name in ["a.css", "large.bin"] {
+        row(name, Method::HEAD, &[], 200).await;
+        for method in [Method::HEAD, Method::GET] {
+            row(name, method, &[("if-none-match", "*")], 304).await;
+        }
+        row(name, Method::GET, &[], 200).await;
+        row(name, Method::GET, &[("range", "bytes=2-4")], 206).await;
+    }
+}
+
+#[tokio::test]
 async fn what_is_kept_open_is_what_is_on_the_disk() {
     const SIZE: usize = 300_000;
     let site = site();
