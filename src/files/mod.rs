@@ -1,12 +1,15 @@
 //! Static files from disk: what is sent for a path below a route, and with which headers.
 //!
 //! Listings, precompressed variants and error pages are not made here. `resolve` opens, `stream` reads,
-//! `store` remembers what is small.
+//! `store` remembers what is small, `descriptors` keeps open what is large.
 
 mod conditional;
+mod descriptors;
 mod kind;
+mod pieces;
 mod range;
 mod resolve;
+mod stamp;
 mod store;
 mod stream;
 #[cfg(test)]
@@ -17,6 +20,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Cursor, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -24,9 +28,11 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Response, StatusCode};
 
 use self::conditional::{Validators, Verdict};
+use self::descriptors::{Descriptors, Held};
 use self::range::{Part, Wanted};
 use self::resolve::{Found, Root};
-use self::store::{Kept, Stamp, Store};
+use self::stamp::Stamp;
+use self::store::{Kept, Store};
 use crate::auth::Permit;
 use crate::body::Body;
 use crate::method::MethodSet;
@@ -36,8 +42,8 @@ use crate::reject::Reject;
 /// Room for the headers of a file and for those that the gateway adds.
 const HEADERS: usize = 12;
 
-/// How long a root's descriptor, and the content of a file in memory, is trusted before its path is looked
-/// at again.
+/// How long a root's descriptor, the content of a file in memory, and the descriptor of a file are trusted
+/// before their path is looked at again.
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
 
 /// What a route with files is made from.
@@ -60,6 +66,7 @@ pub(crate) struct FilesSettings {
 pub(crate) struct Files {
     root: Root,
     store: Store,
+    descriptors: Descriptors,
     index: Vec<String>,
     /// Relative to the root.
     fallback: Option<String>,
@@ -92,10 +99,12 @@ struct Target {
 /// Where the bytes of a file come from.
 #[derive(Debug)]
 enum Source {
-    /// The file, open, in this state; its name below the root.
-    Open(File, Stamp, Box<str>),
     /// Memory.
-    Kept(Bytes),
+    Memory(Bytes),
+    /// A small file, just opened, in this state; its name below the root.
+    Small(File, Stamp, Box<str>),
+    /// A large file, which others may be reading, too.
+    Large(Arc<File>),
 }
 
 /// What the answer is to be.
@@ -141,6 +150,7 @@ impl Files {
         Ok(Self {
             root,
             store: Store::new(workers),
+            descriptors: Descriptors::new(workers),
             index,
             fallback,
             cache_control,
@@ -171,7 +181,7 @@ impl Files {
         now: SystemTime,
     ) -> Result<Response<Body>, Reject> {
         let at = Instant::now();
-        self.answer(Query {
+        let asked = Query {
             worker,
             method,
             headers,
@@ -180,12 +190,9 @@ impl Files {
             query,
             now,
             at,
-        })
-    }
-
-    fn answer(&self, asked: Query<'_>) -> Result<Response<Body>, Reject> {
+        };
         let outcome = self.decide(asked)?;
-        self.respond(asked, outcome)
+        self.respond(asked, outcome).await
     }
 
     /// Finds the file and evaluates the request against it; reads nothing of it.
@@ -266,27 +273,57 @@ impl Files {
 
     /// Finds a name below the root; `None` for a directory.
     fn target(&self, asked: Query<'_>, name: &str) -> Result<Option<Target>, Reject> {
-        let is_still = |stamp| self.root.stamp(asked.worker, name, asked.at) == Some(stamp);
-        if let Some(kept) = self.store.get(asked.worker, name, asked.now, is_still) {
+        let Query {
+            worker, now, at, ..
+        } = asked;
+        let is_still = |stamp| self.root.stamp(worker, name, at) == Some(stamp);
+        if let Some(kept) = self.store.get(worker, name, now, is_still) {
             return Ok(Some(Target {
-                source: Source::Kept(kept.content.clone()),
+                source: Source::Memory(kept.content.clone()),
                 len: kept.content.len() as u64,
                 validators: kept.validators.clone(),
                 media_type: kept.media_type,
             }));
         }
-        match self.root.find(asked.worker, name, asked.at)? {
-            Found::Directory => Ok(None),
-            Found::File(file, meta) => Ok(Some(Target {
-                len: meta.len(),
-                validators: Validators::of(&meta)?,
-                media_type: kind::media_type(name),
-                source: Source::Open(file, Stamp::of(&meta), name.into()),
-            })),
+        if let Some(held) = self.descriptors.get(worker, name, now, is_still) {
+            return Ok(Some(Target {
+                source: Source::Large(Arc::clone(&held.file)),
+                len: held.len,
+                validators: held.validators.clone(),
+                media_type: held.media_type,
+            }));
         }
+        let (file, meta) = match self.root.find(worker, name, at)? {
+            Found::Directory => return Ok(None),
+            Found::File(file, meta) => (file, meta),
+        };
+        let (len, stamp) = (meta.len(), Stamp::of(&meta));
+        let validators = Validators::of(&meta)?;
+        let media_type = kind::media_type(name);
+        let source = if len <= store::LONGEST {
+            Source::Small(file, stamp, name.into())
+        } else {
+            let file = Arc::new(file);
+            if stamp.is_settled(now) {
+                let held = Held {
+                    file: Arc::clone(&file),
+                    len,
+                    validators: validators.clone(),
+                    media_type,
+                };
+                self.descriptors.put(worker, name, held, stamp, now);
+            }
+            Source::Large(file)
+        };
+        Ok(Some(Target {
+            source,
+            len,
+            validators,
+            media_type,
+        }))
     }
 
-    fn respond(&self, asked: Query<'_>, outcome: Outcome) -> Result<Response<Body>, Reject> {
+    async fn respond(&self, asked: Query<'_>, outcome: Outcome) -> Result<Response<Body>, Reject> {
         let mut headers = HeaderMap::with_capacity(HEADERS);
         let (status, body) = match outcome {
             Outcome::Redirect => {
@@ -300,7 +337,7 @@ impl Files {
             Outcome::Whole(target) => {
                 self.describe(&mut headers, asked, &target)?;
                 let len = target.len;
-                let body = self.content(&mut headers, asked, target, 0, len)?;
+                let body = self.content(&mut headers, asked, target, 0, len).await?;
                 (StatusCode::OK, body)
             }
             Outcome::Part(target, part) => {
@@ -308,7 +345,9 @@ impl Files {
                 let Part { first, last } = part;
                 let value = header_value(format_args!("bytes {first}-{last}/{}", target.len))?;
                 headers.insert(header::CONTENT_RANGE, value);
-                let body = self.content(&mut headers, asked, target, first, part.len())?;
+                let body = self
+                    .content(&mut headers, asked, target, first, part.len())
+                    .await?;
                 (StatusCode::PARTIAL_CONTENT, body)
             }
         };
@@ -343,7 +382,7 @@ impl Files {
     }
 
     /// The headers of the bytes that are sent, and for GET the bytes.
-    fn content(
+    async fn content(
         &self,
         headers: &mut HeaderMap,
         asked: Query<'_>,
@@ -361,22 +400,25 @@ impl Files {
         if asked.method == Method::HEAD {
             return Ok(Body::Empty);
         }
+        let streamed = |file| {
+            let pieces = self.descriptors.pieces(asked.worker);
+            let pieces = pieces.ok_or(Reject::Internal)?;
+            Ok(stream::body(file, offset, len, pieces))
+        };
         let content = match target.source {
-            Source::Kept(content) => content,
-            Source::Open(file, stamp, name)
-                if target.len <= stream::SMALL && stamp.is_settled(asked.now) =>
-            {
-                let content = stream::read(&file, 0, target.len)?;
+            Source::Memory(content) => content,
+            Source::Small(file, stamp, name) if stamp.is_settled(asked.now) => {
+                let content = stream::read(file, target.len).await?;
                 let kept = Kept {
-                    stamp,
                     content: content.clone(),
                     validators: target.validators,
                     media_type: target.media_type,
                 };
-                self.store.put(asked.worker, &name, kept, asked.now);
+                self.store.put(asked.worker, &name, kept, stamp, asked.now);
                 content
             }
-            Source::Open(file, ..) => return stream::body(file, offset, len),
+            Source::Small(file, ..) => return streamed(Arc::new(file)),
+            Source::Large(file) => return streamed(file),
         };
         let from = usize::try_from(offset).map_err(|_| Reject::Internal)?;
         let to = usize::try_from(offset + len).map_err(|_| Reject::Internal)?;

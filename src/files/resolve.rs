@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::TRUSTED_FOR;
-use super::store::Stamp;
+use super::stamp::Stamp;
 use crate::reject::Reject;
 
 /// How often an open that a rename or a signal disturbed is begun anew.

@@ -2,76 +2,24 @@
 //! them. Once a second the file system is asked whether a file is still the same one.
 
 use std::collections::HashMap;
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use bytes::Bytes;
-use rustix::fs::Stat;
 
-use super::TRUSTED_FOR;
 use super::conditional::Validators;
+use super::stamp::{Stamp, Trust};
 
-/// How many bytes of content one worker keeps for one route.
-const MOST: usize = 8 << 20;
+/// A longer file is not kept.
+pub(super) const LONGEST: u64 = 256 * 1024;
+/// How many bytes of content one worker keeps for one route, in each of two generations.
+const MOST: usize = 4 << 20;
 /// What a kept file weighs beside its content.
 const OVERHEAD: usize = 512;
-/// A file that was changed this recently may be changed once more without its stamp showing it, as the
-/// file system's clock is coarse. It is not kept yet.
-const SETTLED: Duration = Duration::from_secs(2);
-
-/// What tells one state of a file from every other: any write, rename or replacement changes it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    /// The stamp of an open file.
-    pub(super) fn of(meta: &Metadata) -> Self {
-        Self {
-            device: meta.dev(),
-            inode: meta.ino(),
-            size: meta.size(),
-            modified: (meta.mtime(), meta.mtime_nsec()),
-            changed: (meta.ctime(), meta.ctime_nsec()),
-        }
-    }
-
-    /// The stamp of what a name names. `None` where the numbers do not fit.
-    #[cfg_attr(
-        target_os = "linux",
-        expect(clippy::useless_conversion, reason = "other systems have other types")
-    )]
-    pub(super) fn of_stat(stat: &Stat) -> Option<Self> {
-        Some(Self {
-            device: u64::try_from(stat.st_dev).ok()?,
-            inode: stat.st_ino,
-            size: u64::try_from(stat.st_size).ok()?,
-            modified: (stat.st_mtime, i64::try_from(stat.st_mtime_nsec).ok()?),
-            changed: (stat.st_ctime, i64::try_from(stat.st_ctime_nsec).ok()?),
-        })
-    }
-
-    /// Whether the last change is so long ago that the next one must show.
-    pub(super) fn is_settled(&self, now: SystemTime) -> bool {
-        let changed = u64::try_from(self.changed.0).unwrap_or_default();
-        UNIX_EPOCH
-            .checked_add(Duration::from_secs(changed) + SETTLED)
-            .is_some_and(|settled| settled < now)
-    }
-}
 
 /// A file as it was sent.
 #[derive(Debug)]
 pub(super) struct Kept {
-    /// Which state of the file it is.
-    pub(super) stamp: Stamp,
     /// All of it.
     pub(super) content: Bytes,
     /// Its validators.
@@ -87,9 +35,17 @@ pub(super) struct Store {
     workers: Box<[Mutex<Shelf>]>,
 }
 
+/// Two generations: when the young one is full it takes the place of the old one. A file of the old one that is asked
+/// for is young again, so what is in use stays, whoever asks for a crowd of other names.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Shelf {
+    young: Generation,
+    old: Generation,
+}
+
+#[derive(Debug, Default)]
+struct Generation {
     files: HashMap<Box<str>, Entry>,
     bytes: usize,
 }
@@ -97,8 +53,7 @@ struct Shelf {
 #[derive(Debug)]
 struct Entry {
     kept: Arc<Kept>,
-    /// When the file system was last asked.
-    checked: SystemTime,
+    trust: Trust,
 }
 
 impl Store {
@@ -120,118 +75,134 @@ impl Store {
     ) -> Option<Arc<Kept>> {
         let shelf = self.workers.get(worker)?;
         let mut shelf = shelf.lock().unwrap_or_else(PoisonError::into_inner);
-        let entry = shelf.files.get_mut(name)?;
-        // A clock that was set back is no proof of youth.
-        let age = now.duration_since(entry.checked);
-        if age.is_err() || age.is_ok_and(|age| age >= TRUSTED_FOR) {
-            if !is_still(entry.kept.stamp) {
-                return None;
-            }
-            entry.checked = now;
+        if let Some(entry) = shelf.young.files.get_mut(name) {
+            let holds = entry.trust.holds(now, is_still);
+            return holds.then(|| Arc::clone(&entry.kept));
         }
-        Some(Arc::clone(&entry.kept))
+        let (name, mut entry) = shelf.old.take(name)?;
+        if !entry.trust.holds(now, is_still) {
+            return None;
+        }
+        let kept = Arc::clone(&entry.kept);
+        shelf.add(name, entry);
+        Some(kept)
     }
 
-    /// Keeps a file, as it was found at this time. When there is no room all others go: those in use are soon back, and a crowd
-    /// of names that are asked for once costs no more than reading them did.
-    pub(super) fn put(&self, worker: usize, name: &str, kept: Kept, now: SystemTime) {
+    /// Keeps a file, as it was found at this time in this state.
+    pub(super) fn put(&self, worker: usize, name: &str, kept: Kept, stamp: Stamp, now: SystemTime) {
         let Some(shelf) = self.workers.get(worker) else {
             return;
         };
-        let weight = name.len() + kept.content.len() + OVERHEAD;
         let mut shelf = shelf.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(old) = shelf.files.remove(name) {
-            shelf.bytes -= name.len() + old.kept.content.len() + OVERHEAD;
-        }
-        if shelf.bytes + weight > MOST {
-            *shelf = Shelf::default();
-        }
-        shelf.bytes += weight;
+        shelf.young.take(name);
+        shelf.old.take(name);
         let entry = Entry {
             kept: Arc::new(kept),
-            checked: now,
+            trust: Trust::new(stamp, now),
         };
-        shelf.files.insert(name.into(), entry);
+        shelf.add(name.into(), entry);
+    }
+}
+
+impl Shelf {
+    /// Adds a file that is in neither generation.
+    fn add(&mut self, name: Box<str>, entry: Entry) {
+        let weight = entry.weight(&name);
+        if self.young.bytes + weight > MOST {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.bytes += weight;
+        self.young.files.insert(name, entry);
+    }
+}
+
+impl Generation {
+    fn take(&mut self, name: &str) -> Option<(Box<str>, Entry)> {
+        let (name, entry) = self.files.remove_entry(name)?;
+        self.bytes -= entry.weight(&name);
+        Some((name, entry))
+    }
+}
+
+impl Entry {
+    fn weight(&self, name: &str) -> usize {
+        name.len() + self.kept.content.len() + OVERHEAD
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use super::*;
 
     fn is_there(store: &Store, name: &str) -> bool {
         store.get(0, name, UNIX_EPOCH, |_| true).is_some()
     }
 
-    fn kept(size: usize) -> Kept {
-        let file = tempfile::tempfile().unwrap();
-        let meta = file.metadata().unwrap();
-        Kept {
-            stamp: Stamp::of(&meta),
+    fn put(store: &Store, worker: usize, name: &str, size: usize) {
+        let meta = tempfile::tempfile().unwrap().metadata().unwrap();
+        let kept = Kept {
             content: vec![0; size].into(),
             validators: Validators::of(&meta).unwrap(),
             media_type: "text/plain",
-        }
+        };
+        store.put(worker, name, kept, Stamp::of(&meta), UNIX_EPOCH);
     }
 
     #[test]
     fn memory_is_bounded() {
         let store = Store::new(1);
         for at in 0..1000 {
-            store.put(0, &format!("file {at}"), kept(60_000), UNIX_EPOCH);
+            put(&store, 0, &format!("file {at}"), 60_000);
             assert!(is_there(&store, &format!("file {at}")));
             let shelf = store.workers[0].lock().unwrap();
-            let weight: usize = shelf
-                .files
-                .iter()
-                .map(|(name, entry)| name.len() + entry.kept.content.len() + OVERHEAD)
-                .sum();
-            assert_eq!(weight, shelf.bytes);
-            assert!(weight <= MOST);
+            for generation in [&shelf.young, &shelf.old] {
+                let files = generation.files.iter();
+                let weight: usize = files.map(|(name, entry)| entry.weight(name)).sum();
+                assert_eq!(weight, generation.bytes);
+                assert!(weight <= MOST);
+            }
         }
         assert!(!is_there(&store, "file 0"));
+    }
+
+    #[test]
+    fn what_is_in_use_stays() {
+        let store = Store::new(1);
+        put(&store, 0, "hot", 60_000);
+        for at in 0..1000 {
+            put(&store, 0, &format!("file {at}"), 60_000);
+            if at % 50 == 0 {
+                assert!(is_there(&store, "hot"), "{at}");
+            }
+        }
     }
 
     #[test]
     fn a_file_that_is_kept_anew_counts_once() {
         let store = Store::new(1);
         for _ in 0..1000 {
-            store.put(0, "a", kept(60_000), UNIX_EPOCH);
+            put(&store, 0, "a", 60_000);
         }
-        assert_eq!(
-            store.workers[0].lock().unwrap().bytes,
-            1 + 60_000 + OVERHEAD
-        );
-        store.put(7, "a", kept(1), UNIX_EPOCH);
-        assert!(store.get(7, "a", UNIX_EPOCH, |_| true).is_none());
+        let shelf = store.workers[0].lock().unwrap();
+        let bytes = (shelf.young.bytes, shelf.old.bytes);
+        assert_eq!(bytes, (1 + 60_000 + OVERHEAD, 0));
     }
 
     #[test]
-    fn the_file_system_is_asked_once_in_a_while() {
+    fn a_file_that_changed_is_not_given_out() {
         let store = Store::new(1);
-        let at = |millis: u64| UNIX_EPOCH + Duration::from_millis(10_000 + millis);
-        store.put(0, "a", kept(1), at(0));
-        let asks = |now, answer| {
-            let mut asked = false;
-            let found = store.get(0, "a", now, |_| {
-                asked = true;
-                answer
-            });
-            (found.is_some(), asked)
-        };
-        assert_eq!(asks(at(999), false), (true, false));
-        assert_eq!(asks(at(1000), true), (true, true));
-        assert_eq!(asks(at(1999), false), (true, false));
-        assert_eq!(asks(at(2000), false), (false, true));
-        assert_eq!(asks(at(2000), true), (true, true));
-        assert_eq!(asks(at(1999), false), (false, true), "the clock went back");
+        put(&store, 0, "a", 1);
+        let later = UNIX_EPOCH + std::time::Duration::from_secs(1);
+        assert!(store.get(0, "a", later, |_| false).is_none());
+        assert!(store.get(0, "a", later, |_| true).is_some());
     }
 
     #[test]
-    fn what_was_just_changed_is_not_settled() {
-        let stamp = kept(0).stamp;
-        let changed = UNIX_EPOCH + Duration::from_secs(u64::try_from(stamp.changed.0).unwrap());
-        assert!(!stamp.is_settled(changed + SETTLED));
-        assert!(stamp.is_settled(changed + SETTLED + Duration::from_millis(1)));
+    fn a_worker_that_there_is_not_keeps_nothing() {
+        let store = Store::new(1);
+        put(&store, 7, "a", 1);
+        assert!(store.get(7, "a", UNIX_EPOCH, |_| true).is_none());
     }
 }

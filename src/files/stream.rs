@@ -1,5 +1,5 @@
-//! The bytes of an open file as a body. What is small is read at once, on the loop; what is large
-//! piece by piece, and on the blocking pool only where the disk would have to be waited for.
+//! The bytes of an open file. What the system has in memory is read on the loop, anything else on the blocking
+//! pool, so that no request waits for another one's disk.
 
 use std::fs::File;
 use std::io;
@@ -8,40 +8,52 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use rustix::io::Errno;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
+use super::pieces::{PIECE, Piece, Pieces};
 use crate::body::{Body, BodyError};
 use crate::reject::Reject;
 
-/// What is at most this long is read with one call, without a stream.
-pub(super) const SMALL: u64 = 64 * 1024;
+/// What is at most this long is read without a stream, into memory of its own.
+const SMALL: u64 = 64 * 1024;
 
-/// How much of a large file is read at a time.
-const PIECE: usize = 256 * 1024;
-
-/// The body of `len` bytes of a file, from the byte at `offset` on.
-///
-/// # Errors
-/// `Internal` where a small file cannot be read, or has become shorter than it was.
-pub(super) fn body(file: File, offset: u64, len: u64) -> Result<Body, Reject> {
-    if len > SMALL {
-        return Ok(Body::stream(FileStream::new(file, offset, len)));
+/// The body of `len` bytes of a file, from the byte at `offset` on. Only a small one that needs no waiting is
+/// read at once; where that fails, the body does.
+pub(super) fn body(file: Arc<File>, offset: u64, len: u64, pieces: Arc<Pieces>) -> Body {
+    if len <= SMALL
+        && let Ok(len) = usize::try_from(len)
+    {
+        let mut content = vec![0; len];
+        if read_cached(&file, &mut content, offset) == Ok(len) {
+            return Body::full(content);
+        }
     }
-    read(&file, offset, len).map(Body::full)
+    Body::stream(FileStream::new(file, offset, len, pieces))
 }
 
-/// Some bytes of a file, with one call.
+/// All of a file of `len` bytes, into memory.
 ///
 /// # Errors
 /// `Internal` where they cannot be read, or are no longer all there.
-pub(super) fn read(file: &File, offset: u64, len: u64) -> Result<Bytes, Reject> {
-    let mut buffer = vec![0; usize::try_from(len).map_err(|_| Reject::Internal)?];
-    file.read_exact_at(&mut buffer, offset)
-        .map_err(|_| Reject::Internal)?;
-    Ok(buffer.into())
+pub(super) async fn read(file: File, len: u64) -> Result<Bytes, Reject> {
+    let mut content = vec![0; usize::try_from(len).map_err(|_| Reject::Internal)?];
+    if read_cached(&file, &mut content, 0) == Ok(content.len()) {
+        return Ok(content.into());
+    }
+    let read = move || file.read_exact_at(&mut content, 0).map(|()| content);
+    let content = match Handle::try_current() {
+        Ok(runtime) => {
+            let read = runtime.spawn_blocking(read).await;
+            read.map_err(io::Error::other).flatten()
+        }
+        // A benchmark has none.
+        Err(_) => read(),
+    };
+    content.map(Bytes::from).map_err(|_| Reject::Internal)
 }
 
 /// A large file, or a large range of one. It gives all its bytes or ends with an error: a file that
@@ -54,38 +66,24 @@ struct FileStream {
     /// Whether the file system can tell that it would have to wait.
     can_try: bool,
     /// The piece that the blocking pool is reading.
-    reading: Option<JoinHandle<io::Result<BytesMut>>>,
-    /// The piece handed out last; its memory is used again once it was sent.
-    sent: Option<Bytes>,
+    reading: Option<JoinHandle<io::Result<Piece>>>,
+    pieces: Arc<Pieces>,
 }
 
 impl FileStream {
-    fn new(file: File, offset: u64, len: u64) -> Self {
-        let file = Arc::new(file);
+    fn new(file: Arc<File>, offset: u64, len: u64, pieces: Arc<Pieces>) -> Self {
         Self {
             file,
             offset,
             left: len,
             can_try: true,
             reading: None,
-            sent: None,
-        }
-    }
-
-    /// Room for the next piece.
-    fn room(&mut self) -> BytesMut {
-        let len = usize::try_from(self.left).map_or(PIECE, |left| left.min(PIECE));
-        match self.sent.take().map(Bytes::try_into_mut) {
-            Some(Ok(mut room)) if room.len() >= len => {
-                room.truncate(len);
-                room
-            }
-            Some(Ok(_) | Err(_)) | None => BytesMut::zeroed(len),
+            pieces,
         }
     }
 
     /// Reads what is in memory already; tells whether that was anything.
-    fn try_read(&mut self, room: &mut BytesMut) -> bool {
+    fn try_read(&mut self, room: &mut Piece) -> bool {
         if !self.can_try {
             return false;
         }
@@ -104,16 +102,12 @@ impl FileStream {
     }
 
     /// Hands a piece out.
-    fn give(&mut self, piece: BytesMut) -> Frame<Bytes> {
-        let piece = piece.freeze();
+    fn give(&mut self, piece: Piece) -> Frame<Bytes> {
         // Lossless: a piece is at most 256 KiB long.
         let count = piece.len() as u64;
         self.offset = self.offset.saturating_add(count);
         self.left = self.left.saturating_sub(count);
-        if self.left > 0 {
-            self.sent = Some(piece.clone());
-        }
-        Frame::data(piece)
+        Frame::data(piece.freeze())
     }
 }
 
@@ -132,7 +126,9 @@ impl http_body::Body for FileStream {
         let mut reading = match this.reading.take() {
             Some(reading) => reading,
             None => {
-                let mut room = this.room();
+                let mut room = this
+                    .pieces
+                    .take(usize::try_from(this.left).unwrap_or(PIECE));
                 if this.try_read(&mut room) {
                     return Poll::Ready(Some(Ok(this.give(room))));
                 }
@@ -190,10 +186,14 @@ mod tests {
         (0_u32..).flat_map(u32::to_le_bytes).take(len).collect()
     }
 
-    fn file(content: &[u8]) -> File {
+    fn file(content: &[u8]) -> Arc<File> {
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(content, 0).unwrap();
-        file
+        Arc::new(file)
+    }
+
+    fn body_of(content: &[u8], offset: u64, len: u64) -> Body {
+        body(file(content), offset, len, Arc::default())
     }
 
     async fn collect(body: Body) -> Result<Vec<u8>, BodyError> {
@@ -204,7 +204,7 @@ mod tests {
     #[track_caller]
     fn streams(content: &[u8], offset: u64, len: u64) -> [FileStream; 2] {
         [true, false].map(|can_try| {
-            let mut stream = FileStream::new(file(content), offset, len);
+            let mut stream = FileStream::new(file(content), offset, len, Arc::default());
             stream.can_try = can_try;
             stream
         })
@@ -236,8 +236,10 @@ mod tests {
         let content = bytes(3 * PIECE);
         for mut stream in streams(&content, 0, content.len() as u64) {
             let mut seen = Vec::new();
+            let pieces = Arc::clone(&stream.pieces);
             while let Some(frame) = stream.frame().await {
                 seen.extend_from_slice(&frame.unwrap().into_data().unwrap());
+                assert_eq!(pieces.spare(), 1);
             }
             assert!(seen == content);
         }
@@ -249,7 +251,7 @@ mod tests {
         for stream in streams(&content, 5, PIECE as u64) {
             assert!(collect(Body::stream(stream)).await.unwrap() == content[5..PIECE + 5]);
         }
-        let small = body(file(&content), 7, 9).unwrap();
+        let small = body_of(&content, 7, 9);
         assert_eq!(collect(small).await.unwrap(), content[7..16]);
     }
 
@@ -257,15 +259,14 @@ mod tests {
     async fn what_is_small_is_no_stream() {
         let limit = usize::try_from(SMALL).unwrap();
         let content = bytes(limit + 1);
-        assert!(matches!(
-            body(file(&content), 0, SMALL).unwrap(),
-            Body::Full(_)
-        ));
-        assert!(matches!(
-            body(file(&content), 0, SMALL + 1).unwrap(),
-            Body::Stream(_)
-        ));
-        assert!(matches!(body(file(b""), 0, 0).unwrap(), Body::Empty));
+        let large = body_of(&content, 0, SMALL + 1);
+        assert!(matches!(large, Body::Stream(_)));
+        // Only where the file system can tell what it has in memory.
+        if read_cached(&file(&content), &mut [0], 0).is_ok() {
+            let small = body_of(&content, 0, SMALL);
+            assert!(matches!(small, Body::Full(_)));
+            assert!(matches!(body_of(b"", 0, 0), Body::Empty));
+        }
     }
 
     #[tokio::test]
@@ -287,7 +288,11 @@ mod tests {
                 Err(BodyError::Io(_))
             ));
         }
-        assert_eq!(body(file(b"abc"), 0, 4).map(drop), Err(Reject::Internal));
-        assert!(body(file(b"abc"), 0, 3).is_ok());
+        for (len, is_whole) in [(3, true), (4, false)] {
+            let seen = collect(body_of(b"abc", 0, len)).await;
+            assert_eq!(seen.ok(), is_whole.then(|| b"abc".to_vec()));
+            let read = read(file(b"abc").try_clone().unwrap(), len).await;
+            assert_eq!(read.is_ok(), is_whole);
+        }
     }
 }

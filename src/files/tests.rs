@@ -613,8 +613,8 @@ async fn what_is_kept_in_memory_is_what_is_on_the_disk() {
 
     assert_eq!(body("/").await.unwrap(), b"<p>home");
     assert!(is_kept("index.html"));
-    fs::write(site.path("large.bin"), vec![b'x'; 70_000]).unwrap();
-    assert_eq!(body("/large.bin").await.unwrap().len(), 70_000);
+    fs::write(site.path("large.bin"), vec![b'x'; 300_000]).unwrap();
+    assert_eq!(body("/large.bin").await.unwrap().len(), 300_000);
     assert!(!is_kept("large.bin"));
 }
 
@@ -629,6 +629,112 @@ async fn a_head_or_a_304_reads_no_file_into_memory() {
     assert_eq!(seen.unwrap().status, 304);
     let kept = site.files.store.get(0, "a.css", now, |_| true);
     assert!(kept.is_none());
+}
+
+#[tokio::test]
+async fn a_head_or_a_304_reads_nothing_of_a_file() {
+    let row = async |name: &str, method: Method, fields: &[(&str, &str)], status: u16| {
+        let site = site();
+        fs::write(site.path("large.bin"), vec![b'x'; 300_000]).unwrap();
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            let name = header::HeaderName::try_from(*name).unwrap();
+            headers.append(name, value.parse().unwrap());
+        }
+        let target = format!("/{name}").parse().unwrap();
+        let asked = Query {
+            worker: 0,
+            method: &method,
+            headers: &headers,
+            path: &RequestPath::parse(&target).unwrap(),
+            skip: 0,
+            query: None,
+            now: crate::clock::now() + Duration::from_hours(1),
+            at: Instant::now(),
+        };
+        let outcome = site.files.decide(asked).unwrap();
+        // From here on, whoever reads gets less than is there.
+        fs::write(site.path(name), b"").unwrap();
+        let answer = site.files.respond(asked, outcome).await;
+        let whole = match answer {
+            Ok(answer) => {
+                assert_eq!(answer.status(), status);
+                answer.into_body().collect().await.is_ok()
+            }
+            Err(reject) => {
+                assert_eq!(reject, Reject::Internal);
+                false
+            }
+        };
+        let reads = method == Method::GET && status != 304;
+        assert_eq!(whole, !reads, "{method} {name} {fields:?}");
+    };
+    for name in ["a.css", "large.bin"] {
+        row(name, Method::HEAD, &[], 200).await;
+        for method in [Method::HEAD, Method::GET] {
+            row(name, method, &[("if-none-match", "*")], 304).await;
+        }
+        row(name, Method::GET, &[], 200).await;
+        row(name, Method::GET, &[("range", "bytes=2-4")], 206).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_kept_open_is_what_is_on_the_disk() {
+    const SIZE: usize = 300_000;
+    let site = site();
+    let body = async || Ok::<_, Reject>(site.ask_later("/large.bin", &[]).await?.body);
+    let is_held = || {
+        let at = crate::clock::now();
+        let held = site.files.descriptors.get(0, "large.bin", at, |_| true);
+        held.is_some()
+    };
+    write(&site.path("large.bin"), &[b'a'; SIZE]);
+    site.get("/large.bin", &[]).await.unwrap();
+    assert!(!is_held(), "it was written just now");
+    let first = site.ask_later("/large.bin", &[]).await.unwrap();
+    assert!(first.body == [b'a'; SIZE] && is_held());
+    assert_eq!(site.ask_later("/large.bin", &[]).await.unwrap(), first);
+    let part = site.ask_later("/large.bin", &[("range", "bytes=-2")]).await;
+    assert_eq!(part.unwrap().body, b"aa");
+    let same = [("if-none-match", first.header("etag"))];
+    let kept = site.ask_later("/large.bin", &same).await.unwrap();
+    assert_eq!((kept.status, kept.body.len()), (304, 0));
+
+    // Each within the second. Written in place, with the old length and the old date.
+    write(&site.path("large.bin"), &[b'b'; SIZE]);
+    assert!(body().await.unwrap() == [b'b'; SIZE]);
+    // Longer, and shorter.
+    write(&site.path("large.bin"), &[b'c'; SIZE + 1]);
+    assert!(body().await.unwrap() == [b'c'; SIZE + 1]);
+    write(&site.path("large.bin"), b"d");
+    assert_eq!(body().await.unwrap(), b"d");
+    // An hour passes, as a small file is in memory now. Then the file is replaced.
+    write(&site.path("large.bin"), &[b'e'; SIZE]);
+    let seen = site.ask_after(2, "/large.bin", &[]).await.unwrap();
+    assert!(seen.body == [b'e'; SIZE] && is_held());
+    write(&site.path("new.bin"), &[b'f'; SIZE]);
+    fs::rename(site.path("new.bin"), site.path("large.bin")).unwrap();
+    assert!(site.ask_after(2, "/large.bin", &[]).await.unwrap().body == [b'f'; SIZE]);
+    // A link that leads outside, to the very same name.
+    write(&site.folder.path().join("secret.bin"), &[b's'; SIZE]);
+    fs::remove_file(site.path("large.bin")).unwrap();
+    symlink("../secret.bin", site.path("large.bin")).unwrap();
+    let seen = site.ask_after(2, "/large.bin", &[]).await;
+    assert_eq!(seen, Err(Reject::FileNotFound));
+    assert!(!is_held());
+}
+
+#[tokio::test]
+async fn a_file_that_moved_away_unchanged_is_served_for_a_second_at_most() {
+    let site = site();
+    fs::create_dir(site.path("old")).unwrap();
+    write(&site.path("old/large.bin"), &[b'a'; 300_000]);
+    site.ask_later("/old/large.bin", &[]).await.unwrap();
+    fs::rename(site.path("old"), site.path("new")).unwrap();
+    let seen = site.ask_after(2, "/old/large.bin", &[]).await;
+    assert_eq!(seen, Err(Reject::FileNotFound));
+    assert!(site.ask_later("/new/large.bin", &[]).await.is_ok());
 }
 
 #[test]
