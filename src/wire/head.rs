@@ -175,7 +175,8 @@ impl HeadScan {
                 // Some read a leading zero as octal.
                 let zeros = digits.len() > 1 && digits.starts_with(b"0");
                 self.length = match length {
-                    Some(length) if plain && !zeros => Some(length),
+                    // The two highest numbers are no lengths to hyper.
+                    Some(length) if plain && !zeros && length < u64::MAX - 1 => Some(length),
                     Some(_) | None => {
                         return Err(Reject::BadRequest("Content-Length is not a number"));
                     }
@@ -361,6 +362,10 @@ mod tests {
             Ok(Some(Head::Length(12))),
         );
         check(
+            "POST / HTTP/1.1\r\nhost: h\r\nContent-Length: 18446744073709551613\r\n\r\n",
+            Ok(Some(Head::Length(u64::MAX - 2))),
+        );
+        check(
             "POST / HTTP/1.1\r\nhost: h\r\nTransfer-Encoding: Chunked\r\n\r\n",
             Ok(Some(Head::Chunked)),
         );
@@ -391,6 +396,8 @@ mod tests {
             "0x1",
             "",
             "1 1",
+            "18446744073709551614",
+            "18446744073709551615",
             "99999999999999999999",
         ] {
             check(
