@@ -8,6 +8,8 @@
 mod chunk;
 mod head;
 mod line;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod properties;
 
 use std::io;
 use std::pin::Pin;
