@@ -23,6 +23,7 @@ pub(crate) struct Line {
     tunnel: AtomicBool,
     http2: AtomicBool,
     in_flight: AtomicU32,
+    answered: AtomicU32,
     tunnel_ended: Notify,
     /// Milliseconds after `began` at which the last request ended.
     idle_since: AtomicU64,
@@ -39,6 +40,7 @@ impl Line {
             tunnel: AtomicBool::new(false),
             http2: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
+            answered: AtomicU32::new(0),
             tunnel_ended: Notify::new(),
             idle_since: AtomicU64::new(0),
         }
@@ -105,12 +107,18 @@ impl Line {
     /// A request is answered to the end.
     pub(crate) fn leave(&self, now: Instant) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.answered.fetch_add(1, Ordering::Relaxed);
         let elapsed = now.duration_since(self.began);
         let elapsed = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         self.idle_since.store(elapsed, Ordering::Relaxed);
         if self.is_tunnel() {
             self.tunnel_ended.notify_one();
         }
+    }
+
+    /// How many requests were answered to the end so far; after the highest number comes 0.
+    pub(super) fn answered(&self) -> u32 {
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// Ready when the tunnel, if the connection is one, has ended.

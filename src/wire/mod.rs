@@ -56,6 +56,8 @@ pub(crate) struct Wire<S> {
     held: BytesMut,
     /// How many of `held` may be handed on.
     ready: usize,
+    /// How many heads were let pass; after the highest number comes 0.
+    heads: u32,
     /// When the head that is arriving began.
     head_began: Option<Instant>,
     /// When the connection fell idle.
@@ -96,6 +98,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             expect: Expect::Head(HeadScan::default()),
             held: BytesMut::new(),
             ready: 0,
+            heads: 0,
             head_began: None,
             idle_since: Instant::now(),
             timer: None,
@@ -158,7 +161,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                         }
                     }
                     Err(what) => {
-                        if heads == 1 && self.line.is_idle() {
+                        // hyper may not have begun yet with a request that it was given.
+                        let unanswered = self.heads.wrapping_sub(self.line.answered());
+                        if heads == 1 && unanswered == 1 {
                             // It came with its head: no request but this one is concerned.
                             self.line.break_body(Reject::BadRequest(what));
                         }
@@ -170,6 +175,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                     Ok(Some((length, head))) => {
                         at += length;
                         heads += 1;
+                        self.heads = self.heads.wrapping_add(1);
                         self.head_began = None;
                         self.expect = match head {
                             Head::NoBody => Expect::Head(HeadScan::default()),

@@ -76,6 +76,17 @@ async fn a_silent_connection_ends_but_not_under_a_request() {
 }
 
 #[test]
+fn a_broken_body_refuses_no_request_before_it() {
+    let broken = [&CHUNKED[..CHUNKED.len() - 10], b"x"].concat();
+    for before in [&[][..], &[GOOD], &[GOOD, GOOD], &[POST]] {
+        let bytes = [&before.concat(), broken.as_slice()].concat();
+        for seed in 0..16 {
+            request_holds(&bytes, seed, false);
+        }
+    }
+}
+
+#[test]
 fn the_requests_that_others_collected_are_read_in_one_way() {
     let text = include_str!("../../tests/vectors/http11probe/requests.json");
     let file: serde_json::Value = serde_json::from_str(text).unwrap();
