@@ -185,6 +185,21 @@ fn what_can_be_read_in_two_ways_is_refused() {
 }
 
 #[test]
+fn a_long_head_is_too_long_in_one_piece_and_in_many() {
+    let (line, end) = ("HTTP/1.1 200 OK\r\nX: ", "\r\nContent-Length: 0\r\n\r\n");
+    let longest = LONGEST_HEAD - line.len() - end.len();
+    for (length, taken) in [(longest, true), (longest + 1, false)] {
+        let answer = format!("{line}{}{end}", "a".repeat(length));
+        for pieces in [vec![answer.clone().into_bytes()], cut(answer.as_bytes(), 3)] {
+            let outcome = ask(&Method::GET, Script::new(pieces, false), answer.len());
+            let kept = matches!(outcome.end, End::Whole { kept: true, .. });
+            assert_eq!(kept, taken, "{length}");
+            assert!(taken || matches!(outcome.end, End::Refused("the head is too long")));
+        }
+    }
+}
+
+#[test]
 fn what_breaks_off_is_never_taken_for_whole() {
     check("", true, &Seen::Gone);
     check("HTTP/1.1 200 OK\r\nContent-", true, &Seen::Refused);
