@@ -17,6 +17,9 @@ mod edits;
 mod explain;
 mod fetch;
 mod files;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod gateway;
 mod issuers;
 mod limits;
@@ -28,6 +31,8 @@ mod reject;
 mod reload;
 mod request_id;
 mod route;
+#[cfg(any(test, fuzzing))]
+mod script;
 mod server;
 mod snapshot;
 mod stream;

@@ -8,6 +8,9 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+#[cfg(any(test, fuzzing))]
+use crate::script::Script;
+
 /// A connected stream.
 #[derive(Debug)]
 pub(crate) enum Stream {
@@ -15,6 +18,9 @@ pub(crate) enum Stream {
     Tcp(TcpStream),
     /// A Unix socket.
     Unix(UnixStream),
+    /// A peer that is played.
+    #[cfg(any(test, fuzzing))]
+    Script(Script),
 }
 
 impl Stream {
@@ -24,6 +30,10 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.poll_read_ready(cx).map(drop),
             Self::Unix(stream) => stream.poll_read_ready(cx).map(drop),
+            #[cfg(any(test, fuzzing))]
+            Self::Script(script) if script.is_quiet() => Poll::Pending,
+            #[cfg(any(test, fuzzing))]
+            Self::Script(_) => Poll::Ready(()),
         }
     }
 
@@ -38,6 +48,8 @@ impl Stream {
         let read = match self {
             Self::Tcp(stream) => stream.try_read(&mut byte),
             Self::Unix(stream) => stream.try_read(&mut byte),
+            #[cfg(any(test, fuzzing))]
+            Self::Script(script) => return script.is_quiet(),
         };
         read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
@@ -52,6 +64,8 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            #[cfg(any(test, fuzzing))]
+            Self::Script(script) => Pin::new(script).poll_read(cx, buf),
         }
     }
 }
@@ -65,6 +79,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            #[cfg(any(test, fuzzing))]
+            Self::Script(script) => Pin::new(script).poll_write(cx, bytes),
         }
     }
 
@@ -76,6 +92,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            #[cfg(any(test, fuzzing))]
+            Self::Script(script) => Pin::new(script).poll_write_vectored(cx, slices),
         }
     }
 
@@ -92,6 +110,8 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            #[cfg(any(test, fuzzing))]
+            Self::Script(script) => Pin::new(script).poll_shutdown(cx),
         }
     }
 }

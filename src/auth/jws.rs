@@ -169,6 +169,36 @@ fn decode(part: &str) -> Result<Vec<u8>, TokenFault> {
         .map_err(|_| TokenFault::Malformed)
 }
 
+/// What holds for every text: a token is taken apart in one way and put together it is the same, and
+/// what its header and its claims say is what another reader of JSON reads.
+#[cfg(any(test, fuzzing))]
+#[track_caller]
+pub(crate) fn token_holds(text: &[u8]) {
+    let Ok(text) = std::str::from_utf8(text) else {
+        return;
+    };
+    let Ok(jws) = Jws::parse(text) else { return };
+    let header = decode(jws.header_part()).unwrap_or_default();
+    let read: Option<Value> = serde_json::from_slice(&header).ok();
+    let member = |name| read.as_ref().and_then(|read| read.get(name));
+    assert!(member("crit").is_none());
+    let named = member("alg").and_then(Value::as_str);
+    assert_eq!(jws.algorithm, named.and_then(Algorithm::named));
+    assert_eq!(jws.kid.as_deref(), member("kid").and_then(Value::as_str));
+    assert_eq!(jws.typ.as_deref(), member("typ").and_then(Value::as_str));
+    if let Ok(payload) = jws.payload() {
+        if let Ok(signature) = jws.signature() {
+            let parts = [&header, &payload, &signature].map(|part| URL_SAFE_NO_PAD.encode(part));
+            assert_eq!(parts.join("."), text);
+        }
+        if let Ok(claims) = json::parse_object(&payload) {
+            let read: Option<Value> = serde_json::from_slice(&payload).ok();
+            assert_eq!(read, Some(Value::Object(claims)));
+            assert!(jws.claims().is_ok());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -43,6 +43,8 @@ pub(crate) use self::algorithm::Algorithm;
 pub(crate) use self::claims::{ClaimPath, Claims};
 pub(crate) use self::explain::faults_of;
 pub(crate) use self::json::parse_object;
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::jws::token_holds;
 pub(crate) use self::keys::{KeySet, KeySource};
 pub(crate) use self::policy::{Parameters, Requirement};
 pub(crate) use self::principal::Principal;

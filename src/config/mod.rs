@@ -80,3 +80,24 @@ pub(crate) fn read<'s>(main: &Path, sources: &'s dyn source::Sources) -> Loaded<
         tree,
     }
 }
+
+/// What holds for every file: it is read, or its mistakes are said, each with words and a place in it.
+/// Without a mistake it can be printed, and the print is as good.
+#[cfg(any(test, fuzzing))]
+#[track_caller]
+pub(crate) fn text_holds(text: &[u8]) {
+    let main = Path::new("a.yaml");
+    let memory = source::Memory::default().file("a.yaml", text);
+    let loaded = read(main, &memory);
+    if loaded.errors.is_empty() {
+        assert!(loaded.gateway.is_some());
+        let printed = loaded.print();
+        let memory = source::Memory::default().file("a.yaml", &printed);
+        let again = read(main, &memory);
+        let printed_again = again.print();
+        assert!(again.errors.is_empty(), "{printed}");
+        assert_eq!(printed_again, printed);
+    } else if let Err(errors) = loaded.errors.finish() {
+        assert!(errors.iter().all(|error| !error.to_string().is_empty()));
+    }
+}

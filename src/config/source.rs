@@ -152,7 +152,7 @@ pub(crate) fn why(error: &io::Error) -> String {
 }
 
 /// Files and variables in memory.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Memory {
     /// The files.
@@ -161,7 +161,7 @@ pub(crate) struct Memory {
     pub(crate) variables: BTreeMap<String, String>,
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl Memory {
     /// With one more file.
     pub(crate) fn file(mut self, path: &str, bytes: impl AsRef<[u8]>) -> Self {
@@ -170,13 +170,14 @@ impl Memory {
     }
 
     /// With one more variable.
+    #[cfg(test)]
     pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
         self.variables.insert(name.to_owned(), value.to_owned());
         self
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl Sources for Memory {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         self.files

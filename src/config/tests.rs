@@ -762,8 +762,7 @@ timeouts:
 proptest! {
     #[test]
     fn no_bytes_stop_the_reader(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
-        let memory = Memory::default().file("a.yaml", bytes);
-        let _seen = mistakes(&memory, "a.yaml");
+        text_holds(&bytes);
     }
 
     #[test]

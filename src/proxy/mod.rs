@@ -22,6 +22,8 @@ use tokio::time::Instant;
 pub(crate) use self::ask::{Ask, AskedAbout, disregard};
 use self::body::{AnswerBody, ClientBody, Outgoing};
 use self::buffer::TakeInError;
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::h1::answer_holds;
 use self::h1::{AnswerFrames, AnswerHead, Exchange, Fault, RequestHead};
 pub(crate) use self::headers::{Fields, Vouched, is_the_gateways};
 use self::pool::Home;

@@ -54,6 +54,8 @@ enum At {
     DataLineFeed,
     /// The first byte of a trailer line.
     TrailerFirst,
+    TrailerName,
+    /// Behind the colon.
     Trailer,
     TrailerLineFeed,
     LastLineFeed,
@@ -137,7 +139,11 @@ impl Chunks {
         if let Some(trailers) = &mut self.trailers
             && matches!(
                 self.at,
-                At::TrailerFirst | At::Trailer | At::TrailerLineFeed | At::LastLineFeed
+                At::TrailerFirst
+                    | At::TrailerName
+                    | At::Trailer
+                    | At::TrailerLineFeed
+                    | At::LastLineFeed
             )
         {
             trailers.push(byte);
@@ -175,15 +181,19 @@ impl Chunks {
                 At::First
             }
             (At::TrailerFirst, b'\r') => At::LastLineFeed,
-            (At::TrailerFirst, b' ' | b'\t' | b':') => return Err("a trailer is malformed"),
-            (At::TrailerFirst | At::Trailer, byte) if is_field_byte(byte) => At::Trailer,
+            (At::TrailerFirst | At::TrailerName, byte) if is_token_byte(byte) => At::TrailerName,
+            (At::TrailerName, b':') => At::Trailer,
+            (At::TrailerFirst | At::TrailerName, _) => return Err("a trailer is malformed"),
+            (At::Trailer, byte) if is_field_byte(byte) => At::Trailer,
             (At::Trailer, b'\r') => At::TrailerLineFeed,
             (At::TrailerLineFeed, b'\n') => At::TrailerFirst,
             (At::LastLineFeed, b'\n') => return Ok(true),
             _ => return Err("a line of a chunked body is malformed"),
         };
         let longest = match self.at {
-            At::TrailerFirst | At::Trailer | At::TrailerLineFeed => self.longest_trailers,
+            At::TrailerFirst | At::TrailerName | At::Trailer | At::TrailerLineFeed => {
+                self.longest_trailers
+            }
             At::First
             | At::Digits
             | At::NameFirst
@@ -253,6 +263,7 @@ mod tests {
             "A;x=\"y\"\r\n0123456789\r\n000\r\nx-a: b\r\n\r\n",
             Ok(Some(36)),
         );
+        check("0\r\nx:\r\ny: \u{e9}:\tz\r\n\r\n", Ok(Some(19)));
         check("5\r\nhel", Ok(None));
         check("0\r\nx-a: b\r\n", Ok(None));
     }
@@ -270,6 +281,11 @@ mod tests {
             "5\r\nhello\n0\r\n\r\n",
             "0\r\nx: a\n\r\n",
             "0\r\n x: a\r\n\r\n",
+            "0\r\n: a\r\n\r\n",
+            "0\r\nx\r\n\r\n",
+            "0\r\nx : a\r\n\r\n",
+            "0\r\nx\u{e9}: a\r\n\r\n",
+            "0\r\nx: a\0\r\n\r\n",
             "0\r\n\r\r",
             "5;a\nb\r\n",
             "5;a\0\r\n",

@@ -40,7 +40,10 @@ impl HeadScan {
         limits: &Limits,
     ) -> Result<Option<(usize, Head)>, Reject> {
         while let Some(rest) = bytes.get(self.line..) {
-            let Some(feed) = memchr::memchr(b'\n', rest) else {
+            let feed = memchr::memchr(b'\n', rest);
+            // What is too long is refused for that, whether its end has come or not.
+            self.measure(rest, feed, limits)?;
+            let Some(feed) = feed else {
                 break;
             };
             let Some((line, b"\r\n")) = rest
@@ -52,9 +55,6 @@ impl HeadScan {
                 ));
             };
             self.line += feed + 1;
-            if self.line > limits.header_bytes {
-                return Err(self.too_large(limits));
-            }
             if !self.request_line {
                 // One empty line before a request is let pass (RFC 9112 section 2.2).
                 if line.is_empty() && self.line == 2 {
@@ -68,18 +68,28 @@ impl HeadScan {
                 self.field(line, limits)?;
             }
         }
-        if !self.request_line && bytes.len() > limits.uri_bytes.saturating_add(64) {
-            let begun = bytes.get(self.line..).unwrap_or_default();
-            return Err(if memchr::memchr(b' ', begun).is_some() {
-                self.too_large(limits)
-            } else {
-                Reject::BadRequest("the request line is malformed")
-            });
+        Ok(None)
+    }
+
+    /// Measures the present line, all of it or what has come of it.
+    fn measure(&self, rest: &[u8], feed: Option<usize>, limits: &Limits) -> Result<(), Reject> {
+        let end = self.line + feed.map_or(rest.len(), |feed| feed + 1);
+        if !self.request_line {
+            // Method, version and line end beside the target.
+            let most = limits.uri_bytes.saturating_add(64);
+            if end > most && most <= limits.header_bytes {
+                let begun = rest.get(..=most.saturating_sub(self.line)).unwrap_or(rest);
+                return Err(if memchr::memchr(b' ', begun).is_some() {
+                    self.too_large(limits)
+                } else {
+                    Reject::BadRequest("the request line is malformed")
+                });
+            }
         }
-        if bytes.len() > limits.header_bytes {
+        if end > limits.header_bytes {
             return Err(self.too_large(limits));
         }
-        Ok(None)
+        Ok(())
     }
 
     fn too_large(&self, limits: &Limits) -> Reject {
@@ -165,7 +175,8 @@ impl HeadScan {
                 // Some read a leading zero as octal.
                 let zeros = digits.len() > 1 && digits.starts_with(b"0");
                 self.length = match length {
-                    Some(length) if plain && !zeros => Some(length),
+                    // The two highest numbers are no lengths to hyper.
+                    Some(length) if plain && !zeros && length < u64::MAX - 1 => Some(length),
                     Some(_) | None => {
                         return Err(Reject::BadRequest("Content-Length is not a number"));
                     }
@@ -351,6 +362,10 @@ mod tests {
             Ok(Some(Head::Length(12))),
         );
         check(
+            "POST / HTTP/1.1\r\nhost: h\r\nContent-Length: 18446744073709551613\r\n\r\n",
+            Ok(Some(Head::Length(u64::MAX - 2))),
+        );
+        check(
             "POST / HTTP/1.1\r\nhost: h\r\nTransfer-Encoding: Chunked\r\n\r\n",
             Ok(Some(Head::Chunked)),
         );
@@ -381,6 +396,8 @@ mod tests {
             "0x1",
             "",
             "1 1",
+            "18446744073709551614",
+            "18446744073709551615",
             "99999999999999999999",
         ] {
             check(
@@ -516,6 +533,19 @@ mod tests {
         check(
             &format!("GET /{}", "a".repeat(200)),
             Err(Reject::UriTooLong),
+        );
+        // Too long as such, in one piece or in many.
+        check(
+            &format!("{} / HTTP/1.1\r\nHost: h\r\n\r\n", "A".repeat(170)),
+            bad("the request line is malformed"),
+        );
+        check(
+            &format!("GET / {}\n", "a".repeat(170)),
+            Err(Reject::UriTooLong),
+        );
+        check(
+            &format!("GET / HTTP/1.1\r\nX: {}\n", "a".repeat(400)),
+            Err(Reject::HeadTooLarge),
         );
         check(
             &format!("GET / HTTP/1.1\r\nX: {}", "a".repeat(400)),

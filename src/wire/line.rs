@@ -25,9 +25,9 @@ pub(crate) struct Line {
     rests: AtomicBool,
     /// Heads of HTTP/1.1 that were handed on.
     heads: AtomicU32,
-    /// Requests that began.
-    begun: AtomicU32,
     in_flight: AtomicU32,
+    /// Requests that were answered to the end.
+    answered: AtomicU32,
     tunnel_ended: Notify,
     /// Milliseconds after `began` at which the last request ended.
     idle_since: AtomicU64,
@@ -45,8 +45,8 @@ impl Line {
             http2: AtomicBool::new(false),
             rests: AtomicBool::new(false),
             heads: AtomicU32::new(0),
-            begun: AtomicU32::new(0),
             in_flight: AtomicU32::new(0),
+            answered: AtomicU32::new(0),
             tunnel_ended: Notify::new(),
             idle_since: AtomicU64::new(0),
         }
@@ -128,19 +128,26 @@ impl Line {
 
     /// A request begins.
     pub(crate) fn enter(&self) {
-        add(&self.begun, 1);
         add(&self.in_flight, 1);
     }
 
     /// A request is answered to the end.
     pub(crate) fn leave(&self, now: Instant) {
         add(&self.in_flight, u32::MAX);
+        add(&self.answered, 1);
         let elapsed = now.duration_since(self.began);
         let elapsed = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
         self.idle_since.store(elapsed, Ordering::Relaxed);
         if self.is_tunnel() {
             self.tunnel_ended.notify_one();
         }
+    }
+
+    /// How many heads of HTTP/1.1 were handed on whose requests are not answered to the end: hyper
+    /// may not have begun yet with the last.
+    pub(super) fn unanswered(&self) -> u32 {
+        let heads = self.heads.load(Ordering::Relaxed);
+        heads.wrapping_sub(self.answered.load(Ordering::Relaxed))
     }
 
     /// Ready when the tunnel, if the connection is one, has ended.
@@ -153,13 +160,6 @@ impl Line {
     /// Whether no request is in flight.
     pub(crate) fn is_idle(&self) -> bool {
         self.in_flight.load(Ordering::Relaxed) == 0
-    }
-
-    /// Whether no request is in flight, nor one of HTTP/1.1 on its way from its bytes to its
-    /// beginning.
-    pub(crate) fn is_silent(&self) -> bool {
-        let begun = self.begun.load(Ordering::Relaxed);
-        self.is_idle() && (self.is_http2() || begun == self.heads.load(Ordering::Relaxed))
     }
 
     /// When the last request ended, or the connection began.

@@ -9,6 +9,8 @@ mod chunk;
 mod gathered;
 mod head;
 mod line;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod properties;
 
 use std::io;
 use std::pin::Pin;
@@ -208,7 +210,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                         }
                     }
                     Err(what) => {
-                        if heads == 1 && self.line.is_idle() {
+                        if heads == 1 && self.line.unanswered() == 1 {
                             // It came with its head: no request but this one is concerned.
                             self.line.break_body(Reject::BadRequest(what));
                         }
@@ -256,7 +258,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             Expect::Head(_) => match self.head_began {
                 Some(began) => Some(began + self.timeouts.header_read),
                 // hyper reads on while a request is in flight, to learn of a client that leaves.
-                None if !self.line.is_silent() => None,
+                None if self.line.unanswered() > 0 => None,
                 None if self.quiet => Some(self.closes_at()),
                 None => Some(self.closes_at().min(self.line.idle_since() + REST_AFTER)),
             },

@@ -2,59 +2,19 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
+use super::properties::{LIMITS, TIMEOUTS, request_holds, through};
 use super::*;
 
-const LIMITS: Limits = Limits {
-    connections: 10,
-    connections_per_ip: 10,
-    header_bytes: 1000,
-    header_count: 10,
-    uri_bytes: 200,
-    body_bytes: 100,
-};
-const TIMEOUTS: Timeouts = Timeouts {
-    header_read: Duration::from_secs(10),
-    body_read: Duration::from_secs(10),
-    keep_alive: Duration::from_secs(75),
-    tls_handshake: Duration::from_secs(10),
-    send: Duration::from_secs(60),
-    shutdown: Duration::from_secs(10),
-};
-
-/// Sends `pieces` and gives what comes through until there is nothing more, and the refusal.
-async fn through(pieces: &[&[u8]]) -> (Vec<u8>, Option<Reject>) {
-    let (mut client, server) = duplex(64);
-    let line = Arc::new(Line::new());
-    let mut wire = Wire::new(server, Arc::clone(&line), LIMITS, TIMEOUTS);
-    let send = async {
-        for piece in pieces {
-            client.write_all(piece).await.unwrap();
-            tokio::task::yield_now().await;
-        }
-        // The client waits for its answer; a refused one may never get rid of its bytes.
-        std::future::pending::<()>().await;
-    };
-    let mut seen = Vec::new();
-    let receive = async {
-        let mut room = [0; 300];
-        // The clock stands still, so this waits just until nobody has anything to do.
-        while let Ok(Ok(read)) =
-            tokio::time::timeout(Duration::from_millis(1), wire.read(&mut room)).await
-        {
-            if read == 0 {
-                break;
-            }
-            seen.extend_from_slice(&room[..read]);
-        }
-    };
-    tokio::select! {
-        () = receive => {}
-        () = send => {}
-    }
-    (seen, line.refusal())
+/// What comes through for these pieces, and the refusal.
+fn pass(pieces: &[&[u8]]) -> (Vec<u8>, Option<Reject>) {
+    let pieces = pieces.iter().map(|piece| piece.to_vec()).collect();
+    let passed = through(pieces, false, 300);
+    (passed.bytes, passed.refusal)
 }
 
 const GOOD: &[u8] = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n";
@@ -63,30 +23,24 @@ const CHUNKED: &[u8] =
     b"POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
 const BAD: &[u8] = b"GET /a HTTP/1.1\nHost: h\r\n\r\n";
 
-#[tokio::test(start_paused = true)]
-async fn good_messages_pass_as_they_are() {
+#[test]
+fn good_messages_pass_as_they_are() {
     for message in [GOOD, POST, CHUNKED] {
-        assert_eq!(through(&[message]).await, (message.to_vec(), None));
+        assert_eq!(pass(&[message]), (message.to_vec(), None));
     }
     let all = [GOOD, POST, CHUNKED, GOOD].concat();
-    assert_eq!(through(&[&all]).await, (all.clone(), None));
+    assert_eq!(pass(&[&all]), (all.clone(), None));
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_head_comes_whole_or_not_at_all() {
-    assert_eq!(
-        through(&[&GOOD[..GOOD.len() - 1]]).await,
-        (Vec::new(), None)
-    );
-    assert_eq!(
-        through(&[&GOOD[..9], &GOOD[9..]]).await,
-        (GOOD.to_vec(), None)
-    );
+#[test]
+fn a_head_comes_whole_or_not_at_all() {
+    assert_eq!(pass(&[&GOOD[..GOOD.len() - 1]]), (Vec::new(), None));
+    assert_eq!(pass(&[&GOOD[..9], &GOOD[9..]]), (GOOD.to_vec(), None));
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_bad_head_is_replaced_after_the_good_ones_before_it() {
-    let (seen, refusal) = through(&[&[POST, BAD, GOOD].concat()]).await;
+#[test]
+fn a_bad_head_is_replaced_after_the_good_ones_before_it() {
+    let (seen, refusal) = pass(&[&[POST, BAD, GOOD].concat()]);
     assert_eq!(seen, [POST, STAND_IN].concat());
     assert_eq!(refusal.map(Reject::reason), Some("bad_request"));
 }
@@ -121,25 +75,71 @@ async fn a_silent_connection_ends_but_not_under_a_request() {
     assert_eq!(line.refusal(), None);
 }
 
+#[test]
+fn a_broken_body_refuses_no_request_before_it() {
+    let broken = [&CHUNKED[..CHUNKED.len() - 10], b"x"].concat();
+    for before in [&[][..], &[GOOD], &[GOOD, GOOD], &[POST]] {
+        let bytes = [&before.concat(), broken.as_slice()].concat();
+        for seed in 0..16 {
+            request_holds(&bytes, seed, false);
+        }
+    }
+}
+
+#[test]
+fn the_requests_that_others_collected_are_read_in_one_way() {
+    let text = include_str!("../../tests/vectors/http11probe/requests.json");
+    let file: serde_json::Value = serde_json::from_str(text).unwrap();
+    for case in file["requests"].as_array().unwrap() {
+        let bytes = STANDARD.decode(case["payload"].as_str().unwrap()).unwrap();
+        for seed in 0..4 {
+            request_holds(&bytes, seed, seed % 2 == 0);
+        }
+    }
+}
+
+/// Parts that requests are made of, good ones and bad ones.
+fn parts() -> impl Strategy<Value = Vec<u8>> {
+    let message = prop::sample::select(vec![GOOD, POST, CHUNKED, BAD]).prop_map(<[u8]>::to_vec);
+    let part = prop::sample::select(vec![
+        "GET / HTTP/1.1\r\n",
+        "POST http://h/?a HTTP/1.1\r\n",
+        "GET * HTTP/1.0\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "Host: h\r\n",
+        "Host: refused\r\n",
+        "Connection: close\r\n",
+        "Connection: keep-alive, x\r\n",
+        "Content-Length: 4\r\n",
+        "Content-Length:0\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Expect: 100-continue\r\n",
+        "\r\n",
+        "4\r\nabcd\r\n",
+        "4;a=\"b\"\r\nabcd\r\n",
+        "0\r\n",
+        "\n",
+        "abcd",
+    ]);
+    let long = (any::<u8>(), 0..1200_usize).prop_map(|(byte, length)| vec![byte; length]);
+    let some = prop_oneof![
+        4 => message,
+        16 => part.prop_map(|part| part.as_bytes().to_vec()),
+        1 => long,
+        1 => any::<Vec<u8>>(),
+    ];
+    prop::collection::vec(some, 1..12).prop_map(|parts| parts.concat())
+}
+
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2048))]
+
     #[test]
     fn how_the_bytes_are_cut_makes_no_difference(
-        parts in prop::collection::vec(0..4usize, 1..5),
-        cuts in prop::collection::vec(1..40usize, 0..30),
+        bytes in parts(),
+        seed in any::<u8>(),
+        closes in any::<bool>(),
     ) {
-        let all = [GOOD, POST, CHUNKED, BAD];
-        let message = parts.iter().map(|part| all[*part]).collect::<Vec<_>>().concat();
-        let mut pieces = Vec::new();
-        let mut rest = message.as_slice();
-        for cut in cuts {
-            let (piece, later) = rest.split_at(cut.min(rest.len()));
-            pieces.push(piece);
-            rest = later;
-        }
-        pieces.push(rest);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        let whole = runtime.block_on(through(&[&message]));
-        let cut = runtime.block_on(through(&pieces));
-        prop_assert_eq!(whole, cut);
+        request_holds(&bytes, seed, closes);
     }
 }

@@ -15,14 +15,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("log", &[]),
     ("method", &[]),
     ("request_id", &[]),
-    ("stream", &[]),
+    ("script", &[]),
+    ("stream", &["script"]),
     ("tls", &[]),
     ("url", &[]),
     ("fetch", &["tls", "url"]),
     ("reject", &["method"]),
     ("path", &["reject"]),
     ("cors", &["method", "reject"]),
-    ("wire", &["reject", "limits", "body", "method"]),
+    ("wire", &["reject", "limits", "body", "method", "script"]),
     (
         "access_log",
         &["clock", "method", "reject", "client", "request_id"],
@@ -46,6 +47,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "edits",
             "wire",
             "limits",
+            "script",
             "stream",
             "request_id",
         ],
@@ -149,7 +151,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// The rooms that tie everything together.
-const TOP: &[&str] = &["lib", "main", "cli", "bench"];
+const TOP: &[&str] = &["lib", "main", "cli", "bench", "fuzz"];
 
 /// Outside crates and the only places that may use them.
 const HOMES: &[(&str, &[&str])] = &[

@@ -10,7 +10,7 @@ use http_body::Body as _;
 use hyper::ext::ReasonPhrase;
 
 use super::send::Framing;
-use super::{Outgoing, RequestHead};
+use super::{LONGEST_HEAD, Outgoing, RequestHead};
 use crate::proxy::headers::is_hop_by_hop;
 
 /// The most fields of an answer.
@@ -121,9 +121,11 @@ pub(super) fn field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
 pub(super) fn parse(bytes: &[u8], is_head: bool) -> Result<Parsed, &'static str> {
     let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
     let mut response = httparse::Response::new(&mut []);
+    // A head that is too long is so also where all of it is here.
+    let within = bytes.get(..LONGEST_HEAD).unwrap_or(bytes);
     let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
         &mut response,
-        bytes,
+        within,
         &mut fields,
     );
     let length = match parsed {

@@ -6,6 +6,8 @@
 
 mod answer;
 mod head;
+#[cfg(any(test, fuzzing))]
+mod properties;
 mod send;
 #[cfg(test)]
 mod tests;
@@ -24,6 +26,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 pub(super) use self::answer::AnswerFrames;
 pub(super) use self::head::AnswerHead;
 use self::head::Parsed;
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::properties::answer_holds;
 use self::send::{SendFault, Sending};
 use super::body::Outgoing;
 use super::headers::Fields;

@@ -1,15 +1,11 @@
-//! Answers in all their framings, whole and in pieces, good and bad; and what hyper's own client makes
-//! of the same bytes.
+//! Answers in all their framings, whole and in pieces, good and bad.
 
 use http::header::HeaderValue;
-use http_body_util::BodyExt;
-use hyper_util::rt::TokioIo;
 use proptest::prelude::*;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
 
+use super::properties::{End, answer_holds, ask};
 use super::*;
-use http::HeaderMap;
+use crate::script::{Script, cut};
 
 /// What became of an answer: status, body, trailers, and whether the connection can be used again.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -35,68 +31,6 @@ fn whole(status: u16, body: &str, kept: bool) -> Seen {
     }
 }
 
-/// An app that waits for a request and then says these pieces; it closes if it is told to.
-async fn app(pieces: Vec<Vec<u8>>, close: bool) -> (UnixStream, tokio::task::JoinHandle<()>) {
-    let (ours, mut theirs) = UnixStream::pair().unwrap();
-    let task = tokio::spawn(async move {
-        let mut seen = Vec::new();
-        while !seen.ends_with(b"\r\n\r\n") {
-            if theirs.read_buf(&mut seen).await.unwrap_or(0) == 0 {
-                return;
-            }
-        }
-        for piece in pieces {
-            if theirs.write_all(&piece).await.is_err() {
-                return;
-            }
-            tokio::task::yield_now().await;
-        }
-        if !close {
-            theirs.read_buf(&mut seen).await.ok();
-        }
-    });
-    (ours, task)
-}
-
-async fn ask(method: Method, pieces: Vec<Vec<u8>>, close: bool) -> Seen {
-    let (stream, app) = app(pieces, close).await;
-    let connection = Box::new(Connection::new(Stream::Unix(stream)));
-    let head = RequestHead {
-        method: &method,
-        target: &PathAndQuery::from_static("/"),
-        fields: &Fields::default(),
-    };
-    let mut exchange = Exchange::begin(connection, head, Outgoing::Empty);
-    let is_head = method == Method::HEAD;
-    let answer = exchange.answer(is_head, Instant::now(), Duration::from_secs(5));
-    let mut head = match answer.await {
-        Ok(head) => head,
-        Err(Fault::Gone(_)) => return Seen::Gone,
-        Err(Fault::Malformed(_)) => return Seen::Refused,
-        Err(other) => panic!("{other:?}"),
-    };
-    let status = head.status.as_u16();
-    let mut frames = AnswerFrames::new(exchange, &mut head);
-    let (mut body, mut trailers) = (Vec::new(), 0);
-    while let Some(frame) = poll_fn(|cx| frames.poll_frame(cx)).await {
-        match frame.map(http_body::Frame::into_data) {
-            Ok(Ok(data)) => body.extend_from_slice(&data),
-            Ok(Err(frame)) => trailers = frame.into_trailers().unwrap().len(),
-            Err(_) => return Seen::Broken(status),
-        }
-    }
-    let kept = frames
-        .finish()
-        .is_some_and(|connection| connection.is_quiet());
-    app.abort();
-    Seen::Answer {
-        status,
-        body,
-        trailers,
-        kept,
-    }
-}
-
 #[track_caller]
 fn check(answer: &str, close: bool, expected: &Seen) {
     check_method(&Method::GET, answer, close, expected);
@@ -105,19 +39,26 @@ fn check(answer: &str, close: bool, expected: &Seen) {
 /// In one piece, and byte by byte.
 #[track_caller]
 fn check_method(method: &Method, answer: &str, close: bool, expected: &Seen) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
     let bytes = answer.as_bytes();
-    for pieces in [
-        vec![bytes.to_vec()],
-        bytes.iter().map(|byte| vec![*byte]).collect(),
-    ] {
+    for pieces in [vec![bytes.to_vec()], cut(bytes, 0)] {
         let count = pieces.len();
-        let seen = runtime.block_on(ask(method.clone(), pieces, close));
+        let outcome = ask(method, Script::new(pieces, close), bytes.len());
+        let status = outcome.head.map_or(0, |head| head.status.as_u16());
+        let seen = match outcome.end {
+            End::Whole { trailers, kept } => Seen::Answer {
+                status,
+                body: outcome.body,
+                trailers: trailers.map_or(0, |trailers| trailers.len()),
+                kept,
+            },
+            End::Broken(_) => Seen::Broken(status),
+            End::Refused(_) => Seen::Refused,
+            End::Gone => Seen::Gone,
+            End::Switched(_) | End::Waits => panic!("{answer:?}: {:?}", outcome.end),
+        };
         assert_eq!(seen, *expected, "{answer:?} in {count} pieces");
     }
+    answer_holds(method, bytes, 0, close, false);
 }
 
 #[test]
@@ -206,13 +147,11 @@ fn a_connection_is_kept_only_where_the_app_keeps_it() {
         );
     }
     // What comes after the end of an answer belongs to nobody.
-    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nab";
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let seen = runtime.block_on(ask(Method::GET, vec![answer.into()], false));
-    assert_eq!(seen, whole(200, "a", false));
+    check(
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nab",
+        false,
+        &whole(200, "a", false),
+    );
 }
 
 #[test]
@@ -243,6 +182,21 @@ fn what_can_be_read_in_two_ways_is_refused() {
         false,
         &Seen::Refused,
     );
+}
+
+#[test]
+fn a_long_head_is_too_long_in_one_piece_and_in_many() {
+    let (line, end) = ("HTTP/1.1 200 OK\r\nX: ", "\r\nContent-Length: 0\r\n\r\n");
+    let longest = LONGEST_HEAD - line.len() - end.len();
+    for (length, taken) in [(longest, true), (longest + 1, false)] {
+        let answer = format!("{line}{}{end}", "a".repeat(length));
+        for pieces in [vec![answer.clone().into_bytes()], cut(answer.as_bytes(), 3)] {
+            let outcome = ask(&Method::GET, Script::new(pieces, false), answer.len());
+            let kept = matches!(outcome.end, End::Whole { kept: true, .. });
+            assert_eq!(kept, taken, "{length}");
+            assert!(taken || matches!(outcome.end, End::Refused("the head is too long")));
+        }
+    }
 }
 
 #[test]
@@ -294,13 +248,12 @@ fn fields_of_the_apps_connection_stop_here() {
 
 #[tokio::test]
 async fn an_answer_that_does_not_come_is_late() {
-    let (stream, _app) = app(Vec::new(), false).await;
     let head = RequestHead {
         method: &Method::GET,
         target: &PathAndQuery::from_static("/"),
         fields: &Fields::default(),
     };
-    let connection = Box::new(Connection::new(Stream::Unix(stream)));
+    let connection = Box::new(Connection::new(Stream::Script(Script::new([], false))));
     let mut exchange = Exchange::begin(connection, head, Outgoing::Empty);
     let late = exchange.answer(false, Instant::now(), Duration::from_millis(20));
     assert!(matches!(late.await, Err(Fault::Late)));
@@ -326,32 +279,6 @@ fn a_head_is_written_with_the_framing_of_its_body() {
         text(Method::POST),
         "POST /a?b HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\n\r\n"
     );
-}
-
-/// The same with hyper's client.
-async fn ask_hyper(pieces: Vec<Vec<u8>>) -> Seen {
-    let (stream, app) = app(pieces, true).await;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .unwrap();
-    let driver = tokio::spawn(connection);
-    let request = http::Request::new(http_body_util::Empty::<bytes::Bytes>::new());
-    let Ok(response) = sender.send_request(request).await else {
-        return Seen::Refused;
-    };
-    let status = response.status().as_u16();
-    let seen = match response.into_body().collect().await {
-        Ok(collected) => Seen::Answer {
-            status,
-            trailers: collected.trailers().map_or(0, HeaderMap::len),
-            body: collected.to_bytes().to_vec(),
-            kept: false,
-        },
-        Err(_) => Seen::Broken(status),
-    };
-    app.abort();
-    driver.abort();
-    seen
 }
 
 /// Parts that answers are made of, good ones and bad ones.
@@ -389,41 +316,26 @@ fn parts() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(2048))]
 
-    /// Whatever hyper's client refuses is refused here; what is taken here hyper takes for the same.
+    /// What is taken here hyper's client takes for the same, however it is cut.
     #[test]
-    fn hypers_client_sees_the_same_or_this_one_refuses(
+    fn an_answer_is_read_in_one_way(
         answer in parts(),
-        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+        method in prop::sample::select(vec![Method::GET, Method::HEAD, Method::POST]),
+        seed in any::<u8>(),
+        closes in any::<bool>(),
+        deaf in prop::bool::weighted(0.1),
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let mut ends: Vec<usize> = cuts.iter().map(|cut| cut.index(answer.len() + 1)).collect();
-        ends.push(answer.len());
-        ends.sort_unstable();
-        let mut from = 0;
-        let pieces: Vec<Vec<u8>> = ends
-            .iter()
-            .map(|end| {
-                let piece = answer.as_bytes()[from..*end].to_vec();
-                from = *end;
-                piece
-            })
-            .filter(|piece| !piece.is_empty())
-            .collect();
-        let theirs = runtime.block_on(ask_hyper(pieces.clone()));
-        let mut ours = runtime.block_on(ask(Method::GET, pieces, true));
-        if let Seen::Answer { kept, .. } = &mut ours {
-            *kept = false;
-        }
-        prop_assert!(ours == theirs || ours == Seen::Refused, "{answer:?}: {ours:?}, hyper {theirs:?}");
+        answer_holds(&method, answer.as_bytes(), seed, closes, deaf);
     }
 
     /// Any bytes at all get an end, and no panic.
     #[test]
-    fn reading_is_total(bytes in any::<Vec<u8>>()) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(ask(Method::GET, vec![b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec(), bytes.clone()], true));
-        runtime.block_on(ask(Method::GET, vec![bytes], true));
+    fn reading_is_total(bytes in any::<Vec<u8>>(), seed in any::<u8>(), closes in any::<bool>()) {
+        let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        for answer in [&[chunked, bytes.as_slice()].concat(), &bytes] {
+            answer_holds(&Method::GET, answer, seed, closes, false);
+        }
     }
 }

@@ -1,0 +1,76 @@
+//! The targets of `fuzz/`: each makes a case of its bytes and calls the property that `cargo test`
+//! holds, too. Not an interface.
+
+use http::Method;
+
+use crate::{auth, config, path, proxy, wire};
+
+/// A case's settings, which are its first bytes, and the rest. They are digits in the seeds.
+fn settings<const COUNT: usize>(input: &[u8]) -> Option<([u8; COUNT], &[u8])> {
+    let (settings, rest) = input.split_first_chunk()?;
+    Some((*settings, rest))
+}
+
+/// An app's answer: method, end and cuts, then its bytes.
+pub fn answer(input: &[u8]) {
+    let Some(([request, end, seed], bytes)) = settings(input) else {
+        return;
+    };
+    let method = match request % 3 {
+        0 => Method::GET,
+        1 => Method::HEAD,
+        _ => Method::POST,
+    };
+    proxy::answer_holds(&method, bytes, seed, end % 2 == 0, end % 8 == 7);
+}
+
+/// What a client sends: end and cuts, then its bytes.
+pub fn request(input: &[u8]) {
+    if let Some(([end, seed], bytes)) = settings(input) {
+        wire::properties::request_holds(bytes, seed, end % 2 == 0);
+    }
+}
+
+/// A request's path and query.
+pub fn path(input: &[u8]) {
+    path::holds(input);
+}
+
+/// A token.
+pub fn token(input: &[u8]) {
+    auth::token_holds(input);
+}
+
+/// A configuration's file.
+pub fn config(input: &[u8]) {
+    config::text_holds(input);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_seeds_hold() {
+        for name in ["answer", "request", "path", "token", "config"] {
+            let target = match name {
+                "answer" => answer,
+                "request" => request,
+                "path" => path,
+                "token" => token,
+                _ => config,
+            };
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("fuzz/seeds")
+                .join(name);
+            let seeds: Vec<_> = fs::read_dir(folder).unwrap().collect();
+            assert!(!seeds.is_empty(), "{name}");
+            for seed in seeds {
+                target(&fs::read(seed.unwrap().path()).unwrap());
+            }
+        }
+    }
+}
