@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 /// A connection's buffers lie between things that last longer: this allocator keeps sizes apart, and
 /// its own thread gives unused memory back to the system.
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

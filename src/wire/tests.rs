@@ -143,3 +143,87 @@ proptest! {
         request_holds(&bytes, seed, closes);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn frames_wait_for_each_other_only_while_requests_are_in_flight() {
+    let (mut client, server) = duplex(64);
+    let line = Arc::new(Line::new());
+    let mut wire = Wire::new(server, Arc::clone(&line), LIMITS, TIMEOUTS);
+    line.become_http2();
+    wire.pass_through();
+    let mut room = [0; 64];
+
+    wire.write_all(b"settings").await.unwrap();
+    wire.flush().await.unwrap();
+    assert_eq!(client.read(&mut room).await.unwrap(), 8, "at once");
+
+    line.enter();
+    for frame in [b"one", b"two"] {
+        wire.write_all(frame).await.unwrap();
+        wire.flush().await.unwrap();
+    }
+    let early = tokio::time::timeout(Duration::from_secs(1), client.read(&mut room)).await;
+    assert!(early.is_err(), "not written yet");
+    let next_turn = tokio::time::timeout(Duration::from_secs(1), wire.read(&mut room)).await;
+    assert!(next_turn.is_err(), "nothing to read");
+    let read = client.read(&mut room).await.unwrap();
+    assert_eq!(&room[..read], b"onetwo");
+
+    wire.write_all(b"bye").await.unwrap();
+    wire.shutdown().await.unwrap();
+    assert_eq!(client.read(&mut room).await.unwrap(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_no_frames_is_cut_off() {
+    let (_client, server) = duplex(4);
+    let line = Arc::new(Line::new());
+    let mut wire = Wire::new(server, Arc::clone(&line), LIMITS, TIMEOUTS);
+    line.become_http2();
+    wire.pass_through();
+    line.enter();
+    wire.write_all(b"too much").await.unwrap();
+    wire.flush().await.unwrap();
+    let began = Instant::now();
+    let cut = wire.read(&mut [0; 8]).await.unwrap_err();
+    assert_eq!(cut.kind(), std::io::ErrorKind::TimedOut);
+    assert_eq!(began.elapsed().as_secs(), TIMEOUTS.send.as_secs());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_connection_may_rest_once_all_is_written() {
+    let (mut client, server) = duplex(64);
+    let line = Arc::new(Line::new());
+    let mut wire = Wire::new(server, Arc::clone(&line), LIMITS, TIMEOUTS);
+    let mut room = [0; 300];
+    let mut silence = async |wire: &mut Wire<_>, time| {
+        let silent = tokio::time::timeout(time, wire.read(&mut room)).await;
+        assert!(silent.is_err());
+    };
+    silence(&mut wire, REST_AFTER / 2).await;
+    assert!(!line.rests());
+    silence(&mut wire, REST_AFTER).await;
+    assert!(line.rests());
+    wire.rest();
+    assert!(!line.rests());
+
+    client.write_all(GOOD).await.unwrap();
+    assert_eq!(wire.read(&mut [0; 300]).await.unwrap(), GOOD.len());
+    // Its request has not begun yet, and then is in flight.
+    silence(&mut wire, 3 * REST_AFTER).await;
+    assert!(!line.rests());
+    line.enter();
+    silence(&mut wire, LOOK_AGAIN).await;
+    assert!(!line.rests());
+    wire.write_all(b"answer").await.unwrap();
+    line.leave(Instant::now());
+    silence(&mut wire, 2 * LOOK_AGAIN).await;
+    assert!(!line.rests(), "not flushed");
+    wire.flush().await.unwrap();
+    client.write_all(GOOD).await.unwrap();
+    assert_eq!(wire.read(&mut [0; 300]).await.unwrap(), GOOD.len());
+    line.enter();
+    line.leave(Instant::now());
+    silence(&mut wire, 2 * LOOK_AGAIN).await;
+    assert!(line.rests());
+}
