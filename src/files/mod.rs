@@ -102,7 +102,7 @@ enum Source {
     /// Memory.
     Memory(Bytes),
     /// A small file, just opened, in this state; its name below the root.
-    Small(File, Stamp, Box<str>),
+    Small(Arc<File>, Stamp, Box<str>),
     /// A large file, which others may be reading, too.
     Large(Arc<File>),
 }
@@ -192,7 +192,30 @@ impl Files {
             at,
         };
         let outcome = self.decide(asked)?;
-        self.respond(asked, outcome).await
+        self.answer(asked, outcome).await
+    }
+
+    /// Reads what is to be kept in memory and is not there yet; then nothing has to be waited for.
+    async fn answer(
+        &self,
+        asked: Query<'_>,
+        mut outcome: Outcome,
+    ) -> Result<Response<Body>, Reject> {
+        if let Outcome::Whole(target) | Outcome::Part(target, _) = &mut outcome
+            && asked.method != Method::HEAD
+            && let Source::Small(file, stamp, name) = &target.source
+            && stamp.is_settled(asked.now)
+        {
+            let content = stream::read(Arc::clone(file), target.len).await?;
+            let kept = Kept {
+                content: content.clone(),
+                validators: target.validators.clone(),
+                media_type: target.media_type,
+            };
+            self.store.put(asked.worker, name, kept, *stamp, asked.now);
+            target.source = Source::Memory(content);
+        }
+        self.respond(asked, outcome)
     }
 
     /// Finds the file and evaluates the request against it; reads nothing of it.
@@ -300,10 +323,10 @@ impl Files {
         let (len, stamp) = (meta.len(), Stamp::of(&meta));
         let validators = Validators::of(&meta)?;
         let media_type = kind::media_type(name);
+        let file = Arc::new(file);
         let source = if len <= store::LONGEST {
             Source::Small(file, stamp, name.into())
         } else {
-            let file = Arc::new(file);
             if stamp.is_settled(now) {
                 let held = Held {
                     file: Arc::clone(&file),
@@ -323,7 +346,7 @@ impl Files {
         }))
     }
 
-    async fn respond(&self, asked: Query<'_>, outcome: Outcome) -> Result<Response<Body>, Reject> {
+    fn respond(&self, asked: Query<'_>, outcome: Outcome) -> Result<Response<Body>, Reject> {
         let mut headers = HeaderMap::with_capacity(HEADERS);
         let (status, body) = match outcome {
             Outcome::Redirect => {
@@ -337,7 +360,7 @@ impl Files {
             Outcome::Whole(target) => {
                 self.describe(&mut headers, asked, &target)?;
                 let len = target.len;
-                let body = self.content(&mut headers, asked, target, 0, len).await?;
+                let body = self.content(&mut headers, asked, target, 0, len)?;
                 (StatusCode::OK, body)
             }
             Outcome::Part(target, part) => {
@@ -345,9 +368,7 @@ impl Files {
                 let Part { first, last } = part;
                 let value = header_value(format_args!("bytes {first}-{last}/{}", target.len))?;
                 headers.insert(header::CONTENT_RANGE, value);
-                let body = self
-                    .content(&mut headers, asked, target, first, part.len())
-                    .await?;
+                let body = self.content(&mut headers, asked, target, first, part.len())?;
                 (StatusCode::PARTIAL_CONTENT, body)
             }
         };
@@ -382,7 +403,7 @@ impl Files {
     }
 
     /// The headers of the bytes that are sent, and for GET the bytes.
-    async fn content(
+    fn content(
         &self,
         headers: &mut HeaderMap,
         asked: Query<'_>,
@@ -400,25 +421,13 @@ impl Files {
         if asked.method == Method::HEAD {
             return Ok(Body::Empty);
         }
-        let streamed = |file| {
-            let pieces = self.descriptors.pieces(asked.worker);
-            let pieces = pieces.ok_or(Reject::Internal)?;
-            Ok(stream::body(file, offset, len, pieces))
-        };
         let content = match target.source {
             Source::Memory(content) => content,
-            Source::Small(file, stamp, name) if stamp.is_settled(asked.now) => {
-                let content = stream::read(file, target.len).await?;
-                let kept = Kept {
-                    content: content.clone(),
-                    validators: target.validators,
-                    media_type: target.media_type,
-                };
-                self.store.put(asked.worker, &name, kept, stamp, asked.now);
-                content
+            Source::Small(file, ..) | Source::Large(file) => {
+                let pieces = self.descriptors.pieces(asked.worker);
+                let pieces = pieces.ok_or(Reject::Internal)?;
+                return Ok(stream::body(file, offset, len, pieces));
             }
-            Source::Small(file, ..) => return streamed(Arc::new(file)),
-            Source::Large(file) => return streamed(file),
         };
         let from = usize::try_from(offset).map_err(|_| Reject::Internal)?;
         let to = usize::try_from(offset + len).map_err(|_| Reject::Internal)?;

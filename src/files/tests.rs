@@ -655,7 +655,7 @@ async fn a_head_or_a_304_reads_nothing_of_a_file() {
         let outcome = site.files.decide(asked).unwrap();
         // From here on, whoever reads gets less than is there.
         fs::write(site.path(name), b"").unwrap();
-        let answer = site.files.respond(asked, outcome).await;
+        let answer = site.files.answer(asked, outcome).await;
         let whole = match answer {
             Ok(answer) => {
                 assert_eq!(answer.status(), status);
