@@ -236,7 +236,9 @@ fn refused_coding(codings: &[u8]) -> Reject {
 /// `*`, or a whole URI. What hyper would refuse on its own is refused here, where it is logged.
 fn is_target(target: &[u8]) -> bool {
     if target.first() != Some(&b'/') {
-        return target == b"*" || http::Uri::try_from(target).is_ok();
+        // `Uri` drops a fragment unseen.
+        let whole = !target.contains(&b'#') && http::Uri::try_from(target).is_ok();
+        return whole || target == b"*";
     }
     let mut parts = target.splitn(2, |byte| *byte == b'?');
     let path = parts.next().unwrap_or_default();
@@ -503,6 +505,8 @@ mod tests {
             "http:///x",
             "http://[::1/",
             "http://h<x/",
+            "http://h/x#a",
+            "http://h/#\u{e9}",
         ] {
             check(
                 &format!("GET {target} HTTP/1.1\r\n"),
