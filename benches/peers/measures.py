@@ -15,7 +15,7 @@ from system import Failure, cpu_between, memory, snapshot
 SCALES = {"us": 1e6, "ms": 1e3}
 RELOAD_EVERY = 0.1
 MANY = 3  # seconds that thousands of connections or tokens take to have had a turn
-SETTLE = 3
+SETTLE = 15  # seconds that a server has to give back what an idle connection does not need
 
 
 def cpu(bench, scenario, _process, pid):
