@@ -37,6 +37,8 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// answer is not destroyed by a reset (RFC 9112 section 9.6).
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1 << 20;
+/// Room for the first head of a connection, which most fit into.
+const HEAD_ROOM: usize = 4096;
 /// How long a connection is silent between requests before what serves it is given back.
 const REST_AFTER: Duration = Duration::from_secs(1);
 /// How often it is seen whether a request that takes its time has ended.
@@ -175,6 +177,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             }
             let closes = self.closes_at();
             let until = if seen == 0 { quiet.min(closes) } else { closes };
+            if seen == 0 {
+                self.held.reserve(HEAD_ROOM);
+            }
             let read = tokio::io::AsyncReadExt::read_buf(&mut self.stream, &mut self.held);
             match tokio::time::timeout_at(until, read).await {
                 Ok(Ok(0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -348,6 +353,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
                 }
                 this.held.advance(taken);
                 this.ready -= taken;
+                if this.held.is_empty() {
+                    this.held = BytesMut::new();
+                }
                 return Poll::Ready(Ok(()));
             }
             match &mut this.expect {
