@@ -186,7 +186,7 @@ async fn a_client_that_takes_no_frames_is_cut_off() {
     wire.flush().await.unwrap();
     let began = Instant::now();
     let cut = wire.read(&mut [0; 8]).await.unwrap_err();
-    assert_eq!(cut.kind(), std::io::ErrorKind::TimedOut);
+    assert_eq!(cut.kind(), io::ErrorKind::TimedOut);
     assert_eq!(began.elapsed().as_secs(), TIMEOUTS.send.as_secs());
 }
 
