@@ -268,7 +268,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 None => Some(self.closes_at().min(self.line.idle_since() + REST_AFTER)),
             },
             Expect::Anything if self.line.is_http2() && self.line.is_idle() => {
-                Some(self.line.idle_since() + self.timeouts.keep_alive)
+                Some(self.closes_at())
             }
             Expect::Body(_)
             | Expect::Chunks(_)
@@ -320,7 +320,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             self.quiet = true;
             // hyper flushes at the end of each turn: where that was the last it did, it holds
             // nothing that is still to be written.
-            if self.flushed && !self.line.is_http2() {
+            if self.flushed {
                 self.line.rest();
             }
         } else {
