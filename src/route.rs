@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use http::{Method, StatusCode};
+use smallvec::SmallVec;
 
 pub(crate) use self::pattern::{Host, Pattern, Segment};
 pub(crate) use self::template::Template;
@@ -38,7 +39,7 @@ pub(crate) struct Route {
     /// Who may come in.
     pub(crate) guard: Guard,
     /// Whom the guard asks, where it asks.
-    pub(crate) ask: Option<Ask>,
+    pub(crate) ask: Option<Box<Ask>>,
     /// What pages of other origins may do, where they may do anything.
     pub(crate) cors: Option<Arc<Cors>>,
     /// What serves it.
@@ -55,7 +56,7 @@ pub(crate) struct Route {
 #[derive(Debug)]
 pub(crate) enum Target {
     /// Files beneath a root.
-    Files(Files),
+    Files(Box<Files>),
     /// An app behind the gateway.
     Upstream {
         /// The way there.
@@ -116,16 +117,17 @@ pub(crate) struct RouteTable {
     any: Tree,
 }
 
-/// The routes of one host, as a tree of path segments.
+/// The routes of one host, as a tree of path segments. What most nodes hold lies in the node itself:
+/// among many routes each further place in memory is one that no cache holds.
 #[derive(Debug, Default)]
 struct Tree {
     /// By literal segments; a look-up costs the same among ten and among a hundred thousand.
-    literal: HashMap<Vec<u8>, Self, RandomState>,
+    literal: HashMap<SmallVec<[u8; 16]>, Self, RandomState>,
     parameter: Option<Box<Self>>,
     /// Routes whose path ends here.
-    exact: Vec<Arc<Route>>,
+    exact: SmallVec<[Arc<Route>; 1]>,
     /// Routes whose star begins here.
-    star: Vec<Arc<Route>>,
+    star: SmallVec<[Arc<Route>; 1]>,
 }
 
 impl Route {
@@ -224,7 +226,7 @@ impl Tree {
         let mut tree = self;
         for segment in &route.pattern.segments {
             tree = match segment {
-                Segment::Literal(text) => tree.literal.entry(text.clone()).or_default(),
+                Segment::Literal(text) => tree.literal.entry(text.as_slice().into()).or_default(),
                 Segment::Parameter(_) => tree.parameter.get_or_insert_default(),
             };
         }

@@ -13,7 +13,7 @@ use super::policy::Parameters;
 use super::principal::Principal;
 use super::token::{self, TokenSource};
 use super::verify::{Audience, Verified, Verifier};
-use super::{Guard, JwtGuard, issuer};
+use super::{Guard, issuer};
 use crate::reject::{Reject, TokenFault};
 
 /// How long an assumed token lives.
@@ -124,11 +124,10 @@ impl Guard {
         principal: &Principal,
         params: &Parameters<'_>,
     ) -> Vec<String> {
-        let Self::Jwt(JwtGuard {
-            require: Some(require),
-            ..
-        }) = self
-        else {
+        let Self::Jwt(guard) = self else {
+            return Vec::new();
+        };
+        let Some(require) = &guard.require else {
             return Vec::new();
         };
         match principal.claims() {

@@ -72,7 +72,7 @@ pub(crate) enum Guard {
     /// Nothing: `auth: none`.
     Open,
     /// A token.
-    Jwt(JwtGuard),
+    Jwt(Box<JwtGuard>),
     /// The word of a server that is asked about each request.
     Ask(AskGuard),
 }

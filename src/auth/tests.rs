@@ -22,7 +22,7 @@ fn guard_of(verifiers: Vec<Arc<Verifier>>, change: impl FnOnce(&mut JwtGuardSett
         ends_with_token: false,
     };
     change(&mut settings);
-    Guard::Jwt(JwtGuard::new(settings))
+    Guard::Jwt(Box::new(JwtGuard::new(settings)))
 }
 
 fn guard(change: impl FnOnce(&mut JwtGuardSettings)) -> Guard {

@@ -42,6 +42,8 @@ pub(crate) struct Pattern {
     pub(crate) segments: Vec<Segment>,
     /// Whether it ends in `/*`: the path itself and everything below.
     pub(crate) star: bool,
+    /// Whether any segment is a parameter: most paths have none, and their segments are not looked at again.
+    has_parameters: bool,
 }
 
 impl Pattern {
@@ -96,6 +98,9 @@ impl Pattern {
         }
         Ok(Self {
             text: text.to_owned(),
+            has_parameters: segments
+                .iter()
+                .any(|segment| matches!(segment, Segment::Parameter(_))),
             segments,
             star,
         })
@@ -131,7 +136,9 @@ impl Pattern {
 
     /// The names of the parameters with the places of their segments.
     pub(crate) fn parameters(&self) -> impl Iterator<Item = (&str, usize)> {
-        self.segments
+        let segments = self.has_parameters.then_some(self.segments.as_slice());
+        segments
+            .unwrap_or_default()
             .iter()
             .enumerate()
             .filter_map(|(at, segment)| match segment {

@@ -383,7 +383,7 @@ impl Compiler<'_> {
         if missing || self.errors.count() != before {
             return None;
         }
-        Some(Guard::Jwt(JwtGuard::new(JwtGuardSettings {
+        Some(Guard::Jwt(Box::new(JwtGuard::new(JwtGuardSettings {
             verifiers: found,
             optional: rule.optional.value,
             require,
@@ -391,7 +391,7 @@ impl Compiler<'_> {
             strip_token: rule.strip_token.value,
             only_reports: rule.only_reports.value,
             ends_with_token: rule.ends_with_token.value,
-        })))
+        }))))
     }
 }
 

@@ -133,7 +133,7 @@ impl Compiler<'_> {
             pattern,
             methods,
             guard,
-            ask,
+            ask: ask.map(Box::new),
             cors,
             target,
             request_headers: merged(&gateway.defaults.headers.request, &parsed.headers.request),
@@ -239,7 +239,7 @@ impl Compiler<'_> {
         }
         self.only_for_proxies(parsed);
         if let Some(files) = &parsed.files {
-            return self.files(files).map(Target::Files);
+            return self.files(files).map(Box::new).map(Target::Files);
         }
         if let Some(redirect) = &parsed.redirect {
             return match Template::parse(&redirect.to.value, pattern) {

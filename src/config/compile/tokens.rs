@@ -441,12 +441,14 @@ impl Compiler<'_> {
                 methods,
                 guard: Guard::Open,
                 ask: login.as_ref().filter(|_| endpoint == Endpoint::Obtain).map(
-                    |(upstream, target)| Ask {
-                        forward: Forward {
-                            upstream: Arc::clone(upstream),
-                            timeouts: upstream.settings().timeouts,
-                        },
-                        target: (*target).clone(),
+                    |(upstream, target)| {
+                        Box::new(Ask {
+                            forward: Forward {
+                                upstream: Arc::clone(upstream),
+                                timeouts: upstream.settings().timeouts,
+                            },
+                            target: (*target).clone(),
+                        })
                     },
                 ),
                 // The key set is for everybody anyway.
