@@ -68,14 +68,14 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// A peer that connected to `port`.
-    pub(crate) fn new(ip: Option<IpAddr>, port: Option<u16>, tls: bool) -> Self {
+    pub(crate) fn new(ip: Option<IpAddr>, port: Option<HeaderValue>, tls: bool) -> Self {
         let ip = ip.map(|ip| ip.to_canonical());
         let text = ip.and_then(|ip| HeaderValue::try_from(ip.to_string()).ok());
         Self {
             ip,
             text: text.unwrap_or(HeaderValue::from_static("unknown")),
             tls,
-            port: port.map(HeaderValue::from),
+            port,
         }
     }
 }

@@ -131,10 +131,10 @@ impl Decision {
             return Err(Reject::MethodNotServed);
         }
         self.say("host", host.as_ref());
-        if target.as_str().len() > snapshot.limits.uri_bytes {
+        if target.as_str().len() > snapshot.bounds.limits.uri_bytes {
             return Err(Reject::UriTooLong);
         }
-        if request.headers().len() > snapshot.limits.header_count {
+        if request.headers().len() > snapshot.bounds.limits.header_count {
             return Err(Reject::HeadTooLarge);
         }
         let path = RequestPath::parse(target)?;
@@ -223,7 +223,7 @@ impl Decision {
                     return Err(Reject::BodyTooLarge(route.body_bytes));
                 }
                 let port = listener.and_then(|listener| match listener.address {
-                    ListenAddress::Tcp(address) => Some(address.port()),
+                    ListenAddress::Tcp(address) => Some(address.port().into()),
                     ListenAddress::AnyPort(..) | ListenAddress::Unix(_) => None,
                 });
                 let peer = Peer::new(Some(std::net::Ipv4Addr::LOCALHOST.into()), port, secure);

@@ -92,7 +92,7 @@ async fn serve(
     if let Some(reject) = connection.line.refusal_of(request.headers()) {
         return Err(reject);
     }
-    host::check_size(&request, &snapshot.limits)?;
+    host::check_size(&request, &snapshot.bounds.limits)?;
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
         return Err(Reject::MethodNotServed);
     }
@@ -173,7 +173,7 @@ async fn serve(
                 id: record.id(),
                 began: record.began(),
                 body_bytes: route.body_bytes,
-                body_read: snapshot.timeouts.body_read,
+                body_read: snapshot.bounds.timeouts.body_read,
                 line: &connection.line,
                 request,
             };
@@ -191,7 +191,7 @@ async fn serve(
         }
         Target::Tokens { service, endpoint } => {
             drop(permit);
-            let wait = snapshot.timeouts.body_read;
+            let wait = snapshot.bounds.timeouts.body_read;
             let decider = route.ask.as_ref().map(|ask| issuing::Decider {
                 ask,
                 snapshot,

@@ -195,7 +195,7 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
             }
             watch.follow(active.files());
         }
-        let bound = publish.borrow().timeouts.shutdown;
+        let bound = publish.borrow().bounds.timeouts.shutdown;
         tracing::info!(?bound, "draining");
         let cut = server.drain(bound).await;
         if cut > 0 {

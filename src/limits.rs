@@ -36,3 +36,12 @@ pub(crate) struct Timeouts {
     /// The time that requests in flight have when the gateway stops.
     pub(crate) shutdown: Duration,
 }
+
+/// All of them, as connections share them: each keeps those that it began with.
+#[derive(Debug)]
+pub(crate) struct Bounds {
+    /// Sizes.
+    pub(crate) limits: Limits,
+    /// Deadlines.
+    pub(crate) timeouts: Timeouts,
+}

@@ -12,7 +12,7 @@ use crate::access_log::AccessLog;
 use crate::auth::{Claims, LiveRevoked, Verifier, VerifierSettings};
 use crate::client::TrustedProxies;
 use crate::edits::HeaderEdits;
-use crate::limits::{Limits, Timeouts};
+use crate::limits::Bounds;
 use crate::proxy::{Upstream, Vouched};
 use crate::route::{Route, RouteTable};
 use crate::tls::Tls;
@@ -27,10 +27,8 @@ pub(crate) struct Snapshot {
     pub(crate) listeners: Vec<Arc<Listener>>,
     /// The peers whose word on the client is believed.
     pub(crate) trusted: TrustedProxies,
-    /// Sizes.
-    pub(crate) limits: Limits,
-    /// Deadlines.
-    pub(crate) timeouts: Timeouts,
+    /// Sizes and deadlines.
+    pub(crate) bounds: Arc<Bounds>,
     /// Host, path and method to route.
     pub(crate) table: RouteTable,
     /// All routes, in the configuration's order.

@@ -22,7 +22,7 @@ use crate::access_log::{AccessLog, AccessLogSettings, Destination, Format};
 use crate::auth::{Guard, RemoteKeys, is_credential};
 use crate::client::TrustedProxies;
 use crate::edits::HeaderEdits;
-use crate::limits::{Limits, Timeouts};
+use crate::limits::{Bounds, Limits, Timeouts};
 use crate::method::MethodSet;
 use crate::path::RequestPath;
 use crate::proxy::Vouched;
@@ -106,8 +106,10 @@ pub(crate) fn compile(
                 .map(|network| network.value)
                 .collect(),
         },
-        limits: limits(&gateway.limits),
-        timeouts: timeouts(&gateway.timeouts),
+        bounds: Arc::new(Bounds {
+            limits: limits(&gateway.limits),
+            timeouts: timeouts(&gateway.timeouts),
+        }),
         table,
         vouched: Vouched::new(routes.iter().flat_map(|route| names_of(&route.guard))),
         routes,

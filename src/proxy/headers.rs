@@ -378,7 +378,11 @@ mod tests {
     }
 
     fn prepared(fields: &[(&str, &str)], trusted: bool) -> HeaderMap {
-        let peer = Peer::new(Some("203.0.113.9".parse().unwrap()), Some(8443), true);
+        let peer = Peer::new(
+            Some("203.0.113.9".parse().unwrap()),
+            Some(8443.into()),
+            true,
+        );
         let vouched = Vouched::new([HeaderName::from_static("x-user-id")]);
         let hop = Hop {
             peer: &peer,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use http::HeaderValue;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -21,7 +22,7 @@ use super::drain::Drain;
 use super::tally::Place;
 use crate::client::Peer;
 use crate::gateway::{self, Connection};
-use crate::limits::{Limits, Timeouts};
+use crate::limits::Bounds;
 use crate::snapshot::Listener;
 use crate::stream::Stream;
 use crate::wire::{Line, Opening, Wire};
@@ -53,16 +54,14 @@ pub(crate) struct Accepted {
     pub(crate) stream: Stream,
     /// The address at the other end.
     pub(crate) ip: Option<IpAddr>,
-    /// The port that it came to.
-    pub(crate) port: Option<u16>,
+    /// The port that it came to, as a header's value.
+    pub(crate) port: Option<HeaderValue>,
     /// Its place in the count of connections.
     pub(crate) place: Place,
     /// The listener that it came to.
     pub(crate) listener: Arc<Listener>,
-    /// Sizes.
-    pub(crate) limits: Limits,
-    /// Deadlines.
-    pub(crate) timeouts: Timeouts,
+    /// Sizes and deadlines.
+    pub(crate) bounds: Arc<Bounds>,
 }
 
 /// Serves a connection that was accepted, to its end.
@@ -73,12 +72,11 @@ pub(crate) async fn serve(worker: Arc<Worker>, accepted: Accepted, drain: Drain)
         port,
         place,
         listener,
-        limits,
-        timeouts,
+        bounds,
     } = accepted;
     let (stream, alpn_http2) = match &listener.tls {
         None => (Either::Left(stream), false),
-        Some(tls) => match timeout(timeouts.tls_handshake, tls.accept(stream)).await {
+        Some(tls) => match timeout(bounds.timeouts.tls_handshake, tls.accept(stream)).await {
             Ok(Ok((stream, http2))) => (Either::Right(Box::new(stream)), http2),
             Ok(Err(error)) => {
                 tracing::debug!(client.ip = ?ip, %error, "the TLS handshake failed");
@@ -92,7 +90,7 @@ pub(crate) async fn serve(worker: Arc<Worker>, accepted: Accepted, drain: Drain)
     };
     let line = Arc::new(Line::new());
     let client = Client {
-        wire: Wire::new(stream, Arc::clone(&line), limits, timeouts),
+        wire: Wire::new(stream, Arc::clone(&line), bounds),
         connection: Arc::new(Connection {
             worker,
             peer: Peer::new(ip, port, listener.tls.is_some()),
@@ -139,12 +137,12 @@ async fn converse_http1(client: Client) -> Option<Client> {
         spoke,
     } = client;
     let line = &connection.line;
-    let limits = wire.limits();
+    let header_count = wire.bounds().limits.header_count;
     let mut builder = http1::Builder::new();
     // Deadlines are the wire's; the timer is for what hyper may time itself.
     builder.timer(TokioTimer::new()).header_read_timeout(None);
-    if limits.header_count > FIELDS_ON_STACK {
-        builder.max_headers(limits.header_count);
+    if header_count > FIELDS_ON_STACK {
+        builder.max_headers(header_count);
     }
     let service = service_fn(|request| gateway::answer(Arc::clone(&connection), request));
     let mut hyper = builder
@@ -194,7 +192,7 @@ async fn converse_http2(client: Client) {
     } = client;
     connection.line.become_http2();
     wire.pass_through();
-    let (limits, timeouts) = (wire.limits(), wire.timeouts());
+    let Bounds { limits, timeouts } = wire.bounds();
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
@@ -222,29 +220,32 @@ fn report(connection: &Connection, ended: hyper::Result<()>) {
     }
 }
 
-/// Lets a connection rest in a task of its own, so that the one that served it ends.
+/// Lets a connection rest in a task of its own, so that the one that served it ends: it waits at
+/// the socket for the next request, for its time to end, or for the drain.
 fn rest(mut client: Client) {
     client.wire.rest();
-    // In a box: a future has room for what it is given twice.
-    tokio::spawn(wait(Box::new(client)));
+    // In a box: a future has room for what it is given twice. And no function, which would have
+    // room for the box twice.
+    let mut client = Box::new(client);
+    tokio::spawn(async move {
+        let Client { wire, drain, .. } = &mut *client;
+        let heard = tokio::select! {
+            () = poll_fn(|cx| plain(wire.stream()).poll_readable(cx)) => true,
+            () = drain.begun() => false,
+            () = sleep_until(wire.closes_at()) => false,
+        };
+        if heard {
+            tokio::spawn(converse(*client));
+        } else if let Ok(Err(error)) = timeout(PARTING, client.wire.shutdown()).await {
+            tracing::debug!(client.ip = ?client.connection.peer.ip, %error, "a connection ended");
+        }
+    });
 }
 
-/// Waits at the socket of a connection that rests: for the next request, for its time to end, or
-/// for the drain.
-async fn wait(mut client: Box<Client>) {
-    let closes = client.wire.closes_at();
-    let stream = match client.wire.stream() {
+/// What is below TLS, where there is TLS.
+fn plain(stream: &ClientStream) -> &Stream {
+    match stream {
         Either::Left(stream) => stream,
         Either::Right(tls) => tls.get_ref().0,
-    };
-    let heard = tokio::select! {
-        () = poll_fn(|cx| stream.poll_readable(cx)) => true,
-        () = client.drain.begun() => false,
-        () = sleep_until(closes) => false,
-    };
-    if heard {
-        tokio::spawn(converse(*client));
-    } else if let Ok(Err(error)) = timeout(PARTING, client.wire.shutdown()).await {
-        tracing::debug!(client.ip = ?client.connection.peer.ip, %error, "a connection ended");
     }
 }

@@ -8,22 +8,22 @@ use tokio::sync::watch;
 
 /// Says the word; said by being dropped, too.
 #[derive(Debug)]
-pub(crate) struct DrainTrigger(watch::Sender<bool>);
+pub(crate) struct DrainTrigger(watch::Sender<()>);
 
 /// Waits for the word.
 #[derive(Clone, Debug)]
-pub(crate) struct Drain(watch::Receiver<bool>);
+pub(crate) struct Drain(watch::Receiver<()>);
 
 /// A trigger and what waits for it.
 pub(crate) fn drain() -> (DrainTrigger, Drain) {
-    let (sender, receiver) = watch::channel(false);
+    let (sender, receiver) = watch::channel(());
     (DrainTrigger(sender), Drain(receiver))
 }
 
 impl DrainTrigger {
     /// Tells all who wait.
     pub(crate) fn pull(self) {
-        self.0.send_replace(true);
+        self.0.send_replace(());
     }
 }
 
@@ -31,7 +31,7 @@ impl Drain {
     /// Ready when draining has begun.
     pub(crate) async fn begun(&mut self) {
         // An error means that the trigger is gone, which says the same.
-        drop(self.0.wait_for(|begun| *begun).await.map(drop));
+        drop(self.0.changed().await);
     }
 
     /// Works until the word comes: the work's output, or `None` where the word came first.

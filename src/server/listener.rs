@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, UnixListener};
 
@@ -185,7 +186,7 @@ pub(crate) async fn accept(
             return;
         }
     };
-    let port = listening.port();
+    let port = listening.port().map(HeaderValue::from);
     let for_connections = drain.clone();
     let take = |accepted: io::Result<(Stream, Option<IpAddr>)>| match accepted {
         Ok((stream, ip)) => {
@@ -195,7 +196,7 @@ pub(crate) async fn accept(
                 .iter()
                 .find(|listener| listener.address == address);
             let counted = ip.filter(|ip| !view.trusted.trusts(Some(*ip)));
-            let place = tally.enter(counted, &view.limits);
+            let place = tally.enter(counted, &view.bounds.limits);
             let (Some(listener), Some(place)) = (listener, place) else {
                 tracing::debug!(client.ip = ?ip, "a connection beyond the limits was closed");
                 return None;
@@ -203,11 +204,10 @@ pub(crate) async fn accept(
             let accepted = Accepted {
                 stream,
                 ip,
-                port,
+                port: port.clone(),
                 place,
                 listener: Arc::clone(listener),
-                limits: view.limits,
-                timeouts: view.timeouts,
+                bounds: Arc::clone(&view.bounds),
             };
             let (worker, drain) = (Arc::clone(&worker), for_connections.clone());
             tokio::spawn(connection::serve(worker, accepted, drain));

@@ -26,7 +26,7 @@ pub(crate) use self::chunk::{Chunks, Piece};
 use self::gathered::Gathered;
 use self::head::{Head, HeadScan};
 pub(crate) use self::line::Line;
-use crate::limits::{Limits, Timeouts};
+use crate::limits::Bounds;
 use crate::reject::Reject;
 
 /// What stands in for a head that was refused; `Line` says why.
@@ -60,8 +60,7 @@ pub(crate) enum Opening {
 pub(crate) struct Wire<S> {
     stream: S,
     line: Arc<Line>,
-    limits: Limits,
-    timeouts: Timeouts,
+    bounds: Arc<Bounds>,
     expect: Expect,
     /// Bytes that arrived and are not handed on yet: a part of a head, or what follows one.
     held: BytesMut,
@@ -69,8 +68,6 @@ pub(crate) struct Wire<S> {
     ready: usize,
     /// When the head that is arriving began.
     head_began: Option<Instant>,
-    /// When the connection fell idle.
-    idle_since: Instant,
     timer: Option<Pin<Box<Sleep>>>,
     send_timer: Option<Pin<Box<Sleep>>>,
     lingering: Option<(Pin<Box<Sleep>>, usize)>,
@@ -104,17 +101,15 @@ enum Expect {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// A connection that nothing was read from yet.
-    pub(crate) fn new(stream: S, line: Arc<Line>, limits: Limits, timeouts: Timeouts) -> Self {
+    pub(crate) fn new(stream: S, line: Arc<Line>, bounds: Arc<Bounds>) -> Self {
         Self {
             stream,
             line,
-            limits,
-            timeouts,
+            bounds,
             expect: Expect::Head(HeadScan::default()),
             held: BytesMut::new(),
             ready: 0,
             head_began: None,
-            idle_since: Instant::now(),
             timer: None,
             send_timer: None,
             lingering: None,
@@ -130,14 +125,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         &self.stream
     }
 
-    /// Its sizes.
-    pub(crate) fn limits(&self) -> Limits {
-        self.limits
-    }
-
-    /// Its deadlines.
-    pub(crate) fn timeouts(&self) -> Timeouts {
-        self.timeouts
+    /// Its sizes and deadlines.
+    pub(crate) fn bounds(&self) -> &Bounds {
+        &self.bounds
     }
 
     /// Gives back what a silent connection does not need. Call it between requests only.
@@ -151,7 +141,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     /// When the silence between two requests has lasted too long.
     pub(crate) fn closes_at(&self) -> Instant {
-        self.idle_since.max(self.line.idle_since()) + self.timeouts.keep_alive
+        self.line.idle_since() + self.bounds.timeouts.keep_alive
     }
 
     /// Takes every byte as it is from now on.
@@ -223,7 +213,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                         return at;
                     }
                 },
-                Expect::Head(scan) => match scan.scan(rest, &self.limits) {
+                Expect::Head(scan) => match scan.scan(rest, &self.bounds.limits) {
                     Ok(Some((length, head))) => {
                         at += length;
                         heads += 1;
@@ -232,7 +222,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                         self.expect = match head {
                             Head::NoBody => Expect::Head(HeadScan::default()),
                             Head::Length(length) => Expect::Body(length),
-                            Head::Chunked => Expect::Chunks(Chunks::new(self.limits.header_bytes)),
+                            Head::Chunked => {
+                                Expect::Chunks(Chunks::new(self.bounds.limits.header_bytes))
+                            }
                         };
                     }
                     Ok(None) => return at,
@@ -261,7 +253,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     fn deadline(&self) -> Option<Instant> {
         match &self.expect {
             Expect::Head(_) => match self.head_began {
-                Some(began) => Some(began + self.timeouts.header_read),
+                Some(began) => Some(began + self.bounds.timeouts.header_read),
                 // hyper reads on while a request is in flight, to learn of a client that leaves.
                 None if self.line.unanswered() > 0 => None,
                 None if self.quiet => Some(self.closes_at()),
@@ -304,7 +296,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 Some(deadline) if timer.deadline() >= deadline => return Poll::Ready(()),
                 Some(deadline) => timer.as_mut().reset(deadline),
                 None => {
-                    let again = LOOK_AGAIN.min(self.timeouts.keep_alive);
+                    let again = LOOK_AGAIN.min(self.bounds.timeouts.keep_alive);
                     timer.as_mut().reset(Instant::now() + again);
                 }
             }
@@ -482,7 +474,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             self.send_timer = None;
             return written;
         }
-        let send = self.timeouts.send;
+        let send = self.bounds.timeouts.send;
         let timer = self
             .send_timer
             .get_or_insert_with(|| Box::pin(tokio::time::sleep(send)));

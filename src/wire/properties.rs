@@ -20,6 +20,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncReadExt;
 
 use super::*;
+use crate::limits::{Limits, Timeouts};
 use crate::script::{Script, cut, drive};
 
 /// So small that a few bytes reach them.
@@ -61,16 +62,19 @@ enum End {
     Http2,
 }
 
+/// Those that the tests' connections keep.
+pub(super) fn bounds() -> Arc<Bounds> {
+    Arc::new(Bounds {
+        limits: LIMITS,
+        timeouts: TIMEOUTS,
+    })
+}
+
 /// Sends the pieces, and gives what comes through until there is nothing more, `room` at a time.
 pub(super) fn through(pieces: Vec<Vec<u8>>, closes: bool, room: usize) -> Passed {
     let length = pieces.iter().map(Vec::len).sum();
     let line = Arc::new(Line::new());
-    let mut wire = Wire::new(
-        Script::new(pieces, closes),
-        Arc::clone(&line),
-        LIMITS,
-        TIMEOUTS,
-    );
+    let mut wire = Wire::new(Script::new(pieces, closes), Arc::clone(&line), bounds());
     let mut bytes = Vec::new();
     let end = drive(length, async {
         match wire.sniff().await {
@@ -163,7 +167,7 @@ fn heard(pieces: Vec<Vec<u8>>, closes: bool, whole: &Passed, count: usize) -> Ve
     let length: usize = pieces.iter().map(Vec::len).sum();
     let line = Arc::new(Line::new());
     let script = Script::new(pieces, closes);
-    let mut wire = Wire::new(script, Arc::clone(&line), LIMITS, TIMEOUTS);
+    let mut wire = Wire::new(script, Arc::clone(&line), bounds());
     let heard = RefCell::new(Vec::new());
     let service = service_fn(async |request: http::Request<Incoming>| {
         line.enter();

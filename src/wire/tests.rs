@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
-use super::properties::{LIMITS, TIMEOUTS, request_holds, through};
+use super::properties::{TIMEOUTS, bounds, request_holds, through};
 use super::*;
 
 /// What comes through for these pieces, and the refusal.
@@ -49,7 +49,7 @@ fn a_bad_head_is_replaced_after_the_good_ones_before_it() {
 async fn a_head_that_takes_too_long_is_refused() {
     let (mut client, server) = duplex(64);
     let line = Arc::new(Line::new());
-    let mut wire = Wire::new(server, Arc::clone(&line), LIMITS, TIMEOUTS);
+    let mut wire = Wire::new(server, Arc::clone(&line), bounds());
     client.write_all(b"GET / HT").await.unwrap();
     let mut room = [0; 300];
     let read = wire.read(&mut room).await.unwrap();
@@ -61,7 +61,7 @@ async fn a_head_that_takes_too_long_is_refused() {
 async fn a_silent_connection_ends_but_not_under_a_request() {
     let (mut client, server) = duplex(64);
     let line = Arc::new(Line::new());
-    let mut wire = Wire::new(server, Arc::clone(&line), LIMITS, TIMEOUTS);
+    let mut wire = Wire::new(server, Arc::clone(&line), bounds());
     client.write_all(GOOD).await.unwrap();
     let mut room = [0; 300];
     assert_eq!(wire.read(&mut room).await.unwrap(), GOOD.len());
@@ -148,7 +148,7 @@ proptest! {
 async fn frames_wait_for_each_other_only_while_requests_are_in_flight() {
     let (mut client, server) = duplex(64);
     let line = Arc::new(Line::new());
-    let mut wire = Wire::new(server, Arc::clone(&line), LIMITS, TIMEOUTS);
+    let mut wire = Wire::new(server, Arc::clone(&line), bounds());
     line.become_http2();
     wire.pass_through();
     let mut room = [0; 64];
@@ -178,7 +178,7 @@ async fn frames_wait_for_each_other_only_while_requests_are_in_flight() {
 async fn a_client_that_takes_no_frames_is_cut_off() {
     let (_client, server) = duplex(4);
     let line = Arc::new(Line::new());
-    let mut wire = Wire::new(server, Arc::clone(&line), LIMITS, TIMEOUTS);
+    let mut wire = Wire::new(server, Arc::clone(&line), bounds());
     line.become_http2();
     wire.pass_through();
     line.enter();
@@ -194,7 +194,7 @@ async fn a_client_that_takes_no_frames_is_cut_off() {
 async fn a_silent_connection_may_rest_once_all_is_written() {
     let (mut client, server) = duplex(64);
     let line = Arc::new(Line::new());
-    let mut wire = Wire::new(server, Arc::clone(&line), LIMITS, TIMEOUTS);
+    let mut wire = Wire::new(server, Arc::clone(&line), bounds());
     let mut room = [0; 300];
     let mut silence = async |wire: &mut Wire<_>, time| {
         let silent = tokio::time::timeout(time, wire.read(&mut room)).await;
