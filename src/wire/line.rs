@@ -143,11 +143,16 @@ impl Line {
         }
     }
 
+    /// How many requests were answered to the end; it wraps around.
+    pub(super) fn answered(&self) -> u32 {
+        self.answered.load(Ordering::Relaxed)
+    }
+
     /// How many heads of HTTP/1.1 were handed on whose requests are not answered to the end: hyper
     /// may not have begun yet with the last.
     pub(super) fn unanswered(&self) -> u32 {
         let heads = self.heads.load(Ordering::Relaxed);
-        heads.wrapping_sub(self.answered.load(Ordering::Relaxed))
+        heads.wrapping_sub(self.answered())
     }
 
     /// Ready when the tunnel, if the connection is one, has ended.

@@ -76,6 +76,8 @@ pub(crate) struct Wire<S> {
     flushed: bool,
     /// Frames of HTTP/2 that wait to be written with others.
     gathered: Gathered,
+    /// How many requests had been answered when such frames were last written.
+    told: u32,
     /// Whether the present silence was found to be long enough for a rest.
     quiet: bool,
 }
@@ -116,6 +118,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             end_of_input: false,
             flushed: true,
             gathered: Gathered::default(),
+            told: 0,
             quiet: false,
         }
     }
@@ -489,8 +492,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         let stream = Pin::new(&mut self.stream);
         let written = self.gathered.poll_write_to(stream, cx, self.line.is_idle());
         ready!(self.watch_send(cx, written))?;
+        self.told = self.line.answered();
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
         self.watch_send(cx, flushed)
+    }
+
+    /// Whether one answer alone waits to be written, and no other is on its way.
+    fn is_last_answer(&self) -> bool {
+        self.line.is_idle() && self.line.answered().wrapping_sub(self.told) <= 1
     }
 }
 
@@ -533,9 +542,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !this.gathered.is_empty() {
-            if !this.line.is_idle() && !this.gathered.is_stuck() {
-                // Other streams may have their answers ready in this very turn of the event loop:
-                // the task comes to `poll_read` once more, behind them.
+            if !this.is_last_answer() && !this.gathered.is_stuck() {
+                // Other streams may have their answers ready in this very turn of the event loop, and
+                // h2 may have more of them at hand: the task comes to `poll_read` once more, behind
+                // them.
                 cx.waker().wake_by_ref();
                 return Poll::Ready(Ok(()));
             }

@@ -145,7 +145,7 @@ proptest! {
 }
 
 #[tokio::test(start_paused = true)]
-async fn frames_wait_for_each_other_only_while_requests_are_in_flight() {
+async fn frames_wait_for_each_other_only_where_there_are_several_answers() {
     let (mut client, server) = duplex(64);
     let line = Arc::new(Line::new());
     let mut wire = Wire::new(server, Arc::clone(&line), bounds());
@@ -168,6 +168,24 @@ async fn frames_wait_for_each_other_only_while_requests_are_in_flight() {
     assert!(next_turn.is_err(), "nothing to read");
     let read = client.read(&mut room).await.unwrap();
     assert_eq!(&room[..read], b"onetwo");
+
+    // The last one's answer has nothing to wait for; those of several wait for each other.
+    line.leave(Instant::now());
+    wire.write_all(b"last").await.unwrap();
+    wire.flush().await.unwrap();
+    assert_eq!(client.read(&mut room).await.unwrap(), 4, "at once");
+    for _ in 0..2 {
+        line.enter();
+        line.leave(Instant::now());
+    }
+    for frame in [b"three", b"four!"] {
+        wire.write_all(frame).await.unwrap();
+        wire.flush().await.unwrap();
+    }
+    let next_turn = tokio::time::timeout(Duration::from_secs(1), wire.read(&mut room)).await;
+    assert!(next_turn.is_err(), "nothing to read");
+    let read = client.read(&mut room).await.unwrap();
+    assert_eq!(&room[..read], b"threefour!");
 
     wire.write_all(b"bye").await.unwrap();
     wire.shutdown().await.unwrap();
