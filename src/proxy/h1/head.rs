@@ -114,11 +114,13 @@ pub(super) fn field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Reads the head of an answer from all that was read so far.
+/// Reads the head of an answer from all that was read so far; the values of its fields are slices of
+/// that.
 ///
 /// # Errors
 /// What is wrong with it; a body that could be framed in two ways is an error, too.
-pub(super) fn parse(bytes: &[u8], is_head: bool) -> Result<Parsed, &'static str> {
+pub(super) fn parse(all: &Bytes, is_head: bool) -> Result<Parsed, &'static str> {
+    let bytes = all.as_ref();
     let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
     let mut response = httparse::Response::new(&mut []);
     // A head that is too long is so also where all of it is here.
@@ -146,8 +148,6 @@ pub(super) fn parse(bytes: &[u8], is_head: bool) -> Result<Parsed, &'static str>
     if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
         return Ok(Parsed::Interim(length));
     }
-    // One block for the head and what came with it; the values below are slices of it.
-    let all = Bytes::copy_from_slice(bytes);
     let is_1_0 = response.version == Some(0);
     let mut headers = HeaderMap::with_capacity(response.headers.len() + 4);
     let mut own = Own::default();

@@ -1,6 +1,6 @@
 //! One connection to an app, in HTTP/1.1 (RFC 9112), written for this one use: a head and the first
-//! piece of its body leave in one write, an answer's head and the first piece of its body become one
-//! block of memory that the header values are slices of, and no task, channel or lock stands between
+//! piece of its body leave in one write, header values and the first piece of an answer's body are slices
+//! of what was read, whose memory is read into again once nobody holds them, and no task, channel or lock stands between
 //! the request and its socket. Which connection a request gets, and what its fields are, is decided
 //! elsewhere.
 
@@ -18,6 +18,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::{Buf, Bytes, BytesMut};
 use http::Method;
 use http::uri::PathAndQuery;
 use tokio::io::AsyncReadExt;
@@ -46,7 +47,7 @@ const MOST_INTERIM: usize = 16;
 pub(super) struct Connection {
     stream: Stream,
     /// What was read of the answer's head; empty between two requests.
-    read: Vec<u8>,
+    read: BytesMut,
     /// What is to be written, from its memory on; empty between two requests.
     write: Vec<u8>,
     /// How far the present request was sent.
@@ -62,7 +63,7 @@ impl Connection {
     pub(super) fn new(stream: Stream) -> Self {
         Self {
             stream,
-            read: Vec::new(),
+            read: BytesMut::new(),
             write: Vec::new(),
             sending: Sending::nothing(),
             deaf: false,
@@ -163,27 +164,35 @@ impl Exchange {
                 }
             }
             loop {
-                match head::parse(&self.connection.read, is_head) {
-                    Ok(Parsed::Final(head)) => {
-                        self.connection.read.clear();
-                        return Poll::Ready(Ok(head));
-                    }
+                let mut all = self.connection.read.split().freeze();
+                match head::parse(&all, is_head) {
+                    Ok(Parsed::Final(head)) => return Poll::Ready(Ok(head)),
                     Ok(Parsed::Interim(length)) => {
                         // The client gets none: hyper says 100 to it by itself.
                         *interim += 1;
                         if *interim > MOST_INTERIM {
                             return Poll::Ready(Err(Fault::Malformed("too many interim answers")));
                         }
-                        self.connection.read.drain(..length);
+                        all.advance(length);
+                        self.put_back(all);
                     }
-                    Ok(Parsed::Partial) if self.connection.read.len() > LONGEST_HEAD => {
+                    Ok(Parsed::Partial) if all.len() > LONGEST_HEAD => {
                         return Poll::Ready(Err(Fault::Malformed("the head is too long")));
                     }
-                    Ok(Parsed::Partial) => break,
+                    Ok(Parsed::Partial) => {
+                        self.put_back(all);
+                        break;
+                    }
                     Err(what) => return Poll::Ready(Err(Fault::Malformed(what))),
                 }
             }
         }
+    }
+
+    /// Reading goes on behind these bytes, in their own memory.
+    fn put_back(&mut self, bytes: Bytes) {
+        self.connection.read = BytesMut::new();
+        self.connection.read = BytesMut::from(bytes);
     }
 
     /// The connection ended before a whole head.
