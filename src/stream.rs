@@ -69,14 +69,26 @@ impl Stream {
 fn poll_send(
     stream: &TcpStream,
     cx: &mut Context<'_>,
+    length: usize,
     mut send: impl FnMut(&TcpStream) -> rustix::io::Result<usize>,
 ) -> Poll<io::Result<usize>> {
     loop {
         ready!(stream.poll_write_ready(cx))?;
-        match stream.try_io(Interest::WRITABLE, || Ok(send(stream)?)) {
+        let mut sent = 0;
+        let tried = stream.try_io(Interest::WRITABLE, || {
+            sent = send(stream)?;
+            // A part: the socket is full, and the next attempt is to wait for its word.
+            (sent == length)
+                .then_some(())
+                .ok_or_else(|| io::ErrorKind::WouldBlock.into())
+        });
+        match tried {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                return Poll::Ready(Err(error));
+            }
             // It is not ready any more then, and says when it is again.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            sent => return Poll::Ready(sent),
+            Err(_) if sent == 0 => {}
+            Ok(()) | Err(_) => return Poll::Ready(Ok(sent)),
         }
     }
 }
@@ -103,7 +115,9 @@ impl AsyncWrite for Stream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Tcp(stream) => poll_send(stream, cx, |socket| send(socket, bytes, QUIETLY)),
+            Self::Tcp(stream) => poll_send(stream, cx, bytes.len(), |socket| {
+                send(socket, bytes, QUIETLY)
+            }),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
             #[cfg(any(test, fuzzing))]
             Self::Script(script) => Pin::new(script).poll_write(cx, bytes),
@@ -117,9 +131,12 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         let slices = slices.get(..MOST_SLICES).unwrap_or(slices);
         match self.get_mut() {
-            Self::Tcp(stream) => poll_send(stream, cx, |socket| {
-                sendmsg(socket, slices, &mut SendAncillaryBuffer::default(), QUIETLY)
-            }),
+            Self::Tcp(stream) => {
+                let length = slices.iter().map(|slice| slice.len()).sum();
+                poll_send(stream, cx, length, |socket| {
+                    sendmsg(socket, slices, &mut SendAncillaryBuffer::default(), QUIETLY)
+                })
+            }
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             #[cfg(any(test, fuzzing))]
             Self::Script(script) => Pin::new(script).poll_write_vectored(cx, slices),
@@ -142,5 +159,37 @@ impl AsyncWrite for Stream {
             #[cfg(any(test, fuzzing))]
             Self::Script(script) => Pin::new(script).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_socket_cannot_take_at_once_comes_whole_and_in_order() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap());
+        let (near, far) = tokio::join!(near, listener.accept());
+        let (mut near, mut far) = (Stream::Tcp(near.unwrap()), far.unwrap().0);
+        let content: Vec<u8> = (0_u32..2_000_000).flat_map(u32::to_le_bytes).collect();
+        let (head, body) = content.split_at(1000);
+        let sending = async {
+            let slices = [io::IoSlice::new(head), io::IoSlice::new(body)];
+            let first = near.write_vectored(&slices).await.unwrap();
+            assert!(first < content.len(), "the socket takes a part");
+            near.write_all(&content[first..]).await.unwrap();
+            near.shutdown().await.unwrap();
+        };
+        let mut got = Vec::new();
+        let (_, read) = tokio::join!(sending, far.read_to_end(&mut got));
+        read.unwrap();
+        assert!(got == content);
+
+        let late = near.write(b"x").await.unwrap_err();
+        assert_eq!(late.kind(), io::ErrorKind::BrokenPipe, "and no signal");
     }
 }

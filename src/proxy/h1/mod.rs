@@ -1,8 +1,8 @@
 //! One connection to an app, in HTTP/1.1 (RFC 9112), written for this one use: a head and the first
-//! piece of its body leave in one write, header values and the first piece of an answer's body are slices
-//! of what was read, whose memory is read into again once nobody holds them, and no task, channel or lock stands between
-//! the request and its socket. Which connection a request gets, and what its fields are, is decided
-//! elsewhere.
+//! piece of its body leave in one write, an answer's header values and the first piece of its body are
+//! slices of what was read, whose memory is read into again once nobody holds them, and no task,
+//! channel or lock stands between the request and its socket. Which connection a request gets, and
+//! what its fields are, is decided elsewhere.
 
 mod answer;
 mod head;
