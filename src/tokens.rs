@@ -796,7 +796,13 @@ impl TokenService {
         let family = mint::family_of(claims).ok_or_else(Answer::not_ours)?;
         let store = self.open_state()?.store();
         let ended = store.end(family, millis(now), everywhere).await;
-        Ok(ended.map_err(|StoreDown| Answer::down())?.is_some())
+        let ended = ended.map_err(|StoreDown| Answer::down())?.is_some();
+        if everywhere == Everywhere::Yes {
+            // What began in this millisecond has ended, too. Who is told so may log in again at once, and
+            // is not to begin in it.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(ended)
     }
 
     fn refresh_claims(&self, token: &str, now: SystemTime) -> Result<Claims, Answer> {
