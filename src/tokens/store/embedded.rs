@@ -97,6 +97,9 @@ impl Embedded {
             .create(folder)
             .map_err(|error| failed(&error))?;
         let path = folder.join("tokens.redb");
+        if !path.exists() {
+            make(folder, &path).map_err(|error| failed(&error))?;
+        }
         let database = Database::create(&path).map_err(|error| failed(&error))?;
         let longest = Arc::new(Longest::default());
         longest.at_least(lives);
@@ -117,6 +120,24 @@ impl Embedded {
             .map_err(|error| failed(&error))?;
         Ok(Self { orders, longest })
     }
+}
+
+/// Makes an empty database under another name, and gives it its own when it is whole: one whose maker was
+/// killed meanwhile could never be opened.
+fn make(folder: &Path, path: &Path) -> Result<(), redb::Error> {
+    let file = tempfile::Builder::new()
+        .prefix(".tokens.redb-")
+        .tempfile_in(folder)?;
+    drop(Database::create(file.path())?);
+    match file.persist_noclobber(path) {
+        Ok(file) => file.sync_all()?,
+        // Another process was first.
+        Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error.error.into()),
+    }
+    // The name, too.
+    std::fs::File::open(folder)?.sync_all()?;
+    Ok(())
 }
 
 /// What another process wants to end, as its file has it.
@@ -604,6 +625,25 @@ mod tests {
     fn open(folder: &Path) -> Result<Arc<dyn Store>, String> {
         let store = Embedded::open(folder, LIVES, 0, Arc::default())?;
         Ok(Arc::new(store))
+    }
+
+    #[tokio::test]
+    async fn a_store_whose_maker_was_killed_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(".tokens.redb-killed"), [0; 4096]).unwrap();
+        let store = open(folder.path()).unwrap();
+        store.begin("f".to_owned(), family(1)).await.unwrap();
+        let names = || {
+            let all = std::fs::read_dir(folder.path()).unwrap();
+            let mut names: Vec<_> = all.map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(), [".tokens.redb-killed", "tokens.redb"]);
+        let path = folder.path().join("tokens.redb");
+        make(folder.path(), &path).unwrap();
+        assert_eq!(names().len(), 2, "whoever is second leaves nothing");
+        assert!(store.look(named("f")).await.unwrap().is_some());
     }
 
     fn named(id: &str) -> FamilyName {
