@@ -97,10 +97,7 @@ impl Embedded {
             .create(folder)
             .map_err(|error| failed(&error))?;
         let path = folder.join("tokens.redb");
-        if !path.exists() {
-            make(folder, &path).map_err(|error| failed(&error))?;
-        }
-        let database = Database::create(&path).map_err(|error| failed(&error))?;
+        let database = database(&path).map_err(|error| failed(&error))?;
         let longest = Arc::new(Longest::default());
         longest.at_least(lives);
         let ended = prepare(&database, &longest, now).map_err(|error| failed(&error))?;
@@ -122,9 +119,18 @@ impl Embedded {
     }
 }
 
+/// The database of this path, made where there is none.
+fn database(path: &Path) -> Result<Database, redb::Error> {
+    if !path.exists() {
+        make(path)?;
+    }
+    Ok(Database::open(path)?)
+}
+
 /// Makes an empty database under another name, and gives it its own when it is whole: one whose maker was
 /// killed meanwhile could never be opened.
-fn make(folder: &Path, path: &Path) -> Result<(), redb::Error> {
+fn make(path: &Path) -> Result<(), redb::Error> {
+    let folder = path.parent().unwrap_or_else(|| Path::new("."));
     let file = tempfile::Builder::new()
         .prefix(".tokens.redb-")
         .tempfile_in(folder)?;
@@ -365,7 +371,7 @@ impl Keeper {
     fn apply(&mut self, batch: &mut Vec<Order>) -> Result<(), redb::Error> {
         let database = match self.database.take() {
             Some(database) => database,
-            None => Database::create(&self.path)?,
+            None => database(&self.path)?,
         };
         let database = self.database.insert(database);
         let transaction = database.begin_write()?;
@@ -641,7 +647,7 @@ mod tests {
         };
         assert_eq!(names(), [".tokens.redb-killed", "tokens.redb"]);
         let path = folder.path().join("tokens.redb");
-        make(folder.path(), &path).unwrap();
+        make(&path).unwrap();
         assert_eq!(names().len(), 2, "whoever is second leaves nothing");
         assert!(store.look(named("f")).await.unwrap().is_some());
     }
