@@ -24,9 +24,12 @@ pub(crate) enum BodyError {
     /// The token that it was asked for with has expired.
     #[error("the token has expired")]
     TokenExpired,
-    /// The client broke its request off, or broke its framing.
+    /// The client broke its request off.
     #[error("the client broke its request off: {0}")]
-    Client(#[source] hyper::Error),
+    Client(#[source] std::io::Error),
+    /// The client broke the framing of its request.
+    #[error("the request body is malformed: {0}")]
+    Malformed(&'static str),
     /// The client fell silent.
     #[error("the client fell silent")]
     ClientIdle,

@@ -9,12 +9,10 @@ mod preflight;
 mod record;
 mod refusal;
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
 
 use self::asking::Asked;
 pub(crate) use self::host::host_of;
@@ -46,28 +44,31 @@ pub(crate) struct Connection {
     pub(crate) redirect_to_https: Option<u16>,
 }
 
-/// Answers one request, whatever it is.
+/// Answers one request, whatever it is; `refusal` is why its bytes could not be read in one way.
 ///
 /// The snapshot is taken once, at the start, so a reload in mid-request never mixes two
 /// configurations. Every request ends in one access record.
 pub(crate) fn answer(
     connection: Arc<Connection>,
-    request: Request<Incoming>,
-) -> impl Future<Output = Result<Response<Recorded>, Infallible>> {
+    request: Request<Body>,
+    refusal: Option<Reject>,
+) -> impl Future<Output = Response<Recorded>> {
     let view = connection.worker.view();
     let mut record = Record::begin(&connection, &view, &request);
-    let refusal = refusal::Asked::of(&request);
+    let form = refusal::Asked::of(&request);
     let mut tunnel = None;
-    // In a box, as each stage hands it on to the next; and outside of the future, which hyper moves
-    // several times and which would have room for it twice.
+    // In a box, as each stage hands it on to the next; and outside of the future, which would have room for it twice.
     let request = Box::new(request);
     async move {
-        let served = serve(&view, &connection, &mut record, &mut tunnel, request).await;
+        let served = match refusal {
+            None => serve(&view, &connection, &mut record, &mut tunnel, request).await,
+            Some(reject) => Err(reject),
+        };
         let route = record.route().and_then(|index| view.routes.get(index));
         let mut response = served.unwrap_or_else(|reject| {
             record.refuse(reject);
             let guard = route.map(|route| &route.guard);
-            refusal.answer(reject, guard, record.id(), || record.metadata_url())
+            form.answer(reject, guard, record.id(), || record.metadata_url())
         });
         if record.is_private() && response.status().is_success() {
             let kept = response.headers_mut().entry(header::CACHE_CONTROL);
@@ -78,7 +79,7 @@ pub(crate) fn answer(
         }
         let edits = route.map_or(&view.response_headers, |route| &route.response_headers);
         edits.apply(response.headers_mut());
-        Ok(record.finish(response, tunnel))
+        record.finish(response, tunnel)
     }
 }
 
@@ -87,11 +88,8 @@ async fn serve(
     connection: &Connection,
     record: &mut Record,
     tunnel: &mut Option<Tunnel>,
-    request: Box<Request<Incoming>>,
+    request: Box<Request<Body>>,
 ) -> Result<Response<Body>, Reject> {
-    if let Some(reject) = connection.line.refusal_of(request.headers()) {
-        return Err(reject);
-    }
     host::check_size(&request, &snapshot.bounds.limits)?;
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
         return Err(Reject::MethodNotServed);
@@ -174,7 +172,6 @@ async fn serve(
                 began: record.began(),
                 body_bytes: route.body_bytes,
                 body_read: snapshot.bounds.timeouts.body_read,
-                line: &connection.line,
                 request,
             };
             let answer = forward.forward(permit, outbound).await?;

@@ -3,7 +3,6 @@
 
 use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
 
 use super::Connection;
 use super::record::Record;
@@ -27,14 +26,16 @@ pub(super) enum Asked {
 ///
 /// # Errors
 /// `AskFailed` where it does not decide, `AskDenied` where the client reads no other answers.
-pub(super) async fn ask(
-    snapshot: &Snapshot,
-    connection: &Connection,
-    record: &mut Record,
-    (guard, ask): (&AskGuard, &Ask),
-    target: &PathAndQuery,
-    request: &Request<Incoming>,
-) -> Result<Asked, Reject> {
+pub(super) fn ask<'a>(
+    snapshot: &'a Snapshot,
+    connection: &'a Connection,
+    record: &'a mut Record,
+    (guard, ask): (&'a AskGuard, &'a Ask),
+    target: &'a PathAndQuery,
+    request: &'a Request<Body>,
+) -> impl Future<Output = Result<Asked, Reject>> + 'a {
+    // Of the request, whose body cannot be lent to another thread, only the head is kept.
+    let form = Form::of(request);
     let about = AskedAbout {
         method: request.method(),
         uri: request.uri(),
@@ -45,22 +46,23 @@ pub(super) async fn ask(
         peer_is_trusted: snapshot.trusted.trusts(connection.peer.ip),
         vouched: &snapshot.vouched,
         id: record.id(),
-        line: &connection.line,
     };
-    let answer = ask.ask(about).await?;
-    match guard.judge(answer.status(), answer.headers())? {
-        Word::Yes(permit) => {
-            disregard(answer.into_body());
-            Ok(Asked::Permitted(permit))
-        }
-        // A client of gRPC reads no other answers.
-        Word::No if Form::of(request) == Form::Grpc => {
-            let nobody = answer.status() == StatusCode::UNAUTHORIZED;
-            Err(Reject::AskDenied { nobody })
-        }
-        Word::No => {
-            record.denied();
-            Ok(Asked::Answered(answer))
+    async move {
+        let answer = ask.ask(about).await?;
+        match guard.judge(answer.status(), answer.headers())? {
+            Word::Yes(permit) => {
+                disregard(answer.into_body());
+                Ok(Asked::Permitted(permit))
+            }
+            // A client of gRPC reads no other answers.
+            Word::No if form == Form::Grpc => {
+                let nobody = answer.status() == StatusCode::UNAUTHORIZED;
+                Err(Reject::AskDenied { nobody })
+            }
+            Word::No => {
+                record.denied();
+                Ok(Asked::Answered(answer))
+            }
         }
     }
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, Uri, response};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::Connection;
@@ -39,7 +38,7 @@ pub(super) async fn issue(
     decider: Option<Decider<'_>>,
     record: &mut Record,
     wait: Duration,
-    request: Box<Request<Incoming>>,
+    request: Box<Request<Body>>,
 ) -> Result<Response<Body>, Reject> {
     let (parts, body) = request.into_parts();
     let reading = Limited::new(body, BODY_BYTES).collect();
@@ -110,7 +109,6 @@ async fn decided(
         peer_is_trusted: snapshot.trusted.trusts(connection.peer.ip),
         vouched: &snapshot.vouched,
         id,
-        line: &connection.line,
     };
     let decision = match ask.post(about, login.question()).await {
         Ok(answer) => read(answer).await,

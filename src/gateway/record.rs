@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header};
 use http_body::{Body as _, Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{Connection, metadata};
@@ -201,46 +202,15 @@ impl Record {
     ) -> Response<Recorded> {
         self.status = response.status().as_u16();
         self.first_byte = Some(Instant::now());
-        let (parts, body) = response.into_parts();
-        let Some(tunnel) = tunnel else {
-            return Response::from_parts(
-                parts,
-                Recorded {
-                    body,
-                    ends: self.ends.map(|ends| Box::pin(sleep_until(ends))),
-                    record: Some(self),
-                    ended: false,
-                    broken: None,
-                },
-            );
-        };
-        tokio::spawn(async move {
-            let ends = self.ends;
-            let expiry = async {
-                match ends {
-                    Some(ends) => sleep_until(ends).await,
-                    None => std::future::pending().await,
-                }
-            };
-            self.bytes = tokio::select! {
-                (_, to_client) = tunnel.run() => to_client,
-                () = expiry => {
-                    self.reason = Some(TokenFault::Expired.reason());
-                    0
-                }
-            };
-            drop(self);
-        });
-        Response::from_parts(
-            parts,
-            Recorded {
-                body,
-                ends: None,
-                record: None,
-                ended: false,
-                broken: None,
-            },
-        )
+        let ends = self.ends.filter(|_| tunnel.is_none());
+        response.map(|body| Recorded {
+            body,
+            ends: ends.map(|ends| Box::pin(sleep_until(ends))),
+            tunnel: tunnel.map(Box::new),
+            record: Some(self),
+            ended: false,
+            broken: None,
+        })
     }
 }
 
@@ -252,7 +222,7 @@ impl Drop for Record {
             return;
         };
         if self.status == 0 {
-            // hyper gave the request up: the client left before there was an answer.
+            // The request was given up: the client left before there was an answer.
             self.reason = Some(Reject::ClientGone.reason());
             self.status = 499;
         }
@@ -303,6 +273,8 @@ pub(crate) struct Recorded {
     body: Body,
     /// When the token that it was asked for with expires.
     ends: Option<Pin<Box<Sleep>>>,
+    /// What begins behind an answer that switches protocols.
+    tunnel: Option<Box<Tunnel>>,
     record: Option<Box<Record>>,
     ended: bool,
     /// Why the body broke, until the client was sent what came before.
@@ -310,6 +282,31 @@ pub(crate) struct Recorded {
 }
 
 impl Recorded {
+    /// Carries bytes between the client, of whom `early` was read already, and the app that it has switched protocols
+    /// with; until one of them closes, or the token expires.
+    pub(crate) async fn tunnel<C>(mut self, client: C, early: &[u8])
+    where
+        C: AsyncRead + AsyncWrite + Unpin,
+    {
+        let (Some(tunnel), Some(mut record)) = (self.tunnel.take(), self.record.take()) else {
+            return;
+        };
+        let ends = record.ends;
+        let expiry = async {
+            match ends {
+                Some(ends) => sleep_until(ends).await,
+                None => std::future::pending().await,
+            }
+        };
+        record.bytes = tokio::select! {
+            (_, to_client) = tunnel.run(client, early) => to_client,
+            () = expiry => {
+                record.reason = Some(TokenFault::Expired.reason());
+                0
+            }
+        };
+    }
+
     /// The next frame of the body; that the token has expired, where that came first.
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(ends) = &mut self.ends
@@ -361,9 +358,10 @@ impl http_body::Body for Recorded {
                     }
                     BodyError::UpstreamIdle => "upstream_fell_silent",
                     BodyError::TokenExpired => TokenFault::Expired.reason(),
-                    BodyError::Client(_) | BodyError::ClientIdle | BodyError::TooLarge(_) => {
-                        "request_broke_off"
-                    }
+                    BodyError::Client(_)
+                    | BodyError::Malformed(_)
+                    | BodyError::ClientIdle
+                    | BodyError::TooLarge(_) => "request_broke_off",
                 });
             }
             (None, _) | (Some(_), None) => {}

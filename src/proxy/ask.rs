@@ -17,7 +17,6 @@ use crate::body::Body;
 use crate::client::Peer;
 use crate::reject::Reject;
 use crate::request_id::RequestId;
-use crate::wire::Line;
 
 /// How long an answer may take; and its body, which nobody waits for.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -58,8 +57,6 @@ pub(crate) struct AskedAbout<'a> {
     pub(crate) vouched: &'a headers::Vouched,
     /// Its id.
     pub(crate) id: RequestId,
-    /// The connection's state.
-    pub(crate) line: &'a Line,
 }
 
 impl Ask {
@@ -120,9 +117,7 @@ impl Ask {
             target: &self.target,
             fields,
         };
-        let asking = self
-            .forward
-            .exchange(about.worker, now, head, body, about.line);
+        let asking = self.forward.exchange(about.worker, now, head, body);
         let answered = timeout_at(now + DEADLINE, asking).await;
         let (mut head, exchange, home) =
             answered.map_err(|_| Reject::AskFailed)?.map_err(|reject| {

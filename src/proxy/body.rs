@@ -5,15 +5,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::h1::AnswerFrames;
 use super::headers::{self, Vouched};
 use super::pool::Home;
 use super::spool::SpoolReader;
-use crate::body::BodyError;
+use crate::body::{Body, BodyError};
 
 /// A request body on its way to the app.
 #[derive(Debug)]
@@ -28,7 +27,7 @@ pub(crate) enum Outgoing {
     Own(Bytes),
 }
 
-impl Body for Outgoing {
+impl http_body::Body for Outgoing {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -69,7 +68,7 @@ impl Body for Outgoing {
 /// A client's body, bounded in bytes and in silence.
 #[derive(Debug)]
 pub(crate) struct ClientBody {
-    incoming: Incoming,
+    incoming: Body,
     taken: u64,
     limit: u64,
     silence: Silence,
@@ -79,12 +78,7 @@ pub(crate) struct ClientBody {
 
 impl ClientBody {
     /// Takes at most `limit` bytes, with at most `body_read` between two pieces.
-    pub(crate) fn new(
-        incoming: Incoming,
-        limit: u64,
-        body_read: Duration,
-        vouched: Vouched,
-    ) -> Self {
+    pub(crate) fn new(incoming: Body, limit: u64, body_read: Duration, vouched: Vouched) -> Self {
         let silence = Silence {
             allowed: Some(body_read),
             timer: None,
@@ -99,7 +93,7 @@ impl ClientBody {
     }
 }
 
-impl Body for ClientBody {
+impl http_body::Body for ClientBody {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -118,7 +112,7 @@ impl Body for ClientBody {
         this.silence.end();
         let frame = match frame {
             Some(Ok(frame)) => frame,
-            Some(Err(error)) => return Poll::Ready(Some(Err(BodyError::Client(error)))),
+            Some(Err(error)) => return Poll::Ready(Some(Err(error))),
             None => return Poll::Ready(None),
         };
         if let Some(data) = frame.data_ref() {
@@ -172,7 +166,7 @@ impl AnswerBody {
     }
 }
 
-impl Body for AnswerBody {
+impl http_body::Body for AnswerBody {
     type Data = Bytes;
     type Error = BodyError;
 

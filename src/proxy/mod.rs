@@ -16,7 +16,6 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 pub(crate) use self::ask::{Ask, AskedAbout, disregard};
@@ -36,7 +35,6 @@ use crate::client::Peer;
 use crate::edits::HeaderEdits;
 use crate::reject::Reject;
 use crate::request_id::RequestId;
-use crate::wire::Line;
 
 /// Idle times towards an upstream.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -82,7 +80,7 @@ pub(crate) struct Forward {
 #[derive(Debug)]
 pub(crate) struct Outbound<'a> {
     /// The client's request.
-    pub(crate) request: Box<Request<Incoming>>,
+    pub(crate) request: Box<Request<Body>>,
     /// The path and query that the app is asked for.
     pub(crate) target: PathAndQuery,
     /// The worker that serves the request.
@@ -103,8 +101,6 @@ pub(crate) struct Outbound<'a> {
     pub(crate) body_bytes: u64,
     /// Between two pieces of the body.
     pub(crate) body_read: Duration,
-    /// The connection's state.
-    pub(crate) line: &'a Arc<Line>,
 }
 
 /// What the head of a forwarded request is made of.
@@ -152,17 +148,15 @@ impl Forward {
         outbound: Outbound<'_>,
     ) -> Result<Answer, Reject> {
         let Outbound {
-            mut request,
+            request,
             target,
             worker,
             peer,
-            line,
             body_bytes,
             body_read,
             ..
         } = outbound;
         let upgrade = headers::upgrade(&request);
-        let client_end = upgrade.is_some().then(|| hyper::upgrade::on(&mut *request));
         let (parts, incoming) = request.into_parts();
         let headers = parts.headers;
         let offers_bearer = upgrade.is_some() && permit.offers_bearer(&headers);
@@ -197,7 +191,7 @@ impl Forward {
                 Some(buffer) if !streams => {
                     let taking = buffer::take_in(body, buffer.request, buffer.space.clone());
                     let stored = Box::pin(taking).await;
-                    Outgoing::Stored(stored.map_err(|error| taking_in_failed(&error, line))?)
+                    Outgoing::Stored(stored.map_err(|error| taking_in_failed(&error))?)
                 }
                 Some(_) | None => Outgoing::Streamed(body),
             }
@@ -209,9 +203,9 @@ impl Forward {
             fields: &fields,
         };
         let began = outbound.began;
-        let (mut head, exchange, home) = self.exchange(worker, began, head, body, line).await?;
+        let (mut head, exchange, home) = self.exchange(worker, began, head, body).await?;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            let mut answer = tunnel::open(*head, exchange, client_end, upgrade, line)?;
+            let mut answer = tunnel::open(*head, exchange, upgrade)?;
             if offers_bearer {
                 // A browser gives a WebSocket up where none of its protocols is chosen.
                 let fields = answer.response.headers_mut();
@@ -294,7 +288,6 @@ impl Forward {
         began: Instant,
         head: RequestHead<'_>,
         mut body: Outgoing,
-        line: &Line,
     ) -> Result<(Box<AnswerHead>, Exchange, Home), Reject> {
         let replayable = matches!(body, Outgoing::Empty) && is_idempotent(head.method);
         let is_head = *head.method == Method::HEAD;
@@ -335,9 +328,7 @@ impl Forward {
                     return Err(Reject::UpstreamInvalid);
                 }
                 Fault::Late => return Err(Reject::UpstreamTimeout),
-                Fault::Client(error) => {
-                    return Err(line.refusal().unwrap_or_else(|| refusal_of(&error)));
-                }
+                Fault::Client(error) => return Err(refusal_of(&error)),
             }
         }
     }
@@ -361,9 +352,9 @@ fn with_query(target: &PathAndQuery, query: &str) -> Result<PathAndQuery, Reject
     PathAndQuery::try_from(text).map_err(|_| Reject::Internal)
 }
 
-fn taking_in_failed(error: &TakeInError, line: &Line) -> Reject {
+fn taking_in_failed(error: &TakeInError) -> Reject {
     match error {
-        TakeInError::Body(error) => line.refusal().unwrap_or_else(|| refusal_of(error)),
+        TakeInError::Body(error) => refusal_of(error),
         TakeInError::Spool(SpoolError::Full) => Reject::UpstreamBusy,
         TakeInError::Spool(SpoolError::Io(_) | SpoolError::ReaderGone) => Reject::Internal,
     }
@@ -375,6 +366,7 @@ fn refusal_of(error: &BodyError) -> Reject {
         BodyError::TooLarge(limit) => Reject::BodyTooLarge(*limit),
         BodyError::ClientIdle => Reject::RequestTimeout,
         BodyError::Client(_) => Reject::BadRequest("the request body broke off or is malformed"),
+        BodyError::Malformed(what) => Reject::BadRequest(what),
         BodyError::Io(_)
         | BodyError::Upstream(_)
         | BodyError::UpstreamMalformed(_)

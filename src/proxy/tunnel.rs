@@ -2,21 +2,17 @@
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, header};
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncWriteExt, copy_bidirectional};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy_bidirectional};
 
 use super::Answer;
 use super::h1::{AnswerHead, Exchange};
 use crate::body::Body;
 use crate::reject::Reject;
 use crate::stream::Stream;
-use crate::wire::Line;
 
-/// The two ends of a tunnel that begins when the 101 is sent.
+/// The app's end of a tunnel that begins when the 101 is sent.
 #[derive(Debug)]
 pub(crate) struct Tunnel {
-    client: OnUpgrade,
     upstream: Stream,
     /// What the app said right behind its 101.
     said: Bytes,
@@ -29,11 +25,9 @@ pub(crate) struct Tunnel {
 pub(crate) fn open(
     mut head: AnswerHead,
     exchange: Exchange,
-    client: Option<OnUpgrade>,
     asked: Option<HeaderValue>,
-    line: &Line,
 ) -> Result<Answer, Reject> {
-    let (Some(client), Some(asked)) = (client, asked) else {
+    let Some(asked) = asked else {
         return Err(Reject::UpstreamInvalid);
     };
     let same = head
@@ -43,7 +37,6 @@ pub(crate) fn open(
     if !same {
         return Err(Reject::UpstreamInvalid);
     }
-    line.become_tunnel();
     let said = head.take_rest();
     let mut response = Response::new(Body::Empty);
     *response.status_mut() = head.status;
@@ -54,7 +47,6 @@ pub(crate) fn open(
     Ok(Answer {
         response,
         tunnel: Some(Tunnel {
-            client,
             upstream: exchange.into_stream(),
             said,
         }),
@@ -63,23 +55,23 @@ pub(crate) fn open(
 
 impl Tunnel {
     /// Carries bytes both ways until one end closes; says how many went each way, to the app
-    /// first.
-    pub(crate) async fn run(self) -> (u64, u64) {
-        let Self {
-            client,
-            mut upstream,
-            said,
-        } = self;
-        let Ok(client) = client.await else {
-            return (0, 0);
+    /// first. The client has said `early` already.
+    pub(crate) async fn run<C>(self, mut client: C, early: &[u8]) -> (u64, u64)
+    where
+        C: AsyncRead + AsyncWrite + Unpin,
+    {
+        let Self { mut upstream, said } = self;
+        let begun = async {
+            client.write_all(&said).await?;
+            client.flush().await?;
+            upstream.write_all(early).await
         };
-        let mut client = TokioIo::new(client);
-        if client.write_all(&said).await.is_err() {
+        if begun.await.is_err() {
             return (0, 0);
         }
         let (up, down) = copy_bidirectional(&mut client, &mut upstream)
             .await
             .unwrap_or_default();
-        (up, down + said.len() as u64)
+        (up + early.len() as u64, down + said.len() as u64)
     }
 }

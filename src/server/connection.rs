@@ -1,19 +1,18 @@
 //! One task a connection: TLS, then HTTP/1.1 or HTTP/2, until it ends, falls idle or is drained.
 //! Between requests that are far apart a connection rests: a smaller task waits at the socket, and
-//! hyper's buffers and state are given back.
+//! buffers and state are given back.
 
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::IpAddr;
-use std::pin::Pin;
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use http::HeaderValue;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::AsyncWriteExt;
 use tokio::time::{sleep_until, timeout};
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
@@ -25,13 +24,11 @@ use crate::gateway::{self, Connection};
 use crate::limits::Bounds;
 use crate::snapshot::Listener;
 use crate::stream::Stream;
-use crate::wire::{Line, Opening, Wire};
+use crate::wire::{self, Ended, Frames, Line, Link, Opening};
 use crate::worker::Worker;
 
 /// Streams that one HTTP/2 connection may have open.
 const MAX_STREAMS: u32 = 128;
-/// hyper keeps request heads of up to so many fields without asking for memory.
-const FIELDS_ON_STACK: usize = 100;
 /// How long the end of a connection that rests may take to be told.
 const PARTING: Duration = Duration::from_secs(2);
 
@@ -39,7 +36,7 @@ type ClientStream = Either<Stream, Box<TlsStream<Stream>>>;
 
 /// All that lasts of a connection from its handshake to its end.
 struct Client {
-    wire: Wire<ClientStream>,
+    link: Link<ClientStream>,
     connection: Arc<Connection>,
     place: Place,
     drain: Drain,
@@ -88,13 +85,12 @@ pub(crate) async fn serve(worker: Arc<Worker>, accepted: Accepted, drain: Drain)
             }
         },
     };
-    let line = Arc::new(Line::new());
     let client = Client {
-        wire: Wire::new(stream, Arc::clone(&line), bounds),
+        link: Link::new(stream, bounds),
         connection: Arc::new(Connection {
             worker,
             peer: Peer::new(ip, port, listener.tls.is_some()),
-            line,
+            line: Arc::new(Line::new()),
             redirect_to_https: listener.redirect_to_https,
         }),
         place,
@@ -112,7 +108,7 @@ pub(crate) async fn serve(worker: Arc<Worker>, accepted: Accepted, drain: Drain)
 async fn converse(mut client: Client) {
     if !client.spoke {
         let opening = tokio::select! {
-            opening = client.wire.sniff() => opening,
+            opening = client.link.sniff(&client.connection.line) => opening,
             () = client.drain.begun() => return,
         };
         match opening {
@@ -122,77 +118,47 @@ async fn converse(mut client: Client) {
             Err(_) => return,
         }
     }
-    if let Some(client) = converse_http1(client).await {
-        rest(client);
-    }
-}
-
-/// Serves requests of HTTP/1.1; gives the connection back where it may rest.
-async fn converse_http1(client: Client) -> Option<Client> {
     let Client {
-        wire,
+        link,
         connection,
-        place,
-        mut drain,
-        spoke,
-    } = client;
+        drain,
+        ..
+    } = &mut client;
     let line = &connection.line;
-    let header_count = wire.bounds().limits.header_count;
-    let mut builder = http1::Builder::new();
-    // Deadlines are the wire's; the timer is for what hyper may time itself.
-    builder.timer(TokioTimer::new()).header_read_timeout(None);
-    if header_count > FIELDS_ON_STACK {
-        builder.max_headers(header_count);
-    }
-    let service = service_fn(|request| gateway::answer(Arc::clone(&connection), request));
-    let mut hyper = builder
-        .serve_connection(TokioIo::new(wire), service)
-        .with_upgrades();
-    let until_rest = poll_fn(|cx| match Pin::new(&mut hyper).poll(cx) {
-        Poll::Ready(ended) => Poll::Ready(Some(ended)),
-        Poll::Pending if line.rests() => Poll::Ready(None),
-        Poll::Pending => Poll::Pending,
-    });
-    let ended = match drain.unless_begun(std::pin::pin!(until_rest)).await {
-        Some(Some(ended)) => ended,
-        Some(None) => {
-            // What hyper has read and not understood it would give back, too; but heads reach it
-            // whole, and between two of them it has nothing.
-            let wire = hyper
-                .into_parts()
-                .filter(|parts| parts.read_buf.is_empty())?;
-            return Some(Client {
-                wire: wire.io.into_inner(),
-                connection,
-                place,
-                drain,
-                spoke,
-            });
-        }
-        None => {
-            Pin::new(&mut hyper).graceful_shutdown();
-            hyper.await
+    let ended = {
+        let answer = |request, refusal| gateway::answer(Arc::clone(connection), request, refusal);
+        let mut serving = pin!(link.serve(line, answer));
+        match drain.unless_begun(serving.as_mut()).await {
+            Some(ended) => ended,
+            None => {
+                line.close();
+                serving.await
+            }
         }
     };
-    report(&connection, ended);
-    // A tunnel's connection lives on in its own task, and counts until that ends.
-    line.tunnel_ended().await;
-    drop(place);
-    None
+    match ended {
+        Ended::Rests => rest(client),
+        Ended::Over => client.link.close().await,
+        Ended::Broken => {}
+        Ended::Switched(recorded) => {
+            let (stream, early, _) = client.link.into_parts();
+            Box::pin(recorded.tunnel(stream, &early)).await;
+            drop(client.place);
+        }
+    }
 }
 
 /// Serves requests of HTTP/2 to the end of the connection.
 async fn converse_http2(client: Client) {
     let Client {
-        mut wire,
+        link,
         connection,
         place,
         mut drain,
         spoke: _,
     } = client;
-    connection.line.become_http2();
-    wire.pass_through();
-    let Bounds { limits, timeouts } = wire.bounds();
+    let (stream, held, bounds) = link.into_parts();
+    let Bounds { limits, timeouts } = &*bounds;
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
         .timer(TokioTimer::new())
@@ -200,8 +166,13 @@ async fn converse_http2(client: Client) {
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
         .keep_alive_interval(timeouts.keep_alive)
         .keep_alive_timeout(timeouts.header_read);
-    let service = service_fn(|request| gateway::answer(Arc::clone(&connection), request));
-    let hyper = builder.serve_connection(TokioIo::new(wire), service);
+    let service = service_fn(|request: http::Request<_>| {
+        let answer = gateway::answer(Arc::clone(&connection), request.map(wire::body), None);
+        async { Ok::<_, Infallible>(answer.await) }
+    });
+    let line = Arc::clone(&connection.line);
+    let frames = Frames::new(stream, held, line, Arc::clone(&bounds));
+    let hyper = builder.serve_connection(TokioIo::new(frames), service);
     tokio::pin!(hyper);
     let ended = match drain.unless_begun(hyper.as_mut()).await {
         Some(ended) => ended,
@@ -223,21 +194,26 @@ fn report(connection: &Connection, ended: hyper::Result<()>) {
 /// Lets a connection rest in a task of its own, so that the one that served it ends: it waits at
 /// the socket for the next request, for its time to end, or for the drain.
 fn rest(mut client: Client) {
-    client.wire.rest();
+    client.link.rest();
     // In a box: a future has room for what it is given twice. And no function, which would have
     // room for the box twice.
     let mut client = Box::new(client);
     tokio::spawn(async move {
-        let Client { wire, drain, .. } = &mut *client;
+        let Client {
+            link,
+            connection,
+            drain,
+            ..
+        } = &mut *client;
         let heard = tokio::select! {
-            () = poll_fn(|cx| plain(wire.stream()).poll_readable(cx)) => true,
+            () = poll_fn(|cx| plain(link.stream()).poll_readable(cx)) => true,
             () = drain.begun() => false,
-            () = sleep_until(wire.closes_at()) => false,
+            () = sleep_until(link.closes_at(&connection.line)) => false,
         };
         if heard {
             tokio::spawn(converse(*client));
-        } else if let Ok(Err(error)) = timeout(PARTING, client.wire.shutdown()).await {
-            tracing::debug!(client.ip = ?client.connection.peer.ip, %error, "a connection ended");
+        } else if timeout(PARTING, client.link.close()).await.is_err() {
+            tracing::debug!(client.ip = ?client.connection.peer.ip, "a connection did not end in time");
         }
     });
 }

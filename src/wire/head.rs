@@ -1,5 +1,10 @@
-//! One request head, read strictly (RFC 9112 sections 2 to 6): its end, and how its body is
-//! framed. Names and values as such are hyper's to parse and refuse.
+//! One request head, read strictly (RFC 9112 sections 2 to 6), once: its end, how its body is framed, what
+//! it says of the connection, and where its fields are. Bytes in, a request out: nothing here waits.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 
 use crate::limits::Limits;
 use crate::reject::Reject;
@@ -15,14 +20,38 @@ pub(crate) enum Head {
     Chunked,
 }
 
+/// What a request says of its connection.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Manners {
+    /// It speaks HTTP/1.0.
+    pub(super) http_1_0: bool,
+    /// `Connection` says `close`.
+    pub(super) closes: bool,
+    /// `Connection` says `keep-alive`, which HTTP/1.0 needs.
+    pub(super) stays: bool,
+    /// It waits for 100 before it sends its body (RFC 9110 section 10.1.1).
+    pub(super) expects: bool,
+    /// It understands trailers (RFC 9110 section 10.1.4).
+    pub(super) trailers: bool,
+}
+
+/// Where a field stands in the head.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    name: (usize, usize),
+    value: (usize, usize),
+}
+
 /// A head that is being read; it goes on where it stopped.
 #[derive(Debug, Default)]
 pub(crate) struct HeadScan {
     /// Where the present line begins.
     line: usize,
     request_line: bool,
-    http_1_0: bool,
-    fields: usize,
+    method: Range<usize>,
+    target: Range<usize>,
+    fields: Vec<Place>,
+    manners: Manners,
     hosts: usize,
     length: Option<u64>,
     chunked: bool,
@@ -54,18 +83,19 @@ impl HeadScan {
                     "a line of the head does not end in CR LF",
                 ));
             };
+            let at = self.line;
             self.line += feed + 1;
             if !self.request_line {
                 // One empty line before a request is let pass (RFC 9112 section 2.2).
                 if line.is_empty() && self.line == 2 {
                     continue;
                 }
-                self.request_line(line, limits)?;
+                self.request_line(line, at, limits)?;
                 self.request_line = true;
             } else if line.is_empty() {
                 return self.end().map(|head| Some((self.line, head)));
             } else {
-                self.field(line, limits)?;
+                self.field(line, at, limits)?;
             }
         }
         Ok(None)
@@ -101,7 +131,7 @@ impl HeadScan {
         }
     }
 
-    fn request_line(&mut self, line: &[u8], limits: &Limits) -> Result<(), Reject> {
+    fn request_line(&mut self, line: &[u8], at: usize, limits: &Limits) -> Result<(), Reject> {
         let malformed = Reject::BadRequest("the request line is malformed");
         let mut parts = line.split(|byte| *byte == b' ');
         let (Some(method), Some(target), Some(version), None) =
@@ -120,7 +150,7 @@ impl HeadScan {
         }
         match version {
             b"HTTP/1.1" => {}
-            b"HTTP/1.0" => self.http_1_0 = true,
+            b"HTTP/1.0" => self.manners.http_1_0 = true,
             [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
                 if major.is_ascii_digit() && minor.is_ascii_digit() =>
             {
@@ -128,12 +158,14 @@ impl HeadScan {
             }
             _ => return Err(malformed),
         }
+        self.method = at..at + method.len();
+        let target_at = self.method.end + 1;
+        self.target = target_at..target_at + target.len();
         Ok(())
     }
 
-    fn field(&mut self, line: &[u8], limits: &Limits) -> Result<(), Reject> {
-        self.fields += 1;
-        if self.fields > limits.header_count {
+    fn field(&mut self, line: &[u8], at: usize, limits: &Limits) -> Result<(), Reject> {
+        if self.fields.len() >= limits.header_count {
             return Err(Reject::HeadTooLarge);
         }
         if matches!(line.first(), Some(b' ' | b'\t')) {
@@ -156,12 +188,29 @@ impl HeadScan {
                 "a header field's value holds a control character",
             ));
         }
+        // No other white space than blanks and tabs is left in it.
+        let trimmed = value.trim_ascii_start();
+        let from = self.line - 2 - trimmed.len();
+        self.fields.push(Place {
+            name: (at, at + colon),
+            value: (from, from + trimmed.trim_ascii_end().len()),
+        });
         match name.len() {
+            2 if name.eq_ignore_ascii_case(b"te") => {
+                self.manners.trailers |= has_option(value, b"trailers");
+            }
             4 if name.eq_ignore_ascii_case(b"host") => {
                 self.hosts += 1;
                 if self.hosts > 1 || value.trim_ascii().is_empty() {
                     return Err(Reject::BadHost);
                 }
+            }
+            6 if name.eq_ignore_ascii_case(b"expect") => {
+                self.manners.expects |= value.trim_ascii().eq_ignore_ascii_case(b"100-continue");
+            }
+            10 if name.eq_ignore_ascii_case(b"connection") => {
+                self.manners.closes |= has_option(value, b"close");
+                self.manners.stays |= has_option(value, b"keep-alive");
             }
             14 if name.eq_ignore_ascii_case(b"content-length") => {
                 if self.length.is_some() {
@@ -175,8 +224,7 @@ impl HeadScan {
                 // Some read a leading zero as octal.
                 let zeros = digits.len() > 1 && digits.starts_with(b"0");
                 self.length = match length {
-                    // The two highest numbers are no lengths to hyper.
-                    Some(length) if plain && !zeros && length < u64::MAX - 1 => Some(length),
+                    Some(length) if plain && !zeros => Some(length),
                     Some(_) | None => {
                         return Err(Reject::BadRequest("Content-Length is not a number"));
                     }
@@ -197,15 +245,67 @@ impl HeadScan {
         Ok(())
     }
 
+    /// What the head, all of which was scanned, says of its connection.
+    pub(super) fn manners(&self) -> Manners {
+        self.manners
+    }
+
+    /// The request whose head, all of it, was scanned; the values of its fields are slices of it. `spare` is a
+    /// table to use again. The scan is ready for the next head then.
+    ///
+    /// # Errors
+    /// What `http` does not understand of it.
+    pub(super) fn request<B>(
+        &mut self,
+        head: &Bytes,
+        body: B,
+        spare: HeaderMap,
+    ) -> Result<Request<B>, Reject> {
+        let mut request = Request::new(body);
+        let method = Method::from_bytes(head.get(self.method.clone()).unwrap_or_default());
+        *request.method_mut() =
+            method.map_err(|_| Reject::BadRequest("the method is malformed"))?;
+        let target = Uri::from_maybe_shared(head.slice(self.target.clone()));
+        *request.uri_mut() =
+            target.map_err(|_| Reject::BadRequest("the request target is malformed"))?;
+        if self.manners.http_1_0 {
+            *request.version_mut() = Version::HTTP_10;
+        }
+        let mut headers = spare;
+        headers.clear();
+        headers.reserve(self.fields.len());
+        for place in &self.fields {
+            let name = head.get(place.name.0..place.name.1).unwrap_or_default();
+            let name = HeaderName::from_bytes(name)
+                .map_err(|_| Reject::BadRequest("a header field's name is malformed"))?;
+            let value = HeaderValue::from_maybe_shared(head.slice(place.value.0..place.value.1))
+                .map_err(|_| Reject::BadRequest("a header field's value is malformed"))?;
+            headers.append(name, value);
+        }
+        *request.headers_mut() = headers;
+        self.begin_again();
+        Ok(request)
+    }
+
+    /// Begins with the next head.
+    pub(super) fn begin_again(&mut self) {
+        let mut fields = std::mem::take(&mut self.fields);
+        fields.clear();
+        *self = Self {
+            fields,
+            ..Self::default()
+        };
+    }
+
     fn end(&self) -> Result<Head, Reject> {
-        if self.hosts == 0 && !self.http_1_0 {
+        if self.hosts == 0 && !self.manners.http_1_0 {
             return Err(Reject::BadHost);
         }
         match (self.chunked, self.length) {
             (true, Some(_)) => Err(Reject::BadRequest(
                 "both Content-Length and Transfer-Encoding are given",
             )),
-            (true, None) if self.http_1_0 => {
+            (true, None) if self.manners.http_1_0 => {
                 Err(Reject::BadRequest("HTTP/1.0 has no Transfer-Encoding"))
             }
             (true, None) => Ok(Head::Chunked),
@@ -213,6 +313,12 @@ impl HeadScan {
             (false, Some(length)) => Ok(Head::Length(length)),
         }
     }
+}
+
+/// Whether a list of options names this one.
+fn has_option(value: &[u8], option: &[u8]) -> bool {
+    let mut options = value.split(|byte| *byte == b',');
+    options.any(|word| word.trim_ascii().eq_ignore_ascii_case(option))
 }
 
 /// 501 for a coding that is not known; 400 where `chunked` is not last, or repeated (RFC 9112
@@ -237,7 +343,7 @@ fn refused_coding(codings: &[u8]) -> Reject {
 fn is_target(target: &[u8]) -> bool {
     if target.first() != Some(&b'/') {
         // `Uri` drops a fragment unseen.
-        let whole = !target.contains(&b'#') && http::Uri::try_from(target).is_ok();
+        let whole = !target.contains(&b'#') && Uri::try_from(target).is_ok();
         return whole || target == b"*";
     }
     let mut parts = target.splitn(2, |byte| *byte == b'?');
@@ -364,8 +470,8 @@ mod tests {
             Ok(Some(Head::Length(12))),
         );
         check(
-            "POST / HTTP/1.1\r\nhost: h\r\nContent-Length: 18446744073709551613\r\n\r\n",
-            Ok(Some(Head::Length(u64::MAX - 2))),
+            "POST / HTTP/1.1\r\nhost: h\r\nContent-Length: 18446744073709551615\r\n\r\n",
+            Ok(Some(Head::Length(u64::MAX))),
         );
         check(
             "POST / HTTP/1.1\r\nhost: h\r\nTransfer-Encoding: Chunked\r\n\r\n",
@@ -398,8 +504,7 @@ mod tests {
             "0x1",
             "",
             "1 1",
-            "18446744073709551614",
-            "18446744073709551615",
+            "18446744073709551616",
             "99999999999999999999",
         ] {
             check(

@@ -23,7 +23,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("reject", &["method"]),
     ("path", &["reject"]),
     ("cors", &["method", "reject"]),
-    ("wire", &["reject", "limits", "body", "method", "script"]),
+    (
+        "wire",
+        &["reject", "limits", "body", "method", "clock", "script"],
+    ),
     (
         "access_log",
         &["clock", "method", "reject", "client", "request_id"],

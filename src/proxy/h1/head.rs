@@ -9,9 +9,9 @@ use http::{Method, StatusCode};
 use http_body::Body as _;
 use hyper::ext::ReasonPhrase;
 
-use super::send::Framing;
 use super::{LONGEST_HEAD, Outgoing, RequestHead};
 use crate::proxy::headers::is_hop_by_hop;
+use crate::wire::{Framing, field};
 
 /// The most fields of an answer.
 const MOST_FIELDS: usize = 128;
@@ -75,7 +75,7 @@ pub(super) fn write(out: &mut Vec<u8>, head: RequestHead<'_>, body: &Outgoing) -
     let framing = match (body, body.size_hint().exact()) {
         (Outgoing::Empty, _) => Framing::None,
         (_, Some(length)) => Framing::Length(length),
-        (_, None) => Framing::Chunked,
+        (_, None) => Framing::Chunked { trailers: true },
     };
     out.extend_from_slice(head.method.as_str().as_bytes());
     out.push(b' ');
@@ -100,18 +100,14 @@ pub(super) fn write(out: &mut Vec<u8>, head: RequestHead<'_>, body: &Outgoing) -
             out.extend_from_slice(HeaderValue::from(length).as_bytes());
             out.extend_from_slice(b"\r\n");
         }
-        Framing::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+        Framing::Chunked { .. } => {
+            out.extend_from_slice(b"transfer-encoding: chunked\r\n");
+        }
+        // A request has no such end.
+        Framing::UntilClose => {}
     }
     out.extend_from_slice(b"\r\n");
     framing
-}
-
-/// Writes one field line. Neither names nor values can hold a line end.
-pub(super) fn field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
-    out.extend_from_slice(name.as_str().as_bytes());
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(value.as_bytes());
-    out.extend_from_slice(b"\r\n");
 }
 
 /// Reads the head of an answer from all that was read so far; the values of its fields are slices of

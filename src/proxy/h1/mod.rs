@@ -8,7 +8,6 @@ mod answer;
 mod head;
 #[cfg(any(test, fuzzing))]
 mod properties;
-mod send;
 #[cfg(test)]
 mod tests;
 
@@ -29,11 +28,11 @@ pub(super) use self::head::AnswerHead;
 use self::head::Parsed;
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::properties::answer_holds;
-use self::send::{SendFault, Sending};
 use super::body::Outgoing;
 use super::headers::Fields;
 use crate::body::BodyError;
 use crate::stream::Stream;
+use crate::wire::{SendFault, Sending};
 
 /// How much of an answer is read at first: its head, and for most answers all of it.
 const FIRST_READ: usize = 8 * 1024;
@@ -51,7 +50,9 @@ pub(super) struct Connection {
     /// What is to be written, from its memory on; empty between two requests.
     write: Vec<u8>,
     /// How far the present request was sent.
-    sending: Sending,
+    sending: Sending<Outgoing>,
+    /// How many pieces of its body had been sent when the last one came, and when that was.
+    last_piece: Option<(u64, Instant)>,
     /// The present request cannot be sent to its end; the answer may still be there.
     deaf: bool,
     /// The deadline of the answer's head. It is set anew when it fires, not for each request.
@@ -66,6 +67,7 @@ impl Connection {
             read: BytesMut::new(),
             write: Vec::new(),
             sending: Sending::nothing(),
+            last_piece: None,
             deaf: false,
             timer: None,
         }
@@ -121,6 +123,7 @@ impl Exchange {
         connection.write.clear();
         let framing = head::write(&mut connection.write, head, &body);
         connection.sending = Sending::new(body, framing);
+        connection.last_piece = None;
         connection.deaf = false;
         Self { connection }
     }
@@ -221,11 +224,11 @@ impl Exchange {
         response: Duration,
     ) -> Poll<()> {
         let Connection { sending, write, .. } = &*self.connection;
-        if sending.waits_for_client(write) {
+        if sending.waits_for_body(write) {
             return Poll::Pending;
         }
-        let last_piece = sending.last_piece();
-        let since = last_piece.map_or(since, |at| at.max(since));
+        let last_piece = self.connection.last_piece;
+        let since = last_piece.map_or(since, |(_, at)| at.max(since));
         let deadline = since + response;
         let timer = self
             .connection
@@ -252,21 +255,27 @@ impl Exchange {
             stream,
             write,
             sending,
+            last_piece,
             deaf,
             ..
         } = &mut *self.connection;
         if *deaf || sending.is_done() {
             return Ok(());
         }
-        match sending.poll(cx, stream, write) {
+        let sent = sending.poll(cx, stream, write);
+        let pieces = sending.pieces();
+        if pieces > last_piece.map_or(0, |(known, _)| known) {
+            *last_piece = Some((pieces, Instant::now()));
+        }
+        match sent {
             Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
-            Poll::Ready(Err(SendFault::App(error))) => {
+            Poll::Ready(Err(SendFault::Reader(error))) => {
                 tracing::debug!(%error, "the app stopped listening to a request");
                 *deaf = true;
                 *sending = Sending::nothing();
                 Ok(())
             }
-            Poll::Ready(Err(SendFault::Client(error))) => {
+            Poll::Ready(Err(SendFault::Body(error))) => {
                 *deaf = true;
                 *sending = Sending::nothing();
                 Err(error)

@@ -1,0 +1,158 @@
+//! The head of an answer of HTTP/1.1 as it is written (RFC 9112 section 4), and how its body is framed (section
+//! 6). Bytes out: nothing here waits.
+
+use http::header;
+use http::response::Parts;
+use http::{Method, StatusCode};
+use http_body::SizeHint;
+use hyper::ext::ReasonPhrase;
+
+use super::head::Manners;
+use super::send::{Framing, field};
+use crate::clock;
+
+/// What an answer is an answer to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct To {
+    /// Whether its method is HEAD.
+    pub(super) is_head: bool,
+    /// What it says of its connection.
+    pub(super) manners: Manners,
+}
+
+impl To {
+    /// A request with this method.
+    pub(super) fn new(method: &Method, manners: Manners) -> Self {
+        Self {
+            is_head: *method == Method::HEAD,
+            manners,
+        }
+    }
+}
+
+/// Whether an answer says that its connection ends with it.
+pub(super) fn closes(parts: &Parts) -> bool {
+    let value = parts.headers.get(header::CONNECTION);
+    value.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
+}
+
+/// How the body of an answer is framed (RFC 9112 section 6.3).
+pub(super) fn framing(to: To, status: StatusCode, hint: &SizeHint) -> Framing {
+    if to.is_head || is_bodiless(status) {
+        return Framing::None;
+    }
+    match hint.exact() {
+        Some(length) => Framing::Length(length),
+        None if to.manners.http_1_0 => Framing::UntilClose,
+        None => Framing::Chunked {
+            trailers: to.manners.trailers,
+        },
+    }
+}
+
+/// Answers that never have a body, whatever they are answers to.
+fn is_bodiless(status: StatusCode) -> bool {
+    status.is_informational()
+        || status == StatusCode::NO_CONTENT
+        || status == StatusCode::NOT_MODIFIED
+}
+
+/// Writes the head. `keeps` is whether the connection is kept open behind it.
+pub(super) fn write(
+    out: &mut Vec<u8>,
+    to: To,
+    parts: &Parts,
+    hint: &SizeHint,
+    framing: Framing,
+    keeps: bool,
+    date: &mut DateLine,
+) {
+    let switches = parts.status == StatusCode::SWITCHING_PROTOCOLS;
+    status_line(out, to, parts);
+    let mut dated = false;
+    let mut length = None;
+    for (name, value) in &parts.headers {
+        match *name {
+            header::CONTENT_LENGTH => {
+                length = Some(value);
+                continue;
+            }
+            header::TRANSFER_ENCODING => continue,
+            header::CONNECTION if !switches => continue,
+            header::DATE => dated = true,
+            _ => {}
+        }
+        field(out, name, value);
+    }
+    match framing {
+        Framing::Length(length) => content_length(out, length),
+        Framing::Chunked { .. } => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
+        Framing::UntilClose => {}
+        // The length that the body of a GET would have, where that is known.
+        Framing::None if to.is_head || parts.status == StatusCode::NOT_MODIFIED => {
+            match (length, hint.exact()) {
+                (Some(length), _) => field(out, &header::CONTENT_LENGTH, length),
+                (None, Some(length)) if length > 0 => content_length(out, length),
+                (None, _) => {}
+            }
+        }
+        Framing::None => {}
+    }
+    if !keeps && !switches {
+        out.extend_from_slice(b"connection: close\r\n");
+    } else if to.manners.http_1_0 {
+        out.extend_from_slice(b"connection: keep-alive\r\n");
+    }
+    if !dated {
+        date.write(out);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn status_line(out: &mut Vec<u8>, to: To, parts: &Parts) {
+    let reason = parts.extensions.get::<ReasonPhrase>();
+    if parts.status == StatusCode::OK && reason.is_none() && !to.manners.http_1_0 {
+        out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+        return;
+    }
+    out.extend_from_slice(if to.manners.http_1_0 {
+        b"HTTP/1.0 "
+    } else {
+        b"HTTP/1.1 "
+    });
+    out.extend_from_slice(parts.status.as_str().as_bytes());
+    out.push(b' ');
+    match reason {
+        Some(reason) => out.extend_from_slice(reason.as_bytes()),
+        None => {
+            let canonical = parts.status.canonical_reason().unwrap_or("Unknown");
+            out.extend_from_slice(canonical.as_bytes());
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn content_length(out: &mut Vec<u8>, length: u64) {
+    out.extend_from_slice(b"content-length: ");
+    out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The line of `Date` (RFC 9110 section 6.6.1), whose text is made once a second.
+#[derive(Debug, Default)]
+pub(super) struct DateLine {
+    second: u64,
+    text: Vec<u8>,
+}
+
+impl DateLine {
+    fn write(&mut self, out: &mut Vec<u8>) {
+        let now = clock::now();
+        let (second, _) = clock::since_epoch(now);
+        if self.second != second || self.text.is_empty() {
+            self.second = second;
+            self.text = format!("date: {}\r\n", httpdate::fmt_http_date(now)).into();
+        }
+        out.extend_from_slice(&self.text);
+    }
+}

@@ -1,0 +1,284 @@
+//! The sending half of a message, a request's to an app and an answer's to a client: what was written of the
+//! head, then the body, piece by piece, each with its framing, as fast as the one side takes it and the other gives it.
+
+use std::io::{self, IoSlice, Write};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use http::{HeaderName, HeaderValue};
+use http_body::{Body, Frame};
+use tokio::io::AsyncWrite;
+
+use crate::body::BodyError;
+
+/// Pieces up to this long are copied behind their framing; longer ones are written from where they are.
+const COPIED: usize = 8 * 1024;
+/// No more pieces are gathered when so much waits to be written.
+const GATHERED: usize = 16 * 1024;
+
+/// How a body is framed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Framing {
+    /// There is none.
+    None,
+    /// So many bytes are still to come.
+    Length(u64),
+    /// Chunks, with trailers where `trailers` says so.
+    Chunked {
+        /// Whether the reader understands trailers.
+        trailers: bool,
+    },
+    /// The end of the connection ends it.
+    UntilClose,
+}
+
+/// Why a message could not be sent to its end.
+#[derive(Debug)]
+pub(crate) enum SendFault {
+    /// The reader takes no more.
+    Reader(io::Error),
+    /// The body gives no more.
+    Body(BodyError),
+}
+
+/// How far the sending has come.
+#[derive(Debug)]
+pub(crate) struct Sending<B> {
+    /// `None` when it is not asked any more.
+    body: Option<B>,
+    framing: Framing,
+    /// How much of the connection's `write` has left.
+    at: usize,
+    /// A long piece that leaves after `write`.
+    piece: Bytes,
+    /// Whether the long piece is followed by the end of its chunk.
+    owes_line_end: bool,
+    /// Whether the body has given all.
+    complete: bool,
+    done: bool,
+    /// Whether the reader's stream may hold back what it was given.
+    unflushed: bool,
+    /// Whether the body has nothing at hand.
+    is_dry: bool,
+    /// How many pieces the body has given.
+    pieces: u64,
+    /// How many bytes the stream has taken.
+    taken: u64,
+}
+
+impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Sending<B> {
+    /// A body to be sent behind a head that waits in `write`.
+    pub(crate) fn new(body: B, framing: Framing) -> Self {
+        Self {
+            body: Some(body),
+            framing,
+            at: 0,
+            piece: Bytes::new(),
+            owes_line_end: false,
+            complete: framing == Framing::None,
+            done: false,
+            unflushed: false,
+            is_dry: false,
+            pieces: 0,
+            taken: 0,
+        }
+    }
+
+    /// Nothing to be sent.
+    pub(crate) fn nothing() -> Self {
+        Self {
+            body: None,
+            framing: Framing::None,
+            at: 0,
+            piece: Bytes::new(),
+            owes_line_end: false,
+            complete: true,
+            done: true,
+            unflushed: false,
+            is_dry: false,
+            pieces: 0,
+            taken: 0,
+        }
+    }
+
+    /// Whether all of the message has left.
+    pub(crate) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// Whether all that the body has given has left, and more is to come.
+    pub(crate) fn waits_for_body(&self, write: &[u8]) -> bool {
+        !self.complete && self.piece.is_empty() && write.len() == self.at && !self.unflushed
+    }
+
+    /// How many pieces the body has given so far.
+    pub(crate) fn pieces(&self) -> u64 {
+        self.pieces
+    }
+
+    /// How many bytes the reader's stream has taken so far.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// Sends; ready when all has left.
+    pub(crate) fn poll<S: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut S,
+        write: &mut Vec<u8>,
+    ) -> Poll<Result<(), SendFault>> {
+        loop {
+            self.gather(cx, write).map_err(SendFault::Body)?;
+            while write.len() > self.at || !self.piece.is_empty() {
+                ready!(self.poll_write(cx, stream, write)).map_err(SendFault::Reader)?;
+            }
+            write.clear();
+            self.at = 0;
+            if std::mem::take(&mut self.owes_line_end) {
+                write.extend_from_slice(b"\r\n");
+                continue;
+            }
+            if self.complete || self.is_dry {
+                ready!(self.poll_flush(cx, stream)).map_err(SendFault::Reader)?;
+                if !self.complete {
+                    return Poll::Pending;
+                }
+                self.done = true;
+                // What it holds, a spool's space say, is not kept until the other half has ended.
+                self.body = None;
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    /// Takes pieces of the body as long as it has some at hand and they are short.
+    fn gather(&mut self, cx: &mut Context<'_>, write: &mut Vec<u8>) -> Result<(), BodyError> {
+        self.is_dry = false;
+        while !self.complete && self.piece.is_empty() && write.len() - self.at < GATHERED {
+            let Some(body) = &mut self.body else {
+                return self.end(write);
+            };
+            match Pin::new(body).poll_frame(cx) {
+                Poll::Ready(Some(frame)) => {
+                    self.pieces += 1;
+                    self.take(frame?, write)?;
+                }
+                Poll::Ready(None) => self.end(write)?,
+                Poll::Pending => {
+                    self.is_dry = true;
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn poll_flush<S: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut S,
+    ) -> Poll<io::Result<()>> {
+        if self.unflushed {
+            ready!(Pin::new(stream).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_write<S: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut S,
+        write: &[u8],
+    ) -> Poll<io::Result<()>> {
+        let left = write.get(self.at..).unwrap_or_default();
+        let written = if self.piece.is_empty() {
+            ready!(Pin::new(stream).poll_write(cx, left))?
+        } else {
+            let slices = [IoSlice::new(left), IoSlice::new(&self.piece)];
+            ready!(Pin::new(stream).poll_write_vectored(cx, &slices))?
+        };
+        if written == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        self.unflushed = true;
+        self.taken += written as u64;
+        let ours = written.min(left.len());
+        self.at += ours;
+        self.piece.advance(written - ours);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Frames a piece of the body, or its trailers.
+    fn take(&mut self, frame: Frame<Bytes>, write: &mut Vec<u8>) -> Result<(), BodyError> {
+        let data = match frame.into_data() {
+            Ok(data) => data,
+            Err(frame) => {
+                if let (Framing::Chunked { trailers: true }, Ok(trailers)) =
+                    (self.framing, frame.into_trailers())
+                {
+                    write.extend_from_slice(b"0\r\n");
+                    for (name, value) in &trailers {
+                        field(write, name, value);
+                    }
+                    write.extend_from_slice(b"\r\n");
+                    self.complete = true;
+                    return Ok(());
+                }
+                return self.end(write);
+            }
+        };
+        if data.is_empty() {
+            return Ok(());
+        }
+        if let Framing::Length(left) = &mut self.framing {
+            *left = left
+                .checked_sub(data.len() as u64)
+                .ok_or_else(|| other_length("more"))?;
+        }
+        let chunked = matches!(self.framing, Framing::Chunked { .. });
+        if chunked {
+            write!(write, "{:x}\r\n", data.len())?;
+        }
+        if data.len() <= COPIED {
+            write.extend_from_slice(&data);
+            if chunked {
+                write.extend_from_slice(b"\r\n");
+            }
+        } else {
+            self.piece = data;
+            self.owes_line_end = chunked;
+        }
+        if self.framing == Framing::Length(0) {
+            self.complete = true;
+        }
+        Ok(())
+    }
+
+    /// The body has given its last.
+    fn end(&mut self, write: &mut Vec<u8>) -> Result<(), BodyError> {
+        match self.framing {
+            Framing::None | Framing::UntilClose | Framing::Length(0) => {}
+            Framing::Length(_) => return Err(other_length("less")),
+            Framing::Chunked { .. } => write.extend_from_slice(b"0\r\n\r\n"),
+        }
+        self.complete = true;
+        Ok(())
+    }
+}
+
+/// Writes one field line. Neither names nor values can hold a line end.
+pub(crate) fn field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
+    out.extend_from_slice(name.as_str().as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value.as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The body is not as long as its sender said.
+fn other_length(than: &str) -> BodyError {
+    let what = format!("the body has {than} bytes than announced");
+    BodyError::Io(io::Error::new(io::ErrorKind::InvalidData, what))
+}
