@@ -91,7 +91,17 @@ impl Stages {
             .ok()?;
         let permit = route.guard.authorize(principal, &[]).ok()?;
         let skip = route.file_depth();
-        let served = pin!(files.serve(permit, 0, &Method::GET, &none, &path, skip, None, now));
+        let served = pin!(files.serve(
+            permit,
+            0,
+            &Method::GET,
+            &none,
+            &path,
+            skip,
+            None,
+            now,
+            false
+        ));
         match served.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(response)) => response.body().size_hint().exact(),
             Poll::Ready(Err(_)) | Poll::Pending => None,

@@ -1,5 +1,7 @@
 //! The one response body type and its constructors. Knows nothing of where bodies come from.
 
+use std::fs::File;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -11,10 +13,10 @@ use http_body::{Frame, SizeHint};
 pub(crate) enum BodyError {
     /// A file or a spool could not be read.
     #[error("reading a file failed: {0}")]
-    Io(#[from] std::io::Error),
+    Io(#[from] io::Error),
     /// The upstream broke its answer off.
     #[error("the upstream broke its answer off: {0}")]
-    Upstream(#[source] std::io::Error),
+    Upstream(#[source] io::Error),
     /// The upstream broke the framing of its answer.
     #[error("the upstream's answer is malformed: {0}")]
     UpstreamMalformed(&'static str),
@@ -26,7 +28,7 @@ pub(crate) enum BodyError {
     TokenExpired,
     /// The client broke its request off.
     #[error("the client broke its request off: {0}")]
-    Client(#[source] std::io::Error),
+    Client(#[source] io::Error),
     /// The client broke the framing of its request.
     #[error("the request body is malformed: {0}")]
     Malformed(&'static str),
@@ -42,6 +44,34 @@ pub(crate) enum BodyError {
 pub(crate) type Stream =
     Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError> + Send + 'static>>;
 
+/// Sends bytes of a file, from an offset on, at most so many, without a copy of them; says how many it were.
+pub(crate) type SendFile<'a> =
+    dyn FnMut(&mut Context<'_>, &File, u64, usize) -> Poll<io::Result<usize>> + 'a;
+
+/// What came of an attempt to carry: how many bytes were sent, or why they could not be; `None` where the body has
+/// to be asked for a frame instead.
+pub(crate) type Carried = Result<Option<io::Result<usize>>, BodyError>;
+
+/// A body that can let the system carry its bytes from a file to a socket. Most cannot.
+pub(crate) trait Carry: http_body::Body<Data = Bytes, Error = BodyError> {
+    /// Whether it may be worth trying.
+    fn may_carry(&self) -> bool {
+        false
+    }
+
+    /// Sends some of what is next, with `send`; what was sent counts as given.
+    fn poll_carry(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        _: &mut SendFile<'_>,
+    ) -> Poll<Carried> {
+        Poll::Ready(Ok(None))
+    }
+}
+
+/// A boxed body that comes out of a file.
+pub(crate) type FileStream = Pin<Box<dyn Carry + Send + 'static>>;
+
 /// The body of every response of the gateway.
 pub(crate) enum Body {
     /// Nothing.
@@ -50,6 +80,8 @@ pub(crate) enum Body {
     Full(Option<Bytes>),
     /// It comes piece by piece.
     Stream(Stream),
+    /// It comes out of a file.
+    File(FileStream),
 }
 
 impl Body {
@@ -70,6 +102,34 @@ impl Body {
     {
         Self::Stream(Box::pin(body))
     }
+
+    /// A body that comes out of a file.
+    pub(crate) fn file<B>(body: B) -> Self
+    where
+        B: Carry + Send + 'static,
+    {
+        Self::File(Box::pin(body))
+    }
+}
+
+impl Carry for Body {
+    fn may_carry(&self) -> bool {
+        match self {
+            Self::File(file) => file.may_carry(),
+            Self::Empty | Self::Full(_) | Self::Stream(_) => false,
+        }
+    }
+
+    fn poll_carry(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        send: &mut SendFile<'_>,
+    ) -> Poll<Carried> {
+        match self.get_mut() {
+            Self::File(file) => file.as_mut().poll_carry(cx, send),
+            Self::Empty | Self::Full(_) | Self::Stream(_) => Poll::Ready(Ok(None)),
+        }
+    }
 }
 
 impl std::fmt::Debug for Body {
@@ -78,6 +138,7 @@ impl std::fmt::Debug for Body {
             Self::Empty => "Empty",
             Self::Full(_) => "Full",
             Self::Stream(_) => "Stream",
+            Self::File(_) => "File",
         })
     }
 }
@@ -94,6 +155,7 @@ impl http_body::Body for Body {
             Self::Empty => Poll::Ready(None),
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Stream(stream) => stream.as_mut().poll_frame(cx),
+            Self::File(file) => file.as_mut().poll_frame(cx),
         }
     }
 
@@ -102,6 +164,7 @@ impl http_body::Body for Body {
             Self::Empty | Self::Full(None) => true,
             Self::Full(Some(_)) => false,
             Self::Stream(stream) => stream.is_end_stream(),
+            Self::File(file) => file.is_end_stream(),
         }
     }
 
@@ -110,6 +173,7 @@ impl http_body::Body for Body {
             Self::Empty | Self::Full(None) => SizeHint::with_exact(0),
             Self::Full(Some(bytes)) => SizeHint::with_exact(bytes.len() as u64),
             Self::Stream(stream) => stream.size_hint(),
+            Self::File(file) => file.size_hint(),
         }
     }
 }

@@ -81,6 +81,11 @@ impl Peer {
 }
 
 impl Peer {
+    /// Whether its connection is one of TCP, without TLS.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.ip.is_some() && !self.tls
+    }
+
     /// The address as text; `None` on a Unix socket.
     pub(crate) fn name(&self) -> Option<&str> {
         self.ip.and_then(|_| self.text.to_str().ok())

@@ -207,7 +207,8 @@ impl Decision {
                     &path,
                     skip,
                     target.query(),
-                    question.now
+                    question.now,
+                    false
                 ));
                 let status = match serving.poll(&mut Context::from_waker(Waker::noop())) {
                     Poll::Ready(response) => response?.status(),

@@ -12,7 +12,7 @@ mod refusal;
 use std::sync::Arc;
 
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 
 use self::asking::Asked;
 pub(crate) use self::host::host_of;
@@ -156,6 +156,7 @@ async fn serve(
                     skip,
                     target.query(),
                     record.time(),
+                    connection.peer.is_plain() && request.version() != Version::HTTP_2,
                 )
                 .await
         }

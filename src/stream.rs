@@ -1,6 +1,7 @@
 //! One kind of plain stream for clients and apps, over TCP and Unix sockets. TLS is put on top by
 //! whoever has it.
 
+use std::fs::File;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
@@ -17,6 +18,10 @@ use crate::script::Script;
 const QUIETLY: SendFlags = SendFlags::NOSIGNAL;
 #[cfg(not(target_os = "linux"))]
 const QUIETLY: SendFlags = SendFlags::empty();
+#[cfg(target_os = "linux")]
+const MORE: SendFlags = SendFlags::MORE;
+#[cfg(not(target_os = "linux"))]
+const MORE: SendFlags = SendFlags::empty();
 /// The most slices that a system takes at once (POSIX's `IOV_MAX`, as Linux has it).
 const MOST_SLICES: usize = 1024;
 
@@ -89,6 +94,79 @@ fn poll_send(
             // It is not ready any more then, and says when it is again.
             Err(_) if sent == 0 => {}
             Ok(()) | Err(_) => return Poll::Ready(Ok(sent)),
+        }
+    }
+}
+
+/// Lets the system carry bytes of a file. A regular file that is shorter gives 0.
+#[cfg(target_os = "linux")]
+fn poll_send_file(
+    stream: &TcpStream,
+    cx: &mut Context<'_>,
+    file: &File,
+    offset: u64,
+    count: usize,
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(stream.poll_write_ready(cx))?;
+        let mut from = offset;
+        let sent = stream.try_io(Interest::WRITABLE, || {
+            Ok(rustix::fs::sendfile(stream, file, Some(&mut from), count)?)
+        });
+        match sent {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            sent => return Poll::Ready(sent),
+        }
+    }
+}
+
+impl Stream {
+    /// Whether the system can carry bytes of files to it.
+    pub(crate) fn carries(&self) -> bool {
+        cfg!(target_os = "linux") && matches!(self, Self::Tcp(_))
+    }
+
+    /// Sends bytes of a file without a copy; 0 where the file has none there.
+    ///
+    /// # Errors
+    /// Those of the socket and of the file; `Unsupported` or `InvalidInput` where it cannot be done for the two.
+    pub(crate) fn poll_send_file(
+        &mut self,
+        cx: &mut Context<'_>,
+        file: &File,
+        offset: u64,
+        count: usize,
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Tcp(stream) => poll_send_file(stream, cx, file, offset, count),
+            #[cfg(not(target_os = "linux"))]
+            Self::Tcp(_) => {
+                let _ = (cx, file, offset, count);
+                Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
+            }
+            Self::Unix(_) => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
+            #[cfg(any(test, fuzzing))]
+            Self::Script(_) => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
+        }
+    }
+
+    /// Sends bytes that more will follow at once, so that they may leave together.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub(crate) fn poll_write_more(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Tcp(stream) => poll_send(stream, cx, bytes.len(), |socket| {
+                send(socket, bytes, QUIETLY | MORE)
+            }),
+            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            #[cfg(any(test, fuzzing))]
+            Self::Script(script) => Pin::new(script).poll_write(cx, bytes),
         }
     }
 }
@@ -191,5 +269,40 @@ mod tests {
 
         let late = near.write(b"x").await.unwrap_err();
         assert_eq!(late.kind(), io::ErrorKind::BrokenPipe, "and no signal");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_file_is_carried_behind_its_head_as_far_as_it_goes() {
+        use std::future::poll_fn;
+        use std::os::unix::fs::FileExt;
+
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap());
+        let (near, far) = tokio::join!(near, listener.accept());
+        let (mut near, mut far) = (Stream::Tcp(near.unwrap()), far.unwrap().0);
+        let content: Vec<u8> = (0_u32..2_000_000).flat_map(u32::to_le_bytes).collect();
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&content, 0).unwrap();
+        assert!(near.carries());
+        let sending = async {
+            let head = poll_fn(|cx| near.poll_write_more(cx, b"head")).await;
+            assert_eq!(head.unwrap(), 4);
+            let mut at = 7;
+            loop {
+                let sent = poll_fn(|cx| near.poll_send_file(cx, &file, at, 1 << 20)).await;
+                let sent = sent.unwrap();
+                assert!(sent <= 1 << 20);
+                at += sent as u64;
+                if sent == 0 {
+                    break;
+                }
+            }
+            near.shutdown().await.unwrap();
+        };
+        let mut got = Vec::new();
+        let (_, read) = tokio::join!(sending, far.read_to_end(&mut got));
+        read.unwrap();
+        assert!(got == [b"head", &content[7..]].concat());
     }
 }

@@ -15,7 +15,7 @@ use super::pieces::Pieces;
 use super::stamp::{Stamp, Trust};
 
 /// How many files one worker keeps open for one route.
-const MOST: usize = 64;
+const MOST: usize = 256;
 /// A file that was not asked for from one sweep to the next is closed.
 const SWEEP: Duration = Duration::from_secs(10);
 

@@ -85,6 +85,19 @@ struct Query<'a> {
     now: SystemTime,
     /// The same moment on the clock that is never set.
     at: Instant,
+    /// Whether the system can carry bytes from a file to the client.
+    carries: bool,
+}
+
+impl Query<'_> {
+    /// The longest file that is better sent from memory.
+    fn longest_in_memory(&self) -> u64 {
+        if self.carries {
+            stream::LONGEST_COPIED
+        } else {
+            store::LONGEST
+        }
+    }
 }
 
 /// A file that exists and may be read.
@@ -160,7 +173,8 @@ impl Files {
     /// Answers a request for a file.
     ///
     /// `skip` is how many leading segments of the path belong to the route: with 1, `/assets/a.css`
-    /// is `a.css` below the root. `query` is what follows `?`, for redirects; `now` is the wall clock.
+    /// is `a.css` below the root. `query` is what follows `?`, for redirects; `now` is the wall clock. `carries`
+    /// is whether the system can carry bytes from a file to the client, as it can where nothing is encrypted.
     ///
     /// # Errors
     /// `MethodNotAllowed`, `BadPath`, `FileNotFound`, `FileForbidden`, `PreconditionFailed`,
@@ -179,6 +193,7 @@ impl Files {
         skip: usize,
         query: Option<&str>,
         now: SystemTime,
+        carries: bool,
     ) -> Result<Response<Body>, Reject> {
         let at = Instant::now();
         let asked = Query {
@@ -190,6 +205,7 @@ impl Files {
             query,
             now,
             at,
+            carries,
         };
         let outcome = self.decide(asked)?;
         self.answer(asked, outcome).await
@@ -324,7 +340,7 @@ impl Files {
         let validators = Validators::of(&meta)?;
         let media_type = kind::media_type(name);
         let file = Arc::new(file);
-        let source = if len <= store::LONGEST {
+        let source = if len <= asked.longest_in_memory() {
             Source::Small(file, stamp, name.into())
         } else {
             if stamp.is_settled(now) {
@@ -426,7 +442,7 @@ impl Files {
             Source::Small(file, ..) | Source::Large(file) => {
                 let pieces = self.descriptors.pieces(asked.worker);
                 let pieces = pieces.ok_or(Reject::Internal)?;
-                return Ok(stream::body(file, offset, len, pieces));
+                return Ok(stream::body(file, offset, len, pieces, asked.carries));
             }
         };
         let from = usize::try_from(offset).map_err(|_| Reject::Internal)?;

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
@@ -15,16 +15,29 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::pieces::{PIECE, Piece, Pieces};
-use crate::body::{Body, BodyError};
+use crate::body::{Body, BodyError, Carried, Carry, SendFile};
 use crate::reject::Reject;
 
 /// What is at most this long is read without a stream, into memory of its own.
 const SMALL: u64 = 64 * 1024;
+/// What is at most this long costs less to copy than to be carried by the system.
+pub(super) const LONGEST_COPIED: u64 = 32 * 1024;
+/// How much the system is asked to carry at a time.
+const CARRIED: usize = 1024 * 1024;
+/// How far apart are the bytes that tell whether a file is in memory.
+const LOOK: u64 = 128 * 1024;
 
-/// The body of `len` bytes of a file, from the byte at `offset` on. Only a small one that needs no waiting is
-/// read at once; where that fails, the body does.
-pub(super) fn body(file: Arc<File>, offset: u64, len: u64, pieces: Arc<Pieces>) -> Body {
-    if len <= SMALL
+/// The body of `len` bytes of a file, from the byte at `offset` on. Only a small one that needs no waiting, and will
+/// not be carried, is read at once; where that fails, the body does.
+pub(super) fn body(
+    file: Arc<File>,
+    offset: u64,
+    len: u64,
+    pieces: Arc<Pieces>,
+    carries: bool,
+) -> Body {
+    let longest = if carries { LONGEST_COPIED } else { SMALL };
+    if len <= longest
         && let Ok(len) = usize::try_from(len)
     {
         let mut content = vec![0; len];
@@ -32,7 +45,7 @@ pub(super) fn body(file: Arc<File>, offset: u64, len: u64, pieces: Arc<Pieces>) 
             return Body::full(content);
         }
     }
-    Body::stream(FileStream::new(file, offset, len, pieces))
+    Body::file(FileStream::new(file, offset, len, pieces))
 }
 
 /// All of a file of `len` bytes, into memory.
@@ -65,6 +78,8 @@ struct FileStream {
     left: u64,
     /// Whether the file system can tell that it would have to wait.
     can_try: bool,
+    /// Whether the system can carry the file to a socket.
+    can_carry: bool,
     /// The piece that the blocking pool is reading.
     reading: Option<JoinHandle<io::Result<Piece>>>,
     pieces: Arc<Pieces>,
@@ -77,6 +92,7 @@ impl FileStream {
             offset,
             left: len,
             can_try: true,
+            can_carry: true,
             reading: None,
             pieces,
         }
@@ -156,6 +172,53 @@ impl http_body::Body for FileStream {
     }
 }
 
+impl Carry for FileStream {
+    fn may_carry(&self) -> bool {
+        self.can_carry && self.left > 0 && self.reading.is_none()
+    }
+
+    fn poll_carry(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        send: &mut SendFile<'_>,
+    ) -> Poll<Carried> {
+        let this = self.get_mut();
+        let count = usize::try_from(this.left).unwrap_or(CARRIED).min(CARRIED);
+        if !this.may_carry() || !is_cached(&this.file, this.offset, count) {
+            return Poll::Ready(Ok(None));
+        }
+        Poll::Ready(match ready!(send(cx, &this.file, this.offset, count)) {
+            // It was cut off meanwhile.
+            Ok(0) => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+            Ok(count) => {
+                this.offset = this.offset.saturating_add(count as u64);
+                this.left = this.left.saturating_sub(count as u64);
+                Ok(Some(Ok(count)))
+            }
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::Unsupported | io::ErrorKind::InvalidInput
+                ) =>
+            {
+                this.can_carry = false;
+                Ok(None)
+            }
+            Err(error) => Ok(Some(Err(error))),
+        })
+    }
+}
+
+/// Whether what is looked at of these bytes is in memory, so that carrying them will hardly wait for a disk: the system
+/// keeps and reads ahead larger pieces than lie between two looks.
+fn is_cached(file: &File, offset: u64, count: usize) -> bool {
+    let last = count.saturating_sub(1) as u64;
+    let looks = (0..=last / LOOK).map(|at| at * LOOK).chain([last]);
+    looks
+        .map(|at| read_cached(file, &mut [0], offset + at))
+        .all(|read| read == Ok(1))
+}
+
 /// Reads only what needs no waiting.
 #[cfg(target_os = "linux")]
 fn read_cached(file: &File, room: &mut [u8], offset: u64) -> Result<usize, Errno> {
@@ -193,7 +256,7 @@ mod tests {
     }
 
     fn body_of(content: &[u8], offset: u64, len: u64) -> Body {
-        body(file(content), offset, len, Arc::default())
+        body(file(content), offset, len, Arc::default(), false)
     }
 
     async fn collect(body: Body) -> Result<Vec<u8>, BodyError> {
@@ -260,7 +323,7 @@ mod tests {
         let limit = usize::try_from(SMALL).unwrap();
         let content = bytes(limit + 1);
         let large = body_of(&content, 0, SMALL + 1);
-        assert!(matches!(large, Body::Stream(_)));
+        assert!(matches!(large, Body::File(_)));
         // Only where the file system can tell what it has in memory.
         if read_cached(&file(&content), &mut [0], 0).is_ok() {
             let small = body_of(&content, 0, SMALL);
@@ -294,5 +357,53 @@ mod tests {
             let read = read(file(b"abc"), len).await;
             assert_eq!(read.is_ok(), is_whole);
         }
+    }
+
+    /// Carries as the system would, `most` bytes at a time, and reads what it does not take.
+    fn carry(mut stream: FileStream, most: usize) -> Result<Vec<u8>, BodyError> {
+        let mut got = Vec::new();
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        while !stream.is_end_stream() {
+            let mut send = |_: &mut Context<'_>, file: &File, offset, count: usize| {
+                let mut piece = vec![0; count.min(most)];
+                let read = file.read_at(&mut piece, offset)?;
+                got.extend_from_slice(&piece[..read]);
+                Poll::Ready(Ok(read))
+            };
+            let Poll::Ready(carried) = Pin::new(&mut stream).poll_carry(&mut cx, &mut send) else {
+                continue;
+            };
+            assert!(carried?.unwrap().unwrap() > 0);
+        }
+        Ok(got)
+    }
+
+    #[test]
+    fn a_file_is_carried_piece_by_piece_and_never_padded() {
+        let content = bytes(2 * CARRIED + 17);
+        // Only where the file system can tell what it has in memory.
+        if read_cached(&file(&content), &mut [0], 0).is_err() {
+            return;
+        }
+        let len = content.len() as u64;
+        for most in [usize::MAX, 100_000, 4096] {
+            let stream = FileStream::new(file(&content), 5, len - 9, Arc::default());
+            assert!(carry(stream, most).unwrap() == content[5..content.len() - 4]);
+        }
+        // Its last byte is in no memory: what is not there is read, and missed there.
+        let mut last = FileStream::new(file(&content), len, 1, Arc::default());
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut send = |_: &mut Context<'_>, _: &File, _, _| Poll::Ready(Ok(0));
+        let carried = Pin::new(&mut last).poll_carry(&mut cx, &mut send);
+        assert!(matches!(carried, Poll::Ready(Ok(None))));
+
+        let mut cut = FileStream::new(file(&content), 0, len, Arc::default());
+        let carried = Pin::new(&mut cut).poll_carry(&mut cx, &mut send);
+        assert!(matches!(carried, Poll::Ready(Err(BodyError::Io(_)))));
+        let mut refused = |_: &mut Context<'_>, _: &File, _, _| {
+            Poll::Ready(Err(io::ErrorKind::InvalidInput.into()))
+        };
+        let carried = Pin::new(&mut cut).poll_carry(&mut cx, &mut refused);
+        assert!(matches!(carried, Poll::Ready(Ok(None))) && !cut.may_carry());
     }
 }

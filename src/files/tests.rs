@@ -141,27 +141,35 @@ impl Site {
         }
         let target = target.parse::<http::uri::PathAndQuery>().unwrap();
         let path = RequestPath::parse(&target)?;
-        let permit = Permit::for_tests();
-        let response = self
-            .files
-            .serve(
-                permit,
-                0,
-                &method,
-                &headers,
-                &path,
-                skip,
-                target.query(),
-                now,
-            )
-            .await?;
-        let (head, body) = response.into_parts();
-        let body = body.collect().await.unwrap().to_bytes().to_vec();
-        Ok(Seen {
-            status: head.status.as_u16(),
-            headers: head.headers,
-            body,
-        })
+        let mut seen = None;
+        // What is sent is the same, whoever carries it.
+        for carries in [false, true] {
+            let response = self
+                .files
+                .serve(
+                    Permit::for_tests(),
+                    0,
+                    &method,
+                    &headers,
+                    &path,
+                    skip,
+                    target.query(),
+                    now,
+                    carries,
+                )
+                .await?;
+            let (head, body) = response.into_parts();
+            let body = body.collect().await.unwrap().to_bytes().to_vec();
+            let now = Seen {
+                status: head.status.as_u16(),
+                headers: head.headers,
+                body,
+            };
+            if let Some(before) = seen.replace(now) {
+                assert_eq!(Some(before), seen);
+            }
+        }
+        Ok(seen.unwrap())
     }
 
     async fn get(&self, target: &str, fields: &[(&str, &str)]) -> Result<Seen, Reject> {
@@ -553,7 +561,7 @@ async fn a_file_replaced_while_it_is_served_is_the_old_one() {
     let permit = Permit::for_tests();
     let response = site
         .files
-        .serve(permit, 0, &Method::GET, &none, &path, 0, None, now)
+        .serve(permit, 0, &Method::GET, &none, &path, 0, None, now, false)
         .await;
     fs::write(site.path("next"), vec![b'n'; 700_000]).unwrap();
     fs::rename(site.path("next"), site.path("large.bin")).unwrap();
@@ -651,6 +659,7 @@ async fn a_head_or_a_304_reads_nothing_of_a_file() {
             query: None,
             now: crate::clock::now() + Duration::from_hours(1),
             at: Instant::now(),
+            carries: false,
         };
         let outcome = site.files.decide(asked).unwrap();
         // From here on, whoever reads gets less than is there.

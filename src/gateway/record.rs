@@ -15,7 +15,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::{Connection, metadata};
 use crate::access_log::{Entry, Format};
 use crate::auth::{Permit, Principal};
-use crate::body::{Body, BodyError};
+use crate::body::{Body, BodyError, Carried, Carry, SendFile};
 use crate::clock;
 use crate::proxy::Tunnel;
 use crate::reject::{Reject, TokenFault};
@@ -309,15 +309,23 @@ impl Recorded {
 
     /// The next frame of the body; that the token has expired, where that came first.
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(ends) = &mut self.ends
-            && !self.body.is_end_stream()
-            && ends.as_mut().poll(cx).is_ready()
-        {
-            self.ends = None;
-            self.body = Body::Empty;
+        if self.has_expired(cx) {
             return Poll::Ready(Some(Err(BodyError::TokenExpired)));
         }
         Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    /// Whether the token expires before the body has ended, now; then there is no more of it.
+    fn has_expired(&mut self, cx: &mut Context<'_>) -> bool {
+        let expired = match &mut self.ends {
+            Some(ends) => !self.body.is_end_stream() && ends.as_mut().poll(cx).is_ready(),
+            None => false,
+        };
+        if expired {
+            self.ends = None;
+            self.body = Body::Empty;
+        }
+        expired
     }
 }
 
@@ -351,18 +359,7 @@ impl http_body::Body for Recorded {
                 record.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
             }
             (Some(Err(error)), Some(record)) => {
-                record.reason = Some(match error {
-                    BodyError::Io(_) => "file_broke_off",
-                    BodyError::Upstream(_) | BodyError::UpstreamMalformed(_) => {
-                        "upstream_broke_off"
-                    }
-                    BodyError::UpstreamIdle => "upstream_fell_silent",
-                    BodyError::TokenExpired => TokenFault::Expired.reason(),
-                    BodyError::Client(_)
-                    | BodyError::Malformed(_)
-                    | BodyError::ClientIdle
-                    | BodyError::TooLarge(_) => "request_broke_off",
-                });
+                record.reason = Some(broken_off(error));
             }
             (None, _) | (Some(_), None) => {}
         }
@@ -375,6 +372,45 @@ impl http_body::Body for Recorded {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl Carry for Recorded {
+    fn may_carry(&self) -> bool {
+        self.body.may_carry()
+    }
+
+    fn poll_carry(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        send: &mut SendFile<'_>,
+    ) -> Poll<Carried> {
+        let this = self.get_mut();
+        let carried = if this.has_expired(cx) {
+            Err(BodyError::TokenExpired)
+        } else {
+            ready!(Pin::new(&mut this.body).poll_carry(cx, send))
+        };
+        match (&carried, &mut this.record) {
+            (Ok(Some(Ok(sent))), Some(record)) => record.bytes += *sent as u64,
+            (Err(error), Some(record)) => record.reason = Some(broken_off(error)),
+            (Ok(_), _) | (Err(_), None) => {}
+        }
+        Poll::Ready(carried)
+    }
+}
+
+/// The word for why an answer broke off.
+fn broken_off(error: &BodyError) -> &'static str {
+    match error {
+        BodyError::Io(_) => "file_broke_off",
+        BodyError::Upstream(_) | BodyError::UpstreamMalformed(_) => "upstream_broke_off",
+        BodyError::UpstreamIdle => "upstream_fell_silent",
+        BodyError::TokenExpired => TokenFault::Expired.reason(),
+        BodyError::Client(_)
+        | BodyError::Malformed(_)
+        | BodyError::ClientIdle
+        | BodyError::TooLarge(_) => "request_broke_off",
     }
 }
 

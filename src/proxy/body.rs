@@ -12,7 +12,7 @@ use super::h1::AnswerFrames;
 use super::headers::{self, Vouched};
 use super::pool::Home;
 use super::spool::SpoolReader;
-use crate::body::{Body, BodyError};
+use crate::body::{Body, BodyError, Carry};
 
 /// A request body on its way to the app.
 #[derive(Debug)]
@@ -64,6 +64,8 @@ impl http_body::Body for Outgoing {
         }
     }
 }
+
+impl Carry for Outgoing {}
 
 /// A client's body, bounded in bytes and in silence.
 #[derive(Debug)]

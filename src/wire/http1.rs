@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Frame;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::AsyncRead;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use tokio_util::io::poll_read_buf;
 
@@ -23,9 +23,9 @@ use super::decode::{Coming, Step};
 use super::head::{Head, HeadScan, Manners};
 use super::line::Line;
 use super::request_body::{Feed, feed};
-use super::send::{Framing, SendFault, Sending};
+use super::send::{Carrier, Framing, SendFault, Sending};
 use super::{LINGER, LINGER_BYTES, PREFACE, REST_AFTER};
-use crate::body::{Body, BodyError};
+use crate::body::{Body, BodyError, Carry};
 use crate::limits::Bounds;
 use crate::reject::Reject;
 
@@ -105,7 +105,7 @@ struct Heading {
     feed: Option<Feed>,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
+impl<S: AsyncRead + Carrier> Link<S> {
     /// A connection that nothing was read from yet.
     pub(crate) fn new(stream: S, bounds: Arc<Bounds>) -> Self {
         Self {
@@ -192,7 +192,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
     ) -> Ended<B>
     where
         F: Future<Output = Response<B>>,
-        B: http_body::Body<Data = Bytes, Error = BodyError> + Unpin,
+        B: Carry + Unpin,
     {
         loop {
             let heading = match poll_fn(|cx| self.poll_head(cx, line)).await {
@@ -543,7 +543,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
     /// It cannot be, for a reason of the client's or of the body's. The connection is good for nothing then.
     async fn send<B>(&mut self, sending: &mut Sending<B>, feed: Option<&Feed>) -> Result<(), ()>
     where
-        B: http_body::Body<Data = Bytes, Error = BodyError> + Unpin,
+        B: Carry + Unpin,
     {
         poll_fn(|cx| {
             loop {

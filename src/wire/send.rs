@@ -1,21 +1,100 @@
 //! The sending half of a message, a request's to an app and an answer's to a client: what was written of the
 //! head, then the body, piece by piece, each with its framing, as fast as the one side takes it and the other gives it.
 
+use std::fs::File;
 use std::io::{self, IoSlice, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use http::{HeaderName, HeaderValue};
-use http_body::{Body, Frame};
-use tokio::io::AsyncWrite;
+use http_body::Frame;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::either::Either;
 
-use crate::body::BodyError;
+use crate::body::{BodyError, Carry};
+use crate::stream::Stream;
 
 /// Pieces up to this long are copied behind their framing; longer ones are written from where they are.
 const COPIED: usize = 8 * 1024;
 /// No more pieces are gathered when so much waits to be written.
 const GATHERED: usize = 16 * 1024;
+
+/// A stream to which the system may be able to carry bytes of files.
+pub(crate) trait Carrier: AsyncWrite + Unpin {
+    /// Whether it can.
+    fn carries(&self) -> bool {
+        false
+    }
+
+    /// Writes what more will follow at once.
+    fn poll_write_more(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(self).poll_write(cx, bytes)
+    }
+
+    /// Sends bytes of a file; 0 where it has none there.
+    fn poll_send_file(
+        &mut self,
+        _: &mut Context<'_>,
+        _: &File,
+        _: u64,
+        _: usize,
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
+    }
+}
+
+impl Carrier for Stream {
+    fn carries(&self) -> bool {
+        self.carries()
+    }
+
+    fn poll_write_more(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_more(cx, bytes)
+    }
+
+    fn poll_send_file(
+        &mut self,
+        cx: &mut Context<'_>,
+        file: &File,
+        offset: u64,
+        count: usize,
+    ) -> Poll<io::Result<usize>> {
+        self.poll_send_file(cx, file, offset, count)
+    }
+}
+
+/// Only what is plain can carry.
+impl<T: AsyncRead + AsyncWrite + Unpin> Carrier for Either<Stream, T> {
+    fn carries(&self) -> bool {
+        matches!(self, Self::Left(stream) if stream.carries())
+    }
+
+    fn poll_write_more(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Left(stream) => stream.poll_write_more(cx, bytes),
+            Self::Right(other) => Pin::new(other).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_send_file(
+        &mut self,
+        cx: &mut Context<'_>,
+        file: &File,
+        offset: u64,
+        count: usize,
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Left(stream) => stream.poll_send_file(cx, file, offset, count),
+            Self::Right(_) => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Carrier for tokio::io::DuplexStream {}
+#[cfg(any(test, fuzzing))]
+impl Carrier for crate::script::Script {}
 
 /// How a body is framed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -67,7 +146,7 @@ pub(crate) struct Sending<B> {
     taken: u64,
 }
 
-impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Sending<B> {
+impl<B: Carry + Unpin> Sending<B> {
     /// A body to be sent behind a head that waits in `write`.
     pub(crate) fn new(body: B, framing: Framing) -> Self {
         Self {
@@ -123,13 +202,16 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Sending<B> {
     }
 
     /// Sends; ready when all has left.
-    pub(crate) fn poll<S: AsyncWrite + Unpin>(
+    pub(crate) fn poll<S: Carrier>(
         &mut self,
         cx: &mut Context<'_>,
         stream: &mut S,
         write: &mut Vec<u8>,
     ) -> Poll<Result<(), SendFault>> {
         loop {
+            if ready!(self.poll_carry(cx, stream, write))? {
+                continue;
+            }
             self.gather(cx, write).map_err(SendFault::Body)?;
             while write.len() > self.at || !self.piece.is_empty() {
                 ready!(self.poll_write(cx, stream, write)).map_err(SendFault::Reader)?;
@@ -151,6 +233,51 @@ impl<B: Body<Data = Bytes, Error = BodyError> + Unpin> Sending<B> {
                 return Poll::Ready(Ok(()));
             }
         }
+    }
+
+    /// Lets the system carry bytes of the body from its file, where it can; says whether it did.
+    fn poll_carry<S: Carrier>(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut S,
+        write: &mut Vec<u8>,
+    ) -> Poll<Result<bool, SendFault>> {
+        let Framing::Length(left) = self.framing else {
+            return Poll::Ready(Ok(false));
+        };
+        let Some(body) = self
+            .body
+            .as_mut()
+            .filter(|body| left > 0 && body.may_carry())
+        else {
+            return Poll::Ready(Ok(false));
+        };
+        if !stream.carries() || !self.piece.is_empty() {
+            return Poll::Ready(Ok(false));
+        }
+        while let Some(rest) = write.get(self.at..).filter(|rest| !rest.is_empty()) {
+            let written = ready!(stream.poll_write_more(cx, rest)).map_err(SendFault::Reader)?;
+            if written == 0 {
+                return Poll::Ready(Err(SendFault::Reader(io::ErrorKind::WriteZero.into())));
+            }
+            self.at += written;
+            self.taken += written as u64;
+        }
+        write.clear();
+        self.at = 0;
+        let most = usize::try_from(left).unwrap_or(usize::MAX);
+        let mut send = |cx: &mut Context<'_>, file: &File, offset, count: usize| {
+            stream.poll_send_file(cx, file, offset, count.min(most))
+        };
+        let carried = ready!(Pin::new(body).poll_carry(cx, &mut send)).map_err(SendFault::Body)?;
+        let Some(sent) = carried else {
+            return Poll::Ready(Ok(false));
+        };
+        let sent = sent.map_err(SendFault::Reader)? as u64;
+        self.taken += sent;
+        self.framing = Framing::Length(left.saturating_sub(sent));
+        self.complete = sent >= left;
+        Poll::Ready(Ok(true))
     }
 
     /// Takes pieces of the body as long as it has some at hand and they are short.
