@@ -15,6 +15,9 @@ pub(crate) struct TrustedProxies {
 impl TrustedProxies {
     /// Whether the peer is one of them; `None`, a peer on a Unix socket, is none.
     pub(crate) fn trusts(&self, peer: Option<IpAddr>) -> bool {
+        if self.networks.is_empty() {
+            return false;
+        }
         peer.is_some_and(|ip| {
             let ip = ip.to_canonical();
             self.networks.iter().any(|network| network.contains(&ip))

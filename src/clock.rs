@@ -1,7 +1,15 @@
 //! The one place that reads the wall clock, and how its time is written. Everything below takes
 //! the time as an argument, so that it can be tested.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
+
+/// How long the wall clock is not looked at again: so late a correction of it is noticed.
+const LOOKED_AT_FOR: Duration = Duration::from_secs(1);
+/// How long both clocks are looked at at most, unless it takes so long again and again.
+const LOOK_TAKES: Duration = Duration::from_micros(50);
+const TRIES: usize = 8;
 
 /// The present time.
 #[expect(
@@ -10,6 +18,42 @@ use std::time::{SystemTime, UNIX_EPOCH};
 )]
 pub(crate) fn now() -> SystemTime {
     SystemTime::now()
+}
+
+/// A look at both clocks, from which the wall clock's time is told for a while without another look.
+#[derive(Debug)]
+pub(crate) struct Look {
+    at: Instant,
+    time: SystemTime,
+}
+
+impl Look {
+    /// A look that is taken now. What is told of it is never ahead of the wall clock, and hardly behind it.
+    pub(crate) fn new() -> Self {
+        let mut tries = 0;
+        loop {
+            let before = Instant::now();
+            let time = now();
+            let at = Instant::now();
+            tries += 1;
+            // The thread may have had to wait in between.
+            if at.duration_since(before) < LOOK_TAKES || tries == TRIES {
+                return Self { at, time };
+            }
+        }
+    }
+
+    /// The wall clock's time at a moment that is, but for a little, the present one. For what is counted in seconds
+    /// or only told; where milliseconds decide, [`now`] says it.
+    pub(crate) fn time(&mut self, at: Instant) -> SystemTime {
+        match at.checked_duration_since(self.at) {
+            Some(since) if since < LOOKED_AT_FOR => self.time + since,
+            Some(_) | None => {
+                *self = Self::new();
+                self.time
+            }
+        }
+    }
 }
 
 /// Seconds and milliseconds since 1970; a clock before that reads as 1970.
@@ -40,6 +84,21 @@ pub(crate) fn civil(seconds: u64) -> (u64, u64, u64, u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_at_the_wall_clock_holds_for_a_second() {
+        let mut look = Look::new();
+        let (began, time) = (look.at, look.time);
+        let half = Duration::from_millis(500);
+        assert_eq!(look.time(began + half), time + half);
+        tokio::time::advance(LOOKED_AT_FOR).await;
+        // The wall clock is not paused, and has hardly moved.
+        let later = look.time(began + LOOKED_AT_FOR);
+        assert!(later >= time && later < time + half);
+        assert_eq!(look.time(began + LOOKED_AT_FOR + half), later + half);
+        assert!(look.time(began) < later + half, "an earlier moment, too");
+        assert!(look.time(look.at) <= now(), "never ahead");
+    }
 
     #[test]
     fn days_have_their_dates() {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use tokio::time::Instant;
 
 use self::asking::Asked;
 pub(crate) use self::host::host_of;
@@ -53,8 +54,9 @@ pub(crate) fn answer(
     request: Request<Body>,
     refusal: Option<Reject>,
 ) -> impl Future<Output = Response<Recorded>> {
-    let view = connection.worker.view();
-    let mut record = Record::begin(&connection, &view, &request);
+    let began = Instant::now();
+    let (view, time) = connection.worker.begin(began);
+    let mut record = Record::begin(&connection, &view, (began, time), &request);
     let form = refusal::Asked::of(&request);
     let mut tunnel = None;
     // In a box, as each stage hands it on to the next; and outside of the future, which would have room for it twice.

@@ -3,11 +3,14 @@
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::auth::Remembered;
+use crate::clock::Look;
 use crate::request_id::RequestId;
 use crate::snapshot::Snapshot;
 
@@ -24,6 +27,24 @@ impl Deref for View {
     }
 }
 
+/// What changes under a worker.
+#[derive(Debug)]
+struct Current {
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    view: Arc<View>,
+    look: Look,
+}
+
+impl Current {
+    /// One atomic load tells whether the configuration changed.
+    fn view(&mut self) -> Arc<View> {
+        if self.snapshots.has_changed().unwrap_or(false) {
+            self.view = Arc::new(View(Arc::clone(&self.snapshots.borrow_and_update())));
+        }
+        Arc::clone(&self.view)
+    }
+}
+
 /// The state of one worker thread.
 #[derive(Debug)]
 pub(crate) struct Worker {
@@ -31,7 +52,7 @@ pub(crate) struct Worker {
     pub(crate) index: usize,
     /// The tokens that it has verified.
     pub(crate) remembered: Remembered,
-    current: Mutex<(watch::Receiver<Arc<Snapshot>>, Arc<View>)>,
+    current: Mutex<Current>,
     next_id: AtomicU64,
 }
 
@@ -54,19 +75,29 @@ impl Worker {
         Self {
             index,
             remembered: Remembered::new(token_bytes),
-            current: Mutex::new((snapshots, view)),
+            current: Mutex::new(Current {
+                snapshots,
+                view,
+                look: Look::new(),
+            }),
             next_id: AtomicU64::new(seed),
         }
     }
 
-    /// The configuration of a request that begins now: one atomic load tells whether it changed.
+    /// The configuration that is in force now.
     pub(crate) fn view(&self) -> Arc<View> {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let (snapshots, view) = &mut *current;
-        if snapshots.has_changed().unwrap_or(false) {
-            *view = Arc::new(View(Arc::clone(&snapshots.borrow_and_update())));
-        }
-        Arc::clone(view)
+        self.current().view()
+    }
+
+    /// The configuration of a request that begins now, which is `at`, and the wall clock's time, which is looked at
+    /// once a second.
+    pub(crate) fn begin(&self, at: Instant) -> (Arc<View>, SystemTime) {
+        let mut current = self.current();
+        (current.view(), current.look.time(at))
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An id for a request.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 /// How long a piece is at most.
 pub(super) const PIECE: usize = 256 * 1024;
-/// For how many pieces memory is kept that nobody uses now. hyper takes two before it writes.
+/// For how many pieces memory is kept that nobody uses now. HTTP/2 takes two before it writes.
 const SPARE: usize = 4;
 
 /// The memory of one route and worker.

@@ -56,7 +56,11 @@ pub(crate) fn host_of<B>(request: &Request<B>) -> Result<Cow<'_, str>, Reject> {
     };
     let host = without_port(said.trim_ascii()).ok_or(Reject::BadHost)?;
     let host = host.strip_suffix('.').unwrap_or(host);
-    if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+    // Without a way out in the middle, many bytes are looked at together.
+    if host
+        .bytes()
+        .fold(false, |any, byte| any | byte.is_ascii_uppercase())
+    {
         return Ok(Cow::Owned(host.to_ascii_lowercase()));
     }
     Ok(Cow::Borrowed(host))
@@ -76,9 +80,13 @@ fn without_port(said: &str) -> Option<&str> {
             )
         }
         None => {
-            let (host, port) = said.split_once(':').unwrap_or((said, ""));
-            let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
-            if !host.bytes().all(fits) {
+            let colon = memchr::memchr(b':', said.as_bytes());
+            let (host, port) = match colon {
+                Some(colon) => (said.get(..colon)?, said.get(colon + 1..)?),
+                None => (said, ""),
+            };
+            let fits = |b: u8| b.is_ascii_alphanumeric() | (b == b'-') | (b == b'.') | (b == b'_');
+            if !host.bytes().fold(true, |all, byte| all & fits(byte)) {
                 return None;
             }
             (host, Some(port))

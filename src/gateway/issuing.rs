@@ -40,6 +40,8 @@ pub(super) async fn issue(
     wait: Duration,
     request: Box<Request<Body>>,
 ) -> Result<Response<Body>, Reject> {
+    // Sessions that began before others ended are told by milliseconds: no estimate will do.
+    let began = clock::now();
     let (parts, body) = request.into_parts();
     let reading = Limited::new(body, BODY_BYTES).collect();
     let read = timeout(wait, reading).await;
@@ -61,7 +63,7 @@ pub(super) async fn issue(
         origin: origin.as_deref(),
         // A body may take its time. But what a login began with, a password or a user, was so at the start.
         now: match endpoint {
-            Endpoint::Obtain => record.time(),
+            Endpoint::Obtain => began,
             Endpoint::Refresh
             | Endpoint::Verify
             | Endpoint::Blacklist

@@ -16,7 +16,6 @@ use super::{Connection, metadata};
 use crate::access_log::{Entry, Format};
 use crate::auth::{Permit, Principal};
 use crate::body::{Body, BodyError, Carried, Carry, SendFile};
-use crate::clock;
 use crate::proxy::Tunnel;
 use crate::reject::{Reject, TokenFault};
 use crate::request_id::RequestId;
@@ -56,10 +55,11 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// Begins with a request's head.
+    /// Begins with a request's head, which is here since `began` by the one clock, and `time` by the other.
     pub(crate) fn begin<B>(
         connection: &Arc<Connection>,
         view: &Arc<View>,
+        (began, time): (Instant, SystemTime),
         request: &Request<B>,
     ) -> Box<Self> {
         connection.line.enter();
@@ -69,8 +69,8 @@ impl Record {
         Box::new(Self {
             connection: Arc::clone(connection),
             view: Arc::clone(view),
-            began: Instant::now(),
-            time: clock::now(),
+            began,
+            time,
             id: connection.worker.next_id(),
             method: request.method().clone(),
             uri: request.uri().clone(),
@@ -201,7 +201,9 @@ impl Record {
         tunnel: Option<Tunnel>,
     ) -> Response<Recorded> {
         self.status = response.status().as_u16();
-        self.first_byte = Some(Instant::now());
+        let now = Instant::now();
+        self.first_byte = Some(now);
+        self.connection.line.answer(now);
         let ends = self.ends.filter(|_| tunnel.is_none());
         response.map(|body| Recorded {
             body,
@@ -342,7 +344,7 @@ impl http_body::Body for Recorded {
             Some(error) => Some(Err(error)),
             None => match ready!(this.poll_body(cx)) {
                 Some(Err(error)) => {
-                    // hyper throws away what it has not sent when a body breaks; while a body
+                    // What has not been sent when a body breaks is thrown away; while a body
                     // waits it sends all. What came of the answer is to reach the client.
                     this.broken = Some(error);
                     cx.waker().wake_by_ref();

@@ -43,12 +43,13 @@ impl Vouched {
         }
     }
 
-    /// Whether an app could take the name for one of them: CGI and WSGI write `-` as `_`.
-    fn covers(&self, name: &str) -> bool {
+    /// Whether an app could take the name for one of them: CGI and WSGI write `-` as `_`. `underscored` is whether
+    /// the name has one.
+    fn covers(&self, name: &str, underscored: bool) -> bool {
         if self.names.is_empty() {
             return false;
         }
-        if !has_underscore(name) {
+        if !underscored {
             return self
                 .names
                 .binary_search_by(|known| known.as_str().cmp(name))
@@ -82,7 +83,7 @@ pub(crate) fn is_the_gateways(name: &HeaderName) -> bool {
     let text = name.as_str();
     is_hop_by_hop(text)
         || is_forwarding(text)
-        || shadows(text)
+        || (has_underscore(text) && shadows(text))
         || matches!(*name, header::HOST | header::CONTENT_LENGTH)
         || *name == X_REQUEST_ID
 }
@@ -94,9 +95,6 @@ fn has_underscore(name: &str) -> bool {
 
 /// Whether a name with `_` would be read by an app as a field that only the gateway sets.
 fn shadows(name: &str) -> bool {
-    if !has_underscore(name) {
-        return false;
-    }
     let twin = name.replace('_', "-");
     is_hop_by_hop(&twin)
         || is_forwarding(&twin)
@@ -247,10 +245,11 @@ pub(crate) fn prepare(
         // Further values of a name come without it.
         if let Some(name) = name {
             let text = name.as_str();
+            let underscored = has_underscore(text);
             passes = !(is_hop_by_hop(text)
                 || name == header::CONTENT_LENGTH
-                || vouched.covers(text)
-                || shadows(text)
+                || vouched.covers(text, underscored)
+                || (underscored && shadows(text))
                 || (!peer_is_trusted && (is_forwarding(text) || name == X_REQUEST_ID))
                 || doomed.contains(&name));
             name_of_line = Some(name);
@@ -341,8 +340,8 @@ fn clean_trailers(trailers: &mut HeaderMap, vouched: Option<&Vouched>) {
             let text = name.as_str();
             is_hop_by_hop(text)
                 || is_forwarding(text)
-                || shadows(text)
-                || vouched.is_some_and(|vouched| vouched.covers(text))
+                || (has_underscore(text) && shadows(text))
+                || vouched.is_some_and(|vouched| vouched.covers(text, has_underscore(text)))
                 || **name == X_REQUEST_ID
                 || matches!(
                     **name,

@@ -57,7 +57,8 @@ fn is_bodiless(status: StatusCode) -> bool {
         || status == StatusCode::NOT_MODIFIED
 }
 
-/// Writes the head. `keeps` is whether the connection is kept open behind it.
+/// Writes the head. `keeps` is whether the connection is kept open behind it; `at` is when, in milliseconds after the
+/// connection began.
 pub(super) fn write(
     out: &mut Vec<u8>,
     to: To,
@@ -65,7 +66,7 @@ pub(super) fn write(
     hint: &SizeHint,
     framing: Framing,
     keeps: bool,
-    date: &mut DateLine,
+    (date, at): (&mut DateLine, u64),
 ) {
     let switches = parts.status == StatusCode::SWITCHING_PROTOCOLS;
     status_line(out, to, parts);
@@ -104,7 +105,7 @@ pub(super) fn write(
         out.extend_from_slice(b"connection: keep-alive\r\n");
     }
     if !dated {
-        date.write(out);
+        date.write(out, at);
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -138,19 +139,21 @@ fn content_length(out: &mut Vec<u8>, length: u64) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// The line of `Date` (RFC 9110 section 6.6.1), whose text is made once a second.
+/// The line of `Date` (RFC 9110 section 6.6.1). It is made, and the clock looked at, once a second.
 #[derive(Debug, Default)]
 pub(super) struct DateLine {
-    second: u64,
+    /// When its second is over, in the milliseconds of its connection.
+    until: u64,
     text: Vec<u8>,
 }
 
 impl DateLine {
-    fn write(&mut self, out: &mut Vec<u8>) {
-        let now = clock::now();
-        let (second, _) = clock::since_epoch(now);
-        if self.second != second || self.text.is_empty() {
-            self.second = second;
+    /// Writes it, `at` so many milliseconds after the connection began.
+    fn write(&mut self, out: &mut Vec<u8>, at: u64) {
+        if at >= self.until || self.text.is_empty() {
+            let now = clock::now();
+            let (_, millis) = clock::since_epoch(now);
+            self.until = at + 1000 - u64::from(millis);
             self.text = format!("date: {}\r\n", httpdate::fmt_http_date(now)).into();
         }
         out.extend_from_slice(&self.text);

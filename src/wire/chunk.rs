@@ -1,5 +1,5 @@
-//! Chunked bodies (RFC 9112 section 7.1), read strictly, from clients and from apps alike. A client's
-//! is only followed to its end, as its data is hyper's to decode; of an app's the data is found.
+//! Chunked bodies (RFC 9112 section 7.1), read strictly, from clients and from apps alike: where their data is, and
+//! where they end.
 
 use super::head::is_token_byte;
 

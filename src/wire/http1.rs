@@ -237,7 +237,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
                 &hint,
                 framing,
                 keeps,
-                &mut self.date,
+                (&mut self.date, line.answering()),
             );
             self.spare = parts.headers;
             if parts.status == StatusCode::SWITCHING_PROTOCOLS {

@@ -15,7 +15,9 @@ pub(crate) struct Line {
     in_flight: AtomicU32,
     /// Requests that were answered to the end.
     answered: AtomicU32,
-    /// Milliseconds after `began` at which the last request ended.
+    /// Milliseconds after `began` at which the last answer began.
+    answering: AtomicU64,
+    /// The same at which the last request ended.
     idle_since: AtomicU64,
 }
 
@@ -27,6 +29,7 @@ impl Line {
             closing: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
             answered: AtomicU32::new(0),
+            answering: AtomicU64::new(0),
             idle_since: AtomicU64::new(0),
         }
     }
@@ -50,9 +53,25 @@ impl Line {
     pub(crate) fn leave(&self, now: Instant) {
         add(&self.in_flight, u32::MAX);
         add(&self.answered, 1);
+        self.idle_since
+            .store(self.milliseconds(now), Ordering::Relaxed);
+    }
+
+    /// The head of an answer is there.
+    pub(crate) fn answer(&self, now: Instant) {
+        self.answering
+            .store(self.milliseconds(now), Ordering::Relaxed);
+    }
+
+    /// Milliseconds after the connection began.
+    fn milliseconds(&self, now: Instant) -> u64 {
         let elapsed = now.duration_since(self.began);
-        let elapsed = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        self.idle_since.store(elapsed, Ordering::Relaxed);
+        elapsed.as_secs() * 1000 + u64::from(elapsed.subsec_millis())
+    }
+
+    /// When the head of the last answer was there, in milliseconds after the connection began.
+    pub(super) fn answering(&self) -> u64 {
+        self.answering.load(Ordering::Relaxed)
     }
 
     /// How many requests were answered to the end; it wraps around.

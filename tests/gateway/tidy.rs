@@ -25,7 +25,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("cors", &["method", "reject"]),
     (
         "wire",
-        &["reject", "limits", "body", "method", "clock", "script"],
+        &[
+            "reject", "limits", "body", "method", "clock", "script", "stream",
+        ],
     ),
     (
         "access_log",

@@ -133,8 +133,12 @@ pub(super) fn parse(all: &Bytes, is_head: bool) -> Result<Parsed, &'static str> 
         Err(_) => return Err("the head is malformed"),
     };
     let text = bytes.get(..length).unwrap_or_default();
-    let mut feeds = memchr::memchr_iter(b'\n', text);
-    if !feeds.all(|at| at > 0 && text.get(at - 1) == Some(&b'\r')) {
+    // Without a way out in the middle, many bytes are looked at together.
+    let behind = text.iter().zip(text.get(1..).unwrap_or_default());
+    let bare = behind.fold(false, |bare, (before, byte)| {
+        bare | ((*byte == b'\n') & (*before != b'\r'))
+    });
+    if bare || text.first() == Some(&b'\n') {
         return Err("a line of the head does not end in CR LF");
     }
     let status = response

@@ -171,7 +171,7 @@ impl Exchange {
                 match head::parse(&all, is_head) {
                     Ok(Parsed::Final(head)) => return Poll::Ready(Ok(head)),
                     Ok(Parsed::Interim(length)) => {
-                        // The client gets none: hyper says 100 to it by itself.
+                        // The client gets none: it is told 100 when its body is wanted.
                         *interim += 1;
                         if *interim > MOST_INTERIM {
                             return Poll::Ready(Err(Fault::Malformed("too many interim answers")));
