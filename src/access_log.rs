@@ -151,7 +151,7 @@ impl AccessLog {
         let before = buffer.len();
         match self.settings.format {
             Format::Json => entry.json(buffer, stamp),
-            Format::Combined => entry.combined(buffer),
+            Format::Combined => entry.combined(buffer, stamp),
         }
         if before < FULL && buffer.len() >= FULL {
             if let Some(writer) = &self.writer {

@@ -57,15 +57,33 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    fn at(&mut self, second: u64) -> &[u8] {
+    /// The text of this second, which `make` makes once. All of one stamp come from the same.
+    fn at(&mut self, second: u64, make: impl FnOnce(u64) -> String) -> &[u8] {
         if self.second != second || self.text.is_empty() {
-            let (year, month, day, hour, minute, rest) = clock::civil(second);
             self.second = second;
-            self.text =
-                format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{rest:02}").into();
+            self.text = make(second).into();
         }
         &self.text
     }
+}
+
+/// `2026-11-27T20:15:00`
+fn iso(second: u64) -> String {
+    let (year, month, day, hour, minute, rest) = clock::civil(second);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{rest:02}")
+}
+
+/// `27/Nov/2026:20:15:00 +0000`
+fn apache(second: u64) -> String {
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    let (year, month, day, hour, minute, rest) = clock::civil(second);
+    let month = usize::try_from(month)
+        .ok()
+        .and_then(|month| MONTHS.get(month.wrapping_sub(1)));
+    let month = month.copied().unwrap_or("-");
+    format!("{day:02}/{month}/{year}:{hour:02}:{minute:02}:{rest:02} +0000")
 }
 
 fn number(out: &mut Vec<u8>, value: u64) {
@@ -128,7 +146,7 @@ impl Entry<'_> {
         let (second, millis) = clock::since_epoch(self.time);
         out.reserve(512);
         out.extend_from_slice(b"{\"time\":\"");
-        out.extend_from_slice(stamp.at(second));
+        out.extend_from_slice(stamp.at(second, iso));
         out.push(b'.');
         thousandths(out, millis);
         out.extend_from_slice(b"Z\",\"id\":\"");
@@ -173,56 +191,44 @@ impl Entry<'_> {
     }
 
     /// A line of Apache's combined format.
-    pub(crate) fn combined(&self, out: &mut Vec<u8>) {
-        const MONTHS: [&str; 12] = [
-            "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-        ];
+    pub(crate) fn combined(&self, out: &mut Vec<u8>, stamp: &mut Stamp) {
         let (second, _) = clock::since_epoch(self.time);
-        let (year, month, day, hour, minute, rest) = clock::civil(second);
-        let month = usize::try_from(month)
-            .ok()
-            .and_then(|month| MONTHS.get(month.wrapping_sub(1)));
+        out.reserve(256);
         out.extend_from_slice(self.client.unwrap_or("unix").as_bytes());
         out.extend_from_slice(b" - ");
         spaced(out, self.subject.unwrap_or("-"));
-        escape(
-            out,
-            format_args!(
-                " [{day:02}/{}/{year}:{hour:02}:{minute:02}:{rest:02} +0000] \"{} ",
-                month.copied().unwrap_or("-"),
-                self.method,
-            ),
-        );
-        spaced(out, self.path);
-        escape(
-            out,
-            format_args!(
-                " {}\" {} {} ",
-                protocol(self.version),
-                self.status,
-                self.bytes
-            ),
-        );
-        let text = |value: &Option<HeaderValue>| {
-            let text = value
-                .as_ref()
-                .and_then(|value| value.to_str().ok())
-                .unwrap_or("-");
-            text.split('?').next().unwrap_or("-").to_owned()
-        };
-        let none = || "-".to_owned();
-        let (referer, agent) = self
-            .agent
-            .map_or_else(|| (none(), none()), |(r, a)| (text(r), text(a)));
-        quoted(out, &referer);
+        out.extend_from_slice(b" [");
+        out.extend_from_slice(stamp.at(second, apache));
+        out.extend_from_slice(b"] \"");
+        out.extend_from_slice(self.method.as_str().as_bytes());
         out.push(b' ');
-        quoted(out, &agent);
+        spaced(out, self.path);
+        out.push(b' ');
+        out.extend_from_slice(protocol(self.version).as_bytes());
+        out.extend_from_slice(b"\" ");
+        number(out, u64::from(self.status));
+        out.push(b' ');
+        number(out, self.bytes);
+        let (referer, agent) = self.agent.map_or((&None, &None), |(r, a)| (r, a));
+        for value in [referer, agent] {
+            let text = value.as_ref().and_then(|value| value.to_str().ok());
+            // A query may hold a token.
+            let text = text.and_then(|text| text.split('?').next());
+            out.push(b' ');
+            quoted(out, text.unwrap_or("-"));
+        }
         out.push(b'\n');
     }
 }
 
 /// A text without spaces, quotes or control characters.
 fn spaced(out: &mut Vec<u8>, text: &str) {
+    let plain = |byte: u8| (byte > b' ') & (byte < 0x7f) & (byte != b'"');
+    // Without a way out in the middle, many bytes are looked at together.
+    if text.bytes().fold(true, |all, byte| all & plain(byte)) {
+        out.extend_from_slice(text.as_bytes());
+        return;
+    }
     for c in text.chars() {
         let c = if c.is_whitespace() || c.is_control() || c == '"' {
             '_'
@@ -277,9 +283,35 @@ mod tests {
     #[test]
     fn combined_lines_cannot_be_broken_by_a_path() {
         let mut out = Vec::new();
-        entry().combined(&mut out);
+        entry().combined(&mut out, &mut Stamp::default());
         let text = String::from_utf8(out).unwrap();
         let expected = "203.0.113.9 - - [29/Feb/2000:12:34:56 +0000] \"GET /a_b HTTP/1.1\" 401 12 \"-\" \"-\"\n";
         assert_eq!(text, expected);
+    }
+    #[test]
+    fn combined_lines_name_referer_and_agent_without_queries() {
+        let agent = (
+            Some(HeaderValue::from_static("https://a.test/x?token=1")),
+            Some(HeaderValue::from_static("agent \"1\"")),
+        );
+        let entry = Entry {
+            subject: Some("al ice"),
+            agent: Some(&agent),
+            ..entry()
+        };
+        let (mut out, mut stamp) = (Vec::new(), Stamp::default());
+        entry.combined(&mut out, &mut stamp);
+        let later = Entry {
+            time: entry.time + Duration::from_secs(1),
+            ..entry
+        };
+        later.combined(&mut out, &mut stamp);
+        let text = String::from_utf8(out).unwrap();
+        let line = |second| {
+            format!(
+                "203.0.113.9 - al_ice [29/Feb/2000:12:34:{second} +0000] \"GET /a_b HTTP/1.1\" 401 12 \"https://a.test/x\" \"agent \\\"1\\\"\"\n"
+            )
+        };
+        assert_eq!(text, [line(56), line(57)].concat());
     }
 }

@@ -174,7 +174,7 @@ impl http_body::Body for FileStream {
 
 impl Carry for FileStream {
     fn may_carry(&self) -> bool {
-        self.can_carry && self.left > 0 && self.reading.is_none()
+        self.can_carry && self.can_try && self.left > 0 && self.reading.is_none()
     }
 
     fn poll_carry(

@@ -30,12 +30,6 @@ impl To {
     }
 }
 
-/// Whether an answer says that its connection ends with it.
-pub(super) fn closes(parts: &Parts) -> bool {
-    let value = parts.headers.get(header::CONNECTION);
-    value.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"))
-}
-
 /// How the body of an answer is framed (RFC 9112 section 6.3).
 pub(super) fn framing(to: To, status: StatusCode, hint: &SizeHint) -> Framing {
     if to.is_head || is_bodiless(status) {
@@ -57,17 +51,18 @@ fn is_bodiless(status: StatusCode) -> bool {
         || status == StatusCode::NOT_MODIFIED
 }
 
-/// Writes the head. `keeps` is whether the connection is kept open behind it; `at` is when, in milliseconds after the
-/// connection began.
+/// Writes the head, and says whether the connection is kept open behind it: it is if it `may_stay` and the answer does
+/// not say otherwise. `at` is when, in milliseconds after the connection began.
 pub(super) fn write(
     out: &mut Vec<u8>,
     to: To,
     parts: &Parts,
     hint: &SizeHint,
     framing: Framing,
-    keeps: bool,
+    may_stay: bool,
     (date, at): (&mut DateLine, u64),
-) {
+) -> bool {
+    let mut keeps = may_stay;
     let switches = parts.status == StatusCode::SWITCHING_PROTOCOLS;
     status_line(out, to, parts);
     let mut dated = false;
@@ -79,7 +74,10 @@ pub(super) fn write(
                 continue;
             }
             header::TRANSFER_ENCODING => continue,
-            header::CONNECTION if !switches => continue,
+            header::CONNECTION if !switches => {
+                keeps &= !value.as_bytes().eq_ignore_ascii_case(b"close");
+                continue;
+            }
             header::DATE => dated = true,
             _ => {}
         }
@@ -108,6 +106,7 @@ pub(super) fn write(
         date.write(out, at);
     }
     out.extend_from_slice(b"\r\n");
+    keeps
 }
 
 fn status_line(out: &mut Vec<u8>, to: To, parts: &Parts) {

@@ -33,6 +33,9 @@ use crate::reject::Reject;
 const HEAD_ROOM: (usize, usize) = (8 * 1024, 1024);
 /// How much of a body is read at a time, at first and at most.
 const BODY_ROOM: (usize, usize) = (16 * 1024, 256 * 1024);
+/// How much memory for what is to be written, and for how many fields, is kept for the next request.
+const OUT_ROOM: usize = 32 * 1024;
+const SPARE_FIELDS: usize = 64;
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// What a connection begins with.
@@ -223,22 +226,14 @@ impl<S: AsyncRead + Carrier> Link<S> {
             // A body that is still read may be read to its end; one that nobody reads will not be.
             let readable =
                 self.coming.is_over() || feed.as_ref().is_some_and(|feed| !feed.is_abandoned());
-            let keeps = readable
+            let may_stay = readable
                 && !self.broken
                 && !manners.closes
                 && (manners.stays || !manners.http_1_0)
                 && framing != Framing::UntilClose
-                && !line.is_closing()
-                && !answer::closes(&parts);
-            answer::write(
-                &mut self.out,
-                to,
-                &parts,
-                &hint,
-                framing,
-                keeps,
-                (&mut self.date, line.answering()),
-            );
+                && !line.is_closing();
+            let date = (&mut self.date, line.answering());
+            let keeps = answer::write(&mut self.out, to, &parts, &hint, framing, may_stay, date);
             self.spare = parts.headers;
             if parts.status == StatusCode::SWITCHING_PROTOCOLS {
                 let mut sending = Sending::<B>::nothing();
@@ -279,7 +274,10 @@ impl<S: AsyncRead + Carrier> Link<S> {
             if !self.held.is_empty() {
                 match self.scan.scan(&self.held, &self.bounds.limits) {
                     Ok(Some((length, head))) => {
-                        self.head_began = None;
+                        if self.head_began.take().is_some() {
+                            // It may be set to a later time than the silence behind this request needs.
+                            self.timer = None;
+                        }
                         return Poll::Ready(self.heading(length, head));
                     }
                     Ok(None) => {
@@ -533,6 +531,12 @@ impl<S: AsyncRead + Carrier> Link<S> {
     fn shrink(&mut self) {
         if self.held.is_empty() && self.held.capacity() > HEAD_ROOM.0 {
             self.held = BytesMut::new();
+        }
+        if self.out.capacity() > OUT_ROOM {
+            self.out = Vec::new();
+        }
+        if self.spare.capacity() > SPARE_FIELDS {
+            self.spare = HeaderMap::new();
         }
         self.body_room = BODY_ROOM.0;
     }

@@ -1,4 +1,4 @@
-"""Portcullis as a user sets it up, with one worker; the limits are raised where the load would hit them."""
+"""Portcullis as a user sets it up, with one worker and the log in the format that nginx writes; the limits are raised where the load would hit them."""
 
 from tokens import SECRET
 
@@ -29,7 +29,7 @@ routes:
 {"  - {path: /jwt/*, proxy: app, auth: bench}" if guarded else ""}
   - {{path: /static/*, static: {{root: "{site.www}/static"}}, auth: none}}
 {more}
-log: {{level: {'info' if scenario.reloads else 'warn'}, access: {{to: "{site.log}", format: json}}}}
+log: {{level: {'info' if scenario.reloads else 'warn'}, access: {{to: "{site.log}", format: combined}}}}
 """
 
 
