@@ -1,7 +1,7 @@
-//! Descriptors of large files that were asked for before, so that the next request opens nothing.
+//! Descriptors of larger files that were asked for before, so that the next request opens nothing.
 //!
-//! An open file is asked each time whether it has changed, and once a second whether its name still names it. What
-//! nobody asks for is closed after some seconds: the disk gets back the space of a file that was deleted.
+//! An open file is asked whether it has changed, each time if it is large, and once a second whether its name still
+//! names it. What nobody asks for is closed after some seconds: the disk gets back the space of a file that was deleted.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use super::conditional::Validators;
 use super::pieces::Pieces;
 use super::stamp::{Stamp, Trust};
+use super::store;
 
 /// How many files one worker keeps open for one route.
 const MOST: usize = 256;
@@ -87,7 +88,15 @@ impl Descriptors {
         open.uses += 1;
         let uses = open.uses;
         let entry = open.files.get_mut(name)?;
-        if entry.is_unchanged() && entry.trust.holds(now, is_still) {
+        let Entry {
+            held, stamp, trust, ..
+        } = entry;
+        let holds = if held.is_small() {
+            trust.holds(now, |known| held.is(*stamp) && is_still(known))
+        } else {
+            held.is(*stamp) && trust.holds(now, is_still)
+        };
+        if holds {
             entry.used = uses;
             return Some(Arc::clone(&entry.held));
         }
@@ -129,13 +138,17 @@ impl Descriptors {
     }
 }
 
-impl Entry {
+impl Held {
+    /// Whether it could be kept in memory as well. Then it is sent at once, and asked about as seldom as what is.
+    pub(super) fn is_small(&self) -> bool {
+        self.len <= store::LONGEST
+    }
+
     /// A write, but also a deletion or a rename over the file, shows at the open file itself.
-    fn is_unchanged(&self) -> bool {
-        self.held
-            .file
+    fn is(&self, stamp: Stamp) -> bool {
+        self.file
             .metadata()
-            .is_ok_and(|meta| Stamp::of(&meta) == self.stamp)
+            .is_ok_and(|meta| Stamp::of(&meta) == stamp)
     }
 }
 
@@ -201,11 +214,16 @@ mod tests {
     use super::*;
 
     fn put(descriptors: &Descriptors, name: &str) -> Arc<File> {
+        put_as(descriptors, name, 0)
+    }
+
+    /// Keeps a file open that is said to be so long.
+    fn put_as(descriptors: &Descriptors, name: &str, len: u64) -> Arc<File> {
         let file = Arc::new(tempfile::tempfile().unwrap());
         let meta = file.metadata().unwrap();
         let held = Held {
             file: Arc::clone(&file),
-            len: meta.len(),
+            len,
             validators: Validators::of(&meta).unwrap(),
             media_type: "text/plain",
         };
@@ -239,13 +257,16 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_written_to_is_closed_at_once() {
-        let descriptors = Descriptors::new(1);
-        let file = put(&descriptors, "a");
-        assert!(ask(&descriptors, "a", true, 0));
-        (&*file).write_all(b"more").unwrap();
-        assert!(!ask(&descriptors, "a", true, 0));
-        assert_eq!(Arc::strong_count(&file), 1);
+    fn a_file_that_was_written_to_is_closed_at_once_or_within_a_second() {
+        for (len, seconds) in [(store::LONGEST + 1, 0), (store::LONGEST, 1)] {
+            let descriptors = Descriptors::new(1);
+            let file = put_as(&descriptors, "a", len);
+            assert!(ask(&descriptors, "a", true, 0));
+            (&*file).write_all(b"more").unwrap();
+            assert_eq!(ask(&descriptors, "a", true, 0), seconds > 0);
+            assert!(!ask(&descriptors, "a", true, seconds));
+            assert_eq!(Arc::strong_count(&file), 1);
+        }
     }
 
     #[test]

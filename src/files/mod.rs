@@ -33,6 +33,7 @@ use self::range::{Part, Wanted};
 use self::resolve::{Found, Root};
 use self::stamp::Stamp;
 use self::store::{Kept, Store};
+use self::stream::FileStream;
 use crate::auth::Permit;
 use crate::body::Body;
 use crate::method::MethodSet;
@@ -116,8 +117,8 @@ enum Source {
     Memory(Bytes),
     /// A small file, just opened, in this state; its name below the root.
     Small(Arc<File>, Stamp, Box<str>),
-    /// A large file, which others may be reading, too.
-    Large(Arc<File>),
+    /// A larger file, which others may be reading, too; and whether it is known to be in the system's memory.
+    Large(Arc<File>, bool),
 }
 
 /// What the answer is to be.
@@ -326,7 +327,8 @@ impl Files {
         }
         if let Some(held) = self.descriptors.get(worker, name, now, is_still) {
             return Ok(Some(Target {
-                source: Source::Large(Arc::clone(&held.file)),
+                // Where it is small, it was sent not long ago.
+                source: Source::Large(Arc::clone(&held.file), held.is_small()),
                 len: held.len,
                 validators: held.validators.clone(),
                 media_type: held.media_type,
@@ -352,7 +354,7 @@ impl Files {
                 };
                 self.descriptors.put(worker, name, held, stamp, now);
             }
-            Source::Large(file)
+            Source::Large(file, false)
         };
         Ok(Some(Target {
             source,
@@ -437,17 +439,23 @@ impl Files {
         if asked.method == Method::HEAD {
             return Ok(Body::Empty);
         }
-        let content = match target.source {
-            Source::Memory(content) => content,
-            Source::Small(file, ..) | Source::Large(file) => {
-                let pieces = self.descriptors.pieces(asked.worker);
-                let pieces = pieces.ok_or(Reject::Internal)?;
-                return Ok(stream::body(file, offset, len, pieces, asked.carries));
+        let (file, is_warm) = match target.source {
+            Source::Small(file, ..) => (file, false),
+            Source::Large(file, is_warm) => (file, is_warm),
+            Source::Memory(content) => {
+                let from = usize::try_from(offset).map_err(|_| Reject::Internal)?;
+                let to = usize::try_from(offset + len).map_err(|_| Reject::Internal)?;
+                return Ok(Body::full(content.slice(from..to)));
             }
         };
-        let from = usize::try_from(offset).map_err(|_| Reject::Internal)?;
-        let to = usize::try_from(offset + len).map_err(|_| Reject::Internal)?;
-        Ok(Body::full(content.slice(from..to)))
+        let pieces = self.descriptors.pieces(asked.worker);
+        let pieces = pieces.ok_or(Reject::Internal)?;
+        let stream = FileStream::new(file, offset, len, pieces);
+        Ok(if asked.carries && len > stream::LONGEST_COPIED {
+            Body::file(stream.warm(is_warm))
+        } else {
+            stream.into_body()
+        })
     }
 }
 

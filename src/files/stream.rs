@@ -21,32 +21,11 @@ use crate::reject::Reject;
 /// What is at most this long is read without a stream, into memory of its own.
 const SMALL: u64 = 64 * 1024;
 /// What is at most this long costs less to copy than to be carried by the system.
-pub(super) const LONGEST_COPIED: u64 = 32 * 1024;
+pub(super) const LONGEST_COPIED: u64 = 8 * 1024;
 /// How much the system is asked to carry at a time.
 const CARRIED: usize = 1024 * 1024;
 /// How far apart are the bytes that tell whether a file is in memory.
 const LOOK: u64 = 128 * 1024;
-
-/// The body of `len` bytes of a file, from the byte at `offset` on. Only a small one that needs no waiting, and will
-/// not be carried, is read at once; where that fails, the body does.
-pub(super) fn body(
-    file: Arc<File>,
-    offset: u64,
-    len: u64,
-    pieces: Arc<Pieces>,
-    carries: bool,
-) -> Body {
-    let longest = if carries { LONGEST_COPIED } else { SMALL };
-    if len <= longest
-        && let Ok(len) = usize::try_from(len)
-    {
-        let mut content = vec![0; len];
-        if read_cached(&file, &mut content, offset) == Ok(len) {
-            return Body::full(content);
-        }
-    }
-    Body::file(FileStream::new(file, offset, len, pieces))
-}
 
 /// All of a file of `len` bytes, into memory.
 ///
@@ -71,7 +50,7 @@ pub(super) async fn read(file: Arc<File>, len: u64) -> Result<Bytes, Reject> {
 
 /// A large file, or a large range of one. It gives all its bytes or ends with an error: a file that
 /// was cut off while it is served is never padded.
-struct FileStream {
+pub(super) struct FileStream {
     file: Arc<File>,
     offset: u64,
     /// How many bytes are still to come.
@@ -80,22 +59,45 @@ struct FileStream {
     can_try: bool,
     /// Whether the system can carry the file to a socket.
     can_carry: bool,
+    /// Whether all of it is known to be in the system's memory.
+    is_warm: bool,
     /// The piece that the blocking pool is reading.
     reading: Option<JoinHandle<io::Result<Piece>>>,
     pieces: Arc<Pieces>,
 }
 
 impl FileStream {
-    fn new(file: Arc<File>, offset: u64, len: u64, pieces: Arc<Pieces>) -> Self {
+    /// `len` bytes of a file, from the byte at `offset` on.
+    pub(super) fn new(file: Arc<File>, offset: u64, len: u64, pieces: Arc<Pieces>) -> Self {
         Self {
             file,
             offset,
             left: len,
             can_try: true,
             can_carry: true,
+            is_warm: false,
             reading: None,
             pieces,
         }
+    }
+
+    /// The same, where it is known whether all of it is in the system's memory.
+    pub(super) fn warm(self, is_warm: bool) -> Self {
+        Self { is_warm, ..self }
+    }
+
+    /// The body for who cannot be carried to. Only a small one that needs no waiting is read at once; where that fails,
+    /// the body does.
+    pub(super) fn into_body(self) -> Body {
+        if self.left <= SMALL
+            && let Ok(len) = usize::try_from(self.left)
+        {
+            let mut content = vec![0; len];
+            if read_cached(&self.file, &mut content, self.offset) == Ok(len) {
+                return Body::full(content);
+            }
+        }
+        Body::file(self)
     }
 
     /// Reads what is in memory already; tells whether that was anything.
@@ -184,7 +186,7 @@ impl Carry for FileStream {
     ) -> Poll<Carried> {
         let this = self.get_mut();
         let count = usize::try_from(this.left).unwrap_or(CARRIED).min(CARRIED);
-        if !this.may_carry() || !is_cached(&this.file, this.offset, count) {
+        if !this.may_carry() || !(this.is_warm || is_cached(&this.file, this.offset, count)) {
             return Poll::Ready(Ok(None));
         }
         Poll::Ready(match ready!(send(cx, &this.file, this.offset, count)) {
@@ -256,7 +258,7 @@ mod tests {
     }
 
     fn body_of(content: &[u8], offset: u64, len: u64) -> Body {
-        body(file(content), offset, len, Arc::default(), false)
+        FileStream::new(file(content), offset, len, Arc::default()).into_body()
     }
 
     async fn collect(body: Body) -> Result<Vec<u8>, BodyError> {
