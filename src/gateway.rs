@@ -51,7 +51,7 @@ pub(crate) struct Connection {
 /// configurations. Every request ends in one access record.
 pub(crate) fn answer(
     connection: Arc<Connection>,
-    request: Request<Body>,
+    request: Box<Request<Body>>,
     refusal: Option<Reject>,
 ) -> impl Future<Output = Response<Recorded>> {
     let began = Instant::now();
@@ -59,8 +59,6 @@ pub(crate) fn answer(
     let mut record = Record::begin(&connection, &view, (began, time), &request);
     let form = refusal::Asked::of(&request);
     let mut tunnel = None;
-    // In a box, as each stage hands it on to the next; and outside of the future, which would have room for it twice.
-    let request = Box::new(request);
     async move {
         let served = match refusal {
             None => serve(&view, &connection, &mut record, &mut tunnel, request).await,

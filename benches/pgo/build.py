@@ -50,7 +50,7 @@ routes:
   - {{path: /own/*, proxy: app, auth: tokens}}
   - {{path: /files/*, static: files}}
   - {{path: /ping, respond: {{body: pong}}}}
-log: {{access: {{to: access.log, format: json}}}}
+log: {{access: {{to: access.log, format: {format}}}}}
 """
 
 
@@ -89,12 +89,14 @@ def train(gateway: Path, profiles: Path, seconds: int) -> None:
     with tempfile.TemporaryDirectory(prefix="portcullis-pgo-") as name:
         folder = Path(name)
         (folder / "files").mkdir()
-        for file, size in [("small.txt", 1), ("page.html", 16), ("large.bin", 4096)]:
+        for file, size in [("small.txt", 1), ("page.html", 16), ("script.js", 64), ("large.bin", 4096)]:
             (folder / "files" / file).write_bytes(BODY * size)
         certificate = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=localhost", "-days", "1"]
         subprocess.run(["openssl", "req", "-x509", *certificate, "-keyout", "key.pem", "-out", "cert.pem"],
                        check=True, cwd=folder, stderr=subprocess.DEVNULL)
-        (folder / "gateway.yaml").write_text(CONFIG.format(plain=plain, tls=tls, app=app.port, secret=SECRET))
+        configure = lambda log: (folder / "gateway.yaml").write_text(  # noqa: E731
+            CONFIG.format(plain=plain, tls=tls, app=app.port, secret=SECRET, format=log))
+        configure("json")
         environment = {**os.environ, "LLVM_PROFILE_FILE": str(profiles / "%p-%m.profraw")}
         # What the prompt does is not what is to be fast.
         aside = {**os.environ, "LLVM_PROFILE_FILE": str(folder / "%p.profraw")}
@@ -106,37 +108,45 @@ def train(gateway: Path, profiles: Path, seconds: int) -> None:
         prompt("user", "add", "alice", "--set", 'roles=["clerk"]', said="open sesame\n")
         prompt("key", "generate")
         own = prompt("token", "issue", "alice")
-        child = subprocess.Popen([gateway, "run"], cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            wait_until_it_listens(child, plain, 30)
-            bearer = lambda token: ["-H", f"authorization: Bearer {token}"]  # noqa: E731
-            kinds = [
-                ("/open/orders?page=2", []),
-                ("/users/7/orders/1", bearer(token())),
-                ("/own/orders", bearer(own)),
-                ("/own/orders", []),
-                ("/files/small.txt", []),
-                ("/files/page.html", ["-H", 'if-none-match: "x"']),
-                ("/files/large.bin", []),
-                ("/files/none.txt", []),
-                ("/ping", []),
-            ]
-            for path, more in kinds:
-                # Most requests come over HTTP/1.1, and the proxied ones count most.
-                for scheme, port, version in [("http", plain, ["--h1"]), ("https", tls, ["--h1"]), ("https", tls, [])]:
-                    share = 2 if "orders" in path and scheme == "http" else 1
-                    command = ["h2load", "-t1", "-c16", f"-D{seconds * share}", *version, *more]
-                    headers = ["-H", "user-agent: Mozilla/5.0", "-H", "accept: */*", "-H", "accept-encoding: gzip, br"]
-                    url = f"{scheme}://127.0.0.1:{port}{path}"
-                    said = subprocess.run([*command, *headers, url], check=True, capture_output=True, text=True).stdout
-                    if not re.search(r"requests: .* (?!0 )\d+ succeeded|[1-9]\d* 4xx", said):
-                        raise Failed(f"{url}: {said}")
-            child.send_signal(signal.SIGTERM)
-            child.wait(60)
-        finally:
-            if child.poll() is None:
-                child.kill()
-                child.wait()
+        bearer = lambda token: ["-H", f"authorization: Bearer {token}"]  # noqa: E731
+        kinds = [
+            ("/open/orders?page=2", []),
+            ("/users/7/orders/1", bearer(token())),
+            ("/own/orders", bearer(own)),
+            ("/own/orders", []),
+            ("/files/small.txt", []),
+            ("/files/page.html", ["-H", 'if-none-match: "x"']),
+            ("/files/script.js", []),
+            ("/files/large.bin", []),
+            ("/files/none.txt", []),
+            ("/ping", []),
+        ]
+        # The other format of the log, on the shortest way.
+        for log, some in [("json", kinds), ("combined", kinds[:1])]:
+            configure(log)
+            child = subprocess.Popen([gateway, "run"], cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            try:
+                wait_until_it_listens(child, plain, 30)
+                load(some, plain, tls, seconds)
+                child.send_signal(signal.SIGTERM)
+                child.wait(60)
+            finally:
+                if child.poll() is None:
+                    child.kill()
+                    child.wait()
+
+
+def load(kinds: list[tuple[str, list[str]]], plain: int, tls: int, seconds: int) -> None:
+    for path, more in kinds:
+        # Most requests come over HTTP/1.1, and the proxied ones count most.
+        for scheme, port, version in [("http", plain, ["--h1"]), ("https", tls, ["--h1"]), ("https", tls, [])]:
+            share = 2 if "orders" in path and scheme == "http" else 1
+            command = ["h2load", "-t1", "-c16", f"-D{seconds * share}", *version, *more]
+            headers = ["-H", "user-agent: Mozilla/5.0", "-H", "accept: */*", "-H", "accept-encoding: gzip, br"]
+            url = f"{scheme}://127.0.0.1:{port}{path}"
+            said = subprocess.run([*command, *headers, url], check=True, capture_output=True, text=True).stdout
+            if not re.search(r"requests: .* (?!0 )\d+ succeeded|[1-9]\d* 4xx", said):
+                raise Failed(f"{url}: {said}")
 
 
 def main() -> int:

@@ -435,8 +435,9 @@ impl Files {
             HeaderValue::from_static("nosniff"),
         );
         headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(len));
         if asked.method == Method::HEAD {
+            // Of a body that is sent, its length is said by whoever sends it.
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(len));
             return Ok(Body::Empty);
         }
         let (file, is_warm) = match target.source {
@@ -462,7 +463,7 @@ impl Files {
 /// Which bytes of the file are sent.
 fn wanted(asked: Query<'_>, target: &Target) -> Wanted {
     // Ranges are defined for GET alone (RFC 9110 section 14.2).
-    if asked.method != Method::GET {
+    if asked.method != Method::GET || !asked.headers.keys().any(|name| *name == header::RANGE) {
         return Wanted::Whole;
     }
     let mut lines = asked.headers.get_all(header::RANGE).iter();

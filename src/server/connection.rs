@@ -167,7 +167,8 @@ async fn converse_http2(client: Client) {
         .keep_alive_interval(timeouts.keep_alive)
         .keep_alive_timeout(timeouts.header_read);
     let service = service_fn(|request: http::Request<_>| {
-        let answer = gateway::answer(Arc::clone(&connection), request.map(wire::body), None);
+        let request = Box::new(request.map(wire::body));
+        let answer = gateway::answer(Arc::clone(&connection), request, None);
         async { Ok::<_, Infallible>(answer.await) }
     });
     let line = Arc::clone(&connection.line);

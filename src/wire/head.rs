@@ -256,8 +256,9 @@ impl HeadScan {
         head: &Bytes,
         body: B,
         spare: HeaderMap,
-    ) -> Result<Request<B>, Reject> {
-        let mut request = Request::new(body);
+    ) -> Result<Box<Request<B>>, Reject> {
+        // In a box from the beginning: it is handed on several times.
+        let mut request = Box::new(Request::new(body));
         let method = Method::from_bytes(head.get(self.method.clone()).unwrap_or_default());
         *request.method_mut() =
             method.map_err(|_| Reject::BadRequest("the method is malformed"))?;

@@ -91,9 +91,12 @@ pub(crate) struct Link<S> {
 }
 
 /// What came of waiting for a request.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Heard {
-    Request(Box<Heading>),
+    /// A head of so many bytes.
+    Head(usize, Head),
+    /// Something that is none, or not in time.
+    Refused(Reject),
     Silence,
     End,
 }
@@ -101,7 +104,7 @@ enum Heard {
 /// A request whose head is here.
 #[derive(Debug)]
 struct Heading {
-    request: Request<Body>,
+    request: Box<Request<Body>>,
     /// Why it is to be refused.
     refusal: Option<Reject>,
     manners: Manners,
@@ -191,7 +194,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
     pub(crate) async fn serve<F, B>(
         &mut self,
         line: &Line,
-        mut answer: impl FnMut(Request<Body>, Option<Reject>) -> F,
+        mut answer: impl FnMut(Box<Request<Body>>, Option<Reject>) -> F,
     ) -> Ended<B>
     where
         F: Future<Output = Response<B>>,
@@ -199,7 +202,8 @@ impl<S: AsyncRead + Carrier> Link<S> {
     {
         loop {
             let heading = match poll_fn(|cx| self.poll_head(cx, line)).await {
-                Heard::Request(heading) => *heading,
+                Heard::Head(length, head) => self.heading(length, head),
+                Heard::Refused(reject) => self.refused(reject),
                 Heard::Silence => return Ended::Rests,
                 Heard::End => return Ended::Over,
             };
@@ -278,12 +282,12 @@ impl<S: AsyncRead + Carrier> Link<S> {
                             // It may be set to a later time than the silence behind this request needs.
                             self.timer = None;
                         }
-                        return Poll::Ready(self.heading(length, head));
+                        return Poll::Ready(Heard::Head(length, head));
                     }
                     Ok(None) => {
                         self.head_began.get_or_insert_with(Instant::now);
                     }
-                    Err(reject) => return Poll::Ready(self.refused(reject)),
+                    Err(reject) => return Poll::Ready(Heard::Refused(reject)),
                 }
             }
             if line.is_closing() || self.input_ended {
@@ -295,7 +299,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
                 Poll::Pending => {
                     ready!(self.poll_deadline(cx, line));
                     if self.head_began.is_some() {
-                        return Poll::Ready(self.refused(Reject::RequestTimeout));
+                        return Poll::Ready(Heard::Refused(Reject::RequestTimeout));
                     }
                     return Poll::Ready(if Instant::now() < self.closes_at(line) {
                         Heard::Silence
@@ -335,7 +339,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
     }
 
     /// Makes a request of the head that was scanned.
-    fn heading(&mut self, length: usize, head: Head) -> Heard {
+    fn heading(&mut self, length: usize, head: Head) -> Heading {
         let manners = self.scan.manners();
         let bytes = self.held.split_to(length).freeze();
         let mut refusal = None;
@@ -368,25 +372,25 @@ impl<S: AsyncRead + Carrier> Link<S> {
             .scan
             .request(&bytes, body, std::mem::take(&mut self.spare))
         {
-            Ok(request) => Heard::Request(Box::new(Heading {
+            Ok(request) => Heading {
                 request,
                 refusal,
                 manners,
                 feed,
-            })),
+            },
             Err(reject) => self.refused(reject),
         }
     }
 
     /// What stands for a request whose head cannot be read; none is read after it.
-    fn refused(&mut self, reject: Reject) -> Heard {
+    fn refused(&mut self, reject: Reject) -> Heading {
         self.broken = true;
-        Heard::Request(Box::new(Heading {
-            request: Request::new(Body::Empty),
+        Heading {
+            request: Box::new(Request::new(Body::Empty)),
             refusal: Some(reject),
             manners: Manners::default(),
             feed: None,
-        }))
+        }
     }
 
     /// Waits for the answer; `None` when the client has left. The request's body is read meanwhile, as it is asked for.

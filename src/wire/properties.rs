@@ -93,7 +93,7 @@ pub(super) enum End {
 pub(super) fn heard(pieces: Vec<Vec<u8>>, closes: bool) -> (Vec<Heard>, End) {
     let length = pieces.iter().map(Vec::len).sum();
     let heard = RefCell::new(Vec::new());
-    let answer = async |request: http::Request<Body>, refusal: Option<Reject>| {
+    let answer = async |request: Box<http::Request<Body>>, refusal: Option<Reject>| {
         heard.borrow_mut().push(Heard {
             refusal,
             ..Heard::new(&request)

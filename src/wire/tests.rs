@@ -79,7 +79,7 @@ fn a_broken_body_refuses_no_request_before_it() {
 /// Serves one end of a duplex in a task, with one way to answer.
 fn serve<F>(
     size: usize,
-    mut answer: impl FnMut(Request<Body>, Option<Reject>) -> F + Send + 'static,
+    mut answer: impl FnMut(Box<Request<Body>>, Option<Reject>) -> F + Send + 'static,
 ) -> (
     DuplexStream,
     Arc<Line>,
@@ -133,7 +133,7 @@ fn undated(text: &str) -> String {
     lines.filter(|line| !line.starts_with("date: ")).collect()
 }
 
-async fn echo(request: Request<Body>, refusal: Option<Reject>) -> Response<Body> {
+async fn echo(request: Box<Request<Body>>, refusal: Option<Reject>) -> Response<Body> {
     let mut response = Response::new(Body::Empty);
     match refusal {
         Some(reject) => *response.status_mut() = reject.status(),
@@ -215,7 +215,7 @@ async fn who_waits_for_a_100_gets_one_when_the_body_is_wanted() {
     client.write_all(b"hello").await.unwrap();
     assert_eq!(read(&mut client).await, "hello");
 
-    let (mut client, _, _served) = serve(300, async |request: Request<Body>, _| {
+    let (mut client, _, _served) = serve(300, async |request: Box<Request<Body>>, _| {
         let body = http_body_util::BodyExt::collect(request.into_body()).await;
         Response::new(Body::full(body.unwrap().to_bytes()))
     });
