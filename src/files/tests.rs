@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::time::{Duration, UNIX_EPOCH};
 
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use tempfile::TempDir;
 
@@ -158,7 +159,14 @@ impl Site {
                     carries,
                 )
                 .await?;
-            let (head, body) = response.into_parts();
+            let (mut head, body) = response.into_parts();
+            // Whoever sends a body says how long it is.
+            let len = body.size_hint().exact();
+            let is_sent = method == Method::GET && matches!(head.status.as_u16(), 200 | 206);
+            if let Some(len) = len.filter(|_| is_sent) {
+                assert_eq!(head.headers.get(header::CONTENT_LENGTH), None);
+                head.headers.insert(header::CONTENT_LENGTH, len.into());
+            }
             let body = body.collect().await.unwrap().to_bytes().to_vec();
             let now = Seen {
                 status: head.status.as_u16(),
