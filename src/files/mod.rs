@@ -435,8 +435,8 @@ impl Files {
             HeaderValue::from_static("nosniff"),
         );
         headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-        if asked.method == Method::HEAD {
-            // Of a body that is sent, its length is said by whoever sends it.
+        if asked.method == Method::HEAD || len == 0 {
+            // Of a body that is sent, the length is said by whoever sends it.
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(len));
             return Ok(Body::Empty);
         }

@@ -163,7 +163,7 @@ impl Site {
             // Whoever sends a body says how long it is.
             let len = body.size_hint().exact();
             let is_sent = method == Method::GET && matches!(head.status.as_u16(), 200 | 206);
-            if let Some(len) = len.filter(|_| is_sent) {
+            if let Some(len) = len.filter(|len| is_sent && *len > 0) {
                 assert_eq!(head.headers.get(header::CONTENT_LENGTH), None);
                 head.headers.insert(header::CONTENT_LENGTH, len.into());
             }

@@ -186,9 +186,9 @@ impl<B: Carry + Unpin> Sending<B> {
         self.done
     }
 
-    /// Whether all that the body has given has left, and more is to come.
+    /// Whether all that the body has given has left, and it has no more at hand.
     pub(crate) fn waits_for_body(&self, write: &[u8]) -> bool {
-        !self.complete && self.piece.is_empty() && write.len() == self.at && !self.unflushed
+        self.is_dry && self.piece.is_empty() && write.len() == self.at && !self.unflushed
     }
 
     /// How many pieces the body has given so far.
@@ -265,6 +265,7 @@ impl<B: Carry + Unpin> Sending<B> {
         }
         write.clear();
         self.at = 0;
+        self.is_dry = false;
         let most = usize::try_from(left).unwrap_or(usize::MAX);
         let mut send = |cx: &mut Context<'_>, file: &File, offset, count: usize| {
             stream.poll_send_file(cx, file, offset, count.min(most))

@@ -344,3 +344,28 @@ async fn an_empty_file_is_a_good_answer() {
         416
     );
 }
+
+#[tokio::test]
+async fn a_client_that_has_said_its_last_gets_all_of_a_file_of_any_size() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let gateway = start().await;
+    // Kept in memory, kept open and small, kept open and large: each is sent in another way, twice.
+    for (name, length) in [("a", 20_000), ("b", 100_000), ("c", 12_000_000)] {
+        let content: Vec<u8> = (0_u32..).flat_map(u32::to_le_bytes).take(length).collect();
+        gateway
+            .folder
+            .write(&format!("site/{name}"), content.clone());
+        for _ in 0..2 {
+            let address = gateway.address();
+            let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            let text = request("GET", &format!("/{name}"), &[], "");
+            stream.write_all(text.as_ref()).await.unwrap();
+            stream.shutdown().await.unwrap();
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await.unwrap();
+            assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"));
+            assert!(answer.ends_with(&content), "{length}");
+        }
+    }
+}
