@@ -2,6 +2,7 @@
 program of its own."""
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
@@ -44,7 +45,8 @@ class App(threading.Thread):
 
     def serve(self, connection: socket.socket) -> None:
         waiting = b""
-        with connection:
+        # A gateway that ends may reset what it has not read.
+        with connection, contextlib.suppress(ConnectionError):
             while piece := connection.recv(65536):
                 waiting += piece
                 while b"\r\n\r\n" in waiting:
