@@ -9,6 +9,7 @@ mod preflight;
 mod record;
 mod refusal;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use http::uri::PathAndQuery;
@@ -53,7 +54,7 @@ pub(crate) fn answer(
     connection: Arc<Connection>,
     request: Box<Request<Body>>,
     refusal: Option<Reject>,
-) -> impl Future<Output = Response<Recorded>> {
+) -> impl Future<Output = Result<Response<Recorded>, Infallible>> {
     let began = Instant::now();
     let (view, time) = connection.worker.begin(began);
     let mut record = Record::begin(&connection, &view, (began, time), &request);
@@ -79,7 +80,7 @@ pub(crate) fn answer(
         }
         let edits = route.map_or(&view.response_headers, |route| &route.response_headers);
         edits.apply(response.headers_mut());
-        record.finish(response, tunnel)
+        Ok(record.finish(response, tunnel))
     }
 }
 

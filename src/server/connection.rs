@@ -2,7 +2,6 @@
 //! Between requests that are far apart a connection rests: a smaller task waits at the socket, and
 //! buffers and state are given back.
 
-use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::pin;
@@ -168,8 +167,7 @@ async fn converse_http2(client: Client) {
         .keep_alive_timeout(timeouts.header_read);
     let service = service_fn(|request: http::Request<_>| {
         let request = Box::new(request.map(wire::body));
-        let answer = gateway::answer(Arc::clone(&connection), request, None);
-        async { Ok::<_, Infallible>(answer.await) }
+        gateway::answer(Arc::clone(&connection), request, None)
     });
     let line = Arc::clone(&connection.line);
     let frames = Frames::new(stream, held, line, Arc::clone(&bounds));

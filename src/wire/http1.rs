@@ -4,6 +4,7 @@
 //! One task has the socket. It reads ahead only what a request needs, writes an answer's head together with the first of its
 //! body, and looks meanwhile whether the client is still there. Deadlines are on timers that are not touched for each request.
 
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
@@ -197,7 +198,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
         mut answer: impl FnMut(Box<Request<Body>>, Option<Reject>) -> F,
     ) -> Ended<B>
     where
-        F: Future<Output = Response<B>>,
+        F: Future<Output = Result<Response<B>, Infallible>>,
         B: Carry + Unpin,
     {
         loop {
@@ -219,10 +220,14 @@ impl<S: AsyncRead + Carrier> Link<S> {
                 let mut answering = pin!(answer(request, refusal));
                 poll_fn(|cx| self.poll_answering(cx, answering.as_mut(), feed.as_ref())).await
             };
-            let Some(response) = answered else {
+            let Some(Ok(response)) = answered else {
                 return Ended::Broken;
             };
-            self.interim = &[];
+            let interim = std::mem::take(&mut self.interim);
+            if interim.len() < CONTINUE.len() {
+                // What is left of a 100 that was begun.
+                self.out.extend_from_slice(interim);
+            }
             self.drain(feed.as_ref(), manners).await;
             let (parts, body) = response.into_parts();
             let hint = body.size_hint();

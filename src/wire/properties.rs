@@ -120,7 +120,7 @@ pub(super) fn heard(pieces: Vec<Vec<u8>>, closes: bool) -> (Vec<Heard>, End) {
                 Some(_) => {}
             }
         }
-        not_found(Body::Empty)
+        Ok::<_, Infallible>(not_found(Body::Empty))
     };
     let mut link = Link::new(Script::new(pieces, closes), bounds());
     let line = Line::new();

@@ -102,7 +102,7 @@ where
                     async move {
                         let response = answering.await;
                         line.leave(Instant::now());
-                        response
+                        Ok(response)
                     }
                 })
                 .await;
@@ -424,7 +424,7 @@ async fn what_comes_behind_a_request_that_switches_is_kept_for_the_tunnel() {
             let headers = response.headers_mut();
             headers.insert("connection", http::HeaderValue::from_static("upgrade"));
             headers.insert("upgrade", http::HeaderValue::from_static("websocket"));
-            response
+            Ok(response)
         })
         .await;
     assert!(matches!(ended, Ended::Switched(Body::Full(_))));
