@@ -33,7 +33,7 @@ use crate::reject::Reject;
 /// How much room a head is read into, and the least that is left for it.
 const HEAD_ROOM: (usize, usize) = (8 * 1024, 1024);
 /// How much of a body is read at a time, at first and at most.
-const BODY_ROOM: (usize, usize) = (16 * 1024, 256 * 1024);
+const BODY_ROOM: (usize, usize) = (16 * 1024, 1024 * 1024);
 /// How much memory for what is to be written, and for how many fields, is kept for the next request.
 const OUT_ROOM: usize = 32 * 1024;
 const SPARE_FIELDS: usize = 64;
