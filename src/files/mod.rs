@@ -1,7 +1,7 @@
 //! Static files from disk: what is sent for a path below a route, and with which headers.
 //!
 //! Listings, precompressed variants and error pages are not made here. `resolve` opens, `stream` reads,
-//! `store` remembers what is small, `descriptors` keeps open what is large.
+//! `store` remembers what is small, `descriptors` keeps open what is larger.
 
 mod conditional;
 mod descriptors;
