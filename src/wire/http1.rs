@@ -25,7 +25,7 @@ use super::head::{Head, HeadScan, Manners};
 use super::line::Line;
 use super::request_body::{Feed, feed};
 use super::send::{Carrier, Framing, SendFault, Sending};
-use super::{LINGER, LINGER_BYTES, PREFACE, REST_AFTER};
+use super::{LINGER, LINGER_BYTES, PREFACE, REST_AFTER, make_room};
 use crate::body::{Body, BodyError, Carry};
 use crate::limits::Bounds;
 use crate::reject::Reject;
@@ -266,9 +266,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
 
     /// Reads more into `held`: `room` is how much, and how little there may be left of it before there is new memory.
     fn poll_more(&mut self, cx: &mut Context<'_>, room: (usize, usize)) -> Poll<io::Result<usize>> {
-        if self.held.capacity() - self.held.len() < room.1 {
-            self.held.reserve(room.0);
-        }
+        make_room(&mut self.held, room);
         let count = ready!(poll_read_buf(
             Pin::new(&mut self.stream),
             cx,
@@ -446,7 +444,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
             if self.held.len() > self.bounds.limits.header_bytes {
                 return Poll::Pending;
             }
-            if ready!(self.poll_more(cx, (HEAD_ROOM.0, 1))).is_err() {
+            if ready!(self.poll_more(cx, (HEAD_ROOM.1, 1))).is_err() {
                 return Poll::Ready(());
             }
         }
@@ -487,7 +485,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
                 return Poll::Ready(Some(Err(BodyError::Client(error))));
             }
             let room = self.body_room;
-            match ready!(self.poll_more(cx, (room, room))) {
+            match ready!(self.poll_more(cx, (room, BODY_ROOM.0 / 2))) {
                 Ok(0) => {
                     let early = io::ErrorKind::UnexpectedEof.into();
                     return Poll::Ready(Some(Err(BodyError::Client(early))));

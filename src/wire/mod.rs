@@ -20,6 +20,8 @@ mod tests;
 
 use std::time::Duration;
 
+use bytes::BytesMut;
+
 pub(crate) use self::decode::{Coming, Step};
 pub(crate) use self::http1::{Ended, Link, Opening};
 pub(crate) use self::http2::{Frames, body};
@@ -34,3 +36,12 @@ const REST_AFTER: Duration = Duration::from_secs(1);
 /// answer is not destroyed by a reset (RFC 9112 section 9.6).
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1 << 20;
+
+/// Makes room for what is read next: as much as is `wanted` where that costs nothing, and else at least so much as is
+/// `least`. Pieces that are still held share their memory with the next ones: few bytes never hold much of it.
+pub(crate) fn make_room(buf: &mut BytesMut, (wanted, least): (usize, usize)) {
+    let spare = buf.capacity() - buf.len();
+    if spare < wanted && !buf.try_reclaim(wanted) && spare < least {
+        buf.reserve(wanted);
+    }
+}

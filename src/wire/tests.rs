@@ -556,3 +556,31 @@ async fn a_client_that_takes_no_frames_is_cut_off() {
     assert_eq!(cut.kind(), io::ErrorKind::TimedOut);
     assert_eq!(began.elapsed().as_secs(), TIMEOUTS.send.as_secs());
 }
+
+#[test]
+fn small_pieces_that_are_held_share_their_memory() {
+    let mut buf = BytesMut::new();
+    let room = (1 << 20, 8 << 10);
+    let mut held = Vec::new();
+    for _ in 0..1000 {
+        make_room(&mut buf, room);
+        assert!(buf.capacity() >= room.1);
+        buf.extend_from_slice(&[0; 4096]);
+        let piece = buf.split().freeze();
+        held.push(piece);
+    }
+    let bytes = 1000 * 4096;
+    let memory: usize = held
+        .windows(2)
+        .filter(|pair| {
+            // Where the next piece does not lie behind the last there is new memory.
+            pair[1].as_ptr() as usize != pair[0].as_ptr() as usize + 4096
+        })
+        .count()
+        * room.0;
+    assert!(memory <= bytes + room.0, "{memory}");
+
+    drop(held);
+    make_room(&mut buf, room);
+    assert!(buf.capacity() >= room.0, "used again");
+}

@@ -11,7 +11,7 @@ use tokio::io::AsyncReadExt;
 use super::head::{AnswerFraming, AnswerHead};
 use super::{Connection, Exchange};
 use crate::body::BodyError;
-use crate::wire::{Coming, Step};
+use crate::wire::{Coming, Step, make_room};
 
 /// How much is read at a time, at first and at most.
 const READ: (usize, usize) = (16 * 1024, 256 * 1024);
@@ -98,7 +98,7 @@ impl AnswerFrames {
 
     /// Reads into `pending`, which is empty.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.room.reserve(self.read);
+        make_room(&mut self.room, (self.read, READ.0 / 2));
         let reading = self.exchange.connection.stream.read_buf(&mut self.room);
         let count = ready!(pin!(reading).poll(cx))?;
         // An app that fills the room has more.
