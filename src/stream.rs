@@ -1,5 +1,5 @@
-//! One kind of plain stream for clients and apps, over TCP and Unix sockets. TLS is put on top by
-//! whoever has it.
+//! One kind of plain stream for clients and apps, over TCP and Unix sockets, and what the system can carry to it.
+//! TLS is put on top by whoever has it.
 
 use std::fs::File;
 use std::io;
@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker, ready};
 use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_util::either::Either;
 
 #[cfg(any(test, fuzzing))]
 use crate::script::Script;
@@ -120,17 +121,36 @@ fn poll_send_file(
     }
 }
 
-impl Stream {
-    /// Whether the system can carry bytes of files to it.
-    pub(crate) fn carries(&self) -> bool {
+/// A stream to which the system may be able to carry bytes of files.
+pub(crate) trait Carrier: AsyncWrite + Unpin {
+    /// Whether it can.
+    fn carries(&self) -> bool {
+        false
+    }
+
+    /// Writes what more will follow at once.
+    fn poll_write_more(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(self).poll_write(cx, bytes)
+    }
+
+    /// Sends bytes of a file; 0 where it has none there.
+    fn poll_send_file(
+        &mut self,
+        _: &mut Context<'_>,
+        _: &File,
+        _: u64,
+        _: usize,
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
+    }
+}
+
+impl Carrier for Stream {
+    fn carries(&self) -> bool {
         cfg!(target_os = "linux") && matches!(self, Self::Tcp(_))
     }
 
-    /// Sends bytes of a file without a copy; 0 where the file has none there.
-    ///
-    /// # Errors
-    /// Those of the socket and of the file; `Unsupported` or `InvalidInput` where it cannot be done for the two.
-    pub(crate) fn poll_send_file(
+    fn poll_send_file(
         &mut self,
         cx: &mut Context<'_>,
         file: &File,
@@ -151,15 +171,7 @@ impl Stream {
         }
     }
 
-    /// Sends bytes that more will follow at once, so that they may leave together.
-    ///
-    /// # Errors
-    /// Those of the socket.
-    pub(crate) fn poll_write_more(
-        &mut self,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write_more(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Tcp(stream) => poll_send(stream, cx, bytes.len(), |socket| {
                 send(socket, bytes, QUIETLY | MORE)
@@ -170,6 +182,38 @@ impl Stream {
         }
     }
 }
+
+/// Only what is plain can carry.
+impl<T: AsyncRead + AsyncWrite + Unpin> Carrier for Either<Stream, T> {
+    fn carries(&self) -> bool {
+        matches!(self, Self::Left(stream) if stream.carries())
+    }
+
+    fn poll_write_more(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Left(stream) => stream.poll_write_more(cx, bytes),
+            Self::Right(other) => Pin::new(other).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_send_file(
+        &mut self,
+        cx: &mut Context<'_>,
+        file: &File,
+        offset: u64,
+        count: usize,
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Left(stream) => stream.poll_send_file(cx, file, offset, count),
+            Self::Right(_) => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Carrier for tokio::io::DuplexStream {}
+#[cfg(any(test, fuzzing))]
+impl Carrier for Script {}
 
 impl AsyncRead for Stream {
     fn poll_read(

@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Frame;
 use tokio::io::AsyncRead;
-use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_util::io::poll_read_buf;
 
 use super::answer::{self, DateLine, To};
@@ -24,11 +24,12 @@ use super::decode::{Coming, Step};
 use super::head::{Head, HeadScan, Manners};
 use super::line::Line;
 use super::request_body::{Feed, feed};
-use super::send::{Carrier, Framing, SendFault, Sending};
-use super::{LINGER, LINGER_BYTES, PREFACE, REST_AFTER, make_room};
+use super::send::{Framing, SendFault, Sending};
+use super::{LINGER, LINGER_BYTES, PREFACE, REST_AFTER, make_room, poll_until};
 use crate::body::{Body, BodyError, Carry};
 use crate::limits::Bounds;
 use crate::reject::Reject;
+use crate::stream::Carrier;
 
 /// How much room a head is read into, and the least that is left for it.
 const HEAD_ROOM: (usize, usize) = (8 * 1024, 1024);
@@ -321,24 +322,11 @@ impl<S: AsyncRead + Carrier> Link<S> {
         if self.head_began.is_none() && self.timer.as_ref().is_some_and(waits) {
             return Poll::Pending;
         }
-        loop {
-            let deadline = match self.head_began {
-                Some(began) => began + self.bounds.timeouts.header_read,
-                None => self.closes_at(line).min(line.idle_since() + REST_AFTER),
-            };
-            let timer = self
-                .timer
-                .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-            // A timer that fires too early is set anew then: arming it for every request would cost more than that.
-            if timer.deadline() > deadline {
-                timer.as_mut().reset(deadline);
-            }
-            ready!(timer.as_mut().poll(cx));
-            if timer.deadline() >= deadline {
-                return Poll::Ready(());
-            }
-            timer.as_mut().reset(deadline);
-        }
+        let deadline = match self.head_began {
+            Some(began) => began + self.bounds.timeouts.header_read,
+            None => self.closes_at(line).min(line.idle_since() + REST_AFTER),
+        };
+        poll_until(&mut self.timer, cx, deadline)
     }
 
     /// Makes a request of the head that was scanned.

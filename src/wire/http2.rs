@@ -10,11 +10,11 @@ use bytes::{Buf, Bytes, BytesMut};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Sleep, sleep, sleep_until};
+use tokio::time::{Sleep, sleep};
 
 use super::gathered::Gathered;
 use super::line::Line;
-use super::{LINGER, LINGER_BYTES};
+use super::{LINGER, LINGER_BYTES, poll_until};
 use crate::body::{Body, BodyError};
 use crate::limits::Bounds;
 
@@ -55,24 +55,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
 
     /// Ready when the silence without a request has lasted too long.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            if !self.line.is_idle() {
-                return Poll::Pending;
-            }
-            let deadline = self.line.idle_since() + self.bounds.timeouts.keep_alive;
-            let timer = self
-                .timer
-                .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-            // A timer that fires too early is set anew then: arming it for every request would cost more than that.
-            if timer.deadline() > deadline {
-                timer.as_mut().reset(deadline);
-            }
-            ready!(timer.as_mut().poll(cx));
-            if timer.deadline() >= deadline {
-                return Poll::Ready(());
-            }
-            timer.as_mut().reset(deadline);
+        if !self.line.is_idle() {
+            return Poll::Pending;
         }
+        let deadline = self.line.idle_since() + self.bounds.timeouts.keep_alive;
+        poll_until(&mut self.timer, cx, deadline)
     }
 
     /// Watches a write that waits: a client that takes nothing for `send` is cut off.

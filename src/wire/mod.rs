@@ -18,9 +18,12 @@ mod send;
 #[cfg(test)]
 mod tests;
 
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 pub(crate) use self::decode::{Coming, Step};
 pub(crate) use self::http1::{Ended, Link, Opening};
@@ -43,5 +46,25 @@ pub(crate) fn make_room(buf: &mut BytesMut, (wanted, least): (usize, usize)) {
     let spare = buf.capacity() - buf.len();
     if spare < wanted && !buf.try_reclaim(wanted) && spare < least {
         buf.reserve(wanted);
+    }
+}
+
+/// Ready when the deadline has passed. A timer that fires too early is set anew then: setting it for every request
+/// would cost more than that.
+pub(crate) fn poll_until(
+    timer: &mut Option<Pin<Box<Sleep>>>,
+    cx: &mut Context<'_>,
+    deadline: Instant,
+) -> Poll<()> {
+    let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+    if timer.deadline() > deadline {
+        timer.as_mut().reset(deadline);
+    }
+    loop {
+        ready!(timer.as_mut().poll(cx));
+        if timer.deadline() >= deadline {
+            return Poll::Ready(());
+        }
+        timer.as_mut().reset(deadline);
     }
 }

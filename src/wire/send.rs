@@ -9,92 +9,15 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use http::{HeaderName, HeaderValue};
 use http_body::Frame;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_util::either::Either;
+use tokio::io::AsyncWrite;
 
 use crate::body::{BodyError, Carry};
-use crate::stream::Stream;
+use crate::stream::Carrier;
 
 /// Pieces up to this long are copied behind their framing; longer ones are written from where they are.
 const COPIED: usize = 8 * 1024;
 /// No more pieces are gathered when so much waits to be written.
 const GATHERED: usize = 16 * 1024;
-
-/// A stream to which the system may be able to carry bytes of files.
-pub(crate) trait Carrier: AsyncWrite + Unpin {
-    /// Whether it can.
-    fn carries(&self) -> bool {
-        false
-    }
-
-    /// Writes what more will follow at once.
-    fn poll_write_more(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(self).poll_write(cx, bytes)
-    }
-
-    /// Sends bytes of a file; 0 where it has none there.
-    fn poll_send_file(
-        &mut self,
-        _: &mut Context<'_>,
-        _: &File,
-        _: u64,
-        _: usize,
-    ) -> Poll<io::Result<usize>> {
-        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
-    }
-}
-
-impl Carrier for Stream {
-    fn carries(&self) -> bool {
-        self.carries()
-    }
-
-    fn poll_write_more(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_write_more(cx, bytes)
-    }
-
-    fn poll_send_file(
-        &mut self,
-        cx: &mut Context<'_>,
-        file: &File,
-        offset: u64,
-        count: usize,
-    ) -> Poll<io::Result<usize>> {
-        self.poll_send_file(cx, file, offset, count)
-    }
-}
-
-/// Only what is plain can carry.
-impl<T: AsyncRead + AsyncWrite + Unpin> Carrier for Either<Stream, T> {
-    fn carries(&self) -> bool {
-        matches!(self, Self::Left(stream) if stream.carries())
-    }
-
-    fn poll_write_more(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Left(stream) => stream.poll_write_more(cx, bytes),
-            Self::Right(other) => Pin::new(other).poll_write(cx, bytes),
-        }
-    }
-
-    fn poll_send_file(
-        &mut self,
-        cx: &mut Context<'_>,
-        file: &File,
-        offset: u64,
-        count: usize,
-    ) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Left(stream) => stream.poll_send_file(cx, file, offset, count),
-            Self::Right(_) => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
-        }
-    }
-}
-
-#[cfg(test)]
-impl Carrier for tokio::io::DuplexStream {}
-#[cfg(any(test, fuzzing))]
-impl Carrier for crate::script::Script {}
 
 /// How a body is framed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -64,6 +64,17 @@ fn a_bad_head_is_refused_after_the_good_ones_before_it() {
 }
 
 #[test]
+fn what_comes_behind_a_request_that_closes_is_not_heard() {
+    let closing = b"GET * HTTP/1.0\r\n\r\n";
+    let bytes = [closing.as_slice(), GOOD].concat();
+    for seed in 0..16 {
+        request_holds(&bytes, seed, false);
+    }
+    let (heard, end) = heard(vec![bytes], false);
+    assert_eq!((heard.len(), end), (1, End::Closed));
+}
+
+#[test]
 fn a_broken_body_refuses_no_request_before_it() {
     let broken = [&CHUNKED[..CHUNKED.len() - 7], b"x"].concat();
     for before in [&[][..], &[GOOD], &[GOOD, GOOD], &[POST]] {
@@ -279,17 +290,17 @@ impl http_body::Body for Pieces {
     type Error = BodyError;
 
     fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, BodyError>>> {
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, BodyError>>> {
         if self.0.is_empty() {
             let trailers = std::mem::take(&mut self.1).then(|| {
                 let trailers = [(http::header::ETAG, http::HeaderValue::from_static("x"))];
                 Ok(http_body::Frame::trailers(trailers.into_iter().collect()))
             });
-            return std::task::Poll::Ready(trailers);
+            return Poll::Ready(trailers);
         }
-        std::task::Poll::Ready(Some(match self.0.remove(0) {
+        Poll::Ready(Some(match self.0.remove(0) {
             Ok(text) => Ok(http_body::Frame::data(text.into())),
             Err(()) => Err(BodyError::UpstreamIdle),
         }))

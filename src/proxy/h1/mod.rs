@@ -21,7 +21,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::Method;
 use http::uri::PathAndQuery;
 use tokio::io::AsyncReadExt;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep};
 
 pub(super) use self::answer::AnswerFrames;
 pub(super) use self::head::AnswerHead;
@@ -32,7 +32,7 @@ use super::body::Outgoing;
 use super::headers::Fields;
 use crate::body::BodyError;
 use crate::stream::Stream;
-use crate::wire::{SendFault, Sending};
+use crate::wire::{SendFault, Sending, poll_until};
 
 /// How much of an answer is read at first: its head, and for most answers all of it.
 const FIRST_READ: usize = 8 * 1024;
@@ -230,20 +230,7 @@ impl Exchange {
         let last_piece = self.connection.last_piece;
         let since = last_piece.map_or(since, |(_, at)| at.max(since));
         let deadline = since + response;
-        let timer = self
-            .connection
-            .timer
-            .get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-        if timer.deadline() > deadline {
-            timer.as_mut().reset(deadline);
-        }
-        loop {
-            ready!(timer.as_mut().poll(cx));
-            if timer.deadline() >= deadline {
-                return Poll::Ready(());
-            }
-            timer.as_mut().reset(deadline);
-        }
+        poll_until(&mut self.connection.timer, cx, deadline)
     }
 
     /// Sends what can be sent now. That the app does not listen is no error: it may have answered.
