@@ -419,7 +419,9 @@ fn broken_off(error: &BodyError) -> &'static str {
 impl Drop for Recorded {
     fn drop(&mut self) {
         if let Some(record) = &mut self.record {
-            let whole = self.ended || self.body.is_end_stream() || record.method == Method::HEAD;
+            // Such answers are whole without a body.
+            let bodiless = record.method == Method::HEAD || matches!(record.status, 204 | 304);
+            let whole = self.ended || self.body.is_end_stream() || bodiless;
             if record.reason.is_none() && !whole {
                 record.reason = Some("client_gone");
             }

@@ -369,3 +369,13 @@ async fn a_client_that_has_said_its_last_gets_all_of_a_file_of_any_size() {
         }
     }
 }
+
+#[tokio::test]
+async fn an_answer_that_never_has_a_body_is_whole_without_one() {
+    let text = "routes: [{path: /none, respond: {status: 204, body: x}, auth: none}]";
+    let gateway = Gateway::start_in(site(), &config(text, &[])).await;
+    let reply = gateway.get("/none", &[]).await;
+    assert_eq!(brief(&reply), (204, String::new()));
+    assert_eq!(reply.field("content-length"), None);
+    assert_eq!(gateway.record("/none").await["reason"].as_str(), None);
+}
