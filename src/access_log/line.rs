@@ -288,6 +288,7 @@ mod tests {
         let expected = "203.0.113.9 - - [29/Feb/2000:12:34:56 +0000] \"GET /a_b HTTP/1.1\" 401 12 \"-\" \"-\"\n";
         assert_eq!(text, expected);
     }
+
     #[test]
     fn combined_lines_name_referer_and_agent_without_queries() {
         let agent = (
