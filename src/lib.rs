@@ -4,6 +4,7 @@
 //! reads one without binding anything. How the rooms fit together is said in ARCHITECTURE.md.
 
 mod access_log;
+mod alphabet;
 mod auth;
 #[doc(hidden)]
 pub mod bench;

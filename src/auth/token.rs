@@ -7,6 +7,7 @@ use std::fmt;
 use http::header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::alphabet::TOKEN;
 use crate::reject::{Reject, TokenFault};
 
 /// The longest token that is read, in bytes.
@@ -245,17 +246,12 @@ fn bearer(line: &[u8]) -> Option<&[u8]> {
     const SCHEME: &[u8] = b"bearer";
     let (scheme, rest) = line.split_at_checked(SCHEME.len())?;
     // A longer word is another scheme; any other byte ends this one.
-    let ends = rest.first().is_none_or(|byte| !is_token_char(*byte));
+    let ends = rest.first().is_none_or(|byte| !TOKEN.has(*byte));
     if !scheme.eq_ignore_ascii_case(SCHEME) || !ends {
         return None;
     }
     let spaces = rest.iter().take_while(|byte| **byte == b' ').count();
     rest.get(spaces..)
-}
-
-/// `tchar` of RFC 9110 section 5.6.2.
-fn is_token_char(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// `b64token` of RFC 6750 section 2.1.

@@ -4,8 +4,12 @@ use std::borrow::Cow;
 
 use http::{Request, Version, header};
 
+use crate::alphabet::Alphabet;
 use crate::limits::Limits;
 use crate::reject::Reject;
+
+/// What a name, or an address of IPv4, is written with.
+static HOST: Alphabet = Alphabet::alphanumeric_and(b"-._");
 
 /// The bounds of a head that HTTP/2 does not check by itself.
 ///
@@ -85,8 +89,7 @@ fn without_port(said: &str) -> Option<&str> {
                 Some(colon) => (said.get(..colon)?, said.get(colon + 1..)?),
                 None => (said, ""),
             };
-            let fits = |b: u8| b.is_ascii_alphanumeric() | (b == b'-') | (b == b'.') | (b == b'_');
-            if !host.bytes().fold(true, |all, byte| all & fits(byte)) {
+            if !host.bytes().all(|byte| HOST.has(byte)) {
                 return None;
             }
             (host, Some(port))

@@ -1,7 +1,7 @@
 //! Chunked bodies (RFC 9112 section 7.1), read strictly, from clients and from apps alike: where their data is, and
 //! where they end.
 
-use super::head::is_token_byte;
+use crate::alphabet::TOKEN;
 
 /// The longest chunk-size line with its extensions, in bytes.
 const LONGEST_LINE: usize = 4096;
@@ -160,10 +160,10 @@ impl Chunks {
             (At::Digits | At::Name | At::Value | At::QuotedEnd, b';') => At::NameFirst,
             (At::Digits | At::Name | At::Value | At::QuotedEnd, b'\r') => At::SizeLineFeed,
             (At::First | At::Digits, _) => return Err("a chunk size is malformed"),
-            (At::NameFirst | At::Name, byte) if is_token_byte(byte) => At::Name,
+            (At::NameFirst | At::Name, byte) if TOKEN.has(byte) => At::Name,
             (At::Name, b'=') => At::ValueFirst,
             (At::ValueFirst, b'"') => At::Quoted,
-            (At::ValueFirst | At::Value, byte) if is_token_byte(byte) => At::Value,
+            (At::ValueFirst | At::Value, byte) if TOKEN.has(byte) => At::Value,
             (At::Quoted, b'"') => At::QuotedEnd,
             (At::Quoted, b'\\') => At::QuotedPair,
             (At::Quoted | At::QuotedPair, byte) if is_field_byte(byte) => At::Quoted,
@@ -181,7 +181,7 @@ impl Chunks {
                 At::First
             }
             (At::TrailerFirst, b'\r') => At::LastLineFeed,
-            (At::TrailerFirst | At::TrailerName, byte) if is_token_byte(byte) => At::TrailerName,
+            (At::TrailerFirst | At::TrailerName, byte) if TOKEN.has(byte) => At::TrailerName,
             (At::TrailerName, b':') => At::Trailer,
             (At::TrailerFirst | At::TrailerName, _) => return Err("a trailer is malformed"),
             (At::Trailer, byte) if is_field_byte(byte) => At::Trailer,

@@ -6,6 +6,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 
+use crate::alphabet::TOKEN;
 use crate::limits::Limits;
 use crate::reject::Reject;
 
@@ -142,7 +143,7 @@ impl HeadScan {
         if target.len() > limits.uri_bytes {
             return Err(Reject::UriTooLong);
         }
-        if method.is_empty() || !method.iter().all(|byte| is_token_byte(*byte)) {
+        if method.is_empty() || !method.iter().all(|byte| TOKEN.has(*byte)) {
             return Err(malformed);
         }
         if !may_be_target(target) {
@@ -325,7 +326,7 @@ fn has_option(value: &[u8], option: &[u8]) -> bool {
 fn refused_coding(codings: &[u8]) -> Reject {
     let mut names = codings.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
     let malformed = |name: &[u8]| {
-        let plain = |byte: &u8| is_token_byte(*byte) || matches!(byte, b';' | b'=' | b' ');
+        let plain = |byte: &u8| TOKEN.has(*byte) || matches!(byte, b';' | b'=' | b' ');
         name.is_empty() || !name.iter().all(plain)
     };
     let last = names.next_back().unwrap_or_default();
@@ -349,32 +350,6 @@ fn may_be_target(target: &[u8]) -> bool {
 /// The white space around a field's value (RFC 9110 section 5.6.3), and no other.
 fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
-}
-
-/// `tchar` of RFC 9110 section 5.6.2.
-pub(super) fn is_token_byte(byte: u8) -> bool {
-    const TOKEN: [bool; 256] = {
-        let mut table = [false; 256];
-        let mut at = 0;
-        while at < 256 {
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::indexing_slicing,
-                reason = "at < 256"
-            )]
-            {
-                table[at] = matches!(
-                    at as u8,
-                    b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z'
-                        | b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+'
-                        | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
-                );
-            }
-            at += 1;
-        }
-        table
-    };
-    TOKEN.get(usize::from(byte)).copied().unwrap_or_default()
 }
 
 #[cfg(test)]

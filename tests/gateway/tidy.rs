@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Which rooms a room may use; the ground comes first. Those in [`TOP`] may use all.
 const MAY_USE: &[(&str, &[&str])] = &[
+    ("alphabet", &[]),
     ("body", &[]),
     ("client", &[]),
     ("clock", &[]),
@@ -26,14 +27,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "wire",
         &[
-            "reject", "limits", "body", "method", "clock", "script", "stream",
+            "alphabet", "reject", "limits", "body", "method", "clock", "script", "stream",
         ],
     ),
     (
         "access_log",
         &["clock", "method", "reject", "client", "request_id"],
     ),
-    ("auth", &["reject", "clock", "url"]),
+    ("auth", &["alphabet", "reject", "clock", "url"]),
     ("issuers", &["auth", "fetch", "tls", "clock", "url"]),
     (
         "files",
@@ -97,6 +98,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "clock",
             "cors",
             "edits",
+            "alphabet",
             "limits",
             "method",
             "path",

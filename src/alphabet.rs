@@ -1,0 +1,57 @@
+//! Which bytes a word may be written with: one look at a table instead of many comparisons. Which word is written with
+//! which bytes is for those to say who read it.
+
+/// `tchar` of RFC 9110 section 5.6.2.
+pub(crate) static TOKEN: Alphabet = Alphabet::alphanumeric_and(b"!#$%&'*+-.^_`|~");
+
+/// A set of bytes.
+#[derive(Debug)]
+pub(crate) struct Alphabet([bool; 256]);
+
+impl Alphabet {
+    /// ASCII's letters and digits, and `others`.
+    pub(crate) const fn alphanumeric_and(others: &[u8]) -> Self {
+        let mut table = [false; 256];
+        let mut rest: &[u8] = others;
+        while let [byte, more @ ..] = rest {
+            set(&mut table, *byte);
+            rest = more;
+        }
+        let mut byte = 0_u8;
+        while byte < 0x80 {
+            if byte.is_ascii_alphanumeric() {
+                set(&mut table, byte);
+            }
+            byte += 1;
+        }
+        Self(table)
+    }
+
+    /// Whether it has the byte.
+    pub(crate) fn has(&self, byte: u8) -> bool {
+        self.0.get(usize::from(byte)).copied().unwrap_or_default()
+    }
+}
+
+#[expect(
+    clippy::indexing_slicing,
+    clippy::as_conversions,
+    reason = "a byte is below 256, and constants are made without traits"
+)]
+const fn set(table: &mut [bool; 256], byte: u8) {
+    table[byte as usize] = true;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letters_digits_and_what_was_named() {
+        let alphabet = Alphabet::alphanumeric_and(b"-\xff");
+        for byte in 0..=255_u8 {
+            let expected = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | 0xff);
+            assert_eq!(alphabet.has(byte), expected, "{byte:#x}");
+        }
+    }
+}
