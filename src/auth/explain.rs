@@ -56,7 +56,11 @@ impl Guard {
             found.token.len(),
             places.join(", ")
         )];
-        let jws = match Jws::parse(&found.token) {
+        let text = match found.text() {
+            Ok(text) => text,
+            Err(reject) => return vec![reject.detail().into_owned()],
+        };
+        let jws = match Jws::parse(text) {
             Ok(jws) => jws,
             Err(fault) => {
                 lines.push(fault.to_string());

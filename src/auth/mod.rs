@@ -290,7 +290,7 @@ impl JwtGuard {
         found: &token::Found<'_>,
         remembered: &Remembered,
         now: SystemTime,
-    ) -> Result<Arc<Verified>, Refused> {
+    ) -> Result<Arc<Verified>, Unauthenticated> {
         // A remembered token gets the answer that a fresh one would get on this very route.
         let known = remembered.find(&found.token, |stamp, verified| {
             let candidates = self.candidates(found.places, issuer(verified.claims()));
@@ -302,14 +302,15 @@ impl JwtGuard {
         if let Some(verified) = known {
             return Ok(verified);
         }
-        let jws = Jws::parse_with(&found.token, |part| remembered.header(part));
-        let jws = jws.map_err(Unverified::from)?;
+        let jws = Jws::parse_with(found.text()?, |part| remembered.header(part));
+        let unverified = |fault| Refused::from(Unverified::Token(fault));
+        let jws = jws.map_err(unverified)?;
         let mut all = self.candidates(found.places, None);
         let (stamp, verified) = if let (Some(only), None) = (all.next(), all.next()) {
             verify_by_one(only, &jws, now)?
         } else {
             // The issuer is read before the signature is checked, but only to choose who checks it.
-            let claims = jws.claims().map_err(Unverified::from)?;
+            let claims = jws.claims().map_err(unverified)?;
             let (stamp, dates) = self.verify_by_any(&jws, &claims, found.places, now)?;
             (stamp, Verified::new(claims, dates))
         };

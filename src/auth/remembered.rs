@@ -42,7 +42,7 @@ struct Headers {
 }
 
 struct Tokens {
-    cache: Cache<Box<str>, Entry, Bytes, foldhash::quality::RandomState, CountEvictions>,
+    cache: Cache<Box<[u8]>, Entry, Bytes, foldhash::quality::RandomState, CountEvictions>,
     hits: u64,
     misses: u64,
 }
@@ -120,7 +120,7 @@ impl Remembered {
     /// what it found.
     pub(crate) fn find(
         &self,
-        token: &str,
+        token: &[u8],
         accepts: impl Fn(Stamp, &Verified) -> bool,
     ) -> Option<Arc<Verified>> {
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
@@ -138,7 +138,7 @@ impl Remembered {
     }
 
     /// Remembers that the verifier found the token right.
-    pub(crate) fn insert(&self, token: &str, stamp: Stamp, verified: Arc<Verified>) {
+    pub(crate) fn insert(&self, token: &[u8], stamp: Stamp, verified: Arc<Verified>) {
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(Tokens { cache, .. }) = tokens.as_mut() else {
             return;
@@ -173,8 +173,8 @@ impl Remembered {
 #[derive(Clone)]
 struct Bytes;
 
-impl Weighter<Box<str>, Entry> for Bytes {
-    fn weight(&self, token: &Box<str>, entry: &Entry) -> u64 {
+impl Weighter<Box<[u8]>, Entry> for Bytes {
+    fn weight(&self, token: &Box<[u8]>, entry: &Entry) -> u64 {
         // The places in the tables that lead here.
         const TABLES: usize = 96;
         let known = entry.0.iter().map(|(_, verified)| {
@@ -188,10 +188,10 @@ impl Weighter<Box<str>, Entry> for Bytes {
 #[derive(Clone)]
 struct CountEvictions(Arc<AtomicU64>);
 
-impl Lifecycle<Box<str>, Entry> for CountEvictions {
+impl Lifecycle<Box<[u8]>, Entry> for CountEvictions {
     type RequestState = ();
 
-    fn on_evict(&self, (): &mut (), _: Box<str>, _: Entry) {
+    fn on_evict(&self, (): &mut (), _: Box<[u8]>, _: Entry) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -205,19 +205,21 @@ mod tests {
     }
 
     fn knows(remembered: &Remembered, token: &str, verifier: Stamp) -> bool {
-        remembered.find(token, |id, _| id == verifier).is_some()
+        remembered
+            .find(token.as_bytes(), |id, _| id == verifier)
+            .is_some()
     }
 
     #[test]
     fn a_token_is_found_by_all_its_bytes_and_its_verifier() {
         let remembered = Remembered::new(1 << 20);
         let (one, other) = (Stamp::fresh(), Stamp::fresh());
-        remembered.insert("a.b.c", one, verified());
+        remembered.insert(b"a.b.c", one, verified());
         assert!(knows(&remembered, "a.b.c", one));
         assert!(!knows(&remembered, "a.b.c", other));
         assert!(!knows(&remembered, "a.b.d", one));
         assert!(!knows(&remembered, "a.b.", one));
-        remembered.insert("a.b.c", other, verified());
+        remembered.insert(b"a.b.c", other, verified());
         assert!(knows(&remembered, "a.b.c", one));
         assert!(knows(&remembered, "a.b.c", other));
     }
@@ -226,9 +228,9 @@ mod tests {
     fn memory_is_bounded_and_what_is_used_stays() {
         let remembered = Remembered::new(100_000);
         let verifier = Stamp::fresh();
-        remembered.insert("used", verifier, verified());
+        remembered.insert(b"used", verifier, verified());
         for at in 0..10_000 {
-            remembered.insert(&format!("token {at}"), verifier, verified());
+            remembered.insert(format!("token {at}").as_bytes(), verifier, verified());
             assert!(knows(&remembered, "used", verifier));
         }
         assert!(knows(&remembered, "token 9999", verifier));
@@ -243,10 +245,10 @@ mod tests {
     fn many_verifiers_of_one_token_are_bounded() {
         let remembered = Remembered::new(1 << 20);
         for _ in 0..10_000 {
-            remembered.insert("a", Stamp::fresh(), verified());
+            remembered.insert(b"a", Stamp::fresh(), verified());
         }
         let last = Stamp::fresh();
-        remembered.insert("a", last, verified());
+        remembered.insert(b"a", last, verified());
         assert!(knows(&remembered, "a", last));
         let tokens = remembered.tokens.lock().unwrap();
         let cache = &tokens.as_ref().unwrap().cache;
@@ -263,14 +265,14 @@ mod tests {
         let verifier = Stamp::fresh();
         let used: Vec<String> = (0..100).map(|at| format!("used {at}")).collect();
         for token in &used {
-            remembered.insert(token, verifier, verified());
+            remembered.insert(token.as_bytes(), verifier, verified());
             assert!(knows(&remembered, token, verifier));
         }
         let before = remembered.counts();
         assert_eq!(before.hits, 100);
         // Each of those in use comes once while two thousand others do.
         for at in 0..200_000 {
-            remembered.insert(&format!("flood {at}"), verifier, verified());
+            remembered.insert(format!("flood {at}").as_bytes(), verifier, verified());
             if at % 20 == 0 {
                 assert!(knows(&remembered, &used[at / 20 % 100], verifier), "{at}");
             }
@@ -306,8 +308,8 @@ mod tests {
     fn newer_keys_of_a_verifier_take_the_place_of_older_ones() {
         let remembered = Remembered::new(1 << 20);
         let (older, newer) = Stamp::two_states();
-        remembered.insert("a", older, verified());
-        remembered.insert("a", newer, verified());
+        remembered.insert(b"a", older, verified());
+        remembered.insert(b"a", newer, verified());
         assert!(knows(&remembered, "a", newer));
         assert!(!knows(&remembered, "a", older));
     }
@@ -316,7 +318,7 @@ mod tests {
     fn nothing_is_remembered_where_there_is_no_room() {
         let remembered = Remembered::new(0);
         let verifier = Stamp::fresh();
-        remembered.insert("a", verifier, verified());
+        remembered.insert(b"a", verifier, verified());
         assert!(!knows(&remembered, "a", verifier));
     }
 }

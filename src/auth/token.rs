@@ -30,10 +30,24 @@ pub(crate) enum TokenSource {
 /// The one token of a request.
 #[derive(Eq, PartialEq)]
 pub(crate) struct Found<'r> {
-    /// The token; every byte is one of b64token (RFC 6750 section 2.1).
-    pub(crate) token: Cow<'r, str>,
+    /// The token as it stands there; what it may be written with is looked at by [`Found::text`].
+    pub(crate) token: Cow<'r, [u8]>,
     /// The places where it stands: a bit for each of those that were searched, in their order.
     pub(crate) places: u64,
+}
+
+impl Found<'_> {
+    /// The token as text; every byte is one of b64token (RFC 6750 section 2.1). One that was found right
+    /// before need not be looked at so again.
+    ///
+    /// # Errors
+    /// `TokenMalformed`.
+    pub(crate) fn text(&self) -> Result<&str, Reject> {
+        std::str::from_utf8(&self.token)
+            .ok()
+            .filter(|_| is_b64token(&self.token))
+            .ok_or(Reject::TokenMalformed("the bearer token is malformed"))
+    }
 }
 
 impl fmt::Debug for Found<'_> {
@@ -52,7 +66,7 @@ impl fmt::Debug for Found<'_> {
 /// field, another scheme than Bearer, an empty cookie or an empty query parameter.
 ///
 /// # Errors
-/// `TokenMalformed` where two tokens differ, or one is not written as RFC 6750 says;
+/// `TokenMalformed` where two tokens differ, or an escape of the query's is malformed;
 /// `TokenInvalid(TooLong)` above 16 KiB.
 pub(crate) fn find<'r>(
     headers: &'r HeaderMap,
@@ -215,15 +229,6 @@ fn add<'r>(found: &mut Option<Found<'r>>, place: u64, token: Cow<'r, [u8]>) -> R
     if token.len() > MAX_BYTES {
         return Err(Reject::TokenInvalid(TokenFault::TooLong));
     }
-    let malformed = Reject::TokenMalformed("the bearer token is malformed");
-    if !is_b64token(&token) {
-        return Err(malformed);
-    }
-    let token = match token {
-        Cow::Borrowed(bytes) => std::str::from_utf8(bytes).map(Cow::Borrowed).map_err(drop),
-        Cow::Owned(bytes) => String::from_utf8(bytes).map(Cow::Owned).map_err(drop),
-    }
-    .map_err(|()| malformed)?;
     match found {
         None => {
             *found = Some(Found {
@@ -271,11 +276,13 @@ fn is_b64token(token: &[u8]) -> bool {
 /// The token in the cookies of this name.
 ///
 /// # Errors
-/// As [`find`].
+/// As [`find`] and [`Found::text`].
 pub(crate) fn token_of_cookie(headers: &HeaderMap, name: &str) -> Result<Option<String>, Reject> {
     let places = [TokenSource::Cookie(name.to_owned())];
     let found = find(headers, None, &places)?;
-    Ok(found.map(|found| found.token.into_owned()))
+    found
+        .map(|found| found.text().map(str::to_owned))
+        .transpose()
 }
 
 /// The pairs of a `Cookie` field (RFC 6265 section 4.2.1), without the space around them.
@@ -389,12 +396,21 @@ mod tests {
         TooLong,
     }
 
+    /// The token's text and its places.
+    fn read(found: Result<Option<Found<'_>>, Reject>) -> Result<Option<(String, u64)>, Reject> {
+        let Some(found) = found? else {
+            return Ok(None);
+        };
+        Ok(Some((found.text()?.to_owned(), found.places)))
+    }
+
     #[track_caller]
     fn check(authorization: &[&str], cookies: &[&str], query: Option<&str>, expected: Outcome<'_>) {
         let headers = headers(authorization, cookies);
         let found = find(&headers, query, &places());
-        let seen = match &found {
-            Ok(Some(found)) => Outcome::Token(&found.token, found.places),
+        let read = read(found);
+        let seen = match &read {
+            Ok(Some((token, places))) => Outcome::Token(token, *places),
             Ok(None) => Outcome::Nothing,
             Err(Reject::TokenInvalid(TokenFault::TooLong)) => Outcome::TooLong,
             Err(Reject::TokenMalformed(_)) => Outcome::Malformed,
@@ -527,7 +543,7 @@ mod tests {
             Some("token=c"),
             &[TokenSource::Cookie("at".to_owned())],
         );
-        assert_eq!(found.unwrap().unwrap().token, "b");
+        assert_eq!(found.unwrap().unwrap().text(), Ok("b"));
     }
 
     #[test]
@@ -538,10 +554,8 @@ mod tests {
                 headers.append(SEC_WEBSOCKET_PROTOCOL, line.parse().unwrap());
             }
             let found = find(&headers, None, &[TokenSource::WebSocket]);
-            let seen = match &found {
-                Ok(found) => Ok(found.as_ref().map(|found| &*found.token)),
-                Err(_) => Err(()),
-            };
+            let seen = read(found).map_err(drop);
+            let expected = expected.map(|text| text.map(|text| (text.to_owned(), 1)));
             assert_eq!(seen, expected, "{lines:?}");
             strip(&mut headers, None, &[TokenSource::WebSocket]);
             let rest: Vec<_> = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().collect();
@@ -647,10 +661,10 @@ mod tests {
             tokens.sort();
             tokens.dedup();
 
-            let found = find(&headers, query.as_deref(), &places());
+            let found = read(find(&headers, query.as_deref(), &places()));
             match (tokens.as_slice(), &found) {
                 ([], Ok(None)) => {}
-                ([one], Ok(Some(found))) => prop_assert_eq!(&found.token, one),
+                ([one], Ok(Some((found, _)))) => prop_assert_eq!(found, one),
                 ([one], Err(Reject::TokenMalformed(_))) => prop_assert_eq!(one, ""),
                 ([_, _, ..], Err(Reject::TokenMalformed(_))) => {}
                 other => prop_assert!(false, "{:?}", other),
