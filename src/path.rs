@@ -92,6 +92,14 @@ impl RequestPath {
             .unwrap_or_else(|| self.as_str().as_bytes())
     }
 
+    /// The decoded path as text; `None` where it is not UTF-8.
+    pub(crate) fn decoded_text(&self) -> Option<&str> {
+        match &self.decoded {
+            Some(decoded) => std::str::from_utf8(decoded).ok(),
+            None => Some(self.as_str()),
+        }
+    }
+
     /// Whether the client spelled the path canonically.
     pub(crate) fn is_verbatim(&self) -> bool {
         matches!(self.text, Text::Raw(_))
@@ -110,6 +118,12 @@ impl RequestPath {
         after(self.as_str().as_bytes(), count)
             .and_then(|at| self.as_str().get(at..))
             .unwrap_or_default()
+    }
+
+    /// The decoded text after the first `count` segments, without a leading slash; `None` where the path is not UTF-8.
+    pub(crate) fn decoded_text_after(&self, count: usize) -> Option<&str> {
+        let decoded = self.decoded_text()?;
+        after(decoded.as_bytes(), count).map_or(Some(""), |at| decoded.get(at..))
     }
 
     /// The decoded bytes after the first `count` segments, without a leading slash.
@@ -232,6 +246,10 @@ pub(crate) fn holds(target: &[u8]) {
     for count in 0..=segments.len() {
         let rest = segments.get(count..).unwrap_or_default().join(&b'/');
         assert_eq!(path.decoded_after(count), rest, "{text} after {count}");
+        // Of a path that is not UTF-8 there is no text, not even of a part.
+        let expected = path.decoded_text().and(std::str::from_utf8(&rest).ok());
+        let seen = path.decoded_text_after(count);
+        assert_eq!(seen, expected, "{text} after {count}");
     }
 }
 
@@ -250,7 +268,7 @@ mod tests {
         let parsed = parse(raw);
         let seen = parsed
             .as_ref()
-            .map(|path| (path.as_str(), std::str::from_utf8(path.decoded()).unwrap()));
+            .map(|path| (path.as_str(), path.decoded_text().unwrap()));
         assert_eq!(seen, expected.as_ref().copied(), "path {raw:?}");
     }
 

@@ -241,9 +241,9 @@ impl Files {
             return Err(Reject::MethodNotAllowed(MethodSet::READ));
         }
         // Overlong forms are not UTF-8 either.
-        let whole = std::str::from_utf8(asked.path.decoded()).map_err(|_| Reject::BadPath)?;
-        let name = std::str::from_utf8(asked.path.decoded_after(asked.skip))
-            .map_err(|_| Reject::BadPath)?;
+        let whole = asked.path.decoded_text().ok_or(Reject::BadPath)?;
+        let name = asked.path.decoded_text_after(asked.skip);
+        let name = name.ok_or(Reject::BadPath)?;
         if name
             .split('/')
             .any(|segment| segment.starts_with('.') && segment != ".well-known")
@@ -413,7 +413,8 @@ impl Files {
             }
             // A page names its scripts by version: a stale page would ask for what is gone.
             None if target.media_type == kind::HTML => {
-                headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+                let no_cache = const { HeaderValue::from_static("no-cache") };
+                headers.insert(header::CACHE_CONTROL, no_cache);
             }
             None => {}
         }
@@ -430,11 +431,11 @@ impl Files {
         len: u64,
     ) -> Result<Body, Reject> {
         headers.insert(header::CONTENT_TYPE, kind::content_type(target.media_type)?);
-        headers.insert(
-            header::X_CONTENT_TYPE_OPTIONS,
-            HeaderValue::from_static("nosniff"),
-        );
-        headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        // What is not said to be constant is looked at byte by byte each time.
+        let nosniff = const { HeaderValue::from_static("nosniff") };
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+        let bytes = const { HeaderValue::from_static("bytes") };
+        headers.insert(header::ACCEPT_RANGES, bytes);
         if asked.method == Method::HEAD || len == 0 {
             // Of a body that is sent, the length is said by whoever sends it.
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(len));
