@@ -4,8 +4,9 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 
+use super::names::name_of;
 use crate::alphabet::TOKEN;
 use crate::limits::Limits;
 use crate::reject::Reject;
@@ -274,7 +275,7 @@ impl HeadScan {
         headers.reserve(self.fields.len());
         for place in &self.fields {
             let name = head.get(place.name.0..place.name.1).unwrap_or_default();
-            let name = HeaderName::from_bytes(name)
+            let name = name_of(name)
                 .map_err(|_| Reject::BadRequest("a header field's name is malformed"))?;
             let value = HeaderValue::from_maybe_shared(head.slice(place.value.0..place.value.1))
                 .map_err(|_| {

@@ -11,6 +11,7 @@ mod head;
 mod http1;
 mod http2;
 mod line;
+mod names;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod properties;
 mod request_body;
@@ -29,6 +30,7 @@ pub(crate) use self::decode::{Coming, Step};
 pub(crate) use self::http1::{Ended, Link, Opening};
 pub(crate) use self::http2::{Frames, body};
 pub(crate) use self::line::Line;
+pub(crate) use self::names::name_of;
 pub(crate) use self::send::{Framing, SendFault, Sending, field};
 
 /// The client's half of the HTTP/2 preface (RFC 9113 section 3.4).

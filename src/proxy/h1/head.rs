@@ -11,7 +11,7 @@ use hyper::ext::ReasonPhrase;
 
 use super::{LONGEST_HEAD, Outgoing, RequestHead};
 use crate::proxy::headers::is_hop_by_hop;
-use crate::wire::{Framing, field};
+use crate::wire::{Framing, field, name_of};
 
 /// The most fields of an answer.
 const MOST_FIELDS: usize = 128;
@@ -152,7 +152,7 @@ pub(super) fn parse(all: &Bytes, is_head: bool) -> Result<Parsed, &'static str> 
     let mut headers = HeaderMap::with_capacity(response.headers.len() + 4);
     let mut own = Own::default();
     for field in response.headers.iter() {
-        let name = HeaderName::from_bytes(field.name.as_bytes());
+        let name = name_of(field.name.as_bytes());
         let name = name.map_err(|_| "a field's name is malformed")?;
         let from = (field.value.as_ptr() as usize).wrapping_sub(bytes.as_ptr() as usize);
         let to = from.saturating_add(field.value.len());
