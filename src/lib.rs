@@ -17,6 +17,7 @@ mod cors;
 mod edits;
 mod explain;
 mod fetch;
+mod fields;
 mod files;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]

@@ -16,6 +16,7 @@ use super::{Connection, metadata};
 use crate::access_log::{Entry, Format};
 use crate::auth::{Permit, Principal};
 use crate::body::{Body, BodyError, Carried, Carry, SendFile};
+use crate::fields;
 use crate::proxy::Tunnel;
 use crate::reject::{Reject, TokenFault};
 use crate::request_id::RequestId;
@@ -74,12 +75,12 @@ impl Record {
             id: connection.worker.next_id(),
             method: request.method().clone(),
             uri: request.uri().clone(),
-            host: headers.get(header::HOST).cloned(),
+            host: fields::early(headers, &header::HOST).cloned(),
             version: request.version(),
             agent: combined.then(|| {
                 (
-                    headers.get(header::REFERER).cloned(),
-                    headers.get(header::USER_AGENT).cloned(),
+                    fields::rare(headers, &header::REFERER).cloned(),
+                    fields::rare(headers, &header::USER_AGENT).cloned(),
                 )
             }),
             client: view.trusted.client(connection.peer.ip, headers),

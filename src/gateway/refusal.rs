@@ -5,6 +5,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, heade
 
 use crate::auth::Guard;
 use crate::body::Body;
+use crate::fields;
 use crate::reject::Reject;
 use crate::request_id::RequestId;
 
@@ -24,12 +25,12 @@ impl Asked {
     pub(crate) fn of<B>(request: &Request<B>) -> Self {
         let headers = request.headers();
         let starts = |name, prefix: &[u8]| {
-            let value: Option<&HeaderValue> = headers.get(name);
+            let value = fields::rare(headers, name);
             value.is_some_and(|value| value.as_bytes().starts_with(prefix))
         };
-        if starts(header::CONTENT_TYPE, b"application/grpc") {
+        if starts(&header::CONTENT_TYPE, b"application/grpc") {
             Self::Grpc
-        } else if starts(header::ACCEPT, b"text/html") {
+        } else if starts(&header::ACCEPT, b"text/html") {
             Self::Page(request.version())
         } else {
             Self::Problem(request.version())

@@ -10,6 +10,7 @@ use http_body::Frame;
 
 use crate::client::Peer;
 use crate::edits::HeaderEdits;
+use crate::fields;
 use crate::request_id::RequestId;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -131,7 +132,7 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
 /// The protocol that a request wants to switch to, where it asks as RFC 9110 section 7.8 says.
 pub(crate) fn upgrade<B>(request: &Request<B>) -> Option<HeaderValue> {
     let headers = request.headers();
-    let protocol = headers.get(header::UPGRADE)?;
+    let protocol = fields::rare(headers, &header::UPGRADE)?;
     let asked = request.version() == Version::HTTP_11
         && request.method() == Method::GET
         && named_by_connection(headers).contains(&header::UPGRADE);
@@ -141,13 +142,13 @@ pub(crate) fn upgrade<B>(request: &Request<B>) -> Option<HeaderValue> {
 
 /// Whether the message is gRPC's, which is never buffered.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE);
+    let kind = fields::rare(headers, &header::CONTENT_TYPE);
     kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// Whether the answer is a stream of events, which is never buffered.
 pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE);
+    let kind = fields::early(headers, &header::CONTENT_TYPE);
     kind.is_some_and(|kind| {
         kind.as_bytes()
             .get(..17)
