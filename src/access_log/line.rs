@@ -4,6 +4,7 @@ use std::io::Write;
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderValue, Method, Version};
+use tokio::time::Instant;
 
 use crate::clock;
 use crate::request_id::RequestId;
@@ -41,10 +42,12 @@ pub(crate) struct Entry<'a> {
     pub(crate) subject: Option<&'a str>,
     /// Bytes of the response body.
     pub(crate) bytes: u64,
-    /// From the request's head to the end of the answer.
-    pub(crate) duration: Duration,
-    /// From the request's head to the head of the answer.
-    pub(crate) first_byte: Duration,
+    /// When the request's head was here, on the clock that is never set.
+    pub(crate) began: Instant,
+    /// When the answer's head was.
+    pub(crate) first_byte: Instant,
+    /// When the answer had ended.
+    pub(crate) ended: Instant,
     /// `Referer` and `User-Agent`, where the format asks for them.
     pub(crate) agent: Option<&'a (Option<HeaderValue>, Option<HeaderValue>)>,
 }
@@ -184,9 +187,9 @@ impl Entry<'_> {
         out.extend_from_slice(b",\"bytes\":");
         number(out, self.bytes);
         out.extend_from_slice(b",\"first_byte_ms\":");
-        milliseconds(out, self.first_byte);
+        milliseconds(out, self.first_byte.duration_since(self.began));
         out.extend_from_slice(b",\"duration_ms\":");
-        milliseconds(out, self.duration);
+        milliseconds(out, self.ended.duration_since(self.began));
         out.extend_from_slice(b"}\n");
     }
 
@@ -244,6 +247,7 @@ mod tests {
     use super::*;
 
     fn entry() -> Entry<'static> {
+        let began = Instant::now();
         Entry {
             time: std::time::UNIX_EPOCH + Duration::from_millis(951_827_696_007),
             id: RequestId(0xab),
@@ -260,8 +264,9 @@ mod tests {
             upstream: None,
             subject: None,
             bytes: 12,
-            duration: Duration::from_micros(12_034),
-            first_byte: Duration::from_micros(7),
+            began,
+            first_byte: began + Duration::from_micros(7),
+            ended: began + Duration::from_micros(12_034),
             agent: None,
         }
     }

@@ -262,8 +262,9 @@ impl Drop for Record {
                 upstream,
                 subject: self.subject.as_deref(),
                 bytes: self.bytes,
-                duration: now.duration_since(self.began),
-                first_byte: self.first_byte.unwrap_or(now).duration_since(self.began),
+                began: self.began,
+                first_byte: self.first_byte.unwrap_or(now),
+                ended: now,
                 agent: self.agent.as_ref(),
             },
         );
