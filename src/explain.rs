@@ -228,10 +228,12 @@ impl Decision {
                     ListenAddress::AnyPort(..) | ListenAddress::Unix(_) => None,
                 });
                 let peer = Peer::new(Some(std::net::Ipv4Addr::LOCALHOST.into()), port, secure);
+                let mut headers = request.headers().clone();
+                let rewritten = gateway::upstream_target(rewrite.as_ref(), &path, target)?;
                 let draft = Draft {
-                    headers: request.headers().clone(),
+                    headers: &mut headers,
                     uri: request.uri(),
-                    target: gateway::upstream_target(rewrite.as_ref(), &path, target)?,
+                    target: rewritten.as_ref().unwrap_or(target),
                     upgrade: None,
                     peer: &peer,
                     peer_is_trusted: snapshot.trusted.trusts(peer.ip),
@@ -246,9 +248,11 @@ impl Decision {
                 let line = format!("{} {}{query}", request.method(), target.path());
                 self.say("app sees", line);
                 for (name, value) in fields.iter() {
-                    self.say("app sees", format!("{name}: {}", shown(name, value)));
+                    if let Some(value) = value.to_header() {
+                        self.say("app sees", format!("{name}: {}", shown(name, &value)));
+                        self.app_sees.push((name.clone(), value));
+                    }
                 }
-                self.app_sees = fields.iter().map(|(a, b)| (a.clone(), b.clone())).collect();
                 self.upstream = Some(name.clone());
                 self.say("answer", "the app's");
                 Ok(Outcome::Forwarded)

@@ -113,15 +113,9 @@ async fn serve(
     record.found(route, request.headers());
     let permit = match (&route.guard, &route.ask) {
         (Guard::Ask(guard), Some(ask)) => {
-            let target = upstream_target(None, &path, target)?;
-            let asking = asking::ask(
-                snapshot,
-                connection,
-                record,
-                (guard, ask),
-                &target,
-                &request,
-            );
+            let rewritten = upstream_target(None, &path, target)?;
+            let target = rewritten.as_ref().unwrap_or(target);
+            let asking = asking::ask(snapshot, connection, record, (guard, ask), target, &request);
             match Box::pin(asking).await? {
                 Asked::Permitted(permit) => permit,
                 Asked::Answered(answer) => return Ok(answer),
@@ -208,16 +202,16 @@ async fn serve(
     }
 }
 
-/// The path and query that an app is asked for.
+/// The path and query that an app is asked for, where they are not the client's.
 pub(crate) fn upstream_target(
     rewrite: Option<&Rewrite>,
     path: &RequestPath,
     target: &PathAndQuery,
-) -> Result<PathAndQuery, Reject> {
+) -> Result<Option<PathAndQuery>, Reject> {
     match rewrite {
-        Some(rewrite) => with_path(&rewrite.path(path), target.query()),
-        None if path.is_verbatim() => Ok(target.clone()),
-        None => with_path(path.as_str(), target.query()),
+        Some(rewrite) => with_path(&rewrite.path(path), target.query()).map(Some),
+        None if path.is_verbatim() => Ok(None),
+        None => with_path(path.as_str(), target.query()).map(Some),
     }
 }
 

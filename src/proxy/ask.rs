@@ -23,8 +23,8 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// How much of a body that nobody reads is taken in, so that the connection can be kept.
 const DISREGARDED: u64 = 64 * 1024;
 
-const X_ORIGINAL_METHOD: HeaderName = HeaderName::from_static("x-original-method");
-const X_ORIGINAL_URI: HeaderName = HeaderName::from_static("x-original-uri");
+static X_ORIGINAL_METHOD: HeaderName = HeaderName::from_static("x-original-method");
+static X_ORIGINAL_URI: HeaderName = HeaderName::from_static("x-original-uri");
 
 /// Whom to ask.
 #[derive(Debug)]
@@ -66,11 +66,12 @@ impl Ask {
     /// # Errors
     /// `AskFailed` where there is no answer within 5 s.
     pub(crate) async fn ask(&self, about: AskedAbout<'_>) -> Result<Response<Body>, Reject> {
-        let mut fields = prepared(&about, askable(about.headers), &self.forward);
+        let headers = askable(about.headers);
+        let mut fields = prepared(&about, &headers, &self.forward);
         let original = HeaderValue::from_str(about.target.as_str()).map_err(|_| Reject::BadPath)?;
         let method = HeaderValue::from_str(about.method.as_str()).map_err(|_| Reject::Internal)?;
-        fields.set(X_ORIGINAL_METHOD, method);
-        fields.set(X_ORIGINAL_URI, original);
+        fields.set(&X_ORIGINAL_METHOD, method);
+        fields.set(&X_ORIGINAL_URI, original);
         self.exchange(&about, &Method::GET, &fields, Outgoing::Empty)
             .await
     }
@@ -99,7 +100,7 @@ impl Ask {
         let json = HeaderValue::from_static("application/json");
         headers.insert(header::CONTENT_TYPE, json.clone());
         headers.insert(header::ACCEPT, json);
-        let fields = prepared(&about, headers, &self.forward);
+        let fields = prepared(&about, &headers, &self.forward);
         self.exchange(&about, &Method::POST, &fields, Outgoing::Own(document))
             .await
     }
@@ -108,7 +109,7 @@ impl Ask {
         &self,
         about: &AskedAbout<'_>,
         method: &Method,
-        fields: &headers::Fields,
+        fields: &headers::Fields<'_>,
         body: Outgoing,
     ) -> Result<Response<Body>, Reject> {
         let now = Instant::now();
@@ -143,7 +144,11 @@ impl Ask {
 }
 
 /// These headers as the server that is asked gets them.
-fn prepared(about: &AskedAbout<'_>, headers: HeaderMap, forward: &Forward) -> headers::Fields {
+fn prepared<'a>(
+    about: &AskedAbout<'a>,
+    headers: &'a HeaderMap,
+    forward: &'a Forward,
+) -> headers::Fields<'a> {
     let hop = headers::Hop {
         peer: about.peer,
         peer_is_trusted: about.peer_is_trusted,

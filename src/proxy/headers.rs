@@ -13,15 +13,21 @@ use crate::edits::HeaderEdits;
 use crate::fields;
 use crate::request_id::RequestId;
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+static X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+
+static HTTP: HeaderValue = HeaderValue::from_static("http");
+static HTTPS: HeaderValue = HeaderValue::from_static("https");
+static TE: HeaderValue = HeaderValue::from_static("te");
+static TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
+static UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
 
 /// Room for the fields that the gateway adds.
 const OWN_FIELDS: usize = 10;
 
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The headers that carry claims on any route: a client's own, in any spelling, never pass.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -171,46 +177,106 @@ pub(crate) struct Hop<'a> {
     pub(crate) host: &'a HeaderValue,
 }
 
-/// The fields of a forwarded request as they are sent. There are few, and each is looked for once:
-/// a list costs less than a table.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(crate) struct Fields(Vec<(HeaderName, HeaderValue)>);
+/// The fields of a forwarded request as they are sent, most of them where the client's request and the
+/// configuration have them. There are few, and each is looked for once: a list costs less than a table.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fields<'a>(Vec<(&'a HeaderName, Value<'a>)>);
 
-impl Fields {
+/// What a field says.
+#[derive(Clone, Debug)]
+pub(crate) enum Value<'a> {
+    /// What the client, or the configuration, says.
+    Lent(&'a HeaderValue),
+    /// What was made for this request.
+    Own(HeaderValue),
+    /// The digits of a request's id.
+    Id([u8; 16]),
+}
+
+impl<'a> Fields<'a> {
     /// All fields, in order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
-        self.0.iter().map(|(name, value)| (name, value))
-    }
-
-    /// The first value of a field.
-    pub(crate) fn get(&self, name: &HeaderName) -> Option<&HeaderValue> {
-        self.iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, value)| value)
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'a HeaderName, &Value<'a>)> {
+        self.0.iter().map(|(name, value)| (*name, value))
     }
 
     /// Replaces every value of the field.
-    pub(crate) fn set(&mut self, name: HeaderName, value: HeaderValue) {
-        self.remove(&name);
+    pub(crate) fn set(&mut self, name: &'a HeaderName, value: HeaderValue) {
+        self.replace(name, Value::Own(value));
+    }
+
+    /// Replaces every value of the field.
+    pub(crate) fn lend(&mut self, name: &'a HeaderName, value: &'a HeaderValue) {
+        self.replace(name, Value::Lent(value));
+    }
+
+    fn replace(&mut self, name: &'a HeaderName, value: Value<'a>) {
+        self.remove(name);
         self.add(name, value);
     }
 
-    fn add(&mut self, name: HeaderName, value: HeaderValue) {
+    fn add(&mut self, name: &'a HeaderName, value: Value<'a>) {
         self.0.push((name, value));
     }
 
     /// Removes every value of the field.
     pub(crate) fn remove(&mut self, name: &HeaderName) {
-        self.0.retain(|(known, _)| known != name);
+        self.0.retain(|(known, _)| *known != name);
+    }
+
+    fn has(&self, name: &HeaderName) -> bool {
+        self.0.iter().any(|(known, _)| *known == name)
     }
 
     /// Makes the edits of a configuration.
-    pub(crate) fn apply(&mut self, edits: &HeaderEdits) {
+    pub(crate) fn apply(&mut self, edits: &'a HeaderEdits) {
         for name in &edits.remove {
             self.remove(name);
         }
         for (name, value) in &edits.set {
-            self.set(name.clone(), value.clone());
+            self.lend(name, value);
+        }
+    }
+
+    /// Makes one field of several: HTTP/2 may carry cookies so, HTTP/1.1 has one (RFC 9113 section 8.2.3).
+    fn join(&mut self, name: &'a HeaderName, between: &[u8]) {
+        let lines = || self.0.iter().filter(|(known, _)| *known == name);
+        if lines().nth(1).is_none() {
+            return;
+        }
+        let values: Vec<&[u8]> = lines().map(|(_, value)| value.bytes()).collect();
+        let sensitive = lines().any(|(_, value)| value.is_sensitive());
+        // Parts of valid fields make a valid one.
+        if let Ok(mut joined) = HeaderValue::from_bytes(&values.join(between)) {
+            joined.set_sensitive(sensitive);
+            self.set(name, joined);
+        }
+    }
+}
+
+impl Value<'_> {
+    /// Its bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Lent(value) => value.as_bytes(),
+            Self::Own(value) => value.as_bytes(),
+            Self::Id(digits) => digits,
+        }
+    }
+
+    /// The same as a header's value.
+    pub(crate) fn to_header(&self) -> Option<HeaderValue> {
+        match self {
+            Self::Lent(value) => Some((*value).clone()),
+            Self::Own(value) => Some(value.clone()),
+            Self::Id(digits) => HeaderValue::from_bytes(digits).ok(),
+        }
+    }
+
+    fn is_sensitive(&self) -> bool {
+        match self {
+            Self::Lent(value) => value.is_sensitive(),
+            Self::Own(value) => value.is_sensitive(),
+            Self::Id(_) => false,
         }
     }
 }
@@ -218,12 +284,12 @@ impl Fields {
 /// Makes a client's header fields those of the forwarded request, in one pass: strips what belongs
 /// to one connection and what only the gateway may say, then says it. How the body is framed is
 /// said by whoever sends it.
-pub(crate) fn prepare(
-    headers: HeaderMap,
+pub(crate) fn prepare<'a>(
+    headers: &'a HeaderMap,
     uri: &Uri,
-    upgrade: Option<&HeaderValue>,
-    hop: Hop<'_>,
-) -> Fields {
+    upgrade: Option<&'a HeaderValue>,
+    hop: Hop<'a>,
+) -> Fields<'a> {
     let Hop {
         peer,
         peer_is_trusted,
@@ -232,69 +298,80 @@ pub(crate) fn prepare(
         host,
     } = hop;
     // Few requests have either; comparing names costs less than looking them up.
-    let has = |wanted: &HeaderName| headers.keys().any(|name| name == wanted);
-    let doomed = if has(&header::CONNECTION) {
-        named_by_connection(&headers)
+    let (mut connection, mut te) = (false, false);
+    for name in headers.keys() {
+        connection |= name == header::CONNECTION;
+        te |= name == header::TE;
+    }
+    let doomed = if connection {
+        named_by_connection(headers)
     } else {
         Vec::new()
     };
-    let trailers = has(&header::TE) && headers.get_all(header::TE).iter().any(takes_trailers);
+    let trailers = te && headers.get_all(header::TE).iter().any(takes_trailers);
     let mut fields = Fields(Vec::with_capacity(headers.len() + OWN_FIELDS));
-    let mut name_of_line = None;
-    let mut passes = false;
+    let mut named = None;
+    let mut cookies = 0;
     for (name, value) in headers {
-        // Further values of a name come without it.
-        if let Some(name) = name {
-            let text = name.as_str();
-            let underscored = has_underscore(text);
-            passes = !(is_hop_by_hop(text)
-                || name == header::CONTENT_LENGTH
-                || vouched.covers(text, underscored)
-                || (underscored && shadows(text))
-                || (!peer_is_trusted && (is_forwarding(text) || name == X_REQUEST_ID))
-                || doomed.contains(&name));
-            name_of_line = Some(name);
+        let text = name.as_str();
+        let underscored = has_underscore(text);
+        if is_hop_by_hop(text)
+            || *name == header::CONTENT_LENGTH
+            || vouched.covers(text, underscored)
+            || (underscored && shadows(text))
+            || (!peer_is_trusted && (is_forwarding(text) || *name == X_REQUEST_ID))
+            || doomed.contains(name)
+        {
+            continue;
         }
-        if let (true, Some(name)) = (passes, &name_of_line) {
-            fields.add(name.clone(), value);
+        match *name {
+            header::HOST => named = named.or(Some(value)),
+            header::COOKIE => cookies += 1,
+            _ => {}
         }
+        fields.add(name, Value::Lent(value));
     }
-    if fields.get(&header::HOST).is_none() {
-        // HTTP/2 says it in `:authority`.
-        let authority = uri
-            .authority()
-            .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
-        fields.add(header::HOST, authority.unwrap_or_else(|| host.clone()));
+    let named = named.map_or_else(
+        || {
+            // HTTP/2 says it in `:authority`.
+            let authority = uri
+                .authority()
+                .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+            let named = authority.map_or(Value::Lent(host), Value::Own);
+            fields.add(&header::HOST, named.clone());
+            named
+        },
+        Value::Lent,
+    );
+    if cookies > 1 {
+        fields.join(&header::COOKIE, b"; ");
     }
-    join(&mut fields, &header::COOKIE, b"; ");
-    if peer_is_trusted && fields.get(&X_FORWARDED_FOR).is_some() {
-        fields.add(X_FORWARDED_FOR, peer.text.clone());
-        join(&mut fields, &X_FORWARDED_FOR, b", ");
-    } else {
-        fields.add(X_FORWARDED_FOR, peer.text.clone());
+    fields.add(&X_FORWARDED_FOR, Value::Lent(&peer.text));
+    if peer_is_trusted {
+        fields.join(&X_FORWARDED_FOR, b", ");
     }
-    let scheme = if peer.tls { "https" } else { "http" };
+    let scheme = if peer.tls { &HTTPS } else { &HTTP };
     let own = [
-        (X_FORWARDED_PROTO, Some(HeaderValue::from_static(scheme))),
-        (X_FORWARDED_HOST, fields.get(&header::HOST).cloned()),
-        (X_FORWARDED_PORT, peer.port.clone()),
-        (X_REQUEST_ID, HeaderValue::from_bytes(&id.digits()).ok()),
+        (&X_FORWARDED_PROTO, Some(Value::Lent(scheme))),
+        (&X_FORWARDED_HOST, Some(named)),
+        (&X_FORWARDED_PORT, peer.port.as_ref().map(Value::Lent)),
+        (&X_REQUEST_ID, Some(Value::Id(id.digits()))),
     ];
     for (name, value) in own {
         if let Some(value) = value {
-            if !(peer_is_trusted && fields.get(&name).is_some()) {
+            if !(peer_is_trusted && fields.has(name)) {
                 fields.add(name, value);
             }
         }
     }
     if trailers {
-        fields.add(header::TE, HeaderValue::from_static("trailers"));
+        fields.add(&header::TE, Value::Lent(&TRAILERS));
     }
     if let Some(protocol) = upgrade {
-        fields.add(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        fields.add(header::UPGRADE, protocol.clone());
+        fields.add(&header::CONNECTION, Value::Lent(&UPGRADE));
+        fields.add(&header::UPGRADE, Value::Lent(protocol));
     } else if trailers {
-        fields.add(header::CONNECTION, HeaderValue::from_static("te"));
+        fields.add(&header::CONNECTION, Value::Lent(&TE));
     }
     fields
 }
@@ -304,20 +381,6 @@ fn takes_trailers(line: &HeaderValue) -> bool {
     line.as_bytes()
         .split(|byte| *byte == b',')
         .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
-}
-
-/// Makes one field of several: HTTP/2 may carry cookies so, HTTP/1.1 has one (RFC 9113 section 8.2.3).
-fn join(fields: &mut Fields, name: &HeaderName, between: &[u8]) {
-    let lines = || fields.iter().filter(|(known, _)| *known == name);
-    if lines().nth(1).is_none() {
-        return;
-    }
-    let values: Vec<&[u8]> = lines().map(|(_, value)| value.as_bytes()).collect();
-    let sensitive = lines().any(|(_, value)| value.is_sensitive());
-    if let Ok(mut joined) = HeaderValue::from_bytes(&values.join(between)) {
-        joined.set_sensitive(sensitive);
-        fields.set(name.clone(), joined);
-    }
 }
 
 /// A piece of a body as it is handed on: data as it is, trailers without what a head would not
@@ -391,10 +454,11 @@ mod tests {
             id: RequestId(7),
             host: &HeaderValue::from_static("app"),
         };
-        let prepared = prepare(map(fields), &Uri::from_static("/"), None, hop);
+        let fields = map(fields);
+        let prepared = prepare(&fields, &Uri::from_static("/"), None, hop);
         prepared
             .iter()
-            .map(|(name, value)| (name.clone(), value.clone()))
+            .map(|(name, value)| (name.clone(), value.to_header().unwrap()))
             .collect()
     }
 

@@ -10,6 +10,7 @@ mod pool;
 mod spool;
 mod tunnel;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,8 +82,8 @@ pub(crate) struct Forward {
 pub(crate) struct Outbound<'a> {
     /// The client's request.
     pub(crate) request: Box<Request<Body>>,
-    /// The path and query that the app is asked for.
-    pub(crate) target: PathAndQuery,
+    /// The path and query that the app is asked for, where they are not the client's.
+    pub(crate) target: Option<PathAndQuery>,
     /// The worker that serves the request.
     pub(crate) worker: usize,
     /// The peer that it came from.
@@ -106,12 +107,12 @@ pub(crate) struct Outbound<'a> {
 /// What the head of a forwarded request is made of.
 #[derive(Debug)]
 pub(crate) struct Draft<'a> {
-    /// The client's header fields.
-    pub(crate) headers: HeaderMap,
+    /// The client's header fields; a token that the app is not to see is taken out of them.
+    pub(crate) headers: &'a mut HeaderMap,
     /// The client's target.
     pub(crate) uri: &'a Uri,
     /// The path and query that the app is asked for.
-    pub(crate) target: PathAndQuery,
+    pub(crate) target: &'a PathAndQuery,
     /// The protocol that the client wants to change to.
     pub(crate) upgrade: Option<&'a HeaderValue>,
     /// The peer that it came from.
@@ -158,13 +159,15 @@ impl Forward {
         } = outbound;
         let upgrade = headers::upgrade(&request);
         let (parts, incoming) = request.into_parts();
-        let headers = parts.headers;
+        let mut headers = parts.headers;
         let offers_bearer = upgrade.is_some() && permit.offers_bearer(&headers);
         let streams = upgrade.is_some() || headers::is_grpc(&headers);
+        let target = target.as_ref().or_else(|| parts.uri.path_and_query());
+        let target = target.ok_or(Reject::BadPath)?;
         let (target, fields) = self.head(
             &permit,
             Draft {
-                headers,
+                headers: &mut headers,
                 uri: &parts.uri,
                 target,
                 upgrade: upgrade.as_ref(),
@@ -244,20 +247,18 @@ impl Forward {
     ///
     /// # Errors
     /// `Internal` where the target cannot be written down.
-    pub(crate) fn head(
-        &self,
-        permit: &Permit,
-        draft: Draft<'_>,
-    ) -> Result<(PathAndQuery, Fields), Reject> {
+    pub(crate) fn head<'a>(
+        &'a self,
+        permit: &'a Permit,
+        draft: Draft<'a>,
+    ) -> Result<(Cow<'a, PathAndQuery>, Fields<'a>), Reject> {
         let Draft {
-            mut headers,
-            target,
-            ..
+            headers, target, ..
         } = draft;
-        let stripped = permit.strip_token(&mut headers, target.query());
+        let stripped = permit.strip_token(headers, target.query());
         let target = match stripped {
-            Some(query) => with_query(&target, &query)?,
-            None => target,
+            Some(query) => Cow::Owned(with_query(target, &query)?),
+            None => Cow::Borrowed(target),
         };
         let hop = headers::Hop {
             peer: draft.peer,
@@ -272,7 +273,7 @@ impl Forward {
             fields.remove(name);
         }
         for (name, value) in permit.identity() {
-            fields.set(name.clone(), value.clone());
+            fields.lend(name, value);
         }
         Ok((target, fields))
     }

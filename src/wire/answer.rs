@@ -81,7 +81,7 @@ pub(super) fn write(
             header::DATE => dated = true,
             _ => {}
         }
-        field(out, name, value);
+        field(out, name, value.as_bytes());
     }
     match framing {
         Framing::Length(length) => content_length(out, length),
@@ -90,7 +90,7 @@ pub(super) fn write(
         // The length that the body of a GET would have, where that is known.
         Framing::None if to.is_head || parts.status == StatusCode::NOT_MODIFIED => {
             match (length, hint.exact()) {
-                (Some(length), _) => field(out, &header::CONTENT_LENGTH, length),
+                (Some(length), _) => field(out, &header::CONTENT_LENGTH, length.as_bytes()),
                 (None, Some(length)) if length > 0 => content_length(out, length),
                 (None, _) => {}
             }

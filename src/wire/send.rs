@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use http::{HeaderName, HeaderValue};
+use http::HeaderName;
 use http_body::Frame;
 use tokio::io::AsyncWrite;
 
@@ -272,7 +272,7 @@ impl<B: Carry + Unpin> Sending<B> {
                 {
                     write.extend_from_slice(b"0\r\n");
                     for (name, value) in &trailers {
-                        field(write, name, value);
+                        field(write, name, value.as_bytes());
                     }
                     write.extend_from_slice(b"\r\n");
                     self.complete = true;
@@ -321,10 +321,10 @@ impl<B: Carry + Unpin> Sending<B> {
 }
 
 /// Writes one field line. Neither names nor values can hold a line end.
-pub(crate) fn field(out: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
+pub(crate) fn field(out: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
     out.extend_from_slice(name.as_str().as_bytes());
     out.extend_from_slice(b": ");
-    out.extend_from_slice(value.as_bytes());
+    out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }
 

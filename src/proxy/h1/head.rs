@@ -86,7 +86,7 @@ pub(super) fn write(out: &mut Vec<u8>, head: RequestHead<'_>, body: &Outgoing) -
         if *name == header::CONTENT_LENGTH || *name == header::TRANSFER_ENCODING {
             continue;
         }
-        field(out, name, value);
+        field(out, name, value.bytes());
     }
     match framing {
         Framing::None => {

@@ -87,7 +87,7 @@ pub(super) struct RequestHead<'a> {
     /// Path and query.
     pub(super) target: &'a PathAndQuery,
     /// The fields, without those that frame the body.
-    pub(super) fields: &'a Fields,
+    pub(super) fields: &'a Fields<'a>,
 }
 
 /// Why there is no answer.

@@ -262,8 +262,8 @@ async fn an_answer_that_does_not_come_is_late() {
 #[test]
 fn a_head_is_written_with_the_framing_of_its_body() {
     let mut fields = Fields::default();
-    fields.set(http::header::HOST, HeaderValue::from_static("h"));
-    fields.set(http::header::CONTENT_LENGTH, HeaderValue::from_static("7"));
+    fields.set(&http::header::HOST, HeaderValue::from_static("h"));
+    fields.set(&http::header::CONTENT_LENGTH, HeaderValue::from_static("7"));
     let text = |method: Method| {
         let mut out = Vec::new();
         let head = RequestHead {
