@@ -206,7 +206,8 @@ impl Forward {
             fields: &fields,
         };
         let began = outbound.began;
-        let (mut head, exchange, home) = self.exchange(worker, began, head, body).await?;
+        let (mut head, mut exchange, home) = self.exchange(worker, began, head, body).await?;
+        exchange.keep_table(headers);
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             let mut answer = tunnel::open(*head, exchange, upgrade)?;
             if offers_bearer {

@@ -111,11 +111,15 @@ pub(super) fn write(out: &mut Vec<u8>, head: RequestHead<'_>, body: &Outgoing) -
 }
 
 /// Reads the head of an answer from all that was read so far; the values of its fields are slices of
-/// that.
+/// that. `spare` is a table to use again.
 ///
 /// # Errors
 /// What is wrong with it; a body that could be framed in two ways is an error, too.
-pub(super) fn parse(all: &Bytes, is_head: bool) -> Result<Parsed, &'static str> {
+pub(super) fn parse(
+    all: &Bytes,
+    is_head: bool,
+    spare: &mut HeaderMap,
+) -> Result<Parsed, &'static str> {
     let bytes = all.as_ref();
     let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
     let mut response = httparse::Response::new(&mut []);
@@ -149,22 +153,27 @@ pub(super) fn parse(all: &Bytes, is_head: bool) -> Result<Parsed, &'static str> 
         return Ok(Parsed::Interim(length));
     }
     let is_1_0 = response.version == Some(0);
-    let mut headers = HeaderMap::with_capacity(response.headers.len() + 4);
+    let mut headers = std::mem::take(spare);
+    headers.clear();
+    headers.reserve(response.headers.len() + 4);
     let mut own = Own::default();
     for field in response.headers.iter() {
         let name = name_of(field.name.as_bytes());
         let name = name.map_err(|_| "a field's name is malformed")?;
-        let from = (field.value.as_ptr() as usize).wrapping_sub(bytes.as_ptr() as usize);
-        let to = from.saturating_add(field.value.len());
-        let value = if to <= all.len() {
-            HeaderValue::from_maybe_shared(all.slice(from..to))
-        } else {
-            HeaderValue::from_bytes(field.value)
+        let value = match own.take(&name, field.value, status)? {
+            Passing::No => continue,
+            Passing::Length(length) => Ok(length.into()),
+            Passing::AsItIs => {
+                let from = (field.value.as_ptr() as usize).wrapping_sub(bytes.as_ptr() as usize);
+                let to = from.saturating_add(field.value.len());
+                if to <= all.len() {
+                    HeaderValue::from_maybe_shared(all.slice(from..to))
+                } else {
+                    HeaderValue::from_bytes(field.value)
+                }
+            }
         };
-        let value = value.map_err(|_| "a field's value is malformed")?;
-        if let Some(value) = own.take(&name, value, status)? {
-            headers.append(name, value);
-        }
+        headers.append(name, value.map_err(|_| "a field's value is malformed")?);
     }
     for name in &own.named {
         headers.remove(name);
@@ -184,6 +193,14 @@ pub(super) fn parse(all: &Bytes, is_head: bool) -> Result<Parsed, &'static str> 
     })))
 }
 
+/// Whether the client gets a field.
+enum Passing {
+    AsItIs,
+    /// In other digits.
+    Length(u64),
+    No,
+}
+
 /// What the fields say about the connection and the framing of the body.
 #[derive(Default)]
 struct Own {
@@ -196,37 +213,45 @@ struct Own {
 }
 
 impl Own {
-    /// Takes a field in; gives it back if the client gets it, too.
+    /// Takes a field in, and says whether the client gets it, too.
     fn take(
         &mut self,
         name: &HeaderName,
-        value: HeaderValue,
+        value: &[u8],
         status: StatusCode,
-    ) -> Result<Option<HeaderValue>, &'static str> {
+    ) -> Result<Passing, &'static str> {
         if *name == header::CONTENT_LENGTH {
-            let number = length(&value)?;
+            let number = length(value)?;
             if self.length.replace(number).is_some() {
                 return Err("Content-Length is repeated");
             }
-            let padded = value.len() > 1 && value.as_bytes().starts_with(b"0");
-            return Ok(Some(if padded { number.into() } else { value }));
+            let padded = value.len() > 1 && value.starts_with(b"0");
+            return Ok(if padded {
+                Passing::Length(number)
+            } else {
+                Passing::AsItIs
+            });
         }
         if *name == header::TRANSFER_ENCODING {
-            let chunked = value.as_bytes().trim_ascii();
+            let chunked = value.trim_ascii();
             if self.chunked || !chunked.eq_ignore_ascii_case(b"chunked") {
                 return Err("Transfer-Encoding is not chunked alone");
             }
             self.chunked = true;
-            return Ok(None);
+            return Ok(Passing::No);
         }
         if *name == header::CONNECTION {
-            for option in value.as_bytes().split(|byte| *byte == b',') {
+            for option in value.split(|byte| *byte == b',') {
                 self.option(option.trim_ascii());
             }
-            return Ok(None);
+            return Ok(Passing::No);
         }
         let switches = status == StatusCode::SWITCHING_PROTOCOLS && *name == header::UPGRADE;
-        Ok((switches || !is_hop_by_hop(name.as_str())).then_some(value))
+        Ok(if switches || !is_hop_by_hop(name.as_str()) {
+            Passing::AsItIs
+        } else {
+            Passing::No
+        })
     }
 
     /// One word of `Connection` (RFC 9110 section 7.6.1).
@@ -264,8 +289,7 @@ impl Own {
     }
 }
 
-fn length(value: &HeaderValue) -> Result<u64, &'static str> {
-    let digits = value.as_bytes();
+fn length(digits: &[u8]) -> Result<u64, &'static str> {
     let plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
     std::str::from_utf8(digits)
         .ok()

@@ -18,8 +18,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::Method;
 use http::uri::PathAndQuery;
+use http::{HeaderMap, Method};
 use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, Sleep};
 
@@ -38,6 +38,8 @@ use crate::wire::{SendFault, Sending, poll_until};
 const FIRST_READ: usize = 8 * 1024;
 /// The longest head of an answer.
 const LONGEST_HEAD: usize = 64 * 1024;
+/// For how many fields memory is kept for the next answer.
+const SPARE_FIELDS: usize = 64;
 /// How many interim answers (1xx) may come before the final one.
 const MOST_INTERIM: usize = 16;
 
@@ -55,6 +57,8 @@ pub(super) struct Connection {
     last_piece: Option<(u64, Instant)>,
     /// The present request cannot be sent to its end; the answer may still be there.
     deaf: bool,
+    /// A table for the fields of the next answer.
+    spare: HeaderMap,
     /// The deadline of the answer's head. It is set anew when it fires, not for each request.
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -69,6 +73,7 @@ impl Connection {
             sending: Sending::nothing(),
             last_piece: None,
             deaf: false,
+            spare: HeaderMap::new(),
             timer: None,
         }
     }
@@ -168,7 +173,7 @@ impl Exchange {
             }
             loop {
                 let mut all = self.connection.read.split().freeze();
-                match head::parse(&all, is_head) {
+                match head::parse(&all, is_head, &mut self.connection.spare) {
                     Ok(Parsed::Final(head)) => return Poll::Ready(Ok(head)),
                     Ok(Parsed::Interim(length)) => {
                         // The client gets none: it is told 100 when its body is wanted.
@@ -279,6 +284,14 @@ impl Exchange {
         connection.read.clear();
         connection.sending = Sending::nothing();
         Some(connection)
+    }
+
+    /// Keeps a table for the fields of the connection's next answer.
+    pub(super) fn keep_table(&mut self, mut table: HeaderMap) {
+        if table.capacity() <= SPARE_FIELDS {
+            table.clear();
+            self.connection.spare = table;
+        }
     }
 
     /// The stream of a connection that switched protocols.
