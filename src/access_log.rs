@@ -19,6 +19,8 @@ use self::line::Stamp;
 
 /// How long lines wait to be written together.
 const BATCH: Duration = Duration::from_millis(100);
+/// So many bytes of lines are gathered before they go to the others.
+const NEAR: usize = 8 << 10;
 /// A buffer this full wakes the writer.
 const FULL: usize = 256 << 10;
 /// A buffer this full takes no more lines.
@@ -69,11 +71,29 @@ struct Shared {
     reopen: AtomicBool,
 }
 
-/// The buffer of one worker; the writer takes it ten times a second. Aligned, so that two
+/// The buffers of one worker; the writer takes what they hold ten times a second. Aligned, so that two
 /// workers never write to one cache line.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Lane(Mutex<(Vec<u8>, Stamp)>);
+struct Lane(Mutex<Lines>);
+
+#[derive(Debug, Default)]
+struct Lines {
+    /// The last ones. This memory is used again and again, so it is near; in a large buffer each line would be
+    /// waited for.
+    last: Vec<u8>,
+    /// Those before.
+    batch: Vec<u8>,
+    stamp: Stamp,
+}
+
+impl Lines {
+    /// Puts the last ones to the others.
+    fn gather(&mut self) {
+        self.batch.extend_from_slice(&self.last);
+        self.last.clear();
+    }
+}
 
 impl AccessLog {
     /// Opens the destination and starts the writer.
@@ -100,8 +120,9 @@ impl AccessLog {
                         sink.close();
                     }
                     for lane in &theirs.lanes {
-                        if let Ok(mut lane) = lane.0.lock() {
-                            std::mem::swap(&mut lane.0, &mut batch);
+                        if let Ok(mut lines) = lane.0.lock() {
+                            lines.gather();
+                            std::mem::swap(&mut lines.batch, &mut batch);
                         }
                         sink.write(&batch);
                         batch.clear();
@@ -142,18 +163,24 @@ impl AccessLog {
         let Some(lane) = self.shared.lanes.get(worker) else {
             return;
         };
-        let Ok(mut lane) = lane.0.lock() else { return };
-        let (buffer, stamp) = &mut *lane;
-        if buffer.len() > OVERFULL {
+        let Ok(mut lines) = lane.0.lock() else {
+            return;
+        };
+        let Lines { last, batch, stamp } = &mut *lines;
+        if batch.len() > OVERFULL {
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let before = buffer.len();
         match self.settings.format {
-            Format::Json => entry.json(buffer, stamp),
-            Format::Combined => entry.combined(buffer, stamp),
+            Format::Json => entry.json(last, stamp),
+            Format::Combined => entry.combined(last, stamp),
         }
-        if before < FULL && buffer.len() >= FULL {
+        if last.len() < NEAR {
+            return;
+        }
+        let before = batch.len();
+        lines.gather();
+        if before < FULL && lines.batch.len() >= FULL {
             if let Some(writer) = &self.writer {
                 writer.thread().unpark();
             }
