@@ -23,8 +23,8 @@ pub(crate) struct AnswerHead {
     pub(crate) status: StatusCode,
     /// The app's own words for the status, where it has some.
     pub(crate) reason: Option<ReasonPhrase>,
-    /// The fields, without those that belong to the app's connection, the length written anew. An
-    /// answer that switches protocols keeps its `Upgrade`.
+    /// The fields, without those that belong to the app's connection, and without the length of a body that
+    /// follows: that is said by whoever sends it on. An answer that switches protocols keeps its `Upgrade`.
     pub(crate) headers: HeaderMap,
     /// How the body is framed.
     pub(super) framing: AnswerFraming,
@@ -66,8 +66,8 @@ pub(super) enum Parsed {
     Partial,
     /// An interim answer of so many bytes.
     Interim(usize),
-    /// The final answer's.
-    Final(Box<AnswerHead>),
+    /// The final answer's, of so many bytes.
+    Final(Box<AnswerHead>, usize),
 }
 
 /// Writes a request's head, and says how its body has to be framed.
@@ -160,18 +160,15 @@ pub(super) fn parse(
     for field in response.headers.iter() {
         let name = name_of(field.name.as_bytes());
         let name = name.map_err(|_| "a field's name is malformed")?;
-        let value = match own.take(&name, field.value, status)? {
-            Passing::No => continue,
-            Passing::Length(length) => Ok(length.into()),
-            Passing::AsItIs => {
-                let from = (field.value.as_ptr() as usize).wrapping_sub(bytes.as_ptr() as usize);
-                let to = from.saturating_add(field.value.len());
-                if to <= all.len() {
-                    HeaderValue::from_maybe_shared(all.slice(from..to))
-                } else {
-                    HeaderValue::from_bytes(field.value)
-                }
-            }
+        if !own.take(&name, field.value, status)? {
+            continue;
+        }
+        let from = (field.value.as_ptr() as usize).wrapping_sub(bytes.as_ptr() as usize);
+        let to = from.saturating_add(field.value.len());
+        let value = if to <= all.len() {
+            HeaderValue::from_maybe_shared(all.slice(from..to))
+        } else {
+            HeaderValue::from_bytes(field.value)
         };
         headers.append(name, value.map_err(|_| "a field's value is malformed")?);
     }
@@ -179,26 +176,23 @@ pub(super) fn parse(
         headers.remove(name);
     }
     let framing = own.framing(status, is_head, is_1_0)?;
+    let follows = matches!(framing, AnswerFraming::Length(1..));
+    if let Some(length) = own.length.filter(|_| !follows) {
+        headers.insert(header::CONTENT_LENGTH, length.into());
+    }
     let own_words = response
         .reason
         .filter(|reason| !reason.is_empty() && Some(*reason) != status.canonical_reason());
     let stays = !own.closes && (!is_1_0 || own.stays);
-    Ok(Parsed::Final(Box::new(AnswerHead {
+    let head = Box::new(AnswerHead {
         status,
         reason: own_words.and_then(|reason| ReasonPhrase::try_from(reason.as_bytes()).ok()),
         keeps: stays && framing != AnswerFraming::UntilClose,
         headers,
         framing,
-        rest: all.slice(length..),
-    })))
-}
-
-/// Whether the client gets a field.
-enum Passing {
-    AsItIs,
-    /// In other digits.
-    Length(u64),
-    No,
+        rest: Bytes::new(),
+    });
+    Ok(Parsed::Final(head, length))
 }
 
 /// What the fields say about the connection and the framing of the body.
@@ -213,24 +207,19 @@ struct Own {
 }
 
 impl Own {
-    /// Takes a field in, and says whether the client gets it, too.
+    /// Takes a field in, and says whether it is passed on as it is.
     fn take(
         &mut self,
         name: &HeaderName,
         value: &[u8],
         status: StatusCode,
-    ) -> Result<Passing, &'static str> {
+    ) -> Result<bool, &'static str> {
         if *name == header::CONTENT_LENGTH {
             let number = length(value)?;
             if self.length.replace(number).is_some() {
                 return Err("Content-Length is repeated");
             }
-            let padded = value.len() > 1 && value.starts_with(b"0");
-            return Ok(if padded {
-                Passing::Length(number)
-            } else {
-                Passing::AsItIs
-            });
+            return Ok(false);
         }
         if *name == header::TRANSFER_ENCODING {
             let chunked = value.trim_ascii();
@@ -238,20 +227,16 @@ impl Own {
                 return Err("Transfer-Encoding is not chunked alone");
             }
             self.chunked = true;
-            return Ok(Passing::No);
+            return Ok(false);
         }
         if *name == header::CONNECTION {
             for option in value.split(|byte| *byte == b',') {
                 self.option(option.trim_ascii());
             }
-            return Ok(Passing::No);
+            return Ok(false);
         }
         let switches = status == StatusCode::SWITCHING_PROTOCOLS && *name == header::UPGRADE;
-        Ok(if switches || !is_hop_by_hop(name.as_str()) {
-            Passing::AsItIs
-        } else {
-            Passing::No
-        })
+        Ok(switches || !is_hop_by_hop(name.as_str()))
     }
 
     /// One word of `Connection` (RFC 9110 section 7.6.1).

@@ -174,7 +174,11 @@ impl Exchange {
             loop {
                 let mut all = self.connection.read.split().freeze();
                 match head::parse(&all, is_head, &mut self.connection.spare) {
-                    Ok(Parsed::Final(head)) => return Poll::Ready(Ok(head)),
+                    Ok(Parsed::Final(mut head, length)) => {
+                        all.advance(length);
+                        head.rest = all;
+                        return Poll::Ready(Ok(head));
+                    }
                     Ok(Parsed::Interim(length)) => {
                         // The client gets none: it is told 100 when its body is wanted.
                         *interim += 1;
