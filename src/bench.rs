@@ -5,7 +5,7 @@ use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method};
@@ -99,7 +99,7 @@ impl Stages {
             &path,
             skip,
             None,
-            now,
+            (Instant::now(), now),
             false
         ));
         match served.poll(&mut Context::from_waker(Waker::noop())) {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 
@@ -207,7 +207,7 @@ impl Decision {
                     &path,
                     skip,
                     target.query(),
-                    question.now,
+                    (Instant::now(), question.now),
                     false
                 ));
                 let status = match serving.poll(&mut Context::from_waker(Waker::noop())) {

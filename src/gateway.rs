@@ -150,7 +150,7 @@ async fn serve(
                     &path,
                     skip,
                     target.query(),
-                    record.time(),
+                    (record.began().into_std(), record.time()),
                     connection.peer.is_plain() && request.version() != Version::HTTP_2,
                 )
                 .await

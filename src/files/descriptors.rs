@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::runtime::Handle;
 
-use super::conditional::Validators;
+use super::About;
 use super::pieces::Pieces;
 use super::stamp::{Stamp, Trust};
 use super::store;
@@ -21,16 +21,12 @@ const MOST: usize = 256;
 const SWEEP: Duration = Duration::from_secs(10);
 
 /// A large file.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Held {
     /// The file itself.
     pub(super) file: Arc<File>,
-    /// How long it is.
-    pub(super) len: u64,
-    /// Its validators.
-    pub(super) validators: Validators,
-    /// Its media type.
-    pub(super) media_type: &'static str,
+    /// What is known of it.
+    pub(super) about: Arc<About>,
 }
 
 /// The open files of one route, and the memory that they are sent through.
@@ -60,7 +56,7 @@ struct Open {
 
 #[derive(Debug)]
 struct Entry {
-    held: Arc<Held>,
+    held: Held,
     stamp: Stamp,
     trust: Trust,
     /// The count when it was last asked for.
@@ -83,7 +79,7 @@ impl Descriptors {
         name: &str,
         now: SystemTime,
         is_still: impl FnOnce(Stamp) -> bool,
-    ) -> Option<Arc<Held>> {
+    ) -> Option<Held> {
         let mut open = self.workers.get(worker)?.open();
         open.uses += 1;
         let uses = open.uses;
@@ -98,7 +94,7 @@ impl Descriptors {
         };
         if holds {
             entry.used = uses;
-            return Some(Arc::clone(&entry.held));
+            return Some(entry.held.clone());
         }
         if let Some(entry) = open.files.remove(name) {
             close(vec![entry]);
@@ -122,7 +118,7 @@ impl Descriptors {
         }
         open.uses += 1;
         let entry = Entry {
-            held: Arc::new(held),
+            held,
             stamp,
             trust: Trust::new(stamp, now),
             used: open.uses,
@@ -141,7 +137,7 @@ impl Descriptors {
 impl Held {
     /// Whether it could be kept in memory as well. Then it is sent at once, and asked about as seldom as what is.
     pub(super) fn is_small(&self) -> bool {
-        self.len <= store::LONGEST
+        self.about.len <= store::LONGEST
     }
 
     /// A write, but also a deletion or a rename over the file, shows at the open file itself.
@@ -221,11 +217,13 @@ mod tests {
     fn put_as(descriptors: &Descriptors, name: &str, len: u64) -> Arc<File> {
         let file = Arc::new(tempfile::tempfile().unwrap());
         let meta = file.metadata().unwrap();
+        let about = About {
+            len,
+            ..About::of(&meta, "a.txt").unwrap()
+        };
         let held = Held {
             file: Arc::clone(&file),
-            len,
-            validators: Validators::of(&meta).unwrap(),
-            media_type: "text/plain",
+            about: Arc::new(about),
         };
         descriptors.put(0, name, held, Stamp::of(&meta), UNIX_EPOCH);
         file

@@ -17,7 +17,7 @@ mod tests;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Cursor, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -105,9 +105,26 @@ impl Query<'_> {
 #[derive(Debug)]
 struct Target {
     source: Source,
+    about: Arc<About>,
+}
+
+/// What is known of one version of a file, for all who ask for it.
+#[derive(Debug)]
+struct About {
     len: u64,
     validators: Validators,
     media_type: &'static str,
+}
+
+impl About {
+    /// What a file's name and its state say.
+    fn of(meta: &Metadata, name: &str) -> Result<Self, Reject> {
+        Ok(Self {
+            len: meta.len(),
+            validators: Validators::of(meta)?,
+            media_type: kind::media_type(name),
+        })
+    }
 }
 
 /// Where the bytes of a file come from.
@@ -174,8 +191,8 @@ impl Files {
     /// Answers a request for a file.
     ///
     /// `skip` is how many leading segments of the path belong to the route: with 1, `/assets/a.css`
-    /// is `a.css` below the root. `query` is what follows `?`, for redirects; `now` is the wall clock. `carries`
-    /// is whether the system can carry bytes from a file to the client, as it can where nothing is encrypted.
+    /// is `a.css` below the root. `query` is what follows `?`, for redirects; `at` and `now` are when it was asked, on
+    /// the clock that is never set and on the wall. `carries` is whether the system can carry bytes from a file to the client, as it can where nothing is encrypted.
     ///
     /// # Errors
     /// `MethodNotAllowed`, `BadPath`, `FileNotFound`, `FileForbidden`, `PreconditionFailed`,
@@ -193,10 +210,9 @@ impl Files {
         path: &RequestPath,
         skip: usize,
         query: Option<&str>,
-        now: SystemTime,
+        (at, now): (Instant, SystemTime),
         carries: bool,
     ) -> Result<Response<Body>, Reject> {
-        let at = Instant::now();
         let asked = Query {
             worker,
             method,
@@ -223,11 +239,10 @@ impl Files {
             && let Source::Small(file, stamp, name) = &target.source
             && stamp.is_settled(asked.now)
         {
-            let content = stream::read(Arc::clone(file), target.len).await?;
+            let content = stream::read(Arc::clone(file), target.about.len).await?;
             let kept = Kept {
                 content: content.clone(),
-                validators: target.validators.clone(),
-                media_type: target.media_type,
+                about: Arc::clone(&target.about),
             };
             self.store.put(asked.worker, name, kept, *stamp, asked.now);
             target.source = Source::Memory(content);
@@ -257,13 +272,13 @@ impl Files {
         let Some(target) = found else {
             return Ok(Outcome::Redirect);
         };
-        match target.validators.evaluate(asked.headers) {
+        match target.about.validators.evaluate(asked.headers) {
             Verdict::Failed => Err(Reject::PreconditionFailed),
             Verdict::NotModified => Ok(Outcome::NotModified(target)),
-            Verdict::Send => match wanted(asked, &target) {
+            Verdict::Send => match wanted(asked, &target.about) {
                 Wanted::Whole => Ok(Outcome::Whole(target)),
                 Wanted::Part(part) => Ok(Outcome::Part(target, part)),
-                Wanted::Unsatisfiable => Err(Reject::RangeNotSatisfiable(target.len)),
+                Wanted::Unsatisfiable => Err(Reject::RangeNotSatisfiable(target.about.len)),
             },
         }
     }
@@ -319,19 +334,16 @@ impl Files {
         let is_still = |stamp| self.root.stamp(worker, name, at) == Some(stamp);
         if let Some(kept) = self.store.get(worker, name, now, is_still) {
             return Ok(Some(Target {
-                source: Source::Memory(kept.content.clone()),
-                len: kept.content.len() as u64,
-                validators: kept.validators.clone(),
-                media_type: kept.media_type,
+                source: Source::Memory(kept.content),
+                about: kept.about,
             }));
         }
         if let Some(held) = self.descriptors.get(worker, name, now, is_still) {
+            // Where it is small, it was sent not long ago.
+            let is_warm = held.is_small();
             return Ok(Some(Target {
-                // Where it is small, it was sent not long ago.
-                source: Source::Large(Arc::clone(&held.file), held.is_small()),
-                len: held.len,
-                validators: held.validators.clone(),
-                media_type: held.media_type,
+                source: Source::Large(held.file, is_warm),
+                about: held.about,
             }));
         }
         let (file, meta) = match self.root.find(worker, name, at)? {
@@ -339,8 +351,7 @@ impl Files {
             Found::File(file, meta) => (file, meta),
         };
         let (len, stamp) = (meta.len(), Stamp::of(&meta));
-        let validators = Validators::of(&meta)?;
-        let media_type = kind::media_type(name);
+        let about = Arc::new(About::of(&meta, name)?);
         let file = Arc::new(file);
         let source = if len <= asked.longest_in_memory() {
             Source::Small(file, stamp, name.into())
@@ -348,20 +359,13 @@ impl Files {
             if stamp.is_settled(now) {
                 let held = Held {
                     file: Arc::clone(&file),
-                    len,
-                    validators: validators.clone(),
-                    media_type,
+                    about: Arc::clone(&about),
                 };
                 self.descriptors.put(worker, name, held, stamp, now);
             }
             Source::Large(file, false)
         };
-        Ok(Some(Target {
-            source,
-            len,
-            validators,
-            media_type,
-        }))
+        Ok(Some(Target { source, about }))
     }
 
     fn respond(&self, asked: Query<'_>, outcome: Outcome) -> Result<Response<Body>, Reject> {
@@ -372,19 +376,20 @@ impl Files {
                 (StatusCode::MOVED_PERMANENTLY, Body::Empty)
             }
             Outcome::NotModified(target) => {
-                self.describe(&mut headers, asked, &target)?;
+                self.describe(&mut headers, asked, &target.about)?;
                 (StatusCode::NOT_MODIFIED, Body::Empty)
             }
             Outcome::Whole(target) => {
-                self.describe(&mut headers, asked, &target)?;
-                let len = target.len;
+                self.describe(&mut headers, asked, &target.about)?;
+                let len = target.about.len;
                 let body = self.content(&mut headers, asked, target, 0, len)?;
                 (StatusCode::OK, body)
             }
             Outcome::Part(target, part) => {
-                self.describe(&mut headers, asked, &target)?;
+                self.describe(&mut headers, asked, &target.about)?;
                 let Part { first, last } = part;
-                let value = header_value(format_args!("bytes {first}-{last}/{}", target.len))?;
+                let value =
+                    header_value(format_args!("bytes {first}-{last}/{}", target.about.len))?;
                 headers.insert(header::CONTENT_RANGE, value);
                 let body = self.content(&mut headers, asked, target, first, part.len())?;
                 (StatusCode::PARTIAL_CONTENT, body)
@@ -401,18 +406,18 @@ impl Files {
         &self,
         headers: &mut HeaderMap,
         asked: Query<'_>,
-        target: &Target,
+        about: &About,
     ) -> Result<(), Reject> {
-        if let Some(date) = target.validators.last_modified(asked.now)? {
+        if let Some(date) = about.validators.last_modified(asked.now)? {
             headers.insert(header::LAST_MODIFIED, date);
         }
-        headers.insert(header::ETAG, target.validators.etag.clone());
+        headers.insert(header::ETAG, about.validators.etag.clone());
         match &self.cache_control {
             Some(value) => {
                 headers.insert(header::CACHE_CONTROL, value.clone());
             }
             // A page names its scripts by version: a stale page would ask for what is gone.
-            None if target.media_type == kind::HTML => {
+            None if about.media_type == kind::HTML => {
                 let no_cache = const { HeaderValue::from_static("no-cache") };
                 headers.insert(header::CACHE_CONTROL, no_cache);
             }
@@ -430,7 +435,10 @@ impl Files {
         offset: u64,
         len: u64,
     ) -> Result<Body, Reject> {
-        headers.insert(header::CONTENT_TYPE, kind::content_type(target.media_type)?);
+        headers.insert(
+            header::CONTENT_TYPE,
+            kind::content_type(target.about.media_type)?,
+        );
         // What is not said to be constant is looked at byte by byte each time.
         let nosniff = const { HeaderValue::from_static("nosniff") };
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
@@ -462,7 +470,7 @@ impl Files {
 }
 
 /// Which bytes of the file are sent.
-fn wanted(asked: Query<'_>, target: &Target) -> Wanted {
+fn wanted(asked: Query<'_>, about: &About) -> Wanted {
     // Ranges are defined for GET alone (RFC 9110 section 14.2).
     if asked.method != Method::GET || !asked.headers.keys().any(|name| *name == header::RANGE) {
         return Wanted::Whole;
@@ -470,11 +478,11 @@ fn wanted(asked: Query<'_>, target: &Target) -> Wanted {
     let mut lines = asked.headers.get_all(header::RANGE).iter();
     match (lines.next(), lines.next()) {
         (Some(value), None)
-            if target
+            if about
                 .validators
                 .range_may_be_served(asked.headers, asked.now) =>
         {
-            range::parse(value.as_bytes(), target.len)
+            range::parse(value.as_bytes(), about.len)
         }
         (Some(_) | None, _) => Wanted::Whole,
     }

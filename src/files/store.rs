@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
-use super::conditional::Validators;
+use super::About;
 use super::stamp::{Stamp, Trust};
 
 /// A longer file is not kept.
@@ -18,14 +18,12 @@ const MOST: usize = 4 << 20;
 const OVERHEAD: usize = 512;
 
 /// A file as it was sent.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Kept {
     /// All of it.
     pub(super) content: Bytes,
-    /// Its validators.
-    pub(super) validators: Validators,
-    /// Its media type.
-    pub(super) media_type: &'static str,
+    /// What is known of it.
+    pub(super) about: Arc<About>,
 }
 
 /// The kept files of one route.
@@ -52,7 +50,7 @@ struct Generation {
 
 #[derive(Debug)]
 struct Entry {
-    kept: Arc<Kept>,
+    kept: Kept,
     trust: Trust,
 }
 
@@ -72,18 +70,18 @@ impl Store {
         name: &str,
         now: SystemTime,
         is_still: impl FnOnce(Stamp) -> bool,
-    ) -> Option<Arc<Kept>> {
+    ) -> Option<Kept> {
         let shelf = self.workers.get(worker)?;
         let mut shelf = shelf.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = shelf.young.files.get_mut(name) {
             let holds = entry.trust.holds(now, is_still);
-            return holds.then(|| Arc::clone(&entry.kept));
+            return holds.then(|| entry.kept.clone());
         }
         let (name, mut entry) = shelf.old.take(name)?;
         if !entry.trust.holds(now, is_still) {
             return None;
         }
-        let kept = Arc::clone(&entry.kept);
+        let kept = entry.kept.clone();
         shelf.add(name, entry);
         Some(kept)
     }
@@ -97,7 +95,7 @@ impl Store {
         shelf.young.take(name);
         shelf.old.take(name);
         let entry = Entry {
-            kept: Arc::new(kept),
+            kept,
             trust: Trust::new(stamp, now),
         };
         shelf.add(name.into(), entry);
@@ -144,8 +142,7 @@ mod tests {
         let meta = tempfile::tempfile().unwrap().metadata().unwrap();
         let kept = Kept {
             content: vec![0; size].into(),
-            validators: Validators::of(&meta).unwrap(),
-            media_type: "text/plain",
+            about: Arc::new(About::of(&meta, "a.txt").unwrap()),
         };
         store.put(worker, name, kept, Stamp::of(&meta), UNIX_EPOCH);
     }

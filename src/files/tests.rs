@@ -155,7 +155,7 @@ impl Site {
                     &path,
                     skip,
                     target.query(),
-                    now,
+                    (Instant::now(), now),
                     carries,
                 )
                 .await?;
@@ -569,7 +569,17 @@ async fn a_file_replaced_while_it_is_served_is_the_old_one() {
     let permit = Permit::for_tests();
     let response = site
         .files
-        .serve(permit, 0, &Method::GET, &none, &path, 0, None, now, false)
+        .serve(
+            permit,
+            0,
+            &Method::GET,
+            &none,
+            &path,
+            0,
+            None,
+            (Instant::now(), now),
+            false,
+        )
         .await;
     fs::write(site.path("next"), vec![b'n'; 700_000]).unwrap();
     fs::rename(site.path("next"), site.path("large.bin")).unwrap();
