@@ -6,6 +6,7 @@
 
 use http::uri::PathAndQuery;
 
+use crate::alphabet::Alphabet;
 use crate::reject::Reject;
 
 /// The path of one request (RFC 3986 section 3.3), decoded once.
@@ -153,7 +154,7 @@ fn is_canonical(path: &[u8]) -> bool {
             // An empty segment, or one that may be a dot segment, takes the long way.
             b'/' => previous != b'/',
             b'.' => previous != b'/',
-            other => is_path_char(*other),
+            other => PATH.has(*other),
         };
         if !plain {
             return false;
@@ -164,13 +165,7 @@ fn is_canonical(path: &[u8]) -> bool {
 }
 
 /// `pchar` of RFC 3986 without the escapes.
-fn is_path_char(byte: u8) -> bool {
-    matches!(byte,
-        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9'
-        | b'-' | b'.' | b'_' | b'~'
-        | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
-        | b':' | b'@')
-}
+static PATH: Alphabet = Alphabet::alphanumeric_and(b"-._~!$&'()*+,;=:@");
 
 fn decode(segment: &str) -> Result<Vec<u8>, Reject> {
     let mut decoded = Vec::with_capacity(segment.len());
@@ -205,7 +200,7 @@ fn encode(segment: &[u8], text: &mut String) {
         '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F',
     ];
     for byte in segment {
-        if is_path_char(*byte) {
+        if PATH.has(*byte) {
             text.push(char::from(*byte));
         } else {
             text.push('%');
@@ -227,7 +222,7 @@ pub(crate) fn holds(target: &[u8]) {
         return;
     };
     let text = path.as_str();
-    let spelled = |byte: u8| is_path_char(byte) || matches!(byte, b'/' | b'%');
+    let spelled = |byte: u8| PATH.has(byte) || matches!(byte, b'/' | b'%');
     assert!(text.starts_with('/') && text.bytes().all(spelled), "{text}");
     assert!(!path.is_verbatim() || text == target.path());
     let segments: Vec<&[u8]> = path.segments().collect();

@@ -23,7 +23,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("url", &[]),
     ("fetch", &["tls", "url"]),
     ("reject", &["method"]),
-    ("path", &["reject"]),
+    ("path", &["alphabet", "reject"]),
     ("cors", &["method", "reject"]),
     (
         "wire",
