@@ -8,6 +8,7 @@ use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use foldhash::quality::RandomState;
 use tokio::runtime::Handle;
 
 use super::About;
@@ -45,7 +46,7 @@ struct Shelf {
 
 #[derive(Debug, Default)]
 struct Open {
-    files: HashMap<Box<str>, Entry>,
+    files: HashMap<Box<str>, Entry, RandomState>,
     /// Counts the looks at this shelf.
     uses: u64,
     /// What the count was at the last sweep.

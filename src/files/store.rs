@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use foldhash::quality::RandomState;
 
 use super::About;
 use super::stamp::{Stamp, Trust};
@@ -44,7 +45,7 @@ struct Shelf {
 
 #[derive(Debug, Default)]
 struct Generation {
-    files: HashMap<Box<str>, Entry>,
+    files: HashMap<Box<str>, Entry, RandomState>,
     bytes: usize,
 }
 
