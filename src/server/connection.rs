@@ -28,6 +28,10 @@ use crate::worker::Worker;
 
 /// Streams that one HTTP/2 connection may have open.
 const MAX_STREAMS: u32 = 128;
+/// How much of a request's body, and of all bodies of one HTTP/2 connection, a client may send before it is read: what
+/// an app that does not listen makes the gateway hold. Smaller windows make uploads from afar slow, and cost more for
+/// each byte; larger ones, and larger frames, cost as much as these.
+const WINDOW: u32 = 1 << 20;
 /// How long the end of a connection that rests may take to be told.
 const PARTING: Duration = Duration::from_secs(2);
 
@@ -162,6 +166,8 @@ async fn converse_http2(client: Client) {
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(WINDOW)
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
         .keep_alive_interval(timeouts.keep_alive)
         .keep_alive_timeout(timeouts.header_read);
