@@ -192,7 +192,8 @@ impl Files {
     ///
     /// `skip` is how many leading segments of the path belong to the route: with 1, `/assets/a.css`
     /// is `a.css` below the root. `query` is what follows `?`, for redirects; `at` and `now` are when it was asked, on
-    /// the clock that is never set and on the wall. `carries` is whether the system can carry bytes from a file to the client, as it can where nothing is encrypted.
+    /// the clock that is never set and on the wall. `carries` is whether the system can carry bytes from a file to
+    /// the client, as it can where nothing is encrypted.
     ///
     /// # Errors
     /// `MethodNotAllowed`, `BadPath`, `FileNotFound`, `FileForbidden`, `PreconditionFailed`,
