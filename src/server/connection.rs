@@ -173,7 +173,8 @@ async fn converse_http2(client: Client) {
         .keep_alive_timeout(timeouts.header_read);
     let service = service_fn(|request: http::Request<_>| {
         let request = Box::new(request.map(wire::body));
-        gateway::answer(Arc::clone(&connection), request, None)
+        // In a box: hyper moves it several times before it is a task.
+        Box::pin(gateway::answer(Arc::clone(&connection), request, None))
     });
     let line = Arc::clone(&connection.line);
     let frames = Frames::new(stream, held, line, Arc::clone(&bounds));
