@@ -25,7 +25,7 @@ use super::head::{Head, HeadScan, Manners};
 use super::line::Line;
 use super::request_body::{Feed, feed};
 use super::send::{Framing, SendFault, Sending};
-use super::{LINGER, LINGER_BYTES, PREFACE, REST_AFTER, make_room, poll_until};
+use super::{LINGER, LINGER_BYTES, PREFACE, REST_AFTER, SPARE_FIELDS, make_room, poll_until};
 use crate::body::{Body, BodyError, Carry};
 use crate::limits::Bounds;
 use crate::reject::Reject;
@@ -35,9 +35,8 @@ use crate::stream::Carrier;
 const HEAD_ROOM: (usize, usize) = (8 * 1024, 1024);
 /// How much of a body is read at a time, at first and at most.
 const BODY_ROOM: (usize, usize) = (16 * 1024, 1024 * 1024);
-/// How much memory for what is to be written, and for how many fields, is kept for the next request.
+/// How much memory for what is to be written is kept for the next request.
 const OUT_ROOM: usize = 32 * 1024;
-const SPARE_FIELDS: usize = 64;
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// What a connection begins with.

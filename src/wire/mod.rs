@@ -42,6 +42,9 @@ const REST_AFTER: Duration = Duration::from_secs(1);
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1 << 20;
 
+/// For how many fields a table is kept to be used again, at most.
+pub(crate) const SPARE_FIELDS: usize = 64;
+
 /// Makes room for what is read next: as much as is `wanted` where that costs nothing, and else at least so much as is
 /// `least`. Pieces that are still held share their memory with the next ones: few bytes never hold much of it.
 pub(crate) fn make_room(buf: &mut BytesMut, (wanted, least): (usize, usize)) {

@@ -111,7 +111,7 @@ pub(super) fn write(out: &mut Vec<u8>, head: RequestHead<'_>, body: &Outgoing) -
 }
 
 /// Reads the head of an answer from all that was read so far; the values of its fields are slices of
-/// that. `spare` is a table to use again.
+/// that. `spare` is an empty table to use again.
 ///
 /// # Errors
 /// What is wrong with it; a body that could be framed in two ways is an error, too.
@@ -154,7 +154,6 @@ pub(super) fn parse(
     }
     let is_1_0 = response.version == Some(0);
     let mut headers = std::mem::take(spare);
-    headers.clear();
     headers.reserve(response.headers.len() + 4);
     let mut own = Own::default();
     for field in response.headers.iter() {

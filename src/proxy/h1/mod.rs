@@ -32,14 +32,12 @@ use super::body::Outgoing;
 use super::headers::Fields;
 use crate::body::BodyError;
 use crate::stream::Stream;
-use crate::wire::{SendFault, Sending, poll_until};
+use crate::wire::{SPARE_FIELDS, SendFault, Sending, poll_until};
 
 /// How much of an answer is read at first: its head, and for most answers all of it.
 const FIRST_READ: usize = 8 * 1024;
 /// The longest head of an answer.
 const LONGEST_HEAD: usize = 64 * 1024;
-/// For how many fields memory is kept for the next answer.
-const SPARE_FIELDS: usize = 64;
 /// How many interim answers (1xx) may come before the final one.
 const MOST_INTERIM: usize = 16;
 
@@ -57,7 +55,7 @@ pub(super) struct Connection {
     last_piece: Option<(u64, Instant)>,
     /// The present request cannot be sent to its end; the answer may still be there.
     deaf: bool,
-    /// A table for the fields of the next answer.
+    /// An empty table for the fields of the next answer.
     spare: HeaderMap,
     /// The deadline of the answer's head. It is set anew when it fires, not for each request.
     timer: Option<Pin<Box<Sleep>>>,
