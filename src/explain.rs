@@ -13,6 +13,7 @@ use crate::auth::{Claims, Guard, Principal, Remembered};
 use crate::client::Peer;
 use crate::cors::{self, Cors};
 use crate::gateway;
+use crate::method;
 use crate::path::RequestPath;
 use crate::proxy::Draft;
 use crate::reject::Reject;
@@ -127,7 +128,7 @@ impl Decision {
             };
             self.say("listener", format!("{}, {kind}", listener.address));
         }
-        if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+        if !method::is_served(request.method()) {
             return Err(Reject::MethodNotServed);
         }
         self.say("host", host.as_ref());

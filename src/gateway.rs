@@ -25,6 +25,7 @@ pub(crate) use self::record::Recorded;
 use crate::auth::Guard;
 use crate::body::Body;
 use crate::client::Peer;
+use crate::method;
 use crate::path::RequestPath;
 use crate::proxy::{Outbound, Tunnel};
 use crate::reject::Reject;
@@ -92,7 +93,7 @@ async fn serve(
     request: Box<Request<Body>>,
 ) -> Result<Response<Body>, Reject> {
     host::check_size(&request, &snapshot.bounds.limits)?;
-    if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+    if !method::is_served(request.method()) {
         return Err(Reject::MethodNotServed);
     }
     let host = host_of(&request)?;

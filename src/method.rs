@@ -24,6 +24,23 @@ const KNOWN: [&str; 18] = [
     "QUERY",
 ];
 
+/// What is longer is no method that anybody registered (RFC 9110 section 16.1).
+const LONGEST: usize = 32;
+
+/// Whether requests with this method are served at all. Method names are case-sensitive (RFC 9110 section 9.1), but apps
+/// that write them in capitals read `post` as POST: such a name would pass a rule for POST. The gateway is no forward
+/// proxy (CONNECT), and echoes nobody's credentials (TRACE).
+pub(crate) fn is_served(method: &Method) -> bool {
+    match *method {
+        Method::GET | Method::HEAD | Method::POST => true,
+        Method::CONNECT | Method::TRACE => false,
+        _ => {
+            let name = method.as_str();
+            name.len() <= LONGEST && !name.bytes().any(|byte| byte.is_ascii_lowercase())
+        }
+    }
+}
+
 /// A set of methods. A set with `GET` holds `HEAD` too (RFC 9110 section 9.3.2).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct MethodSet(u32);
@@ -82,6 +99,36 @@ impl MethodSet {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn methods_are_served_in_capitals_and_up_to_32_bytes() {
+        let longest = "A".repeat(LONGEST);
+        for name in [
+            "GET",
+            "HEAD",
+            "POST",
+            "DELETE",
+            "PROPFIND",
+            "VERSION-CONTROL",
+            "M-SEARCH",
+            "X_1",
+            &longest,
+        ] {
+            assert!(
+                is_served(&Method::from_bytes(name.as_bytes()).unwrap()),
+                "{name}"
+            );
+        }
+        let longer = "A".repeat(LONGEST + 1);
+        for name in [
+            "get", "post", "Post", "DELETe", "PROPFINd", "x", "CONNECT", "TRACE", &longer,
+        ] {
+            assert!(
+                !is_served(&Method::from_bytes(name.as_bytes()).unwrap()),
+                "{name}"
+            );
+        }
+    }
 
     #[test]
     fn get_brings_head() {

@@ -30,7 +30,7 @@ pub(crate) enum Reject {
     BodyTooLarge(u64),
     /// A version of HTTP that is not served.
     VersionNotSupported,
-    /// CONNECT and TRACE: the gateway is no forward proxy, and echoes nobody's credentials.
+    /// CONNECT, TRACE, and what is not in capitals or too long to be a method (see `method::is_served`).
     MethodNotServed,
     /// No route has this host and path.
     NoRoute,
@@ -160,9 +160,10 @@ impl Reject {
     /// The status that the client sees.
     pub(crate) fn status(self) -> StatusCode {
         match self {
-            Self::BadRequest(_) | Self::BadPath | Self::BadHost | Self::TokenMalformed(_) => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::BadRequest(_)
+            | Self::BadPath
+            | Self::BadHost
+            | Self::TokenMalformed(_) => StatusCode::BAD_REQUEST,
             Self::UnknownTransferCoding | Self::MethodNotServed => StatusCode::NOT_IMPLEMENTED,
             Self::RequestTimeout | Self::ClientGone => StatusCode::REQUEST_TIMEOUT,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
@@ -241,7 +242,7 @@ impl Reject {
                 format!("the gateway's limit for this body is {limit} bytes").into()
             }
             Self::VersionNotSupported => "this version of HTTP is not served".into(),
-            Self::MethodNotServed => "CONNECT and TRACE are not served".into(),
+            Self::MethodNotServed => "only methods in capitals of at most 32 bytes are served, and neither CONNECT nor TRACE".into(),
             Self::NoRoute => "no route of the gateway has this host and path".into(),
             Self::MethodNotAllowed(_) => "the resource does not have this method".into(),
             Self::TokenMissing => "a bearer token is needed".into(),

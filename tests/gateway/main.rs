@@ -22,6 +22,7 @@ mod cors;
 mod docs;
 mod failures;
 mod hostile;
+mod http2;
 mod issuers;
 mod jwt;
 mod limits;

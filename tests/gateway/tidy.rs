@@ -120,6 +120,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "auth",
             "client",
             "cors",
+            "method",
             "path",
             "proxy",
             "reject",
