@@ -172,7 +172,7 @@ async fn converse_http2(client: Client) {
         .keep_alive_interval(timeouts.keep_alive)
         .keep_alive_timeout(timeouts.header_read);
     let service = service_fn(|request: http::Request<_>| {
-        let request = Box::new(request.map(wire::body));
+        let request = wire::request(request);
         // In a box: hyper moves it several times before it is a task.
         Box::pin(gateway::answer(Arc::clone(&connection), request, None))
     });

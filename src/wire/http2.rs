@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -203,12 +204,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Frames<S> {
     }
 }
 
-/// The body of a request of HTTP/2.
-pub(crate) fn body(incoming: Incoming) -> Body {
-    if incoming.is_end_stream() {
-        Body::Empty
-    } else {
-        Body::stream(Streamed(incoming))
+/// A request of HTTP/2 as one of HTTP/1.1 would be.
+pub(crate) fn request(request: Request<Incoming>) -> Box<Request<Body>> {
+    let mut request = Box::new(request.map(|incoming| {
+        if incoming.is_end_stream() {
+            Body::Empty
+        } else {
+            Body::stream(Streamed(incoming))
+        }
+    }));
+    join_cookies(request.headers_mut());
+    request
+}
+
+/// Clients may send each cookie in a field of its own; one field is made of them before anything reads or counts them
+/// (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let is_cookie = |(name, _): &(&HeaderName, &HeaderValue)| **name == header::COOKIE;
+    if headers.iter().filter(is_cookie).count() < 2 {
+        return;
+    }
+    let crumbs = headers.get_all(header::COOKIE).iter();
+    let crumbs: Vec<&[u8]> = crumbs.map(HeaderValue::as_bytes).collect();
+    // What is joined of values can always be one.
+    if let Ok(joined) = HeaderValue::try_from(crumbs.join(b"; ".as_slice())) {
+        headers.insert(header::COOKIE, joined);
     }
 }
 

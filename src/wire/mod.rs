@@ -28,7 +28,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 pub(crate) use self::decode::{Coming, Step};
 pub(crate) use self::http1::{Ended, Link, Opening};
-pub(crate) use self::http2::{Frames, body};
+pub(crate) use self::http2::{Frames, request};
 pub(crate) use self::line::Line;
 pub(crate) use self::names::name_of;
 pub(crate) use self::send::{Framing, SendFault, Sending, field};

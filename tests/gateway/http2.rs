@@ -1,7 +1,7 @@
 //! HTTP/2 beside HTTP/1.1: one request is judged alike over both, and what a hostile client can do with frames alone.
 
 use super::support::{
-    App, Frame, Framed, Gateway, config, fields_of, request,
+    App, Frame, Framed, Gateway, H2, config, fields_of, request,
 };
 
 async fn start(app: &App, settings: &str) -> Gateway {
@@ -49,5 +49,37 @@ async fn a_rule_for_a_method_is_not_passed_by_a_small_letter() {
         assert_eq!(wire.reply().await.status, status, "{method}");
     }
     assert_eq!(app.requests(), 1);
+}
+
+#[tokio::test]
+async fn cookies_are_joined_before_they_are_counted() {
+    let app = App::echo().await;
+    let gateway = start(&app, "limits: {header_count: 20}\n").await;
+    let crumbs: Vec<String> = (0..60).map(|at| format!("c{at}=v{at}")).collect();
+    let mut fields: Vec<(&str, &str)> = crumbs
+        .iter()
+        .map(|crumb| ("cookie", crumb.as_str()))
+        .collect();
+    fields.insert(30, ("x-a", "1"));
+    let mut h2 = H2::connect(gateway.address()).await;
+    assert_eq!(h2.get("/crumbs", &fields).await.status, 200);
+    assert_eq!(app.last().all("cookie"), [crumbs.join("; ")]);
+    let many = [("x-a", "1"); 21];
+    assert_eq!(h2.get("/many", &many).await.status, 431);
+}
+
+#[tokio::test]
+async fn a_token_among_many_cookies_is_found() {
+    let app = App::echo().await;
+    let text = "jwt:\n  app: {algorithms: [HS256], secret: 0123456789abcdef0123456789abcdef, from: ['cookie:at']}\n\
+        routes: [{path: /*, proxy: '@app', auth: app}]\n";
+    let gateway = Gateway::start(&config(text, &[("app", &app.url())])).await;
+    let mut h2 = H2::connect(gateway.address()).await;
+    // One cookie of that name said twice is one field with two: the same over both protocols.
+    let twice = [("cookie", "at=a"), ("cookie", "b=1"), ("cookie", "at=b")];
+    let two = h2.get("/", &twice).await;
+    let one = gateway.get("/", &[("Cookie", "at=a; b=1; at=b")]).await;
+    assert_eq!(two.status, one.status);
+    assert_eq!(two.field("www-authenticate"), one.field("www-authenticate"));
 }
 
