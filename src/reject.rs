@@ -14,6 +14,8 @@ use crate::method::MethodSet;
 pub(crate) enum Reject {
     /// The head of the message breaks RFC 9112, or can be read in two ways.
     BadRequest(&'static str),
+    /// A plain request on a port that speaks TLS.
+    PlainHttp,
     /// The path can be read in two ways, or climbs above the root.
     BadPath,
     /// `Host` is missing, empty, repeated, malformed, or disagrees with the target (RFC 9112 section 3.2).
@@ -161,6 +163,7 @@ impl Reject {
     pub(crate) fn status(self) -> StatusCode {
         match self {
             Self::BadRequest(_)
+            | Self::PlainHttp
             | Self::BadPath
             | Self::BadHost
             | Self::TokenMalformed(_) => StatusCode::BAD_REQUEST,
@@ -195,6 +198,7 @@ impl Reject {
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::BadRequest(_) => "bad_request",
+            Self::PlainHttp => "plain_http",
             Self::BadPath => "bad_path",
             Self::BadHost => "bad_host",
             Self::UnknownTransferCoding => "unknown_transfer_coding",
@@ -232,6 +236,7 @@ impl Reject {
     pub(crate) fn detail(self) -> std::borrow::Cow<'static, str> {
         match self {
             Self::BadRequest(what) | Self::TokenMalformed(what) => what.into(),
+            Self::PlainHttp => "a plain HTTP request was sent to an HTTPS port: use https://".into(),
             Self::BadPath => "the path can be read in more than one way".into(),
             Self::BadHost => "exactly one valid Host is needed, the same as the target's".into(),
             Self::UnknownTransferCoding => "the only transfer coding served is chunked".into(),

@@ -3,10 +3,11 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use rustix::net::{SendAncillaryBuffer, SendFlags, send, sendmsg};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_util::either::Either;
@@ -49,6 +50,30 @@ impl Stream {
             Self::Script(script) if script.is_quiet() => Poll::Pending,
             #[cfg(any(test, fuzzing))]
             Self::Script(_) => Poll::Ready(()),
+        }
+    }
+
+    /// Waits for the first byte and leaves it unread; `None` at the end.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub(crate) async fn first_byte(&self) -> io::Result<Option<u8>> {
+        fn peek(socket: impl AsFd) -> io::Result<Option<u8>> {
+            let mut byte = [0];
+            let (_, count) = recv(socket, &mut byte, RecvFlags::PEEK)?;
+            Ok((count > 0).then_some(byte[0]))
+        }
+        match self {
+            Self::Tcp(stream) => {
+                let peek = || peek(stream);
+                stream.async_io(Interest::READABLE, peek).await
+            }
+            Self::Unix(stream) => {
+                let peek = || peek(stream);
+                stream.async_io(Interest::READABLE, peek).await
+            }
+            #[cfg(any(test, fuzzing))]
+            Self::Script(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 

@@ -642,6 +642,7 @@ impl Guard {
                 }
             }
             Reject::BadRequest(_)
+            | Reject::PlainHttp
             | Reject::BadPath
             | Reject::BadHost
             | Reject::UnknownTransferCoding

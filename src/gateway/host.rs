@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use http::{Request, Version, header};
+use http::{Request, Uri, Version, header};
 
 use crate::alphabet::Alphabet;
 use crate::limits::Limits;
@@ -51,7 +51,7 @@ pub(crate) fn host_of<B>(request: &Request<B>) -> Result<Cow<'_, str>, Reject> {
     }
     let authority = uri.authority().map(|authority| authority.as_str());
     let said = match (field, authority) {
-        (Some(field), Some(authority)) if !field.eq_ignore_ascii_case(authority) => {
+        (Some(field), Some(authority)) if !is_same(field, authority, uri) => {
             return Err(Reject::BadHost);
         }
         (Some(said), _) | (None, Some(said)) => said,
@@ -68,6 +68,30 @@ pub(crate) fn host_of<B>(request: &Request<B>) -> Result<Cow<'_, str>, Reject> {
         return Ok(Cow::Owned(host.to_ascii_lowercase()));
     }
     Ok(Cow::Borrowed(host))
+}
+
+/// Whether `Host` and the target's authority name one host: the port of the target's scheme may be left out of either
+/// (RFC 9110 section 4.2.3).
+fn is_same(field: &str, authority: &str, uri: &Uri) -> bool {
+    if field.eq_ignore_ascii_case(authority) {
+        return true;
+    }
+    let port = match uri.scheme_str() {
+        Some("http") => "80",
+        Some("https") => "443",
+        _ => return false,
+    };
+    let bare = |said: &str| -> Option<String> {
+        let without = said
+            .strip_suffix(port)
+            .and_then(|said| said.strip_suffix(':'));
+        let without = without.or_else(|| said.strip_suffix(':'));
+        // What is malformed is the same as nothing.
+        without_port(said.trim_ascii())?;
+        Some(without.unwrap_or(said).to_ascii_lowercase())
+    };
+    let field = bare(field);
+    field.is_some() && field == bare(authority)
 }
 
 /// The name of `name:port`; `None` where either is malformed.
@@ -143,6 +167,36 @@ mod tests {
             &["."],
         ] {
             check("/", hosts, Err(Reject::BadHost));
+        }
+    }
+
+    #[test]
+    fn the_port_of_the_scheme_may_be_left_out() {
+        for (target, host) in [
+            ("http://example.com:80/", "example.com"),
+            ("http://example.com/", "example.com:80"),
+            ("http://Example.com:80/", "EXAMPLE.com"),
+            ("http://example.com/", "example.com:"),
+            ("http://example.com:/", "example.com:80"),
+            ("https://example.com:443/", "example.com"),
+            ("https://example.com/", "example.com:443"),
+        ] {
+            check(target, &[host], Ok("example.com"));
+        }
+        check("http://[::1]:80/", &["[::1]"], Ok("[::1]"));
+        check("http://[::1]/", &["[::1]:80"], Ok("[::1]"));
+        for (target, host) in [
+            ("http://example.com:443/", "example.com"),
+            ("http://example.com/", "example.com:443"),
+            ("https://example.com:80/", "example.com"),
+            ("http://example.com:80/", "example.com:81"),
+            ("http://example.com:8080/", "example.com:80"),
+            ("http://example.com:080/", "example.com"),
+            ("http://example.com:80/", "example.com:80:80"),
+            ("http://example.com/", "example.com80"),
+            ("http://[::1]/", "[::1:80]"),
+        ] {
+            check(target, &[host], Err(Reject::BadHost));
         }
     }
 

@@ -117,6 +117,7 @@ fn special(
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("10"));
         }
         Reject::BadRequest(_)
+        | Reject::PlainHttp
         | Reject::BadPath
         | Reject::BadHost
         | Reject::UnknownTransferCoding
@@ -150,6 +151,7 @@ fn ends_connection(reject: Reject) -> bool {
     matches!(
         reject,
         Reject::BadRequest(_)
+            | Reject::PlainHttp
             | Reject::BadPath
             | Reject::BadHost
             | Reject::UnknownTransferCoding

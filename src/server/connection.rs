@@ -3,6 +3,7 @@
 //! buffers and state are given back.
 
 use std::future::poll_fn;
+use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -21,8 +22,10 @@ use super::tally::Place;
 use crate::client::Peer;
 use crate::gateway::{self, Connection};
 use crate::limits::Bounds;
+use crate::reject::Reject;
 use crate::snapshot::Listener;
 use crate::stream::Stream;
+use crate::tls::Tls;
 use crate::wire::{self, Ended, Frames, Line, Link, Opening};
 use crate::worker::Worker;
 
@@ -36,6 +39,17 @@ const WINDOW: u32 = 1 << 20;
 const PARTING: Duration = Duration::from_secs(2);
 
 type ClientStream = Either<Stream, Box<TlsStream<Stream>>>;
+
+/// What a client speaks on a connection that has begun.
+#[derive(Clone, Copy, Debug)]
+enum Speaks {
+    /// HTTP/1.1, or HTTP/2 with prior knowledge.
+    Either,
+    /// HTTP/2: the handshake chose it.
+    Http2,
+    /// Plain HTTP, where TLS was expected.
+    Plainly,
+}
 
 /// All that lasts of a connection from its handshake to its end.
 struct Client {
@@ -74,10 +88,10 @@ pub(crate) async fn serve(worker: Arc<Worker>, accepted: Accepted, drain: Drain)
         listener,
         bounds,
     } = accepted;
-    let (stream, alpn_http2) = match &listener.tls {
-        None => (Either::Left(stream), false),
-        Some(tls) => match timeout(bounds.timeouts.tls_handshake, tls.accept(stream)).await {
-            Ok(Ok((stream, http2))) => (Either::Right(Box::new(stream)), http2),
+    let (stream, speaks) = match &listener.tls {
+        None => (Either::Left(stream), Speaks::Either),
+        Some(tls) => match timeout(bounds.timeouts.tls_handshake, shake_hands(tls, stream)).await {
+            Ok(Ok(begun)) => begun,
             Ok(Err(error)) => {
                 tracing::debug!(client.ip = ?ip, %error, "the TLS handshake failed");
                 return;
@@ -88,22 +102,54 @@ pub(crate) async fn serve(worker: Arc<Worker>, accepted: Accepted, drain: Drain)
             }
         },
     };
+    let connection = Arc::new(Connection {
+        worker,
+        peer: Peer::new(ip, port, matches!(stream, Either::Right(_))),
+        line: Arc::new(Line::new()),
+        redirect_to_https: listener.redirect_to_https,
+    });
     let client = Client {
         link: Link::new(stream, bounds),
-        connection: Arc::new(Connection {
-            worker,
-            peer: Peer::new(ip, port, listener.tls.is_some()),
-            line: Arc::new(Line::new()),
-            redirect_to_https: listener.redirect_to_https,
-        }),
+        connection,
         place,
         drain,
         spoke: false,
     };
-    if alpn_http2 {
-        converse_http2(client).await;
-    } else {
-        converse(client).await;
+    match speaks {
+        Speaks::Either => converse(client).await,
+        Speaks::Http2 => converse_http2(client).await,
+        Speaks::Plainly => refuse_plain(client).await,
+    }
+}
+
+/// Shakes hands, unless the client speaks plain HTTP: a record of TLS never begins with a letter (RFC 8446 section 5.1).
+async fn shake_hands(tls: &Tls, stream: Stream) -> io::Result<(ClientStream, Speaks)> {
+    let first = stream.first_byte().await?;
+    if first.is_some_and(|byte| byte.is_ascii_alphabetic()) {
+        return Ok((Either::Left(stream), Speaks::Plainly));
+    }
+    let (stream, http2) = tls.accept(stream).await?;
+    let speaks = if http2 { Speaks::Http2 } else { Speaks::Either };
+    Ok((Either::Right(Box::new(stream)), speaks))
+}
+
+/// Tells a client that speaks plain HTTP on a TLS port what is wrong, and closes.
+async fn refuse_plain(mut client: Client) {
+    let Client {
+        link,
+        connection,
+        drain,
+        ..
+    } = &mut client;
+    let line = &connection.line;
+    let refusal = Reject::PlainHttp;
+    let answer = |request, _| {
+        line.close();
+        gateway::answer(Arc::clone(connection), request, Some(refusal))
+    };
+    let ended = drain.unless_begun(pin!(link.serve(line, answer))).await;
+    if let Some(Ended::Over) = ended {
+        link.close().await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! HTTP/2 beside HTTP/1.1: one request is judged alike over both, and what a hostile client can do with frames alone.
 
 use super::support::{
-    App, Frame, Framed, Gateway, H2, config, fields_of, request,
+    App, Authority, Folder, Frame, Framed, Gateway, H2, Wire, config, fields_of, request,
 };
 
 async fn start(app: &App, settings: &str) -> Gateway {
@@ -83,3 +83,62 @@ async fn a_token_among_many_cookies_is_found() {
     assert_eq!(two.field("www-authenticate"), one.field("www-authenticate"));
 }
 
+#[tokio::test]
+async fn the_port_of_the_scheme_may_be_left_out() {
+    let app = App::echo().await;
+    let gateway = start(&app, "").await;
+    for (authority, host, status) in [
+        ("gateway.test:80", "gateway.test", 200),
+        ("gateway.test", "gateway.test:80", 200),
+        ("gateway.test:80", "gateway.test:81", 400),
+        ("gateway.test:443", "gateway.test", 400),
+        ("gateway.test", "other.test", 400),
+    ] {
+        let mut wire = gateway.connect().await;
+        let target = format!("http://{authority}/x");
+        wire.send(request("GET", &target, &[("Host", host)], ""))
+            .await;
+        assert_eq!(wire.reply().await.status, status, "{authority} {host}");
+        let mut fields = fields_of("GET", "/x").to_vec();
+        fields[2].1 = authority.as_bytes();
+        fields.push(("host", host.as_bytes()));
+        let mut h2 = Framed::connect(gateway.address(), &[]).await;
+        h2.send(&[Frame::head(1, true, &fields)]).await;
+        let answer = h2.answer(1).await.unwrap();
+        assert_eq!(answer.0, status, "{authority} {host} over HTTP/2");
+    }
+}
+
+#[tokio::test]
+async fn plain_http_on_a_tls_port_is_told_so() {
+    let authority = Authority::new();
+    let folder = Folder::new();
+    let issued = authority.issue("gateway.test");
+    folder.write("cert.pem", &issued.cert);
+    folder.write("key.pem", &issued.key);
+    let text = "listeners: [{address: 127.0.0.1:0, tls: {certificates: [{cert: cert.pem, key: key.pem}]}}]\n\
+        routes: [{path: /*, respond: {body: page}}]\n";
+    let gateway = Gateway::start_in(folder, &config(text, &[])).await;
+    for pieces in [1, 5] {
+        let mut wire = Wire::connect(gateway.address()).await;
+        let target = format!("/plain/{pieces}");
+        let bytes = request("GET", &target, &[], "");
+        for piece in bytes.chunks(bytes.len().div_ceil(pieces)) {
+            wire.send(piece).await;
+        }
+        let reply = wire.reply().await;
+        assert_eq!(reply.status, 400);
+        assert!(reply.text().contains("https://"), "{}", reply.text());
+        assert_eq!(reply.field("connection"), Some("close"));
+        wire.closed().await;
+        let record = gateway.record(&target).await;
+        assert_eq!(
+            (&record["status"], &record["reason"]),
+            (&400.into(), &"plain_http".into())
+        );
+    }
+    // What is neither is closed as before.
+    let mut wire = Wire::connect(gateway.address()).await;
+    wire.send([0x80, 0x2e, 1, 0, 2]).await;
+    assert_ne!(wire.rest().await.get(..4), Some(b"HTTP".as_slice()));
+}
