@@ -1,6 +1,6 @@
 //! The client's address, and what trusted proxies may say about it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
@@ -10,18 +10,19 @@ use ipnet::IpNet;
 pub(crate) struct TrustedProxies {
     /// Networks of addresses.
     pub(crate) networks: Vec<IpNet>,
+    /// Whether the peers on Unix sockets are among them.
+    pub(crate) unix: bool,
 }
 
 impl TrustedProxies {
-    /// Whether the peer is one of them; `None`, a peer on a Unix socket, is none.
+    /// Whether the peer is one of them; `None` is a peer on a Unix socket.
     pub(crate) fn trusts(&self, peer: Option<IpAddr>) -> bool {
+        let Some(ip) = peer else { return self.unix };
         if self.networks.is_empty() {
             return false;
         }
-        peer.is_some_and(|ip| {
-            let ip = ip.to_canonical();
-            self.networks.iter().any(|network| network.contains(&ip))
-        })
+        let ip = ip.to_canonical();
+        self.networks.iter().any(|network| network.contains(&ip))
     }
 
     /// Whether the client came over TLS: to here, or, where the peer is trusted, to it.
@@ -53,6 +54,21 @@ impl TrustedProxies {
             }
         }
         client
+    }
+}
+
+/// Whom limits, throttles and the spool count as one client: an address of IPv4, a /64 of IPv6, all of whose 2^64
+/// addresses one holder has, or all who come over Unix sockets and whose addresses nobody tells.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) struct Counted(Option<IpAddr>);
+
+impl Counted {
+    /// As whom a client with this address counts; `None` is one whose address is not known.
+    pub(crate) fn of(client: Option<IpAddr>) -> Self {
+        Self(client.map(|ip| match ip.to_canonical() {
+            v4 @ IpAddr::V4(_) => v4,
+            IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
+        }))
     }
 }
 
@@ -117,6 +133,7 @@ mod tests {
     fn check(peer: &str, forwarded: &[&str], expected: &str) {
         let trusted = TrustedProxies {
             networks: vec!["10.0.0.0/8".parse().unwrap()],
+            unix: peer == "trusted unix",
         };
         let mut headers = HeaderMap::new();
         for line in forwarded {
@@ -141,6 +158,22 @@ mod tests {
         check("10.0.0.1", &["[2001:db8::1]:443"], "2001:db8::1");
         check("10.0.0.1", &["10.0.0.7"], "10.0.0.7");
         check("unix", &["1.2.3.4"], "");
+        check("trusted unix", &["6.6.6.6, 1.2.3.4, 10.0.0.7"], "1.2.3.4");
+        check("trusted unix", &[], "");
+        check("trusted unix", &["unknown"], "");
+    }
+
+    #[test]
+    fn who_has_many_addresses_is_one_client() {
+        let counted = |ip: &str| Counted::of(ip.parse().ok());
+        assert_eq!(counted("2001:db8::1"), counted("2001:db8::ffff:0:0:1"));
+        assert_eq!(counted("2001:db8::1"), counted("2001:db8::"));
+        assert_ne!(counted("2001:db8:0:1::1"), counted("2001:db8::1"));
+        assert_eq!(counted("::ffff:10.0.0.1"), counted("10.0.0.1"));
+        assert_ne!(counted("::ffff:10.0.0.1"), counted("::ffff:10.0.0.2"));
+        assert_ne!(counted("10.0.0.1"), counted("10.0.0.2"));
+        assert_eq!(counted("unix"), Counted::of(None));
+        assert_ne!(counted("unix"), counted("::"));
     }
 
     #[test]

@@ -100,11 +100,14 @@ pub(crate) fn compile(
         workers,
         listeners,
         trusted: TrustedProxies {
-            networks: gateway
-                .trusted_proxies
-                .iter()
-                .map(|network| network.value)
+            networks: (gateway.trusted_proxies.iter())
+                .filter_map(|peers| match peers.value {
+                    parsed::TrustedPeers::Network(network) => Some(network),
+                    parsed::TrustedPeers::Unix => None,
+                })
                 .collect(),
+            unix: (gateway.trusted_proxies.iter())
+                .any(|peers| peers.value == parsed::TrustedPeers::Unix),
         },
         bounds: Arc::new(Bounds {
             limits: limits(&gateway.limits),

@@ -60,6 +60,15 @@ impl Spanned<String> {
 /// Pairs in the order in which they were written; no name is there twice.
 pub(crate) type Named<T> = Vec<(Spanned<String>, T)>;
 
+/// An item of `trusted_proxies`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum TrustedPeers {
+    /// All with an address in this network.
+    Network(IpNet),
+    /// All on Unix sockets.
+    Unix,
+}
+
 /// The whole configuration.
 #[derive(Debug)]
 pub(crate) struct Gateway {
@@ -68,7 +77,7 @@ pub(crate) struct Gateway {
     /// Where clients come in; at least one unless a mistake was reported.
     pub(crate) listeners: Vec<Listener>,
     /// Whose X-Forwarded-* are believed.
-    pub(crate) trusted_proxies: Vec<Spanned<IpNet>>,
+    pub(crate) trusted_proxies: Vec<Spanned<TrustedPeers>>,
     /// What a client may send at most.
     pub(crate) limits: Limits,
     /// How long a client may take.

@@ -48,9 +48,9 @@ impl Decoder<'_> {
             it.list(node, "a list of networks", |it, node| {
                 it.scalar(
                     node,
-                    "a network",
-                    "networks are 10.0.0.0/8, 10.0.0.1",
-                    value::network,
+                    "a network or `unix`",
+                    "networks are 10.0.0.0/8, 10.0.0.1; `unix` is every peer on a Unix socket",
+                    value::trusted_peers,
                 )
             })
         });

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 use ipnet::IpNet;
 
-use super::parsed::{HostPattern, ListenAddress, LogTarget, Server, TokenSource};
+use super::parsed::{HostPattern, ListenAddress, LogTarget, Server, TokenSource, TrustedPeers};
 
 /// What to write instead of a text that is no such value.
 pub(crate) type Hint = String;
@@ -306,6 +306,17 @@ pub(crate) fn network(text: &str) -> Result<IpNet, Hint> {
     Ok(net)
 }
 
+/// An item of `trusted_proxies`.
+pub(crate) fn trusted_peers(text: &str) -> Result<TrustedPeers, Hint> {
+    match text {
+        "unix" => Ok(TrustedPeers::Unix),
+        text if text.starts_with("unix:") => {
+            Err("write `unix` for every peer on a Unix socket".to_owned())
+        }
+        text => network(text).map(TrustedPeers::Network),
+    }
+}
+
 /// The name of a cookie or a parameter.
 pub(crate) fn cookie_name(text: &str) -> Result<&str, Hint> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -573,6 +584,13 @@ mod tests {
             network,
             "ten",
             "networks are 10.0.0.0/8, \"fd00::/8\", 10.0.0.1",
+        );
+        check(trusted_peers, "10.0.0.1", "Network(10.0.0.1/32)");
+        check(trusted_peers, "unix", "Unix");
+        check(
+            trusted_peers,
+            "unix:/run/g.sock",
+            "write `unix` for every peer on a Unix socket",
         );
     }
 

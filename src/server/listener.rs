@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, UnixListener};
 use super::connection::{self, Accepted};
 use super::drain::Drain;
 use super::tally::Tally;
+use crate::client::Counted;
 use crate::snapshot::ListenAddress;
 use crate::stream::Stream;
 use crate::worker::Worker;
@@ -195,7 +196,7 @@ pub(crate) async fn accept(
                 .listeners
                 .iter()
                 .find(|listener| listener.address == address);
-            let counted = ip.filter(|ip| !view.trusted.trusts(Some(*ip)));
+            let counted = (!view.trusted.trusts(ip)).then(|| Counted::of(ip));
             let place = tally.enter(counted, &view.bounds.limits);
             let (Some(listener), Some(place)) = (listener, place) else {
                 tracing::debug!(client.ip = ?ip, "a connection beyond the limits was closed");

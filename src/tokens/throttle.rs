@@ -9,6 +9,8 @@ use governor::clock::{Clock as _, DefaultClock};
 use governor::state::keyed::HashMapStateStore;
 use governor::{Quota, RateLimiter};
 
+use crate::client::Counted;
+
 /// So many tries in a time, and as many at once.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Rate {
@@ -23,7 +25,7 @@ type Limiter<K> = RateLimiter<K, HashMapStateStore<K>, DefaultClock>;
 /// The tries of all addresses and users.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Throttle {
-    by_ip: Option<Arc<Limiter<IpAddr>>>,
+    by_client: Option<Arc<Limiter<Counted>>>,
     by_user: Option<Arc<Limiter<String>>>,
     /// When those that have rested were forgotten last.
     forgotten: Arc<Mutex<Option<Instant>>>,
@@ -39,20 +41,20 @@ impl Throttle {
     /// Limits for one address and for one user.
     pub(crate) fn new(per_ip: Option<Rate>, per_user: Option<Rate>) -> Self {
         Self {
-            by_ip: limiter(per_ip),
+            by_client: limiter(per_ip),
             by_user: limiter(per_user),
             forgotten: Arc::default(),
         }
     }
 
-    /// Counts a try.
+    /// Counts a try; `client` is `None` where the client's address is not known.
     ///
     /// # Errors
     /// How long to wait, where there were too many.
     pub(crate) fn try_once(&self, client: Option<IpAddr>, user: &str) -> Result<(), Duration> {
         self.forget();
-        if let (Some(limiter), Some(ip)) = (&self.by_ip, client) {
-            one(limiter, &network_of(ip))?;
+        if let Some(limiter) = &self.by_client {
+            one(limiter, &Counted::of(client))?;
         }
         if let Some(limiter) = &self.by_user {
             // A name that is too long to be one is not kept; the address is counted.
@@ -68,7 +70,7 @@ impl Throttle {
     fn forget(&self) {
         const MANY: usize = 10_000;
         const NOW_AND_THEN: Duration = Duration::from_secs(1);
-        let many = self.by_ip.as_ref().is_some_and(|it| it.len() > MANY)
+        let many = self.by_client.as_ref().is_some_and(|it| it.len() > MANY)
             || self.by_user.as_ref().is_some_and(|it| it.len() > MANY);
         if !many {
             return;
@@ -84,25 +86,11 @@ impl Throttle {
             }
             *last = Some(now);
         }
-        if let Some(limiter) = &self.by_ip {
+        if let Some(limiter) = &self.by_client {
             limiter.retain_recent();
         }
         if let Some(limiter) = &self.by_user {
             limiter.retain_recent();
-        }
-    }
-}
-
-/// Who has an IPv6 address has 2^64 of them.
-fn network_of(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(_) => ip,
-        IpAddr::V6(v6) => {
-            let mut segments = v6.segments();
-            for segment in segments.iter_mut().skip(4) {
-                *segment = 0;
-            }
-            IpAddr::from(segments)
         }
     }
 }
@@ -142,6 +130,11 @@ mod tests {
             assert!(throttle.try_once(one_network, &format!("u{last}")).is_ok());
         }
         assert!(throttle.try_once(ip("2001:db8::9"), "u9").is_err());
+        // All who come over a Unix socket count as one.
+        for user in ["v1", "v2", "v3"] {
+            assert!(throttle.try_once(None, user).is_ok());
+        }
+        assert!(throttle.try_once(None, "v4").is_err());
         assert!(Throttle::new(None, None).try_once(None, "a").is_ok());
     }
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::support::{
-    Answer, App, Gateway, H2, Wire, chunked, config, eventually, request, within,
+    Answer, App, Folder, Gateway, H2, Wire, chunked, config, eventually, request, within,
 };
 
 async fn start(settings: &str) -> (App, Gateway) {
@@ -220,4 +220,42 @@ async fn assert_others_are_served(gateway: &Gateway) {
         "{:?}",
         start.elapsed()
     );
+}
+
+/// A gateway on a Unix socket, and a function's worth of connections to it: how many of four were served.
+async fn served_over_a_socket(settings: &str) -> (usize, String) {
+    let app = App::echo().await;
+    let folder = Folder::new();
+    let path = folder.path("gateway.sock");
+    let text = format!(
+        "{settings}limits: {{connections_per_ip: 2}}
+listeners: [{{address: 127.0.0.1:0}}, {{address: 'unix:@path'}}]
+routes: [{{path: /*, proxy: '@app', auth: none}}]
+"
+    );
+    let values = [("path", path.to_str().unwrap()), ("app", &app.url())];
+    folder.write("gateway.yaml", config(&text, &values));
+    let gateway = Gateway::start_as_it_is(folder, 1, &[]).await;
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        let stream = eventually("the socket", async || {
+            tokio::net::UnixStream::connect(&path).await.ok()
+        });
+        let mut wire = Wire::over(stream.await);
+        let fields = [("Host", "a.test"), ("X-Forwarded-For", "203.0.113.9")];
+        let asked = wire.try_send(request("GET", "/", &fields, "")).await;
+        let served =
+            asked.is_ok() && within(Duration::from_secs(5), wire.fill()).await == Some(true);
+        held.push((wire, served));
+    }
+    let client = gateway.record("/").await["client"].to_string();
+    (held.iter().filter(|(_, served)| *served).count(), client)
+}
+
+#[tokio::test]
+async fn a_unix_socket_counts_as_one_client_unless_it_is_trusted() {
+    let seen = served_over_a_socket("").await;
+    assert_eq!(seen, (2, "\"unix\"".to_owned()));
+    let seen = served_over_a_socket("trusted_proxies: [unix]\n").await;
+    assert_eq!(seen, (4, "\"203.0.113.9\"".to_owned()));
 }
