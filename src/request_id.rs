@@ -1,6 +1,10 @@
 //! The id of one request, as its app, the access log and a refusal say it.
 
 use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use siphasher::sip::SipHasher24;
 
 /// An id, written as 16 hexadecimal digits.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -23,6 +27,41 @@ impl RequestId {
     }
 }
 
+/// Where the ids of one worker come from: a counter under a keyed pseudorandom function. Who knows some of them can
+/// tell neither others nor how many lie between; none needs a system call.
+#[derive(Debug)]
+pub(crate) struct RequestIds {
+    key: [u8; 16],
+    count: AtomicU64,
+}
+
+impl RequestIds {
+    /// Ids that no other worker and no other run gives.
+    pub(crate) fn new() -> Self {
+        let mut key = [0; 16];
+        if getrandom::fill(&mut key).is_err() {
+            // The standard library has a key of the system's, or ends the program.
+            let random = RandomState::new();
+            key = (u128::from(random.hash_one(0)) << 64 | u128::from(random.hash_one(1)))
+                .to_ne_bytes();
+        }
+        Self {
+            key,
+            count: AtomicU64::new(0),
+        }
+    }
+
+    /// The next id.
+    pub(crate) fn next(&self) -> RequestId {
+        // One thread alone comes here: nothing is lost between the two.
+        let count = self.count.load(Ordering::Relaxed);
+        self.count.store(count.wrapping_add(1), Ordering::Relaxed);
+        let mut hasher = SipHasher24::new_with_key(&self.key);
+        hasher.write_u64(count);
+        RequestId(hasher.finish())
+    }
+}
+
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
@@ -32,6 +71,24 @@ impl fmt::Display for RequestId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ids_do_not_tell_of_each_other() {
+        let ids = RequestIds::new();
+        let seen: Vec<u64> = (0..1000).map(|_| ids.next().0).collect();
+        let distinct: std::collections::HashSet<u64> = seen.iter().copied().collect();
+        assert_eq!(distinct.len(), seen.len());
+        let steps = seen.windows(2).map(|two| two[1].wrapping_sub(two[0]));
+        let steps: std::collections::HashSet<u64> = steps.collect();
+        assert!(steps.len() > 990, "one step leads from each to the next");
+        // Each bit is as often set as not; half of 1000, give or take eight standard deviations.
+        for bit in 0..u64::BITS {
+            let set = seen.iter().filter(|id| *id >> bit & 1 == 1).count();
+            assert!((370..630).contains(&set), "bit {bit}: {set}");
+        }
+        let other = RequestIds::new();
+        assert!(!distinct.contains(&other.next().0), "another worker's");
+    }
 
     #[test]
     fn digits_are_hexadecimal() {

@@ -2,7 +2,6 @@
 //! Nothing here is shared between cores but the immutable snapshot behind the view.
 
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -11,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::auth::Remembered;
 use crate::clock::Look;
-use crate::request_id::RequestId;
+use crate::request_id::{RequestId, RequestIds};
 use crate::snapshot::Snapshot;
 
 /// One worker's hold on a snapshot. Requests count their references here, in memory that only
@@ -53,7 +52,7 @@ pub(crate) struct Worker {
     /// The tokens that it has verified.
     pub(crate) remembered: Remembered,
     current: Mutex<Current>,
-    next_id: AtomicU64,
+    ids: RequestIds,
 }
 
 impl Worker {
@@ -64,14 +63,6 @@ impl Worker {
         token_bytes: usize,
     ) -> Self {
         let view = Arc::new(View(Arc::clone(&snapshots.borrow_and_update())));
-        let mut seed = [0; 8];
-        // Ids need not be secret, only unlike those of other workers and runs.
-        let random = getrandom::fill(&mut seed).is_ok();
-        let seed = if random {
-            u64::from_ne_bytes(seed)
-        } else {
-            index as u64
-        };
         Self {
             index,
             remembered: Remembered::new(token_bytes),
@@ -80,7 +71,7 @@ impl Worker {
                 view,
                 look: Look::new(),
             }),
-            next_id: AtomicU64::new(seed),
+            ids: RequestIds::new(),
         }
     }
 
@@ -102,10 +93,6 @@ impl Worker {
 
     /// An id for a request.
     pub(crate) fn next_id(&self) -> RequestId {
-        // One thread alone comes here: nothing is lost between the two.
-        let id = self.next_id.load(Ordering::Relaxed);
-        self.next_id
-            .store(id.wrapping_add(0x9e37_79b9_7f4a_7c15), Ordering::Relaxed);
-        RequestId(id)
+        self.ids.next()
     }
 }
