@@ -65,7 +65,7 @@ pub(super) fn write(
     let mut keeps = may_stay;
     let switches = parts.status == StatusCode::SWITCHING_PROTOCOLS;
     status_line(out, to, parts);
-    let mut dated = false;
+    let (mut dated, mut offers) = (false, false);
     let mut length = None;
     for (name, value) in &parts.headers {
         match *name {
@@ -79,6 +79,9 @@ pub(super) fn write(
                 continue;
             }
             header::DATE => dated = true,
+            // HTTP/1.0 has none (RFC 9110 section 7.8).
+            header::UPGRADE if to.manners.http_1_0 => continue,
+            header::UPGRADE => offers = !switches,
             _ => {}
         }
         field(out, name, value.as_bytes());
@@ -96,6 +99,9 @@ pub(super) fn write(
             }
         }
         Framing::None => {}
+    }
+    if offers {
+        out.extend_from_slice(b"connection: upgrade\r\n");
     }
     if !keeps && !switches {
         out.extend_from_slice(b"connection: close\r\n");

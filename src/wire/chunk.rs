@@ -1,5 +1,5 @@
-//! Chunked bodies (RFC 9112 section 7.1), read strictly, from clients and from apps alike: where their data is, and
-//! where they end.
+//! Chunked bodies (RFC 9112 section 7.1): where their data is, and where they end. Clients' are read strictly; of
+//! apps' some lines are taken that only look odd.
 
 use crate::alphabet::TOKEN;
 
@@ -17,6 +17,9 @@ pub(crate) struct Chunks {
     longest_trailers: usize,
     /// The bytes of the trailers, where they are wanted.
     trailers: Option<Vec<u8>>,
+    /// Whether lines may end in a bare LF (RFC 9112 section 2.2), sizes in blanks, and extensions and trailers look
+    /// like anything, as nginx lets apps write them.
+    lenient: bool,
 }
 
 /// What the next bytes of a chunked body are.
@@ -48,6 +51,10 @@ enum At {
     Quoted,
     QuotedPair,
     QuotedEnd,
+    /// A blank behind the size, in an app's line.
+    Blank,
+    /// An extension, in an app's line.
+    Anything,
     SizeLineFeed,
     Data,
     DataReturn,
@@ -70,6 +77,7 @@ impl Chunks {
             length: 0,
             longest_trailers,
             trailers: None,
+            lenient: false,
         }
     }
 
@@ -79,6 +87,19 @@ impl Chunks {
             trailers: Some(Vec::new()),
             ..Self::new(longest_trailers)
         }
+    }
+
+    /// The beginning of an app's chunked body, whose trailers are wanted.
+    pub(crate) fn of_an_app(longest_trailers: usize) -> Self {
+        Self {
+            lenient: true,
+            ..Self::with_trailers(longest_trailers)
+        }
+    }
+
+    /// Whether it is an app's, whose trailers are to be mended.
+    pub(crate) fn is_an_apps(&self) -> bool {
+        self.lenient
     }
 
     /// The lines of the trailers with the empty line that ends them, after the end of the body.
@@ -157,6 +178,16 @@ impl Chunks {
                 self.size = self.size << 4 | u64::from(digit);
                 At::Digits
             }
+            (At::Digits | At::Blank, b' ' | b'\t') if self.lenient => At::Blank,
+            (At::Digits | At::Blank, b';') if self.lenient => At::Anything,
+            (At::Digits | At::Blank | At::Anything, b'\n') if self.lenient => self.behind_size(),
+            (At::Blank | At::Anything, b'\r') => At::SizeLineFeed,
+            (At::Anything, byte) if is_field_byte(byte) => At::Anything,
+            (At::DataReturn, b'\n') if self.lenient => self.behind_data(),
+            (At::TrailerFirst, b'\n') if self.lenient => return Ok(true),
+            (At::Trailer, b'\n') if self.lenient => At::TrailerFirst,
+            // What stands there is looked at when all of them are here.
+            (At::TrailerFirst, byte) if self.lenient && is_field_byte(byte) => At::Trailer,
             (At::Digits | At::Name | At::Value | At::QuotedEnd, b';') => At::NameFirst,
             (At::Digits | At::Name | At::Value | At::QuotedEnd, b'\r') => At::SizeLineFeed,
             (At::First | At::Digits, _) => return Err("a chunk size is malformed"),
@@ -167,19 +198,9 @@ impl Chunks {
             (At::Quoted, b'"') => At::QuotedEnd,
             (At::Quoted, b'\\') => At::QuotedPair,
             (At::Quoted | At::QuotedPair, byte) if is_field_byte(byte) => At::Quoted,
-            (At::SizeLineFeed, b'\n') => {
-                self.length = 0;
-                if self.size == 0 {
-                    At::TrailerFirst
-                } else {
-                    At::Data
-                }
-            }
+            (At::SizeLineFeed, b'\n') => self.behind_size(),
             (At::DataReturn, b'\r') => At::DataLineFeed,
-            (At::DataLineFeed, b'\n') => {
-                self.length = 0;
-                At::First
-            }
+            (At::DataLineFeed, b'\n') => self.behind_data(),
             (At::TrailerFirst, b'\r') => At::LastLineFeed,
             (At::TrailerFirst | At::TrailerName, byte) if TOKEN.has(byte) => At::TrailerName,
             (At::TrailerName, b':') => At::Trailer,
@@ -203,6 +224,8 @@ impl Chunks {
             | At::Quoted
             | At::QuotedPair
             | At::QuotedEnd
+            | At::Blank
+            | At::Anything
             | At::SizeLineFeed
             | At::Data
             | At::DataReturn
@@ -213,6 +236,22 @@ impl Chunks {
             return Err("a line of a chunked body is too long");
         }
         Ok(false)
+    }
+}
+
+impl Chunks {
+    fn behind_size(&mut self) -> At {
+        self.length = 0;
+        if self.size == 0 {
+            At::TrailerFirst
+        } else {
+            At::Data
+        }
+    }
+
+    fn behind_data(&mut self) -> At {
+        self.length = 0;
+        At::First
     }
 }
 
@@ -301,6 +340,53 @@ mod tests {
         }
         check(&format!("5;{}\r\n", "a".repeat(5000)), Err(()));
         check(&format!("0\r\nx: {}\r\n", "a".repeat(5000)), Err(()));
+    }
+
+    #[test]
+    fn apps_may_write_odd_lines_that_have_one_reading() {
+        let end = |text: &str| {
+            let mut chunks = Chunks::of_an_app(256);
+            let mut slow = Chunks::of_an_app(256);
+            let mut slowly = Ok((0, false));
+            for (at, byte) in text.bytes().enumerate() {
+                slowly = slow.follow(&[byte]).map(|(taken, end)| (at + taken, end));
+                if !matches!(slowly, Ok((_, false))) {
+                    break;
+                }
+            }
+            let whole = chunks.follow(text.as_bytes());
+            assert_eq!(whole, slowly, "{text:?}");
+            whole.map(|(taken, end)| end.then_some(taken)).map_err(drop)
+        };
+        for text in [
+            "5 \r\nhello\r\n0\r\n\r\n",
+            "5\t  \r\nhello\r\n0  \r\n\r\n",
+            "5\nhello\n0\n\n",
+            "5\r\nhello\n0\r\n\n",
+            "5 ; a = b\r\nhello\r\n0\r\n\r\n",
+            "5;\r\nhello\r\n0\r\n\r\n",
+            "0\nx : a\n b\nname\n\n",
+        ] {
+            assert_eq!(end(text), Ok(Some(text.len())), "{text:?}");
+        }
+        for text in [
+            "\r\n",
+            " 5\r\n",
+            "5 5\r\n",
+            "5; a\u{1}\r\n",
+            "0x5\r\n",
+            "-1\r\n",
+            "5\rhello",
+            "5\r\nhelloX",
+            "5\r\nhello\rX",
+            "0\r\n\r\r",
+            "0\r\nx: a\0\r\n",
+            "fffffffffffffffff\r\n",
+        ] {
+            assert_eq!(end(text), Err(()), "{text:?}");
+        }
+        assert_eq!(end(&format!("5;{}\r\n", "a".repeat(5000))), Err(()));
+        assert_eq!(end(&format!("0\n{}\n", "a\n".repeat(200))), Err(()));
     }
 
     proptest! {

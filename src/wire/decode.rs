@@ -5,6 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::SizeHint;
 
 use super::chunk::{Chunks, Piece};
+use super::mend::mend;
 
 /// The most fields in trailers.
 const MOST_TRAILERS: usize = 64;
@@ -42,6 +43,11 @@ impl Coming {
     /// Chunks, whose trailers may have so many bytes.
     pub(crate) fn chunked(longest_trailers: usize) -> Self {
         Self::Chunked(Chunks::with_trailers(longest_trailers))
+    }
+
+    /// Chunks that an app sends, whose trailers may have so many bytes.
+    pub(crate) fn chunked_by_an_app(longest_trailers: usize) -> Self {
+        Self::Chunked(Chunks::of_an_app(longest_trailers))
     }
 
     /// Whether the body has ended.
@@ -82,7 +88,12 @@ impl Coming {
                 Piece::Framing => Ok(Step::More),
                 Piece::Data { skip, length } => Ok(Step::Data { skip, length }),
                 Piece::End(length) => {
-                    let trailers = trailers(&chunks.take_trailers())?;
+                    let lines = chunks.take_trailers();
+                    let trailers = match lines.as_slice() {
+                        b"\r\n" | b"\n" => None,
+                        lines if chunks.is_an_apps() => trailers(&mend(lines)?.text)?,
+                        lines => trailers(lines)?,
+                    };
                     *self = Self::Nothing;
                     Ok(Step::End(length, trailers))
                 }
@@ -110,9 +121,6 @@ impl Coming {
 
 /// The fields of trailers, `None` where there are none.
 fn trailers(lines: &[u8]) -> Result<Option<HeaderMap>, &'static str> {
-    if lines == b"\r\n" {
-        return Ok(None);
-    }
     let mut fields = [httparse::EMPTY_HEADER; MOST_TRAILERS];
     let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(lines, &mut fields)
     else {

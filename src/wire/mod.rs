@@ -11,6 +11,7 @@ mod head;
 mod http1;
 mod http2;
 mod line;
+mod mend;
 mod names;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod properties;
@@ -30,6 +31,7 @@ pub(crate) use self::decode::{Coming, Step};
 pub(crate) use self::http1::{Ended, Link, Opening};
 pub(crate) use self::http2::{Frames, request};
 pub(crate) use self::line::Line;
+pub(crate) use self::mend::mend;
 pub(crate) use self::names::name_of;
 pub(crate) use self::send::{Framing, SendFault, Sending, field};
 

@@ -206,57 +206,8 @@ pub(crate) fn request_holds(bytes: &[u8], seed: u8, closes: bool) {
     }
 }
 
-/// A head without the empty line that ends it, and what is behind that.
-pub(crate) fn split_head(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let end = memchr::memmem::find(bytes, b"\r\n\r\n")?;
-    Some((bytes.get(..end)?, bytes.get(end + 4..)?))
-}
-
-/// The names and the values of the fields of a head.
-fn pairs(head: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
-    head.split(|byte| *byte == b'\n')
-        .skip(1)
-        .filter_map(|line| {
-            let colon = line.iter().position(|byte| *byte == b':')?;
-            let value = line.get(colon + 1..)?;
-            Some((line.get(..colon)?, value.trim_ascii()))
-        })
-}
-
-/// The values of all fields of a name.
-pub(crate) fn values<'h>(head: &'h [u8], name: &str) -> Vec<&'h [u8]> {
-    pairs(head)
-        .filter(|field| field.0.eq_ignore_ascii_case(name.as_bytes()))
-        .map(|field| field.1)
-        .collect()
-}
-
 /// Digits, read.
 pub(crate) fn number(digits: &[u8]) -> u64 {
     let text = std::str::from_utf8(digits).expect("digits");
     text.parse().expect("a number")
-}
-
-/// The data of a chunked body and the length of its framing and data together; `None` where it is
-/// not all there.
-pub(crate) fn dechunked(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
-    let mut data = Vec::new();
-    let mut rest = bytes;
-    let line = |rest: &mut &[u8]| -> Option<Vec<u8>> {
-        let end = memchr::memmem::find(rest, b"\r\n")?;
-        let line = rest.get(..end)?.to_vec();
-        *rest = rest.get(end + 2..)?;
-        Some(line)
-    };
-    loop {
-        let size = line(&mut rest)?;
-        let digits = size.split(|byte| *byte == b';').next()?;
-        let size = usize::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-        if size == 0 {
-            while !line(&mut rest)?.is_empty() {}
-            return Some((data, bytes.len() - rest.len()));
-        }
-        data.extend_from_slice(rest.get(..size)?);
-        rest = rest.get(size..)?.strip_prefix(b"\r\n")?;
-    }
 }

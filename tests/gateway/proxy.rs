@@ -322,6 +322,54 @@ routes: [{path: /*, proxy: '@app', auth: none, headers: {request: {set: {X-In: '
 }
 
 #[tokio::test]
+async fn odd_answers_that_have_one_reading_reach_the_client() {
+    let app = App::start(|seen| {
+        let cookies = "Set-Cookie: a=b\r\n".repeat(200);
+        Answer::Raw(match seen.target() {
+            "/spaced" => "HTTP/1.1 200 OK\r\nX-Odd : b\r\nContent-Length: 2\r\n\r\nok".into(),
+            "/folded" => "HTTP/1.1 200 OK\r\nX-Odd: b\r\n\tc\r\nContent-Length: 2\r\n\r\nok".into(),
+            "/bare" => "HTTP/1.1 200 OK\nX-Odd: b\nTransfer-Encoding: chunked\n\n2 \nok\n0\n\n".into(),
+            "/cookies" => format!("HTTP/1.1 200 OK\r\n{cookies}Content-Length: 2, 2\r\n\r\nok").into(),
+            "/upgrade" => "HTTP/1.1 426 Upgrade Required\r\nConnection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 2\r\n\r\nok".into(),
+            _ => "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok".into(),
+        })
+    })
+    .await;
+    let gateway = in_front_of(&app, "").await;
+    let mut h2 = H2::connect(gateway.address()).await;
+    for (target, odd) in [("/spaced", "b"), ("/folded", "b c"), ("/bare", "b")] {
+        let reply = gateway.get(target, &[]).await;
+        assert_eq!((reply.status, reply.text()), (200, "ok".into()), "{target}");
+        assert_eq!(reply.field("x-odd"), Some(odd), "{target}");
+        let reply = h2.get(target, &[]).await;
+        assert_eq!(
+            (reply.status, reply.field("x-odd")),
+            (200, Some(odd)),
+            "{target}"
+        );
+    }
+    assert_eq!(
+        gateway.get("/cookies", &[]).await.all("set-cookie").len(),
+        200
+    );
+    assert_eq!(h2.get("/cookies", &[]).await.all("set-cookie").len(), 200);
+    let reply = gateway.get("/upgrade", &[]).await;
+    assert_eq!(
+        (reply.status, reply.field("upgrade")),
+        (426, Some("websocket"))
+    );
+    assert_eq!(reply.field("connection"), Some("upgrade"));
+    let reply = h2.get("/upgrade", &[]).await;
+    assert_eq!(
+        (reply.status, reply.field("upgrade")),
+        (426, None),
+        "HTTP/2 has none"
+    );
+    assert_eq!(gateway.get("/two", &[]).await.status, 502);
+    assert_eq!(h2.get("/two", &[]).await.status, 502);
+}
+
+#[tokio::test]
 async fn a_listener_may_be_a_unix_socket() {
     let folder = Folder::new();
     let path = folder.path("gateway.sock");

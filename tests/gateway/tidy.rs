@@ -60,7 +60,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "request_id",
         ],
     ),
-    ("tokens", &["auth", "body", "cors", "reject"]),
+    ("tokens", &["auth", "body", "client", "cors", "reject"]),
     (
         "route",
         &[

@@ -38,7 +38,7 @@ impl AnswerFrames {
             coming: match head.framing {
                 AnswerFraming::None | AnswerFraming::Length(0) => Coming::Nothing,
                 AnswerFraming::Length(length) => Coming::Length(length),
-                AnswerFraming::Chunked => Coming::chunked(LONGEST_TRAILERS),
+                AnswerFraming::Chunked => Coming::chunked_by_an_app(LONGEST_TRAILERS),
                 AnswerFraming::UntilClose => Coming::UntilClose,
             },
             keeps: head.keeps,

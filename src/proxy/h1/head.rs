@@ -1,5 +1,5 @@
-//! The heads of messages: a request's is written, an answer's is read strictly (RFC 9112 sections 2
-//! to 6). Bytes in, bytes out: nothing here waits.
+//! The heads of messages: a request's is written, an answer's is read (RFC 9112 sections 2 to 6), if it can be
+//! read in one way. Bytes in, bytes out: nothing here waits.
 
 use std::mem::MaybeUninit;
 
@@ -11,10 +11,10 @@ use hyper::ext::ReasonPhrase;
 
 use super::{LONGEST_HEAD, Outgoing, RequestHead};
 use crate::proxy::headers::is_hop_by_hop;
-use crate::wire::{Framing, field, name_of};
+use crate::wire::{Framing, field, mend, name_of};
 
 /// The most fields of an answer.
-const MOST_FIELDS: usize = 128;
+const MOST_FIELDS: usize = 256;
 
 /// The head of an answer.
 #[derive(Debug)]
@@ -24,7 +24,8 @@ pub(crate) struct AnswerHead {
     /// The app's own words for the status, where it has some.
     pub(crate) reason: Option<ReasonPhrase>,
     /// The fields, without those that belong to the app's connection, and without the length of a body that
-    /// follows: that is said by whoever sends it on. An answer that switches protocols keeps its `Upgrade`.
+    /// follows: that is said by whoever sends it on. An answer that switches protocols, or wants to, keeps its
+    /// `Upgrade`.
     pub(crate) headers: HeaderMap,
     /// How the body is framed.
     pub(super) framing: AnswerFraming,
@@ -111,7 +112,7 @@ pub(super) fn write(out: &mut Vec<u8>, head: RequestHead<'_>, body: &Outgoing) -
 }
 
 /// Reads the head of an answer from all that was read so far; the values of its fields are slices of
-/// that. `spare` is an empty table to use again.
+/// that. `spare` is an empty table to use again. Lines that are not as RFC 9112 has them are mended first.
 ///
 /// # Errors
 /// What is wrong with it; a body that could be framed in two ways is an error, too.
@@ -120,6 +121,55 @@ pub(super) fn parse(
     is_head: bool,
     spare: &mut HeaderMap,
 ) -> Result<Parsed, &'static str> {
+    match read(all, is_head, spare) {
+        Ok(parsed) => Ok(parsed),
+        Err(Unread::For(what)) => Err(what),
+        Err(Unread::OddLines) => read_mended(all, is_head, spare),
+    }
+}
+
+/// Why a head was not read.
+enum Unread {
+    /// There are lines that the parser does not take.
+    OddLines,
+    /// For this reason.
+    For(&'static str),
+}
+
+impl From<&'static str> for Unread {
+    fn from(what: &'static str) -> Self {
+        Self::For(what)
+    }
+}
+
+/// The same for a head whose lines have to be mended.
+fn read_mended(all: &Bytes, is_head: bool, spare: &mut HeaderMap) -> Result<Parsed, &'static str> {
+    let within = all.get(..LONGEST_HEAD).unwrap_or(all);
+    // Empty lines before an answer are passed over.
+    let empty = within
+        .iter()
+        .take_while(|byte| matches!(**byte, b'\r' | b'\n'));
+    let empty = empty.count();
+    let behind = within.get(empty..).unwrap_or_default();
+    let Some(feed) = memchr::memchr(b'\n', behind) else {
+        return Ok(Parsed::Partial);
+    };
+    let (line, lines) = behind.split_at_checked(feed + 1).unwrap_or_default();
+    let mended = mend(lines)?;
+    let Some(length) = mended.length else {
+        return Ok(Parsed::Partial);
+    };
+    let length = empty + line.len() + length;
+    let text = Bytes::from([line, &mended.text].concat());
+    match read(&text, is_head, spare) {
+        Ok(Parsed::Final(head, _)) => Ok(Parsed::Final(head, length)),
+        Ok(Parsed::Interim(_)) => Ok(Parsed::Interim(length)),
+        Ok(Parsed::Partial) | Err(Unread::OddLines) => Err("the head is malformed"),
+        Err(Unread::For(what)) => Err(what),
+    }
+}
+
+fn read(all: &Bytes, is_head: bool, spare: &mut HeaderMap) -> Result<Parsed, Unread> {
     let bytes = all.as_ref();
     let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
     let mut response = httparse::Response::new(&mut []);
@@ -133,18 +183,17 @@ pub(super) fn parse(
     let length = match parsed {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return Ok(Parsed::Partial),
-        Err(httparse::Error::TooManyHeaders) => return Err("there are too many fields"),
-        Err(_) => return Err("the head is malformed"),
+        Err(httparse::Error::TooManyHeaders) => return Err("there are too many fields".into()),
+        Err(httparse::Error::HeaderName | httparse::Error::HeaderValue) => {
+            return Err(Unread::OddLines);
+        }
+        Err(
+            httparse::Error::NewLine
+            | httparse::Error::Status
+            | httparse::Error::Token
+            | httparse::Error::Version,
+        ) => return Err("the head is malformed".into()),
     };
-    let text = bytes.get(..length).unwrap_or_default();
-    // Without a way out in the middle, many bytes are looked at together.
-    let behind = text.iter().zip(text.get(1..).unwrap_or_default());
-    let bare = behind.fold(false, |bare, (before, byte)| {
-        bare | ((*byte == b'\n') & (*before != b'\r'))
-    });
-    if bare || text.first() == Some(&b'\n') {
-        return Err("a line of the head does not end in CR LF");
-    }
     let status = response
         .code
         .and_then(|code| StatusCode::from_u16(code).ok());
@@ -214,15 +263,20 @@ impl Own {
         status: StatusCode,
     ) -> Result<bool, &'static str> {
         if *name == header::CONTENT_LENGTH {
-            let number = length(value)?;
-            if self.length.replace(number).is_some() {
-                return Err("Content-Length is repeated");
+            // To say the same number again, on another line or in a list, changes nothing (RFC 9110 section 8.6).
+            for digits in value.split(|byte| *byte == b',') {
+                let number = length(digits.trim_ascii())?;
+                if self.length.is_some_and(|known| known != number) {
+                    return Err("there are two Content-Lengths");
+                }
+                self.length = Some(number);
             }
             return Ok(false);
         }
         if *name == header::TRANSFER_ENCODING {
-            let chunked = value.trim_ascii();
-            if self.chunked || !chunked.eq_ignore_ascii_case(b"chunked") {
+            // The body ends at the same place, however often this is said.
+            let mut codings = value.split(|byte| *byte == b',');
+            if !codings.all(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"chunked")) {
                 return Err("Transfer-Encoding is not chunked alone");
             }
             self.chunked = true;
@@ -234,8 +288,12 @@ impl Own {
             }
             return Ok(false);
         }
-        let switches = status == StatusCode::SWITCHING_PROTOCOLS && *name == header::UPGRADE;
-        Ok(switches || !is_hop_by_hop(name.as_str()))
+        // The second one has to say to what (RFC 9110 section 15.5.22).
+        let switches = matches!(
+            status,
+            StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED
+        );
+        Ok((switches && *name == header::UPGRADE) || !is_hop_by_hop(name.as_str()))
     }
 
     /// One word of `Connection` (RFC 9110 section 7.6.1).

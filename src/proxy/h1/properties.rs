@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use super::head::AnswerFraming;
 use super::*;
 use crate::script::{Script, cut, drive};
-use crate::wire::properties::{dechunked, number, split_head, values};
+use crate::wire::properties::number;
 
 /// What became of an exchange.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -145,10 +145,17 @@ pub(crate) fn answer_holds(method: &Method, bytes: &[u8], seed: u8, closes: bool
     let kept = matches!(whole.end, End::Whole { kept: true, .. });
     assert!(!kept || !closes && !deaf);
     if let End::Whole { trailers, .. } = &whole.end {
-        let (body, length) = naive(method, bytes);
+        let answer = Naive::read(bytes);
+        let (body, length, strict) = answer.body(method);
         assert_eq!(whole.body, body);
-        assert!(!kept || length == bytes.len(), "an answer is left over");
-        assert!(!kept || !said_goodbye(bytes));
+        let before = bytes.len() - answer.behind.len();
+        assert!(
+            !kept || before + length == bytes.len(),
+            "an answer is left over"
+        );
+        assert!(!kept || !said_goodbye(&answer));
+        // Written as the strictest would, it is read by everybody in the same way.
+        assert!(compare(method, &strict, &whole), "hyper does not take it");
         let chunked = |head: &Head| head.framing == AnswerFraming::Chunked;
         assert!(trailers.is_none() || whole.head.as_ref().is_some_and(chunked));
     }
@@ -157,80 +164,163 @@ pub(crate) fn answer_holds(method: &Method, bytes: &[u8], seed: u8, closes: bool
     }
 }
 
-/// The head of the final answer and what is behind it, read naively.
-fn final_answer(bytes: &[u8]) -> (&[u8], &[u8]) {
-    let mut rest = bytes;
-    loop {
-        // Empty lines before an answer are passed over.
-        while let Some(behind) = rest.strip_prefix(b"\r\n") {
-            rest = behind;
+/// The final answer's head, read naively.
+struct Naive<'a> {
+    line: &'a [u8],
+    fields: Vec<(String, Vec<u8>)>,
+    behind: &'a [u8],
+}
+
+/// Takes a line off, without its end.
+fn line<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let end = rest.iter().position(|byte| *byte == b'\n')?;
+    let line = rest.get(..end)?;
+    *rest = rest.get(end + 1..)?;
+    Some(line.strip_suffix(b"\r").unwrap_or(line))
+}
+
+impl<'a> Naive<'a> {
+    fn read(bytes: &'a [u8]) -> Self {
+        let mut rest = bytes;
+        loop {
+            let mut first = line(&mut rest).expect("a status line");
+            // Empty lines before an answer are passed over.
+            while first.is_empty() {
+                first = line(&mut rest).expect("a status line");
+            }
+            let fields = fields(&mut rest).expect("a head");
+            let status = first.get(9..12);
+            if status == Some(b"101") || !first.get(9..).is_some_and(|it| it.starts_with(b"1")) {
+                return Self {
+                    line: first,
+                    fields,
+                    behind: rest,
+                };
+            }
         }
-        let (head, behind) = split_head(rest).expect("a head");
-        let status = head.get(9..12);
-        if status == Some(b"101") || !head.get(9..).is_some_and(|from| from.starts_with(b"1")) {
-            return (head, behind);
+    }
+
+    /// What all fields of a name list.
+    fn list(&self, name: &str) -> Vec<&[u8]> {
+        let fields = self.fields.iter().filter(|field| field.0 == name);
+        let items = fields.flat_map(|field| field.1.split(|byte| *byte == b','));
+        items.map(<[u8]>::trim_ascii).collect()
+    }
+
+    /// The body, and the answer as the strictest would write it.
+    fn body(&self, method: &Method) -> (Vec<u8>, usize, Vec<u8>) {
+        let codings = self.list("transfer-encoding");
+        let lengths: Vec<u64> = self
+            .list("content-length")
+            .into_iter()
+            .map(number)
+            .collect();
+        assert!(codings.is_empty() || lengths.is_empty(), "two framings");
+        assert!(
+            lengths.iter().all(|it| Some(it) == lengths.first()),
+            "two lengths"
+        );
+        assert!(codings.iter().all(|it| it.eq_ignore_ascii_case(b"chunked")));
+        let mut strict = [self.line, b"\r\n"].concat();
+        for (name, value) in &self.fields {
+            if name != "transfer-encoding" && name != "content-length" {
+                strict.extend([name.as_bytes(), b": ", value, b"\r\n"].concat());
+            }
         }
-        rest = behind;
+        let status = self.line.get(9..12);
+        let bodiless = *method == Method::HEAD || matches!(status, Some(b"204" | b"304"));
+        if let Some(length) = lengths.first() {
+            strict.extend(format!("content-length: {length}\r\n").into_bytes());
+        } else if !codings.is_empty() {
+            strict.extend(b"transfer-encoding: chunked\r\n");
+        }
+        strict.extend(b"\r\n");
+        if bodiless {
+            return (Vec::new(), 0, strict);
+        }
+        if codings.is_empty() {
+            let length = lengths.first().map_or(self.behind.len(), |length| {
+                usize::try_from(*length).expect("a length")
+            });
+            let body = self.behind.get(..length).expect("a body").to_vec();
+            strict.extend(&body);
+            return (body, length, strict);
+        }
+        let mut rest = self.behind;
+        let mut body = Vec::new();
+        loop {
+            let size = line(&mut rest).expect("a size");
+            let digits = size
+                .split(|byte| *byte == b';')
+                .next()
+                .unwrap()
+                .trim_ascii();
+            let size = u64::from_str_radix(std::str::from_utf8(digits).unwrap(), 16);
+            let size = usize::try_from(size.expect("a size")).unwrap();
+            strict.extend(format!("{size:x}\r\n").into_bytes());
+            if size == 0 {
+                break;
+            }
+            let data = rest.get(..size).expect("a chunk");
+            rest = rest.get(size..).unwrap();
+            body.extend(data);
+            strict.extend([data, b"\r\n"].concat());
+            assert!(line(&mut rest).expect("the end of a chunk").is_empty());
+        }
+        for (name, value) in fields(&mut rest).expect("trailers") {
+            strict.extend([name.as_bytes(), b": ", &value, b"\r\n"].concat());
+        }
+        strict.extend(b"\r\n");
+        (body, self.behind.len() - rest.len(), strict)
     }
 }
 
-/// The body of the answer, and the length of all that belongs to it and to those before it.
-fn naive(method: &Method, bytes: &[u8]) -> (Vec<u8>, usize) {
-    let (head, behind) = final_answer(bytes);
-    let before = bytes.len() - behind.len();
-    let codings = values(head, "transfer-encoding");
-    let lengths = values(head, "content-length");
-    assert!(codings.len() + lengths.len() <= 1, "framed in two ways");
-    let bodiless = method == Method::HEAD || matches!(head.get(9..12), Some(b"204" | b"304"));
-    let (body, length) = if bodiless {
-        (Vec::new(), 0)
-    } else if codings.is_empty() {
-        let length = lengths.first().map_or(behind.len(), |digits| {
-            usize::try_from(number(digits)).expect("a length")
-        });
-        (behind.get(..length).expect("a body").to_vec(), length)
-    } else {
-        assert!(
-            codings
-                .iter()
-                .all(|coding| coding.eq_ignore_ascii_case(b"chunked"))
-        );
-        dechunked(behind).expect("a chunked body")
-    };
-    (body, before + length)
+/// The fields up to an empty line: a line that begins with a blank belongs to the one before it.
+fn fields(rest: &mut &[u8]) -> Option<Vec<(String, Vec<u8>)>> {
+    let mut fields: Vec<(String, Vec<u8>)> = Vec::new();
+    loop {
+        let text = line(rest)?;
+        if text.is_empty() {
+            return Some(fields);
+        }
+        if text.starts_with(b" ") || text.starts_with(b"\t") {
+            let last = &mut fields.last_mut()?.1;
+            last.push(b' ');
+            last.extend(text.trim_ascii());
+        } else if !text.starts_with(b"HTTP/") {
+            let mut parts = text.splitn(2, |byte| *byte == b':');
+            let name = String::from_utf8(parts.next()?.trim_ascii_end().to_vec()).ok()?;
+            let value = parts.next().unwrap_or_default().trim_ascii().to_vec();
+            fields.push((name.to_ascii_lowercase(), value));
+        }
+    }
 }
 
 /// Whether the app says that it closes, or leaves it to be understood.
-fn said_goodbye(bytes: &[u8]) -> bool {
-    let (head, _) = final_answer(bytes);
-    let options = values(head, "connection");
-    let says = |word: &[u8]| {
-        let mut options = options
-            .iter()
-            .flat_map(|line| line.split(|byte| *byte == b','));
-        options.any(|option| option.trim_ascii().eq_ignore_ascii_case(word))
-    };
-    says(b"close") || head.starts_with(b"HTTP/1.0") && !says(b"keep-alive")
+fn said_goodbye(answer: &Naive<'_>) -> bool {
+    let options = answer.list("connection");
+    let says = |word: &[u8]| options.iter().any(|it| it.eq_ignore_ascii_case(word));
+    says(b"close") || answer.line.starts_with(b"HTTP/1.0") && !says(b"keep-alive")
 }
 
-/// hyper's client reads what is taken here in the same way, or does not take it.
-fn compare(method: &Method, bytes: &[u8], ours: &Outcome) {
-    let Some(head) = &ours.head else { return };
+/// hyper's client reads what is taken here in the same way, or does not take it. Whether it takes it.
+fn compare(method: &Method, bytes: &[u8], ours: &Outcome) -> bool {
+    let Some(head) = &ours.head else { return false };
     let Some(theirs) = ask_hyper(method, Script::new([bytes.to_vec()], true), bytes.len()) else {
-        return;
+        return false;
     };
     assert_eq!(head.status, theirs.status);
     for name in head.fields.keys() {
         let [ours, theirs] = [&head.fields, &theirs.fields].map(|all| all.get_all(name));
         if name == header::CONTENT_LENGTH {
-            let number = |values: header::GetAll<'_, _>| {
-                let values: Vec<&http::HeaderValue> = values.iter().collect();
-                values
-                    .iter()
-                    .map(|value| number(value.as_bytes()))
-                    .collect::<Vec<_>>()
+            let numbers = |values: header::GetAll<'_, http::HeaderValue>| {
+                let lists: Vec<_> = values.iter().map(http::HeaderValue::as_bytes).collect();
+                let items = lists.iter().flat_map(|it| it.split(|byte| *byte == b','));
+                let mut items: Vec<u64> = items.map(|it| number(it.trim_ascii())).collect();
+                items.dedup();
+                items
             };
-            assert_eq!(number(ours), number(theirs));
+            assert_eq!(numbers(ours), numbers(theirs));
         } else {
             assert_eq!(ours, theirs, "{name}");
         }
@@ -240,12 +330,14 @@ fn compare(method: &Method, bytes: &[u8], ours: &Outcome) {
             assert_eq!(ours.body, body);
             assert_eq!(*trailers, their_trailers);
         }
-        (End::Whole { .. }, None) => panic!("hyper finds the body broken"),
+        // It does not take all lines of chunks that are taken from apps.
+        (End::Whole { .. }, None) => return false,
         // hyper takes some lines of chunks that are refused here.
         (End::Broken(what), Some(_)) => assert!(what.contains("malformed"), "{what}"),
         (End::Switched(_), _) | (End::Broken(_), None) => {}
         (End::Refused(_) | End::Gone | End::Waits, _) => panic!("a head without an end"),
     }
+    true
 }
 
 /// What hyper's client makes of an answer.
@@ -259,7 +351,8 @@ pub(super) struct Theirs {
 /// The same with hyper's client; `None` where it refuses the answer.
 pub(super) fn ask_hyper(method: &Method, app: Script, length: usize) -> Option<Theirs> {
     let asked = async {
-        let shaken = hyper::client::conn::http1::handshake(TokioIo::new(app)).await;
+        let mut builder = hyper::client::conn::http1::Builder::new();
+        let shaken = builder.max_headers(300).handshake(TokioIo::new(app)).await;
         let (mut sender, connection) = shaken.unwrap();
         let mut request = http::Request::new(Empty::<Bytes>::new());
         *request.method_mut() = method.clone();

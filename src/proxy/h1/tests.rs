@@ -157,18 +157,26 @@ fn a_connection_is_kept_only_where_the_app_keeps_it() {
 #[test]
 fn what_can_be_read_in_two_ways_is_refused() {
     for head in [
-        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1",
         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2",
         "HTTP/1.1 200 OK\r\nContent-Length: +1",
-        "HTTP/1.1 200 OK\r\nContent-Length: 1, 1",
+        "HTTP/1.1 200 OK\r\nContent-Length: 1, 2",
+        "HTTP/1.1 200 OK\r\nContent-Length: 1,",
+        "HTTP/1.1 200 OK\r\nContent-Length:",
+        "HTTP/1.1 200 OK\r\nContent-Length : 1\r\nContent-Length: 2",
+        "HTTP/1.1 200 OK\r\nContent-Length\r\nA: b",
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n 0",
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\nTransfer-Encoding : chunked",
         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked",
-        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, gzip",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding:\r\n chunked",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding",
         "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked",
-        "HTTP/1.1 200 OK\r\nA: b\nContent-Length: 1",
-        "HTTP/1.1 200 OK\nContent-Length: 1",
-        "HTTP/1.1 200 OK\r\nA : b",
-        "HTTP/1.1 200 OK\r\nA: b\r\n c",
+        "HTTP/1.1 200 OK\r\n A: b",
+        "HTTP/1.1 200 OK\r\nA: b\r\n \r\nContent-Length: 1",
+        "HTTP/1.1 200 OK\r\nA: b\rContent-Length: 1",
+        "HTTP/1.1 200 OK\r\nBad header",
+        "HTTP/1.1 200 OK\r\nBad header: b",
         "HTTP/1.1 200 OK\r\nA: b\0",
         "HTTP/2 200 OK",
         "HTTP/1.1 20 OK",
@@ -176,11 +184,62 @@ fn what_can_be_read_in_two_ways_is_refused() {
     ] {
         check(&format!("{head}\r\n\r\na"), false, &Seen::Refused);
     }
-    let many = "a: b\r\n".repeat(200);
+    let many = "a: b\r\n".repeat(257);
     check(
         &format!("HTTP/1.1 200 OK\r\n{many}\r\n"),
         false,
         &Seen::Refused,
+    );
+}
+
+#[test]
+fn odd_heads_that_have_one_reading_are_read() {
+    for head in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1",
+        "HTTP/1.1 200 OK\r\nContent-Length: 1, 1",
+        "HTTP/1.1 200 OK\r\nContent-Length : 1",
+        "HTTP/1.1 200 OK\r\nContent-Length\t: 1\r\nContent-Length: 01 ,1",
+        "HTTP/1.1 200 OK\r\nA : b\r\nContent-Length: 1",
+        "HTTP/1.1 200 OK\r\nA: b\r\n c\r\nContent-Length: 1",
+        "HTTP/1.1 200 OK\r\nA: b\nContent-Length: 1",
+        "HTTP/1.1 200 OK\nContent-Length: 1",
+        "\r\n\nHTTP/1.1 200 OK\nA : b\nContent-Length: 1",
+        "HTTP/1.1 200 OK\r\nHTTP/1.1 200 OK\r\nContent-Length: 1",
+        "HTTP/1.1 200 OK\r\nName\r\nContent-Length: 1",
+        "HTTP/1.1 103 Early Hints\nA : b\n\nHTTP/1.1 200 OK\r\nContent-Length: 1",
+    ] {
+        check(&format!("{head}\r\n\r\na"), false, &whole(200, "a", true));
+    }
+    let many = "Set-Cookie: a=b\r\n".repeat(255);
+    check(
+        &format!("HTTP/1.1 200 OK\r\n{many}Content-Length: 1\r\n\r\na"),
+        false,
+        &whole(200, "a", true),
+    );
+    for chunks in [
+        "\r\n1\r\na\r\n0\r\n\r\n",
+        "Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+        "Connection: keep-alive\r\n\r\n1 \r\na\r\n0 \r\n\r\n",
+        "\n1\na\n0\n\n",
+        "\r\n1 ; x\r\na\n0;\r\n\n",
+    ] {
+        for coding in ["chunked", "Chunked, chunked"] {
+            check(
+                &format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: {coding}\r\n{chunks}"),
+                false,
+                &whole(200, "a", true),
+            );
+        }
+    }
+    check(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\nx : 1\n 2\ny\n\n",
+        false,
+        &Seen::Answer {
+            status: 200,
+            body: Vec::new(),
+            trailers: 2,
+            kept: true,
+        },
     );
 }
 
@@ -245,6 +304,10 @@ fn fields_of_the_apps_connection_stop_here() {
         let text = format!("Connection: content-length\r\nContent-Length: {theirs}\r\n");
         assert_eq!(fields(&text), [format!("content-length: {ours}")]);
     }
+    assert_eq!(
+        fields("X-A : b\r\nX-B: c\r\n\td \r\nX-C\r\nX-D:\r\n e\r\n"),
+        ["x-a: b", "x-b: c d", "x-c: ", "x-d: e"]
+    );
 }
 
 #[tokio::test]
@@ -302,6 +365,14 @@ fn parts() -> impl Strategy<Value = String> {
         "X: y\r\n",
         "Bad header\r\n",
         "Y:\tz \r\n",
+        "Content-Length : 5\r\n",
+        "Content-Length: 5, 5\n",
+        "Transfer-Encoding : chunked\n",
+        "Name\r\n",
+        "Z : y\n",
+        " folded\r\n",
+        "\tfolded\n",
+        "HTTP/1.1 200 OK\r\n",
     ]);
     let body = prop::sample::select(vec![
         "",
@@ -309,6 +380,7 @@ fn parts() -> impl Strategy<Value = String> {
         "hello and more",
         "5\r\nhello\r\n0\r\n\r\n",
         "05;a=b\r\nhello\r\n00\r\nt: 1\r\n\r\n",
+        "5 \nhello\n0\t; x y\nt : 1\n 2\n\n",
         "3\r\nabc\r\n",
         "ffffffffffffffffff\r\n",
     ]);
