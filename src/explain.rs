@@ -14,11 +14,11 @@ use crate::client::Peer;
 use crate::cors::{self, Cors};
 use crate::gateway;
 use crate::method;
-use crate::path::RequestPath;
+use crate::path::{Reading, RequestPath};
 use crate::proxy::Draft;
 use crate::reject::Reject;
 use crate::request_id::RequestId;
-use crate::route::{Host, Route, Target};
+use crate::route::{Host, Route, RouteTable, Target};
 use crate::snapshot::{ListenAddress, Listener, PolicyTest, Snapshot};
 
 /// A request to be explained.
@@ -139,16 +139,8 @@ impl Decision {
             return Err(Reject::HeadTooLarge);
         }
         let path = RequestPath::parse(target)?;
-        let read = path.as_str();
-        let written = target.path();
-        self.say(
-            "path",
-            if read == written {
-                read.to_owned()
-            } else {
-                format!("{read} (sent as {written})")
-            },
-        );
+        self.say("path", path.written());
+        self.say_readings(snapshot, &host, &path, request.method());
         if let Some(port) = listener.and_then(|listener| listener.redirect_to_https) {
             self.say("answer", format!("308 to https on port {port}"));
             return Ok(Outcome::Answered(StatusCode::PERMANENT_REDIRECT));
@@ -259,10 +251,8 @@ impl Decision {
                 Ok(Outcome::Forwarded)
             }
             Target::Redirect { status, to } => {
-                self.say(
-                    "answer",
-                    format!("{} to {}", status.as_u16(), to.fill(&path)),
-                );
+                let to = gateway::location(to, &path, None)?;
+                self.say("answer", format!("{} to {to}", status.as_u16()));
                 Ok(Outcome::Answered(*status))
             }
             Target::Respond { status, .. } => {
@@ -388,6 +378,49 @@ impl Decision {
             .guard
             .authenticate_at_once(headers, query, &nothing, question.now);
         found.or_else(|refused| route.guard.let_pass(refused.reject))
+    }
+
+    /// The ways in which apps may read the path, where there are several, and where each leads.
+    fn say_readings(
+        &mut self,
+        snapshot: &Snapshot,
+        host: &str,
+        path: &RequestPath,
+        method: &Method,
+    ) {
+        let leads = |reading: Reading<'_>| {
+            let Some(routes) = snapshot.table.read(host, reading) else {
+                return "no route".to_owned();
+            };
+            let Ok(route) = RouteTable::of_method(routes, method) else {
+                return "no route for the method".to_owned();
+            };
+            let mut text = described(route);
+            for (name, at) in route.deciding_parameters() {
+                let value = reading.segments().nth(at).unwrap_or_default();
+                let value = String::from_utf8_lossy(value);
+                text.push_str(&format!(", {{{name}}} is {value:?}"));
+            }
+            text
+        };
+        let resolved = path.resolved();
+        let (first, led) = (resolved.to_string(), leads(resolved));
+        if path.has_one_reading() {
+            if first != path.written() {
+                self.say("path", format!("read as {first}"));
+            }
+            return;
+        }
+        let mut told = vec![first.clone()];
+        self.say("path", format!("read as {first} (resolved): {led}"));
+        for other in path.others() {
+            let text = other.reading().to_string();
+            if !told.contains(&text) {
+                let led = leads(other.reading());
+                self.say("path", format!("read as {text} ({}): {led}", other.how));
+                told.push(text);
+            }
+        }
     }
 
     /// The route, and why others that have the path are not it.

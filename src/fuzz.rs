@@ -3,7 +3,7 @@
 
 use http::Method;
 
-use crate::{auth, config, path, proxy, wire};
+use crate::{auth, config, path, proxy, route, wire};
 
 /// A case's settings, which are its first bytes, and the rest. They are digits in the seeds.
 fn settings<const COUNT: usize>(input: &[u8]) -> Option<([u8; COUNT], &[u8])> {
@@ -34,6 +34,7 @@ pub fn request(input: &[u8]) {
 /// A request's path and query.
 pub fn path(input: &[u8]) {
     path::holds(input);
+    route::properties::target_holds(input);
 }
 
 /// A token.

@@ -29,7 +29,7 @@ use crate::method;
 use crate::path::RequestPath;
 use crate::proxy::{Outbound, Tunnel};
 use crate::reject::Reject;
-use crate::route::{Rewrite, Route, Target};
+use crate::route::{Rewrite, Route, Target, Template};
 use crate::snapshot::Snapshot;
 use crate::wire::Line;
 use crate::worker::Worker;
@@ -177,7 +177,7 @@ async fn serve(
         }
         Target::Redirect { status, to } => {
             drop(permit);
-            redirect(*status, &with_query(to.fill(&path), target.query()))
+            redirect(*status, &location(to, &path, target.query())?)
         }
         Target::Respond { status, body } => {
             drop(permit);
@@ -211,9 +211,31 @@ pub(crate) fn upstream_target(
 ) -> Result<Option<PathAndQuery>, Reject> {
     match rewrite {
         Some(rewrite) => with_path(&rewrite.path(path), target.query()).map(Some),
-        None if path.is_verbatim() => Ok(None),
-        None => with_path(path.as_str(), target.query()).map(Some),
+        // `?x` is the root with a query (RFC 3986 section 6.2.3), and no target of a request line.
+        None if !target.as_str().starts_with('/') => {
+            with_path(path.written(), target.query()).map(Some)
+        }
+        None => Ok(None),
     }
+}
+
+/// Where a redirect leads.
+///
+/// # Errors
+/// `BadPath` where what the client wrote would be read as the name of another host.
+pub(crate) fn location(
+    to: &Template,
+    path: &RequestPath,
+    query: Option<&str>,
+) -> Result<String, Reject> {
+    let filled = to.fill(path);
+    // Security: browsers take a backslash for a slash.
+    if filled.starts_with("//") || filled.starts_with("/\\") {
+        if !to.names_host() {
+            return Err(Reject::BadPath);
+        }
+    }
+    Ok(with_query(filled, query))
 }
 
 fn with_query(mut text: String, query: Option<&str>) -> String {
@@ -250,7 +272,7 @@ fn redirect_to_https(
     } else {
         format!(":{port}")
     };
-    let to = format!("https://{host}{port}{}", path.as_str());
+    let to = format!("https://{host}{port}{}", path.written());
     redirect(StatusCode::PERMANENT_REDIRECT, &with_query(to, query))
 }
 
@@ -269,7 +291,8 @@ impl Route {
         path: &'a RequestPath,
     ) -> Vec<(&'a str, Option<&'a str>)> {
         let value = |at| {
-            path.segments()
+            path.resolved()
+                .segments()
                 .nth(at)
                 .and_then(|text| std::str::from_utf8(text).ok())
         };

@@ -16,7 +16,7 @@ pub(crate) enum Reject {
     BadRequest(&'static str),
     /// A plain request on a port that speaks TLS.
     PlainHttp,
-    /// The path can be read in two ways, or climbs above the root.
+    /// Readings of the path differ in what they open, or it climbs above the root, or cannot be decoded.
     BadPath,
     /// `Host` is missing, empty, repeated, malformed, or disagrees with the target (RFC 9112 section 3.2).
     BadHost,

@@ -18,7 +18,7 @@ use crate::cors::Cors;
 use crate::edits::HeaderEdits;
 use crate::files::Files;
 use crate::method::MethodSet;
-use crate::path::RequestPath;
+use crate::path::{Other, Reading, RequestPath};
 use crate::proxy::{Ask, Forward};
 use crate::reject::Reject;
 use crate::tokens::{Endpoint, TokenService};
@@ -102,8 +102,16 @@ impl Rewrite {
     /// The path for the app.
     pub(crate) fn path(&self, path: &RequestPath) -> String {
         match self {
-            Self::StripPrefix(segments) => format!("/{}", path.text_after(*segments)),
+            Self::StripPrefix(segments) => format!("/{}", path.written_after(*segments)),
             Self::Path(template) => template.fill(path),
+        }
+    }
+
+    /// How many segments it takes away before it goes on with what the client wrote; `None` where it does not.
+    fn rest(&self) -> Option<usize> {
+        match self {
+            Self::StripPrefix(segments) => Some(*segments),
+            Self::Path(template) => template.rest(),
         }
     }
 }
@@ -134,7 +142,52 @@ impl Route {
     /// Whether the path is one of the route's, whatever the host and the method.
     pub(crate) fn has_path(self: &Arc<Self>, path: &RequestPath) -> bool {
         let mut alone = Tree::default();
-        alone.insert(Arc::clone(self)).is_ok() && alone.find(path).is_some()
+        alone.insert(Arc::clone(self)).is_ok() && alone.find(path.resolved()).is_some()
+    }
+
+    /// The text that is filled with parts of the path, where there is one.
+    fn template(&self) -> Option<&Template> {
+        match &self.target {
+            Target::Redirect { to: template, .. }
+            | Target::Upstream {
+                rewrite: Some(Rewrite::Path(template)),
+                ..
+            } => Some(template),
+            Target::Upstream { .. }
+            | Target::Files(_)
+            | Target::Tokens { .. }
+            | Target::ResourceMetadata
+            | Target::Respond { .. } => None,
+        }
+    }
+
+    /// The parameters that decide something, each with the place of its segment: what its guard compares, and what its
+    /// target is filled with.
+    pub(crate) fn deciding_parameters(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.pattern.parameters().filter(|(name, at)| {
+            self.guard.uses_parameter(name)
+                || self.template().is_some_and(|template| template.uses(*at))
+        })
+    }
+
+    /// Whether a path, all of whose readings lead here, opens the same here in all of them: each has the same parameters, as
+    /// far as they decide something, and what is put behind another path stays below it.
+    fn reads_alike(&self, path: &RequestPath) -> bool {
+        let is_one = |at: usize| {
+            let value = path.resolved().segments().nth(at);
+            let mut others = path.others();
+            others.all(|other| other.reading().segments().nth(at) == value)
+        };
+        let rest = match &self.target {
+            Target::Upstream { rewrite, .. } => rewrite.as_ref().and_then(Rewrite::rest),
+            Target::Redirect { to, .. } => to.rest(),
+            Target::Files(_)
+            | Target::Tokens { .. }
+            | Target::ResourceMetadata
+            | Target::Respond { .. } => None,
+        };
+        self.deciding_parameters().all(|(_, at)| is_one(at))
+            && rest.is_none_or(|count| path.stays_below(count))
     }
 
     /// Whether it is a public document that says itself that every page may read it.
@@ -182,18 +235,33 @@ impl RouteTable {
         tree.insert(route)
     }
 
-    /// The one route of a request: the most specific host, then the most specific path, decides;
-    /// only then the method.
+    /// The one route of a request, whichever way its path is read: the most specific host, then the most specific path,
+    /// decides; only then the method.
     ///
     /// # Errors
-    /// `NoRoute`, or `MethodNotAllowed` where the path is there for other methods alone.
+    /// `NoRoute`, or `MethodNotAllowed` where the path is there for other methods alone. `BadPath` where readings of the path
+    /// differ in what they open.
     pub(crate) fn find(
         &self,
         host: &str,
         path: &RequestPath,
         method: &Method,
     ) -> Result<&Arc<Route>, Reject> {
-        let routes = self.at(host, path).ok_or(Reject::NoRoute)?;
+        let route = Self::of_method(self.at(host, path)?, method)?;
+        if !path.has_one_reading() && !route.reads_alike(path) {
+            return Err(Reject::BadPath);
+        }
+        Ok(route)
+    }
+
+    /// The one among the routes of a path that serves the method.
+    ///
+    /// # Errors
+    /// `MethodNotAllowed`.
+    pub(crate) fn of_method<'r>(
+        routes: &'r [Arc<Route>],
+        method: &Method,
+    ) -> Result<&'r Arc<Route>, Reject> {
         let named = routes
             .iter()
             .find(|r| r.methods.is_some_and(|set| set.contains(method)));
@@ -206,18 +274,37 @@ impl RouteTable {
     }
 
     /// The routes of the most specific host and path, for all methods.
-    pub(crate) fn at(&self, host: &str, path: &RequestPath) -> Option<&[Arc<Route>]> {
-        if let Some(found) = self.exact.get(host).and_then(|tree| tree.find(path)) {
+    ///
+    /// # Errors
+    /// `NoRoute`. `BadPath` where readings of the path lead to different routes, or only some of them to one.
+    pub(crate) fn at(&self, host: &str, path: &RequestPath) -> Result<&[Arc<Route>], Reject> {
+        let found = self.read(host, path.resolved());
+        if !path.has_one_reading() {
+            let is_same = |other: Other| match (found, self.read(host, other.reading())) {
+                (Some(one), Some(two)) => std::ptr::eq(one, two),
+                (None, None) => true,
+                (Some(_), None) | (None, Some(_)) => false,
+            };
+            if !path.others().all(is_same) {
+                return Err(Reject::BadPath);
+            }
+        }
+        found.ok_or(Reject::NoRoute)
+    }
+
+    /// Where one reading of a path leads.
+    pub(crate) fn read(&self, host: &str, reading: Reading<'_>) -> Option<&[Arc<Route>]> {
+        if let Some(found) = self.exact.get(host).and_then(|tree| tree.find(reading)) {
             return Some(found);
         }
         for (suffix, tree) in &self.wildcard {
             if host.len() > suffix.len() && host.ends_with(suffix.as_str()) {
-                if let Some(found) = tree.find(path) {
+                if let Some(found) = tree.find(reading) {
                     return Some(found);
                 }
             }
         }
-        self.any.find(path)
+        self.any.find(reading)
     }
 }
 
@@ -249,12 +336,12 @@ impl Tree {
         Ok(())
     }
 
-    fn find(&self, path: &RequestPath) -> Option<&[Arc<Route>]> {
-        self.descend(path.decoded().get(1..))
+    fn find(&self, reading: Reading<'_>) -> Option<&[Arc<Route>]> {
+        self.descend(Some(reading))
     }
 
     /// `rest` is what follows of the path; `None` when its last segment is behind us.
-    fn descend(&self, rest: Option<&[u8]>) -> Option<&[Arc<Route>]> {
+    fn descend(&self, rest: Option<Reading<'_>>) -> Option<&[Arc<Route>]> {
         let Some(rest) = rest else {
             return match (self.exact.as_slice(), self.star.as_slice()) {
                 ([], []) => None,
@@ -262,9 +349,7 @@ impl Tree {
                 (exact, _) => Some(exact),
             };
         };
-        let slash = memchr::memchr(b'/', rest);
-        let segment = slash.map_or(rest, |at| rest.get(..at).unwrap_or_default());
-        let below = slash.and_then(|at| rest.get(at + 1..));
+        let (segment, below) = rest.split();
         if let Some(tree) = self.literal.get(segment) {
             if let Some(found) = tree.descend(below) {
                 return Some(found);
@@ -283,5 +368,7 @@ impl Tree {
     }
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod properties;
 #[cfg(test)]
 mod tests;

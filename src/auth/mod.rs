@@ -476,6 +476,17 @@ impl Guard {
         }
     }
 
+    /// Whether it compares a claim with the path parameter of this name.
+    pub(crate) fn uses_parameter(&self, name: &str) -> bool {
+        match self {
+            Self::Jwt(guard) => {
+                let require = guard.require.as_ref();
+                require.is_some_and(|require| require.uses_parameter(name))
+            }
+            Self::Open | Self::Ask(_) => false,
+        }
+    }
+
     fn only_reports(&self) -> bool {
         match self {
             Self::Jwt(guard) => guard.only_reports,

@@ -111,6 +111,22 @@ impl Requirement {
         self.any.iter().any(|rules| rules.iter().all(holds))
     }
 
+    /// Whether a claim is compared with the path parameter of this name.
+    pub(crate) fn uses_parameter(&self, name: &str) -> bool {
+        let rules = self.any.iter().flatten();
+        let operands = rules
+            .flat_map(|rule| &rule.tests)
+            .flat_map(|test| match test {
+                Test::Equals(operand) => std::slice::from_ref(operand),
+                Test::All(operands) | Test::Any(operands) | Test::Not(operands) => operands,
+            });
+        let mut parameters = operands.filter_map(|operand| match operand {
+            Operand::Parameter(name) => Some(name),
+            Operand::Scalar(_) | Operand::Claim(_) => None,
+        });
+        parameters.any(|known| known == name)
+    }
+
     /// What is not as it must be, in words: a line a rule; of several maps, each. Nothing where it
     /// is satisfied.
     pub(crate) fn why_not(&self, claims: &Claims, params: &Parameters<'_>) -> Vec<String> {

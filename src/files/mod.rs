@@ -256,10 +256,8 @@ impl Files {
         if !MethodSet::READ.contains(asked.method) {
             return Err(Reject::MethodNotAllowed(MethodSet::READ));
         }
-        // Overlong forms are not UTF-8 either.
-        let whole = asked.path.decoded_text().ok_or(Reject::BadPath)?;
-        let name = asked.path.decoded_text_after(asked.skip);
-        let name = name.ok_or(Reject::BadPath)?;
+        let whole = asked.path.file()?;
+        let name = asked.path.file_after(asked.skip)?;
         if name
             .split('/')
             .any(|segment| segment.starts_with('.') && segment != ".well-known")
@@ -491,12 +489,9 @@ fn wanted(asked: Query<'_>, about: &About) -> Wanted {
 
 /// The path with a slash, and the query as it came.
 fn location(asked: Query<'_>) -> Result<HeaderValue, Reject> {
-    // Security: with two slashes in front, the first segment would be the name of another host.
-    let path = asked.path.as_str().trim_matches('/');
-    let mut location = String::with_capacity(path.len() + asked.query.map_or(2, |q| q.len() + 3));
-    location.push('/');
-    if !path.is_empty() {
-        location.push_str(path);
+    // Security: as the client wrote it, it may begin with two slashes, and its first segment be the name of another host.
+    let mut location = asked.path.resolved().to_string();
+    if !location.ends_with('/') {
         location.push('/');
     }
     if let Some(query) = asked.query {

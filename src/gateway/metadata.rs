@@ -41,7 +41,8 @@ pub(super) fn origin(secure: bool, host: &str) -> String {
 /// The document that the path asks for.
 ///
 /// # Errors
-/// `NoRoute` where no route with an issuer has the path that it is about.
+/// `NoRoute` where no route with an issuer has the path that it is about, `BadPath` where that has several readings which
+/// differ in their route.
 pub(crate) fn respond(
     snapshot: &Snapshot,
     method: &Method,
@@ -56,17 +57,15 @@ pub(crate) fn respond(
     if *method == Method::OPTIONS {
         return Ok(preflight());
     }
-    let suffix = path
-        .as_str()
-        .get(RESOURCE_METADATA.len()..)
-        .ok_or(Reject::NoRoute)?;
+    let own = RESOURCE_METADATA.matches('/').count();
+    // As the client wrote it: it compares the two (RFC 9728 section 3.3).
+    let suffix = path.written_from(own);
     let about = if suffix.is_empty() { "/" } else { suffix };
     let about = RequestPath::parse(&about.parse().map_err(|_| Reject::BadPath)?)?;
     let resource = format!("{}{suffix}", origin(secure, authority));
     let document = snapshot
         .table
-        .at(host, &about)
-        .unwrap_or_default()
+        .at(host, &about)?
         .iter()
         .find_map(|route| route.guard.metadata(&resource))
         .ok_or(Reject::NoRoute)?;

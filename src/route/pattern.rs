@@ -108,6 +108,11 @@ impl Pattern {
 
     /// A literal segment as requests are decoded.
     fn decode(text: &str, segment: &[u8]) -> Result<Vec<u8>, String> {
+        if segment.contains(&b';') {
+            return Err(format!(
+                "`{text}` is not a path: some apps do not see what follows `;`; write `%3B` if it is part of the name"
+            ));
+        }
         let mut target = String::from("/");
         for byte in segment {
             if byte.is_ascii() {
@@ -120,15 +125,10 @@ impl Pattern {
             .parse()
             .ok()
             .and_then(|target| RequestPath::parse(&target).ok());
-        match path {
-            Some(path)
-                if path.decoded_after(0).len() + 1 == path.decoded().len()
-                    && !path.decoded_after(0).is_empty()
-                    && !path.decoded_after(0).ends_with(b"/") =>
-            {
-                Ok(path.decoded_after(0).to_vec())
-            }
-            _ => Err(format!(
+        let only = path.as_ref().filter(|path| path.has_one_reading());
+        match only.map(|path| path.resolved().split()) {
+            Some((segment, None)) if !segment.is_empty() => Ok(segment.to_vec()),
+            Some(_) | None => Err(format!(
                 "`{text}` is not a path: a segment can be read in two ways"
             )),
         }

@@ -48,7 +48,7 @@ async fn a_rule_opens_for_the_claims_that_satisfy_it_alone() {
         ("/not", json!({"roles": ["clerk", "guest"]}), 403),
         ("/users/7/orders", json!({"sub": "7"}), 200),
         ("/users/8/orders", json!({"sub": "7"}), 403),
-        ("/users/7/../8/orders", json!({"sub": "7"}), 403),
+        ("/users/7/../8/orders", json!({"sub": "7"}), 400),
         ("/users/%37/orders", json!({"sub": "7"}), 200),
         ("/owner", json!({"owner": "u-1"}), 200),
         ("/owner", json!({"owner": "u-2"}), 403),

@@ -36,6 +36,7 @@ mod shutdown;
 mod static_files;
 mod streaming;
 mod support;
+mod targets;
 mod tidy;
 mod tls;
 mod tokens;

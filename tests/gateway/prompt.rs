@@ -222,7 +222,35 @@ fn what_is_refused_before_and_beside_tokens_is_said() {
             0,
             "would be refused (token_expired)",
         ),
-        (vec!["GET", "/a%2fb"], 3, "400 bad_path"),
+        (vec!["GET", "/a%00"], 3, "400 bad_path"),
+        // How apps may read the path, and where each of them is led.
+        (vec!["GET", "/%61%2Db"], 0, "read as /a-b\n"),
+        (
+            vec!["GET", "/a%2fb"],
+            0,
+            "read as /a/b (%2F as a slash, resolved): /*",
+        ),
+        (vec!["GET", "/x/../old/a"], 3, "400 bad_path"),
+        (
+            vec!["GET", "/x/../old/a"],
+            3,
+            "read as /old/a (resolved): /old/*",
+        ),
+        (
+            vec!["GET", "/x/../old/a"],
+            3,
+            "read as /x/../old/a (as written): /*",
+        ),
+        (
+            vec!["GET", "/old;v=1/a"],
+            3,
+            "read as /old/a (without ; parameters, resolved): /old/*",
+        ),
+        (
+            vec!["GET", "http://api.example.com/users/7;x/orders/"],
+            3,
+            "resolved): orders (/users/{user}/orders/*), {user} is \"7\"",
+        ),
         (vec!["GET", "/old/a"], 0, "308 to /new/a"),
         (vec!["GET", "/else"], 0, "204, fixed"),
         (

@@ -1,0 +1,337 @@
+//! What an app is asked for: the client's own bytes, and nothing that another way to read them would open. Properties of the
+//! readings are beside `path` and `route`.
+
+use serde_json::json;
+
+use super::support::{
+    Answer, App, Authority, Folder, Gateway, H2, Kind, config, free_port, key, request, token,
+};
+
+/// One host with one route, another one with guards beside the wide route.
+async fn start() -> (App, Gateway) {
+    let app = App::start(|_| Answer::EchoBody).await;
+    let text = "jwt: {app: {algorithms: [HS256], secret: '@secret'}}
+routes:
+  - {path: /*, proxy: '@app', auth: none}
+  - {host: two.test, path: /*, proxy: '@app', auth: none}
+  - {host: two.test, path: /admin/*, proxy: '@app', auth: app}
+  - {host: two.test, path: /exact, proxy: '@app', auth: app}
+  - {host: two.test, path: /x/secret/y, proxy: '@app', auth: app}
+  - {host: two.test, path: '/users/{user}/*', proxy: '@app', auth: {jwt: app, require: {sub: '{user}'}}}
+";
+    let secret = &key(Kind::Secret, 0).public;
+    let text = config(text, &[("secret", secret), ("app", &app.url())]);
+    let gateway = Gateway::start(&text).await;
+    (app, gateway)
+}
+
+const KEPT: &[&str] = &[
+    "/",
+    "/a%3Bv=1/x",
+    "/a;v=1/x",
+    "/a%2Bb",
+    "/it%27s/%28a%29/%2A",
+    "/lower/%c3%a9",
+    "/%61bc/%7e",
+    "/_matrix/federation/v1/make_join/%21r%3Aa.test/%40u%3Ab.test",
+    "/@acme%2fpackage",
+    "/api/queues/%2F/q",
+    "/unsafe/300x200/https://example.com/a.png",
+    "/bucket/x//y.txt",
+    "/bucket/x/./y.txt",
+    "/bucket/z/../x/y",
+    "/bucket/z/%2e%2E/x/y",
+    "//lead",
+    "///",
+    "/tail//",
+    "/tail/.",
+    "/file%5Cname",
+    "/app/..;/app/x",
+    "/%252e%252e/%252F",
+    "/%ff%fe",
+    "/a?x=%2f..//;&%zz=1",
+];
+
+#[tokio::test]
+async fn an_app_gets_the_clients_own_bytes() {
+    let (app, gateway) = start().await;
+    let mut h2 = H2::connect(gateway.address()).await;
+    for target in KEPT {
+        assert_eq!(gateway.get(target, &[]).await.status, 200, "{target}");
+        assert_eq!(app.last().target(), *target);
+        assert_eq!(h2.get(target, &[]).await.status, 200, "{target}");
+        assert_eq!(app.last().target(), *target, "over HTTP/2");
+        let path = target.split('?').next().unwrap();
+        assert_eq!(gateway.record(path).await["path"], path);
+    }
+    // An absolute target without a path is the root (RFC 3986 section 6.2.3).
+    for (target, seen) in [
+        ("http://gateway.test?x=/admin", "/?x=/admin"),
+        ("http://gateway.test", "/"),
+        ("http://gateway.test//a/../b", "//a/../b"),
+    ] {
+        assert_eq!(gateway.get(target, &[]).await.status, 200, "{target}");
+        assert_eq!(app.last().target(), seen, "{target}");
+    }
+}
+
+#[tokio::test]
+async fn what_no_reading_may_have_is_refused_everywhere() {
+    let (app, gateway) = start().await;
+    let mut h2 = H2::connect(gateway.address()).await;
+    for target in [
+        "/%00",
+        "/a%",
+        "/a%2",
+        "/a%zz",
+        "/a;%00",
+        "/..",
+        "/../x",
+        "/a/../../x",
+        "/%2e%2e/x",
+        "/a%2f..%2f..",
+        "/..%5cx",
+        "/..\\x",
+        "/..;/x",
+        "/a//../..",
+        "/.;a/..;b/c",
+    ] {
+        let reply = gateway.get(target, &[]).await;
+        assert_eq!(reply.status, 400, "{target}");
+        assert_eq!(h2.get(target, &[]).await.status, 400, "{target}");
+        assert_eq!(gateway.record(target).await["reason"], "bad_path");
+    }
+    assert!(app.seen().is_empty());
+    // Only in the path.
+    assert_eq!(gateway.get("/a?/../..%00", &[]).await.status, 200);
+}
+
+/// Ways into `/admin` past a gateway that reads the path otherwise than its app, from reports about nginx, Apache, Tomcat,
+/// Spring, Jetty, IIS, Envoy and Traefik.
+const TRAVERSALS: &[&str] = &[
+    "/open/../admin/x",
+    "/open/./../admin/x",
+    "/open/%2e%2e/admin/x",
+    "/open/.%2E/admin/x",
+    "/open/%2e./admin/x",
+    "/open%2F..%2Fadmin/x",
+    "/open%2f%2e%2e%2fadmin%2fx",
+    "/open//../admin/x",
+    "/open///..//..//admin/x",
+    "/open/..%2fadmin/x",
+    "/open/..%5cadmin/x",
+    "/open/..\\admin/x",
+    "/open\\..\\admin\\x",
+    "/open%5C..%5Cadmin",
+    "/open/x%5Cy%2F..%2F..%2Fadmin/x",
+    "//admin/x",
+    "///admin",
+    "/./admin/x",
+    "/%2e/admin",
+    "/.//admin/",
+    "/admin%2fx",
+    "/admin%5Cx",
+    "/admin\\x",
+    "/%5Cadmin",
+    "/%2Fadmin/x",
+    "/\\admin/x",
+    "/admin;x/y",
+    "/admin;/x",
+    "/admin;a=b;c",
+    "/;/admin/x",
+    "/;a=b/admin",
+    "/.;/admin/x",
+    "/open/..;/admin/x",
+    "/open/..;a=b/admin/x",
+    "/open/%2e%2e;/admin/x",
+    "/open/..;%2f/admin/x",
+    "/open;/..%2fadmin/x",
+    "/open/.;/../admin/x",
+    "/open%2F..;%2Fadmin/x",
+    "/admin/..",
+    "/admin/../open",
+    "/admin/%2e%2e/open",
+    "/admin/..;/open",
+    "/admin/..%2fopen",
+    "/exact;",
+    "/exact;a",
+    "/exact%2f..%2fexact",
+    "/./exact",
+    "//exact",
+    "/x/secret//../y",
+    "/x//secret/y",
+    "/x/./secret/y",
+    "/x/%2e/secret/y",
+    "/x/secret;v=1/y",
+    "/x%2fsecret/y",
+    "/users/7/../8/orders",
+    "/users/7%2F..%2F8/orders",
+    "/users/7;/orders",
+    "/users/7;a/../8/orders",
+    "/users//7/orders",
+    "/users/./7/orders",
+    "/users/7%5c/orders",
+];
+
+#[tokio::test]
+async fn a_target_is_refused_where_its_readings_open_different_things() {
+    let (app, gateway) = start().await;
+    let bearer = format!("Bearer {}", token(json!({"sub": "7"})));
+    let host = ("Host", "two.test");
+    let with_token = [host, ("Authorization", bearer.as_str())];
+    for target in TRAVERSALS {
+        // Nor for whom a part of it is open.
+        for fields in [&[host][..], &with_token] {
+            let reply = gateway.get(target, fields).await;
+            assert_eq!(reply.status, 400, "{target}");
+        }
+    }
+    assert!(app.seen().is_empty());
+
+    // Their sisters lead to one route, whoever reads them.
+    for target in [
+        "/open/../other/x",
+        "/open//x",
+        "/administrator/..;/x",
+        "/admin/a/../x",
+        "/admin//x",
+        "/admin/..admin/x",
+        "/%61dmin/x/%2e",
+        "/admin/a%2fb;c",
+        "/users/7//orders",
+        "/users/7/a/..;b/orders",
+        "/users/%37/x",
+        "/exac%74",
+    ] {
+        let reply = gateway.get(target, &with_token).await;
+        assert_eq!(reply.status, 200, "{target}");
+        assert_eq!(app.last().target(), target);
+    }
+    // And the guard has the word.
+    let before = app.requests();
+    for (target, fields, status) in [
+        ("/admin//x", &[host][..], 401),
+        ("/exac%74", &[host], 401),
+        ("/users/8//orders", &with_token, 403),
+        ("/users/8/x/../7", &with_token, 403),
+    ] {
+        assert_eq!(gateway.get(target, fields).await.status, status, "{target}");
+    }
+    assert_eq!(app.requests(), before);
+}
+
+#[tokio::test]
+async fn rewrites_and_redirects_go_on_with_the_clients_bytes() {
+    let app = App::start(|_| Answer::EchoBody).await;
+    let text = "routes:
+  - {path: /strip/*, proxy: '@app', auth: none, rewrite: {strip_prefix: /strip}}
+  - {path: '/path/{one}/*', proxy: '@app', auth: none, rewrite: {path: '/v2/{one}/{rest}'}}
+  - {path: '/query/{one}/*', proxy: '@app', auth: none, rewrite: {path: '/v2?one={one}&rest={rest}'}}
+  - {path: '/to/{one}/*', redirect: {to: 'https://new.test/{one}/{rest}'}}
+  - {path: '/find/{one}', redirect: {to: '/search?q={one}&lang=en'}}
+  - {path: /here/*, redirect: {to: '/{rest}'}}
+";
+    let gateway = Gateway::start(&config(text, &[("app", &app.url())])).await;
+    for (target, seen) in [
+        ("/strip/a%2Fb//c;d/%7e", "/a%2Fb//c;d/%7e"),
+        ("/strip//x", "//x"),
+        ("/%73trip/x?y", "/x?y"),
+        ("/strip/x/../y", "/x/../y"),
+        ("/path/%61%2Bb/x//y", "/v2/%61%2Bb/x//y"),
+        ("/path/a/x%2f;y", "/v2/a/x%2f;y"),
+        (
+            "/query/a&b=c+d/e;f=1",
+            "/v2?one=a%26b%3Dc%2Bd&rest=e%3Bf%3D1",
+        ),
+        ("/query/a%26b%23/e", "/v2?one=a%26b%23&rest=e"),
+    ] {
+        let reply = gateway.get(target, &[]).await;
+        assert_eq!(reply.status, 200, "{target}: {}", reply.text());
+        assert_eq!(app.last().target(), seen, "{target}");
+    }
+    let before = app.requests();
+    for target in [
+        "/strip/../strip/x",
+        "/strip/x/../../strip/y",
+        "/strip/..;/strip/y",
+        "/path/a/../../path/b/x",
+        "/path/a;b/x",
+        "/path/a%2fb/x",
+        "/path/../path/a/x",
+        "/to/a/../../to/a/x",
+        "/find/a;b",
+        // The name of another host.
+        "/here//evil.test",
+        "/here/\\evil.test",
+    ] {
+        let reply = gateway.get(target, &[]).await;
+        assert_eq!(reply.status, 400, "{target}: {:?}", reply.field("location"));
+    }
+    assert_eq!(app.requests(), before);
+    for (target, location) in [
+        ("/to/%61/b//c%2B?q", "https://new.test/%61/b//c%2B?q"),
+        ("/find/a&b=c+d", "/search?q=a%26b%3Dc%2Bd&lang=en"),
+        ("/find/%26%2b%23", "/search?q=%26%2b%23&lang=en"),
+        ("/here/a//b", "/a//b"),
+        ("/here/%2Fevil.test", "/%2Fevil.test"),
+    ] {
+        let reply = gateway.get(target, &[]).await;
+        assert_eq!(reply.status, 308, "{target}");
+        assert_eq!(reply.field("location"), Some(location), "{target}");
+    }
+}
+
+#[tokio::test]
+async fn other_methods_and_preflights_are_refused_alike() {
+    let app = App::start(|_| Answer::EchoBody).await;
+    let text = "jwt: {app: {algorithms: [HS256], secret: '@secret'}}
+routes:
+  - {path: /*, proxy: '@app', auth: none, cors: {origins: ['https://app.test']}}
+  - {path: /admin/*, methods: [POST], proxy: '@app', auth: app}
+  - {path: /admin/*, methods: [GET], proxy: '@app', auth: none}
+";
+    let secret = &key(Kind::Secret, 0).public;
+    let values = [("secret", secret.as_str()), ("app", &app.url())];
+    let gateway = Gateway::start(&config(text, &values)).await;
+    for method in ["GET", "POST", "DELETE", "OPTIONS"] {
+        let fields = [
+            ("Origin", "https://app.test"),
+            ("Access-Control-Request-Method", "POST"),
+        ];
+        let mut wire = gateway.connect().await;
+        wire.send(request(method, "/x/../admin/y", &fields, ""))
+            .await;
+        assert_eq!(wire.reply().await.status, 400, "{method}");
+    }
+    assert!(app.seen().is_empty());
+    assert_eq!(gateway.get("/admin/x//y", &[]).await.status, 200);
+    let mut wire = gateway.connect().await;
+    wire.send(request("POST", "/admin/x//y", &[], "")).await;
+    assert_eq!(wire.reply().await.status, 401);
+    let mut wire = gateway.connect().await;
+    wire.send(request("DELETE", "/admin/x//y", &[], "")).await;
+    assert_eq!(wire.reply().await.status, 405);
+}
+
+#[tokio::test]
+async fn a_redirect_to_https_keeps_the_clients_bytes() {
+    let folder = Folder::new();
+    let pair = Authority::new().issue("gateway.test");
+    folder.write("cert.pem", &pair.cert);
+    folder.write("key.pem", &pair.key);
+    let port = free_port();
+    let text = format!(
+        "listeners:
+  - {{address: 127.0.0.1:0, redirect_to_https: true}}
+  - {{address: 127.0.0.1:{port}, tls: {{certificates: [{{cert: cert.pem, key: key.pem}}]}}}}
+routes: [{{path: /*, respond: {{status: 200}}}}]
+"
+    );
+    let gateway = Gateway::start_in(folder, &config(&text, &[])).await;
+    for target in ["/a%2Fb//c;d?e=%2f", "//evil.test/x", "/a/../b"] {
+        let reply = gateway.get(target, &[]).await;
+        let location = format!("https://gateway.test:{port}{target}");
+        assert_eq!(reply.field("location"), Some(location.as_str()));
+    }
+    assert_eq!(gateway.get("/../x", &[]).await.status, 400);
+}
