@@ -188,6 +188,11 @@ impl Files {
         })
     }
 
+    /// Whether names are looked up by hand, for want of `openat2`.
+    pub(crate) fn walks(&self) -> bool {
+        self.root.walks()
+    }
+
     /// Answers a request for a file.
     ///
     /// `skip` is how many leading segments of the path belong to the route: with 1, `/assets/a.css`

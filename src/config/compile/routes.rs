@@ -360,7 +360,15 @@ impl Compiler<'_> {
             workers: self.workers,
         };
         match Files::open(settings) {
-            Ok(files) => Some(files),
+            Ok(files) => {
+                let warning = "the kernel, or a sandbox, does not offer openat2: files and links below `static` are looked up \
+                               segment by segment, which serves the same and costs more";
+                let is_known = self.warnings.iter().any(|known| known == warning);
+                if files.walks() && self.previous.is_none() && !is_known {
+                    self.warnings.push(warning.to_owned());
+                }
+                Some(files)
+            }
             Err(error) => {
                 // A root that comes later makes the configuration good. One that is there is not
                 // watched: every file that is read from it would be an event.
