@@ -19,7 +19,22 @@ pub(super) fn media_type(name: &str) -> &'static str {
         .unwrap_or(UNKNOWN)
 }
 
-/// The value of `Content-Type` (RFC 9110 section 8.3): text says that it is UTF-8.
+/// Whether a name is that of a file which pages load or link to: it ends like a known media type's files, and not rather like the
+/// name of a host or a version.
+pub(super) fn is_asset(name: &str) -> bool {
+    /// Media types have these endings, too; addresses such as `/@ada@example.com` and `/releases/v1.x` are more frequent.
+    const NAMES: &[&str] = &[
+        "ac", "ai", "au", "bz", "cc", "com", "es", "fm", "in", "ink", "ma", "me", "mk", "ms",
+        "org", "pm", "ps", "py", "rs", "sh", "so", "st", "tr", "x",
+    ];
+    name.rsplit_once('.').is_some_and(|(_, ending)| {
+        let is_known = mime_guess::from_ext(ending).first_raw().is_some();
+        is_known && !NAMES.iter().any(|known| ending.eq_ignore_ascii_case(known))
+    })
+}
+
+/// The value of `Content-Type` (RFC 9110 section 8.3): text says that it is UTF-8. JSON always is (RFC 8259 section 8.1), and
+/// its media types have no such parameter, nor has that of SVG.
 pub(super) fn content_type(media_type: &'static str) -> Result<HeaderValue, Reject> {
     macro_rules! value {
         ($text:literal) => {
@@ -32,8 +47,8 @@ pub(super) fn content_type(media_type: &'static str) -> Result<HeaderValue, Reje
         "text/css" => value!("text/css; charset=utf-8"),
         "text/javascript" => value!("text/javascript; charset=utf-8"),
         "application/javascript" => value!("application/javascript; charset=utf-8"),
-        "application/json" => value!("application/json; charset=utf-8"),
-        "image/svg+xml" => value!("image/svg+xml; charset=utf-8"),
+        "application/json" => value!("application/json"),
+        "image/svg+xml" => value!("image/svg+xml"),
         "text/plain" => value!("text/plain; charset=utf-8"),
         "text/xml" => value!("text/xml; charset=utf-8"),
         other if is_text(other) => HeaderValue::try_from(format!("{other}; charset=utf-8"))
@@ -44,7 +59,6 @@ pub(super) fn content_type(media_type: &'static str) -> Result<HeaderValue, Reje
 
 fn is_text(media_type: &str) -> bool {
     media_type.starts_with("text/")
-        || media_type.ends_with("+json")
         || media_type.ends_with("+xml")
         || matches!(media_type, "application/ecmascript" | "application/xml")
 }
@@ -68,14 +82,51 @@ mod tests {
         check("a.css", "text/css; charset=utf-8");
         check("app.min.JS", "text/javascript; charset=utf-8");
         check("app.mjs", "application/javascript; charset=utf-8");
-        check("data.json", "application/json; charset=utf-8");
-        check("logo.svg", "image/svg+xml; charset=utf-8");
         check("feed.atom", "application/atom+xml; charset=utf-8");
-        check(
-            "site.webmanifest",
-            "application/manifest+json; charset=utf-8",
-        );
         check("list.csv", "text/csv; charset=utf-8");
+    }
+
+    #[test]
+    fn json_and_svg_have_no_parameters() {
+        check("data.json", "application/json");
+        check("DATA.JSON", "application/json");
+        check("logo.svg", "image/svg+xml");
+        check("site.webmanifest", "application/manifest+json");
+        check("map.geojson", "application/geo+json");
+    }
+
+    #[test]
+    fn an_asset_ends_like_one() {
+        for name in [
+            "app.js",
+            "a.min.css",
+            "a.PNG",
+            "a.woff2",
+            "a.json",
+            "a.pdf",
+            "a.txt",
+            "a.html",
+            "a@2x.webp",
+        ] {
+            assert!(is_asset(name), "{name}");
+        }
+        for name in [
+            "john.doe",
+            "@ada@mastodon.social",
+            "@ada@example.com",
+            "v1.2",
+            "v1.x",
+            "10.0.0.1",
+            "lodash.merge",
+            "eyJh.eyJz.c2ln",
+            "jane@example.org",
+            "a.",
+            "a",
+            "",
+            "..",
+        ] {
+            assert!(!is_asset(name), "{name}");
+        }
     }
 
     #[test]

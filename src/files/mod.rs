@@ -317,12 +317,12 @@ impl Files {
         Err(Reject::FileNotFound)
     }
 
-    /// The app's page, for a browser that navigates to one of the app's own addresses. Never for a
-    /// missing script or image: a page in its place would hide the mistake.
+    /// The app's page, for a browser that navigates to one of the app's own addresses, which may have dots in them. Never for a
+    /// missing script or image: a page in its place would hide the error.
     fn fall_back(&self, asked: Query<'_>, name: &str) -> Result<Option<Target>, Reject> {
         let last = name.rsplit('/').next().unwrap_or_default();
         match &self.fallback {
-            Some(fallback) if !last.contains('.') && accepts_html(asked.headers) => self
+            Some(fallback) if !kind::is_asset(last) && accepts_html(asked.headers) => self
                 .target(asked, fallback)?
                 // A fallback that is a directory is not a page.
                 .map_or(Err(Reject::FileNotFound), |target| Ok(Some(target))),

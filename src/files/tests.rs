@@ -359,8 +359,19 @@ async fn the_fallback_is_for_navigations_alone() {
         .await;
     site.check_with("/orders/", &[BROWSER], Ok("<p>home")).await;
     site.check_with("/bare/", &[BROWSER], Ok("<p>home")).await;
-    site.check_with("/missing.js", &[BROWSER], Err(Reject::FileNotFound))
-        .await;
+    for page in [
+        "/users/john.doe",
+        "/@ada@host.example",
+        "/@ada@example.com",
+        "/v1.2",
+        "/hosts/10.0.0.1",
+    ] {
+        site.check_with(page, &[BROWSER], Ok("<p>home")).await;
+    }
+    for asset in ["/missing.js", "/v1.2/missing.CSS", "/@ada@2x.png"] {
+        site.check_with(asset, &[BROWSER], Err(Reject::FileNotFound))
+            .await;
+    }
     site.check_with("/orders/7", &[("accept", "*/*")], Err(Reject::FileNotFound))
         .await;
     site.check_with(
@@ -382,6 +393,19 @@ async fn the_fallback_is_for_navigations_alone() {
     assert_eq!(head.header("cache-control"), "no-cache");
     let post = site.ask(Method::POST, "/orders/7", 0, &[BROWSER]).await;
     assert_eq!(post, Err(Reject::MethodNotAllowed(MethodSet::READ)));
+}
+
+#[tokio::test]
+async fn copies_have_one_etag() {
+    let site = site();
+    let etag = async |name: &str, content: &[u8]| {
+        write(&site.path(name), content);
+        let seen = site.get(&format!("/{name}"), &[]).await.unwrap();
+        seen.header("etag").to_owned()
+    };
+    let first = etag("one.bin", b"content").await;
+    assert_eq!(etag("two.bin", b"content").await, first);
+    assert_ne!(etag("two.bin", b"longer content").await, first);
 }
 
 #[tokio::test]
@@ -466,7 +490,7 @@ async fn another_content_has_another_tag() {
         .unwrap();
     let second = tag().await;
     assert_ne!(second, first);
-    write(&site.path("new.css"), b"9876543210");
+    write(&site.path("new.css"), b"other content");
     fs::rename(site.path("new.css"), site.path("a.css")).unwrap();
     assert!(![first, second].contains(&tag().await));
 }
