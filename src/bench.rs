@@ -32,7 +32,7 @@ impl Stages {
     /// Every mistake in it.
     pub fn load(config: &Path) -> Result<Self, ConfigErrors> {
         let loaded =
-            config::load(config, &[], None, &|_| Vec::new()).map_err(|refused| refused.errors)?;
+            config::load(config, &[], &|_| Vec::new()).map_err(|refused| refused.errors)?;
         Ok(Self {
             snapshot: Arc::new(loaded.snapshot),
             remembered: Remembered::new(1 << 20),

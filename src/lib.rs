@@ -19,6 +19,7 @@ mod explain;
 mod fetch;
 mod fields;
 mod files;
+mod filesystem;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;
@@ -46,12 +47,13 @@ mod worker;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 pub use self::config::{ConfigError, ConfigErrors};
-use self::reload::{Active, Watch};
+use self::reload::{Active, Reading, Watching};
 use self::server::Server;
 use self::snapshot::ListenAddress;
 use self::tokens::States;
@@ -104,15 +106,20 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
         .enable_all()
         .build()?;
     let served = control.block_on(async {
-        let (mut active, mut first) = Active::load(config)?;
-        if make_missing_key(&first)? {
-            (active, first) = Active::load(config)?;
-        }
-        let states = States::default();
-        if let Some(tokens) = &first.tokens {
-            let started = tokens.start(&states, clock::now());
-            started.map_err(RunError::Tokens)?;
-        }
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut rotated = signal(SignalKind::user_defined1())?;
+        let states = Arc::new(States::default());
+        let (mut active, first) = {
+            let (config, states) = (config.to_owned(), Arc::clone(&states));
+            let loading = tokio::task::spawn_blocking(move || start(&config, &states));
+            tokio::select! {
+                loaded = loading => loaded.map_err(std::io::Error::other)??,
+                _ = terminate.recv() => return Ok(()),
+                _ = interrupt.recv() => return Ok(()),
+            }
+        };
         level.set(first.level);
         follow_issuers(&first);
         let (publish, snapshots) = watch::channel(first);
@@ -127,18 +134,23 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
         server.listen(&snapshot, bound);
         drop(snapshot);
 
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut hangup = signal(SignalKind::hangup())?;
-        let mut rotated = signal(SignalKind::user_defined1())?;
-        let mut watch = Watch::new(active.files())?;
+        let mut watch = Watching::start(active.files())?;
         let mut cleaning = tokio::time::interval(CLEANING);
         let mut renewing = tokio::time::interval(RENEWING);
         if let Some(on_ready) = options.on_ready {
             on_ready();
         }
+        // Whether a reload is due, and if so, whether a signal asked for it.
+        let mut due = None;
+        let mut reading = None;
         loop {
-            let asked = tokio::select! {
+            if reading.is_none() {
+                let current = || Arc::clone(&publish.borrow());
+                reading = due
+                    .take()
+                    .map(|asked| Reading::begin(asked, active.reader(current()), &states));
+            }
+            let (asked, read) = tokio::select! {
                 _ = renewing.tick() => {
                     if let Some(tokens) = &publish.borrow().tokens {
                         tokens.renew_hashes();
@@ -147,14 +159,21 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
                 }
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
-                _ = hangup.recv() => true,
+                _ = hangup.recv() => {
+                    due = Some(true);
+                    continue;
+                }
                 _ = rotated.recv() => {
                     if let Some(log) = &publish.borrow().access_log {
                         log.reopen();
                     }
                     continue;
                 }
-                () = watch.changed() => false,
+                () = watch.changed() => {
+                    due = due.or(Some(false));
+                    continue;
+                }
+                read = Reading::end(&mut reading) => read,
                 _ = cleaning.tick() => {
                     let tokens = publish.borrow().tokens.clone();
                     if let Some(tokens) = tokens {
@@ -163,13 +182,16 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
                     continue;
                 }
             };
-            let current = Arc::clone(&publish.borrow());
-            let reloaded = active.reload(&current, asked, |next| {
-                if let Some(tokens) = &next.tokens {
-                    tokens
-                        .start(&states, clock::now())
-                        .map_err(|why| format!("the token service cannot start: {why}"))?;
+            let (read, started) = match read {
+                Ok(read) => read,
+                Err(error) => {
+                    tracing::error!(config = %config.display(), %error, "configuration refused, the old one stays");
+                    continue;
                 }
+            };
+            let current = Arc::clone(&publish.borrow());
+            let reloaded = active.reload(read, &current, asked, |next| {
+                started.map_err(|why| format!("the token service cannot start: {why}"))?;
                 server
                     .bind(next)
                     .map_err(|(address, error): (ListenAddress, _)| {
@@ -207,6 +229,10 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
             );
         }
         say_reported(&publish.borrow());
+        if reading.is_some() {
+            // What reads still holds the snapshot, so the access log is not ended and waited for.
+            tokio::time::sleep(LAST_RECORDS).await;
+        }
         tracing::info!("stopped");
         // The access log's writer ends with the last snapshot, after its last line.
         drop((publish, snapshots));
@@ -217,10 +243,25 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
     served
 }
 
+/// Loads the first configuration, and starts what it needs beside workers. It may wait for file systems.
+fn start(config: &Path, states: &States) -> Result<(Active, Arc<snapshot::Snapshot>), RunError> {
+    let (mut active, mut first) = Active::load(config)?;
+    if make_missing_key(&first)? {
+        (active, first) = Active::load(config)?;
+    }
+    if let Some(tokens) = &first.tokens {
+        let started = tokens.start(states, clock::now());
+        started.map_err(RunError::Tokens)?;
+    }
+    Ok((active, first))
+}
+
+/// What the access log takes to write its last lines.
+const LAST_RECORDS: Duration = Duration::from_millis(300);
 /// How often hashes of older kinds are written anew, those that were found to be right.
-const RENEWING: std::time::Duration = std::time::Duration::from_secs(2);
+const RENEWING: Duration = Duration::from_secs(2);
 /// How often what has expired is cleaned up.
-const CLEANING: std::time::Duration = std::time::Duration::from_secs(60);
+const CLEANING: Duration = Duration::from_secs(60);
 
 /// Makes the signing key that the token service lacks; whether it lacked one.
 fn make_missing_key(snapshot: &snapshot::Snapshot) -> Result<bool, RunError> {
@@ -268,8 +309,7 @@ fn follow_issuers(snapshot: &snapshot::Snapshot) {
 /// # Errors
 /// Every mistake in it.
 pub fn check(config: &Path) -> Result<Checked, ConfigErrors> {
-    let loaded =
-        config::load(config, &[], None, &reload::judge).map_err(|refused| refused.errors)?;
+    let loaded = config::load(config, &[], &reload::judge).map_err(|refused| refused.errors)?;
     Ok(Checked {
         warnings: loaded.warnings,
         printed: loaded.printed,

@@ -1,17 +1,20 @@
 //! Watches the files of the configuration, lets them settle, compiles them, and hands the result
 //! out or refuses it. What is done with a new snapshot is the caller's.
 
+mod reading;
 mod watch;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub(crate) use self::watch::Watch;
+pub(crate) use self::reading::Reading;
+pub(crate) use self::watch::Watching;
 use crate::clock;
-use crate::config::{self, ConfigErrors, Refused};
+use crate::config::{self, Accepted, ConfigErrors, Refused};
 use crate::cors::{ANY, CREDENTIALS};
 use crate::explain;
+use crate::filesystem::Patience;
 use crate::snapshot::Snapshot;
 
 /// The configuration that is in force, and where it came from.
@@ -21,6 +24,19 @@ pub(crate) struct Active {
     files: Vec<PathBuf>,
     /// The contents that were last looked at, good or bad.
     digest: u64,
+    /// What is known of files that do not answer.
+    patience: Patience,
+}
+
+/// What the files say now, not yet in force.
+#[derive(Debug)]
+pub(crate) struct Read(Result<Accepted, Refused>);
+
+impl Read {
+    /// What the files compile into, where they are good.
+    pub(crate) fn snapshot(&self) -> Option<&Snapshot> {
+        self.0.as_ref().ok().map(|loaded| &loaded.snapshot)
+    }
 }
 
 impl Active {
@@ -29,7 +45,9 @@ impl Active {
     /// # Errors
     /// Every mistake in it.
     pub(crate) fn load(config: &Path) -> Result<(Self, Arc<Snapshot>), ConfigErrors> {
-        let loaded = config::load(config, &[], None, &judge).map_err(|refused| refused.errors)?;
+        let patience = Patience::default();
+        let loaded = config::load_again(config, &[], &judge, None, &patience);
+        let loaded = loaded.map_err(|refused| refused.errors)?;
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
@@ -37,6 +55,7 @@ impl Active {
             config: config.to_owned(),
             files: loaded.files,
             digest: loaded.digest,
+            patience,
         };
         Ok((active, Arc::new(loaded.snapshot)))
     }
@@ -46,16 +65,26 @@ impl Active {
         &self.files
     }
 
-    /// Compiles the files anew. `None` where they are as they were (unless `asked`), or bad:
+    /// What compiles the files anew. It may wait for file systems, so it belongs on a thread of its own.
+    pub(crate) fn reader(&self, current: Arc<Snapshot>) -> impl FnOnce() -> Read + Send + 'static {
+        let (config, patience) = (self.config.clone(), self.patience.clone());
+        move || {
+            let read = config::load_again(&config, &[], &judge, Some(&current), &patience);
+            Read(read)
+        }
+    }
+
+    /// Takes what was read. `None` where the files are as they were (unless `asked`), or bad:
     /// then the log says why, and nothing has changed. `bind` gets what the new snapshot needs
     /// before it is published, and may refuse it as well.
     pub(crate) fn reload<B>(
         &mut self,
+        read: Read,
         current: &Snapshot,
         asked: bool,
         bind: impl FnOnce(&Snapshot) -> Result<B, String>,
     ) -> Option<(Arc<Snapshot>, B)> {
-        let loaded = config::load(&self.config, &[], Some(current), &judge);
+        let Read(loaded) = read;
         let (digest, files) = match &loaded {
             Ok(loaded) => (loaded.digest, loaded.files.clone()),
             Err(refused) => (refused.digest, refused.files.clone()),

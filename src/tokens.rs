@@ -46,6 +46,7 @@ pub(crate) use self::users::{User, Users, alone, is_name};
 use self::wire::Answer;
 use crate::auth::{Algorithm, Claims, LiveRevoked, Verifier};
 use crate::body::Body;
+use crate::filesystem;
 use crate::reject::TokenFault;
 
 /// How many bytes a request to an endpoint may have.
@@ -649,7 +650,7 @@ impl TokenService {
         let (as_read, state) = (Arc::clone(&self.users_file), Arc::clone(state));
         tokio::task::spawn_blocking(move || {
             let written = alone(&file, || {
-                if std::fs::read(&file)? == *as_read {
+                if filesystem::read(&file)? == *as_read {
                     write_private(&file, users.write().as_bytes())?;
                     for name in &renewed {
                         state.renewed(name);

@@ -54,7 +54,7 @@ pub(super) struct TestArguments {
 
 fn load(config: &Path, tests: &[PathBuf]) -> Result<Snapshot, ConfigErrors> {
     log::start();
-    let loaded = config::load(config, tests, None, &|_| Vec::new());
+    let loaded = config::load(config, tests, &|_| Vec::new());
     loaded
         .map(|loaded| loaded.snapshot)
         .map_err(|refused| refused.errors)

@@ -288,7 +288,17 @@ impl Compiler<'_> {
         if let Some(log) = kept.filter(|log| *log.settings() == settings) {
             return Some(Arc::clone(log));
         }
-        match AccessLog::open(settings, self.workers) {
+        let workers = self.workers;
+        let opened = match &to.value {
+            parsed::LogTarget::Stdout | parsed::LogTarget::Stderr => {
+                AccessLog::open(settings, workers)
+            }
+            // A pipe opens when somebody reads it.
+            parsed::LogTarget::File(path) => self
+                .loader
+                .patiently(path, move || AccessLog::open(settings, workers)),
+        };
+        match opened {
             Ok(log) => Some(Arc::new(log)),
             Err(error) => {
                 self.errors.at(

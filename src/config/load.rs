@@ -10,6 +10,7 @@ use super::decode;
 use super::error::{ConfigErrors, Place};
 use super::merge;
 use super::source::{Disk, Sources};
+use crate::filesystem::Patience;
 use crate::snapshot::Snapshot;
 
 /// A configuration that is good.
@@ -42,19 +43,29 @@ pub(crate) struct Refused {
 /// and why.
 pub(crate) type Judge<'j> = &'j dyn Fn(&Snapshot) -> Vec<(usize, String)>;
 
-/// Reads and compiles the configuration at `main`, and has its own tests judged. What is equal in
-/// `previous` goes on. The tests of `more`, files beside it, are read and not judged.
+/// Reads and compiles the configuration at `main`, and has its own tests judged. The tests of `more`, files
+/// beside it, are read and not judged.
 ///
 /// # Errors
 /// Every mistake in it, at once; a test that fails is one.
-pub(crate) fn load(
+pub(crate) fn load(main: &Path, more: &[PathBuf], judge: Judge<'_>) -> Result<Loaded, Refused> {
+    load_again(main, more, judge, None, &Patience::default())
+}
+
+/// The same for one that is read again and again. What is equal in `previous` goes on; a file that did not answer
+/// before, as `patience` knows, is not waited for again.
+///
+/// # Errors
+/// Every mistake in it, at once; a test that fails is one.
+pub(crate) fn load_again(
     main: &Path,
     more: &[PathBuf],
-    previous: Option<&Snapshot>,
     judge: Judge<'_>,
+    previous: Option<&Snapshot>,
+    patience: &Patience,
 ) -> Result<Loaded, Refused> {
     let sources = Digesting {
-        disk: Disk::default(),
+        disk: Disk::new(patience.clone()),
         hasher: RefCell::new(DefaultHasher::new()),
     };
     let mut read = super::read(main, &sources);
@@ -140,6 +151,10 @@ impl Sources for Digesting {
             paths.hash(&mut *self.hasher.borrow_mut());
         }
         found
+    }
+
+    fn patiently(&self, path: &Path, work: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        self.disk.patiently(path, work)
     }
 }
 

@@ -11,9 +11,6 @@ use super::mask::quoted;
 use super::source::{Loader, is_pattern, why};
 use super::tree::{self, Key, Kind, Node};
 
-/// The larger part of an accident: a configuration is far smaller.
-const LARGEST: usize = 16 << 20;
-
 /// Reads the main file and all that it includes. `None` where the main file could not be read.
 pub(crate) fn tree(main: &Path, loader: &Loader<'_>, errors: &mut Errors) -> Option<Node> {
     let (bytes, unread) = match loader.read(main) {
@@ -128,14 +125,7 @@ pub(crate) fn plain_file(
 /// Remembers a file for messages, and gives its text where it is UTF-8.
 fn add_file(path: &Path, bytes: Vec<u8>, errors: &mut Errors) -> (u16, Option<String>) {
     let name = path.to_string_lossy();
-    let text = if bytes.len() > LARGEST {
-        let file = errors.add_file(&name, "");
-        errors.at(Place::of_file(file), "this file is larger than 16 MiB");
-        return (file, None);
-    } else {
-        String::from_utf8(bytes)
-    };
-    match text {
+    match String::from_utf8(bytes) {
         Ok(text) => {
             let text = match text.strip_prefix('\u{feff}') {
                 Some(rest) => rest.to_owned(),

@@ -33,7 +33,7 @@ use std::fmt;
 use std::path::Path;
 
 pub use error::{ConfigError, ConfigErrors};
-pub(crate) use load::{Refused, load};
+pub(crate) use load::{Loaded as Accepted, Refused, load, load_again};
 pub(crate) use policy_tests::request;
 pub(crate) use value::duration;
 

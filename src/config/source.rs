@@ -1,10 +1,14 @@
 //! Where the configuration's bytes come from: files, and the environment's variables.
 //! Every file that is asked for is remembered, also one that is not there: the reload watches them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use crate::filesystem::{self, Patience};
 
 /// Files and variables.
 pub(crate) trait Sources {
@@ -16,6 +20,9 @@ pub(crate) trait Sources {
 
     /// The files that a shell pattern below `folder` names, sorted; hidden ones only by a pattern with the dot.
     fn glob(&self, folder: &Path, pattern: &str) -> io::Result<Vec<PathBuf>>;
+
+    /// Does work that asks the file system about a path; an error where it gives no answer in time.
+    fn patiently(&self, path: &Path, work: Box<dyn FnOnce() + Send>) -> io::Result<()>;
 }
 
 /// How `*` is read: it takes no slash, and no hidden file such as an editor's.
@@ -26,15 +33,53 @@ const MATCHING: glob::MatchOptions = glob::MatchOptions {
 };
 
 /// The real file system and environment.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Disk {
     /// Variables that go before the environment's.
     pub(crate) variables: BTreeMap<String, String>,
+    /// Which paths do not answer; shared by all who read one configuration again and again.
+    patience: Patience,
+    /// How long those that do not answer are still waited for.
+    left: Cell<Duration>,
+}
+
+/// How long all files of a configuration together may keep it waiting: a drive that is gone holds them all.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long one file is waited for at least, when the others have used up the time.
+const AT_LEAST: Duration = Duration::from_millis(100);
+
+impl Disk {
+    /// The disk for one reading of a configuration.
+    pub(crate) fn new(patience: Patience) -> Self {
+        Self {
+            variables: BTreeMap::new(),
+            patience,
+            left: Cell::new(PATIENCE),
+        }
+    }
+
+    fn ask<T: Send + 'static>(
+        &self,
+        path: &Path,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<T> {
+        let (start, left) = (Instant::now(), self.left.get());
+        let done = self.patience.ask(path, left.max(AT_LEAST), work);
+        self.left.set(left.saturating_sub(start.elapsed()));
+        done
+    }
+}
+
+impl Default for Disk {
+    fn default() -> Self {
+        Self::new(Patience::default())
+    }
 }
 
 impl Sources for Disk {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        std::fs::read(path)
+        let named = path.to_owned();
+        self.ask(path, move || filesystem::read(&named))?
     }
 
     fn var(&self, name: &str) -> Option<String> {
@@ -46,12 +91,19 @@ impl Sources for Disk {
 
     fn glob(&self, folder: &Path, pattern: &str) -> io::Result<Vec<PathBuf>> {
         let whole = whole_pattern(folder, pattern)?;
-        let found = glob::glob_with(&whole, MATCHING).map_err(io::Error::other)?;
-        let mut paths: Vec<PathBuf> = found
-            .map(|path| path.map_err(io::Error::from))
-            .collect::<Result<_, _>>()?;
-        paths.sort();
-        Ok(paths)
+        let asked = PathBuf::from(&whole);
+        self.ask(&asked, move || {
+            let found = glob::glob_with(&whole, MATCHING).map_err(io::Error::other)?;
+            let mut paths: Vec<PathBuf> = found
+                .map(|path| path.map_err(io::Error::from))
+                .collect::<Result<_, _>>()?;
+            paths.sort();
+            Ok(paths)
+        })?
+    }
+
+    fn patiently(&self, path: &Path, work: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        self.ask(path, work)
     }
 }
 
@@ -118,6 +170,19 @@ impl<'s> Loader<'s> {
     pub(crate) fn list(&self, folder: &Path, pattern: &str) -> io::Result<Vec<PathBuf>> {
         self.watch(folder);
         self.sources.glob(folder, pattern)
+    }
+
+    /// Does work that asks the file system about a path, such as opening a folder; an error where it gives no
+    /// answer in time.
+    pub(crate) fn patiently<T: Send + 'static>(
+        &self,
+        path: &Path,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let (sender, done) = mpsc::channel();
+        let asking = move || drop(sender.send(work()));
+        self.sources.patiently(path, Box::new(asking))?;
+        done.recv().map_err(io::Error::other)?
     }
 
     /// Remembers a file or folder that the configuration names but that is read by others.
@@ -196,6 +261,11 @@ impl Sources for Memory {
         let fits = |path: &&PathBuf| pattern.matches_path_with(path, MATCHING);
         Ok(self.files.keys().filter(fits).cloned().collect())
     }
+
+    fn patiently(&self, _path: &Path, work: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        work();
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -225,6 +295,7 @@ mod tests {
     fn given_variables_go_before_the_environment() {
         let disk = Disk {
             variables: [("PATH".to_owned(), "mine".to_owned())].into(),
+            ..Disk::default()
         };
         assert_eq!(disk.var("PATH").as_deref(), Some("mine"));
         assert_eq!(disk.var("PORTCULLIS_SURELY_NOT_SET"), None);

@@ -1,5 +1,6 @@
 //! When to look at the configuration's files again: change events of their folders, and a look
-//! every two seconds where there are none (bind mounts, network file systems).
+//! every two seconds where there are none (bind mounts, network file systems). A thread of its own looks, and opens
+//! nothing: a drive that does not answer holds up neither signals nor the other files.
 
 use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::MetadataExt;
@@ -11,6 +12,8 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::filesystem::Patience;
+
 /// How often to look without an event.
 const POLL: Duration = Duration::from_secs(2);
 /// How long the files must be left alone before they are read.
@@ -18,12 +21,74 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// How long writing that never stops is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long a look at one file may take; one that takes longer counts as gone meanwhile.
+const GLANCE: Duration = Duration::from_secs(1);
+
 /// What a file looked like: device, inode, length, times of change in nanoseconds.
 type Look = Option<(u64, u64, u64, i64, i64, i64, i64)>;
 
+/// The thread that watches. It ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Watching {
+    files: mpsc::UnboundedSender<Vec<PathBuf>>,
+    changes: mpsc::Receiver<()>,
+}
+
+impl Watching {
+    /// Starts the thread, which watches these files and folders.
+    ///
+    /// # Errors
+    /// The system refuses a thread or a runtime. Without change events the regular look goes on alone.
+    pub(crate) fn start(files: &[PathBuf]) -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()?;
+        let (sender, mut followed) = mpsc::unbounded_channel();
+        // One change that nobody has asked for yet stands for all that come after it.
+        let (changed, changes) = mpsc::channel(1);
+        let files = files.to_vec();
+        std::thread::Builder::new()
+            .name("watch".to_owned())
+            .spawn(move || {
+                runtime.block_on(async {
+                    let mut watch = Watch::new(&files);
+                    loop {
+                        tokio::select! {
+                            files = followed.recv() => match files {
+                                Some(files) => watch.follow(&files),
+                                None => break,
+                            },
+                            () = watch.changed() => drop(changed.try_send(())),
+                        }
+                    }
+                });
+            })?;
+        Ok(Self {
+            files: sender,
+            changes,
+        })
+    }
+
+    /// Watches these files and folders from now on, see [`Watch::follow`].
+    pub(crate) fn follow(&self, files: &[PathBuf]) {
+        if self.files.send(files.to_vec()).is_err() {
+            tracing::error!("the thread that watches the configuration's files is gone");
+        }
+    }
+
+    /// Ready when the files may have changed and are left alone again. Who drops the future and asks again misses
+    /// nothing.
+    pub(crate) async fn changed(&mut self) {
+        if self.changes.recv().await.is_none() {
+            // The thread is gone, which `follow` says; a signal still reloads.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 /// Watches a changing set of files.
 #[derive(Debug)]
-pub(crate) struct Watch {
+struct Watch {
     files: Vec<PathBuf>,
     looks: Vec<Look>,
     folders: HashSet<PathBuf>,
@@ -32,14 +97,12 @@ pub(crate) struct Watch {
     next_poll: Instant,
     /// Something has changed, and until then it may settle.
     unsettled: Option<Instant>,
+    patience: Patience,
 }
 
 impl Watch {
     /// Watches these files and folders.
-    ///
-    /// # Errors
-    /// Never because of missing events: the regular look goes on without them.
-    pub(crate) fn new(files: &[PathBuf]) -> std::io::Result<Self> {
+    fn new(files: &[PathBuf]) -> Self {
         let (sender, events) = mpsc::unbounded_channel();
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
             // An error (too many events, say) is a reason to look as well.
@@ -66,14 +129,15 @@ impl Watch {
             events,
             next_poll: Instant::now() + POLL,
             unsettled: None,
+            patience: Patience::default(),
         };
         watch.follow(files);
-        Ok(watch)
+        watch
     }
 
     /// Watches these files and folders from now on. What is new among them may have changed since
     /// it was read, and so is looked at once more.
-    pub(crate) fn follow(&mut self, files: &[PathBuf]) {
+    fn follow(&mut self, files: &[PathBuf]) {
         if self.files != files {
             let before: HashMap<PathBuf, Look> =
                 self.files.drain(..).zip(self.looks.drain(..)).collect();
@@ -82,7 +146,10 @@ impl Watch {
                 .map(|file| before.get(file).copied().unwrap_or(None))
                 .collect();
             self.files = files.to_vec();
-            let wanted: HashSet<PathBuf> = files.iter().flat_map(|file| folders_of(file)).collect();
+            let wanted: HashSet<PathBuf> = files
+                .iter()
+                .flat_map(|file| self.about(file, folders_of).unwrap_or_default())
+                .collect();
             if let Some(watcher) = &mut self.watcher {
                 for folder in self.folders.difference(&wanted) {
                     // A folder that is gone is no longer watched anyway.
@@ -100,7 +167,7 @@ impl Watch {
 
     /// Ready when the files may have changed and are left alone again. Who drops the future and asks
     /// again misses nothing.
-    pub(crate) async fn changed(&mut self) {
+    async fn changed(&mut self) {
         let patience = loop {
             if let Some(patience) = self.unsettled {
                 break patience;
@@ -135,8 +202,21 @@ impl Watch {
         self.unsettled = None;
     }
 
+    /// How all files look. All are asked about at once; where that has no answer, each by itself.
     fn looks_now(&self) -> Vec<Look> {
-        self.files.iter().map(|file| look(file)).collect()
+        let files = self.files.clone();
+        let all = move || files.iter().map(|file| look(file)).collect();
+        let looks = self.patience.ask(Path::new(""), GLANCE, all);
+        looks.unwrap_or_else(|_| {
+            let one = |file: &PathBuf| self.about(file, look).unwrap_or(None);
+            self.files.iter().map(one).collect()
+        })
+    }
+
+    /// What the file system says about one file; `None` where it does not answer.
+    fn about<T: Send + 'static>(&self, file: &Path, ask: fn(&Path) -> T) -> Option<T> {
+        let named = file.to_owned();
+        self.patience.ask(file, GLANCE, move || ask(&named)).ok()
     }
 
     /// Whether an event is about a followed file. Links and folders always are: a volume of
@@ -211,7 +291,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("gateway.yaml");
         std::fs::write(&file, "one").unwrap();
-        let watch = Watch::new(std::slice::from_ref(&file)).unwrap();
+        let watch = Watch::new(std::slice::from_ref(&file));
         (folder, file, watch)
     }
 

@@ -15,6 +15,7 @@
 )]
 
 mod attacks;
+mod blocking_files;
 mod buffering;
 mod claims;
 mod config;

@@ -13,6 +13,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("edits", &[]),
     ("fields", &[]),
+    ("filesystem", &[]),
     ("limits", &[]),
     ("log", &[]),
     ("method", &[]),
@@ -60,7 +61,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "request_id",
         ],
     ),
-    ("tokens", &["auth", "body", "client", "cors", "reject"]),
+    (
+        "tokens",
+        &["auth", "body", "client", "cors", "reject", "filesystem"],
+    ),
     (
         "route",
         &[
@@ -141,6 +145,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "route",
             "auth",
             "files",
+            "filesystem",
             "proxy",
             "path",
             "client",
@@ -157,7 +162,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     (
         "reload",
-        &["config", "snapshot", "explain", "clock", "cors"],
+        &[
+            "config",
+            "snapshot",
+            "explain",
+            "clock",
+            "cors",
+            "filesystem",
+            "tokens",
+        ],
     ),
 ];
 

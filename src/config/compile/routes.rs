@@ -359,7 +359,10 @@ impl Compiler<'_> {
                 .map(|value| value.value.clone()),
             workers: self.workers,
         };
-        match Files::open(settings) {
+        let opened = self
+            .loader
+            .patiently(&parsed.root.value, move || Files::open(settings));
+        match opened {
             Ok(files) => {
                 let warning = "the kernel, or a sandbox, does not offer openat2: files and links below `static` are looked up \
                                segment by segment, which serves the same and costs more";

@@ -277,7 +277,11 @@ impl Compiler<'_> {
 
     /// The users, and their file as it is.
     fn users(&mut self, file: &parsed::Spanned<PathBuf>) -> Option<(Users, Vec<u8>)> {
-        if matches!(file.value.try_exists(), Ok(false)) {
+        let path = file.value.clone();
+        let there = self
+            .loader
+            .patiently(&file.value, move || path.try_exists());
+        if matches!(there, Ok(false)) {
             // Nobody can log in yet; the first `portcullis user add` makes the file.
             self.loader.watch(&file.value);
             let shown = file.value.display();

@@ -24,6 +24,7 @@ use super::{
     StoreDown, Whom, tell,
 };
 use crate::auth::LiveRevoked;
+use crate::filesystem;
 use crate::tokens::private::write_private;
 
 /// How many requests share one transaction at most.
@@ -337,7 +338,7 @@ impl Keeper {
             name.to_str().is_some_and(is_wish)
         });
         for file in files.map(|entry| entry.path()).collect::<Vec<_>>() {
-            let read = std::fs::read(&file).map_err(|error| error.to_string());
+            let read = filesystem::read(&file).map_err(|error| error.to_string());
             let wish = read.and_then(|bytes| {
                 serde_json::from_slice::<Wish>(&bytes).map_err(|error| error.to_string())
             });
