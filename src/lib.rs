@@ -14,6 +14,7 @@ mod client;
 mod clock;
 mod config;
 mod cors;
+mod der;
 mod edits;
 mod explain;
 mod fetch;

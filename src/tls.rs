@@ -1,13 +1,15 @@
 //! PEM to TLS: certificates chosen by name, roots that are trusted, and the handshakes' settings.
 //! Knows nothing of sockets' owners or of HTTP.
 
+mod material;
+
 use std::collections::HashMap;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -15,6 +17,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::client;
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use self::material::Wrong;
+use crate::der::certificate_key;
 
 /// The oldest version of TLS that is spoken.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -29,14 +34,17 @@ pub(crate) enum MinVersion {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TlsFault {
     /// The certificate file.
-    #[error("this is no PEM file with certificates: {0}")]
-    Certificate(String),
+    #[error("{}", .0.problem)]
+    Certificate(Wrong),
     /// The key file.
-    #[error("this is no PEM file with a private key: {0}")]
-    Key(String),
+    #[error("{}", .0.problem)]
+    Key(Wrong),
     /// Both are fine, but do not belong together.
-    #[error("the key does not belong to the certificate")]
-    Mismatch,
+    #[error("the key does not belong to {}", if *.0 == 1 { "the certificate" } else { "any certificate of the file; its own may be missing there" })]
+    Mismatch(usize),
+    /// The key belongs to a certificate that is not the first.
+    #[error("the certificates are in the wrong order: the key belongs to number {} of the file, and its certificate stands first", .0 + 1)]
+    Order(usize),
     /// The settings cannot be made.
     #[error("TLS cannot be set up: {0}")]
     Setup(#[from] rustls::Error),
@@ -46,8 +54,26 @@ impl TlsFault {
     /// Whether the certificate's file is at fault, not the key's.
     pub(crate) fn concerns_certificate(&self) -> bool {
         match self {
-            Self::Certificate(_) => true,
-            Self::Key(_) | Self::Mismatch | Self::Setup(_) => false,
+            Self::Certificate(_) | Self::Order(_) => true,
+            Self::Key(_) | Self::Mismatch(_) | Self::Setup(_) => false,
+        }
+    }
+
+    /// What to do about it, where these are the two files; for a file of roots, both are that one.
+    pub(crate) fn remedy(&self, certificate: &Path, key: &Path) -> Option<String> {
+        let of = |remedy: &str, path: &Path| remedy.replace("FILE", &path.display().to_string());
+        match self {
+            Self::Certificate(wrong) => Some(of(wrong.remedy, certificate)),
+            Self::Key(wrong) => Some(of(wrong.remedy, key)),
+            Self::Mismatch(_) => Some(format!(
+                "these two print the same where they fit: openssl x509 -in {} -noout -pubkey; openssl pkey -in {} -pubout",
+                certificate.display(),
+                key.display()
+            )),
+            Self::Order(_) => {
+                Some("cat server.pem intermediates.pem > chain.pem, without the root".to_owned())
+            }
+            Self::Setup(_) => None,
         }
     }
 }
@@ -57,6 +83,7 @@ impl TlsFault {
 pub(crate) struct CertificatePair {
     key: Arc<CertifiedKey>,
     names: Vec<String>,
+    first_version: bool,
 }
 
 impl CertificatePair {
@@ -65,31 +92,52 @@ impl CertificatePair {
     /// # Errors
     /// Either is no PEM, or they do not belong together.
     pub(crate) fn from_pem(certificate: &[u8], key: &[u8]) -> Result<Self, TlsFault> {
-        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(certificate)
-            .collect::<Result<_, _>>()
-            .map_err(|error| TlsFault::Certificate(error.to_string()))?;
-        let Some(first) = chain.first() else {
-            return Err(TlsFault::Certificate("no certificate in it".to_owned()));
+        let chain = material::certificates(certificate).map_err(TlsFault::Certificate)?;
+        let malformed = |error: &dyn fmt::Display| {
+            TlsFault::Certificate(Wrong {
+                problem: format!("the certificate cannot be read: {error}"),
+                remedy: "openssl x509 -in FILE -noout -text shows what can be read",
+            })
         };
-        let parsed = webpki::EndEntityCert::try_from(first)
-            .map_err(|error| TlsFault::Certificate(error.to_string()))?;
-        let names = parsed
-            .valid_dns_names()
-            .map(str::to_ascii_lowercase)
-            .collect();
-        let key =
-            PrivateKeyDer::from_pem_slice(key).map_err(|error| TlsFault::Key(error.to_string()))?;
-        let key = aws_lc_rs::sign::any_supported_type(&key)
-            .map_err(|error| TlsFault::Key(error.to_string()))?;
-        let pair = CertifiedKey::new(chain, key);
-        match pair.keys_match() {
-            Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {}
-            Err(_) => return Err(TlsFault::Mismatch),
+        let own: Vec<Option<(&[u8], bool)>> = chain.iter().map(|it| certificate_key(it)).collect();
+        let Some(Some((_, first_version))) = own.first().copied() else {
+            return Err(malformed(&"its fields are damaged"));
+        };
+        let names = match chain.first() {
+            // It has no extensions, and so no names; clients decide whether they accept it.
+            Some(_) if first_version => Vec::new(),
+            Some(first) => {
+                let parsed =
+                    webpki::EndEntityCert::try_from(first).map_err(|error| malformed(&error))?;
+                let names = parsed.valid_dns_names();
+                names.map(str::to_ascii_lowercase).collect()
+            }
+            None => Vec::new(),
+        };
+        let private = material::private_key(key).map_err(TlsFault::Key)?;
+        let key = aws_lc_rs::sign::any_supported_type(&private)
+            .map_err(|_| TlsFault::Key(material::unsupported(&private)))?;
+        if let Some(public) = key.public_key() {
+            let fits = |it: &Option<(&[u8], bool)>| it.is_some_and(|(key, _)| key == &*public);
+            match own.iter().position(fits) {
+                Some(0) => {}
+                Some(at) => return Err(TlsFault::Order(at)),
+                None => return Err(TlsFault::Mismatch(own.len())),
+            }
         }
         Ok(Self {
-            key: Arc::new(pair),
+            key: Arc::new(CertifiedKey::new(chain, key)),
             names,
+            first_version,
         })
+    }
+
+    /// What is allowed, but worth a word.
+    pub(crate) fn warning(&self) -> Option<&'static str> {
+        self.first_version.then_some(
+            "it is of X.509 version 1, which many clients refuse; a certificate with names is of version 3: openssl \
+             x509 -req ... -extfile names.cnf, with subjectAltName=DNS:HOST in names.cnf",
+        )
     }
 }
 
@@ -179,14 +227,13 @@ impl ClientTls {
     /// It is no PEM file with certificates.
     pub(crate) fn with_ca(pem: &[u8]) -> Result<Self, TlsFault> {
         let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(pem) {
-            certificate
-                .map_err(|error| error.to_string())
-                .and_then(|it| roots.add(it).map_err(|error| error.to_string()))
-                .map_err(TlsFault::Certificate)?;
-        }
-        if roots.is_empty() {
-            return Err(TlsFault::Certificate("no certificate in it".to_owned()));
+        for certificate in material::certificates(pem).map_err(TlsFault::Certificate)? {
+            roots.add(certificate).map_err(|error| {
+                TlsFault::Certificate(Wrong {
+                    problem: format!("a certificate of the file cannot be trusted: {error}"),
+                    remedy: "openssl x509 -in FILE -noout -text shows what can be read",
+                })
+            })?;
         }
         Self::new(roots)
     }
@@ -293,12 +340,171 @@ mod tests {
         assert!(read(&one.signing_key.serialize_pem()).is_ok());
         assert!(matches!(
             read(&two.signing_key.serialize_pem()),
-            Err(TlsFault::Mismatch)
+            Err(TlsFault::Mismatch(1))
         ));
         assert!(matches!(read("nonsense"), Err(TlsFault::Key(_))));
         assert!(matches!(
             CertificatePair::from_pem(b"", b""),
             Err(TlsFault::Certificate(_))
         ));
+    }
+
+    fn vector(name: &str) -> Vec<u8> {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/certificates/");
+        std::fs::read(format!("{folder}{name}")).unwrap()
+    }
+
+    /// What is said of a pair: `good`, the warning, or the problem and the remedy.
+    fn said(certificate: &str, key: &str) -> String {
+        match CertificatePair::from_pem(&vector(certificate), &vector(key)) {
+            Ok(pair) => pair.warning().unwrap_or("good").to_owned(),
+            Err(fault) => {
+                let remedy = fault.remedy(Path::new(certificate), Path::new(key));
+                format!("{fault}; {}", remedy.unwrap_or_default())
+            }
+        }
+    }
+
+    #[test]
+    fn what_openssl_serves_is_served() {
+        assert_eq!(said("leaf.pem", "plain.key"), "good");
+        assert_eq!(said("chain.pem", "plain.key"), "good");
+        assert_eq!(said("leaf.pem", "params.key"), "good");
+        assert_eq!(said("trusted.pem", "plain.key"), "good");
+        let pair = CertificatePair::from_pem(&vector("trusted.pem"), &vector("plain.key"));
+        assert_eq!(pair.unwrap().names, ["a.example"]);
+        let first_version = said("version1.pem", "plain.key");
+        assert!(
+            first_version.starts_with("it is of X.509 version 1"),
+            "{first_version}"
+        );
+    }
+
+    #[test]
+    fn a_certificate_of_the_wrong_kind_is_named_with_its_remedy() {
+        for (file, problem, remedy) in [
+            (
+                "leaf.der",
+                "it is a certificate in DER, not PEM",
+                "openssl x509 -inform der -in leaf.der -out cert.pem",
+            ),
+            (
+                "request.pem",
+                "it is a certificate signing request (CSR)",
+                "openssl x509 -req -in request.pem",
+            ),
+            ("public.pem", "it is a public key", "openssl req -x509"),
+            ("plain.key", "it is a private key", "in `key`"),
+            (
+                "leaf.p7b",
+                "it is a PKCS#7 bundle",
+                "openssl pkcs7 -in leaf.p7b -print_certs",
+            ),
+            (
+                "leaf.p7c",
+                "it is a PKCS#7 bundle",
+                "openssl pkcs7 -inform der -in leaf.p7c -print_certs",
+            ),
+            (
+                "leaf.p12",
+                "it is a PKCS#12 bundle",
+                "openssl pkcs12 -in leaf.p12 -nokeys -out cert.pem",
+            ),
+            (
+                "README.md",
+                "it is no PEM file",
+                "-----BEGIN CERTIFICATE-----",
+            ),
+            (
+                "reversed.pem",
+                "wrong order: the key belongs to number 2",
+                "cat server.pem",
+            ),
+            (
+                "ca.pem",
+                "the key does not belong to the certificate",
+                "openssl x509 -in ca.pem -noout -pubkey; openssl pkey -in plain.key -pubout",
+            ),
+        ] {
+            let said = said(file, "plain.key");
+            assert!(
+                said.contains(problem) && said.contains(remedy),
+                "{file}: {said}"
+            );
+            let trusted = ClientTls::with_ca(&vector(file));
+            let is_fine = matches!(file, "reversed.pem" | "ca.pem");
+            assert_eq!(trusted.is_ok(), is_fine, "{file}");
+        }
+        for roots in ["trusted.pem", "version1.pem", "chain.pem"] {
+            assert!(ClientTls::with_ca(&vector(roots)).is_ok(), "{roots}");
+        }
+    }
+
+    #[test]
+    fn a_key_of_the_wrong_kind_is_named_with_its_remedy() {
+        for (file, problem, remedy) in [
+            (
+                "encrypted.key",
+                "encrypted with a passphrase",
+                "openssl pkey -in encrypted.key -out plain.key",
+            ),
+            (
+                "encrypted-legacy.key",
+                "encrypted with a passphrase",
+                "openssl pkey -in encrypted-legacy.key -out plain.key",
+            ),
+            (
+                "pss.key",
+                "this is an RSA-PSS key",
+                "openssl genpkey -algorithm RSA ",
+            ),
+            (
+                "short.key",
+                "the RSA key has 1024 bits",
+                "openssl genpkey -algorithm EC",
+            ),
+            (
+                "ed448.key",
+                "this kind of private key is not supported",
+                "openssl genpkey -algorithm EC",
+            ),
+            (
+                "plain.der",
+                "it is a private key in DER, not PEM",
+                "openssl pkey -inform der -in plain.der -out key.pem",
+            ),
+            (
+                "leaf.p12",
+                "it is a PKCS#12 bundle",
+                "openssl pkcs12 -in leaf.p12 -nocerts -nodes -out key.pem",
+            ),
+            ("ssh.key", "it is a private key of OpenSSH", "ssh-keygen -p"),
+            (
+                "public.pem",
+                "it is a public key",
+                "the private key belongs here",
+            ),
+            (
+                "leaf.pem",
+                "it is a certificate",
+                "the private key belongs here",
+            ),
+            (
+                "request.pem",
+                "it is a certificate signing request (CSR)",
+                "the private key belongs here",
+            ),
+            (
+                "README.md",
+                "it is no PEM file",
+                "-----BEGIN PRIVATE KEY-----",
+            ),
+        ] {
+            let said = said("leaf.pem", file);
+            assert!(
+                said.contains(problem) && said.contains(remedy),
+                "{file}: {said}"
+            );
+        }
     }
 }

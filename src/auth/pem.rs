@@ -7,13 +7,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
 use super::key_fault::KeyProblem;
 use super::public_key::PublicKey;
-
-const SEQUENCE: u8 = 0x30;
-const INTEGER: u8 = 0x02;
-const BIT_STRING: u8 = 0x03;
-const OBJECT_ID: u8 = 0x06;
-/// The explicit tag of a certificate's version.
-const VERSION: u8 = 0xa0;
+use crate::der::{BIT_STRING, INTEGER, OBJECT_ID, SEQUENCE, certificate_key, expect, whole};
 
 const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
 const ELLIPTIC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
@@ -57,7 +51,9 @@ pub(crate) fn public_key(file: &[u8]) -> Result<Found, KeyProblem> {
     let der = STANDARD.decode(body).map_err(|_| KeyProblem::NotPem)?;
     let key = match label {
         "PUBLIC KEY" => whole(&der, SEQUENCE).map(key_info),
-        "CERTIFICATE" => whole(&der, SEQUENCE).and_then(certificate).map(key_info),
+        "CERTIFICATE" => certificate_key(&der)
+            .and_then(|(key, _)| whole(key, SEQUENCE))
+            .map(key_info),
         "RSA PUBLIC KEY" => Some(rsa(&der).ok_or(BROKEN)),
         _ => return Err(KeyProblem::NotPem),
     };
@@ -75,19 +71,6 @@ pub(crate) fn public_key(file: &[u8]) -> Result<Found, KeyProblem> {
 }
 
 const BROKEN: KeyProblem = KeyProblem::Malformed("the PEM file's content is damaged");
-
-/// The content of a certificate's SubjectPublicKeyInfo (RFC 5280 section 4.1).
-fn certificate(content: &[u8]) -> Option<&[u8]> {
-    let (mut fields, _) = expect(content, SEQUENCE)?;
-    if fields.first() == Some(&VERSION) {
-        fields = expect(fields, VERSION)?.1;
-    }
-    // Serial number, algorithm of the signature, issuer, validity, subject.
-    for tag in [INTEGER, SEQUENCE, SEQUENCE, SEQUENCE, SEQUENCE] {
-        fields = expect(fields, tag)?.1;
-    }
-    Some(expect(fields, SEQUENCE)?.0)
-}
 
 /// The key of a SubjectPublicKeyInfo's content (RFC 5280 section 4.1.2.7).
 fn key_info(content: &[u8]) -> Result<PublicKey, KeyProblem> {
@@ -117,34 +100,4 @@ fn rsa(der: &[u8]) -> Option<PublicKey> {
     let (n, rest) = expect(whole(der, SEQUENCE)?, INTEGER)?;
     let e = whole(rest, INTEGER)?;
     Some(PublicKey::rsa(n, e))
-}
-
-/// The content of the element, where nothing follows it.
-fn whole(der: &[u8], tag: u8) -> Option<&[u8]> {
-    let (content, rest) = expect(der, tag)?;
-    rest.is_empty().then_some(content)
-}
-
-/// The content of the first element of DER (X.690), which must have this tag, and what follows.
-fn expect(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
-    let (first, rest) = der.split_first()?;
-    let (length, rest) = rest.split_first()?;
-    if *first != tag {
-        return None;
-    }
-    let (length, rest) = if *length < 0x80 {
-        (usize::from(*length), rest)
-    } else {
-        let (digits, rest) = rest.split_at_checked(usize::from(length & 0x7f))?;
-        if digits.is_empty() || digits.len() > 3 {
-            return None;
-        }
-        (
-            digits
-                .iter()
-                .fold(0, |sum, digit| sum << 8 | usize::from(*digit)),
-            rest,
-        )
-    };
-    rest.split_at_checked(length)
 }

@@ -9,7 +9,7 @@ mod upstreams;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use http::HeaderName;
@@ -28,7 +28,7 @@ use crate::path::RequestPath;
 use crate::proxy::Vouched;
 use crate::route::{Host, Pattern, RESOURCE_METADATA, Route, RouteTable, Target};
 use crate::snapshot::{ListenAddress, Listener, Snapshot};
-use crate::tls::{CertificatePair, MinVersion, Tls};
+use crate::tls::{CertificatePair, ClientTls, MinVersion, Tls};
 
 /// What compiling reads and writes beside the configuration itself.
 pub(crate) struct Compiler<'c> {
@@ -142,6 +142,19 @@ impl Compiler<'_> {
         }
     }
 
+    /// A file of roots that is trusted instead of the system's; an error where it is none.
+    fn roots(&mut self, ca: &parsed::Spanned<PathBuf>) -> Option<Vec<u8>> {
+        let pem = self.file(&ca.value, ca.place)?;
+        if let Err(fault) = ClientTls::with_ca(&pem) {
+            let draft = self.errors.at(ca.place, fault.to_string());
+            if let Some(remedy) = fault.remedy(&ca.value, &ca.value) {
+                draft.hint(remedy);
+            }
+            return None;
+        }
+        Some(pem)
+    }
+
     fn listeners(&mut self, parsed: &[parsed::Listener]) -> Vec<Arc<Listener>> {
         let tls_port = parsed
             .iter()
@@ -240,14 +253,26 @@ impl Compiler<'_> {
                 continue;
             };
             match CertificatePair::from_pem(&cert, &key) {
-                Ok(pair) => pairs.push(pair),
+                Ok(pair) => {
+                    if let Some(warning) = pair.warning() {
+                        let path = certificate.cert.value.display();
+                        self.warnings
+                            .push(format!("the certificate `{path}`: {warning}"));
+                    }
+                    pairs.push(pair);
+                }
                 Err(fault) => {
+                    let (cert, key) = (&certificate.cert, &certificate.key);
                     let place = if fault.concerns_certificate() {
-                        certificate.cert.place
+                        cert.place
                     } else {
-                        certificate.key.place
+                        key.place
                     };
-                    self.errors.at(place, fault.to_string());
+                    let remedy = fault.remedy(&cert.value, &key.value);
+                    let draft = self.errors.at(place, fault.to_string());
+                    if let Some(remedy) = remedy {
+                        draft.hint(remedy);
+                    }
                 }
             }
         }

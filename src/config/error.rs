@@ -59,7 +59,11 @@ struct Text {
 pub(crate) struct Errors {
     texts: Vec<Text>,
     drafts: Vec<Draft>,
+    warnings: Vec<String>,
 }
+
+/// How many mistakes are shown.
+const SHOWN: usize = 50;
 
 impl Errors {
     /// Remembers a file, by the name that messages call it, and gives its number for `Place`.
@@ -83,6 +87,19 @@ impl Errors {
             problem: problem.into(),
             hint: None,
         })
+    }
+
+    /// Adds what is allowed, but dangerous. Its words may hold no secret's value, either.
+    pub(crate) fn warn(&mut self, place: Place, warning: &str) {
+        let warning = format!("{}: {warning}", self.name(place));
+        if !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
+        }
+    }
+
+    /// All that is allowed, but dangerous; none of it is there afterwards.
+    pub(crate) fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
     }
 
     /// How many mistakes there are; equal before and after a step that found none.
@@ -128,7 +145,7 @@ impl Errors {
             .map_or(&[], |text| text.lines.as_slice())
     }
 
-    /// The end: nothing, or all mistakes in the order of the files and lines, each once.
+    /// The end: nothing, or the mistakes in the order of the files and lines, each once, the first [`SHOWN`] of them.
     pub(crate) fn finish(mut self) -> Result<(), ConfigErrors> {
         if self.drafts.is_empty() {
             return Ok(());
@@ -149,18 +166,24 @@ impl Errors {
                 excerpt: text.and_then(|text| mask::excerpt(&text.lines, &text.hidden, place)),
             }
         };
-        Err(ConfigErrors(self.drafts.into_iter().map(whole).collect()))
+        let more = self.drafts.len().saturating_sub(SHOWN);
+        let shown = self.drafts.into_iter().take(SHOWN).map(whole).collect();
+        Err(ConfigErrors { shown, more })
     }
 }
 
-/// All mistakes of a configuration. `Display` shows each with its line, and a count at the end.
+/// The mistakes of a configuration, the first fifty and how many more there are. `Display` shows each with its line, and
+/// a count at the end.
 #[derive(Clone, Debug, Default)]
-pub struct ConfigErrors(Vec<ConfigError>);
+pub struct ConfigErrors {
+    shown: Vec<ConfigError>,
+    more: usize,
+}
 
 impl ConfigErrors {
-    /// The mistakes, in the order of the files and lines.
+    /// The first fifty mistakes, in the order of the files and lines.
     pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
-        self.0.iter()
+        self.shown.iter()
     }
 }
 
@@ -216,22 +239,23 @@ impl fmt::Display for ConfigError {
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for error in &self.0 {
+        for error in &self.shown {
             write!(f, "{error}\n\n")?;
         }
-        let mut files: Vec<&str> = self.0.iter().map(|error| error.file.as_str()).collect();
+        let mut files: Vec<&str> = self.shown.iter().map(|error| error.file.as_str()).collect();
         files.dedup();
-        let mistakes = if self.0.len() == 1 {
-            "mistake"
-        } else {
-            "mistakes"
-        };
-        write!(f, "{} {mistakes} in ", self.0.len())?;
+        let count = self.shown.len() + self.more;
+        let mistakes = if count == 1 { "mistake" } else { "mistakes" };
+        write!(f, "{count} {mistakes} in ")?;
         match files.as_slice() {
             [one] => f.write_str(one),
             [one, other] => write!(f, "{one} and {other}"),
             many => write!(f, "{} files", many.len()),
+        }?;
+        if self.more > 0 {
+            write!(f, ", of which the first {} are shown", self.shown.len())?;
         }
+        Ok(())
     }
 }
 
@@ -274,6 +298,21 @@ gateway.yaml:2:1: second
 
 3 mistakes in gateway.yaml";
         assert_eq!(errors.finish().unwrap_err().to_string(), expected);
+    }
+
+    #[test]
+    fn fifty_are_shown_and_all_are_counted() {
+        let mut errors = Errors::default();
+        errors.add_file("gateway.yaml", "one: 1\n");
+        for column in 1..=51 {
+            errors.at(place(1, column, 1), "again");
+        }
+        let errors = errors.finish().unwrap_err();
+        assert_eq!(errors.iter().count(), 50);
+        let said = errors.to_string();
+        let end = "\n\n51 mistakes in gateway.yaml, of which the first 50 are shown";
+        assert!(said.ends_with(end), "{said}");
+        assert_eq!(said.matches(": again").count(), 50);
     }
 
     #[test]

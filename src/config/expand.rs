@@ -5,8 +5,9 @@
 //! with all that follows it: `$${NAME}` is those eight characters.
 
 use super::error::{Errors, Place};
+use super::invisible;
 use super::mask::{has_password, quoted};
-use super::source::{Loader, why};
+use super::source::{Loader, after, why};
 use super::tree::{Kind, Node};
 
 /// A text whose variables were replaced.
@@ -15,6 +16,8 @@ struct Expanded {
     text: String,
     any: bool,
     from_file: bool,
+    /// What looks odd about what came from outside, each with its variable.
+    odd: Vec<(usize, String)>,
 }
 
 /// Something wrong with the variable whose `${` is the `at`-th of the text, from 0.
@@ -42,6 +45,12 @@ pub(crate) fn expand(node: &mut Node, loader: &Loader<'_>, errors: &mut Errors) 
                 scalar.from_file = new.from_file;
                 scalar.hidden |= has_password(&new.text);
                 scalar.written = Some(std::mem::replace(&mut scalar.text, new.text));
+                if scalar.hidden {
+                    for (at, odd) in new.odd {
+                        let place = place_of(node.place, at, errors);
+                        errors.warn(place, &odd);
+                    }
+                }
             }
             Ok(_) => {}
             Err(faults) => {
@@ -85,6 +94,11 @@ fn expanded(text: &str, loader: &Loader<'_>) -> Result<Expanded, Vec<Fault>> {
         done.any = true;
         match one(inner, loader) {
             Ok((value, from_file)) => {
+                if let Some(odd) = odd_ends(&value) {
+                    let name = quoted(&format!("${{{inner}}}"));
+                    let odd = format!("the secret of {name} {odd}, which is part of it");
+                    done.odd.push((at, odd));
+                }
                 done.text.push_str(&value);
                 done.from_file |= from_file;
             }
@@ -99,6 +113,21 @@ fn expanded(text: &str, loader: &Loader<'_>) -> Result<Expanded, Vec<Fault>> {
     } else {
         Err(faults)
     }
+}
+
+/// What is odd at the ends of a secret's text: a blank, or what nobody sees, which an editor or a shell left there.
+fn odd_ends(text: &str) -> Option<String> {
+    if let Some((how, name)) = invisible::at_an_end(text) {
+        return Some(format!("{how} {name}"));
+    }
+    let end = match text.chars().next_back()? {
+        '\n' | '\r' => Some("ends in a line end"),
+        ' ' | '\t' => Some("ends in a blank"),
+        _ => None,
+    };
+    let begin = text.starts_with([' ', '\t', '\n', '\r']);
+    end.or_else(|| begin.then_some("begins with a blank"))
+        .map(str::to_owned)
 }
 
 /// The value of what stands between the braces, and whether it came from a file.
@@ -122,8 +151,10 @@ fn one(inner: &str, loader: &Loader<'_>) -> Result<(String, bool), (String, Opti
         let bytes = loader
             .read(&loader.folder().join(path))
             .map_err(|e| unread(why(&e)))?;
-        let mut text =
-            String::from_utf8(bytes).map_err(|_| unread("it is not UTF-8".to_owned()))?;
+        let mut text = String::from_utf8(bytes).map_err(|error| {
+            let (line, column) = after(error.as_bytes(), error.utf8_error().valid_up_to());
+            unread(format!("it is not UTF-8 at line {line}, column {column}"))
+        })?;
         if text.ends_with('\n') {
             text.pop();
             if text.ends_with('\r') {
@@ -272,7 +303,7 @@ mod tests {
         );
         check(
             "${file:raw}",
-            "0: cannot read the file `raw`: it is not UTF-8",
+            "0: cannot read the file `raw`: it is not UTF-8 at line 1, column 1",
         );
     }
 }

@@ -101,13 +101,14 @@ pub(crate) fn load_again(
         read.errors
             .at(Place::default(), "the configuration cannot be compiled");
     }
+    let early = read.errors.take_warnings();
     let printed = read.print();
     let files = read.loader.seen();
     let digest = sources.hasher.borrow().finish();
     match (compiled, read.errors.finish()) {
         (Some((snapshot, warnings)), Ok(())) => Ok(Loaded {
             snapshot,
-            warnings,
+            warnings: early.into_iter().chain(warnings).collect(),
             printed,
             files,
             digest,

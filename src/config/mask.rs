@@ -87,11 +87,16 @@ pub(crate) fn harmless(c: char) -> char {
 /// without what looks like a secret, as where a forgotten quote took in the lines below.
 pub(crate) fn quoted(text: &str) -> String {
     let secret = value_of_secret(text);
-    let mut shown: String = text
-        .chars()
-        .take(secret.unwrap_or(60).min(60))
-        .map(harmless)
-        .collect();
+    let mut shown = String::new();
+    for c in text.chars().take(secret.unwrap_or(60).min(60)) {
+        match c {
+            '\n' | '\r' | '\t' => shown.push(harmless(c)),
+            c => match super::invisible::name(c) {
+                Some(_) => shown.push_str(&format!("<U+{:04X}>", u32::from(c))),
+                None => shown.push(c),
+            },
+        }
+    }
     if secret.is_some_and(|column| column < 60) {
         shown.push_str(" ***");
     } else if text.chars().nth(60).is_some() {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::error::{Errors, Place};
 use super::expand::expand;
 use super::mask::quoted;
-use super::source::{Loader, is_pattern, why};
+use super::source::{Loader, after, is_pattern, why};
 use super::tree::{self, Key, Kind, Node};
 
 /// Reads the main file and all that it includes. `None` where the main file could not be read.
@@ -134,17 +134,31 @@ fn add_file(path: &Path, bytes: Vec<u8>, errors: &mut Errors) -> (u16, Option<St
             (errors.add_file(&name, &text), Some(text))
         }
         Err(error) => {
-            let good = error.utf8_error().valid_up_to();
             let bytes = error.as_bytes();
-            let line = 1 + bytes
-                .iter()
-                .take(good)
-                .filter(|byte| **byte == b'\n')
-                .count();
-            let file = errors.add_file(&name, "");
-            let problem =
-                format!("this file is not UTF-8: line {line} has a byte that fits nowhere");
-            errors.at(Place::of_file(file), problem);
+            if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+                let file = errors.add_file(&name, "");
+                errors
+                    .at(Place::of_file(file), "this file is UTF-16, not UTF-8")
+                    .hint("PowerShell's `>` writes so; iconv -f UTF-16 -t UTF-8 makes it good");
+                return (file, None);
+            }
+            let good = error.utf8_error().valid_up_to();
+            let byte = bytes.get(good).copied().unwrap_or_default();
+            let (line, column) = after(bytes, good);
+            let file = errors.add_file(&name, &String::from_utf8_lossy(bytes));
+            errors.hide_by_looks(file);
+            let place = Place {
+                file,
+                line,
+                column,
+                length: 1,
+            };
+            errors
+                .at(
+                    place,
+                    format!("this file is not UTF-8: the byte 0x{byte:02x} fits nowhere"),
+                )
+                .hint("an editor set to Latin-1 or Windows-1252 writes so; save it as UTF-8");
             (file, None)
         }
     }

@@ -6,6 +6,7 @@ mod cors;
 mod decode;
 mod error;
 mod expand;
+mod invisible;
 mod json;
 mod load;
 mod mask;

@@ -204,6 +204,17 @@ pub(crate) fn is_pattern(text: &str) -> bool {
     text.contains(['*', '?', '['])
 }
 
+/// The line and the column, in characters, at which the bytes stop being UTF-8; both from 1.
+pub(crate) fn after(bytes: &[u8], good: usize) -> (u32, u32) {
+    let good = String::from_utf8_lossy(bytes.get(..good).unwrap_or_default());
+    let last = good.rsplit('\n').next().unwrap_or_default();
+    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).saturating_add(1);
+    (
+        number(good.matches('\n').count()),
+        number(last.chars().count()),
+    )
+}
+
 /// Why a file cannot be read, in words.
 pub(crate) fn why(error: &io::Error) -> String {
     // Few kinds need words of their own; the system's text fits the others.

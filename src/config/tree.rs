@@ -8,6 +8,7 @@ use std::fmt;
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span};
 
 use super::error::{Errors, Place};
+use super::invisible;
 use super::mask::{Secrecy, Stretch, has_password, quoted, secrecy};
 use super::syntax::words;
 
@@ -109,6 +110,16 @@ enum Pending {
 /// Reads one file's text. Mistakes are added to `errors`; `None` where nothing could be read for them, or where
 /// the file says nothing.
 pub(crate) fn parse(file: u16, text: &str, errors: &mut Errors) -> Option<Node> {
+    let forbidden = invisible::forbidden(file, errors.lines(file));
+    if !forbidden.is_empty() {
+        errors.hide_by_looks(file);
+        for (place, name) in forbidden {
+            errors
+                .at(place, format!("{name} has no place in a file of YAML"))
+                .hint("take it out");
+        }
+        return None;
+    }
     let mut builder = Builder {
         file,
         errors,
@@ -160,6 +171,9 @@ impl Builder<'_> {
                     self.hide(span);
                 }
                 let plain = style == ScalarStyle::Plain;
+                if plain {
+                    self.ends(place, &text);
+                }
                 let kind = match text.as_ref() {
                     "" | "~" | "null" | "Null" | "NULL" if plain => Kind::Null,
                     text => Kind::Scalar(Scalar {
@@ -314,6 +328,25 @@ impl Builder<'_> {
             }
     }
 
+    /// Refuses a text without quotes that begins or ends with what nobody sees. Keys are looked at as a whole.
+    fn ends(&mut self, place: Place, text: &str) {
+        let is_key = matches!(
+            self.stack.last().map(|frame| &frame.inside),
+            Some(Inside::Map(_, Pending::Key))
+        );
+        if is_key {
+            if let Some(name) = invisible::in_key(text) {
+                self.errors
+                    .at(place, format!("this key has {name} in it"))
+                    .hint("take it out, or write a space; in quotes it stays");
+            }
+        } else if let Some((how, name)) = invisible::at_an_end(text) {
+            self.errors
+                .at(place, format!("this text {how} {name}"))
+                .hint("take it out, or write a space; in quotes it stays");
+        }
+    }
+
     /// Refuses an anchor or a tag before a value.
     fn marks(&mut self, place: Place, anchor: usize, tag: bool) {
         if anchor > 0 {
@@ -393,6 +426,12 @@ impl Builder<'_> {
                 "a comma or the closing bracket{opened}; inside brackets write \"${{NAME}}\" and \
                  addresses in quotes"
             ));
+        }
+        let invisible = invisible::before(self.file, self.errors.lines(self.file), place.line);
+        if let Some((cause, name)) = invisible {
+            self.errors
+                .at(cause, format!("{name} outside quotes"))
+                .hint("take it out, or write a space");
         }
         let draft = self.errors.at(place, problem);
         if let Some(hint) = hint {
@@ -527,6 +566,60 @@ mod tests {
         refuse(
             "secret: abc: d\n",
             "a.yaml:1:12: a `:` that does not fit here\n    1 | secret: ***\n      |         ^^^ put a text with `: ` in it into quotes, or check the indentation",
+        );
+    }
+
+    #[test]
+    fn what_nobody_sees_is_named_at_its_place() {
+        let said = |text: &str| {
+            let (_, errors) = read(text);
+            let errors = errors.finish().unwrap_err();
+            let first = errors.iter().next().unwrap();
+            format!("{}:{}: {}", first.line, first.column, first.problem)
+        };
+        for (text, expected) in [
+            (
+                "a: 1\nb: 2\n\0",
+                "3:1: U+0000 (NUL) has no place in a file of YAML",
+            ),
+            (
+                "a: \"x\u{1b}\"",
+                "1:6: U+001B (a control character) has no place in a file of YAML",
+            ),
+            (
+                "a: 1\n\u{feff}b: 2",
+                "2:1: U+FEFF (byte order mark) has no place in a file of YAML",
+            ),
+            (
+                "a: 1\n\u{a0}b: 2\nc: 3",
+                "2:1: this key has U+00A0 (no-break space) in it",
+            ),
+            (
+                "a: 1\n\u{200b}b: 2",
+                "2:1: this key has U+200B (zero-width space) in it",
+            ),
+            (
+                "b:\u{a0}{c: 2}",
+                "1:3: U+00A0 (no-break space) outside quotes",
+            ),
+            (
+                "a: 10s\u{a0}",
+                "1:4: this text ends in U+00A0 (no-break space)",
+            ),
+            (
+                "a: [\u{200b}x]",
+                "1:5: this text begins with U+200B (zero-width space)",
+            ),
+            (
+                "a:\n  b: 1\n\u{a0} c: 2",
+                "3:1: U+00A0 (no-break space) outside quotes",
+            ),
+        ] {
+            assert_eq!(said(text), expected, "{text:?}");
+        }
+        check(
+            "a: \"\u{a0}x\" # \u{200b}\nb: x\u{a0}y\n",
+            "{a: \"\u{a0}x\", b: x\u{a0}y}",
         );
     }
 

@@ -43,7 +43,7 @@ impl Watching {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()?;
-        let (sender, mut followed) = mpsc::unbounded_channel();
+        let (sender, mut followed) = mpsc::unbounded_channel::<Vec<PathBuf>>();
         // One change that nobody has asked for yet stands for all that come after it.
         let (changed, changes) = mpsc::channel(1);
         let files = files.to_vec();

@@ -336,3 +336,65 @@ fn run_refuses_a_bad_file_with_2_and_the_same_words() {
         "{said}"
     );
 }
+
+#[test]
+fn a_secret_with_odd_ends_is_warned_of() {
+    let folder = Folder::new();
+    let secret = "0123456789abcdef0123456789abcdef";
+    let jwt = "jwt: {a: {algorithms: [HS256], secret: '${file:key}'}}\n";
+    let text = config(&format!("{jwt}{ROUTE}"), &[]);
+    for (content, word) in [
+        (secret.to_owned(), None),
+        (format!("{secret}\n"), None),
+        (format!("{secret}\r\n"), None),
+        (format!("\u{feff}{secret}"), Some("U+FEFF")),
+        (format!("{secret}\n\n"), Some("line end")),
+        (format!("{secret} \n"), Some("blank")),
+        (format!(" {secret}"), Some("blank")),
+        (format!("{secret}\u{a0}"), Some("U+00A0")),
+    ] {
+        folder.write("key", &content);
+        let (code, said) = check_in(&folder, &text, &[]);
+        assert_eq!(code, Some(0), "{content:?}: {said}");
+        assert!(!said.contains(secret), "{said}");
+        assert_eq!(
+            said.contains("warning"),
+            word.is_some(),
+            "{content:?}: {said}"
+        );
+        assert!(
+            said.contains(word.unwrap_or_default()),
+            "{content:?}: {said}"
+        );
+    }
+    let variable = config(
+        &format!(
+            "jwt: {{a: {{algorithms: [HS256], secret: '${{file:key}}${{SET_NAME}} '}}}}\n{ROUTE}"
+        ),
+        &[],
+    );
+    folder.write("key", secret);
+    assert_eq!(check_in(&folder, &variable, &[]).0, Some(0));
+}
+
+#[test]
+fn bytes_that_are_not_utf8_have_a_line_and_a_column() {
+    let folder = Folder::new();
+    let mut text = config(ROUTE, &[]).into_bytes();
+    text.extend(b"# gr\xfc\xdfe\n");
+    folder.write("gateway.yaml", &text);
+    let output = run_to_end(&folder, &["check"], &[]);
+    let said = said(&output);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        said.contains("gateway.yaml:5:5: this file is not UTF-8: the byte 0xfc"),
+        "{said}"
+    );
+    let utf16: Vec<u8> = "\u{feff}routes: []\r\n"
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    folder.write("gateway.yaml", utf16);
+    let output = run_to_end(&folder, &["check"], &[]);
+    assert!(self::said(&output).contains("this file is UTF-16"));
+}

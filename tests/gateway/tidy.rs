@@ -11,6 +11,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("body", &[]),
     ("client", &[]),
     ("clock", &[]),
+    ("der", &[]),
     ("edits", &[]),
     ("fields", &[]),
     ("filesystem", &[]),
@@ -20,7 +21,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("request_id", &[]),
     ("script", &[]),
     ("stream", &["script"]),
-    ("tls", &[]),
+    ("tls", &["der"]),
     ("url", &[]),
     ("fetch", &["tls", "url"]),
     ("reject", &["method"]),
@@ -36,7 +37,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "access_log",
         &["clock", "method", "reject", "client", "request_id"],
     ),
-    ("auth", &["alphabet", "reject", "clock", "url"]),
+    ("auth", &["alphabet", "reject", "clock", "der", "url"]),
     ("issuers", &["auth", "fetch", "tls", "clock", "url"]),
     (
         "files",
@@ -61,10 +62,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "request_id",
         ],
     ),
-    (
-        "tokens",
-        &["auth", "body", "client", "cors", "reject", "filesystem"],
-    ),
+    ("tokens", &["auth", "body", "client", "cors", "reject", "filesystem"]),
     (
         "route",
         &[

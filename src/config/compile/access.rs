@@ -19,7 +19,6 @@ use crate::config::revoked;
 use crate::config::tree::{Kind, Node};
 use crate::proxy;
 use crate::route::Pattern;
-use crate::tls::ClientTls;
 use crate::url::Url;
 
 /// Verifiers by name; `None` for one whose mistakes were reported.
@@ -234,11 +233,7 @@ impl Compiler<'_> {
         let ca = match &parsed.ca {
             None => None,
             Some(ca) => {
-                let pem = self.file(&ca.value, ca.place)?;
-                if let Err(fault) = ClientTls::with_ca(&pem) {
-                    self.errors.at(ca.place, fault.to_string());
-                    return None;
-                }
+                let pem = self.roots(ca)?;
                 if !location.url().is_https() {
                     let problem = "`ca` means something only where the keys are at https://";
                     self.errors.at(ca.place, problem);

@@ -22,7 +22,6 @@ use crate::edits::HeaderEdits;
 use crate::method::MethodSet;
 use crate::proxy::{Ask, Forward};
 use crate::route::{Host, Pattern, Route, RouteTable, Target};
-use crate::tls::ClientTls;
 use crate::tokens::{
     Cookies, Endpoint, Issued, KeyRing, OWN, Rate, SLACK, SameSite, Servers, StateAt, TokenService,
     TokenSettings, Users,
@@ -111,11 +110,7 @@ impl Compiler<'_> {
         let ca = match &redis.ca {
             None => None,
             Some(ca) => {
-                let pem = self.file(&ca.value, ca.place)?;
-                if let Err(fault) = ClientTls::with_ca(&pem) {
-                    self.errors.at(ca.place, fault.to_string());
-                    return None;
-                }
+                let pem = self.roots(ca)?;
                 if redis
                     .urls
                     .iter()
