@@ -3,6 +3,7 @@
 //! What a mistake means is decided elsewhere.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::mask::{self, Stretch};
 
@@ -50,8 +51,10 @@ impl Draft {
 #[derive(Clone)]
 struct Text {
     name: String,
-    lines: Vec<String>,
+    lines: Arc<[String]>,
     hidden: Vec<Stretch>,
+    /// For what an alias copied: the file's own number, and where the alias stands.
+    alias: Option<(u16, Place)>,
 }
 
 /// All mistakes found so far, and the texts that they point into.
@@ -71,13 +74,35 @@ impl Errors {
     pub(crate) fn add_file(&mut self, name: &str, text: &str) -> u16 {
         let number = u16::try_from(self.texts.len()).unwrap_or(u16::MAX);
         let name = name.chars().map(mask::harmless).collect();
-        let lines = mask::lines(text);
         self.texts.push(Text {
             name,
-            lines,
+            lines: mask::lines(text).into(),
             hidden: Vec::new(),
+            alias: None,
         });
         number
+    }
+
+    /// Gives a number for the places of what the alias at this place stands for: they point into the same file, and
+    /// messages say where the alias is, too.
+    pub(crate) fn add_alias(&mut self, alias: Place) -> u16 {
+        let number = u16::try_from(self.texts.len()).unwrap_or(u16::MAX);
+        let origin = self.origin(alias.file);
+        if let Some(text) = self.texts.get(usize::from(origin)) {
+            let text = Text {
+                alias: Some((origin, alias)),
+                ..text.clone()
+            };
+            self.texts.push(text);
+        }
+        number
+    }
+
+    /// The number that a file had at first.
+    fn origin(&self, file: u16) -> u16 {
+        let text = self.texts.get(usize::from(file));
+        text.and_then(|text| text.alias)
+            .map_or(file, |(origin, _)| origin)
     }
 
     /// Adds a mistake. Neither `problem` nor a hint may hold a secret's value.
@@ -116,7 +141,7 @@ impl Errors {
     pub(crate) fn name(&self, place: Place) -> String {
         let name = self
             .texts
-            .get(usize::from(place.file))
+            .get(usize::from(self.origin(place.file)))
             .map_or("", |text| text.name.as_str());
         match place.line {
             0 => name.to_owned(),
@@ -126,7 +151,8 @@ impl Errors {
 
     /// Lets no message show what stands in this part of a file.
     pub(crate) fn hide(&mut self, file: u16, stretch: Stretch) {
-        if let Some(text) = self.texts.get_mut(usize::from(file)) {
+        let origin = self.origin(file);
+        if let Some(text) = self.texts.get_mut(usize::from(origin)) {
             text.hidden.push(stretch);
         }
     }
@@ -142,7 +168,7 @@ impl Errors {
     pub(crate) fn lines(&self, file: u16) -> &[String] {
         self.texts
             .get(usize::from(file))
-            .map_or(&[], |text| text.lines.as_slice())
+            .map_or(&[], |text| &*text.lines)
     }
 
     /// The end: nothing, or the mistakes in the order of the files and lines, each once, the first [`SHOWN`] of them.
@@ -150,24 +176,34 @@ impl Errors {
         if self.drafts.is_empty() {
             return Ok(());
         }
-        self.drafts.sort_by_key(|draft| draft.place);
-        self.drafts
-            .dedup_by(|a, b| a.place == b.place && a.problem == b.problem);
-        let texts = &self.texts;
+        // What several aliases copied is wrong once.
+        let mut drafts = std::mem::take(&mut self.drafts);
+        let origin = |place: Place| Place {
+            file: self.origin(place.file),
+            ..place
+        };
+        drafts.sort_by_key(|draft| (origin(draft.place), draft.place.file));
+        drafts.dedup_by(|a, b| origin(a.place) == origin(b.place) && a.problem == b.problem);
         let whole = |draft: Draft| {
-            let place = draft.place;
-            let text = texts.get(usize::from(place.file));
+            let alias = self.texts.get(usize::from(draft.place.file));
+            let alias = alias.and_then(|text| text.alias).map(|(_, alias)| alias);
+            let place = origin(draft.place);
+            let text = self.texts.get(usize::from(place.file));
+            let mut problem = draft.problem;
+            if let Some(alias) = alias {
+                problem.push_str(&format!(" (for the alias at {})", self.name(alias)));
+            }
             ConfigError {
                 file: text.map_or_else(String::new, |text| text.name.clone()),
                 line: place.line,
                 column: place.column,
-                problem: draft.problem,
+                problem,
                 hint: draft.hint,
                 excerpt: text.and_then(|text| mask::excerpt(&text.lines, &text.hidden, place)),
             }
         };
-        let more = self.drafts.len().saturating_sub(SHOWN);
-        let shown = self.drafts.into_iter().take(SHOWN).map(whole).collect();
+        let more = drafts.len().saturating_sub(SHOWN);
+        let shown = drafts.into_iter().take(SHOWN).map(whole).collect();
         Err(ConfigErrors { shown, more })
     }
 }

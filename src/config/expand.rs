@@ -1,8 +1,8 @@
 //! `${NAME}`, `${NAME:-default}` and `${file:PATH}` inside values.
 //!
 //! A default is taken where the variable is not set or empty, as in a shell. From a file the last line end is
-//! taken off. What was expanded is not expanded again. A `$` before anything but `{` stays, and so does `$$`
-//! with all that follows it: `$${NAME}` is those eight characters.
+//! taken off. What was expanded is not expanded again. `$${NAME}` is `${NAME}` itself, without the first `$`; a `$`
+//! before anything but `{` stays.
 
 use super::error::{Errors, Place};
 use super::invisible;
@@ -76,10 +76,12 @@ fn expanded(text: &str, loader: &Loader<'_>) -> Result<Expanded, Vec<Fault>> {
         done.text.push_str(before);
         done.text.push('$');
         rest = after;
-        if let Some(after) = rest.strip_prefix('$') {
-            done.text.push('$');
+        if let Some(after) = rest.strip_prefix("${") {
+            // The one before was for this.
+            done.any = true;
+            done.text.push('{');
             rest = after;
-            at += usize::from(rest.starts_with('{'));
+            at += 1;
             continue;
         }
         let Some(inner) = rest.strip_prefix('{') else {
@@ -117,7 +119,7 @@ fn expanded(text: &str, loader: &Loader<'_>) -> Result<Expanded, Vec<Fault>> {
 
 /// What is odd at the ends of a secret's text: a blank, or what nobody sees, which an editor or a shell left there.
 fn odd_ends(text: &str) -> Option<String> {
-    if let Some((how, name)) = invisible::at_an_end(text) {
+    if let Some((_, how, name)) = invisible::at_an_end(text) {
         return Some(format!("{how} {name}"));
     }
     let end = match text.chars().next_back()? {
@@ -278,8 +280,10 @@ mod tests {
     fn a_dollar_before_anything_else_stays() {
         check("a$b $ $", "a$b $ $");
         check("$$", "$$");
-        check("$${A}", "$${A}");
-        check("$$${A}", "$$one");
+        check("$${A}", "${A}");
+        check("$$${A}", "$${A}");
+        check("a$$b $${", "a$$b ${");
+        check("$${A}${A}", "${A}one");
     }
 
     #[test]

@@ -101,18 +101,21 @@ fn outside_quotes(line: &str) -> Option<(usize, String)> {
     None
 }
 
-/// The first invisible character of a key.
-pub(crate) fn in_key(key: &str) -> Option<String> {
-    key.chars().find_map(name)
+/// The first invisible character of a key: at which character, from 0, and its name.
+pub(crate) fn in_key(key: &str) -> Option<(usize, String)> {
+    let mut characters = key.chars().enumerate();
+    characters.find_map(|(at, c)| Some((at, name(c)?)))
 }
 
-/// An invisible character at the beginning or the end of a text without quotes: `first` or `last`.
-pub(crate) fn at_an_end(text: &str) -> Option<(&'static str, String)> {
+/// An invisible character at the beginning or the end of a text: at which character, from 0, how that is said, and its
+/// name.
+pub(crate) fn at_an_end(text: &str) -> Option<(usize, &'static str, String)> {
     let first = text.chars().next().and_then(name);
     let last = || text.chars().next_back().and_then(name);
+    let at = || text.chars().count().saturating_sub(1);
     first
-        .map(|name| ("begins with", name))
-        .or_else(|| last().map(|name| ("ends in", name)))
+        .map(|name| (0, "begins with", name))
+        .or_else(|| last().map(|name| (at(), "ends in", name)))
 }
 
 fn place(file: u16, line: usize, column: usize) -> Place {

@@ -43,8 +43,11 @@ pub(crate) fn tree(main: &Path, loader: &Loader<'_>, errors: &mut Errors) -> Opt
     let include = entries.iter().position(|(key, _)| key.text == "include");
     let include = include.map(|at| entries.remove(at).1);
     for (path, place) in include.map_or_else(Vec::new, |node| included(&node, loader, errors)) {
-        if path == main {
-            continue; // by its own pattern
+        if loader.is_same(&path, main) {
+            errors
+                .at(place, "this file includes itself")
+                .hint("put the others into a directory of their own, such as conf.d/*.yaml");
+            continue;
         }
         let bytes = match loader.read(&path) {
             Ok(bytes) => bytes,
@@ -166,6 +169,10 @@ fn add_file(path: &Path, bytes: Vec<u8>, errors: &mut Errors) -> (u16, Option<St
 
 fn parse(file: u16, text: &str, loader: &Loader<'_>, errors: &mut Errors) -> Option<Node> {
     let mut node = tree::parse(file, text, errors)?;
+    if let Kind::Map(entries) = &mut node.kind {
+        // They hold anchors; what was made of these is where the aliases are.
+        entries.retain(|(key, _)| !key.text.starts_with("x-"));
+    }
     expand(&mut node, loader, errors);
     Some(node)
 }

@@ -1,6 +1,7 @@
 //! The configuration: files to `parsed::Gateway`, with every mistake of all files at once.
 //! Mistakes that need the meaning of things are added to `Loaded::errors` by who compiles the parsed types.
 
+mod alias;
 mod compile;
 mod cors;
 mod decode;

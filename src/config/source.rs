@@ -185,6 +185,16 @@ impl<'s> Loader<'s> {
         done.recv().map_err(io::Error::other)?
     }
 
+    /// Whether two paths lead to the same file.
+    pub(crate) fn is_same(&self, one: &Path, other: &Path) -> bool {
+        let whole = |path: &Path| {
+            let named = path.to_owned();
+            self.patiently(path, move || std::fs::canonicalize(&named))
+                .ok()
+        };
+        one == other || whole(one).is_some_and(|one| whole(other) == Some(one))
+    }
+
     /// Remembers a file or folder that the configuration names but that is read by others.
     pub(crate) fn watch(&self, path: &Path) {
         let mut seen = self.seen.borrow_mut();

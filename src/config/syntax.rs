@@ -62,12 +62,12 @@ pub(crate) fn words(info: &str) -> (String, Option<&'static str>) {
         ("invalid indentation", "wrong indentation", ""),
         (
             "unknown anchor",
-            "aliases (`*name`) are not supported here",
-            "put it into quotes if a text is meant",
+            "there is no anchor `&name` of this name above",
+            "put it into quotes if a text is meant, such as \"*.example.com\"",
         ),
         (
             "anchor",
-            "anchors and aliases are not supported here",
+            "an anchor (`&name`) or an alias (`*name`) without a name",
             "put it into quotes if a text is meant",
         ),
         (

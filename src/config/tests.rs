@@ -590,7 +590,7 @@ a.yaml:1:1: expected a map
     let latin = Memory::default().file("a.yaml", b"a: 1\nb: \xe9\n");
     check(
         &latin,
-        "a.yaml: this file is not UTF-8: line 2 has a byte that fits nowhere",
+        "a.yaml:2:4: this file is not UTF-8: the byte 0xe9 fits nowhere\n    2 | b: \u{fffd}\n      |    ^ an editor set to Latin-1 or Windows-1252 writes so; save it as UTF-8",
     );
     let bom = main(&format!("\u{feff}{REST}"));
     check(&bom, "no mistake");
@@ -791,5 +791,55 @@ proptest! {
                 check_print(&memory, "g.yaml");
             }
         }
+    }
+}
+
+#[test]
+fn anchors_may_be_held_by_keys_that_begin_with_x() {
+    let text = format!(
+        "x-app: &app {{proxy: \"${{APP}}\", auth: none}}\nlisteners: [{{address: 127.0.0.1:0}}]\nroutes:\n  \
+         - {{<<: *app, path: /a}}\n  - {{<<: *app, path: /b, timeouts: {{response: 5s}}}}\n"
+    );
+    let memory = Memory::default().file("a.yaml", &text);
+    let loaded = read(
+        Path::new("a.yaml"),
+        &memory.clone().variable("APP", "http://a:1"),
+    );
+    let printed = loaded.print();
+    assert!(
+        loaded.errors.is_empty(),
+        "{}",
+        loaded.errors.finish().unwrap_err()
+    );
+    assert_eq!(loaded.gateway.unwrap().routes.len(), 2);
+    assert!(
+        !printed.contains("x-app") && printed.matches("http://a:1").count() == 2,
+        "{printed}"
+    );
+    // The variable is wanted where the aliases are, and both places are named.
+    let said = read(Path::new("a.yaml"), &memory)
+        .errors
+        .finish()
+        .unwrap_err()
+        .to_string();
+    assert!(
+        said.starts_with(
+            "a.yaml:1:22: the variable `APP` is not set (for the alias at a.yaml:4:10)"
+        ),
+        "{said}"
+    );
+    assert!(said.ends_with("\n1 mistake in a.yaml"), "{said}");
+}
+
+#[test]
+fn a_file_does_not_include_itself() {
+    for include in ["[a.yaml]", "['*.yaml']", "[d/b.yaml, a.yaml]"] {
+        let memory = Memory::default()
+            .file("a.yaml", format!("include: {include}\nworkers: 1\n"))
+            .file("d/b.yaml", "log: {access: off}\n");
+        let loaded = read(Path::new("a.yaml"), &memory);
+        let said = loaded.errors.finish().unwrap_err().to_string();
+        assert!(said.contains("a.yaml:1:"), "{said}");
+        assert!(said.contains(": this file includes itself"), "{said}");
     }
 }

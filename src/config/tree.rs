@@ -1,12 +1,13 @@
 //! The marked tree: YAML's lists, maps and scalars, each with its place.
-//! Only plain YAML is taken: no anchors, tags, merge keys or several documents. What the values mean is
-//! decided elsewhere.
+//! Aliases are replaced and merge keys taken in (`alias`); tags and several documents are refused. What the values mean
+//! is decided elsewhere.
 
 use std::collections::HashSet;
 use std::fmt;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span};
 
+use super::alias::{self, AliasFault, Anchors};
 use super::error::{Errors, Place};
 use super::invisible;
 use super::mask::{Secrecy, Stretch, has_password, quoted, secrecy};
@@ -92,6 +93,10 @@ struct Frame {
     inside: Inside,
     /// The keys of a map that were there already: a file of users has thousands.
     keys: HashSet<String>,
+    /// The number of its anchor, or 0, and where it begins.
+    anchor: (usize, Marker),
+    /// The values of its merge keys.
+    merged: Vec<Node>,
 }
 
 enum Inside {
@@ -105,6 +110,8 @@ enum Pending {
     Value(Key),
     /// The value of a key that a mistake was reported for.
     Nothing,
+    /// The value of a merge key.
+    Merge,
 }
 
 /// Reads one file's text. Mistakes are added to `errors`; `None` where nothing could be read for them, or where
@@ -125,6 +132,7 @@ pub(crate) fn parse(file: u16, text: &str, errors: &mut Errors) -> Option<Node> 
         errors,
         stack: Vec::new(),
         root: None,
+        anchors: Anchors::default(),
         stopped: false,
     };
     let mut documents = 0;
@@ -157,6 +165,7 @@ struct Builder<'e> {
     errors: &'e mut Errors,
     stack: Vec<Frame>,
     root: Option<Node>,
+    anchors: Anchors,
     stopped: bool,
 }
 
@@ -165,7 +174,7 @@ impl Builder<'_> {
         let place = self.place(span);
         match event {
             Event::Scalar(text, style, anchor, tag) => {
-                self.marks(place, anchor, tag.is_some());
+                self.tag(place, tag.is_some());
                 let hidden = self.is_hidden(false) || has_password(&text);
                 if hidden {
                     self.hide(span);
@@ -184,36 +193,39 @@ impl Builder<'_> {
                         from_file: false,
                     }),
                 };
-                self.put(Node { place, kind });
+                let node = Node { place, kind };
+                self.mark(anchor, &node, stretch(span.start, span.end));
+                self.put(node);
             }
             Event::SequenceStart(anchor, tag) => {
-                self.marks(place, anchor, tag.is_some());
-                self.open(place, Inside::List(Vec::new()));
+                self.tag(place, tag.is_some());
+                self.open(place, (anchor, span.start), Inside::List(Vec::new()));
             }
             Event::MappingStart(anchor, tag) => {
-                self.marks(place, anchor, tag.is_some());
-                self.open(place, Inside::Map(Vec::new(), Pending::Key));
+                self.tag(place, tag.is_some());
+                let map = Inside::Map(Vec::new(), Pending::Key);
+                self.open(place, (anchor, span.start), map);
             }
             Event::SequenceEnd | Event::MappingEnd => {
-                let Some(frame) = self.stack.pop() else {
+                let Some(mut frame) = self.stack.pop() else {
                     return;
                 };
                 let kind = match frame.inside {
                     Inside::List(items) => Kind::List(items),
-                    Inside::Map(entries, _) => Kind::Map(entries),
+                    Inside::Map(mut entries, _) => {
+                        for value in frame.merged {
+                            alias::merge(&mut entries, &mut frame.keys, value, self.errors);
+                        }
+                        Kind::Map(entries)
+                    }
                 };
-                self.put(Node {
-                    place: frame.place,
-                    kind,
-                });
+                let place = frame.place;
+                let node = Node { place, kind };
+                let (anchor, start) = frame.anchor;
+                self.mark(anchor, &node, stretch(start, span.end));
+                self.put(node);
             }
-            Event::Alias(_) => {
-                self.refuse(place, "aliases (`*name`) are");
-                self.put(Node {
-                    place,
-                    kind: Kind::Broken,
-                });
-            }
+            Event::Alias(anchor) => self.alias(place, anchor),
             Event::Nothing
             | Event::StreamStart
             | Event::StreamEnd
@@ -222,8 +234,45 @@ impl Builder<'_> {
         }
     }
 
+    /// Remembers a value that an anchor marks.
+    fn mark(&mut self, anchor: usize, node: &Node, stretch: Stretch) {
+        if anchor > 0 {
+            self.anchors.mark(anchor, node, stretch);
+        }
+    }
+
+    /// Replaces an alias.
+    fn alias(&mut self, place: Place, anchor: usize) {
+        let below = (
+            DEEPEST.saturating_sub(self.stack.len()),
+            self.is_hidden(false),
+        );
+        let kind = match self.anchors.copy(anchor, place, below, self.errors) {
+            Ok(node) => return self.put(node),
+            Err(AliasFault::Itself) => {
+                let problem = "this alias stands inside of what it stands for";
+                self.errors.at(place, problem);
+                Kind::Broken
+            }
+            Err(AliasFault::Many) => {
+                self.errors.at(
+                    place,
+                    "the aliases stand for more than 10,000 values in all",
+                );
+                self.stopped = true;
+                Kind::Broken
+            }
+            Err(AliasFault::Deep) => {
+                let problem = format!("more than {DEEPEST} lists and maps in each other");
+                self.errors.at(place, problem);
+                Kind::Broken
+            }
+        };
+        self.put(Node { place, kind });
+    }
+
     /// Begins a list or a map.
-    fn open(&mut self, place: Place, inside: Inside) {
+    fn open(&mut self, place: Place, anchor: (usize, Marker), inside: Inside) {
         if self.stack.len() >= DEEPEST {
             let problem = format!("more than {DEEPEST} lists and maps in each other");
             self.errors.at(place, problem);
@@ -236,6 +285,8 @@ impl Builder<'_> {
             hidden,
             inside,
             keys: HashSet::new(),
+            anchor,
+            merged: Vec::new(),
         });
     }
 
@@ -252,6 +303,7 @@ impl Builder<'_> {
         };
         match std::mem::replace(pending, Pending::Key) {
             Pending::Nothing => {}
+            Pending::Merge => frame.merged.push(node),
             Pending::Value(key) => {
                 let place = match node.kind {
                     Kind::Null => key.place,
@@ -265,8 +317,12 @@ impl Builder<'_> {
                     *frame_place = node.place; // a map without braces is marked at its first key
                 }
                 *pending = Pending::Nothing;
+                let mut plain = false;
                 let text = match node.kind {
-                    Kind::Scalar(scalar) => scalar.text,
+                    Kind::Scalar(scalar) => {
+                        plain = !scalar.quoted;
+                        scalar.text
+                    }
                     Kind::Null => {
                         self.errors.at(node.place, "a key without a name");
                         return;
@@ -291,8 +347,8 @@ impl Builder<'_> {
                     };
                     let problem = format!("{shown} is here twice; it was at {first} first");
                     self.errors.at(node.place, problem);
-                } else if text == "<<" {
-                    self.refuse(node.place, "merge keys (`<<`) are");
+                } else if text == "<<" && plain {
+                    *pending = Pending::Merge;
                 } else if text.contains("${") {
                     let problem = "variables are expanded in values, not in keys";
                     self.errors.at(node.place, problem);
@@ -334,24 +390,31 @@ impl Builder<'_> {
             self.stack.last().map(|frame| &frame.inside),
             Some(Inside::Map(_, Pending::Key))
         );
-        if is_key {
-            if let Some(name) = invisible::in_key(text) {
-                self.errors
-                    .at(place, format!("this key has {name} in it"))
-                    .hint("take it out, or write a space; in quotes it stays");
-            }
-        } else if let Some((how, name)) = invisible::at_an_end(text) {
+        let found = if is_key {
+            let (at, name) = invisible::in_key(text).unzip();
+            name.map(|name| (at.unwrap_or_default(), format!("this key has {name} in it")))
+        } else {
+            let found = invisible::at_an_end(text);
+            found.map(|(at, how, name)| (at, format!("this text {how} {name}")))
+        };
+        if let Some((at, problem)) = found {
+            // A text of several lines is pointed to as a whole.
+            let whole =
+                u32::try_from(text.chars().count()).is_ok_and(|length| length == place.length);
+            let at = u32::try_from(at).ok().filter(|_| whole);
+            let place = at.map_or(place, |at| Place {
+                column: place.column.saturating_add(at),
+                length: 1,
+                ..place
+            });
             self.errors
-                .at(place, format!("this text {how} {name}"))
+                .at(place, problem)
                 .hint("take it out, or write a space; in quotes it stays");
         }
     }
 
-    /// Refuses an anchor or a tag before a value.
-    fn marks(&mut self, place: Place, anchor: usize, tag: bool) {
-        if anchor > 0 {
-            self.refuse(place, "anchors (`&name`) are");
-        }
+    /// Refuses a tag before a value.
+    fn tag(&mut self, place: Place, tag: bool) {
         if tag {
             self.refuse(place, "tags (`!name`) are");
         }
@@ -369,11 +432,7 @@ impl Builder<'_> {
 
     /// Hides a part of the file from all messages.
     fn hide(&mut self, span: Span) {
-        let point = |marker: Marker| (marker.line(), marker.col());
-        let stretch = Stretch {
-            from: point(span.start),
-            to: point(span.end),
-        };
+        let stretch = stretch(span.start, span.end);
         self.errors.hide(self.file, stretch);
     }
 
@@ -437,6 +496,15 @@ impl Builder<'_> {
         if let Some(hint) = hint {
             draft.hint(hint);
         }
+    }
+}
+
+/// The part of a file between two marks.
+fn stretch(start: Marker, end: Marker) -> Stretch {
+    let point = |marker: Marker| (marker.line(), marker.col());
+    Stretch {
+        from: point(start),
+        to: point(end),
     }
 }
 
@@ -512,20 +580,8 @@ mod tests {
             "a.yaml:2:1: `a` is here twice; it was at a.yaml:1:1 first\n    2 | a: 2\n      | ^",
         );
         refuse(
-            "a: &x 1",
-            "a.yaml:1:4: anchors (`&name`) are not supported here\n    1 | a: &x 1\n      |    ^^^^",
-        );
-        refuse(
-            "a: &x 1\nb: *x\n",
-            "a.yaml:1:4: anchors (`&name`) are not supported here\n    1 | a: &x 1\n      |    ^^^^\n\na.yaml:2:4: aliases (`*name`) are not supported here\n    2 | b: *x\n      |    ^^",
-        );
-        refuse(
             "a: !t 1",
             "a.yaml:1:4: tags (`!name`) are not supported here\n    1 | a: !t 1\n      |    ^^^^",
-        );
-        refuse(
-            "<<: {a: 1}",
-            "a.yaml:1:1: merge keys (`<<`) are not supported here\n    1 | <<: {a: 1}\n      | ^^",
         );
         refuse(
             "[a]: 1",
@@ -570,6 +626,120 @@ mod tests {
     }
 
     #[test]
+    fn aliases_are_copies_of_what_their_anchors_mark() {
+        check("a: &x 1\nb: *x\n", "{a: 1, b: 1}");
+        check(
+            "a: &x [1, {b: 2}]\nc: [*x, *x]\n",
+            "{a: [1, {b: 2}], c: [[1, {b: 2}], [1, {b: 2}]]}",
+        );
+        check("a: &x 1\nb: &x 2\nc: *x\n", "{a: 1, b: 2, c: 2}");
+        check("a: &x b\n*x : c\n", "{a: b, b: c}");
+        check("a: &x\nb: *x\n", "{a: ~, b: ~}");
+        check("a: &x s\nsecret: *x\n", "{a: s, secret: ***}");
+        check("secret: &x s\na: *x\n", "{secret: ***, a: ***}");
+    }
+
+    #[test]
+    fn merge_keys_take_in_maps_and_own_keys_win() {
+        check(
+            "a: &x {p: 1, q: 2}\nb:\n  <<: *x\n  q: 3\n",
+            "{a: {p: 1, q: 2}, b: {q: 3, p: 1}}",
+        );
+        check(
+            "a: &x {p: 1, q: 2}\nb: {q: 3, <<: *x}\n",
+            "{a: {p: 1, q: 2}, b: {q: 3, p: 1}}",
+        );
+        check(
+            "- &x {p: 1}\n- &y {p: 2, q: 2}\n- {<<: [*x, *y], r: 3}\n",
+            "[{p: 1}, {p: 2, q: 2}, {r: 3, p: 1, q: 2}]",
+        );
+        check("<<: {a: 1}\nb: 2\n", "{b: 2, a: 1}");
+        check(
+            "- &x {p: 1}\n- &y {<<: *x, q: 2}\n- {<<: *y}\n",
+            "[{p: 1}, {q: 2, p: 1}, {q: 2, p: 1}]",
+        );
+        check("'<<': 1", "{<<: 1}");
+    }
+
+    #[test]
+    fn aliases_that_stand_for_nothing_or_too_much_are_refused() {
+        let first = |text: &str| {
+            let (_, errors) = read(text);
+            let errors = errors.finish().unwrap_err();
+            let first = errors.iter().next().unwrap();
+            format!("{}:{}: {}", first.line, first.column, first.problem)
+        };
+        for (text, expected) in [
+            (
+                "a: &x {b: *x}",
+                "1:11: this alias stands inside of what it stands for",
+            ),
+            (
+                "a: &x [*x]",
+                "1:8: this alias stands inside of what it stands for",
+            ),
+            (
+                "a: *x",
+                "1:4: there is no anchor `&name` of this name above",
+            ),
+            (
+                "host: *.example.com",
+                "1:7: there is no anchor `&name` of this name above",
+            ),
+            (
+                "a: &x 1\nb: {<<: *x}",
+                "1:4: a merge key (`<<`) takes a map, or a list of maps (for the alias at a.yaml:2:9)",
+            ),
+            (
+                "<<: [1]",
+                "1:6: a merge key (`<<`) takes a map, or a list of maps",
+            ),
+            (
+                "<<: {a: 1}\n<<: {b: 2}",
+                "2:1: `<<` is here twice; it was at a.yaml:1:1 first",
+            ),
+        ] {
+            assert_eq!(first(text), expected, "{text}");
+        }
+        // A billion of them.
+        let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for level in 1..10 {
+            let aliases = vec![format!("*a{}", level - 1); 10].join(", ");
+            text.push_str(&format!("a{level}: &a{level} [{aliases}]\n"));
+        }
+        assert_eq!(
+            first(&text),
+            "4:45: the aliases stand for more than 10,000 values in all"
+        );
+        let deep = (1..40).fold("a0: &a0 [x]\n".to_owned(), |text, level| {
+            format!("{text}a{level}: &a{level} [*a{}]\n", level - 1)
+        });
+        assert_eq!(
+            first(&deep),
+            "32:12: more than 32 lists and maps in each other"
+        );
+    }
+
+    #[test]
+    fn a_secret_that_is_an_alias_is_shown_nowhere() {
+        let (_, mut errors) = read("a: &x hunter2\nsecret: *x\n");
+        errors.at(
+            Place {
+                file: 0,
+                line: 1,
+                column: 1,
+                length: 1,
+            },
+            "wrong",
+        );
+        let said = errors.finish().unwrap_err().to_string();
+        assert!(
+            said.contains("wrong") && !said.contains("hunter2"),
+            "{said}"
+        );
+    }
+
+    #[test]
     fn what_nobody_sees_is_named_at_its_place() {
         let said = |text: &str| {
             let (_, errors) = read(text);
@@ -600,11 +770,11 @@ mod tests {
             ),
             (
                 "b:\u{a0}{c: 2}",
-                "1:3: U+00A0 (no-break space) outside quotes",
+                "1:3: this key has U+00A0 (no-break space) in it",
             ),
             (
                 "a: 10s\u{a0}",
-                "1:4: this text ends in U+00A0 (no-break space)",
+                "1:7: this text ends in U+00A0 (no-break space)",
             ),
             (
                 "a: [\u{200b}x]",

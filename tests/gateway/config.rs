@@ -398,3 +398,18 @@ fn bytes_that_are_not_utf8_have_a_line_and_a_column() {
     let output = run_to_end(&folder, &["check"], &[]);
     assert!(self::said(&output).contains("this file is UTF-16"));
 }
+
+#[test]
+fn a_file_that_includes_itself_by_another_name_is_refused() {
+    let folder = Folder::new();
+    let text = |include: &str| config(&format!("include: [{include}]\n{ROUTE}"), &[]);
+    folder.link("other.yaml", "gateway.yaml");
+    for include in ["gateway.yaml", "./gateway.yaml", "other.yaml", "'*.yaml'"] {
+        let (code, said) = check_in(&folder, &text(include), &[]);
+        assert_eq!(code, Some(2), "{include}: {said}");
+        assert!(
+            said.contains("this file includes itself"),
+            "{include}: {said}"
+        );
+    }
+}

@@ -149,7 +149,8 @@ impl Compiler<'_> {
     }
 
     fn space(&mut self, folder: &Path, bytes: u64, place: Place) -> Option<Arc<SpoolSpace>> {
-        match SpoolSpace::open(folder.to_owned(), bytes) {
+        let (named, loader) = (folder.to_owned(), self.loader);
+        match loader.patiently(folder, move || SpoolSpace::open(named, bytes)) {
             Ok(space) => Some(Arc::new(space)),
             Err(error) => {
                 let problem = format!(
