@@ -26,10 +26,11 @@ pub(crate) enum Secrecy {
 }
 
 /// Keys and header names whose values are secrets.
-const SECRETS: [&str; 9] = [
+const SECRETS: [&str; 10] = [
     "secret",
     "token",
     "password",
+    "read_token",
     "authorization",
     "proxy-authorization",
     "cookie",
@@ -37,6 +38,13 @@ const SECRETS: [&str; 9] = [
     "x-api-key",
     "api_key",
 ];
+
+/// Whether the value of a header of this name is a secret.
+pub(crate) fn is_secret_header(name: &str) -> bool {
+    let name = name.to_lowercase();
+    let words = ["secret", "token", "key", "password", "auth", "cookie"];
+    words.iter().any(|word| name.contains(word))
+}
 
 /// Whether a key's value is a secret. A key that is misspelled by a letter or two counts as near.
 pub(crate) fn secrecy(key: &str) -> Secrecy {
@@ -236,7 +244,11 @@ fn value_of_secret(line: &str) -> Option<usize> {
     let mut ended = false;
     for (column, c) in line.chars().enumerate() {
         match c {
-            ':' if secrecy(&word) != Secrecy::Open => return Some(column + 1),
+            ':' if secrecy(&word) != Secrecy::Open
+                || word.contains('-') && is_secret_header(&word) =>
+            {
+                return Some(column + 1);
+            }
             'A'..='Z' | 'a'..='z' | '0'..='9' | '_' | '-' => {
                 if ended {
                     word.clear();
@@ -360,6 +372,8 @@ mod tests {
             &["token: ***", "***", "***", "d: 1"],
         );
         check_looks("secert: abc", &["secert: ***"]);
+        check_looks("read_token: abc", &["read_token: ***"]);
+        check_looks("set: {X-Auth-Key: abc", &["set: {X-Auth-Key: ***"]);
         check_looks("strip_token: true", &["strip_token: true"]);
         check_looks("weak_secret: allow", &["weak_secret: allow"]);
     }

@@ -10,7 +10,7 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span};
 use super::alias::{self, AliasFault, Anchors};
 use super::error::{Errors, Place};
 use super::invisible;
-use super::mask::{Secrecy, Stretch, has_password, quoted, secrecy};
+use super::mask::{Secrecy, Stretch, has_password, is_secret_header, quoted, secrecy};
 use super::syntax::words;
 
 /// How deep lists and maps may lie in each other.
@@ -317,12 +317,8 @@ impl Builder<'_> {
                     *frame_place = node.place; // a map without braces is marked at its first key
                 }
                 *pending = Pending::Nothing;
-                let mut plain = false;
-                let text = match node.kind {
-                    Kind::Scalar(scalar) => {
-                        plain = !scalar.quoted;
-                        scalar.text
-                    }
+                let (text, plain) = match node.kind {
+                    Kind::Scalar(scalar) => (scalar.text, !scalar.quoted),
                     Kind::Null => {
                         self.errors.at(node.place, "a key without a name");
                         return;
@@ -347,6 +343,10 @@ impl Builder<'_> {
                     };
                     let problem = format!("{shown} is here twice; it was at {first} first");
                     self.errors.at(node.place, problem);
+                } else if text == "<<" && plain && twice {
+                    self.errors
+                        .at(node.place, "`<<` is here twice")
+                        .hint("a list takes several maps: `<<: [*one, *other]`");
                 } else if text == "<<" && plain {
                     *pending = Pending::Merge;
                 } else if text.contains("${") {
@@ -375,6 +375,15 @@ impl Builder<'_> {
             Inside::Map(_, Pending::Value(key)) => key.text == "jwt" || key.text == "upstreams",
             Inside::Map(..) | Inside::List(_) => false,
         };
+        let above = self.stack.len().checked_sub(2);
+        let above = above.and_then(|at| self.stack.get(at));
+        let of_headers = above.is_some_and(|frame| match &frame.inside {
+            Inside::Map(_, Pending::Value(key)) => key.text == "set" || key.text == "headers",
+            Inside::Map(..) | Inside::List(_) => false,
+        });
+        if of_headers && is_secret_header(&key.text) {
+            return true;
+        }
         let named = map && self.stack.len() == 2 && self.stack.first().is_some_and(under);
         frame.hidden
             || match secrecy(&key.text) {
@@ -559,6 +568,18 @@ mod tests {
             "{jwt: {token: {secret: ***, secrets: [***], typ: z}}}",
         );
         check("secret: {a: [b]}", "{secret: {a: [***]}}");
+        check(
+            "set: {X-Api-Token: a, X-AuthUser: b, Cookies: c, Monkey: d, X-User: e}",
+            "{set: {X-Api-Token: ***, X-AuthUser: ***, Cookies: ***, Monkey: ***, X-User: e}}",
+        );
+        check(
+            "headers: {x-secret-1: a, Host: b}",
+            "{headers: {x-secret-1: ***, Host: b}}",
+        );
+        check(
+            "certificates: {key: a, read_token: b}",
+            "{certificates: {key: a, read_token: ***}}",
+        );
     }
 
     #[track_caller]
@@ -694,10 +715,7 @@ mod tests {
                 "<<: [1]",
                 "1:6: a merge key (`<<`) takes a map, or a list of maps",
             ),
-            (
-                "<<: {a: 1}\n<<: {b: 2}",
-                "2:1: `<<` is here twice; it was at a.yaml:1:1 first",
-            ),
+            ("<<: {a: 1}\n<<: {b: 2}", "2:1: `<<` is here twice"),
         ] {
             assert_eq!(first(text), expected, "{text}");
         }
@@ -782,7 +800,7 @@ mod tests {
             ),
             (
                 "a:\n  b: 1\n\u{a0} c: 2",
-                "3:1: U+00A0 (no-break space) outside quotes",
+                "3:1: this key has U+00A0 (no-break space) in it",
             ),
         ] {
             assert_eq!(said(text), expected, "{text:?}");
