@@ -2,8 +2,8 @@
 
 use http::{HeaderValue, Method};
 
-/// The methods that a route may name: RFC 9110's, PATCH, and WebDAV's.
-const KNOWN: [&str; 18] = [
+/// The methods that a route may name: those of IANA's registry that are served, and those of caches and UPnP.
+const KNOWN: [&str; 44] = [
     "GET",
     "HEAD",
     "POST",
@@ -22,6 +22,32 @@ const KNOWN: [&str; 18] = [
     "SEARCH",
     "MKCALENDAR",
     "QUERY",
+    "ACL",
+    "BASELINE-CONTROL",
+    "BIND",
+    "CHECKIN",
+    "CHECKOUT",
+    "LABEL",
+    "LINK",
+    "MERGE",
+    "MKACTIVITY",
+    "MKREDIRECTREF",
+    "MKWORKSPACE",
+    "ORDERPATCH",
+    "REBIND",
+    "UNBIND",
+    "UNCHECKOUT",
+    "UNLINK",
+    "UPDATE",
+    "UPDATEREDIRECTREF",
+    "VERSION-CONTROL",
+    "PURGE",
+    "BAN",
+    "REFRESH",
+    "NOTIFY",
+    "SUBSCRIBE",
+    "UNSUBSCRIBE",
+    "M-SEARCH",
 ];
 
 /// What is longer is no method that anybody registered (RFC 9110 section 16.1).
@@ -43,7 +69,7 @@ pub(crate) fn is_served(method: &Method) -> bool {
 
 /// A set of methods. A set with `GET` holds `HEAD` too (RFC 9110 section 9.3.2).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(crate) struct MethodSet(u32);
+pub(crate) struct MethodSet(u64);
 
 impl MethodSet {
     /// What static files have.
@@ -55,7 +81,7 @@ impl MethodSet {
     pub(crate) fn with(self, name: &str) -> Option<Self> {
         let at = KNOWN.iter().position(|known| *known == name)?;
         let head = if at == 0 { 0b10 } else { 0 };
-        Some(Self(self.0 | 1 << at | head))
+        Some(Self(self.0 | 1_u64 << at | head))
     }
 
     /// Whether the set holds the method.
@@ -66,7 +92,7 @@ impl MethodSet {
             _ => KNOWN
                 .iter()
                 .position(|known| *known == method.as_str())
-                .is_some_and(|at| self.0 & 1 << at != 0),
+                .is_some_and(|at| self.0 & 1_u64 << at != 0),
         }
     }
 
@@ -85,7 +111,7 @@ impl MethodSet {
         KNOWN
             .iter()
             .enumerate()
-            .filter(move |(at, _)| self.0 & 1 << at != 0)
+            .filter(move |(at, _)| self.0 & 1_u64 << at != 0)
             .map(|(_, name)| *name)
     }
 
@@ -150,5 +176,13 @@ mod tests {
         let set = MethodSet::default().with("PROPFIND").unwrap();
         assert!(set.contains(&Method::from_bytes(b"PROPFIND").unwrap()));
         assert!(!set.contains(&Method::from_bytes(b"BREW").unwrap()));
+        for name in KNOWN {
+            let set = MethodSet::default().with(name).unwrap();
+            assert!(
+                set.contains(&Method::from_bytes(name.as_bytes()).unwrap()),
+                "{name}"
+            );
+            assert!(set.names().any(|known| known == name), "{name}");
+        }
     }
 }
