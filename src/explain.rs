@@ -439,7 +439,7 @@ impl Decision {
             if found.is_some_and(|found| Arc::ptr_eq(found, route)) {
                 continue;
             }
-            let why = if !route.host.is(host) {
+            let why = if !route.hosts.iter().any(|it| it.is(host)) {
                 format!("not for the host {host:?}")
             } else if there.iter().any(|it| Arc::ptr_eq(it, route)) {
                 let methods = route.methods.map_or_else(String::new, |methods| {
@@ -490,9 +490,13 @@ fn with_host(snapshot: &Snapshot, request: &Request<()>) -> Request<()> {
     }
     let path = request.uri().path_and_query().map(RequestPath::parse);
     let host = path.and_then(Result::ok).and_then(|path| {
-        snapshot.routes.iter().find_map(|route| match &route.host {
-            Host::Exact(name) if route.has_path(&path) => HeaderValue::from_str(name).ok(),
-            Host::Exact(_) | Host::Below(_) | Host::Any => None,
+        let routes = snapshot.routes.iter();
+        let mut hosts = routes
+            .filter(|route| route.has_path(&path))
+            .flat_map(|route| &route.hosts);
+        hosts.find_map(|host| match host {
+            Host::Exact(name) => HeaderValue::from_str(name).ok(),
+            Host::Below(_) | Host::Any => None,
         })
     });
     let host = host.unwrap_or(HeaderValue::from_static("localhost"));

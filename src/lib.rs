@@ -313,6 +313,7 @@ pub fn check(config: &Path) -> Result<Checked, ConfigErrors> {
     let loaded = config::load(config, &[], &reload::judge).map_err(|refused| refused.errors)?;
     Ok(Checked {
         warnings: loaded.warnings,
+        summary: config::summary(&loaded.snapshot),
         printed: loaded.printed,
     })
 }
@@ -322,6 +323,8 @@ pub fn check(config: &Path) -> Result<Checked, ConfigErrors> {
 pub struct Checked {
     /// What is allowed, but dangerous.
     pub warnings: Vec<String>,
+    /// How much there is of what, and what is public, in one line.
+    pub summary: String,
     /// The configuration as it was understood, as YAML, its secrets hidden.
     pub printed: String,
 }

@@ -30,8 +30,8 @@ pub(crate) struct Route {
     pub(crate) index: usize,
     /// Its `name`, or its host and path as written.
     pub(crate) name: String,
-    /// The hosts that it serves.
-    pub(crate) host: Host,
+    /// For which hosts; at least one.
+    pub(crate) hosts: Vec<Host>,
     /// The paths that it serves.
     pub(crate) pattern: Pattern,
     /// The methods that it serves; `None` is all.
@@ -211,8 +211,16 @@ impl RouteTable {
     ///
     /// # Errors
     /// The route that serves the same host, path and method already.
-    pub(crate) fn insert(&mut self, route: Arc<Route>) -> Result<(), Arc<Route>> {
-        let tree = match &route.host {
+    pub(crate) fn insert(&mut self, route: &Arc<Route>) -> Result<(), Arc<Route>> {
+        for host in &route.hosts {
+            self.tree(host).insert(Arc::clone(route))?;
+        }
+        Ok(())
+    }
+
+    /// The tree of a host, made where there is none.
+    fn tree(&mut self, host: &Host) -> &mut Tree {
+        match host {
             Host::Any => &mut self.any,
             Host::Exact(name) => self.exact.entry(name.clone()).or_default(),
             Host::Below(suffix) => {
@@ -231,8 +239,7 @@ impl RouteTable {
                     None => &mut self.any,
                 }
             }
-        };
-        tree.insert(route)
+        }
     }
 
     /// The one route of a request, whichever way its path is read: the most specific host, then the most specific path,

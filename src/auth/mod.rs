@@ -222,6 +222,16 @@ impl JwtGuard {
         }
     }
 
+    /// Whether every request passes, and refusals are only reported.
+    pub(crate) fn only_reports(&self) -> bool {
+        self.only_reports
+    }
+
+    /// Whether every request without a token passes.
+    pub(crate) fn is_optional(&self) -> bool {
+        self.optional && self.require.is_none()
+    }
+
     /// How many requests passed because refusals are only reported.
     pub(crate) fn reported(&self) -> u64 {
         self.reported.load(Ordering::Relaxed)

@@ -15,7 +15,7 @@ use crate::RunOptions;
 
 /// nginx in front of the app, with the tokens checked.
 #[derive(Debug, Parser)]
-#[command(name = "portcullis", version, about, disable_help_subcommand = true)]
+#[command(name = "portcullis", version, about)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -113,12 +113,14 @@ pub fn main() -> ExitCode {
                 for warning in checked.warnings {
                     say(&mut std::io::stderr(), &format!("warning: {warning}\n"));
                 }
-                let text = if print {
-                    checked.printed
+                // What is printed reads as YAML, so the summary does not stand in it.
+                if print {
+                    say(&mut std::io::stdout(), &checked.printed);
+                    say(&mut std::io::stderr(), &format!("{}\n", checked.summary));
                 } else {
-                    format!("{}: good\n", config.display())
-                };
-                say(&mut std::io::stdout(), &text);
+                    let text = format!("{}: good\n{}\n", config.display(), checked.summary);
+                    say(&mut std::io::stdout(), &text);
+                }
                 ExitCode::SUCCESS
             }
             Err(errors) => {

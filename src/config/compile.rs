@@ -73,7 +73,7 @@ pub(crate) fn compile(
     let routes = compiler.routes(gateway, &verifiers, &mut upstreams);
     let mut table = RouteTable::default();
     for (route, place) in &routes {
-        if let Err(other) = table.insert(Arc::clone(route)) {
+        if let Err(other) = table.insert(route) {
             let problem = format!(
                 "this route and `{}` serve the same host, path and method; neither is more specific",
                 other.name
@@ -348,8 +348,10 @@ fn resource_metadata(
         .iter()
         .filter(|(route, _)| route.guard.has_metadata())
     {
-        if !hosts.contains(&route.host) {
-            hosts.push(route.host.clone());
+        for host in &route.hosts {
+            if !hosts.contains(host) {
+                hosts.push(host.clone());
+            }
         }
     }
     let Ok(pattern) = Pattern::parse(&format!("{RESOURCE_METADATA}/*")) else {
@@ -370,7 +372,7 @@ fn resource_metadata(
         let route = Arc::new(Route {
             index: routes.len(),
             name: "oauth-protected-resource".to_owned(),
-            host,
+            hosts: vec![host],
             pattern: pattern.clone(),
             methods: MethodSet::default()
                 .with("GET")
@@ -383,7 +385,7 @@ fn resource_metadata(
             response_headers: response_headers.clone(),
             body_bytes: 0,
         });
-        if table.insert(Arc::clone(&route)).is_ok() {
+        if table.insert(&route).is_ok() {
             routes.push((route, Place::default()));
         }
     }

@@ -337,6 +337,37 @@ impl Decoder<'_> {
         self.scalar(node, "a duration", value::DURATIONS, value::duration)
     }
 
+    /// A duration that is not zero; `off` is [`value::NEVER`].
+    pub(crate) fn duration_or_off(&mut self, node: &Node) -> Option<Spanned<Duration>> {
+        let what = "a duration, or `off`";
+        self.scalar(node, what, value::DURATIONS, |text| match text {
+            "off" => Ok(value::NEVER),
+            text => match value::duration(text) {
+                Ok(Duration::ZERO) => Err("`off` waits without end".to_owned()),
+                Ok(duration) => Ok(duration),
+                Err(_) if value::is_off(text) => Err("write `off`".to_owned()),
+                Err(hint) => Err(hint),
+            },
+        })
+    }
+
+    /// The size of a body that is not zero; `off` is [`value::UNLIMITED`].
+    pub(crate) fn size_or_off(&mut self, node: &Node) -> Option<Spanned<u64>> {
+        let what = "a size, or `off`";
+        self.scalar(node, what, value::SIZES, |text| match text {
+            "off" => Ok(value::UNLIMITED),
+            text => match value::size(text) {
+                Ok(0) => Err(
+                    "zero would refuse every body; write `off` for no limit, which is nginx's 0"
+                        .to_owned(),
+                ),
+                Ok(size) => Ok(size),
+                Err(_) if value::is_off(text) => Err("write `off`".to_owned()),
+                Err(hint) => Err(hint),
+            },
+        })
+    }
+
     /// A number of bytes that is not zero.
     pub(crate) fn size(&mut self, node: &Node) -> Option<Spanned<u64>> {
         self.scalar(node, "a size", value::SIZES, |text| {

@@ -23,6 +23,7 @@ mod revoked;
 mod routes;
 mod sections;
 mod source;
+mod summary;
 mod syntax;
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,7 @@ use std::path::Path;
 pub use error::{ConfigError, ConfigErrors};
 pub(crate) use load::{Loaded as Accepted, Refused, load, load_again};
 pub(crate) use policy_tests::request;
+pub(crate) use summary::summary;
 pub(crate) use value::duration;
 
 /// A configuration that was read, and what is wrong with it.

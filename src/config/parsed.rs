@@ -175,7 +175,7 @@ pub(crate) struct Limits {
     pub(crate) header_count: Spanned<u32>,
     /// A request's target, at least 1.
     pub(crate) uri_bytes: Spanned<u64>,
-    /// A request's body; 0 takes none.
+    /// A request's body, at least 1.
     pub(crate) body_bytes: Spanned<u64>,
 }
 
@@ -438,7 +438,7 @@ pub(crate) struct Upstream {
     pub(crate) balance: Spanned<Balance>,
     /// How long a server may take to accept a connection; 2 s.
     pub(crate) connect: Spanned<Duration>,
-    /// How long a server may take to begin its answer; 30 s.
+    /// How long a server may take to begin its answer; 60 s.
     pub(crate) response: Spanned<Duration>,
     /// How long an answer may pause, and a kept connection may idle; 60 s.
     pub(crate) idle: Spanned<Duration>,

@@ -42,13 +42,15 @@ impl Decoder<'_> {
         ];
         let fields = self.fields(node, "a map", &known)?;
         let name = self.optional(fields, "name", Self::filled_text);
-        let host = self.optional(fields, "host", |it, node| {
-            it.scalar(
-                node,
-                "a host",
-                "hosts are www.example.com, *.example.com",
-                value::host_pattern,
-            )
+        let hosts = self.optional(fields, "host", |it, node| {
+            it.one_or_more(node, "a host or a list of hosts", |it, node| {
+                it.scalar(
+                    node,
+                    "a host",
+                    "hosts are www.example.com, *.example.com",
+                    value::host_pattern,
+                )
+            })
         });
         let methods = self.optional(fields, "methods", |it, node| {
             it.filled_list(node, "a list of methods", Self::method)
@@ -62,10 +64,10 @@ impl Decoder<'_> {
         let cors = self.optional(fields, "cors", Self::cors);
         let rewrite = self.optional(fields, "rewrite", Self::rewrite);
         let headers = self.optional(fields, "headers", Self::header_rules);
-        let body_bytes = self.optional(fields, "body_bytes", Self::size_or_zero);
+        let body_bytes = self.optional(fields, "body_bytes", Self::size_or_off);
         let times = self.optional(fields, "timeouts", |it, node| {
             let fields = it.fields(node, "a map", &["response", "idle"])?;
-            let response = it.optional(fields, "response", Self::duration);
+            let response = it.optional(fields, "response", Self::duration_or_off);
             Some((response, it.optional(fields, "idle", Self::duration)))
         });
         let (response, idle) = times.unwrap_or_default();
@@ -73,7 +75,7 @@ impl Decoder<'_> {
             place: fields.place,
             broken: self.errors.count() > before,
             name,
-            host,
+            hosts: hosts.unwrap_or_default(),
             methods: methods.unwrap_or_default(),
             path: path?,
             files,

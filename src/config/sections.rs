@@ -185,7 +185,7 @@ impl Decoder<'_> {
             fields,
             "body_bytes",
             &mut limits.body_bytes,
-            Self::size_or_zero,
+            Self::size_or_off,
         );
         Some(limits)
     }
@@ -239,7 +239,7 @@ impl Decoder<'_> {
             servers: Vec::new(),
             balance: Spanned::default_of(Balance::RoundRobin),
             connect: seconds(2),
-            response: seconds(30),
+            response: seconds(60),
             idle: seconds(60),
             keep_alive: Spanned::default_of(64),
             buffer: None,
@@ -264,7 +264,8 @@ impl Decoder<'_> {
                 times.and_then(|it| self.fields(it, "a map", &["connect", "response", "idle"]));
             if let Some(times) = times {
                 self.set(times, "connect", &mut upstream.connect, Self::duration);
-                self.set(times, "response", &mut upstream.response, Self::duration);
+                let response = &mut upstream.response;
+                self.set(times, "response", response, Self::duration_or_off);
                 self.set(times, "idle", &mut upstream.idle, Self::duration);
             }
             self.set(
@@ -330,6 +331,10 @@ impl Decoder<'_> {
         if matches!(node.kind, Kind::Scalar(_)) {
             let off = self.scalar(node, "`off` or a map", "", |text| match text {
                 "off" => Ok(()),
+                word if value::is_off(word) => Err("write `off`".to_owned()),
+                word if value::boolean_of_yaml_1_1(word) == Some(true) => {
+                    Err("leave the key out, or write {to: stdout, format: json}".to_owned())
+                }
                 _ => Err("write `off`, or {to: stdout, format: json}".to_owned()),
             });
             return off.map(|_| AccessLog::Off);

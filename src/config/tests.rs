@@ -279,7 +279,7 @@ fn mistakes_of_shape() {
     golden(
         "limits: {body_bytes: 10M}",
         "\
-a.yaml:1:22: expected a size, found `10M`
+a.yaml:1:22: expected a size, or `off`, found `10M`
     1 | limits: {body_bytes: 10M}
       |                      ^^^ write `10MiB`",
     );
@@ -345,7 +345,7 @@ a.yaml:1:1: unknown key `admin`
         "\
 a.yaml:1:15: expected `off` or a map, found `no`
     1 | log: {access: no}
-      |               ^^ write `off`, or {to: stdout, format: json}",
+      |               ^^ write `off`",
     );
     golden("log: {access: off}", "no mistake");
 }
@@ -796,15 +796,11 @@ proptest! {
 
 #[test]
 fn anchors_may_be_held_by_keys_that_begin_with_x() {
-    let text = format!(
-        "x-app: &app {{proxy: \"${{APP}}\", auth: none}}\nlisteners: [{{address: 127.0.0.1:0}}]\nroutes:\n  \
-         - {{<<: *app, path: /a}}\n  - {{<<: *app, path: /b, timeouts: {{response: 5s}}}}\n"
-    );
-    let memory = Memory::default().file("a.yaml", &text);
-    let loaded = read(
-        Path::new("a.yaml"),
-        &memory.clone().variable("APP", "http://a:1"),
-    );
+    let text = "x-app: &app {proxy: \"${APP}\", auth: none}\nlisteners: [{address: 127.0.0.1:0}]\nroutes:\n  \
+         - {<<: *app, path: /a}\n  - {<<: *app, path: /b, timeouts: {response: 5s}}\n";
+    let memory = Memory::default().file("a.yaml", text);
+    let with_app = memory.clone().variable("APP", "http://a:1");
+    let loaded = read(Path::new("a.yaml"), &with_app);
     let printed = loaded.print();
     assert!(
         loaded.errors.is_empty(),
@@ -842,4 +838,51 @@ fn a_file_does_not_include_itself() {
         assert!(said.contains("a.yaml:1:"), "{said}");
         assert!(said.contains(": this file includes itself"), "{said}");
     }
+}
+
+#[test]
+fn what_can_be_off_is_off_and_zero_says_so() {
+    golden(
+        "limits: {body_bytes: 0}",
+        "\
+a.yaml:1:22: expected a size, or `off`, found `0`
+    1 | limits: {body_bytes: 0}
+      |                      ^ zero would refuse every body; write `off` for no limit, which is nginx's 0",
+    );
+    golden(
+        "limits: {body_bytes: unlimited}",
+        "\
+a.yaml:1:22: expected a size, or `off`, found `unlimited`
+    1 | limits: {body_bytes: unlimited}
+      |                      ^^^^^^^^^ write `off`",
+    );
+    golden(
+        "log: {access: no}",
+        "\
+a.yaml:1:15: expected `off` or a map, found `no`
+    1 | log: {access: no}
+      |               ^^ write `off`",
+    );
+    let text = "listeners: [{address: 127.0.0.1:0}]\nlimits: {body_bytes: off}\nupstreams: {a: {servers: ['http://a:1'], timeouts: {response: off}}, b: http://b:1}\n\
+        routes:\n  - {path: /a, proxy: a, auth: none, body_bytes: off, timeouts: {response: off}}\n  \
+        - {path: /b, proxy: b, auth: none, timeouts: {response: 0s}}\n";
+    let memory = Memory::default().file("a.yaml", text);
+    let loaded = read(Path::new("a.yaml"), &memory);
+    let gateway = loaded.gateway.unwrap();
+    assert_eq!(gateway.limits.body_bytes.value, u64::MAX);
+    let [(_, a), (_, b)] = gateway.upstreams.as_slice() else {
+        panic!("two upstreams");
+    };
+    assert!(a.response.value > Duration::from_secs(365 * 24 * 60 * 60));
+    assert_eq!(b.response.value, Duration::from_secs(60));
+    let [route, ..] = gateway.routes.as_slice() else {
+        panic!("two routes");
+    };
+    assert_eq!(route.body_bytes.as_ref().unwrap().value, u64::MAX);
+    assert_eq!(route.response.as_ref().unwrap().value, a.response.value);
+    let said = loaded.errors.finish().unwrap_err().to_string();
+    assert!(
+        said.contains("`off` waits without end") && said.contains("1 mistake"),
+        "{said}"
+    );
 }

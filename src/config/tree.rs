@@ -807,7 +807,7 @@ mod tests {
         }
         check(
             "a: \"\u{a0}x\" # \u{200b}\nb: x\u{a0}y\n",
-            "{a: \"\u{a0}x\", b: x\u{a0}y}",
+            "{a: \"\\u{a0}x\", b: x\u{a0}y}",
         );
     }
 

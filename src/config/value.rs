@@ -126,6 +126,20 @@ pub(crate) fn boolean(text: &str) -> Result<bool, Hint> {
     }
 }
 
+/// What `off` means for a time: longer than anybody waits.
+pub(crate) const NEVER: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+/// What `off` means for a size.
+pub(crate) const UNLIMITED: u64 = u64::MAX;
+
+/// Whether a word is meant as `off`: `Off`, `no`, `false`, `none`, `unlimited`.
+pub(crate) fn is_off(word: &str) -> bool {
+    boolean_of_yaml_1_1(word) == Some(false)
+        || matches!(
+            word.to_ascii_lowercase().as_str(),
+            "none" | "never" | "unlimited" | "infinity"
+        )
+}
+
 /// What older YAML takes a word for: `yes`, `Off`, `TRUE`.
 pub(crate) fn boolean_of_yaml_1_1(word: &str) -> Option<bool> {
     match word.to_ascii_lowercase().as_str() {

@@ -52,7 +52,7 @@ impl UpstreamTimeouts {
     /// What holds where nothing is said.
     pub(crate) const DEFAULT: Self = Self {
         connect: Duration::from_secs(2),
-        response: Duration::from_secs(30),
+        response: Duration::from_secs(60),
         idle: Duration::from_secs(60),
     };
 }

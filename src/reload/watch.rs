@@ -90,7 +90,8 @@ impl Watching {
 #[derive(Debug)]
 struct Watch {
     files: Vec<PathBuf>,
-    looks: Vec<Look>,
+    /// How each looked; the outer `None` before the first look, so that a file which is gone by then is noticed.
+    looks: Vec<Option<Look>>,
     folders: HashSet<PathBuf>,
     watcher: Option<RecommendedWatcher>,
     events: mpsc::UnboundedReceiver<Vec<PathBuf>>,
@@ -139,7 +140,7 @@ impl Watch {
     /// it was read, and so is looked at once more.
     fn follow(&mut self, files: &[PathBuf]) {
         if self.files != files {
-            let before: HashMap<PathBuf, Look> =
+            let before: HashMap<PathBuf, Option<Look>> =
                 self.files.drain(..).zip(self.looks.drain(..)).collect();
             self.looks = files
                 .iter()
@@ -203,12 +204,12 @@ impl Watch {
     }
 
     /// How all files look. All are asked about at once; where that has no answer, each by itself.
-    fn looks_now(&self) -> Vec<Look> {
+    fn looks_now(&self) -> Vec<Option<Look>> {
         let files = self.files.clone();
-        let all = move || files.iter().map(|file| look(file)).collect();
+        let all = move || files.iter().map(|file| Some(look(file))).collect();
         let looks = self.patience.ask(Path::new(""), GLANCE, all);
         looks.unwrap_or_else(|_| {
-            let one = |file: &PathBuf| self.about(file, look).unwrap_or(None);
+            let one = |file: &PathBuf| Some(self.about(file, look).unwrap_or(None));
             self.files.iter().map(one).collect()
         })
     }
@@ -311,6 +312,14 @@ mod tests {
             ask_and_drop(&mut watch).await;
         }
         assert!(timeout(PATIENCE, watch.changed()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_gone_before_the_first_look_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut watch = Watch::new(&[folder.path().join("gateway.yaml")]);
+        assert!(timeout(POLL * 4, watch.changed()).await.is_ok());
+        assert!(timeout(POLL * 2, watch.changed()).await.is_err());
     }
 
     #[tokio::test]

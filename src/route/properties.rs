@@ -26,7 +26,7 @@ pub(crate) fn target_holds(target: &[u8]) {
         ("/b/*", "/{rest}"),
     ] {
         if let Some(route) = redirect(path, to) {
-            drop(table.insert(Arc::new(route)));
+            drop(table.insert(&Arc::new(route)));
         }
     }
     opens_one(&table, &target);
@@ -69,7 +69,7 @@ pub(super) fn redirect(path: &str, to: &str) -> Option<Route> {
     Some(Route {
         index: 0,
         name: path.to_owned(),
-        host: Host::Any,
+        hosts: vec![Host::Any],
         methods: None,
         guard: Guard::Open,
         ask: None,

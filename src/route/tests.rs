@@ -19,10 +19,9 @@ fn route(host: &str, path: &str, methods: &[&str]) -> Arc<Route> {
     Arc::new(Route {
         index: 0,
         name: format!("{host}{path}"),
-        host: if host.is_empty() {
-            Host::Any
-        } else {
-            host_of(host)
+        hosts: match host {
+            "" => vec![Host::Any],
+            hosts => hosts.split(' ').map(host_of).collect(),
         },
         pattern: Pattern::parse(path).unwrap(),
         methods: (!methods.is_empty()).then_some(set),
@@ -42,7 +41,7 @@ fn route(host: &str, path: &str, methods: &[&str]) -> Arc<Route> {
 fn table(routes: &[(&str, &str, &[&str])]) -> RouteTable {
     let mut table = RouteTable::default();
     for (host, path, methods) in routes {
-        table.insert(route(host, path, methods)).unwrap();
+        table.insert(&route(host, path, methods)).unwrap();
     }
     table
 }
@@ -119,11 +118,11 @@ fn the_path_decides_before_the_method() {
 #[test]
 fn ties_are_refused_and_disjoint_methods_are_none() {
     let mut table = table(&[("", "/a/{x}", &["GET"])]);
-    assert!(table.insert(route("", "/a/{y}", &["HEAD"])).is_err());
-    assert!(table.insert(route("", "/a/{y}", &["POST"])).is_ok());
-    assert!(table.insert(route("", "/a/{y}", &[])).is_ok());
-    assert!(table.insert(route("", "/a/{z}", &[])).is_err());
-    assert!(table.insert(route("h", "/a/{z}", &[])).is_ok());
+    assert!(table.insert(&route("", "/a/{y}", &["HEAD"])).is_err());
+    assert!(table.insert(&route("", "/a/{y}", &["POST"])).is_ok());
+    assert!(table.insert(&route("", "/a/{y}", &[])).is_ok());
+    assert!(table.insert(&route("", "/a/{z}", &[])).is_err());
+    assert!(table.insert(&route("h", "/a/{z}", &[])).is_ok());
 }
 
 #[test]
@@ -201,9 +200,9 @@ fn a_path_is_refused_only_where_its_readings_differ_in_what_they_open() {
         ("", "/pairs/{one}/{two}", &[]),
     ]);
     table
-        .insert(redirect("/users/{user}/*", "/u/{user}"))
+        .insert(&redirect("/users/{user}/*", "/u/{user}"))
         .unwrap();
-    table.insert(redirect("/old/*", "/new/{rest}")).unwrap();
+    table.insert(&redirect("/old/*", "/new/{rest}")).unwrap();
     for (at, expected) in [
         ("/open//x", "/*"),
         ("/open/./x/../y", "/*"),
@@ -313,7 +312,7 @@ proptest! {
         for text in patterns {
             let Ok(_) = Pattern::parse(&text) else { continue };
             let route = route("", &text, &[]);
-            if table.insert(Arc::clone(&route)).is_ok() {
+            if table.insert(&route).is_ok() {
                 routes.push(route);
             }
         }
@@ -335,7 +334,7 @@ proptest! {
         for text in patterns {
             let to = if text.contains("{x}") { "/t/{x}" } else { "/t" };
             if let Some(route) = properties::redirect(&text, to) {
-                drop(table.insert(Arc::new(route)));
+                drop(table.insert(&Arc::new(route)));
             }
         }
         for text in paths {
@@ -343,4 +342,13 @@ proptest! {
             properties::target_holds(text.as_bytes());
         }
     }
+}
+
+#[test]
+fn a_route_serves_each_of_its_hosts() {
+    let table = table(&[("a.example *.b.example", "/x", &[]), ("", "/*", &[])]);
+    check(&table, "a.example", "/x", "a.example *.b.example/x");
+    check(&table, "y.b.example", "/x", "a.example *.b.example/x");
+    check(&table, "b.example", "/x", "/*");
+    check(&table, "c.example", "/x", "/*");
 }

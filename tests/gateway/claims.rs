@@ -243,7 +243,7 @@ async fn optional_lets_the_anonymous_in_but_never_a_bad_token() {
 }
 
 #[tokio::test]
-async fn a_default_verifier_guards_proxied_routes_and_leaves_static_ones_public() {
+async fn a_default_verifier_guards_every_route_that_is_not_public_out_loud() {
     let app = App::echo().await;
     let folder = super::support::Folder::new();
     folder.write("files/a.txt", "public");
@@ -251,7 +251,10 @@ async fn a_default_verifier_guards_proxied_routes_and_leaves_static_ones_public(
         "jwt: {app: {algorithms: [HS256], secret: '@secret'}}\ndefaults: {auth: app}\nroutes:
   - {path: /app/*, proxy: '@app'}
   - {path: /open/*, proxy: '@app', auth: none}
-  - {path: /files/*, static: ./files}
+  - {path: /files/*, static: ./files, auth: none}
+  - {path: /private/*, static: ./files}
+  - {path: /ping, respond: {body: pong}}
+  - {path: /old, redirect: {to: /app/}}
 ";
     let secret = &key(Kind::Secret, 0).public;
     let gateway = Gateway::start_in(
@@ -264,4 +267,11 @@ async fn a_default_verifier_guards_proxied_routes_and_leaves_static_ones_public(
     assert_eq!(get(&gateway, "/app/x", json!({})).await.status, 200);
     assert_eq!(gateway.get("/open/x", &[]).await.status, 200);
     assert_eq!(gateway.get("/files/a.txt", &[]).await.text(), "public");
+    for path in ["/private/a.txt", "/private/none", "/ping", "/old"] {
+        assert_eq!(gateway.get(path, &[]).await.status, 401, "{path}");
+    }
+    let private = get(&gateway, "/private/a.txt", json!({})).await;
+    assert_eq!((private.status, private.text().as_str()), (200, "public"));
+    assert_eq!(get(&gateway, "/ping", json!({})).await.text(), "pong");
+    assert_eq!(get(&gateway, "/old", json!({})).await.status, 308);
 }

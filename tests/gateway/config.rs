@@ -413,3 +413,155 @@ fn a_file_that_includes_itself_by_another_name_is_refused() {
         );
     }
 }
+
+#[test]
+fn a_summary_says_what_is_public() {
+    let folder = Folder::new();
+    folder.write("site/index.html", "home");
+    folder.write("users.yaml", "{}\n");
+    let text = "jwt: {app: {algorithms: [HS256], secret: @secret}}\nlisteners: [{address: 127.0.0.1:0}, {address: 'unix:a.sock'}]\n\
+        defaults: {auth: app}\nroutes:\n  - {path: /*, proxy: 'http://127.0.0.1:1'}\n  - {path: /static/*, static: site, auth: none}\n  \
+        - {path: /media/*, static: site}\n  - {name: ping, path: /p, respond: {body: x}, auth: none}\n  \
+        - {path: /maybe, proxy: 'http://127.0.0.1:1', auth: {jwt: app, optional: true}}\n  \
+        - {path: /dry, proxy: 'http://127.0.0.1:1', auth: {jwt: app, enforce: report}}\n";
+    let text = config(text, &[("secret", &"s".repeat(32))]);
+    let (code, said) = check_in(&folder, &text, &[]);
+    assert_eq!(code, Some(0), "{said}");
+    let summary = "2 listeners, 6 routes, 4 of them public: /static/*, ping (/p), /maybe (optional), /dry (only reported); 1 verifier\n";
+    assert!(said.ends_with(summary), "{said}");
+    let (_, said) = check_in(&folder, &text, &["--print"]);
+    assert!(said.ends_with(summary), "{said}");
+    // The endpoints that the gateway adds are not counted; its verifier is.
+    let tokens = format!("tokens: {{keys: keys/, users: users.yaml}}\nstate: data/\n{ROUTE}");
+    let (_, said) = check_in(&folder, &config(&tokens, &[]), &[]);
+    assert!(
+        said.ends_with("1 listener, 1 route, public: /*; 1 verifier\n"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_path_that_ends_at_a_slash_needs_a_star_or_routes_below() {
+    let folder = Folder::new();
+    folder.write("site/index.html", "home");
+    let check = |routes: &str| {
+        let text = config(&format!("routes: [{routes}]\n"), &[]);
+        check_in(&folder, &text, &[])
+    };
+    let proxy = "proxy: 'http://127.0.0.1:1', auth: none";
+    for (routes, hint) in [
+        (
+            "{path: /static/, static: site}".to_owned(),
+            "write `/static/*`",
+        ),
+        (
+            "{path: /, static: site}, {path: /a, static: site}".to_owned(),
+            "write `/*`",
+        ),
+        (format!("{{path: /api/, {proxy}}}"), "write `/api/*`"),
+        (
+            format!("{{path: /api/, {proxy}}}, {{path: /*, static: site}}"),
+            "write `/api/*`",
+        ),
+        (
+            format!("{{path: /api/, {proxy}}}, {{path: /apis/x, {proxy}}}"),
+            "write `/api/*`",
+        ),
+    ] {
+        let (code, said) = check(&routes);
+        assert_eq!(code, Some(2), "{routes}");
+        assert!(
+            said.contains(hint) && said.contains("this path alone"),
+            "{routes}: {said}"
+        );
+    }
+    for routes in [
+        "{path: /static/*, static: site}".to_owned(),
+        format!("{{path: /, {proxy}}}, {{path: /a, {proxy}}}"),
+        format!("{{path: /api/, {proxy}}}, {{path: /api/x, {proxy}}}"),
+        format!("{{path: /api/, {proxy}}}, {{path: /api/*, static: site}}"),
+        format!("{{path: /api/upload/, {proxy}, body_bytes: 1MiB}}, {{path: /api/*, {proxy}}}"),
+    ] {
+        let (code, said) = check(&routes);
+        assert_eq!(code, Some(0), "{routes}: {said}");
+    }
+}
+
+#[test]
+fn a_host_may_be_a_list() {
+    let route =
+        |host: &str| format!("routes: [{{host: {host}, path: /x, respond: {{body: x}}}}]\n");
+    accepted(&config(&route("[a.example, '*.b.example']"), &[]));
+    accepted(&config(&route("a.example"), &[]));
+    refused(
+        &config(&route("[a.example, A.example]"), &[]),
+        &["`a.example` is here twice"],
+    );
+    refused(&config(&route("[]"), &[]), &["an empty list"]);
+    let both = format!(
+        "{}  ",
+        route("[a.example, b.example]").replace(
+            "]\n",
+            ", {host: b.example, path: /x, respond: {body: y}}]\n"
+        )
+    );
+    refused(
+        &config(&both, &[]),
+        &["serve the same host, path and method"],
+    );
+}
+
+#[test]
+fn words_for_off_where_auth_is_expected_lead_to_none() {
+    for word in ["off", "no", "false"] {
+        let text = format!("routes: [{{path: /*, proxy: 'http://127.0.0.1:1', auth: {word}}}]\n");
+        refused(
+            &config(&text, &[]),
+            &["write `none` if everybody may come in"],
+        );
+    }
+}
+
+#[test]
+fn help_is_a_command() {
+    let folder = Folder::new();
+    for (arguments, word) in [
+        (&["help"][..], "explain"),
+        (&["help", "check"], "--print"),
+        (&["help", "user", "add"], "NAME"),
+        (&["user", "help"], "add"),
+    ] {
+        let output = run_to_end(&folder, arguments, &[]);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+        assert!(said(&output).contains(word), "{arguments:?}");
+    }
+    assert_eq!(
+        run_to_end(&folder, &["help", "nothing"], &[]).status.code(),
+        Some(2)
+    );
+}
+
+#[test]
+fn values_of_headers_whose_names_speak_of_secrets_are_hidden() {
+    let folder = Folder::new();
+    let text = config(
+        "routes: [{path: /*, proxy: 'http://127.0.0.1:1', auth: none, headers: {request: {set: {X-Internal-Token: hush-1, X-Api-Key: hush-2, \
+         X-Auth-User: hush-3, X-Session-Cookie: hush-4, X-Client-Secret: hush-5, X-DB-Password: hush-6, X-Tenant: shown}}}}]\n\
+         tests: [{request: GET /, headers: {X-My-Key: hush-7}, expect: {headers: {X-My-Key: hush-7}}}]\n",
+        &[],
+    );
+    let (code, said) = check_in(&folder, &text, &["--print"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!said.contains("hush") && said.contains("shown"), "{said}");
+    // Where a value or the whole file is wrong, too.
+    for bad in [
+        text.replace("hush-1", "\"hush\\t1\""),
+        text.replace("hush-2,", "hush-2: x,"),
+        text.replace("X-Tenant: shown", "X-Tenant: {a: [shown"),
+        format!("read_token: hush-8\n{text}"),
+    ] {
+        let (code, said) = check_in(&folder, &bad, &[]);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(!said.contains("hush"), "{said}");
+    }
+}

@@ -62,7 +62,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "request_id",
         ],
     ),
-    ("tokens", &["auth", "body", "client", "cors", "reject", "filesystem"]),
+    (
+        "tokens",
+        &["auth", "body", "client", "cors", "reject", "filesystem"],
+    ),
     (
         "route",
         &[

@@ -362,7 +362,7 @@ class Story:
         expect(me["user_id"] == self.entries()["bob"]["id"] and me["groups"] == [], f"{me}")
         for name, value in FORGED:
             self.is_user(self.me(access, [(name, value)]), "bob")
-        open_route = "  - {path: /open-me/, proxy: django, auth: none, rewrite: {path: /api/me/}}\n"
+        open_route = "  - {path: /open-me/*, proxy: django, auth: none, rewrite: {path: /api/me/}}\n"
         self.reloads("routes:\n", f"routes:\n{open_route}", lambda: self.me(path="/open-me/").status == 401)
         for fields in ([], FORGED, *([field] for field in FORGED)):
             answer = self.me(fields=fields, path="/open-me/")

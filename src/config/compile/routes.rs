@@ -63,31 +63,15 @@ impl Compiler<'_> {
                 return None;
             }
         };
-        let host = match parsed.host.as_ref().map(|host| &host.value) {
-            None => Host::Any,
-            Some(parsed::HostPattern::Exact(name)) => Host::Exact(name.clone()),
-            Some(parsed::HostPattern::Below(name)) => Host::Below(format!(".{name}")),
-        };
+        let hosts = self.hosts(&parsed.hosts);
+        self.ends_at_a_slash(parsed, gateway, &pattern);
         let methods = self.methods(&parsed.methods);
         let guard = self.route_guard(parsed, gateway, &pattern, verifiers);
         let ask = self.ask(parsed, gateway, upstreams);
         let target = self.target(parsed, &pattern, upstreams);
         let (guard, ask, target) = (guard?, ask?, target?);
-        let written = match &parsed.host {
-            None => parsed.path.value.clone(),
-            Some(parsed::Spanned {
-                value: parsed::HostPattern::Exact(name),
-                ..
-            }) => {
-                format!("{name}{}", parsed.path.value)
-            }
-            Some(parsed::Spanned {
-                value: parsed::HostPattern::Below(name),
-                ..
-            }) => {
-                format!("*.{name}{}", parsed.path.value)
-            }
-        };
+        let shown: Vec<String> = parsed.hosts.iter().map(|it| it.value.to_string()).collect();
+        let written = format!("{}{}", shown.join(","), parsed.path.value);
         let verbs = methods.map_or_else(String::new, |methods| {
             format!(" [{}]", methods.names().collect::<Vec<_>>().join(" "))
         });
@@ -111,14 +95,7 @@ impl Compiler<'_> {
             }
         };
         self.summary.insert(format!("{written}{verbs}"), words);
-        let auth = parsed.auth.as_ref().or(match target {
-            Target::Upstream { .. } => gateway.defaults.auth.as_ref(),
-            Target::Files(_)
-            | Target::Redirect { .. }
-            | Target::Respond { .. }
-            | Target::ResourceMetadata
-            | Target::Tokens { .. } => None,
-        });
+        let auth = parsed.auth.as_ref().or(gateway.defaults.auth.as_ref());
         let auth = auth.map_or_else(|| "none".to_owned(), access::in_words);
         let part = format!("{written}{verbs}");
         self.summary.insert(format!("{part} auth"), auth);
@@ -129,7 +106,7 @@ impl Compiler<'_> {
                 .name
                 .as_ref()
                 .map_or(written, |name| name.value.clone()),
-            host,
+            hosts,
             pattern,
             methods,
             guard,
@@ -143,6 +120,66 @@ impl Compiler<'_> {
                 .as_ref()
                 .map_or(gateway.limits.body_bytes.value, |bytes| bytes.value),
         })
+    }
+
+    /// A path such as `/static/` is that path alone, which is rarely meant: files need a star, and so does an app unless
+    /// other routes serve what is below, or another one forwards that to the same app.
+    fn ends_at_a_slash(
+        &mut self,
+        parsed: &parsed::Route,
+        gateway: &parsed::Gateway,
+        pattern: &Pattern,
+    ) {
+        if pattern.star || !parsed.path.value.ends_with('/') {
+            return;
+        }
+        let above = parsed.path.value.trim_end_matches('/');
+        let serves_below = |other: &&parsed::Route| {
+            let path = other.path.value.as_str();
+            let below = path
+                .strip_prefix(above)
+                .and_then(|rest| rest.strip_prefix('/'));
+            let wider = || {
+                let prefix = path.strip_suffix('*')?;
+                (other.proxy.is_some()
+                    && parsed.proxy.as_ref().map(|it| &it.value)
+                        == other.proxy.as_ref().map(|it| &it.value)
+                    && parsed.path.value.starts_with(prefix))
+                .then_some(())
+            };
+            below.is_some_and(|rest| !rest.is_empty()) || wider().is_some()
+        };
+        if parsed.files.is_none() && gateway.routes.iter().any(|other| serves_below(&other)) {
+            return;
+        }
+        let problem = format!(
+            "{} is this path alone, and nothing below it",
+            parsed.path.shown()
+        );
+        self.errors
+            .at(parsed.path.place, problem)
+            .hint(format!("write `{above}/*` for all that is below, too"));
+    }
+
+    /// The hosts of a route, each once; all where it names none.
+    fn hosts(&mut self, parsed: &[parsed::Spanned<parsed::HostPattern>]) -> Vec<Host> {
+        if parsed.is_empty() {
+            return vec![Host::Any];
+        }
+        let mut hosts = Vec::with_capacity(parsed.len());
+        for host in parsed {
+            let made = match &host.value {
+                parsed::HostPattern::Exact(name) => Host::Exact(name.clone()),
+                parsed::HostPattern::Below(name) => Host::Below(format!(".{name}")),
+            };
+            if hosts.contains(&made) {
+                let problem = format!("`{}` is here twice", host.value);
+                self.errors.at(host.place, problem);
+            } else {
+                hosts.push(made);
+            }
+        }
+        hosts
     }
 
     pub(super) fn methods(&mut self, parsed: &[parsed::Spanned<String>]) -> Option<MethodSet> {
@@ -161,8 +198,8 @@ impl Compiler<'_> {
         methods
     }
 
-    /// A proxied route says who may come in, itself or through `defaults`; the others are public
-    /// unless they say so.
+    /// What a route says of access, or else `defaults`. A proxied one without either is an error; the others are
+    /// public.
     fn route_guard(
         &mut self,
         parsed: &parsed::Route,
@@ -170,14 +207,13 @@ impl Compiler<'_> {
         pattern: &Pattern,
         verifiers: &Verifiers,
     ) -> Option<Guard> {
-        let default = parsed.proxy.as_ref().and(gateway.defaults.auth.as_ref());
-        match parsed.auth.as_ref().or(default) {
+        match parsed.auth.as_ref().or(gateway.defaults.auth.as_ref()) {
             Some(auth) => self.guard(auth, pattern, verifiers),
             None if parsed.proxy.is_some() => {
                 if !parsed.broken {
                     self.errors
                         .at(parsed.path.place, "nobody says who may use this proxied route")
-                        .hint("add `auth: NAME` with a verifier from `jwt`, or `auth: none` for everybody; `defaults.auth` is for all proxied routes");
+                        .hint("add `auth: NAME` with a verifier from `jwt`, or `auth: none` for everybody; `defaults.auth` is for all routes");
                 }
                 None
             }
@@ -196,8 +232,8 @@ impl Compiler<'_> {
         gateway: &parsed::Gateway,
         upstreams: &mut Upstreams,
     ) -> Option<Option<Ask>> {
-        let default = parsed.proxy.as_ref().and(gateway.defaults.auth.as_ref());
-        let Some(parsed::Auth::Ask(rule)) = parsed.auth.as_ref().or(default) else {
+        let auth = parsed.auth.as_ref().or(gateway.defaults.auth.as_ref());
+        let Some(parsed::Auth::Ask(rule)) = auth else {
             return Some(None);
         };
         let (server, target) = &rule.url.value;

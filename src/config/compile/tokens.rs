@@ -404,8 +404,10 @@ impl Compiler<'_> {
         // A host of its own has only its own routes.
         let mut hosts = vec![Host::Any];
         for (route, _) in routes.iter() {
-            if !hosts.contains(&route.host) {
-                hosts.push(route.host.clone());
+            for host in &route.hosts {
+                if !hosts.contains(host) {
+                    hosts.push(host.clone());
+                }
             }
         }
         let everywhere = all
@@ -435,7 +437,7 @@ impl Compiler<'_> {
             let route = Arc::new(Route {
                 index: routes.len(),
                 name: endpoint.name().to_owned(),
-                host: host.clone(),
+                hosts: vec![host.clone()],
                 pattern,
                 methods,
                 guard: Guard::Open,
@@ -460,7 +462,7 @@ impl Compiler<'_> {
                 response_headers: response_headers.clone(),
                 body_bytes: crate::tokens::BODY_BYTES as u64,
             });
-            match table.insert(Arc::clone(&route)) {
+            match table.insert(&route) {
                 Ok(()) => routes.push((route, Place::default())),
                 Err(other) => {
                     let problem = format!("`{}` has the path {path} of an endpoint", other.name);

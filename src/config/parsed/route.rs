@@ -1,5 +1,6 @@
 //! `defaults` and `routes`, as types.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::cors::Origin;
 /// `defaults`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Defaults {
-    /// For proxied routes without `auth`.
+    /// For routes without `auth`.
     pub(crate) auth: Option<Auth>,
     /// Changes of headers.
     pub(crate) headers: Headers,
@@ -29,8 +30,8 @@ pub(crate) struct Route {
     pub(crate) broken: bool,
     /// Its name.
     pub(crate) name: Option<Spanned<String>>,
-    /// For which hosts; all without it.
-    pub(crate) host: Option<Spanned<HostPattern>>,
+    /// For which hosts; empty for all.
+    pub(crate) hosts: Vec<Spanned<HostPattern>>,
     /// Methods in capitals, all known ones; empty where all are meant.
     pub(crate) methods: Vec<Spanned<String>>,
     /// The path's pattern, with its slash before it.
@@ -51,7 +52,7 @@ pub(crate) struct Route {
     pub(crate) rewrite: Option<Spanned<Rewrite>>,
     /// Changes of headers.
     pub(crate) headers: Headers,
-    /// A body's size at most.
+    /// A body's size at most; at least 1.
     pub(crate) body_bytes: Option<Spanned<u64>>,
     /// `timeouts.response`.
     pub(crate) response: Option<Spanned<Duration>>,
@@ -66,6 +67,15 @@ pub(crate) enum HostPattern {
     Exact(String),
     /// `*.example.com`, here without `*.`: all hosts below it, and not itself.
     Below(String),
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(name) => f.write_str(name),
+            Self::Below(name) => write!(f, "*.{name}"),
+        }
+    }
 }
 
 /// `static` of a route.

@@ -1,0 +1,65 @@
+//! What `check` says of a configuration that is good: how much there is of what, and which routes anybody may use.
+
+use crate::auth::Guard;
+use crate::route::{Route, Target};
+use crate::snapshot::Snapshot;
+
+/// How many public routes are named.
+const NAMED: usize = 20;
+
+/// One line, such as `1 listener, 6 routes, 2 of them public: /static/*, /ping; 1 verifier`. The endpoints that the gateway
+/// adds itself are no routes here.
+pub(crate) fn summary(snapshot: &Snapshot) -> String {
+    let routes: Vec<&Route> = snapshot
+        .routes
+        .iter()
+        .map(|route| &**route)
+        .filter(|route| match route.target {
+            Target::Tokens { .. } | Target::ResourceMetadata => false,
+            Target::Files(_)
+            | Target::Upstream { .. }
+            | Target::Redirect { .. }
+            | Target::Respond { .. } => true,
+        })
+        .collect();
+    let mut public: Vec<String> = routes.iter().filter_map(|route| open(route)).collect();
+    let count = public.len();
+    let more = count.saturating_sub(NAMED);
+    public.truncate(NAMED);
+    if more > 0 {
+        public.push(format!("and {more} more"));
+    }
+    let of_them = match (count, routes.len()) {
+        (0, _) => ", none of them public".to_owned(),
+        (_, 1) => format!(", public: {}", public.join(", ")),
+        (count, _) => format!(", {count} of them public: {}", public.join(", ")),
+    };
+    format!(
+        "{}, {}{of_them}; {}",
+        counted(snapshot.listeners.len(), "listener"),
+        counted(routes.len(), "route"),
+        counted(snapshot.verifiers.len(), "verifier"),
+    )
+}
+
+/// What a route is called, and why anybody may use it; `None` where somebody is asked for a token, or another server.
+fn open(route: &Route) -> Option<String> {
+    let pattern = &route.pattern.text;
+    let name = if route.name.ends_with(pattern.as_str()) {
+        route.name.clone()
+    } else {
+        format!("{} ({pattern})", route.name)
+    };
+    match &route.guard {
+        Guard::Open => Some(name),
+        Guard::Jwt(guard) if guard.only_reports() => Some(format!("{name} (only reported)")),
+        Guard::Jwt(guard) if guard.is_optional() => Some(format!("{name} (optional)")),
+        Guard::Jwt(_) | Guard::Ask(_) => None,
+    }
+}
+
+/// `1 route`, `2 routes`.
+fn counted(count: usize, what: &str) -> String {
+    let s = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{s}")
+}
