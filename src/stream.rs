@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -89,6 +90,19 @@ impl Stream {
             Self::Script(script) => return script.is_quiet(),
         };
         read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// Whether the system has neither bytes nor an end to read now; what is there stays there.
+    pub(crate) fn is_silent(&self) -> bool {
+        let mut byte = [0];
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let peeked = match self {
+            Self::Tcp(stream) => recv(stream, &mut byte, flags),
+            Self::Unix(stream) => recv(stream, &mut byte, flags),
+            #[cfg(any(test, fuzzing))]
+            Self::Script(script) => return script.is_quiet(),
+        };
+        peeked.is_err_and(|error| error == Errno::WOULDBLOCK)
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) use self::h1::answer_holds;
 use self::h1::{AnswerFrames, AnswerHead, Exchange, Fault, RequestHead};
 pub(crate) use self::headers::{Fields, Vouched, is_the_gateways};
 use self::pool::Home;
-pub(crate) use self::pool::{Address, Upstream, UpstreamSettings};
+pub(crate) use self::pool::{Address, Purpose, Upstream, UpstreamSettings};
 use self::spool::SpoolError;
 pub(crate) use self::spool::SpoolSpace;
 use crate::auth::Permit;

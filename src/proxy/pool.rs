@@ -1,13 +1,15 @@
 //! One upstream: its endpoints, and the kept connections of each worker. What is said over them is
 //! not known here.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use http::HeaderValue;
 use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::{Handle, RuntimeMetrics};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::h1::Connection;
@@ -17,6 +19,9 @@ use crate::stream::Stream;
 
 /// How often kept connections are looked through for those that the app has closed.
 const SWEEP: Duration = Duration::from_secs(5);
+/// How long a connection is not used behind a response that has no body by its status (204, 304) and
+/// announced none: some servers write one all the same, a moment later.
+const QUARANTINE: Duration = Duration::from_millis(250);
 
 /// Where an endpoint listens.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -37,9 +42,23 @@ impl std::fmt::Display for Address {
     }
 }
 
+/// Whose requests an upstream carries. Connections are never shared between two of these: what a
+/// client may leave behind on one must not become the response that decides who it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Purpose {
+    /// Clients' own.
+    Proxy,
+    /// Those that ask whether a client's may pass.
+    Ask,
+    /// Those that ask whether a password is right.
+    Login,
+}
+
 /// What an upstream is made from; equal settings keep their connections over a reload.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct UpstreamSettings {
+    /// Whose requests it carries.
+    pub(crate) purpose: Purpose,
     /// Its name, or its URL.
     pub(crate) name: String,
     /// Its endpoints, taken in turn.
@@ -79,22 +98,75 @@ struct Pool {
     next: AtomicUsize,
     keep_alive: usize,
     oldest: Duration,
+    turns: Turns,
     /// Used by one worker alone: never waited for.
     idle: Mutex<Kept>,
 }
 
+/// The turns of a worker's event loop: how often it has asked the system what the sockets have. Until
+/// then, a socket that was just read to its end seems quiet, whatever has come since.
+#[derive(Debug, Default)]
+struct Turns(OnceLock<RuntimeMetrics>);
+
+impl Turns {
+    /// The present turn. Two that differ have the system's word between them; two that are equal may
+    /// have it, too, where the loop was too busy to wait for it.
+    fn now(&self) -> u64 {
+        let metrics = self.0.get_or_init(|| Handle::current().metrics());
+        metrics.worker_park_count(0)
+    }
+}
+
 #[derive(Debug)]
 struct Kept {
-    /// Per endpoint, the latest last.
-    connections: Vec<Vec<Idle>>,
+    endpoints: Vec<Resting>,
     /// Whether a task looks through them from time to time.
     swept: bool,
+}
+
+/// The idle connections of one endpoint.
+#[derive(Debug, Default)]
+struct Resting {
+    /// Those that the next request may have, the latest last.
+    ready: Vec<Idle>,
+    /// Those behind a response that might still be followed by a body that it must not have, the
+    /// earliest first. They are ready when they were quiet for [`QUARANTINE`].
+    suspect: VecDeque<Idle>,
 }
 
 #[derive(Debug)]
 struct Idle {
     connection: Box<Connection>,
     since: Instant,
+    /// The turn of the event loop in which it was given back.
+    turn: u64,
+}
+
+impl Idle {
+    /// Whether nothing has come since the last response, neither bytes nor an end.
+    fn is_quiet(&self, turn: u64) -> bool {
+        // The event loop has not asked the system since: it is asked now.
+        self.connection.is_quiet() && (self.turn != turn || self.connection.is_silent())
+    }
+}
+
+impl Resting {
+    /// Moves those that were quiet long enough to where they are taken from.
+    fn acquit(&mut self, now: Instant, turn: u64) {
+        let long = |idle: &mut Idle| now.duration_since(idle.since) >= QUARANTINE;
+        while let Some(idle) = self.suspect.pop_front_if(long) {
+            if idle.is_quiet(turn) {
+                let at = self
+                    .ready
+                    .partition_point(|ready| ready.since <= idle.since);
+                self.ready.insert(at, idle);
+            }
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.ready.len() + self.suspect.len()
+    }
 }
 
 /// A connection to an endpoint that one request uses.
@@ -123,8 +195,13 @@ impl Upstream {
                 next: AtomicUsize::new(0),
                 keep_alive: settings.keep_alive,
                 oldest: settings.timeouts.idle,
+                turns: Turns::default(),
                 idle: Mutex::new(Kept {
-                    connections: settings.endpoints.iter().map(|_| Vec::new()).collect(),
+                    endpoints: settings
+                        .endpoints
+                        .iter()
+                        .map(|_| Resting::default())
+                        .collect(),
                     swept: false,
                 }),
             })
@@ -208,30 +285,42 @@ fn host_of(name: &str) -> HeaderValue {
 
 impl Pool {
     fn take(&self, endpoint: usize, now: Instant) -> Option<Box<Connection>> {
+        let turn = self.turns.now();
         let mut idle = self.idle.lock().ok()?;
-        let kept = idle.connections.get_mut(endpoint)?;
-        while let Some(Idle { connection, since }) = kept.pop() {
-            if connection.is_quiet() && now.duration_since(since) < self.oldest {
-                return Some(connection);
+        let kept = idle.endpoints.get_mut(endpoint)?;
+        if !kept.suspect.is_empty() {
+            kept.acquit(now, turn);
+        }
+        while let Some(idle) = kept.ready.pop() {
+            if idle.is_quiet(turn) && now.duration_since(idle.since) < self.oldest {
+                return Some(idle.connection);
             }
         }
         None
     }
 
     fn give(self: &Arc<Self>, endpoint: usize, connection: Box<Connection>) {
+        let turn = self.turns.now();
         let Ok(mut idle) = self.idle.lock() else {
             return;
         };
-        let Some(kept) = idle.connections.get_mut(endpoint) else {
+        let Some(kept) = idle.endpoints.get_mut(endpoint) else {
             return;
         };
-        if kept.len() >= self.keep_alive {
+        if kept.count() >= self.keep_alive {
             return;
         }
-        kept.push(Idle {
+        let suspect = connection.is_suspect();
+        let resting = Idle {
             connection,
             since: Instant::now(),
-        });
+            turn,
+        };
+        if suspect {
+            kept.suspect.push_back(resting);
+        } else {
+            kept.ready.push(resting);
+        }
         if !idle.swept {
             idle.swept = true;
             tokio::spawn(sweep(Arc::downgrade(self), self.oldest.min(SWEEP)));
@@ -243,10 +332,12 @@ impl Pool {
         let Ok(mut idle) = self.idle.lock() else {
             return false;
         };
-        for kept in &mut idle.connections {
-            kept.retain(|idle| idle.connection.is_quiet() && idle.since.elapsed() < self.oldest);
+        let young = |idle: &Idle| idle.connection.is_quiet() && idle.since.elapsed() < self.oldest;
+        for kept in &mut idle.endpoints {
+            kept.ready.retain(young);
+            kept.suspect.retain(young);
         }
-        idle.swept = idle.connections.iter().any(|kept| !kept.is_empty());
+        idle.swept = idle.endpoints.iter().any(|kept| kept.count() > 0);
         idle.swept
     }
 }

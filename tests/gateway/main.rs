@@ -32,6 +32,7 @@ mod prompt;
 mod proxy;
 mod reload;
 mod resting;
+mod reuse;
 mod rotation;
 mod shutdown;
 mod static_files;

@@ -16,7 +16,7 @@ use crate::config::source::why;
 use crate::edits::HeaderEdits;
 use crate::files::{Files, FilesSettings};
 use crate::method::MethodSet;
-use crate::proxy::{Ask, Forward};
+use crate::proxy::{Ask, Forward, Purpose};
 use crate::route::{Host, Pattern, Rewrite, Route, Segment, Target, Template};
 
 impl Compiler<'_> {
@@ -237,7 +237,7 @@ impl Compiler<'_> {
             return Some(None);
         };
         let (server, target) = &rule.url.value;
-        let upstream = self.bare(server, rule.url.place, upstreams)?;
+        let upstream = self.bare(server, Purpose::Ask, rule.url.place, upstreams)?;
         let timeouts = upstream.settings().timeouts;
         Some(Some(Ask {
             forward: Forward { upstream, timeouts },
@@ -305,7 +305,9 @@ impl Compiler<'_> {
         }
         let proxy = parsed.proxy.as_ref()?;
         let upstream = match &proxy.value {
-            parsed::ProxyTo::Server(server) => self.bare(server, proxy.place, upstreams),
+            parsed::ProxyTo::Server(server) => {
+                self.bare(server, Purpose::Proxy, proxy.place, upstreams)
+            }
             parsed::ProxyTo::Upstream(name) => upstreams.named(name).unwrap_or_else(|()| {
                 let hint = suggest(name, upstreams.names(), "the names under `upstreams`");
                 self.errors

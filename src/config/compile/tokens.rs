@@ -20,7 +20,7 @@ use crate::config::parsed;
 use crate::config::source::why;
 use crate::edits::HeaderEdits;
 use crate::method::MethodSet;
-use crate::proxy::{Ask, Forward};
+use crate::proxy::{Ask, Forward, Purpose};
 use crate::route::{Host, Pattern, Route, RouteTable, Target};
 use crate::tokens::{
     Cookies, Endpoint, Issued, KeyRing, OWN, Rate, SLACK, SameSite, Servers, StateAt, TokenService,
@@ -383,7 +383,8 @@ impl Compiler<'_> {
             None => None,
             Some(login) => {
                 let (server, target) = &login.value;
-                let Some(upstream) = self.bare(server, login.place, upstreams) else {
+                let Some(upstream) = self.bare(server, Purpose::Login, login.place, upstreams)
+                else {
                     return;
                 };
                 Some((upstream, target))

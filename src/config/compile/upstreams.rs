@@ -7,7 +7,9 @@ use super::Compiler;
 use crate::config::error::Place;
 use crate::config::parsed;
 use crate::config::source::why;
-use crate::proxy::{Address, Buffer, SpoolSpace, Upstream, UpstreamSettings, UpstreamTimeouts};
+use crate::proxy::{
+    Address, Buffer, Purpose, SpoolSpace, Upstream, UpstreamSettings, UpstreamTimeouts,
+};
 
 /// Upstreams by name; `None` for one whose mistakes were reported.
 pub(super) struct Upstreams {
@@ -59,6 +61,7 @@ impl Compiler<'_> {
     fn upstream(&mut self, name: &str, parsed: &parsed::Upstream) -> Option<Arc<Upstream>> {
         let size = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
         let settings = UpstreamSettings {
+            purpose: Purpose::Proxy,
             name: name.to_owned(),
             endpoints: parsed
                 .servers
@@ -90,19 +93,26 @@ impl Compiler<'_> {
         self.make(settings, place)
     }
 
-    /// The upstream that a route names by a URL; the same URL twice is one upstream.
+    /// The upstream that is named by a URL; the same URL twice is one upstream, unless it is asked for
+    /// another purpose.
     pub(super) fn bare(
         &mut self,
         server: &parsed::Server,
+        purpose: Purpose,
         place: Place,
         upstreams: &mut Upstreams,
     ) -> Option<Arc<Upstream>> {
         let address = address(server);
         let name = address.to_string();
-        if let Some(known) = upstreams.bare.iter().find(|known| known.name == name) {
+        let known = upstreams
+            .bare
+            .iter()
+            .find(|known| known.name == name && known.settings().purpose == purpose);
+        if let Some(known) = known {
             return Some(Arc::clone(known));
         }
         let settings = UpstreamSettings {
+            purpose,
             name,
             endpoints: vec![address],
             timeouts: UpstreamTimeouts::DEFAULT,

@@ -32,7 +32,8 @@ pub(crate) struct AnswerFrames {
 
 impl AnswerFrames {
     /// The body that follows this head.
-    pub(crate) fn new(exchange: Exchange, head: &mut AnswerHead) -> Self {
+    pub(crate) fn new(mut exchange: Exchange, head: &mut AnswerHead) -> Self {
+        exchange.connection.suspect = head.framing == AnswerFraming::None;
         Self {
             exchange,
             coming: match head.framing {

@@ -199,6 +199,10 @@ fn read(all: &Bytes, is_head: bool, spare: &mut HeaderMap) -> Result<Parsed, Unr
         .and_then(|code| StatusCode::from_u16(code).ok());
     let status = status.ok_or("the status is malformed")?;
     if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+        // What follows would be read as the final answer.
+        if response.headers.iter().any(announces_body) {
+            return Err("an interim answer announces a body".into());
+        }
         return Ok(Parsed::Interim(length));
     }
     let is_1_0 = response.version == Some(0);
@@ -235,7 +239,7 @@ fn read(all: &Bytes, is_head: bool, spare: &mut HeaderMap) -> Result<Parsed, Unr
     let head = Box::new(AnswerHead {
         status,
         reason: own_words.and_then(|reason| ReasonPhrase::try_from(reason.as_bytes()).ok()),
-        keeps: stays && framing != AnswerFraming::UntilClose,
+        keeps: stays && framing != AnswerFraming::UntilClose && own.ends_here(framing, is_head),
         headers,
         framing,
         rest: Bytes::new(),
@@ -309,6 +313,16 @@ impl Own {
         }
     }
 
+    /// Whether nothing follows an answer that has no body. Some servers send one all the same, and then
+    /// it is the one that they announced; to HEAD, where they said nothing, any.
+    fn ends_here(&self, framing: AnswerFraming, is_head: bool) -> bool {
+        match framing {
+            AnswerFraming::None if is_head => self.length == Some(0),
+            AnswerFraming::None => !self.chunked && self.length.is_none_or(|length| length == 0),
+            AnswerFraming::Length(_) | AnswerFraming::Chunked | AnswerFraming::UntilClose => true,
+        }
+    }
+
     /// How the body is framed (RFC 9112 section 6.3).
     fn framing(
         &self,
@@ -329,6 +343,12 @@ impl Own {
             (false, None) => Ok(AnswerFraming::UntilClose),
         }
     }
+}
+
+/// Whether a field says that a body follows; of an interim answer, which must not (RFC 9110 section 8.6).
+fn announces_body(field: &httparse::Header<'_>) -> bool {
+    let is = |name: &HeaderName| field.name.eq_ignore_ascii_case(name.as_str());
+    is(&header::TRANSFER_ENCODING) || (is(&header::CONTENT_LENGTH) && length(field.value) != Ok(0))
 }
 
 fn length(digits: &[u8]) -> Result<u64, &'static str> {

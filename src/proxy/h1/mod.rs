@@ -59,6 +59,8 @@ pub(super) struct Connection {
     spare: HeaderMap,
     /// The deadline of the answer's head. It is set anew when it fires, not for each request.
     timer: Option<Pin<Box<Sleep>>>,
+    /// Whether the last answer might be followed by a body that it must not have.
+    suspect: bool,
 }
 
 impl Connection {
@@ -73,12 +75,25 @@ impl Connection {
             deaf: false,
             spare: HeaderMap::new(),
             timer: None,
+            suspect: false,
         }
     }
 
-    /// Whether the app has said nothing since its last answer, not even goodbye.
+    /// Whether the app has said nothing since its last answer, not even goodbye, as far as the event
+    /// loop has heard.
     pub(super) fn is_quiet(&self) -> bool {
-        self.stream.is_quiet()
+        self.read.is_empty() && self.stream.is_quiet()
+    }
+
+    /// The same, by the system's own word.
+    pub(super) fn is_silent(&self) -> bool {
+        self.read.is_empty() && self.stream.is_silent()
+    }
+
+    /// Whether the last answer has no body by its status alone. It should not be used again at once: a
+    /// body that was written all the same would be taken for the next answer.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.suspect
     }
 }
 

@@ -83,19 +83,44 @@ fn bodies_are_framed_in_four_ways() {
         false,
         &whole(200, "", true),
     );
+}
+
+/// Servers that send a body behind such a head all the same send the one that they announced, or that
+/// HEAD did not let them announce; it must not be read as the next answer.
+#[test]
+fn what_announces_a_body_that_it_must_not_have_is_the_connections_last() {
     for status in [204, 304] {
-        check(
-            &format!("HTTP/1.1 {status} x\r\nContent-Length: 5\r\n\r\n"),
-            false,
-            &whole(status, "", true),
-        );
+        for (fields, kept) in [
+            ("", true),
+            ("Content-Length: 0\r\n", true),
+            ("Content-Length: 5\r\n", false),
+            ("Transfer-Encoding: chunked\r\n", false),
+        ] {
+            let answer = format!("HTTP/1.1 {status} x\r\n{fields}\r\n");
+            check(&answer, false, &whole(status, "", kept));
+        }
     }
-    check_method(
-        &Method::HEAD,
-        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-        false,
-        &whole(200, "", true),
-    );
+    for (fields, kept) in [
+        ("", false),
+        ("Content-Length: 0\r\n", true),
+        ("Content-Length: 5\r\n", false),
+        ("Transfer-Encoding: chunked\r\n", false),
+    ] {
+        for status in [200, 204, 304, 404] {
+            let answer = format!("HTTP/1.1 {status} x\r\n{fields}\r\n");
+            check_method(&Method::HEAD, &answer, false, &whole(status, "", kept));
+        }
+    }
+    let last = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na";
+    for (fields, seen) in [
+        ("Content-Length: 0\r\n", whole(200, "a", true)),
+        ("Content-Length: 5\r\n", Seen::Refused),
+        ("content-length: x\r\n", Seen::Refused),
+        ("Transfer-Encoding: chunked\r\n", Seen::Refused),
+    ] {
+        let answer = format!("HTTP/1.1 103 Early Hints\r\n{fields}\r\n{last}");
+        check(&answer, false, &seen);
+    }
 }
 
 #[test]
