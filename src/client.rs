@@ -1,9 +1,13 @@
 //! The client's address, and what trusted proxies may say about it.
 
+mod forwarded;
+
 use std::net::{IpAddr, Ipv6Addr};
 
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
+
+use self::forwarded::Hop;
 
 /// `trusted_proxies`: the peers whose `X-Forwarded-*` and `Forwarded` are believed.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -25,36 +29,135 @@ impl TrustedProxies {
         self.networks.iter().any(|network| network.contains(&ip))
     }
 
-    /// Whether the client came over TLS: to here, or, where the peer is trusted, to it.
-    pub(crate) fn is_secure(&self, peer: &Peer, headers: &HeaderMap) -> bool {
-        let said = || headers.get("x-forwarded-proto");
-        peer.tls || (self.trusts(peer.ip) && said().is_some_and(|proto| proto == "https"))
-    }
-
-    /// The address of the client: the peer's own, or, where the peer is trusted, the last one in
-    /// `X-Forwarded-For` that no trusted proxy has. An entry that is no address ends the search.
-    pub(crate) fn client(&self, peer: Option<IpAddr>, headers: &HeaderMap) -> Option<IpAddr> {
-        let mut client = peer.map(|ip| ip.to_canonical());
-        if !self.trusts(peer) {
-            return client;
-        }
-        let lines: Vec<_> = headers.get_all("x-forwarded-for").iter().collect();
-        for line in lines.iter().rev() {
-            let Ok(line) = line.to_str() else {
-                return client;
+    /// Who a request with these headers comes from: the peer, or who it says, where it is trusted.
+    ///
+    /// `X-Forwarded-*` are what most proxies write, and pass on `Forwarded` as a client wrote it: so `Forwarded` is read
+    /// only where there is no `X-Forwarded-For`. In either, the client is the last one that no trusted proxy has, and
+    /// who is no address ends the search.
+    pub(crate) fn client(&self, peer: &Peer, headers: &HeaderMap) -> Client {
+        if !self.trusts(peer.ip) {
+            return Client {
+                ip: peer.ip,
+                secure: peer.tls,
+                told: None,
             };
-            for entry in line.rsplit(',') {
-                let Some(ip) = parse_node(entry.trim()) else {
-                    return client;
-                };
-                client = Some(ip);
-                if !self.trusts(client) {
-                    return client;
-                }
+        }
+        let plainly = headers.contains_key("x-forwarded-for");
+        let hops: Vec<Hop<'_>> = if plainly {
+            forwarded::by_x_forwarded_for(headers).collect()
+        } else {
+            forwarded::by_forwarded(headers).collect()
+        };
+        // Which hop the client is, and its address, or that of the last proxy whose word is good.
+        let (mut at, mut ip) = (0, peer.ip);
+        for (index, hop) in hops.iter().enumerate() {
+            at = index;
+            match hop.ip {
+                None => break,
+                found => ip = found,
+            }
+            if !self.trusts(ip) {
+                break;
             }
         }
-        client
+        let of = |name| {
+            let all: Vec<&str> = forwarded::from_the_right(headers, name).collect();
+            // Proxies that append say one thing for each hop; of others, the nearest one's word holds.
+            let own = if all.len() == hops.len() { at } else { 0 };
+            all.get(own).copied().filter(|text| !text.is_empty())
+        };
+        let hop = hops.get(at);
+        let proto = of("x-forwarded-proto").or_else(|| hop?.proto.as_deref());
+        let secure = proto.and_then(is_secure).unwrap_or(peer.tls);
+        let host = of("x-forwarded-host").or_else(|| hop?.host.as_deref());
+        let host = host.filter(|host| is_authority(host));
+        let port = of("x-forwarded-port").filter(|port| port.parse::<u16>().is_ok());
+        let header = |text: &str| HeaderValue::from_str(text).ok();
+        let text = match ip {
+            ip if ip == peer.ip => None,
+            ip => ip.and_then(|ip| header(&ip.to_string())),
+        };
+        let chain = if plainly {
+            chain_of_lines(headers, peer)
+        } else {
+            chain_of_hops(hops.get(..=at).unwrap_or_default(), peer)
+        };
+        Client {
+            ip,
+            secure,
+            told: Some(Box::new(Told {
+                text: text.unwrap_or_else(|| peer.text.clone()),
+                chain: chain.unwrap_or_else(|| peer.text.clone()),
+                host: host.and_then(header),
+                port: port.and_then(header),
+            })),
+        }
     }
+}
+
+/// `X-Forwarded-For` as it came, and the peer behind it, where that has an address.
+fn chain_of_lines(headers: &HeaderMap, peer: &Peer) -> Option<HeaderValue> {
+    let lines = headers.get_all("x-forwarded-for").iter();
+    let mut chain: Vec<&[u8]> = lines.map(|line| line.as_bytes().trim_ascii()).collect();
+    chain.retain(|line| !line.is_empty());
+    chain.extend(peer.ip.map(|_| peer.text.as_bytes()));
+    HeaderValue::from_bytes(&chain.join(b", ".as_slice()))
+        .ok()
+        .filter(|chain| !chain.is_empty())
+}
+
+/// The hops of `Forwarded`, the nearest first, as `X-Forwarded-For` has them.
+fn chain_of_hops(hops: &[Hop<'_>], peer: &Peer) -> Option<HeaderValue> {
+    let named = |hop: &Hop<'_>| {
+        hop.ip
+            .map_or_else(|| "unknown".to_owned(), |ip| ip.to_string())
+    };
+    let mut chain: Vec<String> = hops.iter().rev().map(named).collect();
+    chain.extend(peer.name().map(str::to_owned));
+    let chain = chain.join(", ");
+    HeaderValue::try_from(chain)
+        .ok()
+        .filter(|it| !it.is_empty())
+}
+
+/// Whether a scheme is one over TLS; `None` for one that is not HTTP's.
+fn is_secure(scheme: &str) -> Option<bool> {
+    match scheme.to_ascii_lowercase().as_str() {
+        "https" | "wss" => Some(true),
+        "http" | "ws" => Some(false),
+        _ => None,
+    }
+}
+
+/// Whether a text is written as a host, with or without a port.
+fn is_authority(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+    text.len() <= 261 && text.bytes().all(fits)
+}
+
+/// Who a request comes from, and how, as far as trusted proxies tell it. Made once a request.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    /// The address; `None` for one on a Unix socket of whom nobody tells it.
+    pub(crate) ip: Option<IpAddr>,
+    /// Whether the client speaks TLS: to the gateway, or to the trusted proxy that says so. The one rule for redirects,
+    /// cookies, and what apps and clients are told.
+    pub(crate) secure: bool,
+    /// What a trusted proxy told; `None` where the peer is none.
+    pub(crate) told: Option<Box<Told>>,
+}
+
+/// What a trusted proxy told of a client, as apps are told it.
+#[derive(Clone, Debug)]
+pub(crate) struct Told {
+    /// The client's address.
+    pub(crate) text: HeaderValue,
+    /// `X-Forwarded-For`, with the peer at its end.
+    pub(crate) chain: HeaderValue,
+    /// The host that the client asked for, where the proxy says it.
+    pub(crate) host: Option<HeaderValue>,
+    /// The port that the client asked, where the proxy says it.
+    pub(crate) port: Option<HeaderValue>,
 }
 
 /// Whom limits, throttles and the spool count as one client: an address of IPv4, a /64 of IPv6, all of whose 2^64
@@ -81,25 +184,20 @@ pub(crate) struct Peer {
     pub(crate) text: HeaderValue,
     /// Whether it came over TLS.
     pub(crate) tls: bool,
-    /// The port it came to, as a header's value; `None` on a Unix socket.
-    pub(crate) port: Option<HeaderValue>,
 }
 
 impl Peer {
-    /// A peer that connected to `port`.
-    pub(crate) fn new(ip: Option<IpAddr>, port: Option<HeaderValue>, tls: bool) -> Self {
+    /// A peer with this address.
+    pub(crate) fn new(ip: Option<IpAddr>, tls: bool) -> Self {
         let ip = ip.map(|ip| ip.to_canonical());
         let text = ip.and_then(|ip| HeaderValue::try_from(ip.to_string()).ok());
         Self {
             ip,
             text: text.unwrap_or(HeaderValue::from_static("unknown")),
             tls,
-            port,
         }
     }
-}
 
-impl Peer {
     /// Whether its connection is one of TCP, without TLS.
     pub(crate) fn is_plain(&self) -> bool {
         self.ip.is_some() && !self.tls
@@ -111,36 +209,144 @@ impl Peer {
     }
 }
 
-/// An address, with or without a port.
-fn parse_node(text: &str) -> Option<IpAddr> {
-    let ip = text
-        .parse::<IpAddr>()
-        .ok()
-        .or_else(|| {
-            text.parse::<std::net::SocketAddr>()
-                .ok()
-                .map(|address| address.ip())
-        })
-        .or_else(|| text.strip_prefix('[')?.strip_suffix(']')?.parse().ok())?;
-    Some(ip.to_canonical())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[track_caller]
-    fn check(peer: &str, forwarded: &[&str], expected: &str) {
+    /// What becomes of a request over TCP, or a Unix socket, that is not TLS.
+    fn client(peer: &str, fields: &[(&'static str, &str)]) -> (Peer, Client) {
         let trusted = TrustedProxies {
             networks: vec!["10.0.0.0/8".parse().unwrap()],
             unix: peer == "trusted unix",
         };
         let mut headers = HeaderMap::new();
-        for line in forwarded {
-            headers.append("x-forwarded-for", line.parse().unwrap());
+        for (name, value) in fields {
+            headers.append(*name, value.parse().unwrap());
         }
-        let seen = trusted.client(peer.parse().ok(), &headers);
+        let peer = Peer::new(peer.parse().ok(), false);
+        let client = trusted.client(&peer, &headers);
+        (peer, client)
+    }
+
+    #[track_caller]
+    fn check(peer: &str, forwarded: &[&str], expected: &str) {
+        let lines: Vec<_> = forwarded
+            .iter()
+            .map(|line| ("x-forwarded-for", *line))
+            .collect();
+        let seen = client(peer, &lines).1.ip;
         assert_eq!(seen.map(|ip| ip.to_string()).unwrap_or_default(), expected);
+    }
+
+    /// Address, scheme, `X-Forwarded-For`, host and port as a trusted proxy tells them.
+    #[track_caller]
+    fn check_told(fields: &[(&'static str, &str)], expected: [&str; 5]) {
+        for peer in ["10.0.0.1", "trusted unix"] {
+            let (peer, client) = client(peer, fields);
+            let told = client.told.unwrap();
+            let text = |value: &Option<HeaderValue>| {
+                let value = value.as_ref().map(|value| value.to_str().unwrap());
+                value.unwrap_or_default().to_owned()
+            };
+            let chain = told.chain.to_str().unwrap();
+            let chain = chain.strip_suffix(", 10.0.0.1").unwrap_or(chain);
+            assert!(peer.ip.is_none() || told.chain.as_bytes().ends_with(b"10.0.0.1"));
+            let seen = [
+                told.text.to_str().unwrap().to_owned(),
+                if client.secure { "https" } else { "http" }.to_owned(),
+                chain.to_owned(),
+                text(&told.host),
+                text(&told.port),
+            ];
+            assert_eq!(seen, expected, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_trusted_proxy_tells_all_of_a_client() {
+        let for_and = |rest: &[(&'static str, &'static str)]| {
+            [&[("x-forwarded-for", "1.2.3.4")], rest].concat()
+        };
+        check_told(
+            &for_and(&[
+                ("x-forwarded-proto", "HTTPS"),
+                ("x-forwarded-host", "a.test:81"),
+                ("x-forwarded-port", "81"),
+            ]),
+            ["1.2.3.4", "https", "1.2.3.4", "a.test:81", "81"],
+        );
+        // Nonsense is not passed on.
+        check_told(
+            &for_and(&[
+                ("x-forwarded-proto", "gopher"),
+                ("x-forwarded-host", "a b"),
+                ("x-forwarded-port", "port"),
+            ]),
+            ["1.2.3.4", "http", "1.2.3.4", "", ""],
+        );
+        // One word for each hop, and one for all.
+        check_told(
+            &[
+                ("x-forwarded-for", "6.6.6.6, 1.2.3.4"),
+                ("x-forwarded-for", "10.0.0.9"),
+                ("x-forwarded-proto", "http, https, http"),
+            ],
+            ["1.2.3.4", "https", "6.6.6.6, 1.2.3.4, 10.0.0.9", "", ""],
+        );
+        check_told(
+            &for_and(&[("x-forwarded-proto", "https, http")]),
+            ["1.2.3.4", "http", "1.2.3.4", "", ""],
+        );
+    }
+
+    #[test]
+    fn forwarded_tells_the_same() {
+        check_told(
+            &[("forwarded", "for=1.2.3.4;proto=https;host=\"a.test:81\"")],
+            ["1.2.3.4", "https", "1.2.3.4", "a.test:81", ""],
+        );
+        check_told(
+            &[
+                (
+                    "forwarded",
+                    "for=6.6.6.6;proto=http, for=\"[2001:db8::1]:9\";proto=https",
+                ),
+                ("forwarded", "for=10.0.0.9;proto=http"),
+            ],
+            ["2001:db8::1", "https", "2001:db8::1, 10.0.0.9", "", ""],
+        );
+        check_told(
+            &[("forwarded", "for=1.2.3.4"), ("x-forwarded-proto", "https")],
+            ["1.2.3.4", "https", "1.2.3.4", "", ""],
+        );
+        // A proxy that writes the one passes on the other as a stranger wrote it.
+        check_told(
+            &[
+                ("forwarded", "for=6.6.6.6;proto=https;host=evil.test"),
+                ("x-forwarded-for", "1.2.3.4"),
+            ],
+            ["1.2.3.4", "http", "1.2.3.4", "", ""],
+        );
+        let hidden = client(
+            "10.0.0.1",
+            &[("forwarded", "for=1.1.1.1, for=_x;proto=https")],
+        )
+        .1;
+        assert_eq!((hidden.ip, hidden.secure), ("10.0.0.1".parse().ok(), true));
+        assert_eq!(hidden.told.unwrap().chain, "unknown, 10.0.0.1");
+    }
+
+    #[test]
+    fn a_stranger_tells_nothing() {
+        let fields = [
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-forwarded-proto", "https"),
+            ("forwarded", "for=1.2.3.4;proto=https"),
+        ];
+        for (peer, ip) in [("203.0.113.9", "203.0.113.9".parse().ok()), ("unix", None)] {
+            let client = client(peer, &fields).1;
+            assert!(client.ip == ip && !client.secure && client.told.is_none());
+        }
     }
 
     #[test]

@@ -141,7 +141,11 @@ impl Decision {
         let path = RequestPath::parse(target)?;
         self.say("path", path.written());
         self.say_readings(snapshot, &host, &path, request.method());
-        if let Some(port) = listener.and_then(|listener| listener.redirect_to_https) {
+        let peer = Peer::new(Some(std::net::Ipv4Addr::LOCALHOST.into()), secure);
+        let client = snapshot.trusted.client(&peer, request.headers());
+        if let Some(port) = listener.and_then(|listener| listener.redirect_to_https)
+            && !client.secure
+        {
             self.say("answer", format!("308 to https on port {port}"));
             return Ok(Outcome::Answered(StatusCode::PERMANENT_REDIRECT));
         }
@@ -216,11 +220,6 @@ impl Decision {
                 if length.is_some_and(|length| length > route.body_bytes) {
                     return Err(Reject::BodyTooLarge(route.body_bytes));
                 }
-                let port = listener.and_then(|listener| match listener.address {
-                    ListenAddress::Tcp(address) => Some(address.port().into()),
-                    ListenAddress::AnyPort(..) | ListenAddress::Unix(_) => None,
-                });
-                let peer = Peer::new(Some(std::net::Ipv4Addr::LOCALHOST.into()), port, secure);
                 let mut headers = request.headers().clone();
                 let rewritten = gateway::upstream_target(rewrite.as_ref(), &path, target)?;
                 let draft = Draft {
@@ -229,7 +228,7 @@ impl Decision {
                     target: rewritten.as_ref().unwrap_or(target),
                     upgrade: None,
                     peer: &peer,
-                    peer_is_trusted: snapshot.trusted.trusts(peer.ip),
+                    client: &client,
                     vouched: &snapshot.vouched,
                     edits: &route.request_headers,
                     id: RequestId(0),

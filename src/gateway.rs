@@ -103,7 +103,9 @@ async fn serve(
         return Ok(Response::new(Body::Empty));
     }
     let path = RequestPath::parse(target)?;
-    if let Some(port) = connection.redirect_to_https {
+    if let Some(port) = connection.redirect_to_https
+        && !record.is_secure()
+    {
         return redirect_to_https(&host, port, &path, target.query());
     }
     if let Some((route, cors)) = find_preflight(snapshot, &host, &path, &request) {
@@ -162,7 +164,7 @@ async fn serve(
                 target,
                 worker: connection.worker.index,
                 peer: &connection.peer,
-                peer_is_trusted: snapshot.trusted.trusts(connection.peer.ip),
+                client: record.sender(),
                 vouched: &snapshot.vouched,
                 edits: &route.request_headers,
                 id: record.id(),

@@ -75,6 +75,8 @@ pub(crate) enum Reject {
     UpstreamTimeout,
     /// Too many requests wait for the upstream already, or the spool is full.
     UpstreamBusy,
+    /// The request has been here before: an upstream leads back to this gateway (RFC 8586).
+    LoopDetected,
     /// The client went away before it was answered; nobody sees this answer.
     ClientGone,
     /// A fault of the gateway's own.
@@ -190,6 +192,7 @@ impl Reject {
             Self::UpstreamBusy | Self::KeysMissing | Self::AskFailed => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
+            Self::LoopDetected => StatusCode::LOOP_DETECTED,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -227,6 +230,7 @@ impl Reject {
             Self::UpstreamInvalid => "upstream_invalid",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::UpstreamBusy => "upstream_busy",
+            Self::LoopDetected => "loop_detected",
             Self::ClientGone => "client_gone",
             Self::Internal => "internal",
         }
@@ -266,6 +270,9 @@ impl Reject {
             Self::UpstreamInvalid => "the app's answer is not valid HTTP".into(),
             Self::UpstreamTimeout => "the app did not answer in time".into(),
             Self::UpstreamBusy => "the app is busy; try again".into(),
+            Self::LoopDetected => {
+                "the request came back to this gateway: an upstream leads to it".into()
+            }
             Self::ClientGone => "the client went away".into(),
             Self::Internal => "the gateway failed".into(),
         }

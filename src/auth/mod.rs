@@ -688,6 +688,7 @@ impl Guard {
             | Reject::UpstreamInvalid
             | Reject::UpstreamTimeout
             | Reject::UpstreamBusy
+            | Reject::LoopDetected
             | Reject::ClientGone
             | Reject::Internal => return None,
         }

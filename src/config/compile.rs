@@ -114,7 +114,10 @@ pub(crate) fn compile(
             timeouts: timeouts(&gateway.timeouts),
         }),
         table,
-        vouched: Vouched::new(routes.iter().flat_map(|route| names_of(&route.guard))),
+        vouched: Vouched::new(
+            routes.iter().flat_map(|route| names_of(&route.guard)),
+            previous.map(|previous| &previous.vouched),
+        ),
         routes,
         verifiers: verifiers.into_iter().filter_map(|(_, made)| made).collect(),
         upstreams: upstreams.all(),
@@ -429,18 +432,13 @@ fn timeouts(parsed: &parsed::Timeouts) -> Timeouts {
 }
 
 fn edits(parsed: &parsed::HeaderChanges) -> HeaderEdits {
-    HeaderEdits {
-        set: parsed
-            .set
-            .iter()
-            .map(|(name, value)| (name.value.clone(), value.value.clone()))
+    let set = parsed.set.iter();
+    let remove = parsed.remove.iter();
+    HeaderEdits::new(
+        set.map(|(name, value)| (name.value.clone(), value.value.clone()))
             .collect(),
-        remove: parsed
-            .remove
-            .iter()
-            .map(|name| name.value.clone())
-            .collect(),
-    }
+        remove.map(|name| name.value.clone()).collect(),
+    )
 }
 
 fn level(parsed: parsed::Level) -> tracing::Level {

@@ -446,6 +446,8 @@ pub(crate) struct Upstream {
     pub(crate) keep_alive: Spanned<u32>,
     /// Whether bodies are taken in whole; they stream without it.
     pub(crate) buffer: Option<Buffer>,
+    /// Whether names of fields with `_` reach the app; they do not without it.
+    pub(crate) underscores: Spanned<bool>,
 }
 
 /// How a server is picked.

@@ -243,8 +243,16 @@ impl Decoder<'_> {
             idle: seconds(60),
             keep_alive: Spanned::default_of(64),
             buffer: None,
+            underscores: Spanned::default_of(false),
         };
-        let known = ["servers", "balance", "timeouts", "connections", "buffer"];
+        let known = [
+            "servers",
+            "balance",
+            "timeouts",
+            "connections",
+            "buffer",
+            "underscores",
+        ];
         if matches!(node.kind, Kind::Scalar(_)) {
             upstream.servers.extend(self.server(node));
         } else if let Some(fields) = self.fields(node, "a URL or a map", &known) {
@@ -278,6 +286,18 @@ impl Decoder<'_> {
                 },
             );
             upstream.buffer = self.optional(fields, "buffer", Self::buffer);
+            self.set(
+                fields,
+                "underscores",
+                &mut upstream.underscores,
+                |it, node| {
+                    it.choice(
+                        node,
+                        "what becomes of header names with `_`",
+                        &[("remove", false), ("pass", true)],
+                    )
+                },
+            );
         }
         upstream.broken = self.errors.count() > before;
         upstream

@@ -36,18 +36,19 @@ pub(super) fn ask<'a>(
 ) -> impl Future<Output = Result<Asked, Reject>> + 'a {
     // Of the request, whose body cannot be lent to another thread, only the head is kept.
     let form = Form::of(request);
-    let about = AskedAbout {
-        method: request.method(),
-        uri: request.uri(),
-        target,
-        headers: request.headers(),
-        worker: connection.worker.index,
-        peer: &connection.peer,
-        peer_is_trusted: snapshot.trusted.trusts(connection.peer.ip),
-        vouched: &snapshot.vouched,
-        id: record.id(),
-    };
+    let (method, uri, headers) = (request.method(), request.uri(), request.headers());
     async move {
+        let about = AskedAbout {
+            method,
+            uri,
+            target,
+            headers,
+            worker: connection.worker.index,
+            peer: &connection.peer,
+            client: record.sender(),
+            vouched: &snapshot.vouched,
+            id: record.id(),
+        };
         let answer = ask.ask(about).await?;
         match guard.judge(answer.status(), answer.headers())? {
             Word::Yes(permit) => {

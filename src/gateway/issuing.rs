@@ -11,6 +11,7 @@ use super::Connection;
 use super::metadata;
 use super::record::Record;
 use crate::body::Body;
+use crate::client::Client;
 use crate::clock;
 use crate::proxy::{Ask, AskedAbout};
 use crate::reject::Reject;
@@ -74,7 +75,8 @@ pub(super) async fn issue(
     let (response, reason) = match decider {
         Some(decider) => {
             let uri = &parts.uri;
-            decided(service, &asked, decider, record.id(), uri).await?
+            let about = (record.sender(), record.id());
+            decided(service, &asked, decider, about, uri).await?
         }
         None => service.answer(asked).await,
     };
@@ -89,7 +91,7 @@ async fn decided(
     service: &TokenService,
     asked: &Asked<'_>,
     decider: Decider<'_>,
-    id: RequestId,
+    (client, id): (&Client, RequestId),
     uri: &Uri,
 ) -> Result<Answered, Reject> {
     let login = match service.begin_login(asked) {
@@ -108,7 +110,7 @@ async fn decided(
         headers: asked.headers,
         worker: connection.worker.index,
         peer: &connection.peer,
-        peer_is_trusted: snapshot.trusted.trusts(connection.peer.ip),
+        client,
         vouched: &snapshot.vouched,
         id,
     };

@@ -16,6 +16,7 @@ use super::{Connection, metadata};
 use crate::access_log::{Entry, Format};
 use crate::auth::{Permit, Principal};
 use crate::body::{Body, BodyError, Carried, Carry, SendFile};
+use crate::client::Client;
 use crate::fields;
 use crate::proxy::Tunnel;
 use crate::reject::{Reject, TokenFault};
@@ -36,9 +37,7 @@ pub(crate) struct Record {
     host: Option<HeaderValue>,
     version: Version,
     agent: Option<(Option<HeaderValue>, Option<HeaderValue>)>,
-    client: Option<std::net::IpAddr>,
-    /// Whether the client came over TLS.
-    secure: bool,
+    client: Client,
     route: Option<usize>,
     /// Who may read the answer beside the host's own pages, on a route with `cors`.
     reader: Option<HeaderValue>,
@@ -83,8 +82,7 @@ impl Record {
                     fields::rare(headers, &header::USER_AGENT).cloned(),
                 )
             }),
-            client: view.trusted.client(connection.peer.ip, headers),
-            secure: view.trusted.is_secure(&connection.peer, headers),
+            client: view.trusted.client(&connection.peer, headers),
             route: None,
             reader: None,
             subject: None,
@@ -145,7 +143,12 @@ impl Record {
 
     /// The client's own address, as far as trusted proxies tell it.
     pub(crate) fn client(&self) -> Option<std::net::IpAddr> {
-        self.client
+        self.client.ip
+    }
+
+    /// Who the request comes from, as far as trusted proxies tell it.
+    pub(crate) fn sender(&self) -> &Client {
+        &self.client
     }
 
     /// The server that was asked said no.
@@ -168,7 +171,7 @@ impl Record {
     /// Where clients are told how to get a token for what they asked for (RFC 9728 section 3.1).
     pub(crate) fn metadata_url(&self) -> Option<String> {
         Some(metadata::url(
-            self.secure,
+            self.client.secure,
             self.authority()?,
             self.uri.path(),
         ))
@@ -187,7 +190,7 @@ impl Record {
 
     /// Whether the client came over TLS.
     pub(crate) fn is_secure(&self) -> bool {
-        self.secure
+        self.client.secure
     }
 
     /// The gateway answers itself.
@@ -242,6 +245,7 @@ impl Drop for Record {
         let peer = &self.connection.peer;
         let other = self
             .client
+            .ip
             .filter(|client| Some(*client) != peer.ip)
             .map(|client| client.to_string());
         log.record(

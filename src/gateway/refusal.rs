@@ -141,6 +141,7 @@ fn special(
         | Reject::UpstreamUnreachable
         | Reject::UpstreamInvalid
         | Reject::UpstreamTimeout
+        | Reject::LoopDetected
         | Reject::ClientGone
         | Reject::Internal => {}
     }

@@ -12,9 +12,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::body::{AnswerBody, Outgoing};
 use super::h1::{AnswerFrames, RequestHead};
+use super::reserved::{CDN_LOOP, Vouched};
 use super::{Forward, headers};
 use crate::body::Body;
-use crate::client::Peer;
+use crate::client::{Client, Peer};
 use crate::reject::Reject;
 use crate::request_id::RequestId;
 
@@ -51,10 +52,10 @@ pub(crate) struct AskedAbout<'a> {
     pub(crate) worker: usize,
     /// The peer that it came from.
     pub(crate) peer: &'a Peer,
-    /// Whether the peer's own word on whom it forwards for is believed.
-    pub(crate) peer_is_trusted: bool,
-    /// The headers that only the gateway may set.
-    pub(crate) vouched: &'a headers::Vouched,
+    /// Who it comes from, as far as trusted proxies tell it.
+    pub(crate) client: &'a Client,
+    /// What only the gateway may say.
+    pub(crate) vouched: &'a Vouched,
     /// Its id.
     pub(crate) id: RequestId,
 }
@@ -64,10 +65,10 @@ impl Ask {
     /// `X-Original-Method` and `X-Original-URI`. The answer's body is there as it comes.
     ///
     /// # Errors
-    /// `AskFailed` where there is no answer within 5 s.
+    /// `AskFailed` where there is no answer within 5 s, `LoopDetected` where the request has been here before.
     pub(crate) async fn ask(&self, about: AskedAbout<'_>) -> Result<Response<Body>, Reject> {
         let headers = askable(about.headers);
-        let mut fields = prepared(&about, &headers, &self.forward);
+        let mut fields = prepared(&about, &headers, &self.forward)?;
         let original = HeaderValue::from_str(about.target.as_str()).map_err(|_| Reject::BadPath)?;
         let method = HeaderValue::from_str(about.method.as_str()).map_err(|_| Reject::Internal)?;
         fields.set(&X_ORIGINAL_METHOD, method);
@@ -92,15 +93,13 @@ impl Ask {
                 headers.insert(name, value.clone());
             }
         }
-        if about.peer_is_trusted {
-            let forwarded = about.headers.iter();
-            let forwarded = forwarded.filter(|(name, _)| headers::is_forwarding(name.as_str()));
-            headers.extend(forwarded.map(|(name, value)| (name.clone(), value.clone())));
-        }
+        // Those that ended a loop would not be known without it.
+        let loops = about.headers.get_all(&CDN_LOOP).iter();
+        headers.extend(loops.map(|value| (CDN_LOOP.clone(), value.clone())));
         let json = HeaderValue::from_static("application/json");
         headers.insert(header::CONTENT_TYPE, json.clone());
         headers.insert(header::ACCEPT, json);
-        let fields = prepared(&about, &headers, &self.forward);
+        let fields = prepared(&about, &headers, &self.forward)?;
         self.exchange(&about, &Method::POST, &fields, Outgoing::Own(document))
             .await
     }
@@ -148,11 +147,13 @@ fn prepared<'a>(
     about: &AskedAbout<'a>,
     headers: &'a HeaderMap,
     forward: &'a Forward,
-) -> headers::Fields<'a> {
+) -> Result<headers::Fields<'a>, Reject> {
     let hop = headers::Hop {
         peer: about.peer,
-        peer_is_trusted: about.peer_is_trusted,
+        client: about.client,
         vouched: about.vouched,
+        edits: None,
+        underscores: forward.upstream.underscores(),
         id: about.id,
         host: &forward.upstream.host,
     };
@@ -178,18 +179,10 @@ pub(crate) fn disregard(mut body: Body) {
     tokio::spawn(timeout_at(Instant::now() + DEADLINE, taking_in));
 }
 
-/// The request's headers without those that ask for less than the whole answer, describe a body
-/// that is not sent along, or would be read as what the gateway says here.
+/// The request's headers without those that ask for less than the whole answer, or describe a body
+/// that is not sent along.
 fn askable(headers: &HeaderMap) -> HeaderMap {
     let mut headers = headers.clone();
-    let shadows = |name: &&HeaderName| {
-        let twin = name.as_str().replace('_', "-");
-        twin == X_ORIGINAL_METHOD.as_str() || twin == X_ORIGINAL_URI.as_str()
-    };
-    let doomed: Vec<HeaderName> = headers.keys().filter(shadows).cloned().collect();
-    for name in doomed {
-        headers.remove(name);
-    }
     for name in [
         header::IF_MATCH,
         header::IF_NONE_MATCH,

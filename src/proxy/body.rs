@@ -9,8 +9,9 @@ use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::h1::AnswerFrames;
-use super::headers::{self, Vouched};
+use super::headers;
 use super::pool::Home;
+use super::reserved::TrailerRules;
 use super::spool::SpoolReader;
 use crate::body::{Body, BodyError, Carry};
 
@@ -75,12 +76,17 @@ pub(crate) struct ClientBody {
     limit: u64,
     silence: Silence,
     /// What its trailers must not say.
-    vouched: Vouched,
+    rules: TrailerRules,
 }
 
 impl ClientBody {
     /// Takes at most `limit` bytes, with at most `body_read` between two pieces.
-    pub(crate) fn new(incoming: Body, limit: u64, body_read: Duration, vouched: Vouched) -> Self {
+    pub(crate) fn new(
+        incoming: Body,
+        limit: u64,
+        body_read: Duration,
+        rules: TrailerRules,
+    ) -> Self {
         let silence = Silence {
             allowed: Some(body_read),
             timer: None,
@@ -90,7 +96,7 @@ impl ClientBody {
             taken: 0,
             limit,
             silence,
-            vouched,
+            rules,
         }
     }
 }
@@ -123,7 +129,7 @@ impl http_body::Body for ClientBody {
                 return Poll::Ready(Some(Err(BodyError::TooLarge(this.limit))));
             }
         }
-        Poll::Ready(Some(Ok(headers::cleaned(frame, Some(&this.vouched)))))
+        Poll::Ready(Some(Ok(headers::cleaned(frame, Some(&this.rules)))))
     }
 
     fn is_end_stream(&self) -> bool {

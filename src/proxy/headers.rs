@@ -1,16 +1,18 @@
 //! The fields of forwarded messages: strip what belongs to one connection and what only the
 //! gateway may say, then set what it says.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Uri, Version};
 use http_body::Frame;
 
-use crate::client::Peer;
+use super::reserved::{
+    CDN_LOOP, Setter, TrailerRules, Vouched, is_for_heads, is_hop_by_hop, setter, shadows,
+};
+use crate::client::{Client, Peer};
 use crate::edits::HeaderEdits;
 use crate::fields;
+use crate::reject::Reject;
 use crate::request_id::RequestId;
 
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -27,97 +29,8 @@ static UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
 /// Room for the fields that the gateway adds.
 const OWN_FIELDS: usize = 10;
 
+static X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// The headers that carry claims on any route: a client's own, in any spelling, never pass.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(crate) struct Vouched {
-    /// In lower case, with `-` for `_`, sorted. Shared with the bodies, whose trailers it judges.
-    names: Arc<[String]>,
-}
-
-impl Vouched {
-    /// The set of all routes' names.
-    pub(crate) fn new(names: impl IntoIterator<Item = HeaderName>) -> Self {
-        let mut names: Vec<String> = names
-            .into_iter()
-            .map(|name| name.as_str().replace('_', "-"))
-            .collect();
-        names.sort();
-        names.dedup();
-        Self {
-            names: names.into(),
-        }
-    }
-
-    /// Whether an app could take the name for one of them: CGI and WSGI write `-` as `_`. `underscored` is whether
-    /// the name has one.
-    fn covers(&self, name: &str, underscored: bool) -> bool {
-        if self.names.is_empty() {
-            return false;
-        }
-        if !underscored {
-            return self
-                .names
-                .binary_search_by(|known| known.as_str().cmp(name))
-                .is_ok();
-        }
-        let name = name.replace('_', "-");
-        self.names.binary_search(&name).is_ok()
-    }
-}
-
-/// Whether the field is meaningful for one connection only (RFC 9110 section 7.6.1), or is
-/// answered by the gateway itself.
-pub(super) fn is_hop_by_hop(name: &str) -> bool {
-    match name.len() {
-        2 => name == "te",
-        6 => name == "expect",
-        7 => name == "upgrade",
-        10 => name == "connection" || name == "keep-alive",
-        14 => name == "http2-settings",
-        16 => name == "proxy-connection",
-        17 => name == "transfer-encoding",
-        18 => name == "proxy-authenticate",
-        19 => name == "proxy-authorization",
-        _ => false,
-    }
-}
-
-/// Whether the field says how a message goes its way, which no configuration may make it say
-/// otherwise of a client.
-pub(crate) fn is_the_gateways(name: &HeaderName) -> bool {
-    let text = name.as_str();
-    is_hop_by_hop(text)
-        || is_forwarding(text)
-        || (has_underscore(text) && shadows(text))
-        || matches!(*name, header::HOST | header::CONTENT_LENGTH)
-        || *name == X_REQUEST_ID
-}
-
-/// Names are short: a plain look at all bytes together costs less than a search.
-fn has_underscore(name: &str) -> bool {
-    name.bytes().fold(false, |any, byte| any | (byte == b'_'))
-}
-
-/// Whether a name with `_` would be read by an app as a field that only the gateway sets.
-fn shadows(name: &str) -> bool {
-    let twin = name.replace('_', "-");
-    is_hop_by_hop(&twin)
-        || is_forwarding(&twin)
-        || matches!(twin.as_str(), "content-length" | "x-request-id")
-}
-
-/// Whether the field, or its twin with `_`, says for whom a proxy forwards.
-pub(super) fn is_forwarding(name: &str) -> bool {
-    name == "forwarded"
-        || name.strip_prefix("x").is_some_and(|rest| {
-            let rest = rest.as_bytes();
-            matches!(rest.first(), Some(b'-' | b'_'))
-                && rest.get(1..10) == Some(b"forwarded")
-                && matches!(rest.get(10), Some(b'-' | b'_'))
-        })
-}
 
 /// The names that `Connection` lists; every line counts, not just the first.
 fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
@@ -131,7 +44,7 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
             !name.eq_ignore_ascii_case(b"keep-alive") && !name.eq_ignore_ascii_case(b"close")
         })
         .filter_map(|name| HeaderName::from_bytes(name).ok())
-        .filter(|name| *name != header::HOST && *name != header::CONTENT_LENGTH)
+        .filter(|name| !matches!(*name, header::HOST | header::CONTENT_LENGTH) && *name != CDN_LOOP)
         .collect()
 }
 
@@ -167,10 +80,14 @@ pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
 pub(crate) struct Hop<'a> {
     /// The peer that it came from.
     pub(crate) peer: &'a Peer,
-    /// Whether the peer's own word on whom it forwards for is believed.
-    pub(crate) peer_is_trusted: bool,
-    /// The headers that only the gateway may set.
+    /// Who it comes from, as far as trusted proxies tell it.
+    pub(crate) client: &'a Client,
+    /// What only the gateway may say.
     pub(crate) vouched: &'a Vouched,
+    /// The edits that are made later: what they set or remove is not taken from a client.
+    pub(crate) edits: Option<&'a HeaderEdits>,
+    /// Whether names with `_` pass.
+    pub(crate) underscores: bool,
     /// The request's id.
     pub(crate) id: RequestId,
     /// The `Host` for a client of HTTP/1.0 that names none.
@@ -189,6 +106,8 @@ pub(crate) enum Value<'a> {
     Lent(&'a HeaderValue),
     /// What was made for this request.
     Own(HeaderValue),
+    /// Part of what the client says.
+    Part(&'a [u8]),
     /// The digits of a request's id.
     Id([u8; 16]),
 }
@@ -259,6 +178,7 @@ impl Value<'_> {
         match self {
             Self::Lent(value) => value.as_bytes(),
             Self::Own(value) => value.as_bytes(),
+            Self::Part(bytes) => bytes,
             Self::Id(digits) => digits,
         }
     }
@@ -268,6 +188,7 @@ impl Value<'_> {
         match self {
             Self::Lent(value) => Some((*value).clone()),
             Self::Own(value) => Some(value.clone()),
+            Self::Part(bytes) => HeaderValue::from_bytes(bytes).ok(),
             Self::Id(digits) => HeaderValue::from_bytes(digits).ok(),
         }
     }
@@ -276,7 +197,7 @@ impl Value<'_> {
         match self {
             Self::Lent(value) => value.is_sensitive(),
             Self::Own(value) => value.is_sensitive(),
-            Self::Id(_) => false,
+            Self::Part(_) | Self::Id(_) => false,
         }
     }
 }
@@ -284,18 +205,22 @@ impl Value<'_> {
 /// Makes a client's header fields those of the forwarded request, in one pass: strips what belongs
 /// to one connection and what only the gateway may say, then says it. How the body is framed is
 /// said by whoever sends it.
+///
+/// # Errors
+/// `LoopDetected` where the request has been here before.
 pub(crate) fn prepare<'a>(
     headers: &'a HeaderMap,
-    uri: &Uri,
+    uri: &'a Uri,
     upgrade: Option<&'a HeaderValue>,
     hop: Hop<'a>,
-) -> Fields<'a> {
+) -> Result<Fields<'a>, Reject> {
     let Hop {
         peer,
-        peer_is_trusted,
+        client,
         vouched,
         id,
         host,
+        ..
     } = hop;
     // Few requests have either; comparing names costs less than looking them up.
     let (mut connection, mut te) = (false, false);
@@ -311,58 +236,52 @@ pub(crate) fn prepare<'a>(
     let trailers = te && headers.get_all(header::TE).iter().any(takes_trailers);
     let mut fields = Fields(Vec::with_capacity(headers.len() + OWN_FIELDS));
     let mut named = None;
-    let mut cookies = 0;
+    let (mut cookies, mut loops) = (0, 0);
     for (name, value) in headers {
-        let text = name.as_str();
-        let underscored = has_underscore(text);
-        if is_hop_by_hop(text)
-            || *name == header::CONTENT_LENGTH
-            || vouched.covers(text, underscored)
-            || (underscored && shadows(text))
-            || (!peer_is_trusted && (is_forwarding(text) || *name == X_REQUEST_ID))
-            || doomed.contains(name)
-        {
-            continue;
-        }
         match *name {
-            header::HOST => named = named.or(Some(value)),
+            header::HOST => {
+                named = named.or(Some(value));
+                fields.add(name, Value::Lent(value));
+                continue;
+            }
+            header::CONTENT_LENGTH => continue,
             header::COOKIE => cookies += 1,
             _ => {}
         }
+        if !hop.lets_pass(name.as_str()) || doomed.contains(name) {
+            continue;
+        }
+        if *name == CDN_LOOP {
+            if memchr::memmem::find(value.as_bytes(), vouched.id.as_bytes()).is_some() {
+                return Err(Reject::LoopDetected);
+            }
+            loops += 1;
+        }
         fields.add(name, Value::Lent(value));
     }
-    let named = named.map_or_else(
-        || {
-            // HTTP/2 says it in `:authority`.
-            let authority = uri
-                .authority()
-                .and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
-            let named = authority.map_or(Value::Lent(host), Value::Own);
-            fields.add(&header::HOST, named.clone());
-            named
-        },
-        Value::Lent,
-    );
+    let named = match (named, uri.authority()) {
+        (Some(named), _) => named.as_bytes(),
+        // HTTP/2 says it in `:authority`.
+        (None, Some(authority)) => {
+            let authority = authority.as_str().as_bytes();
+            fields.add(&header::HOST, Value::Part(authority));
+            authority
+        }
+        (None, None) => {
+            fields.add(&header::HOST, Value::Lent(host));
+            host.as_bytes()
+        }
+    };
     if cookies > 1 {
         fields.join(&header::COOKIE, b"; ");
     }
-    fields.add(&X_FORWARDED_FOR, Value::Lent(&peer.text));
-    if peer_is_trusted {
-        fields.join(&X_FORWARDED_FOR, b", ");
+    fields.say_who(peer, client, named);
+    if client.told.is_none() || !fields.has(&X_REQUEST_ID) {
+        fields.add(&X_REQUEST_ID, Value::Id(id.digits()));
     }
-    let scheme = if peer.tls { &HTTPS } else { &HTTP };
-    let own = [
-        (&X_FORWARDED_PROTO, Some(Value::Lent(scheme))),
-        (&X_FORWARDED_HOST, Some(named)),
-        (&X_FORWARDED_PORT, peer.port.as_ref().map(Value::Lent)),
-        (&X_REQUEST_ID, Some(Value::Id(id.digits()))),
-    ];
-    for (name, value) in own {
-        if let Some(value) = value {
-            if !(peer_is_trusted && fields.has(name)) {
-                fields.add(name, value);
-            }
-        }
+    fields.add(&CDN_LOOP, Value::Lent(&vouched.id));
+    if loops > 0 {
+        fields.join(&CDN_LOOP, b", ");
     }
     if trailers {
         fields.add(&header::TE, Value::Lent(&TRAILERS));
@@ -373,7 +292,64 @@ pub(crate) fn prepare<'a>(
     } else if trailers {
         fields.add(&header::CONNECTION, Value::Lent(&TE));
     }
-    fields
+    Ok(fields)
+}
+
+impl Hop<'_> {
+    /// Whether a client's field of this name reaches the app, as far as its connection and its framing do not say
+    /// otherwise.
+    fn lets_pass(&self, name: &str) -> bool {
+        let taken = |name: &str| {
+            self.vouched.names.covers(name) || self.edits.is_some_and(|it| it.names.covers(name))
+        };
+        if fields::is_odd(name) {
+            // An app may read it as another name.
+            let folded = fields::folded(name);
+            return !taken(&folded)
+                && !shadows(&folded)
+                && (self.underscores || !name.as_bytes().contains(&b'_'));
+        }
+        !is_hop_by_hop(name)
+            && !taken(name)
+            && match setter(name) {
+                Setter::Anybody => true,
+                Setter::Trusted => self.client.told.is_some(),
+                Setter::Nobody => false,
+            }
+    }
+}
+
+impl<'a> Fields<'a> {
+    /// Says for whom the gateway forwards, in one tale: what a trusted proxy told, or what the gateway sees. `named` is
+    /// the host as the client wrote it.
+    fn say_who(&mut self, peer: &'a Peer, client: &'a Client, named: &'a [u8]) {
+        let told = client.told.as_deref();
+        let (chain, ip) = told.map_or((&peer.text, &peer.text), |told| (&told.chain, &told.text));
+        self.add(&X_FORWARDED_FOR, Value::Lent(chain));
+        self.add(&X_REAL_IP, Value::Lent(ip));
+        let scheme = if client.secure { &HTTPS } else { &HTTP };
+        self.add(&X_FORWARDED_PROTO, Value::Lent(scheme));
+        let host = told.and_then(|told| told.host.as_ref());
+        let host = host.map_or(named, HeaderValue::as_bytes);
+        self.add(&X_FORWARDED_HOST, Value::Part(host));
+        let port = match (told.and_then(|told| told.port.as_ref()), client.secure) {
+            (Some(port), _) => Value::Lent(port),
+            (None, secure) => match (port_of(host), secure) {
+                (Some(port), _) => Value::Part(port),
+                (None, true) => Value::Part(b"443"),
+                (None, false) => Value::Part(b"80"),
+            },
+        };
+        self.add(&X_FORWARDED_PORT, port);
+    }
+}
+
+/// The port of `name:port`.
+fn port_of(host: &[u8]) -> Option<&[u8]> {
+    let colon = memchr::memrchr(b':', host)?;
+    let port = host.get(colon + 1..)?;
+    // Colons of an address of IPv6 stand in brackets.
+    (!port.is_empty() && port.iter().all(u8::is_ascii_digit)).then_some(port)
 }
 
 /// Whether a line of `TE` says that trailers are understood.
@@ -384,11 +360,11 @@ fn takes_trailers(line: &HeaderValue) -> bool {
 }
 
 /// A piece of a body as it is handed on: data as it is, trailers without what a head would not
-/// have been let keep. `vouched` is for a client's; an app may say what it likes of who is who.
-pub(crate) fn cleaned(frame: Frame<Bytes>, vouched: Option<&Vouched>) -> Frame<Bytes> {
+/// have been let keep. `rules` are for a client's; an app may say what it likes of who is who.
+pub(crate) fn cleaned(frame: Frame<Bytes>, rules: Option<&TrailerRules>) -> Frame<Bytes> {
     match frame.into_trailers() {
         Ok(mut trailers) => {
-            clean_trailers(&mut trailers, vouched);
+            clean_trailers(&mut trailers, rules);
             Frame::trailers(trailers)
         }
         Err(frame) => frame,
@@ -397,27 +373,11 @@ pub(crate) fn cleaned(frame: Frame<Bytes>, vouched: Option<&Vouched>) -> Frame<B
 
 /// Removes from trailers what must not stand there: framing, routing, identity (RFC 9110
 /// section 6.5.1).
-fn clean_trailers(trailers: &mut HeaderMap, vouched: Option<&Vouched>) {
-    let doomed: Vec<HeaderName> = trailers
-        .keys()
-        .filter(|name| {
-            let text = name.as_str();
-            is_hop_by_hop(text)
-                || is_forwarding(text)
-                || (has_underscore(text) && shadows(text))
-                || vouched.is_some_and(|vouched| vouched.covers(text, has_underscore(text)))
-                || **name == X_REQUEST_ID
-                || matches!(
-                    **name,
-                    header::HOST
-                        | header::CONTENT_LENGTH
-                        | header::AUTHORIZATION
-                        | header::COOKIE
-                        | header::TRAILER
-                )
-        })
-        .cloned()
-        .collect();
+fn clean_trailers(trailers: &mut HeaderMap, rules: Option<&TrailerRules>) {
+    let is_doomed = |name: &&HeaderName| {
+        is_for_heads(name) || rules.is_some_and(|rules| rules.forbid(name.as_str()))
+    };
+    let doomed: Vec<HeaderName> = trailers.keys().filter(is_doomed).cloned().collect();
     for name in doomed {
         trailers.remove(name);
     }
@@ -428,6 +388,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::client::TrustedProxies;
 
     fn map(fields: &[(&str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -441,21 +402,38 @@ mod tests {
     }
 
     fn prepared(fields: &[(&str, &str)], trusted: bool) -> HeaderMap {
-        let peer = Peer::new(
-            Some("203.0.113.9".parse().unwrap()),
-            Some(8443.into()),
-            true,
+        let mut sent = sent(fields, trusted, false);
+        assert!(sent.remove("cdn-loop").is_some());
+        sent
+    }
+
+    fn sent(fields: &[(&str, &str)], trusted: bool, underscores: bool) -> HeaderMap {
+        let peer = Peer::new(Some("203.0.113.9".parse().unwrap()), true);
+        let vouched = Vouched::new([HeaderName::from_static("x-user-id")], None);
+        let fields = map(fields);
+        let networks = vec!["203.0.113.0/24".parse().unwrap()];
+        let trusting = TrustedProxies {
+            networks: if trusted { networks } else { Vec::new() },
+            unix: false,
+        };
+        let edits = HeaderEdits::new(
+            vec![(
+                HeaderName::from_static("x-stage"),
+                HeaderValue::from_static("live"),
+            )],
+            vec![HeaderName::from_static("x-secret-key")],
         );
-        let vouched = Vouched::new([HeaderName::from_static("x-user-id")]);
         let hop = Hop {
             peer: &peer,
-            peer_is_trusted: trusted,
+            client: &trusting.client(&peer, &fields),
             vouched: &vouched,
+            edits: Some(&edits),
+            underscores,
             id: RequestId(7),
             host: &HeaderValue::from_static("app"),
         };
-        let fields = map(fields);
-        let prepared = prepare(&fields, &Uri::from_static("/"), None, hop);
+        let uri = Uri::from_static("/");
+        let prepared = prepare(&fields, &uri, None, hop).unwrap();
         prepared
             .iter()
             .map(|(name, value)| (name.clone(), value.to_header().unwrap()))
@@ -497,6 +475,7 @@ mod tests {
                 "x-forwarded-host",
                 "x-forwarded-port",
                 "x-forwarded-proto",
+                "x-real-ip",
                 "x-request-id"
             ]
         );
@@ -527,12 +506,20 @@ mod tests {
         assert_eq!(headers["x-forwarded-for"], "203.0.113.9");
         assert_eq!(headers["x-forwarded-proto"], "https");
         assert_eq!(headers["x-forwarded-host"], "h");
-        assert_eq!(headers["x-forwarded-port"], "8443");
+        assert_eq!(headers["x-forwarded-port"], "443");
+        assert_eq!(headers["x-real-ip"], "203.0.113.9");
         assert!(!headers.contains_key("forwarded") && !headers.contains_key("x-forwarded-prefix"));
         assert!(!headers.contains_key("x_forwarded_for"));
         let headers = prepared(&theirs, true);
         assert_eq!(headers["x-forwarded-for"], "1.1.1.1, 203.0.113.9");
-        assert_eq!(headers["x-forwarded-proto"], "gopher");
+        assert_eq!(
+            headers["x-forwarded-proto"], "https",
+            "nonsense is not passed on"
+        );
+        assert_eq!(headers["x-forwarded-host"], "evil");
+        assert_eq!(headers["x-forwarded-port"], "1");
+        assert_eq!(headers["x-real-ip"], "1.1.1.1");
+        assert!(!headers.contains_key("forwarded"), "one tale");
         assert_eq!(headers["x-forwarded-prefix"], "/x");
         assert!(!headers.contains_key("x_forwarded_for"));
     }
@@ -548,6 +535,132 @@ mod tests {
                 "{name}"
             );
             assert_eq!(headers["x-user"], "fine");
+        }
+    }
+
+    /// What apps read as `-`.
+    const ODD: &str = "_.~!#$%&'*+^`|";
+
+    #[test]
+    fn no_spelling_passes_what_only_the_gateway_says() {
+        for byte in ODD.chars() {
+            for name in [
+                "x-user-id",
+                "x-stage",
+                "x-secret-key",
+                "x-forwarded-for",
+                "x-real-ip",
+                "x-request-id",
+                "x-original-url",
+                "transfer-encoding",
+                "content-length",
+                "cdn-loop",
+            ] {
+                for odd in [
+                    name.replace('-', &byte.to_string()),
+                    name.replacen('-', &byte.to_string(), 1),
+                ] {
+                    for trusted in [false, true] {
+                        let headers = sent(&[("host", "h"), (&odd, "6")], trusted, true);
+                        let passed = headers.values().any(|value| value == "6");
+                        assert!(!passed, "{odd}");
+                    }
+                }
+            }
+            let free = format!("x{byte}free");
+            let passes = |underscores| {
+                let headers = sent(&[("host", "h"), (&free, "6")], false, underscores);
+                headers.contains_key(&free)
+            };
+            assert!(passes(true), "{free}");
+            assert_eq!(passes(false), byte != '_', "{free}");
+        }
+        // Nor does the plain spelling of what the route sets or removes, or of what carries claims.
+        for name in ["x-stage", "x-secret-key", "x-user-id", "proxy"] {
+            let headers = sent(&[("host", "h"), (name, "6")], true, true);
+            assert!(!headers.contains_key(name), "{name}");
+        }
+        let headers = sent(&[("host", "h"), ("true-client-ip", "6")], true, true);
+        assert_eq!(headers["true-client-ip"], "6", "a trusted proxy's");
+    }
+
+    #[test]
+    fn trailers_say_no_more_than_heads() {
+        let rules = TrailerRules {
+            vouched: fields::NameSet::new([HeaderName::from_static("x-user-id")]),
+            edited: fields::NameSet::new([HeaderName::from_static("x-stage")]),
+            underscores: false,
+        };
+        let mut trailers = map(&[
+            ("x.user.id", "6"),
+            ("x-user-id", "6"),
+            ("x~stage", "6"),
+            ("x-real-ip", "6"),
+            ("x!forwarded!for", "6"),
+            ("content.length", "6"),
+            ("authorization", "6"),
+            ("x_free", "6"),
+            ("x-checksum", "7"),
+        ]);
+        clean_trailers(&mut trailers, Some(&rules));
+        assert_eq!(trailers, map(&[("x-checksum", "7")]));
+        let mut of_an_app = map(&[("x_free", "6"), ("x-user-id", "6"), ("te", "6")]);
+        clean_trailers(&mut of_an_app, None);
+        assert_eq!(of_an_app, map(&[("x_free", "6"), ("x-user-id", "6")]));
+    }
+
+    #[test]
+    fn the_port_is_the_clients() {
+        for (host, port) in [
+            ("a.test", "443"),
+            ("a.test:8443", "8443"),
+            ("a.test:", "443"),
+            ("[::1]", "443"),
+            ("[2001:db8::1]:81", "81"),
+        ] {
+            assert_eq!(prepared(&[("host", host)], false)["x-forwarded-port"], port);
+        }
+    }
+
+    #[test]
+    fn a_request_that_has_been_here_comes_to_its_end() {
+        let peer = Peer::new(None, false);
+        let vouched = Vouched::default();
+        let client = TrustedProxies::default().client(&peer, &HeaderMap::new());
+        let hop = Hop {
+            peer: &peer,
+            client: &client,
+            vouched: &vouched,
+            edits: None,
+            underscores: false,
+            id: RequestId(7),
+            host: &HeaderValue::from_static("app"),
+        };
+        let own = vouched.id.to_str().unwrap();
+        let uri = Uri::from_static("/");
+        for (theirs, expected) in [
+            (vec![], Some(own.to_owned())),
+            (
+                vec!["cdn.test", "b; v=1"],
+                Some(format!("cdn.test, b; v=1, {own}")),
+            ),
+            (vec![own], None),
+            (vec!["cdn.test", &format!("a, {own}; x, b")], None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("connection", HeaderValue::from_static("cdn-loop"));
+            for line in theirs {
+                headers.append("cdn-loop", line.parse().unwrap());
+            }
+            let prepared = prepare(&headers, &uri, None, hop);
+            let seen = prepared.map(|fields| {
+                let own = fields.iter().filter(|(name, _)| **name == CDN_LOOP);
+                let all: Vec<String> = own
+                    .map(|(_, value)| String::from_utf8(value.bytes().to_vec()).unwrap())
+                    .collect();
+                all.join(" | ")
+            });
+            assert_eq!(seen.ok(), expected);
         }
     }
 

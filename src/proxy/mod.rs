@@ -7,6 +7,7 @@ mod buffer;
 mod h1;
 mod headers;
 mod pool;
+mod reserved;
 mod spool;
 mod tunnel;
 
@@ -25,14 +26,16 @@ use self::buffer::TakeInError;
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::h1::answer_holds;
 use self::h1::{AnswerFrames, AnswerHead, Exchange, Fault, RequestHead};
-pub(crate) use self::headers::{Fields, Vouched, is_the_gateways};
+pub(crate) use self::headers::Fields;
 use self::pool::Home;
 pub(crate) use self::pool::{Address, Purpose, Upstream, UpstreamSettings};
+use self::reserved::TrailerRules;
+pub(crate) use self::reserved::{Vouched, is_the_gateways};
 use self::spool::SpoolError;
 pub(crate) use self::spool::SpoolSpace;
 use crate::auth::Permit;
 use crate::body::{Body, BodyError};
-use crate::client::Peer;
+use crate::client::{Client, Peer};
 use crate::edits::HeaderEdits;
 use crate::reject::Reject;
 use crate::request_id::RequestId;
@@ -88,9 +91,9 @@ pub(crate) struct Outbound<'a> {
     pub(crate) worker: usize,
     /// The peer that it came from.
     pub(crate) peer: &'a Peer,
-    /// Whether the peer's own word on whom it forwards for is believed.
-    pub(crate) peer_is_trusted: bool,
-    /// The headers that only the gateway may set.
+    /// Who it comes from, as far as trusted proxies tell it.
+    pub(crate) client: &'a Client,
+    /// What only the gateway may say.
     pub(crate) vouched: &'a Vouched,
     /// The route's edits, made last.
     pub(crate) edits: &'a HeaderEdits,
@@ -117,9 +120,9 @@ pub(crate) struct Draft<'a> {
     pub(crate) upgrade: Option<&'a HeaderValue>,
     /// The peer that it came from.
     pub(crate) peer: &'a Peer,
-    /// Whether the peer's own word on whom it forwards for is believed.
-    pub(crate) peer_is_trusted: bool,
-    /// The headers that only the gateway may set.
+    /// Who it comes from, as far as trusted proxies tell it.
+    pub(crate) client: &'a Client,
+    /// What only the gateway may say.
     pub(crate) vouched: &'a Vouched,
     /// The route's edits, made last.
     pub(crate) edits: &'a HeaderEdits,
@@ -172,7 +175,7 @@ impl Forward {
                 target,
                 upgrade: upgrade.as_ref(),
                 peer,
-                peer_is_trusted: outbound.peer_is_trusted,
+                client: outbound.client,
                 vouched: outbound.vouched,
                 edits: outbound.edits,
                 id: outbound.id,
@@ -189,7 +192,12 @@ impl Forward {
             {
                 return Err(Reject::BodyTooLarge(body_bytes));
             }
-            let body = ClientBody::new(incoming, body_bytes, body_read, outbound.vouched.clone());
+            let rules = TrailerRules {
+                vouched: outbound.vouched.names.clone(),
+                edited: outbound.edits.names.clone(),
+                underscores: self.upstream.underscores(),
+            };
+            let body = ClientBody::new(incoming, body_bytes, body_read, rules);
             match &self.upstream.buffer {
                 Some(buffer) if !streams => {
                     let taking = buffer::take_in(body, buffer.request, buffer.space.clone());
@@ -247,7 +255,7 @@ impl Forward {
     /// What the app will see: the target and the header fields, without those of the body.
     ///
     /// # Errors
-    /// `Internal` where the target cannot be written down.
+    /// `Internal` where the target cannot be written down, `LoopDetected` where the request has been here before.
     pub(crate) fn head<'a>(
         &'a self,
         permit: &'a Permit,
@@ -263,12 +271,14 @@ impl Forward {
         };
         let hop = headers::Hop {
             peer: draft.peer,
-            peer_is_trusted: draft.peer_is_trusted,
+            client: draft.client,
             vouched: draft.vouched,
+            edits: Some(draft.edits),
+            underscores: self.upstream.underscores(),
             id: draft.id,
             host: &self.upstream.host,
         };
-        let mut fields = headers::prepare(headers, draft.uri, draft.upgrade, hop);
+        let mut fields = headers::prepare(headers, draft.uri, draft.upgrade, hop)?;
         fields.apply(draft.edits);
         for name in permit.replaced() {
             fields.remove(name);

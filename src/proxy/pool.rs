@@ -69,6 +69,8 @@ pub(crate) struct UpstreamSettings {
     pub(crate) keep_alive: usize,
     /// Bytes in memory for requests and answers, the spool's folder and its size.
     pub(crate) buffer: Option<BufferSettings>,
+    /// Whether names of fields with `_` reach it.
+    pub(crate) underscores: bool,
 }
 
 /// Bytes of requests and of answers in memory; the spool's folder and how much it may hold.
@@ -214,6 +216,11 @@ impl Upstream {
             settings,
             pools,
         }
+    }
+
+    /// Whether names of fields with `_` reach it.
+    pub(crate) fn underscores(&self) -> bool {
+        self.settings.underscores
     }
 
     /// What it was made from.

@@ -9,7 +9,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -68,8 +67,6 @@ pub(crate) struct Accepted {
     pub(crate) stream: Stream,
     /// The address at the other end.
     pub(crate) ip: Option<IpAddr>,
-    /// The port that it came to, as a header's value.
-    pub(crate) port: Option<HeaderValue>,
     /// Its place in the count of connections.
     pub(crate) place: Place,
     /// The listener that it came to.
@@ -83,7 +80,6 @@ pub(crate) async fn serve(worker: Arc<Worker>, accepted: Accepted, drain: Drain)
     let Accepted {
         stream,
         ip,
-        port,
         place,
         listener,
         bounds,
@@ -104,7 +100,7 @@ pub(crate) async fn serve(worker: Arc<Worker>, accepted: Accepted, drain: Drain)
     };
     let connection = Arc::new(Connection {
         worker,
-        peer: Peer::new(ip, port, matches!(stream, Either::Right(_))),
+        peer: Peer::new(ip, matches!(stream, Either::Right(_))),
         line: Arc::new(Line::new()),
         redirect_to_https: listener.redirect_to_https,
     });

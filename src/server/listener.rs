@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, UnixListener};
 
@@ -159,13 +158,6 @@ impl Listening {
             }
         }
     }
-
-    fn port(&self) -> Option<u16> {
-        match self {
-            Self::Tcp(listener) => listener.local_addr().ok().map(|address| address.port()),
-            Self::Unix(_) => None,
-        }
-    }
 }
 
 /// Accepts connections until the listener drains.
@@ -187,7 +179,6 @@ pub(crate) async fn accept(
             return;
         }
     };
-    let port = listening.port().map(HeaderValue::from);
     let for_connections = drain.clone();
     let take = |accepted: io::Result<(Stream, Option<IpAddr>)>| match accepted {
         Ok((stream, ip)) => {
@@ -205,7 +196,6 @@ pub(crate) async fn accept(
             let accepted = Accepted {
                 stream,
                 ip,
-                port: port.clone(),
                 place,
                 listener: Arc::clone(listener),
                 bounds: Arc::clone(&view.bounds),

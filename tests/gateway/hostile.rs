@@ -502,7 +502,7 @@ async fn a_name_with_an_underscore_does_not_shadow_what_frames_a_body() {
     let fields = [
         ("Content_Length", "3"),
         ("Transfer_Encoding", "chunked"),
-        ("X_Mine", "stays"),
+        ("X_Mine", "goes"),
     ];
     let mut wire = gateway.connect().await;
     wire.send(request("POST", "/x", &fields, "body")).await;
@@ -516,7 +516,7 @@ async fn a_name_with_an_underscore_does_not_shadow_what_frames_a_body() {
         ),
         (None, None)
     );
-    assert_eq!(seen.all("x_mine"), ["stays"]);
+    assert_eq!(seen.field("x_mine"), None);
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ mod config;
 mod cors;
 mod docs;
 mod failures;
+mod fields;
 mod hostile;
 mod http2;
 mod issuers;

@@ -465,5 +465,5 @@ fn merged(defaults: &parsed::HeaderChanges, own: &parsed::HeaderChanges) -> Head
         .retain(|name| !own.set.iter().any(|(known, _)| known == name));
     merged.set.extend(own.set);
     merged.remove.extend(own.remove);
-    merged
+    HeaderEdits::new(merged.set, merged.remove)
 }

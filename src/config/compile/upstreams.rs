@@ -74,6 +74,7 @@ impl Compiler<'_> {
                 idle: parsed.idle.value,
             },
             keep_alive: size(u64::from(parsed.keep_alive.value)),
+            underscores: parsed.underscores.value,
             buffer: parsed.buffer.as_ref().map(|buffer| {
                 let spool = buffer.spool.as_ref();
                 let spool = spool.map(|spool| (spool.value.clone(), buffer.spool_bytes.value));
@@ -117,6 +118,7 @@ impl Compiler<'_> {
             endpoints: vec![address],
             timeouts: UpstreamTimeouts::DEFAULT,
             keep_alive: UpstreamSettings::KEEP_ALIVE,
+            underscores: false,
             buffer: None,
         };
         let made = self.make(settings, place)?;

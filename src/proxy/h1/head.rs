@@ -10,7 +10,7 @@ use http_body::Body as _;
 use hyper::ext::ReasonPhrase;
 
 use super::{LONGEST_HEAD, Outgoing, RequestHead};
-use crate::proxy::headers::is_hop_by_hop;
+use crate::proxy::reserved::is_hop_by_hop;
 use crate::wire::{Framing, field, mend, name_of};
 
 /// The most fields of an answer.

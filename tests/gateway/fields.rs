@@ -1,0 +1,269 @@
+//! What of a client's header fields reaches an app, in which spelling, and what the app is told of the client.
+
+use serde_json::json;
+
+use super::support::{
+    App, Gateway, H2, Kind, Wire, chunked, config, eventually, free_port, key, request, token,
+};
+
+/// What CGI, WSGI, PHP, Rack and Node read as `-`.
+const ODD: &str = "_.~!#$%&'*+^`|";
+
+/// Names that a client must not set, on a route whose `headers` set the last two, beside one with claims.
+const RESERVED: &[&str] = &[
+    "X-User-Id",
+    "X-Copied",
+    "X-Forwarded-For",
+    "X-Forwarded-Proto",
+    "X-Forwarded-Prefix",
+    "X-Forwarded-User",
+    "X-Request-Id",
+    "X-Real-IP",
+    "X-Original-URL",
+    "X-Original-Method",
+    "X-Rewrite-URL",
+    "True-Client-IP",
+    "CF-Connecting-IP",
+    "X-Cluster-Client-IP",
+    "Client-Cert",
+    "X-Accel-Redirect",
+    "Transfer-Encoding",
+    "Content-Length",
+    "X-Stage",
+    "X-Secret-Key",
+];
+
+async fn start(upstream: &str) -> (App, Gateway) {
+    let app = App::echo().await;
+    let text = format!(
+        "jwt: {{own: {{algorithms: [HS256], secret: '@secret'}}}}
+upstreams: {{app: {{servers: ['@app']{upstream}}}}}
+defaults: {{headers: {{request: {{remove: [X-Secret-Key]}}}}}}
+routes:
+  - {{path: /claims, proxy: app, auth: {{jwt: own, forward: {{X-User-Id: sub}}}}}}
+  - {{path: /asked, proxy: app, auth: {{ask: '@app/', copy: [X-Copied]}}}}
+  - {{path: /open, proxy: app, auth: none, headers: {{request: {{set: {{X-Stage: live}}}}}}}}
+"
+    );
+    let secret = &key(Kind::Secret, 0).public;
+    let values = [("app", app.url()), ("secret", secret.clone())];
+    let values = values
+        .each_ref()
+        .map(|(name, value)| (*name, value.as_str()));
+    let gateway = Gateway::start(&config(&text, &values)).await;
+    (app, gateway)
+}
+
+/// A name's spellings, but its own.
+fn spellings(name: &str) -> impl Iterator<Item = String> {
+    ODD.chars().flat_map(move |odd| {
+        let odd = odd.to_string();
+        [name.replace('-', &odd), name.replacen('-', &odd, 1)]
+    })
+}
+
+#[tokio::test]
+async fn no_spelling_of_a_reserved_name_reaches_an_app() {
+    let (app, gateway) = start(", underscores: pass").await;
+    let mut h1 = gateway.connect().await;
+    let mut h2 = H2::connect(gateway.address()).await;
+    for name in RESERVED {
+        let spellings: Vec<String> = spellings(name).collect();
+        for some in spellings.chunks(20) {
+            let mut fields: Vec<(&str, &str)> = some.iter().map(|it| (&**it, "evil")).collect();
+            fields.push(("X-Free", "free"));
+            assert_eq!(h1.get("/open", &fields).await.status, 200, "{name}");
+            let over_h1 = app.last();
+            let lower: Vec<String> = some.iter().map(|it| it.to_lowercase()).collect();
+            let mut fields: Vec<(&str, &str)> = lower.iter().map(|it| (&**it, "evil")).collect();
+            fields.push(("x-free", "free"));
+            assert_eq!(h2.get("/open", &fields).await.status, 200, "{name}");
+            for seen in [over_h1, app.last()] {
+                assert!(!seen.head.contains("evil"), "{}", seen.head);
+                assert_eq!(seen.all("x-free"), ["free"]);
+                assert_eq!(seen.all("x-stage"), ["live"]);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_spelling_of_a_reserved_name_stands_in_trailers() {
+    let (app, gateway) = start(", underscores: pass").await;
+    for name in RESERVED {
+        let lines = spellings(name).map(|it| format!("{it}: evil\r\n"));
+        let lines = lines
+            .chain([format!("{name}: evil\r\n")])
+            .collect::<Vec<_>>();
+        for some in lines.chunks(10) {
+            let mut wire = gateway.connect().await;
+            let fields = [("Transfer-Encoding", "chunked")];
+            wire.send(request("POST", "/open", &fields, "")).await;
+            let trailers = format!("0\r\nX-Sum: in\r\n{}\r\n", some.concat());
+            wire.send([&chunked("body")[..], trailers.as_bytes()].concat())
+                .await;
+            assert_eq!(wire.reply().await.status, 200, "{name}");
+            let seen = app.saw("/open", |seen| seen.complete).await.trailers;
+            assert!(!seen.contains("evil"), "{seen}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn names_with_an_underscore_reach_an_app_that_says_so() {
+    let fields = [
+        ("X_Free", "free"),
+        ("X.Free", "dotted"),
+        ("X-User_Id", "evil"),
+    ];
+    for (upstream, passes) in [("", false), (", underscores: pass", true)] {
+        let (app, gateway) = start(upstream).await;
+        let mut h2 = H2::connect(gateway.address()).await;
+        assert_eq!(gateway.get("/open", &fields).await.status, 200);
+        let over_h1 = app.last();
+        let lower = [
+            ("x_free", "free"),
+            ("x.free", "dotted"),
+            ("x-user_id", "evil"),
+        ];
+        assert_eq!(h2.get("/open", &lower).await.status, 200);
+        for seen in [over_h1, app.last()] {
+            assert_eq!(seen.field("x_free").is_some(), passes, "{}", seen.head);
+            assert_eq!(seen.all("x.free"), ["dotted"]);
+            assert!(!seen.head.contains("evil"), "{}", seen.head);
+        }
+    }
+}
+
+#[tokio::test]
+async fn claims_and_copies_have_one_spelling() {
+    let (app, gateway) = start(", underscores: pass").await;
+    let bearer = format!("Bearer {}", token(json!({"sub": "alice"})));
+    for path in ["/claims", "/asked", "/open"] {
+        let fields = [
+            ("Authorization", bearer.as_str()),
+            ("X.User.Id", "evil"),
+            ("X~User-Id", "evil"),
+            ("X-User-Id", "evil"),
+            ("X!Copied", "evil"),
+            ("X-Copied", "evil"),
+        ];
+        assert_eq!(gateway.get(path, &fields).await.status, 200, "{path}");
+        let seen = app.last();
+        assert!(!seen.head.contains("evil"), "{path}: {}", seen.head);
+        let expected = (path == "/claims").then(|| "alice".to_owned());
+        assert_eq!(seen.field("x-user-id"), expected);
+    }
+}
+
+/// What the app saw of these fields, and the client of the access record.
+async fn told(trusted: &str, fields: &[(&str, &str)]) -> (Vec<String>, String) {
+    let app = App::echo().await;
+    let text = format!(
+        "trusted_proxies: [{trusted}]\nroutes: [{{path: /*, proxy: '@app', auth: none}}]\n"
+    );
+    let gateway = Gateway::start(&config(&text, &[("app", &app.url())])).await;
+    let mut wire = gateway.connect().await;
+    let mut all = vec![("Host", "a.test:81")];
+    all.extend(fields);
+    assert_eq!(wire.get("/a", &all).await.status, 200);
+    let seen = app.last();
+    let names = [
+        "x-forwarded-for",
+        "x-real-ip",
+        "x-forwarded-proto",
+        "x-forwarded-host",
+        "x-forwarded-port",
+        "forwarded",
+    ];
+    let fields = names.map(|name| seen.all(name).join(" | "));
+    let client = gateway.record("/a").await["client"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    (fields.to_vec(), client)
+}
+
+#[tokio::test]
+async fn an_app_hears_one_tale_of_its_client() {
+    let own = ["127.0.0.1", "127.0.0.1", "http", "a.test:81", "81", ""];
+    let stranger = told(
+        "10.0.0.0/8",
+        &[
+            ("Forwarded", "for=6.6.6.6;proto=https;host=evil"),
+            ("X-Forwarded-Proto", "https"),
+            ("X-Real-IP", "6.6.6.6"),
+        ],
+    )
+    .await;
+    assert_eq!(
+        stranger,
+        (own.map(String::from).to_vec(), "127.0.0.1".into())
+    );
+
+    let edge = [
+        "203.0.113.9, 127.0.0.1",
+        "203.0.113.9",
+        "https",
+        "shop.example",
+        "443",
+        "",
+    ];
+    for fields in [
+        &[(
+            "Forwarded",
+            "for=6.6.6.6, For=\"203.0.113.9:4711\";Proto=HTTPS;host=shop.example",
+        )][..],
+        &[
+            ("X-Forwarded-For", "203.0.113.9"),
+            ("X-Forwarded-Proto", "https"),
+            ("X-Forwarded-Host", "shop.example"),
+            ("Forwarded", "for=6.6.6.6;proto=http;host=evil"),
+            ("X-Real-IP", "6.6.6.6"),
+        ],
+    ] {
+        let seen = told("127.0.0.1", fields).await;
+        assert_eq!(
+            seen,
+            (edge.map(String::from).to_vec(), "203.0.113.9".into())
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_comes_back_is_508() {
+    let port = free_port();
+    let text = config(
+        "listeners: [{address: '127.0.0.1:@port'}]
+routes:
+  - {path: /*, proxy: 'http://127.0.0.1:@port', auth: none}
+  - {path: /asked, respond: {status: 200, body: in}, auth: none}
+",
+        &[("port", &port.to_string())],
+    );
+    let gateway = Gateway::start(&text).await;
+    let mut wire = gateway.connect().await;
+    // Nothing that a stranger writes hides the gateway's own id.
+    let fields = [
+        ("Connection", "cdn-loop, close"),
+        ("CDN-Loop", "other.test"),
+    ];
+    wire.send(request("GET", "/a", &fields, "")).await;
+    assert_eq!(wire.reply().await.status, 508);
+    let records = eventually("both records", async || {
+        Some(gateway.records()).filter(|records| records.len() >= 2)
+    })
+    .await;
+    let loops = records.iter().filter(|it| it["reason"] == "loop_detected");
+    assert_eq!((loops.count(), records.len()), (1, 2), "{records:?}");
+    let mut h2 = H2::connect(gateway.address()).await;
+    assert_eq!(h2.get("/a", &[]).await.status, 508);
+    let mut other = Wire::connect(gateway.address()).await;
+    assert_eq!(
+        other
+            .get("/a", &[("CDN-Loop", "portcullis-0123456789abcdef")])
+            .await
+            .status,
+        508
+    );
+}
