@@ -18,7 +18,7 @@ use crate::path::{Reading, RequestPath};
 use crate::proxy::Draft;
 use crate::reject::Reject;
 use crate::request_id::RequestId;
-use crate::route::{Host, Route, RouteTable, Target};
+use crate::route::{Host, Rewrite, Route, RouteTable, Target};
 use crate::snapshot::{ListenAddress, Listener, PolicyTest, Snapshot};
 
 /// A request to be explained.
@@ -220,12 +220,17 @@ impl Decision {
                 if length.is_some_and(|length| length > route.body_bytes) {
                     return Err(Reject::BodyTooLarge(route.body_bytes));
                 }
+                if route.lacks_slash(&path, request) {
+                    self.say("answer", format!("308 to {}/", path.written()));
+                    return Ok(Outcome::Answered(StatusCode::PERMANENT_REDIRECT));
+                }
                 let mut headers = request.headers().clone();
                 let rewritten = gateway::upstream_target(rewrite.as_ref(), &path, target)?;
                 let draft = Draft {
                     headers: &mut headers,
                     uri: request.uri(),
                     target: rewritten.as_ref().unwrap_or(target),
+                    prefix: rewrite.as_ref().and_then(Rewrite::prefix),
                     upgrade: None,
                     peer: &peer,
                     client: &client,

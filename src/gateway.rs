@@ -159,9 +159,15 @@ async fn serve(
                 .await
         }
         Target::Upstream { forward, rewrite } => {
+            if route.lacks_slash(&path, &request) {
+                drop(permit);
+                let to = with_query(format!("{}/", path.written()), target.query());
+                return redirect(StatusCode::PERMANENT_REDIRECT, &to);
+            }
             let target = upstream_target(rewrite.as_ref(), &path, target)?;
             let outbound = Outbound {
                 target,
+                prefix: rewrite.as_ref().and_then(Rewrite::prefix),
                 worker: connection.worker.index,
                 peer: &connection.peer,
                 client: record.sender(),
@@ -240,12 +246,25 @@ pub(crate) fn location(
     Ok(with_query(filled, query))
 }
 
+/// A target with the client's query, behind a query of its own, and before a fragment (RFC 3986 section 3.5).
 fn with_query(mut text: String, query: Option<&str>) -> String {
-    if let Some(query) = query.filter(|_| !text.contains('?')) {
-        text.push('?');
+    let Some(query) = query else {
+        return text;
+    };
+    let end = text.find('#').unwrap_or(text.len());
+    let (before, fragment) = text.split_at_checked(end).unwrap_or((&text, ""));
+    let between = match before.bytes().next_back() {
+        _ if !before.contains('?') => "?",
+        Some(b'?' | b'&') | None => "",
+        Some(_) if query.is_empty() => "",
+        Some(_) => "&",
+    };
+    if fragment.is_empty() {
+        text.push_str(between);
         text.push_str(query);
+        return text;
     }
-    text
+    [before, between, query, fragment].concat()
 }
 
 fn with_path(path: &str, query: Option<&str>) -> Result<PathAndQuery, Reject> {

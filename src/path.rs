@@ -60,7 +60,6 @@ pub(crate) struct Reading<'p> {
 
 impl<'p> Reading<'p> {
     /// A reading of segments with NUL between them.
-    #[cfg(test)]
     pub(crate) fn of_segments(bytes: &'p [u8]) -> Self {
         Self {
             bytes,

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, Request, StatusCode, header};
 use smallvec::SmallVec;
 
 pub(crate) use self::pattern::{Host, Pattern, Segment};
@@ -92,8 +92,13 @@ pub(crate) enum Target {
 /// How a path changes on its way to an app.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Rewrite {
-    /// The first segments, so many of them, are taken away.
-    StripPrefix(usize),
+    /// The first segments are taken away.
+    StripPrefix {
+        /// How many.
+        segments: usize,
+        /// What they are, as the app is told.
+        prefix: HeaderValue,
+    },
     /// A new path.
     Path(Template),
 }
@@ -102,7 +107,7 @@ impl Rewrite {
     /// The path for the app.
     pub(crate) fn path(&self, path: &RequestPath) -> String {
         match self {
-            Self::StripPrefix(segments) => format!("/{}", path.written_after(*segments)),
+            Self::StripPrefix { segments, .. } => format!("/{}", path.written_after(*segments)),
             Self::Path(template) => template.fill(path),
         }
     }
@@ -110,8 +115,16 @@ impl Rewrite {
     /// How many segments it takes away before it goes on with what the client wrote; `None` where it does not.
     fn rest(&self) -> Option<usize> {
         match self {
-            Self::StripPrefix(segments) => Some(*segments),
+            Self::StripPrefix { segments, .. } => Some(*segments),
             Self::Path(template) => template.rest(),
+        }
+    }
+
+    /// What is taken away of the path, and the app has to put before the links that it makes.
+    pub(crate) fn prefix(&self) -> Option<&HeaderValue> {
+        match self {
+            Self::StripPrefix { prefix, .. } => Some(prefix),
+            Self::Path(_) => None,
         }
     }
 }
@@ -143,6 +156,23 @@ impl Route {
     pub(crate) fn has_path(self: &Arc<Self>, path: &RequestPath) -> bool {
         let mut alone = Tree::default();
         alone.insert(Arc::clone(self)).is_ok() && alone.find(path.resolved()).is_some()
+    }
+
+    /// Whether all of the path is a prefix that is taken away, and lacks its slash: the relative links of the app's page would go
+    /// one level too high. A request that writes, or wants to change to another protocol, is not sent elsewhere.
+    pub(crate) fn lacks_slash<B>(&self, path: &RequestPath, request: &Request<B>) -> bool {
+        let Target::Upstream {
+            rewrite: Some(Rewrite::StripPrefix { segments, .. }),
+            ..
+        } = &self.target
+        else {
+            return false;
+        };
+        self.pattern.star
+            && self.pattern.depth() == *segments
+            && path.written_from(*segments).is_empty()
+            && matches!(*request.method(), Method::GET | Method::HEAD)
+            && !request.headers().contains_key(header::UPGRADE)
     }
 
     /// The text that is filled with parts of the path, where there is one.

@@ -19,6 +19,7 @@ static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 static X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+static X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
 static HTTP: HeaderValue = HeaderValue::from_static("http");
 static HTTPS: HeaderValue = HeaderValue::from_static("https");
@@ -140,6 +141,21 @@ impl<'a> Fields<'a> {
     /// Removes every value of the field.
     pub(crate) fn remove(&mut self, name: &HeaderName) {
         self.0.retain(|(known, _)| *known != name);
+    }
+
+    /// Says that this was taken away of the path: behind what a trusted proxy has taken away before.
+    pub(super) fn below(&mut self, prefix: &'a HeaderValue) {
+        let mut outer = self.0.iter();
+        let outer = outer.find(|(known, _)| **known == X_FORWARDED_PREFIX);
+        let outer = outer.map(|(_, value)| value.bytes().trim_ascii_end());
+        let whole = outer.and_then(|outer| {
+            let outer = outer.strip_suffix(b"/").unwrap_or(outer);
+            HeaderValue::from_bytes(&[outer, prefix.as_bytes()].concat()).ok()
+        });
+        match whole {
+            Some(whole) => self.set(&X_FORWARDED_PREFIX, whole),
+            None => self.lend(&X_FORWARDED_PREFIX, prefix),
+        }
     }
 
     fn has(&self, name: &HeaderName) -> bool {

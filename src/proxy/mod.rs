@@ -87,6 +87,8 @@ pub(crate) struct Outbound<'a> {
     pub(crate) request: Box<Request<Body>>,
     /// The path and query that the app is asked for, where they are not the client's.
     pub(crate) target: Option<PathAndQuery>,
+    /// What was taken away of the path.
+    pub(crate) prefix: Option<&'a HeaderValue>,
     /// The worker that serves the request.
     pub(crate) worker: usize,
     /// The peer that it came from.
@@ -116,6 +118,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) uri: &'a Uri,
     /// The path and query that the app is asked for.
     pub(crate) target: &'a PathAndQuery,
+    /// What was taken away of the path.
+    pub(crate) prefix: Option<&'a HeaderValue>,
     /// The protocol that the client wants to change to.
     pub(crate) upgrade: Option<&'a HeaderValue>,
     /// The peer that it came from.
@@ -173,6 +177,7 @@ impl Forward {
                 headers: &mut headers,
                 uri: &parts.uri,
                 target,
+                prefix: outbound.prefix,
                 upgrade: upgrade.as_ref(),
                 peer,
                 client: outbound.client,
@@ -279,6 +284,9 @@ impl Forward {
             host: &self.upstream.host,
         };
         let mut fields = headers::prepare(headers, draft.uri, draft.upgrade, hop)?;
+        if let Some(prefix) = draft.prefix {
+            fields.below(prefix);
+        }
         fields.apply(draft.edits);
         for name in permit.replaced() {
             fields.remove(name);

@@ -335,3 +335,93 @@ routes: [{{path: /*, respond: {{status: 200}}}}]
     }
     assert_eq!(gateway.get("/../x", &[]).await.status, 400);
 }
+
+#[tokio::test]
+async fn a_redirect_keeps_the_clients_query() {
+    let text = "routes:
+  - {path: /own, redirect: {to: '/new?src=old'}}
+  - {path: /open, redirect: {to: '/new?'}}
+  - {path: /plain, redirect: {to: /new}}
+  - {path: /part, redirect: {to: '/new#part'}}
+  - {path: /both, redirect: {to: 'https://new.test/a?b=c#part?x'}}
+";
+    let gateway = Gateway::start(&config(text, &[])).await;
+    for (target, location) in [
+        ("/own", "/new?src=old"),
+        ("/own?", "/new?src=old"),
+        ("/own?page=2&src=x", "/new?src=old&page=2&src=x"),
+        ("/open?page=2", "/new?page=2"),
+        ("/plain?page=2", "/new?page=2"),
+        ("/plain", "/new"),
+        ("/part?page=2", "/new?page=2#part"),
+        ("/part", "/new#part"),
+        ("/both?page=2", "https://new.test/a?b=c&page=2#part?x"),
+    ] {
+        let reply = gateway.get(target, &[]).await;
+        assert_eq!(reply.field("location"), Some(location), "{target}");
+    }
+}
+
+#[tokio::test]
+async fn a_prefix_that_is_taken_away_is_told_and_has_its_slash() {
+    let app = App::start(|_| Answer::EchoBody).await;
+    let text = "routes:
+  - {path: /app/*, proxy: '@app', auth: none, rewrite: {strip_prefix: /app}}
+  - {path: /v1/users/*, proxy: '@app', auth: none, rewrite: {strip_prefix: /v1}}
+  - {path: /exact, proxy: '@app', auth: none, rewrite: {strip_prefix: /exact}}
+  - {path: /café/*, proxy: '@app', auth: none, rewrite: {strip_prefix: /café}}
+  - {path: /*, proxy: '@app', auth: none}
+";
+    let gateway = Gateway::start(&config(text, &[("app", &app.url())])).await;
+    let mut h2 = H2::connect(gateway.address()).await;
+    for (target, location) in [
+        ("/app", "/app/"),
+        ("/app?x=1", "/app/?x=1"),
+        ("/%61pp", "/%61pp/"),
+    ] {
+        for reply in [gateway.get(target, &[]).await, h2.get(target, &[]).await] {
+            assert_eq!(reply.status, 308, "{target}");
+            assert_eq!(reply.field("location"), Some(location));
+        }
+        let mut wire = gateway.connect().await;
+        wire.send(request("HEAD", target, &[("Connection", "close")], ""))
+            .await;
+        assert!(wire.rest().await.starts_with(b"HTTP/1.1 308"));
+    }
+    assert_eq!(app.requests(), 0);
+    let mut wire = gateway.connect().await;
+    wire.send(request("POST", "/app", &[], "body")).await;
+    assert_eq!(wire.reply().await.status, 200);
+    assert_eq!(app.last().target(), "/");
+    for (target, seen, prefix) in [
+        ("/app/", "/", Some("/app")),
+        ("/app/x", "/x", Some("/app")),
+        ("/v1/users", "/users", Some("/v1")),
+        ("/exact", "/", Some("/exact")),
+        ("/caf%c3%a9/x", "/x", Some("/caf%C3%A9")),
+        ("/other", "/other", None),
+    ] {
+        let strangers = [("X-Forwarded-Prefix", "/theirs")];
+        assert_eq!(
+            gateway.get(target, &strangers).await.status,
+            200,
+            "{target}"
+        );
+        assert_eq!(app.last().target(), seen);
+        assert_eq!(app.last().field("x-forwarded-prefix").as_deref(), prefix);
+    }
+    let trusting = format!("trusted_proxies: [127.0.0.1]\n{text}");
+    gateway
+        .reconfigure(&config(&trusting, &[("app", &app.url())]))
+        .await;
+    for outer in ["/outer", "/outer/"] {
+        gateway
+            .get("/app/x", &[("X-Forwarded-Prefix", outer)])
+            .await;
+        assert_eq!(app.last().all("x-forwarded-prefix"), ["/outer/app"]);
+    }
+    gateway
+        .get("/other", &[("X-Forwarded-Prefix", "/outer")])
+        .await;
+    assert_eq!(app.last().all("x-forwarded-prefix"), ["/outer"]);
+}

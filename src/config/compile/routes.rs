@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 
 use super::access::{self, Verifiers};
 use super::upstreams::Upstreams;
@@ -16,6 +16,7 @@ use crate::config::source::why;
 use crate::edits::HeaderEdits;
 use crate::files::{Files, FilesSettings};
 use crate::method::MethodSet;
+use crate::path::Reading;
 use crate::proxy::{Ask, Forward, Purpose};
 use crate::route::{Host, Pattern, Rewrite, Route, Segment, Target, Template};
 
@@ -427,6 +428,9 @@ impl Compiler<'_> {
 
 fn rewrite(parsed: &parsed::Rewrite, pattern: &Pattern) -> Result<Rewrite, String> {
     match parsed {
+        parsed::Rewrite::Path(text) if text.contains('#') => {
+            Err(format!("`{text}` has a fragment (#), which is never sent"))
+        }
         parsed::Rewrite::Path(text) if text.starts_with('/') => {
             Template::parse(text, pattern).map(Rewrite::Path)
         }
@@ -448,7 +452,16 @@ fn rewrite(parsed: &parsed::Rewrite, pattern: &Pattern) -> Result<Rewrite, Strin
                     pattern.text
                 ));
             }
-            Ok(Rewrite::StripPrefix(prefix.depth()))
+            let literals = prefix.segments.iter().map(|segment| match segment {
+                Segment::Literal(text) => text.as_slice(),
+                Segment::Parameter(_) => b"",
+            });
+            let joined = literals.collect::<Vec<_>>().join(&0);
+            let spelled = Reading::of_segments(&joined).to_string();
+            Ok(Rewrite::StripPrefix {
+                segments: prefix.depth(),
+                prefix: HeaderValue::try_from(spelled).map_err(|error| error.to_string())?,
+            })
         }
     }
 }
