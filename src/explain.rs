@@ -225,11 +225,11 @@ impl Decision {
                     return Ok(Outcome::Answered(StatusCode::PERMANENT_REDIRECT));
                 }
                 let mut headers = request.headers().clone();
-                let rewritten = gateway::upstream_target(rewrite.as_ref(), &path, target)?;
+                let sent = gateway::upstream_target(rewrite.as_ref(), &path, request);
                 let draft = Draft {
                     headers: &mut headers,
                     uri: request.uri(),
-                    target: rewritten.as_ref().unwrap_or(target),
+                    target: sent.as_deref().unwrap_or(target.as_str()),
                     prefix: rewrite.as_ref().and_then(Rewrite::prefix),
                     upgrade: None,
                     peer: &peer,
@@ -241,8 +241,11 @@ impl Decision {
                 let (target, fields) = forward.head(&permit, draft)?;
                 let name = &forward.upstream.name;
                 self.say("upstream", name);
-                let query = if target.query().is_some() { "?***" } else { "" };
-                let line = format!("{} {}{query}", request.method(), target.path());
+                let (path, query) = match target.split_once('?') {
+                    Some((path, _)) => (path, "?***"),
+                    None => (&*target, ""),
+                };
+                let line = format!("{} {path}{query}", request.method());
                 self.say("app sees", line);
                 for (name, value) in fields.iter() {
                     if let Some(value) = value.to_header() {

@@ -31,7 +31,7 @@ use crate::proxy::{Outbound, Tunnel};
 use crate::reject::Reject;
 use crate::route::{Rewrite, Route, Target, Template};
 use crate::snapshot::Snapshot;
-use crate::wire::Line;
+use crate::wire::{self, Line};
 use crate::worker::Worker;
 
 /// What the requests of one connection have in common.
@@ -116,8 +116,8 @@ async fn serve(
     record.found(route, request.headers());
     let permit = match (&route.guard, &route.ask) {
         (Guard::Ask(guard), Some(ask)) => {
-            let rewritten = upstream_target(None, &path, target)?;
-            let target = rewritten.as_ref().unwrap_or(target);
+            let sent = upstream_target(None, &path, &request);
+            let target = sent.as_deref().unwrap_or(target.as_str());
             let asking = asking::ask(snapshot, connection, record, (guard, ask), target, &request);
             match Box::pin(asking).await? {
                 Asked::Permitted(permit) => permit,
@@ -164,7 +164,7 @@ async fn serve(
                 let to = with_query(format!("{}/", path.written()), target.query());
                 return redirect(StatusCode::PERMANENT_REDIRECT, &to);
             }
-            let target = upstream_target(rewrite.as_ref(), &path, target)?;
+            let target = upstream_target(rewrite.as_ref(), &path, &request);
             let outbound = Outbound {
                 target,
                 prefix: rewrite.as_ref().and_then(Rewrite::prefix),
@@ -211,20 +211,24 @@ async fn serve(
     }
 }
 
-/// The path and query that an app is asked for, where they are not the client's.
-pub(crate) fn upstream_target(
+/// The path and query that an app is asked for, where they are not those of the request's `Uri`.
+pub(crate) fn upstream_target<B>(
     rewrite: Option<&Rewrite>,
     path: &RequestPath,
-    target: &PathAndQuery,
-) -> Result<Option<PathAndQuery>, Reject> {
-    match rewrite {
-        Some(rewrite) => with_path(&rewrite.path(path), target.query()).map(Some),
+    request: &Request<B>,
+) -> Option<String> {
+    let target = request
+        .uri()
+        .path_and_query()
+        .map_or("", PathAndQuery::as_str);
+    let verbatim = wire::verbatim_query(request);
+    let path = match rewrite {
+        Some(rewrite) => rewrite.path(path),
+        None if verbatim.is_none() && target.starts_with('/') => return None,
         // `?x` is the root with a query (RFC 3986 section 6.2.3), and no target of a request line.
-        None if !target.as_str().starts_with('/') => {
-            with_path(path.written(), target.query()).map(Some)
-        }
-        None => Ok(None),
-    }
+        None => path.written().to_owned(),
+    };
+    Some(with_query(path, verbatim.or_else(|| request.uri().query())))
 }
 
 /// Where a redirect leads.
@@ -265,10 +269,6 @@ fn with_query(mut text: String, query: Option<&str>) -> String {
         return text;
     }
     [before, between, query, fragment].concat()
-}
-
-fn with_path(path: &str, query: Option<&str>) -> Result<PathAndQuery, Reject> {
-    PathAndQuery::try_from(with_query(path.to_owned(), query)).map_err(|_| Reject::BadPath)
 }
 
 fn redirect(status: StatusCode, to: &str) -> Result<Response<Body>, Reject> {

@@ -1,7 +1,6 @@
 //! The stage of a route where another server decides. How it is asked is the matter of `proxy`, what
 //! its answer means that of `auth`.
 
-use http::uri::PathAndQuery;
 use http::{Request, Response, StatusCode};
 
 use super::Connection;
@@ -31,7 +30,7 @@ pub(super) fn ask<'a>(
     connection: &'a Connection,
     record: &'a mut Record,
     (guard, ask): (&'a AskGuard, &'a Ask),
-    target: &'a PathAndQuery,
+    target: &'a str,
     request: &'a Request<Body>,
 ) -> impl Future<Output = Result<Asked, Reject>> + 'a {
     // Of the request, whose body cannot be lent to another thread, only the head is kept.

@@ -106,7 +106,7 @@ async fn decided(
     let about = AskedAbout {
         method: asked.method,
         uri,
-        target: &ask.target,
+        target: ask.target.as_str(),
         headers: asked.headers,
         worker: connection.worker.index,
         peer: &connection.peer,

@@ -45,7 +45,7 @@ pub(crate) struct AskedAbout<'a> {
     pub(crate) uri: &'a Uri,
     /// Its path and query, as an app will be asked for them but for the route's rewriting: the
     /// server that is asked must not read another path than the gateway does.
-    pub(crate) target: &'a PathAndQuery,
+    pub(crate) target: &'a str,
     /// Its headers.
     pub(crate) headers: &'a HeaderMap,
     /// The worker that serves it.
@@ -69,7 +69,7 @@ impl Ask {
     pub(crate) async fn ask(&self, about: AskedAbout<'_>) -> Result<Response<Body>, Reject> {
         let headers = askable(about.headers);
         let mut fields = prepared(&about, &headers, &self.forward)?;
-        let original = HeaderValue::from_str(about.target.as_str()).map_err(|_| Reject::BadPath)?;
+        let original = HeaderValue::from_str(about.target).map_err(|_| Reject::BadPath)?;
         let method = HeaderValue::from_str(about.method.as_str()).map_err(|_| Reject::Internal)?;
         fields.set(&X_ORIGINAL_METHOD, method);
         fields.set(&X_ORIGINAL_URI, original);
@@ -114,7 +114,7 @@ impl Ask {
         let now = Instant::now();
         let head = RequestHead {
             method,
-            target: &self.target,
+            target: self.target.as_str(),
             fields,
         };
         let asking = self.forward.exchange(about.worker, now, head, body);

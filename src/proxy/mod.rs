@@ -86,7 +86,7 @@ pub(crate) struct Outbound<'a> {
     /// The client's request.
     pub(crate) request: Box<Request<Body>>,
     /// The path and query that the app is asked for, where they are not the client's.
-    pub(crate) target: Option<PathAndQuery>,
+    pub(crate) target: Option<String>,
     /// What was taken away of the path.
     pub(crate) prefix: Option<&'a HeaderValue>,
     /// The worker that serves the request.
@@ -117,7 +117,7 @@ pub(crate) struct Draft<'a> {
     /// The client's target.
     pub(crate) uri: &'a Uri,
     /// The path and query that the app is asked for.
-    pub(crate) target: &'a PathAndQuery,
+    pub(crate) target: &'a str,
     /// What was taken away of the path.
     pub(crate) prefix: Option<&'a HeaderValue>,
     /// The protocol that the client wants to change to.
@@ -169,8 +169,8 @@ impl Forward {
         let mut headers = parts.headers;
         let offers_bearer = upgrade.is_some() && permit.offers_bearer(&headers);
         let streams = upgrade.is_some() || headers::is_grpc(&headers);
-        let target = target.as_ref().or_else(|| parts.uri.path_and_query());
-        let target = target.ok_or(Reject::BadPath)?;
+        let own = || parts.uri.path_and_query().map(PathAndQuery::as_str);
+        let target = target.as_deref().or_else(own).ok_or(Reject::BadPath)?;
         let (target, fields) = self.head(
             &permit,
             Draft {
@@ -260,18 +260,22 @@ impl Forward {
     /// What the app will see: the target and the header fields, without those of the body.
     ///
     /// # Errors
-    /// `Internal` where the target cannot be written down, `LoopDetected` where the request has been here before.
+    /// `LoopDetected` where the request has been here before.
     pub(crate) fn head<'a>(
         &'a self,
         permit: &'a Permit,
         draft: Draft<'a>,
-    ) -> Result<(Cow<'a, PathAndQuery>, Fields<'a>), Reject> {
+    ) -> Result<(Cow<'a, str>, Fields<'a>), Reject> {
         let Draft {
             headers, target, ..
         } = draft;
-        let stripped = permit.strip_token(headers, target.query());
-        let target = match stripped {
-            Some(query) => Cow::Owned(with_query(target, &query)?),
+        let (path, query) = match target.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (target, None),
+        };
+        let target = match permit.strip_token(headers, query) {
+            Some(query) if query.is_empty() => Cow::Borrowed(path),
+            Some(query) => Cow::Owned(format!("{path}?{query}")),
             None => Cow::Borrowed(target),
         };
         let hop = headers::Hop {
@@ -360,16 +364,6 @@ fn is_idempotent(method: &Method) -> bool {
         *method,
         Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS | Method::TRACE
     )
-}
-
-fn with_query(target: &PathAndQuery, query: &str) -> Result<PathAndQuery, Reject> {
-    let path = target.path();
-    let text = if query.is_empty() {
-        path.to_owned()
-    } else {
-        format!("{path}?{query}")
-    };
-    PathAndQuery::try_from(text).map_err(|_| Reject::Internal)
 }
 
 fn taking_in_failed(error: &TakeInError) -> Reject {

@@ -4,9 +4,10 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Version};
 
 use super::names::name_of;
+use super::target;
 use crate::alphabet::TOKEN;
 use crate::limits::Limits;
 use crate::reject::Reject;
@@ -147,8 +148,8 @@ impl HeadScan {
         if method.is_empty() || !method.iter().all(|byte| TOKEN.has(*byte)) {
             return Err(malformed);
         }
-        if !may_be_target(target) {
-            return Err(Reject::BadRequest("the request target is malformed"));
+        if !target::is_plain(target) {
+            return Err(target::MALFORMED);
         }
         match version {
             b"HTTP/1.1" => {}
@@ -264,9 +265,11 @@ impl HeadScan {
         let method = Method::from_bytes(head.get(self.method.clone()).unwrap_or_default());
         *request.method_mut() =
             method.map_err(|_| Reject::BadRequest("the method is malformed"))?;
-        let target = Uri::from_maybe_shared(head.slice(self.target.clone()));
-        *request.uri_mut() =
-            target.map_err(|_| Reject::BadRequest("the request target is malformed"))?;
+        let (uri, query) = target::read(head, self.target.clone())?;
+        *request.uri_mut() = uri;
+        if let Some(query) = query {
+            target::mark(&mut request, query);
+        }
         if self.manners.http_1_0 {
             *request.version_mut() = Version::HTTP_10;
         }
@@ -337,15 +340,6 @@ fn refused_coding(codings: &[u8]) -> Reject {
     } else {
         Reject::UnknownTransferCoding
     }
-}
-
-/// Whether a request target may be one that can be read (RFC 9112 section 3.2): a path with its query, `*`, or a
-/// whole URI. The rest is for `Uri` to say, which drops a fragment unseen, and lets what is not ASCII pass.
-fn may_be_target(target: &[u8]) -> bool {
-    // Without a way out in the middle, many bytes are looked at together.
-    let fits = |byte: u8| (byte > b' ') & (byte < 0x7f) & (byte != b'#');
-    let plain = target.iter().fold(true, |all, byte| all & fits(*byte));
-    plain && !target.is_empty()
 }
 
 /// The white space around a field's value (RFC 9110 section 5.6.3), and no other.
@@ -548,7 +542,18 @@ mod tests {
 
     #[test]
     fn a_target_is_a_path_a_star_or_a_uri() {
-        for target in ["/", "/a?b=c?d", "*", "http://h/x", "h:443", "/a\"b", "/?`"] {
+        for target in [
+            "/",
+            "/a?b=c?d",
+            "*",
+            "http://h/x",
+            "h:443",
+            "/a\"b",
+            "/?`",
+            "/?a=>",
+            "/?a=\"",
+            "http://h?<",
+        ] {
             check(
                 &format!("GET {target} HTTP/1.0\r\n\r\n"),
                 Ok(Some(Head::NoBody)),
@@ -559,8 +564,8 @@ mod tests {
             "/\t",
             "/a<b",
             "/a`b",
-            "/?a=>",
-            "/?a=\"",
+            "/a<b?<",
+            "/?a=<#",
             "foo/bar",
             "?x",
             "://",

@@ -17,6 +17,7 @@ mod names;
 pub(crate) mod properties;
 mod request_body;
 mod send;
+mod target;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +35,7 @@ pub(crate) use self::line::Line;
 pub(crate) use self::mend::mend;
 pub(crate) use self::names::name_of;
 pub(crate) use self::send::{Framing, SendFault, Sending, field};
+pub(crate) use self::target::verbatim_query;
 
 /// The client's half of the HTTP/2 preface (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

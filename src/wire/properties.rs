@@ -57,6 +57,8 @@ pub(super) fn bounds() -> Arc<Bounds> {
 pub(super) struct Heard {
     pub(super) method: Method,
     pub(super) target: Uri,
+    /// Its query as it was written, where its target has another.
+    query: Option<String>,
     version: http::Version,
     fields: HeaderMap,
     /// `None` where it is not all there.
@@ -70,6 +72,7 @@ impl Heard {
         Self {
             method: request.method().clone(),
             target: request.uri().clone(),
+            query: verbatim_query(request).map(str::to_owned),
             version: request.version(),
             fields: request.headers().clone(),
             body: None,
@@ -197,7 +200,8 @@ pub(crate) fn request_holds(bytes: &[u8], seed: u8, closes: bool) {
     for pieces in [vec![bytes.to_vec()], pieces] {
         let hypers = heard_by_hyper(pieces, closes);
         for (at, ours) in whole.iter().enumerate() {
-            if ours.refusal.is_some() {
+            // hyper refuses what its targets do not hold.
+            if ours.refusal.is_some() || ours.query.is_some() {
                 break;
             }
             let theirs = hypers.get(at);

@@ -425,3 +425,53 @@ async fn a_prefix_that_is_taken_away_is_told_and_has_its_slash() {
         .await;
     assert_eq!(app.last().all("x-forwarded-prefix"), ["/outer"]);
 }
+
+#[tokio::test]
+async fn a_query_reaches_the_app_as_it_was_written() {
+    let app = App::start(|_| Answer::EchoBody).await;
+    let text = "jwt: {app: {algorithms: [HS256], secret: '@secret', from: [header, 'query:token']}}
+routes:
+  - {path: /*, proxy: '@app', auth: none}
+  - {path: /strip/*, proxy: '@app', auth: none, rewrite: {strip_prefix: /strip}}
+  - {path: '/find/{what}', proxy: '@app', auth: none, rewrite: {path: '/search?q={what}'}}
+  - {path: /own/*, proxy: '@app', auth: {jwt: app, strip_token: true}}
+  - {path: /to/*, redirect: {to: '/new/{rest}'}}
+";
+    let secret = &key(Kind::Secret, 0).public;
+    let values = [("secret", secret.as_str()), ("app", &app.url())];
+    let gateway = Gateway::start(&config(text, &values)).await;
+    let odd = r#"q={"a":[1]}&<b>|^c`d\~!$'()*,;:@/?=%22%3c%zz"#;
+    for (target, seen) in [
+        (format!("/a?{odd}"), format!("/a?{odd}")),
+        (format!("http://gateway.test?{odd}"), format!("/?{odd}")),
+        (format!("http://gateway.test/a?{odd}"), format!("/a?{odd}")),
+        (format!("/strip/a?{odd}"), format!("/a?{odd}")),
+        (format!("/find/a?{odd}"), format!("/search?q=a&{odd}")),
+        ("/a?\"".to_owned(), "/a?\"".to_owned()),
+        ("/a?".to_owned(), "/a?".to_owned()),
+    ] {
+        let reply = gateway.get(&target, &[]).await;
+        assert_eq!(reply.status, 200, "{target}");
+        assert_eq!(app.last().target(), seen, "{target}");
+    }
+    let target = format!("/own/a?x=<1>&token={}&y=\"2\"", token(json!({})));
+    assert_eq!(gateway.get(&target, &[]).await.status, 200);
+    assert_eq!(app.last().target(), "/own/a?x=<1>&y=\"2\"");
+    // A `Location` is a URI.
+    let reply = gateway.get("/to/a?x=\"<>", &[]).await;
+    assert_eq!(reply.field("location"), Some("/new/a?x=%22%3C%3E"));
+    let before = app.requests();
+    for target in [
+        "/a?b#c",
+        "/a#b",
+        "/a?\u{e9}",
+        "/\u{e9}",
+        "/a?\u{7f}",
+        "/<",
+        "/a>?\"",
+        "/`?<",
+    ] {
+        assert_eq!(gateway.get(target, &[]).await.status, 400, "{target}");
+    }
+    assert_eq!(app.requests(), before);
+}

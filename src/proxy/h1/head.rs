@@ -80,7 +80,7 @@ pub(super) fn write(out: &mut Vec<u8>, head: RequestHead<'_>, body: &Outgoing) -
     };
     out.extend_from_slice(head.method.as_str().as_bytes());
     out.push(b' ');
-    out.extend_from_slice(head.target.as_str().as_bytes());
+    out.extend_from_slice(head.target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     for (name, value) in head.fields.iter() {
         // Not from a configuration either.

@@ -18,7 +18,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::uri::PathAndQuery;
 use http::{HeaderMap, Method};
 use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, Sleep};
@@ -103,7 +102,7 @@ pub(super) struct RequestHead<'a> {
     /// The method.
     pub(super) method: &'a Method,
     /// Path and query.
-    pub(super) target: &'a PathAndQuery,
+    pub(super) target: &'a str,
     /// The fields, without those that frame the body.
     pub(super) fields: &'a Fields<'a>,
 }

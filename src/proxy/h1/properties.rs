@@ -75,7 +75,7 @@ async fn listen(method: &Method, app: Script, seen: &mut Outcome) -> End {
     let connection = Box::new(Connection::new(Stream::Script(app)));
     let request = RequestHead {
         method,
-        target: &PathAndQuery::from_static("/"),
+        target: "/",
         fields: &Fields::default(),
     };
     let body = if method == Method::POST {

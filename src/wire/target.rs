@@ -1,0 +1,120 @@
+//! The request target (RFC 9112 section 3.2, RFC 9113 section 8.3.1): which bytes may stand in it, and what becomes of those that
+//! clients write and `Uri` does not hold. How its path is read is not decided here.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use http::{Request, Uri};
+
+use crate::reject::Reject;
+
+/// What curl, node and Go send in a query as it was typed, and `Uri` refuses.
+const RAW: [(u8, &[u8]); 3] = [(b'"', b"%22"), (b'<', b"%3C"), (b'>', b"%3E")];
+
+/// A query as the client wrote it, where the `Uri` has some of it escaped. It is in the extensions of such requests.
+#[derive(Clone, Debug)]
+struct Verbatim(Bytes);
+
+/// What is refused is refused for this.
+pub(super) const MALFORMED: Reject = Reject::BadRequest("the request target is malformed");
+
+/// Whether all bytes of a target may stand in one: what is visible in ASCII, without the sign of a fragment, which is never sent.
+pub(crate) fn is_plain(target: &[u8]) -> bool {
+    // Without a way out in the middle, many bytes are looked at together.
+    let fits = |byte: u8| (byte > b' ') & (byte < 0x7f) & (byte != b'#');
+    let plain = target.iter().fold(true, |all, byte| all & fits(*byte));
+    plain && !target.is_empty()
+}
+
+/// Reads the target that stands at this place, and whose bytes are plain. The second is what [`mark`] takes.
+///
+/// # Errors
+/// `BadRequest` where its path holds `<`, `>` or a backtick, or where it is neither a path, nor `*`, nor a whole URI.
+pub(crate) fn read(bytes: &Bytes, place: Range<usize>) -> Result<(Uri, Option<Bytes>), Reject> {
+    if let Ok(uri) = Uri::from_maybe_shared(bytes.slice(place.clone())) {
+        return Ok((uri, None));
+    }
+    let target = bytes.slice(place);
+    let question = memchr::memchr(b'?', &target).ok_or(MALFORMED)?;
+    let query = target.slice(question + 1..);
+    let mut escaped = Vec::with_capacity(target.len() + 2 * query.len());
+    escaped.extend_from_slice(target.get(..=question).unwrap_or_default());
+    for byte in &query {
+        match RAW.iter().find(|(raw, _)| raw == byte) {
+            Some((_, escape)) => escaped.extend_from_slice(escape),
+            None => escaped.push(*byte),
+        }
+    }
+    let uri = Uri::from_maybe_shared(Bytes::from(escaped)).map_err(|_| MALFORMED)?;
+    Ok((uri, Some(query)))
+}
+
+/// Keeps with a request the query that the client wrote.
+pub(crate) fn mark<B>(request: &mut Request<B>, query: Bytes) {
+    request.extensions_mut().insert(Verbatim(query));
+}
+
+/// The query of a request as the client wrote it, where that of its `Uri` is escaped. All but the app go by the latter, which
+/// means the same.
+pub(crate) fn verbatim_query<B>(request: &Request<B>) -> Option<&str> {
+    let Verbatim(query) = request.extensions().get()?;
+    std::str::from_utf8(query).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(target: &str, uri: &str, query: Option<&str>) {
+        let bytes = Bytes::copy_from_slice(target.as_bytes());
+        let (seen, verbatim) = read(&bytes, 0..bytes.len()).unwrap();
+        let mut request = Request::new(());
+        *request.uri_mut() = seen;
+        if let Some(verbatim) = verbatim {
+            mark(&mut request, verbatim);
+        }
+        assert_eq!(request.uri().to_string(), uri);
+        assert_eq!(verbatim_query(&request), query, "{target}");
+    }
+
+    #[test]
+    fn a_query_is_kept_as_it_was_written() {
+        check("/a?b=c", "/a?b=c", None);
+        check("/a", "/a", None);
+        check("/a?{|}^`", "/a?{|}^`", None);
+        check("/?q={\"a\":1}", "/?q={%22a%22:1}", Some("q={\"a\":1}"));
+        check("/?<b>?%3C", "/?%3Cb%3E?%3C", Some("<b>?%3C"));
+        let all = "!\"$%&'()*+,-./:;<=>?@[\\]^_`{|}~";
+        let escaped = all
+            .replace('"', "%22")
+            .replace('<', "%3C")
+            .replace('>', "%3E");
+        check(&format!("/?{all}"), &format!("/?{escaped}"), Some(all));
+        check("http://a.test?\"", "http://a.test/?%22", Some("\""));
+    }
+
+    #[test]
+    fn what_is_no_target_is_refused() {
+        for target in [
+            "",
+            "a b",
+            "/a?b c",
+            "/#a",
+            "/?a#b",
+            "/?a\u{7f}",
+            "/?a\tb",
+            "/é",
+            "/?é",
+            "/<",
+            "/a>?b",
+            "/`",
+            "/<?\"",
+            "foo/bar?\"",
+        ] {
+            let bytes = Bytes::copy_from_slice(target.as_bytes());
+            let seen = is_plain(&bytes).then(|| read(&bytes, 0..bytes.len()));
+            assert!(!matches!(seen, Some(Ok(_))), "{target:?}");
+        }
+    }
+}
