@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
+use super::number;
+
 /// The claims of a token (RFC 7519 section 4).
 #[derive(Clone, Default, PartialEq)]
 pub(crate) struct Claims(Map<String, Value>);
@@ -59,7 +61,8 @@ fn members_weight(members: &Map<String, Value>) -> usize {
 
 fn weight(value: &Value) -> usize {
     let inside = match value {
-        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::Null | Value::Bool(_) => 0,
+        Value::Number(number) => number.as_str().len(),
         Value::String(text) => text.capacity(),
         Value::Array(items) => items.iter().map(weight).fold(0, usize::saturating_add),
         Value::Object(members) => members_weight(members),
@@ -72,12 +75,7 @@ pub(crate) fn equal(one: &Value, other: &Value) -> bool {
     /// Above this, doubles skip integers and equality would be luck.
     const EXACT: f64 = 9_007_199_254_740_992.0;
     match (one, other) {
-        (Value::Number(left), Value::Number(right)) => {
-            left == right
-                || ((left.is_f64() || right.is_f64())
-                    && left.as_f64().is_some_and(|left| left.abs() < EXACT)
-                    && left.as_f64() == right.as_f64())
-        }
+        (Value::Number(left), Value::Number(right)) => number::equal(left, right),
         (Value::Array(left), Value::Array(right)) => {
             left.len() == right.len() && left.iter().zip(right).all(|(a, b)| equal(a, b))
         }
@@ -198,6 +196,15 @@ mod tests {
         assert!(!equal(
             &json!(9_007_199_254_740_993_u64),
             &json!(9_007_199_254_740_992.0)
+        ));
+        let parse = |text: &str| super::super::json::parse(text.as_bytes()).unwrap();
+        let (one, other) = ("123456789012345678901", "123456789012345678902");
+        assert!(equal(&parse(one), &parse(one)));
+        assert!(equal(&parse(one), &parse(&format!("{one}.00"))));
+        assert!(!equal(&parse(one), &parse(other)));
+        assert!(!equal(
+            &parse(&format!("[{one}]")),
+            &parse(&format!("[{other}]"))
         ));
     }
 }

@@ -1,13 +1,21 @@
 //! Strict JSON (RFC 8259): a member that stands twice and nesting that is too deep are refused,
-//! because two readers of such a text may see two different values. Knows nothing of tokens.
+//! because two readers of such a text may see two different values. A number stays the text that it
+//! is. Knows nothing of tokens.
 
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use super::number;
+
 /// How many objects and lists may stand inside each other, the outermost included.
 const MAX_DEPTH: usize = 32;
+
+/// The name under which serde_json hands the text of a number that is no integer of 64 bits to visitors (its feature
+/// `arbitrary_precision`).
+/// An object with such a member could be taken for a number.
+const NUMBER: &str = "$serde_json::private::Number";
 
 /// The text is not strict JSON.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -18,7 +26,7 @@ pub(crate) struct NotStrict;
 ///
 /// # Errors
 /// Where the text is not UTF-8 or not JSON, a member stands twice, it is nested deeper than 32
-/// levels, or a number is too large for a double.
+/// levels, or a number is too large for a double or has an exponent beyond 9999.
 pub(crate) fn parse(text: &[u8]) -> Result<Value, NotStrict> {
     let mut reader = serde_json::Deserializer::from_slice(text);
     let value = Strict { depth: 0 }
@@ -86,12 +94,6 @@ impl<'de> Visitor<'de> for Strict {
         Ok(Value::Number(value.into()))
     }
 
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
-        Number::from_f64(value)
-            .map(Value::Number)
-            .ok_or_else(|| E::custom("not finite"))
-    }
-
     fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
         Ok(Value::String(value.to_owned()))
     }
@@ -110,15 +112,77 @@ impl<'de> Visitor<'de> for Strict {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let mut next = members.next_key_seed(Name)?;
+        if let Some(None) = next {
+            return members.next_value_seed(NumberText).map(Value::Number);
+        }
         let inside = self.inside()?;
         let mut map = Map::new();
-        while let Some(name) = members.next_key::<String>()? {
+        while let Some(name) = next {
+            let name = name.ok_or_else(|| A::Error::custom("a name that is not for members"))?;
             let value = members.next_value_seed(inside)?;
             if map.insert(name, value).is_some() {
                 return Err(A::Error::custom("a member twice"));
             }
+            next = members.next_key_seed(Name)?;
         }
         Ok(Value::Object(map))
+    }
+}
+
+/// Reads the name of a member; `None` is [`NUMBER`].
+struct Name;
+
+impl<'de> DeserializeSeed<'de> for Name {
+    type Value = Option<String>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Name {
+    type Value = Option<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<Self::Value, E> {
+        Ok((name != NUMBER).then(|| name.to_owned()))
+    }
+}
+
+/// Reads the text of a number. serde_json hands it over as its own; a text of the document's it lends, and
+/// that is refused here.
+struct NumberText;
+
+impl<'de> DeserializeSeed<'de> for NumberText {
+    type Value = Number;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Number, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl Visitor<'_> for NumberText {
+    type Value = Number;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number")
+    }
+
+    fn visit_str<E: Error>(self, _: &str) -> Result<Number, E> {
+        Err(E::custom("a name that is not for members"))
+    }
+
+    fn visit_string<E: Error>(self, text: String) -> Result<Number, E> {
+        let number = Number::from_string_unchecked(text);
+        if number::is_bounded(&number) {
+            Ok(number)
+        } else {
+            Err(E::custom("a number out of bounds"))
+        }
     }
 }
 
@@ -144,6 +208,47 @@ mod tests {
         accepts(r#"{"a":1,"b":[true,null,-2.5e3,"x\u00e9"],"c":{"a":1}}"#);
         accepts(" [ ] ");
         accepts("18446744073709551615");
+        accepts("[0, -0, 1.0, 1e3, 1E-3]");
+    }
+
+    #[test]
+    fn a_number_stays_its_text() {
+        for text in [
+            "123456789012345678901",
+            "9007199254740993.0",
+            "-9223372036854775809",
+            "0.1000000000000000055511151231257827",
+            "1e+3",
+            "-0",
+        ] {
+            let value = parse(text.as_bytes()).unwrap();
+            assert!(value.is_number());
+            assert_eq!(value.to_string(), text);
+            accepts(&format!(r#"{{"a":[{text}]}}"#));
+        }
+        // An exponent gets its sign.
+        for (text, read) in [("1e3", "1e+3"), ("1E-3", "1e-3"), ("1.0E0", "1.0e+0")] {
+            assert_eq!(parse(text.as_bytes()).unwrap().to_string(), read);
+        }
+        for text in [
+            "1e309", "1e99999", "1e-99999", "01", ".5", "1.", "+1", "0x1",
+        ] {
+            refuses(text);
+        }
+    }
+
+    #[test]
+    fn no_object_is_taken_for_a_number() {
+        for text in [
+            r#"{"$serde_json::private::Number":"1"}"#,
+            r#"{"\u0024serde_json::private::Number":"1"}"#,
+            r#"{"$serde_json::private::Number":"\u0031"}"#,
+            r#"{"$serde_json::private::Number":1}"#,
+            r#"{"a":1,"$serde_json::private::Number":"1"}"#,
+            r#"{"a":{"$serde_json::private::Number":"1"}}"#,
+        ] {
+            refuses(text);
+        }
     }
 
     #[test]
@@ -160,6 +265,7 @@ mod tests {
         refuses(&format!("{}1{}", "[".repeat(33), "]".repeat(33)));
         accepts(&format!("{}1{}", r#"{"a":"#.repeat(32), "}".repeat(32)));
         refuses(&format!("{}1{}", r#"{"a":"#.repeat(33), "}".repeat(33)));
+        refuses(&format!("{}{{}}{}", "[".repeat(32), "]".repeat(32)));
         refuses(&"[".repeat(100_000));
     }
 

@@ -250,6 +250,12 @@ enum Wanted<'w> {
     Parameter(&'w str),
 }
 
+/// Whether a number that is written so is a whole one in its plain form.
+fn is_whole(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    text != "-0" && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 impl<'w> Wanted<'w> {
     fn equals(self, claim: &Value) -> bool {
         match self {
@@ -258,7 +264,7 @@ impl<'w> Wanted<'w> {
             // writes them count, so /users/07 is nobody.
             Self::Parameter(text) => match claim {
                 Value::String(claim) => claim == text,
-                Value::Number(claim) => !claim.is_f64() && claim.to_string() == text,
+                Value::Number(claim) => claim.as_str() == text && is_whole(text),
                 Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => false,
             },
         }

@@ -125,9 +125,14 @@ impl Principal {
 }
 
 fn text(value: &Value) -> Cow<'_, str> {
-    value
-        .as_str()
-        .map_or_else(|| Cow::Owned(value.to_string()), Cow::Borrowed)
+    match value {
+        Value::String(text) => Cow::Borrowed(text),
+        // As the token has it, digit by digit.
+        Value::Number(number) => Cow::Borrowed(number.as_str()),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => {
+            Cow::Owned(value.to_string())
+        }
+    }
 }
 
 /// Whether the text arrives as it is; space at the ends would be trimmed on the way.
@@ -162,6 +167,14 @@ mod tests {
         check(json!("Zoë, née Ŝ"), Ok(Some("Zoë, née Ŝ")));
         check(json!(""), Ok(Some("")));
         check(json!(7), Ok(Some("7")));
+        let exact = |text: &str| super::super::json::parse(text.as_bytes()).unwrap();
+        for text in ["123456789012345678901", "9007199254740993.0", "-0", "1e+3"] {
+            check(exact(text), Ok(Some(text)));
+        }
+        check(
+            exact("[123456789012345678901, 2]"),
+            Ok(Some("123456789012345678901,2")),
+        );
         check(json!(true), Ok(Some("true")));
         check(json!(["clerk", "admin", 3]), Ok(Some("clerk,admin,3")));
         check(json!([]), Ok(Some("")));

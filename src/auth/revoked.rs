@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use serde_json::Value;
 
 use super::claims::Claims;
+use super::number::whole;
 
 /// Which tokens are taken back.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -42,19 +43,15 @@ impl Revoked {
     /// Whether a token with these claims is taken back. One that does not say when it was issued
     /// was issued before any time.
     pub(crate) fn has(&self, claims: &Claims, issued: Option<f64>) -> bool {
-        if !self.ids.is_empty() && text(claims.get("jti")).is_some_and(|id| self.ids.contains(&*id))
-        {
+        if !self.ids.is_empty() && texts(claims.get("jti")).any(|id| self.ids.contains(&*id)) {
             return true;
         }
         if self.subjects.is_empty() {
             return false;
         }
-        let subject = text(claims.get("sub"));
-        match subject.and_then(|subject| self.subjects.get(&*subject)) {
-            None => false,
-            Some(None) => true,
-            Some(Some(before)) => issued.is_none_or(|issued| issued < *before),
-        }
+        texts(claims.get("sub"))
+            .filter_map(|subject| self.subjects.get(&*subject))
+            .any(|before| before.is_none_or(|before| issued.is_none_or(|issued| issued < before)))
     }
 }
 
@@ -220,11 +217,21 @@ fn login(claims: &Claims) -> Option<u64> {
     (0.0..9e15).contains(&millis).then_some(millis as u64)
 }
 
+/// The same, and of a number in another form (`7.0`, `1e3`) its digits as well: whoever writes the file may have
+/// read it in either.
+fn texts(claim: Option<&Value>) -> impl Iterator<Item = std::borrow::Cow<'_, str>> {
+    let digits = match claim {
+        Some(Value::Number(number)) => whole(number).filter(|digits| digits != number.as_str()),
+        Some(_) | None => None,
+    };
+    text(claim).into_iter().chain(digits.map(Into::into))
+}
+
 /// A claim as the file writes it; some issuers number their users.
 fn text(claim: Option<&Value>) -> Option<std::borrow::Cow<'_, str>> {
     match claim? {
         Value::String(text) => Some(text.into()),
-        Value::Number(number) => Some(number.to_string().into()),
+        Value::Number(number) => Some(number.as_str().into()),
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     }
 }
@@ -245,6 +252,8 @@ mod tests {
         revoked.subject("both".to_owned(), Some(100.0));
         revoked.subject("both".to_owned(), None);
         revoked.subject("7".to_owned(), None);
+        revoked.subject("123456789012345678901".to_owned(), None);
+        revoked.id("123456789012345678901".to_owned());
         let has = |claims: Value, issued: Option<f64>| {
             revoked.has(&Claims::new(claims.as_object().unwrap().clone()), issued)
         };
@@ -257,6 +266,25 @@ mod tests {
         assert!(!has(json!({"sub": "reset"}), Some(100.0)));
         assert!(has(json!({"sub": "reset"}), None));
         assert!(has(json!({"sub": 7}), None));
+        assert!(has(json!({"sub": 7.0}), None));
+        for (text, expected) in [
+            ("123456789012345678901", true),
+            ("123456789012345678902", false),
+            ("123456789012345678901.0", true),
+            ("1.23456789012345678901e20", true),
+            ("70e-1", true),
+        ] {
+            for name in ["sub", "jti"] {
+                let claims =
+                    super::super::parse_object(format!("{{\"{name}\":{text}}}").as_bytes());
+                let has = revoked.has(&Claims::new(claims.unwrap()), None);
+                assert_eq!(
+                    has,
+                    expected && (name == "sub" || text.len() > 6),
+                    "{name} {text}"
+                );
+            }
+        }
         assert!(!has(json!({"sub": ["gone"], "jti": ["x"]}), None));
         assert!(!has(json!({}), None));
     }

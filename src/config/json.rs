@@ -1,10 +1,11 @@
 //! A node of the tree as JSON, for claims: which plain scalars are numbers, booleans or texts.
 
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 
 use super::error::Errors;
 use super::tree::{Key, Kind, Node, Scalar};
 use super::value::{self, Hint};
+use crate::auth;
 
 /// A node as JSON, by YAML 1.2's core schema. Scalars that readers of YAML disagree about (`no`, `0755`, `0x1f`,
 /// `.inf`) are mistakes. A quoted scalar is a text. `None` where a mistake was reported.
@@ -80,22 +81,23 @@ fn json_scalar(scalar: &Scalar) -> Result<Value, Hint> {
     if leading_zero {
         return Err(quote());
     }
-    if let Ok(number) = text.parse::<u64>() {
-        return Ok(number.into());
-    }
-    if let Ok(number) = text.parse::<i64>() {
-        return Ok(number.into());
-    }
-    // An integer beyond 64 bits would lose digits.
-    let whole = digits.bytes().all(|byte| byte.is_ascii_digit());
-    let float = text
-        .parse::<f64>()
-        .ok()
-        .filter(|_| !whole)
-        .and_then(Number::from_f64);
-    float
+    auth::read_number(&as_json(text))
         .map(Value::Number)
         .ok_or_else(|| format!("this number is too large; write \"{text}\" if a text is meant"))
+}
+
+/// A decimal number of YAML as JSON writes it, digit by digit: `.5` as 0.5, `1.` as 1.
+fn as_json(text: &str) -> String {
+    let (sign, text) = match text.strip_prefix('-') {
+        Some(rest) => ("-", rest),
+        None => ("", text),
+    };
+    let end = text.find(['e', 'E']).unwrap_or(text.len());
+    let (mantissa, exponent) = text.split_at(end);
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let whole = if whole.is_empty() { "0" } else { whole };
+    let point = if fraction.is_empty() { "" } else { "." };
+    format!("{sign}{whole}{point}{fraction}{exponent}")
 }
 
 /// Whether the core schema takes a text for a decimal number.
@@ -139,7 +141,7 @@ mod tests {
     fn scalars_become_json_by_the_core_schema() {
         check_json(
             "[a, '1', 1, -1, 1.5, 1e3, .5, true, ~]",
-            r#"["a","1",1,-1,1.5,1000.0,0.5,true,null]"#,
+            r#"["a","1",1,-1,1.5,1e+3,0.5,true,null]"#,
         );
         check_json("{a: {any: [x]}, 1: b}", r#"{"1":"b","a":{"any":["x"]}}"#);
         check_json(
@@ -151,6 +153,10 @@ mod tests {
             "[18446744073709551615,-9223372036854775808]",
         );
         check_json(
+            "[123456789012345678901, -9223372036854775809, 9007199254740993.0, 1., -.5e-2, 1.E+2, -0]",
+            "[123456789012345678901,-9223372036854775809,9007199254740993.0,1,-0.5e-2,1e+2,-0]",
+        );
+        check_json(
             "[no, 0755, 0x1f]",
             "`no` could be read in two ways; `0755` could be read in two ways; `0x1f` could be read in two ways",
         );
@@ -159,8 +165,8 @@ mod tests {
             "`.inf` could be read in two ways; `-.inf` could be read in two ways; `.NaN` could be read in two ways; `+1` could be read in two ways",
         );
         check_json(
-            "[18446744073709551616, 1e999]",
-            "`18446744073709551616` could be read in two ways; `1e999` could be read in two ways",
+            "[1e999, 1e-99999]",
+            "`1e999` could be read in two ways; `1e-99999` could be read in two ways",
         );
     }
 }

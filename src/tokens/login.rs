@@ -6,7 +6,7 @@ use http::{HeaderMap, StatusCode, header};
 use serde_json::{Map, Value, json};
 
 use super::mint::OWN;
-use crate::auth::parse_object;
+use crate::auth::{parse_object, whole};
 
 /// The most that an app may say of a user, in bytes of JSON: all of it goes into each access token.
 const LONGEST: usize = 4096;
@@ -74,7 +74,8 @@ impl Login {
         let sub = match claims.remove("sub") {
             None => self.name,
             Some(Value::String(sub)) if !sub.is_empty() => sub,
-            Some(Value::Number(sub)) if sub.is_u64() || sub.is_i64() => sub.to_string(),
+            Some(Value::Number(sub)) => whole(&sub)
+                .ok_or("`sub` in its answer is a number with a fraction, or a very large one")?,
             Some(_) => return Err("`sub` in its answer is neither a text nor a number".to_owned()),
         };
         if let Some(own) = OWN.iter().find(|own| claims.contains_key(**own)) {
@@ -105,6 +106,8 @@ mod tests {
             user("7", json!({"roles": ["clerk"]}))
         );
         assert_eq!(decide(200, r#"{"sub":"a"}"#), user("a", json!({})));
+        let large = r#"{"sub":123456789012345678901}"#;
+        assert_eq!(decide(200, large), user("123456789012345678901", json!({})));
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! What claims open, where tokens come from, and which headers the app sees of them.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jsonwebtoken::Algorithm::HS256;
 use serde_json::{Value, json};
 
-use super::support::{App, Gateway, Kind, Reply, config, key, token};
+use super::support::{App, Gateway, H2, Kind, Reply, config, key, now, sign_with_header, token};
 
 async fn start(text: &str, app: &App) -> Gateway {
     let jwt = "jwt: {app: {algorithms: [HS256], secret: '@secret', \
@@ -68,6 +71,180 @@ async fn a_rule_opens_for_the_claims_that_satisfy_it_alone() {
     ] {
         let reply = get(&gateway, path, claims.clone()).await;
         assert_eq!(reply.status, status, "{path} with {claims}");
+    }
+}
+
+#[tokio::test]
+async fn numbers_are_what_their_digits_say() {
+    let app = App::echo().await;
+    let gateway = start(
+        "routes:
+  - {path: /mine, proxy: '@app', auth: {jwt: app, require: {uid: '{claim:owner}'}}}
+  - {path: /team, proxy: '@app', auth: {jwt: app, require: {owners: ['{claim:uid}']}}}
+  - {path: /not, proxy: '@app', auth: {jwt: app, require: {uid: {not: '{claim:owner}'}}}}
+  - {path: /one, proxy: '@app', auth: {jwt: app, require: {uid: 123456789012345678901}}}
+  - {path: '/users/{user}', proxy: '@app', auth: {jwt: app, require: {uid: '{user}'}}}
+  - {path: /who, proxy: '@app', auth: {jwt: app, forward: {X-User-Id: uid, X-Teams: owners}}}
+tests:
+  - {request: GET /one, claims: {uid: 123456789012345678901}, expect: {upstream: '@app'}}
+  - {request: GET /one, claims: {uid: 123456789012345678902}, expect: {status: 403}}
+",
+        &app,
+    )
+    .await;
+    let (one, two) = ("123456789012345678901", "123456789012345678902");
+    for (path, members, status) in [
+        ("/mine", format!("\"uid\":{one},\"owner\":{one}"), 200),
+        ("/mine", format!("\"uid\":{one},\"owner\":{one}.0"), 200),
+        ("/mine", format!("\"uid\":{one},\"owner\":{two}"), 403),
+        ("/mine", format!("\"uid\":-{one},\"owner\":{one}"), 403),
+        ("/mine", "\"uid\":1e3,\"owner\":1000".to_owned(), 200),
+        (
+            "/mine",
+            "\"uid\":9007199254740993.0,\"owner\":9007199254740992.0".to_owned(),
+            403,
+        ),
+        ("/team", format!("\"uid\":{one},\"owners\":[7,{two}]"), 403),
+        ("/team", format!("\"uid\":{one},\"owners\":[7,{one}]"), 200),
+        ("/not", format!("\"uid\":{one},\"owner\":{two}"), 200),
+        (
+            "/not",
+            format!("\"uid\":{one},\"owner\":1.23456789012345678901e20"),
+            403,
+        ),
+        ("/one", format!("\"uid\":{one}"), 200),
+        ("/one", format!("\"uid\":{two}"), 403),
+        (
+            "/users/123456789012345678901",
+            format!("\"uid\":{one}"),
+            200,
+        ),
+        (
+            "/users/123456789012345678901",
+            format!("\"uid\":{two}"),
+            403,
+        ),
+        ("/users/1e3", "\"uid\":1e3".to_owned(), 403),
+        ("/users/-0", "\"uid\":-0".to_owned(), 403),
+        ("/mine", "\"uid\":1e999,\"owner\":1e999".to_owned(), 401),
+        (
+            "/mine",
+            "\"uid\":{\"$serde_json::private::Number\":\"1\"},\"owner\":1".to_owned(),
+            401,
+        ),
+    ] {
+        let claims = format!("{{\"exp\":{},{members}}}", now() + 600);
+        let own = key(Kind::Secret, 0);
+        let token = sign_with_header(HS256, own, &json!({}), &claims);
+        let bearer = format!("Bearer {token}");
+        let reply = gateway.get(path, &[("Authorization", &bearer)]).await;
+        assert_eq!(reply.status, status, "{path} with {members}");
+    }
+    let claims = format!(
+        "{{\"exp\":{},\"uid\":{two},\"owners\":[{one},1.50]}}",
+        now() + 600
+    );
+    let token = sign_with_header(HS256, key(Kind::Secret, 0), &json!({}), &claims);
+    let bearer = format!("Bearer {token}");
+    gateway.get("/who", &[("Authorization", &bearer)]).await;
+    let seen = app.saw("/who", |_| true).await;
+    assert_eq!(seen.field("x-user-id").as_deref(), Some(two));
+    assert_eq!(
+        seen.field("x-teams").as_deref(),
+        Some("123456789012345678901,1.50")
+    );
+}
+
+#[tokio::test]
+async fn a_token_may_be_the_password_of_basic() {
+    let app = App::echo().await;
+    let secret = &key(Kind::Secret, 0).public;
+    let gateway = Gateway::start(&config(
+        "jwt:
+  app: {algorithms: [HS256], secret: '@secret', from: [header, basic]}
+  plain: {algorithms: [HS256], secret: '@secret'}
+routes:
+  - {path: /simple/*, proxy: '@app', auth: app}
+  - {path: /stripped/*, proxy: '@app', auth: {jwt: app, strip_token: true, require: {role: x}}}
+  - {path: /plain/*, proxy: '@app', auth: plain}
+",
+        &[("secret", secret), ("app", &app.url())],
+    ))
+    .await;
+    let basic = |user: &str, password: &str| {
+        format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
+    };
+    let good = token(json!({"role": "x"}));
+    let expired = token(json!({"exp": now() - 600}));
+    for (path, authorization, status) in [
+        ("/simple/a", None, 401),
+        ("/simple/a", Some(basic("__token__", &good)), 200),
+        ("/simple/a", Some(basic("", &good)), 200),
+        ("/simple/a", Some(format!("Bearer {good}")), 200),
+        ("/simple/a", Some(basic("alice", "hunter2")), 401),
+        ("/simple/a", Some(basic("alice", "")), 401),
+        ("/simple/a", Some("Basic ???".to_owned()), 401),
+        ("/simple/a", Some(basic("alice", &expired)), 401),
+        ("/stripped/a", Some(basic("alice", &good)), 200),
+        ("/stripped/a", Some(basic("alice", &token(json!({})))), 403),
+        ("/plain/a", Some(basic("alice", &good)), 401),
+    ] {
+        let fields: Vec<_> = authorization
+            .iter()
+            .map(|value| ("Authorization", value.as_str()))
+            .collect();
+        let mut h2 = H2::connect(gateway.address()).await;
+        for reply in [
+            gateway.get(path, &fields).await,
+            h2.get(path, &fields).await,
+        ] {
+            assert_eq!(reply.status, status, "{path} {authorization:?}");
+            let offered = reply.all("www-authenticate");
+            let basic = r#"Basic realm="app", charset="UTF-8""#;
+            let offers = status == 401 && !path.starts_with("/plain");
+            assert_eq!(offered.contains(&basic), offers, "{path} {offered:?}");
+            let bearers = offered
+                .iter()
+                .filter(|it| it.starts_with("Bearer realm="))
+                .count();
+            assert_eq!(bearers, usize::from(status != 200), "{path} {offered:?}");
+        }
+    }
+    let seen = app.saw("/stripped/a", |_| true).await;
+    assert_eq!(seen.field("authorization"), None);
+    let seen = app.saw("/simple/a", |_| true).await;
+    assert!(seen.field("authorization").is_some());
+}
+
+#[tokio::test]
+async fn a_user_may_go_where_apps_behind_other_proxies_read_it() {
+    let app = App::echo().await;
+    let gateway = start(
+        "trusted_proxies: [127.0.0.1/32]
+routes:
+  - path: /in/*
+    proxy: '@app'
+    auth: {jwt: app, forward: {X-Forwarded-User: sub, X-Forwarded-Email: email, X-Forwarded-Groups: groups, X-Forwarded-Preferred-Username: name}}
+  - {path: /*, proxy: '@app', auth: none}
+",
+        &app,
+    )
+    .await;
+    let names =
+        ["User", "Email", "Groups", "Preferred-Username"].map(|it| format!("X-Forwarded-{it}"));
+    let value = format!("Bearer {}", token(json!({"groups": ["a", "b"]})));
+    let mut fields = vec![("Authorization", value.as_str())];
+    fields.extend(names.iter().map(|name| (name.as_str(), "mallory")));
+    for (path, expected) in [
+        ("/in/a", [Some("u-1"), None, Some("a,b"), None]),
+        ("/open", [None; 4]),
+    ] {
+        assert_eq!(gateway.get(path, &fields).await.status, 200);
+        let seen = app.saw(path, |_| true).await;
+        for (name, expected) in names.iter().zip(expected) {
+            let seen = seen.field(&name.to_ascii_lowercase());
+            assert_eq!(seen.as_deref(), expected, "{name} at {path}");
+        }
     }
 }
 
