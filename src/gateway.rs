@@ -6,6 +6,7 @@ mod host;
 mod issuing;
 mod metadata;
 mod preflight;
+mod private;
 mod record;
 mod refusal;
 
@@ -72,9 +73,9 @@ pub(crate) fn answer(
             let guard = route.map(|route| &route.guard);
             form.answer(reject, guard, record.id(), || record.metadata_url())
         });
-        if record.is_private() && response.status().is_success() {
-            let kept = response.headers_mut().entry(header::CACHE_CONTROL);
-            kept.or_insert(HeaderValue::from_static("private"));
+        if record.is_private() && !response.status().is_informational() {
+            let is_file = route.is_some_and(|route| matches!(route.target, Target::Files(_)));
+            private::keep(response.headers_mut(), is_file);
         }
         if let Some(cors) = route.and_then(|route| route.cors.as_ref()) {
             cors.apply(record.reader(), response.headers_mut());

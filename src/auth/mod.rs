@@ -113,6 +113,7 @@ impl AskGuard {
         }
         Ok(Word::Yes(Permit {
             identity,
+            is_private: true,
             replaced: credentials(&self.copy),
             ..Permit::of(Principal::anonymous())
         }))
@@ -269,14 +270,6 @@ impl JwtGuard {
             .map(|(verifier, _)| verifier);
         let by_issuer = listed.clone().any(|verifier| verifier.has_issuer(issuer));
         listed.filter(move |verifier| !by_issuer || verifier.has_issuer(issuer))
-    }
-
-    /// Whether one of these places is in the query.
-    fn is_query(&self, places: u64) -> bool {
-        self.places
-            .iter()
-            .zip(0_u32..u64::BITS)
-            .any(|(place, at)| places & 1_u64 << at != 0 && matches!(place, TokenSource::Query(_)))
     }
 
     /// Whether the route's demands on the claims are met.
@@ -543,7 +536,7 @@ impl Guard {
         match token::find(headers, query, &guard.places)? {
             Some(found) => {
                 let verified = guard.verify(&found, remembered, now)?;
-                Ok(Principal::bearer(verified).by_query(guard.is_query(found.places)))
+                Ok(Principal::bearer(verified))
             }
             None if guard.optional => Ok(Principal::anonymous()),
             None => Err(Reject::TokenMissing.into()),
@@ -584,7 +577,11 @@ impl Guard {
             }
         }
         Ok(Permit {
-            ends: guard.ends_with_token.then(|| principal.ends()).flatten(),
+            is_private: !principal.is_anonymous() || reported.is_some(),
+            lease: guard
+                .ends_with_token
+                .then(|| guard.lease(&principal))
+                .flatten(),
             principal,
             identity,
             places: Some(Arc::clone(&guard.places)),
@@ -729,6 +726,8 @@ pub(crate) struct Permit {
     strips: bool,
     ends: Option<SystemTime>,
     reported: Option<Reject>,
+    /// Whether the answer is for this client alone.
+    is_private: bool,
     /// Headers of the client's that do not go to this route's app, though they do to others.
     replaced: Arc<[HeaderName]>,
 }
@@ -752,6 +751,7 @@ impl Permit {
             strips: false,
             ends: None,
             reported: None,
+            is_private: false,
             replaced: Arc::default(),
         }
     }
@@ -767,10 +767,9 @@ impl Permit {
         self.ends
     }
 
-    /// Whether the token stands in the query, so that the answer is for nobody else (RFC 6750
-    /// section 2.3).
-    pub(crate) fn is_by_query(&self) -> bool {
-        self.principal.is_by_query()
+    /// Whether a token or another server's word opened it, so that the answer is for nobody else.
+    pub(crate) fn is_private(&self) -> bool {
+        self.is_private
     }
 
     /// Why the request would be refused, were refusals not only reported.

@@ -18,8 +18,6 @@ pub(crate) struct Principal {
     verified: Option<Arc<Verified>>,
     /// Why nobody is known, where the request is to pass all the same.
     refused: Option<Reject>,
-    /// Whether the token stands in the query.
-    in_query: bool,
 }
 
 impl Principal {
@@ -28,7 +26,6 @@ impl Principal {
         Self {
             verified: None,
             refused: None,
-            in_query: false,
         }
     }
 
@@ -37,7 +34,6 @@ impl Principal {
         Self {
             verified: None,
             refused: Some(refused),
-            in_query: false,
         }
     }
 
@@ -56,18 +52,7 @@ impl Principal {
         Self {
             verified: Some(verified),
             refused: None,
-            in_query: false,
         }
-    }
-
-    /// The same, where the token stands in the query.
-    pub(super) fn by_query(self, in_query: bool) -> Self {
-        Self { in_query, ..self }
-    }
-
-    /// Whether the token stands in the query.
-    pub(super) fn is_by_query(&self) -> bool {
-        self.in_query
     }
 
     /// Whether nobody is known.

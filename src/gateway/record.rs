@@ -159,13 +159,11 @@ impl Record {
     /// The client may come in, for as long as its permit says.
     pub(crate) fn permitted(&mut self, permit: &Permit) {
         self.reported = permit.reported();
-        self.private = permit.is_by_query();
-        self.ends = permit.ends().map(|ends| {
-            let left = ends.duration_since(self.time).unwrap_or_default();
-            // A date that is too far away is never reached.
-            let far = Duration::from_secs(100 * 365 * 24 * 3600);
-            self.began + left.min(far)
-        });
+        self.private = permit.is_private();
+        let times = (self.began, self.time);
+        self.ending = permit
+            .take_lease()
+            .map(|lease| Box::new(Ending::new(lease, &self.connection, times)));
     }
 
     /// Where clients are told how to get a token for what they asked for (RFC 9728 section 3.1).

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::support::{
-    Answer, App, Gateway, Kind, config, eventually, key, now, request, token, within,
+    Answer, App, Folder, Gateway, H2, Kind, config, eventually, key, now, request, token, within,
 };
 
 const UPGRADE: &[(&str, &str)] = &[
@@ -16,6 +16,9 @@ const UPGRADE: &[(&str, &str)] = &[
     ("Sec-WebSocket-Version", "13"),
     ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
 ];
+
+/// A way to send a token: its name, the query and the fields.
+type Way<'w> = (&'w str, &'w str, &'w [(&'w str, &'w str)]);
 
 fn app_verifier() -> (&'static str, &'static str) {
     ("secret", &key(Kind::Secret, 0).public)
@@ -337,7 +340,7 @@ async fn a_server_that_is_asked_may_change_the_credentials_of_its_own_route() {
                 ("app", &app.url()),
                 ("decider", &decider.url()),
             ];
-            let folder = super::support::Folder::new();
+            let folder = Folder::new();
             folder.write("gateway.yaml", config(&text, &values));
             let output = super::support::run_to_end(&folder, &["check"], &[]);
             let said = String::from_utf8(output.stderr).unwrap();
@@ -427,28 +430,80 @@ async fn a_client_without_a_token_is_told_where_to_get_one() {
 }
 
 #[tokio::test]
-async fn an_answer_to_a_token_in_the_query_is_private() {
+async fn what_a_token_or_another_server_opened_is_private_unless_the_app_says_otherwise() {
+    let app = App::start(|seen| {
+        let path = seen.target().split('?').next().unwrap_or_default();
+        let (status, more) = match path {
+            "/app/cached" => ("200 OK", "Cache-Control: max-age=60\r\n"),
+            "/app/public" => ("200 OK", "Cache-Control: public\r\n"),
+            "/app/moved" => ("302 Found", "Location: /\r\n"),
+            "/app/missing" => ("404 Not Found", ""),
+            _ => ("200 OK", ""),
+        };
+        Answer::Raw(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n{more}\r\n").into())
+    })
+    .await;
+    let asked = App::echo().await;
+    let folder = Folder::new();
+    for (name, text) in [("files/a.txt", "abc"), ("files/index.html", "<p>")] {
+        folder.write(name, text);
+    }
     let text = config(
-        "jwt: {app: {algorithms: [HS256], secret: '@secret', from: [header, query:access_token]}}\nroutes:\n  - {path: /in, respond: {body: in}, auth: app}\n  - {path: /set, respond: {body: in}, auth: app, headers: {response: {set: {Cache-Control: no-store}}}}\n",
-        &[app_verifier()],
+        "jwt: {app: {algorithms: [HS256], secret: '@secret', from: [header, cookie:t, query:t]}}\nroutes:\n  - {path: /in, respond: {body: in}, auth: app}\n  - {path: /set, respond: {body: in}, auth: app, headers: {response: {set: {Cache-Control: no-store}}}}\n  - {path: /app/*, proxy: '@app', auth: {jwt: app, optional: true}}\n  - {path: /asked/*, proxy: '@app', auth: {ask: '@asked'}}\n  - {path: /old, redirect: {to: /new}, auth: app}\n  - {path: /files/*, static: {root: files}, auth: app}\n  - {path: /aged/*, static: {root: files, cache_control: max-age=60}, auth: app}\n  - {path: /given/*, static: {root: files, cache_control: 'public, max-age=60'}, auth: app}\n  - {path: /open/*, static: {root: files, cache_control: max-age=60}, auth: none}\n",
+        &[app_verifier(), ("app", &app.url()), ("asked", &asked.url())],
     );
-    let gateway = Gateway::start(&text).await;
+    let gateway = Gateway::start_in(folder, &text).await;
     let token = token(json!({}));
-    let query = |path: &str| format!("{path}?access_token={token}");
-    let by_header = [("Authorization", bearer(json!({})))];
-    let by_header: Vec<_> = by_header.iter().map(|(a, b)| (*a, b.as_str())).collect();
-    let reply = gateway.get(&query("/in"), &[]).await;
-    assert_eq!(
-        (reply.status, reply.field("cache-control")),
-        (200, Some("private"))
-    );
-    let reply = gateway.get(&query("/set"), &[]).await;
-    assert_eq!(
-        (reply.status, reply.field("cache-control")),
-        (200, Some("no-store"))
-    );
-    let reply = gateway.get("/in", &by_header).await;
-    assert_eq!((reply.status, reply.field("cache-control")), (200, None));
+    let (bearer, cookie) = (format!("Bearer {token}"), format!("t={token}"));
+    let ways: [Way<'_>; 3] = [
+        ("header", "", &[("Authorization", &bearer)]),
+        ("cookie", "", &[("Cookie", &cookie)]),
+        ("query", &format!("?t={token}"), &[]),
+    ];
+    for (path, expected) in [
+        ("/in", Some("private")),
+        ("/set", Some("no-store")),
+        ("/app/plain", Some("private")),
+        ("/app/cached", Some("max-age=60")),
+        ("/app/public", Some("public")),
+        ("/app/moved", Some("private")),
+        ("/app/missing", Some("private")),
+        ("/asked/plain", Some("private")),
+        ("/old", Some("private")),
+        ("/files/a.txt", Some("private")),
+        ("/files/", Some("private, no-cache")),
+        ("/files", Some("private")),
+        ("/aged/a.txt", Some("private, max-age=60")),
+        ("/given/a.txt", Some("public, max-age=60")),
+        ("/open/a.txt", Some("max-age=60")),
+    ] {
+        for (way, query, fields) in ways {
+            let target = format!("{path}{query}");
+            let mut h2 = H2::connect(gateway.address()).await;
+            for reply in [
+                gateway.get(&target, fields).await,
+                h2.get(&target, fields).await,
+            ] {
+                let said = reply.all("cache-control");
+                let expected: Vec<_> = expected.into_iter().collect();
+                assert_eq!(said, expected, "{path} by {way}: {}", reply.status);
+            }
+        }
+    }
+    // Nobody is known: the answer is for everybody.
+    let open = gateway.get("/app/plain", &[]).await;
+    assert_eq!((open.status, open.field("cache-control")), (200, None));
+    // Parts of a file, and that it is as it was.
+    let whole = gateway.get("/files/a.txt", ways[0].2).await;
+    let etag = whole.field("etag").unwrap();
+    for (field, status) in [
+        (("Range", "bytes=0-0"), 206),
+        (("If-None-Match", etag), 304),
+    ] {
+        let reply = gateway.get("/files/a.txt", &[ways[0].2[0], field]).await;
+        let seen = (reply.status, reply.field("cache-control"));
+        assert_eq!(seen, (status, Some("private")));
+    }
 }
 
 #[tokio::test]
@@ -457,7 +512,7 @@ async fn tokens_are_taken_back_at_once() {
         "jwt: {app: {algorithms: [HS256], secret: '@secret', revoked: revoked.yaml}}\nroutes: [{path: /in, respond: {body: in}, auth: app}]\n",
         &[app_verifier()],
     );
-    let folder = super::support::Folder::new();
+    let folder = Folder::new();
     folder.write("revoked.yaml", "[]\n");
     let gateway = Gateway::start_in(folder, &text).await;
     let alice = bearer(json!({"sub": "alice", "jti": "a1"}));
