@@ -485,6 +485,10 @@ impl Decision {
             let text = String::from_utf8_lossy(challenge.as_bytes()).into_owned();
             self.say("answer", format!("WWW-Authenticate: {text}"));
         }
+        if let Some(challenge) = route.and_then(|route| route.guard.basic_challenge(reject)) {
+            let text = String::from_utf8_lossy(challenge.as_bytes()).into_owned();
+            self.say("answer", format!("WWW-Authenticate: {text}"));
+        }
     }
 }
 

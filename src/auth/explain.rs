@@ -171,6 +171,7 @@ fn faults(verifier: &Verifier, jws: &Jws<'_>, claims: &Claims, now: SystemTime) 
 fn place(place: &TokenSource) -> String {
     match place {
         TokenSource::Header => "the Authorization header".to_owned(),
+        TokenSource::Basic => "the password of Basic".to_owned(),
         TokenSource::Cookie(name) => format!("the cookie {name}"),
         TokenSource::Query(name) => format!("the query parameter {name}"),
         TokenSource::WebSocket => "Sec-WebSocket-Protocol".to_owned(),

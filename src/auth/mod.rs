@@ -251,6 +251,21 @@ impl JwtGuard {
         issuers.filter(|issuer| issuer.starts_with("https://") || issuer.starts_with("http://"))
     }
 
+    /// What is held of a principal's token by whatever is to end with it.
+    fn lease(&self, principal: &Principal) -> Option<Lease> {
+        let verified = principal.verified()?;
+        let mut verifiers = self.verifiers.iter().map(|(verifier, _)| verifier);
+        let verifier = verifiers.find(|verifier| verified.is_by(verifier))?;
+        Some(Lease::new(Arc::clone(verified), Arc::clone(verifier)))
+    }
+
+    /// The realm of its challenges.
+    fn realm(&self) -> &str {
+        self.verifiers
+            .first()
+            .map_or("portcullis", |(first, _)| first.name())
+    }
+
     /// The headers that tell the app who it is; a client's own are removed on every route.
     pub(crate) fn identity_names(&self) -> impl Iterator<Item = &HeaderName> {
         self.forward.iter().map(|(name, _)| name)
@@ -609,7 +624,10 @@ impl Guard {
             match place {
                 TokenSource::Header => methods.push("header"),
                 TokenSource::Query(name) if name == "access_token" => methods.push("query"),
-                TokenSource::Query(_) | TokenSource::Cookie(_) | TokenSource::WebSocket => {}
+                TokenSource::Query(_)
+                | TokenSource::Cookie(_)
+                | TokenSource::WebSocket
+                | TokenSource::Basic => {}
             }
         }
         let mut metadata = Map::new();
@@ -639,11 +657,7 @@ impl Guard {
         metadata: impl FnOnce() -> Option<String>,
     ) -> Option<HeaderValue> {
         let Self::Jwt(guard) = self else { return None };
-        let realm = guard
-            .verifiers
-            .first()
-            .map_or("portcullis", |(first, _)| first.name());
-        let mut challenge = format!("Bearer realm={}", quoted(realm));
+        let mut challenge = format!("Bearer realm={}", quoted(guard.realm()));
         let mut add = |name: &str, value: &str| {
             challenge.extend([", ", name, "=", &quoted(value)]);
         };
@@ -699,6 +713,21 @@ impl Guard {
             challenge.extend([", resource_metadata=", &quoted(&metadata)]);
         }
         HeaderValue::try_from(challenge).ok()
+    }
+}
+
+impl Guard {
+    /// The second `WWW-Authenticate` of a refusal, for clients that send a token as the password of Basic
+    /// (RFC 7617 section 2) and only when they are asked to; `None` where no verifier of the route takes it so.
+    pub(crate) fn basic_challenge(&self, reject: Reject) -> Option<HeaderValue> {
+        let Self::Jwt(guard) = self else { return None };
+        if reject.status() != StatusCode::UNAUTHORIZED
+            || !guard.places.contains(&TokenSource::Basic)
+        {
+            return None;
+        }
+        let realm = quoted(guard.realm());
+        HeaderValue::try_from(format!("Basic realm={realm}, charset=\"UTF-8\"")).ok()
     }
 }
 

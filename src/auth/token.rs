@@ -4,11 +4,20 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::alphabet::TOKEN;
 use crate::reject::{Reject, TokenFault};
+
+/// Base64 of Basic credentials, with or without its padding.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// The longest token that is read, in bytes.
 pub(super) const MAX_BYTES: usize = 16 * 1024;
@@ -25,6 +34,9 @@ pub(crate) enum TokenSource {
     /// `Sec-WebSocket-Protocol: bearer, TOKEN`: browsers let a page set no other field of a
     /// WebSocket.
     WebSocket,
+    /// The password of `Authorization: Basic …` (RFC 7617), whoever the user is: package indexes and git
+    /// clients send nothing else.
+    Basic,
 }
 
 /// The one token of a request.
@@ -63,11 +75,12 @@ impl fmt::Debug for Found<'_> {
 }
 
 /// The one token in these places; all of them are searched. `None` where there is no token: no
-/// field, another scheme than Bearer, an empty cookie or an empty query parameter.
+/// field, another scheme, an empty cookie, query parameter or password.
 ///
 /// # Errors
 /// `TokenMalformed` where two tokens differ, or an escape of the query's is malformed;
-/// `TokenInvalid(TooLong)` above 16 KiB.
+/// `TokenInvalid(TooLong)` above 16 KiB, and `TokenInvalid(Malformed)` where a password is no token: who typed
+/// it is asked again.
 pub(crate) fn find<'r>(
     headers: &'r HeaderMap,
     query: Option<&'r str>,
@@ -84,6 +97,18 @@ pub(crate) fn find<'r>(
                 for line in headers.get_all(AUTHORIZATION) {
                     if let Some(token) = bearer(line.as_bytes()) {
                         add(&mut found, bit, Cow::Borrowed(token))?;
+                    }
+                }
+            }
+            TokenSource::Basic => {
+                for line in headers.get_all(AUTHORIZATION) {
+                    if let Some(credentials) = basic(line.as_bytes()) {
+                        let token = password(credentials)
+                            .filter(|token| token.is_empty() || is_b64token(token))
+                            .ok_or(Reject::TokenInvalid(TokenFault::Malformed))?;
+                        if !token.is_empty() {
+                            add(&mut found, bit, Cow::Owned(token))?;
+                        }
                     }
                 }
             }
@@ -131,7 +156,7 @@ pub(crate) fn find<'r>(
     Ok(found)
 }
 
-/// Takes the token out of these places: whole `Authorization` fields of the scheme Bearer, and
+/// Takes the token out of these places: whole `Authorization` fields of the scheme, and
 /// cookies and parameters of the name alone. Gives the new query where it changed; an empty one
 /// means that the target needs no `?` any more.
 pub(crate) fn strip(
@@ -144,6 +169,9 @@ pub(crate) fn strip(
         match place {
             TokenSource::Header => retain(headers, &AUTHORIZATION, |line| {
                 bearer(line).is_none().then_some(Cow::Borrowed(line))
+            }),
+            TokenSource::Basic => retain(headers, &AUTHORIZATION, |line| {
+                basic(line).is_none().then_some(Cow::Borrowed(line))
             }),
             TokenSource::Cookie(name) => {
                 let named =
@@ -248,11 +276,28 @@ fn add<'r>(found: &mut Option<Found<'r>>, place: u64, token: Cow<'r, [u8]>) -> R
 
 /// What follows the scheme of an `Authorization` field; `None` for another scheme than Bearer.
 fn bearer(line: &[u8]) -> Option<&[u8]> {
-    const SCHEME: &[u8] = b"bearer";
-    let (scheme, rest) = line.split_at_checked(SCHEME.len())?;
+    credentials(line, b"bearer")
+}
+
+/// The same of Basic.
+fn basic(line: &[u8]) -> Option<&[u8]> {
+    credentials(line, b"basic")
+}
+
+/// The password of Basic credentials (RFC 7617 section 2); `None` where they are malformed.
+fn password(credentials: &[u8]) -> Option<Vec<u8>> {
+    let mut decoded = BASE64.decode(credentials.trim_ascii()).ok()?;
+    let colon = memchr::memchr(b':', &decoded)?;
+    decoded.drain(..=colon);
+    Some(decoded)
+}
+
+/// What follows this scheme, which is in small letters.
+fn credentials<'l>(line: &'l [u8], named: &[u8]) -> Option<&'l [u8]> {
+    let (scheme, rest) = line.split_at_checked(named.len())?;
     // A longer word is another scheme; any other byte ends this one.
     let ends = rest.first().is_none_or(|byte| !TOKEN.has(*byte));
-    if !scheme.eq_ignore_ascii_case(SCHEME) || !ends {
+    if !scheme.eq_ignore_ascii_case(named) || !ends {
         return None;
     }
     let spaces = rest.iter().take_while(|byte| **byte == b' ').count();
@@ -575,6 +620,59 @@ mod tests {
         check(&["bearer, a, bearer, b"], Err(()), &[]);
         check(&["bearer, a b"], Err(()), &[]);
         check(&["bearer, bearer"], Ok(Some("bearer")), &[]);
+    }
+
+    #[test]
+    fn a_basic_password_is_a_token_whoever_the_user_is() {
+        let places = [TokenSource::Header, TokenSource::Basic];
+        let malformed = Reject::TokenInvalid(TokenFault::Malformed);
+        let encode = |text: &str| BASE64.encode(text);
+        for (lines, expected) in [
+            (
+                vec![format!("Basic {}", encode("__token__:a.b.c"))],
+                Ok(Some(("a.b.c", 0b10))),
+            ),
+            (
+                vec![format!("bASIC   {}", encode(":a.b.c"))],
+                Ok(Some(("a.b.c", 0b10))),
+            ),
+            (
+                vec![format!("Basic {}", encode("x:a.b.c").trim_end_matches('='))],
+                Ok(Some(("a.b.c", 0b10))),
+            ),
+            (vec![format!("Basic {}", encode("alice:"))], Ok(None)),
+            (vec![format!("Basic {}", encode("alice"))], Err(malformed)),
+            (vec![format!("Basic {}", encode("a:b:c"))], Err(malformed)),
+            (
+                vec![format!("Basic {}", encode("a:pass word"))],
+                Err(malformed),
+            ),
+            (vec!["Basic".to_owned()], Err(malformed)),
+            (vec!["Basic !".to_owned()], Err(malformed)),
+            (vec![format!("Basics {}", encode("a:b"))], Ok(None)),
+            (
+                vec![format!("Basic {}", encode("a:t")), "Bearer t".to_owned()],
+                Ok(Some(("t", 0b11))),
+            ),
+            (
+                vec![format!("Basic {}", encode("a:t")), "Bearer u".to_owned()],
+                Err(Reject::TokenMalformed(
+                    "the request has two different bearer tokens",
+                )),
+            ),
+        ] {
+            let borrowed: Vec<&str> = lines.iter().map(String::as_str).collect();
+            let mut seen = headers(&borrowed, &[]);
+            let found = find(&seen, None, &places);
+            let found =
+                found.map(|found| found.map(|it| (it.text().unwrap().to_owned(), it.places)));
+            let expected = expected.map(|it| it.map(|(text, at)| (text.to_owned(), at)));
+            assert_eq!(found, expected, "{lines:?}");
+            assert_eq!(find(&seen, None, &[]), Ok(None));
+            strip(&mut seen, None, &places);
+            let others = lines.iter().any(|line| line.starts_with("Basics"));
+            assert_eq!(seen.contains_key(AUTHORIZATION), others, "{lines:?}");
+        }
     }
 
     #[test]

@@ -423,6 +423,8 @@ pub(crate) enum TokenSource {
     Query(String),
     /// `Sec-WebSocket-Protocol: bearer, TOKEN`.
     WebSocket,
+    /// The password of `Authorization: Basic`.
+    Basic,
 }
 
 /// One of `upstreams`.

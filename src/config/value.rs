@@ -341,15 +341,20 @@ pub(crate) fn cookie_name(text: &str) -> Result<&str, Hint> {
     }
 }
 
-/// `header`, `cookie:NAME`, `query:NAME`, `websocket`.
+/// The places that [`token_source`] knows.
+pub(crate) const TOKEN_SOURCES: &str =
+    "known here: header, cookie:NAME, query:NAME, websocket, basic";
+
+/// `header`, `cookie:NAME`, `query:NAME`, `websocket`, `basic`.
 pub(crate) fn token_source(text: &str) -> Result<TokenSource, Hint> {
     let named = |name: &str| cookie_name(name).map(str::to_owned);
     match text.split_once(':') {
         None if text == "header" => Ok(TokenSource::Header),
         None if text == "websocket" => Ok(TokenSource::WebSocket),
+        None if text == "basic" => Ok(TokenSource::Basic),
         Some(("cookie", name)) => Ok(TokenSource::Cookie(named(name)?)),
         Some(("query", name)) => Ok(TokenSource::Query(named(name)?)),
-        Some(_) | None => Err("known here: header, cookie:NAME, query:NAME, websocket".to_owned()),
+        Some(_) | None => Err(TOKEN_SOURCES.to_owned()),
     }
 }
 
@@ -609,7 +614,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_looked_for_in_three_places() {
+    fn tokens_are_looked_for_in_five_places() {
         check(token_source, "header", "Header");
         check(
             token_source,
@@ -617,15 +622,12 @@ mod tests {
             "Cookie(\"access_token\")",
         );
         check(token_source, "query:t", "Query(\"t\")");
+        check(token_source, "basic", "Basic");
         check(
             token_source,
             "cookie:",
             "a name of letters, digits, `-`, `_` and `.`",
         );
-        check(
-            token_source,
-            "body",
-            "known here: header, cookie:NAME, query:NAME, websocket",
-        );
+        check(token_source, "body", TOKEN_SOURCES);
     }
 }

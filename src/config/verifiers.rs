@@ -199,9 +199,9 @@ impl Decoder<'_> {
         self.set(fields, "from", &mut verifier.from, |it, node| {
             it.one_or_more(
                 node,
-                "a list of header, cookie:NAME, query:NAME, websocket",
+                "a list of header, cookie:NAME, query:NAME, websocket, basic",
                 |it, node| {
-                    let general = "known here: header, cookie:NAME, query:NAME, websocket";
+                    let general = value::TOKEN_SOURCES;
                     it.scalar(node, "a place of tokens", general, value::token_source)
                 },
             )

@@ -100,6 +100,9 @@ fn special(
     if let Some(challenge) = guard.and_then(|guard| guard.challenge(reject, metadata)) {
         headers.insert(header::WWW_AUTHENTICATE, challenge);
     }
+    if let Some(challenge) = guard.and_then(|guard| guard.basic_challenge(reject)) {
+        headers.append(header::WWW_AUTHENTICATE, challenge);
+    }
     match reject {
         Reject::MethodNotAllowed(methods) => {
             headers.insert(header::ALLOW, methods.allow());

@@ -461,5 +461,6 @@ fn token_source(parsed: &parsed::TokenSource) -> TokenSource {
         parsed::TokenSource::Cookie(name) => TokenSource::Cookie(name.clone()),
         parsed::TokenSource::Query(name) => TokenSource::Query(name.clone()),
         parsed::TokenSource::WebSocket => TokenSource::WebSocket,
+        parsed::TokenSource::Basic => TokenSource::Basic,
     }
 }
