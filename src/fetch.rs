@@ -2,6 +2,8 @@
 //! redirects, with an error that names the step that failed. What the document says is not read
 //! here, and no client's request comes this way.
 
+mod coding;
+
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
@@ -17,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::either::Either;
 
+use self::coding::BadCoding;
 use crate::tls::ClientTls;
 use crate::url::Url;
 
@@ -77,6 +80,9 @@ pub(crate) enum FetchProblem {
     /// More bytes than a document may have.
     #[error("HTTP: the document is larger than 1 MiB")]
     TooLarge,
+    /// The answer's content coding.
+    #[error("HTTP: {0}")]
+    Coding(#[from] BadCoding),
     /// What the document says.
     #[error("JSON: {0}")]
     Json(String),
@@ -195,6 +201,8 @@ where
     let request = Request::get(target)
         .header(header::HOST, authority)
         .header(header::ACCEPT, "application/json, application/jwk-set+json")
+        // Without it any coding would be right (RFC 9110 section 12.5.3).
+        .header(header::ACCEPT_ENCODING, "identity")
         .header(
             header::USER_AGENT,
             concat!("portcullis/", env!("CARGO_PKG_VERSION")),
@@ -234,7 +242,7 @@ where
             }
         }
         Ok(Answer::Document(Document {
-            bytes: bytes.freeze(),
+            bytes: coding::undo(&head.headers, bytes.freeze())?,
             life: life(&head.headers),
         }))
     };

@@ -18,6 +18,8 @@ use crate::url::Url;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// How many names of keys the log has of a set.
 const SAID: usize = 10;
+/// How many keys that are left out of a set the log names one by one.
+const MOST_LEFT_OUT: usize = 100;
 /// The longest pause between two tries.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
@@ -121,8 +123,12 @@ impl Following {
                 if self.said.as_ref() != Some(&said) {
                     let (count, first) = (kids.len(), kids.get(..SAID).unwrap_or(&kids));
                     tracing::info!(%url, count, kids = ?first, ?life, "key set fetched");
-                    for what in left_out.iter().take(SAID) {
-                        tracing::warn!(%url, "left out of the key set: {what}");
+                    for what in left_out.iter().take(MOST_LEFT_OUT) {
+                        tracing::warn!(%url, "{what}");
+                    }
+                    let more = left_out.len().saturating_sub(MOST_LEFT_OUT);
+                    if more > 0 {
+                        tracing::warn!(%url, more, "more keys are left out of the key set");
                     }
                     self.said = Some(said);
                 }

@@ -36,6 +36,19 @@ pub(crate) fn parse(text: &[u8]) -> Result<Value, NotStrict> {
     Ok(value)
 }
 
+/// Reads one number and nothing beside it; `None` where it is none, or out of bounds as in [`parse`].
+pub(crate) fn read_number(text: &str) -> Option<Number> {
+    match parse(text.as_bytes()) {
+        Ok(Value::Number(number)) => Some(number),
+        Ok(_) | Err(NotStrict) => None,
+    }
+}
+
+/// The text without a byte order mark (RFC 8259 section 8.1 lets a reader pass over one).
+pub(crate) fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
+}
+
 /// Reads one JSON object and nothing after it; errors as [`parse`].
 pub(crate) fn parse_object(text: &[u8]) -> Result<Map<String, Value>, NotStrict> {
     match parse(text)? {

@@ -1,4 +1,4 @@
-//! Key sets as JSON (RFC 7517): each entry is a key, is passed over, or is a mistake.
+//! Key sets as JSON (RFC 7517): each entry is a key, or says why it is none.
 //! Which algorithms the configuration allows is the matter of `keys`.
 
 use base64::Engine as _;
@@ -30,7 +30,7 @@ pub(crate) struct Jwk {
     pub(crate) material: Material,
 }
 
-/// A key of a set that is wrong.
+/// An entry of a set that is no key for us.
 pub(crate) struct Mistake {
     /// `kid`.
     pub(crate) kid: Option<String>,
@@ -38,14 +38,15 @@ pub(crate) struct Mistake {
     pub(crate) problem: KeyProblem,
 }
 
-/// The entries of a set, in order. `None` stands for a key that is passed over: it is not for
-/// verifying signatures, or of a type, a curve or an algorithm that is not known (RFC 7517
-/// section 5).
+/// The entries of a set, in order. Whether a problem means that a key is passed over or that the set is wrong,
+/// [`KeyProblem::is_passed_over`] says. Members that are null or empty count as absent: some servers write all
+/// that they know of.
 ///
 /// # Errors
 /// Where the document is not a strict JSON object with a list `keys`.
-pub(crate) fn read(document: &[u8]) -> Result<Vec<Result<Option<Jwk>, Mistake>>, KeyProblem> {
-    let document = json::parse_object(document).map_err(|_| KeyProblem::NotJwks)?;
+pub(crate) fn read(document: &[u8]) -> Result<Vec<Result<Jwk, Mistake>>, KeyProblem> {
+    let document = json::parse_object(json::without_mark(document));
+    let document = document.map_err(|_| KeyProblem::NotJwks)?;
     let keys = document
         .get("keys")
         .and_then(Value::as_array)
@@ -53,43 +54,47 @@ pub(crate) fn read(document: &[u8]) -> Result<Vec<Result<Option<Jwk>, Mistake>>,
     Ok(keys.iter().map(entry).collect())
 }
 
-fn entry(entry: &Value) -> Result<Option<Jwk>, Mistake> {
-    let kid = entry.get("kid").and_then(Value::as_str).map(str::to_owned);
+fn entry(entry: &Value) -> Result<Jwk, Mistake> {
+    let kid = entry
+        .as_object()
+        .and_then(|members| member(members, "kid")?.as_str())
+        .map(str::to_owned);
     key(entry, kid.clone()).map_err(|problem| Mistake { kid, problem })
 }
 
-fn key(entry: &Value, kid: Option<String>) -> Result<Option<Jwk>, KeyProblem> {
+fn key(entry: &Value, kid: Option<String>) -> Result<Jwk, KeyProblem> {
     let members = entry
         .as_object()
         .ok_or(KeyProblem::Malformed("a key is a JSON object"))?;
-    if kid.is_none() && members.contains_key("kid") {
+    if kid.is_none() && member(members, "kid").is_some() {
         return Err(KeyProblem::Malformed("`kid` is a text"));
     }
     let kty = text(members, "kty")?;
-    if !is_for_verifying(members) {
-        return Ok(None);
-    }
-    let algorithm = match members
-        .get("alg")
-        .map(|alg| alg.as_str().and_then(Algorithm::named))
-    {
-        None => None,
-        Some(Some(known)) => Some(known),
-        Some(None) => return Ok(None),
+    is_for_verifying(members)?;
+    let unknown = |name: &'static str, value: &Value| KeyProblem::Unknown {
+        name,
+        value: shown(value),
     };
+    let algorithm = member(members, "alg")
+        .map(|alg| {
+            let named = alg.as_str().and_then(Algorithm::named);
+            named.ok_or_else(|| unknown("alg", alg))
+        })
+        .transpose()?;
     let (material, fits) = match kty {
         "oct" => (Material::Secret(bytes(members, "k")?), AlgorithmSet::HMAC),
         "RSA" | "EC" | "OKP" => {
             let Some(key) = public_key(kty, members)? else {
-                return Ok(None);
+                let curve = members.get("crv").unwrap_or(&Value::Null);
+                return Err(unknown("crv", curve));
             };
-            if members.contains_key("d") {
+            if member(members, "d").is_some() {
                 return Err(KeyProblem::PrivateKey);
             }
             let fits = key.algorithms();
             (Material::Public(key), fits)
         }
-        _ => return Ok(None),
+        _ => return Err(unknown("kty", &kty.into())),
     };
     if algorithm.is_some_and(|algorithm| !fits.contains(algorithm)) {
         return Err(KeyProblem::Malformed(
@@ -98,26 +103,56 @@ fn key(entry: &Value, kid: Option<String>) -> Result<Option<Jwk>, KeyProblem> {
     }
     let thumbprints = ["x5t", "x5t#S256"]
         .into_iter()
-        .filter_map(|name| members.get(name)?.as_str())
+        .filter_map(|name| member(members, name)?.as_str())
         .map(str::to_owned)
         .collect();
-    Ok(Some(Jwk {
+    Ok(Jwk {
         kid,
         thumbprints,
         algorithm,
         material,
-    }))
+    })
+}
+
+/// A member, unless it is null or empty.
+fn member<'m>(members: &'m Map<String, Value>, name: &str) -> Option<&'m Value> {
+    members.get(name).filter(|value| match value {
+        Value::Null => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(members) => !members.is_empty(),
+        Value::Bool(_) | Value::Number(_) => true,
+    })
 }
 
 /// What `use` and `key_ops` say (RFC 7517 sections 4.2 and 4.3).
-fn is_for_verifying(members: &Map<String, Value>) -> bool {
-    let usage = members.get("use").is_none_or(|usage| usage == "sig");
-    let operations = members.get("key_ops").is_none_or(|operations| {
-        operations
-            .as_array()
-            .is_some_and(|list| list.iter().any(|one| one == "verify"))
-    });
-    usage && operations
+fn is_for_verifying(members: &Map<String, Value>) -> Result<(), KeyProblem> {
+    let unfit = |name, value: &Value, wanted| KeyProblem::OtherUse {
+        name,
+        value: shown(value),
+        wanted,
+    };
+    if let Some(usage) = member(members, "use").filter(|usage| *usage != "sig") {
+        return Err(unfit("use", usage, "sig"));
+    }
+    if let Some(operations) = member(members, "key_ops") {
+        let list = operations.as_array();
+        if !list.is_some_and(|list| list.iter().any(|one| one == "verify")) {
+            return Err(unfit("key_ops", operations, "verify"));
+        }
+    }
+    Ok(())
+}
+
+/// What stands in a member that names a kind of key, as far as it fits into a message.
+fn shown(value: &Value) -> String {
+    const LONGEST: usize = 40;
+    let text = value.to_string();
+    let mut short: String = text.chars().take(LONGEST).collect();
+    if short.len() < text.len() {
+        short.push_str("...");
+    }
+    short.replace(char::is_control, "?")
 }
 
 /// The public key (RFC 7518 section 6, RFC 8037 section 2); `None` for an unknown curve.
@@ -150,8 +185,7 @@ fn point(members: &Map<String, Value>, size: usize) -> Result<Vec<u8>, KeyProble
 }
 
 fn text<'m>(members: &'m Map<String, Value>, name: &'static str) -> Result<&'m str, KeyProblem> {
-    members
-        .get(name)
+    member(members, name)
         .and_then(Value::as_str)
         .ok_or(KeyProblem::Member(name))
 }

@@ -134,7 +134,48 @@ pub(crate) enum KeyProblem {
     /// Secrets and public keys in one set.
     #[error("the set mixes secrets and public keys; a set is of one kind")]
     MixedSet,
-    /// Two keys of an algorithm with one name.
-    #[error("another key of the same algorithm has the same `kid`; each needs its own")]
-    DuplicateKid,
+    /// A key that is for something else than verifying signatures.
+    #[error("its `{name}` is {value}, and only keys for \"{wanted}\" are used")]
+    OtherUse {
+        /// The member.
+        name: &'static str,
+        /// What it says.
+        value: String,
+        /// What it would have to say.
+        wanted: &'static str,
+    },
+    /// A type, curve or algorithm that is not known (RFC 7517 section 5).
+    #[error("its `{name}` {value} is not known here")]
+    Unknown {
+        /// The member.
+        name: &'static str,
+        /// What it says.
+        value: String,
+    },
+    /// A key for algorithms that the configuration does not name.
+    #[error("it is for {0}, which `algorithms` does not name")]
+    NotWanted(AlgorithmSet),
+    /// More keys of one name than are tried.
+    #[error(
+        "more than {0} keys have this name; of those for one algorithm the first {0} are tried"
+    )]
+    CrowdedName(usize),
+}
+
+impl KeyProblem {
+    /// Whether a set may have such a key: it is not for us (RFC 7517 section 5).
+    pub(crate) fn is_passed_over(&self) -> bool {
+        matches!(
+            self,
+            Self::OtherUse { .. }
+                | Self::Unknown { .. }
+                | Self::NotWanted(_)
+                | Self::CrowdedName(_)
+        )
+    }
+
+    /// Whether nobody needs to be told: most issuers publish keys for encryption beside the others.
+    pub(crate) fn is_usual(&self) -> bool {
+        matches!(self, Self::OtherUse { name: "use", value, .. } if value == "\"enc\"")
+    }
 }

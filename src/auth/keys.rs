@@ -2,6 +2,8 @@
 //! choice of the key that a token's signature is checked with. What the token says is read in
 //! `verify`; where keys at a URL come from is the matter of `remote`.
 
+use std::collections::BTreeSet;
+
 use aws_lc_rs::digest;
 
 use super::algorithm::{Algorithm, AlgorithmSet};
@@ -13,7 +15,7 @@ use super::signature::SignatureKey;
 use crate::reject::TokenFault;
 
 /// How many keys are tried where the token does not say which.
-const MAX_TRIES: usize = 4;
+pub(crate) const MAX_TRIES: usize = 4;
 
 /// How many keys a set at a URL may have.
 const MAX_PUBLISHED: usize = 1000;
@@ -73,6 +75,14 @@ pub(crate) struct KeySet {
     keys: Vec<Key>,
     /// What any of the keys can do.
     algorithms: AlgorithmSet,
+    /// The keys that were passed over, and why.
+    left_out: Vec<LeftOut>,
+}
+
+/// A key that a set has and that is not used.
+struct LeftOut {
+    kid: Option<String>,
+    problem: KeyProblem,
 }
 
 impl std::fmt::Debug for KeySet {
@@ -101,6 +111,7 @@ struct Loader {
     configured: Option<AlgorithmSet>,
     short: ShortSecrets,
     keys: Vec<Key>,
+    left_out: Vec<LeftOut>,
     faults: Vec<KeyFault>,
     warnings: Vec<String>,
 }
@@ -117,13 +128,7 @@ impl KeySet {
         short: ShortSecrets,
     ) -> Result<(Self, Vec<String>), Vec<KeyFault>> {
         let configured: AlgorithmSet = algorithms.iter().copied().collect();
-        let mut loader = Loader {
-            configured: (!algorithms.is_empty()).then_some(configured),
-            short,
-            keys: Vec::new(),
-            faults: Vec::new(),
-            warnings: Vec::new(),
-        };
+        let mut loader = Loader::new((!algorithms.is_empty()).then_some(configured), short);
         if sources.is_empty() {
             loader.faults.push(KeyFault::NoKey);
         }
@@ -156,45 +161,31 @@ impl KeySet {
     /// # Errors
     /// Where it is no key set, or no key of it can be used.
     pub(crate) fn fetched(document: &[u8]) -> Result<(Self, Vec<String>), KeyProblem> {
-        let mut loader = Loader {
-            configured: None,
-            short: ShortSecrets::Refuse,
-            keys: Vec::new(),
-            faults: Vec::new(),
-            warnings: Vec::new(),
-        };
+        let mut loader = Loader::new(None, ShortSecrets::Refuse);
         let entries = jwk::read(document)?;
         if entries.len() > MAX_PUBLISHED {
             return Err(KeyProblem::TooMany(MAX_PUBLISHED));
         }
         for (at, entry) in entries.into_iter().enumerate() {
-            let (kid, left_out) = match entry {
-                Ok(None) => continue,
-                Ok(Some(Jwk {
+            let (kid, problem) = match entry {
+                Ok(Jwk {
                     kid,
                     material: Material::Secret(_),
                     ..
-                })) => (kid, KeyProblem::PublishedSecret),
-                Ok(Some(key)) => {
+                }) => (kid, KeyProblem::PublishedSecret),
+                Ok(key) => {
                     let kid = key.kid.clone();
                     match loader.entry(key) {
-                        Ok(_) => continue,
+                        Ok(()) => continue,
                         Err(problem) => (kid, problem),
                     }
                 }
                 Err(mistake) => (mistake.kid, mistake.problem),
             };
-            let fault = KeyFault::InSet {
-                key: 0,
-                at,
-                kid,
-                problem: left_out,
-            };
-            loader.warnings.push(fault.to_string());
+            loader.leave_out(0, at, kid, problem);
         }
         if loader.keys.is_empty() {
-            let said = loader.warnings.into_iter().next();
-            return Err(said.map_or(KeyProblem::NoUsableKey, KeyProblem::NoneUsable));
+            return Err(loader.none_usable());
         }
         Ok(loader.finish())
     }
@@ -236,6 +227,10 @@ impl KeySet {
     /// `Algorithm` where no key has the token's algorithm, `UnknownKey` where none has its `kid`,
     /// `Malformed` where the signature is not base64url, `Signature` where it does not fit.
     pub(crate) fn verify(&self, jws: &Jws<'_>, allowed: AlgorithmSet) -> Result<(), TokenFault> {
+        self.signed_by(jws, allowed).map(drop)
+    }
+
+    fn signed_by(&self, jws: &Jws<'_>, allowed: AlgorithmSet) -> Result<&Key, TokenFault> {
         let algorithm = jws.algorithm.ok_or(TokenFault::Algorithm)?;
         if !self.algorithms.and(allowed).contains(algorithm) {
             return Err(TokenFault::Algorithm);
@@ -243,21 +238,20 @@ impl KeySet {
         let mut candidates = self
             .candidates(jws, algorithm)
             .take(MAX_TRIES)
-            .flat_map(|key| &key.ready)
+            .flat_map(|key| key.ready.iter().map(move |ready| (key, ready)))
             // The algorithm is one that the key was bound to when it was loaded.
-            .filter(|(bound, _)| *bound == algorithm)
-            .map(|(_, key)| key)
+            .filter(|(_, (bound, _))| *bound == algorithm)
+            .map(|(key, (_, ready))| (key, ready))
             .peekable();
         if candidates.peek().is_none() {
             return Err(TokenFault::UnknownKey);
         }
         let signature = jws.signature()?;
         let message = jws.signed.as_bytes();
-        if candidates.any(|key| key.verifies(message, &signature)) {
-            Ok(())
-        } else {
-            Err(TokenFault::Signature)
-        }
+        candidates
+            .find(|(_, ready)| ready.verifies(message, &signature))
+            .map(|(key, _)| key)
+            .ok_or(TokenFault::Signature)
     }
 
     /// The keys that may have signed a token with this algorithm: those that it names, else those
@@ -282,8 +276,48 @@ impl Loader {
         let set = KeySet {
             algorithms: self.keys.iter().fold(AlgorithmSet::default(), all),
             keys: self.keys,
+            left_out: self.left_out,
         };
         (set, self.warnings)
+    }
+
+    /// A key of a set is not used, for this reason.
+    fn leave_out(&mut self, set: usize, at: usize, kid: Option<String>, problem: KeyProblem) {
+        let fault = KeyFault::InSet {
+            key: set,
+            at,
+            kid: kid.clone(),
+            problem: problem.clone(),
+        };
+        if !problem.is_usual() {
+            self.warnings.push(format!("left out: {fault}"));
+        }
+        self.left_out.push(LeftOut { kid, problem });
+    }
+
+    /// Why a set without a key that can be used has none.
+    fn none_usable(&self) -> KeyProblem {
+        let first = self.left_out.first();
+        first.map_or(KeyProblem::NoUsableKey, |left| {
+            let kid = left.kid.as_ref();
+            let kid = kid.map_or_else(|| "a key".to_owned(), |kid| format!("the key {kid:?}"));
+            KeyProblem::NoneUsable(format!("of {kid}, {}", left.problem))
+        })
+    }
+
+    /// Names that more keys have than are tried.
+    fn say_crowded(&mut self) {
+        let mut names: Vec<&String> = self.keys.iter().filter_map(|it| it.kid.as_ref()).collect();
+        names.sort();
+        let crowded: BTreeSet<String> = names
+            .windows(MAX_TRIES + 1)
+            .filter(|several| several.first() == several.last())
+            .filter_map(|several| several.first().map(|kid| (*kid).clone()))
+            .collect();
+        for kid in crowded {
+            let problem = KeyProblem::CrowdedName(MAX_TRIES);
+            self.warnings.push(format!("kid {kid:?}: {problem}"));
+        }
     }
 
     fn secret(&mut self, secret: &[u8]) -> Result<(), KeyProblem> {
@@ -371,39 +405,42 @@ impl Loader {
         let (mut secrets, mut public) = (false, false);
         for (at, entry) in jwk::read(document)?.into_iter().enumerate() {
             let fault = match entry {
-                Ok(None) => continue,
-                Ok(Some(key)) => {
+                Ok(key) => {
                     let kid = key.kid.clone();
                     let is_secret = matches!(key.material, Material::Secret(_));
-                    let added = self.entry(key);
-                    if added != Ok(Added::NotWanted) {
+                    let fault = self.entry(key).err();
+                    if !matches!(fault, Some(KeyProblem::NotWanted(_))) {
                         secrets |= is_secret;
                         public |= !is_secret;
                     }
-                    added.err().map(|problem| (kid, problem))
+                    fault.map(|problem| (kid, problem))
                 }
                 Err(mistake) => Some((mistake.kid, mistake.problem)),
             };
-            if let Some((kid, problem)) = fault {
-                self.faults.push(KeyFault::InSet {
+            match fault {
+                None => {}
+                Some((kid, problem)) if problem.is_passed_over() => {
+                    self.leave_out(source, at, kid, problem);
+                }
+                Some((kid, problem)) => self.faults.push(KeyFault::InSet {
                     key: source,
                     at,
                     kid,
                     problem,
-                });
+                }),
             }
         }
         if secrets && public {
             return Err(KeyProblem::MixedSet);
         }
         if before == (self.keys.len(), self.faults.len()) {
-            return Err(KeyProblem::NoUsableKey);
+            return Err(self.none_usable());
         }
         Ok(())
     }
 
     /// Takes a key of a set, for its own algorithm or those of its type.
-    fn entry(&mut self, key: Jwk) -> Result<Added, KeyProblem> {
+    fn entry(&mut self, key: Jwk) -> Result<(), KeyProblem> {
         let own = match &key.material {
             Material::Secret(_) => AlgorithmSet::HMAC,
             Material::Public(key) => key.algorithms(),
@@ -413,7 +450,7 @@ impl Loader {
             .configured
             .map_or(own, |configured| own.and(configured));
         if allowed.is_empty() {
-            return Ok(Added::NotWanted);
+            return Err(KeyProblem::NotWanted(own));
         }
         match key.material {
             Material::Secret(secret) => self.hmac(key.kid, &secret, allowed)?,
@@ -423,9 +460,11 @@ impl Loader {
                 self.add(key.kid, key.thumbprints, allowed, &material.bytes(), ready)?;
             }
         }
-        Ok(Added::Taken)
+        Ok(())
     }
 
+    /// Takes a key. One that is here already, for the same algorithms and by the same name, is one key; others
+    /// of that name are tried beside it (RFC 7515 section 4.1.4 calls `kid` a hint).
     fn add(
         &mut self,
         kid: Option<String>,
@@ -434,16 +473,16 @@ impl Loader {
         bytes: &[u8],
         ready: impl Fn(Algorithm) -> Option<SignatureKey>,
     ) -> Result<(), KeyProblem> {
-        // One name for two keys of an algorithm leaves it to chance which one is meant.
-        let twin = |key: &Key| key.kid == kid && !key.algorithms.and(algorithms).is_empty();
-        if kid.is_some() && self.keys.iter().any(twin) {
-            return Err(KeyProblem::DuplicateKid);
-        }
         let mut hash = digest::Context::new(&digest::SHA256);
         hash.update(format!("{kid:?} {algorithms} ").as_bytes());
         hash.update(bytes);
         let mut fingerprint = [0; 32];
         fingerprint.copy_from_slice(hash.finish().as_ref());
+        let twin = |key: &&mut Key| key.fingerprint == fingerprint;
+        if let Some(same) = self.keys.iter_mut().find(twin) {
+            same.thumbprints.extend(thumbprints);
+            return Ok(());
+        }
         let ready: Option<Vec<_>> = algorithms
             .iter()
             .map(|algorithm| Some((algorithm, ready(algorithm)?)))
@@ -457,15 +496,6 @@ impl Loader {
         });
         Ok(())
     }
-}
-
-/// What became of a key of a set.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Added {
-    /// It can be used.
-    Taken,
-    /// It is for algorithms that the configuration does not name.
-    NotWanted,
 }
 
 fn is_blank(secret: &[u8]) -> bool {
@@ -490,7 +520,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::super::testing::{
-        KEYS, OTHER, SECRET, encode, jwk, jwks, mint, pem, raw, source, spki,
+        KEYS, OTHER, SECRET, encode, jwk, jwk_of, jwks, mint, pem, raw, source, spki,
     };
     use super::*;
 
@@ -714,7 +744,7 @@ mod tests {
             named(jwk(Es256), "a"),
         ])
         .unwrap();
-        assert_eq!(said.len(), 3, "{said:?}");
+        assert_eq!(said.len(), 2, "{said:?}");
         assert_eq!(set.names().collect::<Vec<_>>(), [Some("a"), Some("a")]);
         assert_eq!(verify(&set, &kid_token(Some("a"), Rs256)), Ok(()));
         assert_eq!(verify(&set, &kid_token(Some("a"), Es256)), Ok(()));
@@ -742,13 +772,16 @@ mod tests {
 
     #[test]
     fn four_keys_are_tried_and_no_more() {
-        use Algorithm::Rs256;
-        let wrong = || named_pem(None, pem("PUBLIC KEY", &spki(&OTHER, Rs256)));
-        let right = || named_pem(None, pem("PUBLIC KEY", &spki(&KEYS, Rs256)));
-        let token = kid_token(None, Rs256);
-        let four = load(&[wrong(), wrong(), wrong(), right()], &[Rs256]).unwrap();
+        use Algorithm::Es256;
+        let wrong = || {
+            let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+            named_pem(None, pair.public_key_pem().into_bytes())
+        };
+        let right = || named_pem(None, pem("PUBLIC KEY", &spki(&KEYS, Es256)));
+        let token = kid_token(None, Es256);
+        let four = load(&[wrong(), wrong(), wrong(), right()], &[Es256]).unwrap();
         assert_eq!(verify(&four, &token), Ok(()));
-        let five = load(&[wrong(), wrong(), wrong(), wrong(), right()], &[Rs256]).unwrap();
+        let five = load(&[wrong(), wrong(), wrong(), wrong(), right()], &[Es256]).unwrap();
         assert_eq!(verify(&five, &token), Err(TokenFault::Signature));
     }
 
@@ -900,7 +933,7 @@ mod tests {
 
     #[test]
     fn sets_pass_over_what_they_cannot_use_and_refuse_what_is_wrong() {
-        use Algorithm::{Es256, Hs256, Rs256};
+        use Algorithm::{Hs256, Rs256};
         let rsa = |more| with(jwk(Rs256), more);
         for passed in [
             rsa(json!({"use": "enc"})),
@@ -913,17 +946,32 @@ mod tests {
             json!({"kty": "EC", "crv": "secp256k1", "x": "", "y": ""}),
             json!({"kty": "OKP", "crv": "X25519", "x": ""}),
         ] {
-            refuses(
-                jwks(std::slice::from_ref(&passed)),
-                &[Rs256],
-                &KeyProblem::NoUsableKey,
-            );
+            let faults = load(&[jwks(std::slice::from_ref(&passed))], &[Rs256]).unwrap_err();
+            let none = |fault: &KeyFault| {
+                matches!(
+                    fault,
+                    KeyFault::Source {
+                        problem: KeyProblem::NoneUsable(_),
+                        ..
+                    }
+                )
+            };
+            assert!(faults.len() == 1 && faults.iter().all(none), "{faults:?}");
+            let is_usual = passed.get("use") == Some(&json!("enc"));
+            let passed = with(passed, json!({"kid": "p"}));
             let beside = jwks(&[
                 passed,
                 rsa(json!({"kid": "a", "use": "sig", "key_ops": ["verify"]})),
             ]);
-            let keys = load(&[beside], &[Rs256]).unwrap();
+            let (keys, said) = KeySet::load(&[beside], &[Rs256], ShortSecrets::Refuse).unwrap();
             assert_eq!(verify(&keys, &kid_token(Some("a"), Rs256)), Ok(()));
+            assert_eq!(said.len(), usize::from(!is_usual), "{said:?}");
+            assert!(
+                said.iter()
+                    .all(|it| it.starts_with("left out: key 1 of the set (kid \"p\"): "))
+            );
+            assert_eq!(keys.why_left_out("p").count(), 1);
+            assert_eq!(keys.why_left_out("a").count(), 0);
         }
         let private = KeyProblem::PrivateKey;
         refuses(jwks(&[rsa(json!({"d": "AAAA"}))]), &[], &private);
@@ -933,19 +981,6 @@ mod tests {
             &KeyProblem::Member("n"),
         );
         refuses(jwks(&[json!({"n": "AA"})]), &[], &KeyProblem::Member("kty"));
-        let named = |key, kid: &str| with(key, json!({"kid": kid}));
-        refuses(
-            jwks(&[named(jwk(Rs256), "a"), named(jwk(Rs256), "a")]),
-            &[],
-            &KeyProblem::DuplicateKid,
-        );
-        assert!(
-            load(
-                &[jwks(&[named(jwk(Rs256), "a"), named(jwk(Es256), "a")])],
-                &[]
-            )
-            .is_ok()
-        );
         refuses(jwks(&[jwk(Hs256), jwk(Rs256)]), &[], &KeyProblem::MixedSet);
         refuses(jwks(&[]), &[], &KeyProblem::NoUsableKey);
         for document in ["", "[]", "{}", r#"{"keys":{}}"#, r#"{"keys":[],"keys":[]}"#] {

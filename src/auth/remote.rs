@@ -337,7 +337,8 @@ impl RemoteKeys {
 /// # Errors
 /// What is wrong with the document.
 pub(crate) fn jwks_uri(issuer: &str, at: &Url, document: &[u8]) -> Result<Url, BadDiscovery> {
-    let members = json::parse_object(document).map_err(|_| BadDiscovery::NotJson)?;
+    let members = json::parse_object(json::without_mark(document));
+    let members = members.map_err(|_| BadDiscovery::NotJson)?;
     let text = |name: &'static str| {
         members
             .get(name)

@@ -178,6 +178,11 @@ pub(super) fn source(algorithm: Algorithm) -> KeySource {
 
 /// The issuer's public key for an algorithm as a JWK.
 pub(super) fn jwk(algorithm: Algorithm) -> Value {
+    jwk_of(&KEYS, algorithm)
+}
+
+/// The public key of these for an algorithm as a JWK.
+pub(super) fn jwk_of(keys: &Keys, algorithm: Algorithm) -> Value {
     let curve = |name: &str, point: &[u8]| {
         let (x, y) = point[1..].split_at((point.len() - 1) / 2);
         json!({"kty": "EC", "crv": name, "x": encode(x), "y": encode(y)})
@@ -186,11 +191,11 @@ pub(super) fn jwk(algorithm: Algorithm) -> Value {
         Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512 => {
             json!({"kty": "oct", "k": encode(SECRET)})
         }
-        Algorithm::Es256 => curve("P-256", KEYS.p256.public_key().as_ref()),
-        Algorithm::Es384 => curve("P-384", KEYS.p384.public_key().as_ref()),
-        Algorithm::Es512 => curve("P-521", KEYS.p521.public_key().as_ref()),
+        Algorithm::Es256 => curve("P-256", keys.p256.public_key().as_ref()),
+        Algorithm::Es384 => curve("P-384", keys.p384.public_key().as_ref()),
+        Algorithm::Es512 => curve("P-521", keys.p521.public_key().as_ref()),
         Algorithm::EdDsa => {
-            json!({"kty": "OKP", "crv": "Ed25519", "x": encode(KEYS.ed25519.public_key())})
+            json!({"kty": "OKP", "crv": "Ed25519", "x": encode(keys.ed25519.public_key())})
         }
         Algorithm::Rs256
         | Algorithm::Rs384
@@ -198,13 +203,13 @@ pub(super) fn jwk(algorithm: Algorithm) -> Value {
         | Algorithm::Ps256
         | Algorithm::Ps384
         | Algorithm::Ps512 => {
-            let n = KEYS
+            let n = keys
                 .rsa
                 .public_key()
                 .modulus()
                 .big_endian_without_leading_zero()
                 .to_vec();
-            let e = KEYS
+            let e = keys
                 .rsa
                 .public_key()
                 .exponent()

@@ -413,7 +413,9 @@ impl Verifier {
         };
         now.set.verify(jws, accepted).map_err(|fault| Unsigned {
             why: fault.into(),
-            lack: (!now.set.has_named_by(jws)).then_some(lack),
+            // A name is a hint (RFC 7515 section 4.1.4): an issuer that was set up anew may have another key
+            // under the old one.
+            lack: (fault != TokenFault::Malformed).then_some(lack),
         })
     }
 

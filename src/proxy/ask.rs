@@ -99,6 +99,9 @@ impl Ask {
         let json = HeaderValue::from_static("application/json");
         headers.insert(header::CONTENT_TYPE, json.clone());
         headers.insert(header::ACCEPT, json);
+        // The answer is read here; without this any coding would be right (RFC 9110 section 12.5.3).
+        let identity = HeaderValue::from_static("identity");
+        headers.insert(header::ACCEPT_ENCODING, identity);
         let fields = prepared(&about, &headers, &self.forward)?;
         self.exchange(&about, &Method::POST, &fields, Outgoing::Own(document))
             .await

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use super::super::claims::{ClaimPath, Claims, equal};
 use super::super::json;
 use super::super::jws::Jws;
+use super::super::keys::KeySet;
 use super::{Audience, Dates, Keys, Unverified, Verifier, bare};
 use crate::clock;
 use crate::reject::TokenFault;
@@ -182,10 +183,17 @@ impl Verifier {
     fn why_not_signed(&self, jws: &Jws<'_>, fault: TokenFault, now: SystemTime) -> String {
         let header = header(jws);
         let (alg, kid) = (shown(header.get("alg")), shown(header.get("kid")));
+        let named = header.get("kid").and_then(Value::as_str);
+        let left_out = |set: &KeySet| {
+            let reasons = named.into_iter().flat_map(|kid| set.why_left_out(kid));
+            reasons.fold(String::new(), |all, why| {
+                format!("{all}; a key of that name was left out of the set: {why}")
+            })
+        };
         let (algorithms, names, whence) = match &*self.keys {
             Keys::Fixed(set) => {
                 let names: Vec<_> = set.names().flatten().map(str::to_owned).collect();
-                (set.algorithms(), names, String::new())
+                (set.algorithms(), names, left_out(set))
             }
             Keys::Remote(remote, accepted) => {
                 let current = remote.current();
@@ -193,7 +201,8 @@ impl Verifier {
                     || (*accepted, String::new()),
                     |fetched| {
                         let ago = seconds(now) - seconds(fetched.at);
-                        let whence = format!(" (fetched {} ago)", span(ago));
+                        let left_out = left_out(&fetched.set);
+                        let whence = format!(" (fetched {} ago){left_out}", span(ago));
                         (fetched.set.algorithms().and(*accepted), whence)
                     },
                 );
