@@ -8,11 +8,16 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::ServerName;
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, ServerConfig,
+    SignatureScheme,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::client;
 use tokio_rustls::server::TlsStream;
@@ -221,31 +226,47 @@ impl ClientTls {
         Self::new(roots)
     }
 
-    /// Trusts these certificates, a PEM file, and no others.
+    /// Trusts these certificates, a PEM file, and no others; a server that shows one of them itself, too.
     ///
     /// # Errors
     /// It is no PEM file with certificates.
     pub(crate) fn with_ca(pem: &[u8]) -> Result<Self, TlsFault> {
         let mut roots = RootCertStore::empty();
-        for certificate in material::certificates(pem).map_err(TlsFault::Certificate)? {
-            roots.add(certificate).map_err(|error| {
+        let listed = material::certificates(pem).map_err(TlsFault::Certificate)?;
+        for certificate in &listed {
+            roots.add(certificate.clone()).map_err(|error| {
                 TlsFault::Certificate(Wrong {
                     problem: format!("a certificate of the file cannot be trusted: {error}"),
                     remedy: "openssl x509 -in FILE -noout -text shows what can be read",
                 })
             })?;
         }
-        Self::new(roots)
+        let provider: Arc<CryptoProvider> = Arc::new(aws_lc_rs::default_provider());
+        let chains =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        let chains = chains
+            .build()
+            .map_err(|error| rustls::Error::General(error.to_string()))?;
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(ByList { chains, listed }))
+            .with_no_client_auth();
+        Ok(Self::of(config))
     }
 
     fn new(roots: RootCertStore) -> Result<Self, TlsFault> {
         let provider: Arc<CryptoProvider> = Arc::new(aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
+        let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
+        Ok(Self::of(config))
+    }
+
+    fn of(mut config: ClientConfig) -> Self {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self(Arc::new(config)))
+        Self(Arc::new(config))
     }
 
     /// Shakes hands with the server of this name or address.
@@ -265,6 +286,73 @@ impl ClientTls {
             .connect(name, stream)
             .await
     }
+}
+
+/// Verifies a server by a list of certificates: by a chain to one of them, as always, or because it shows one of
+/// them itself, byte for byte. Whoever lists a server's own certificate trusts it, whoever signed it and whatever it
+/// may sign; its name and its dates are checked all the same.
+#[derive(Debug)]
+struct ByList {
+    chains: Arc<WebPkiServerVerifier>,
+    listed: Vec<CertificateDer<'static>>,
+}
+
+impl ServerCertVerifier for ByList {
+    fn verify_server_cert(
+        &self,
+        shown: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verified = self
+            .chains
+            .verify_server_cert(shown, others, name, ocsp, now);
+        match verified {
+            // The dates are looked at before these are found.
+            Err(rustls::Error::InvalidCertificate(why))
+                if says_who_signed(&why) && self.listed.contains(shown) =>
+            {
+                verify_server_name(&ParsedCertificate::try_from(shown)?, name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            other => other,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        shown: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chains
+            .verify_tls12_signature(message, shown, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        shown: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.chains
+            .verify_tls13_signature(message, shown, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.chains.supported_verify_schemes()
+    }
+}
+
+/// Whether this is about who signed a certificate or what it may sign, not about its dates or its names.
+fn says_who_signed(why: &CertificateError) -> bool {
+    if let CertificateError::Other(OtherError(other)) = why {
+        let other = other.downcast_ref::<webpki::Error>();
+        return matches!(other, Some(webpki::Error::CaUsedAsEndEntity));
+    }
+    *why == CertificateError::UnknownIssuer
 }
 
 /// Certificates by the names that they are for.
@@ -330,6 +418,47 @@ mod tests {
         is(Some("x.y.b.example"), &first);
         is(Some("else.example"), &first);
         is(None, &first);
+    }
+
+    #[test]
+    fn a_server_that_shows_a_listed_certificate_is_trusted_for_its_name_and_its_time() {
+        let year = |year| rcgen::date_time_ymd(year, 1, 1);
+        let make = |ca: bool, until| {
+            let mut params = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+            if ca {
+                params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            }
+            (params.not_before, params.not_after) = (year(2020), year(until));
+            let key = rcgen::KeyPair::generate().unwrap();
+            params.self_signed(&key).unwrap()
+        };
+        let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(1_790_000_000));
+        let verify = |listed: &[&rcgen::Certificate], shown: &rcgen::Certificate, name: &str| {
+            let mut roots = RootCertStore::empty();
+            let listed: Vec<_> = listed.iter().map(|it| it.der().clone()).collect();
+            for one in &listed {
+                roots.add(one.clone()).unwrap();
+            }
+            let provider = Arc::new(aws_lc_rs::default_provider());
+            let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
+            let chains = chains.build().unwrap();
+            let name = ServerName::try_from(name.to_owned()).unwrap();
+            let by_list = ByList { chains, listed };
+            let verified = by_list.verify_server_cert(shown.der(), &[], &name, &[], now);
+            verified.map(drop).map_err(|error| error.to_string())
+        };
+        for ca in [true, false] {
+            let (good, twin, old) = (make(ca, 2100), make(ca, 2100), make(ca, 2021));
+            assert_eq!(verify(&[&twin, &good], &good, "a.example"), Ok(()));
+            for (listed, shown, name, said) in [
+                (&good, &good, "b.example", "not valid for name"),
+                (&old, &old, "a.example", "expired"),
+                (&twin, &good, "a.example", ""),
+            ] {
+                let refused = verify(&[listed], shown, name).unwrap_err();
+                assert!(refused.contains(said), "{refused}");
+            }
+        }
     }
 
     #[test]
