@@ -152,8 +152,11 @@ pub(crate) fn faults_of(verifier: &Verifier, token: &str, now: SystemTime) -> Ve
 
 fn explain_by(verifier: &Verifier, jws: &Jws<'_>, claims: &Claims, now: SystemTime) -> Vec<String> {
     let mut lines = faults(verifier, jws, claims, now);
-    if lines.is_empty() {
-        lines.push("accepts it".to_owned());
+    let signed = verifier.secret_in_words(jws);
+    match (lines.is_empty(), signed) {
+        (true, Some(signed)) => lines.push(format!("accepts it, {signed}")),
+        (true, None) => lines.push("accepts it".to_owned()),
+        (false, signed) => lines.extend(signed),
     }
     lines
 }

@@ -56,6 +56,8 @@ struct Key {
     ready: Vec<(Algorithm, SignatureKey)>,
     /// The same for the same name, algorithms and key; tells whether a key is still there.
     fingerprint: [u8; 32],
+    /// Which of several secrets it is, from 1; 0 for all that has no such place.
+    nth_secret: usize,
 }
 
 impl Key {
@@ -114,6 +116,8 @@ struct Loader {
     left_out: Vec<LeftOut>,
     faults: Vec<KeyFault>,
     warnings: Vec<String>,
+    /// How many secrets the configuration named so far.
+    secrets: usize,
 }
 
 impl KeySet {
@@ -188,6 +192,21 @@ impl KeySet {
             return Err(loader.none_usable());
         }
         Ok(loader.finish())
+    }
+
+    /// Why keys of this name were passed over, for those who ask why a token's key is not known.
+    pub(crate) fn why_left_out<'a>(&'a self, kid: &'a str) -> impl Iterator<Item = String> + 'a {
+        let named = |left: &&LeftOut| left.kid.as_deref() == Some(kid);
+        let left = self.left_out.iter().filter(named);
+        left.map(|left| left.problem.to_string())
+    }
+
+    /// Which of several secrets of the configuration, from 1, and of how many, signed a token whose signature is
+    /// right; `None` where there is one alone, or it was no secret.
+    pub(crate) fn secret_of(&self, jws: &Jws<'_>) -> Option<(usize, usize)> {
+        let all = self.keys.iter().map(|key| key.nth_secret).max()?;
+        let signed_by = self.signed_by(jws, AlgorithmSet::ALL).ok()?;
+        (all > 1 && signed_by.nth_secret > 0).then_some((signed_by.nth_secret, all))
     }
 
     /// Whether a key fits the token's algorithm, which is one of `allowed`, and its `kid`.
@@ -271,7 +290,20 @@ impl KeySet {
 }
 
 impl Loader {
-    fn finish(self) -> (KeySet, Vec<String>) {
+    fn new(configured: Option<AlgorithmSet>, short: ShortSecrets) -> Self {
+        Self {
+            configured,
+            short,
+            keys: Vec::new(),
+            left_out: Vec::new(),
+            faults: Vec::new(),
+            warnings: Vec::new(),
+            secrets: 0,
+        }
+    }
+
+    fn finish(mut self) -> (KeySet, Vec<String>) {
+        self.say_crowded();
         let all = |all: AlgorithmSet, key: &Key| all.or(key.algorithms);
         let set = KeySet {
             algorithms: self.keys.iter().fold(AlgorithmSet::default(), all),
@@ -321,6 +353,7 @@ impl Loader {
     }
 
     fn secret(&mut self, secret: &[u8]) -> Result<(), KeyProblem> {
+        self.secrets += 1;
         let configured = self.configured.ok_or(KeyProblem::NoAlgorithms)?;
         let allowed = configured.and(AlgorithmSet::HMAC);
         if allowed.is_empty() {
@@ -341,7 +374,12 @@ impl Loader {
                 needed,
             });
         }
-        self.hmac(None, secret, allowed)
+        let before = self.keys.len();
+        self.hmac(None, secret, allowed)?;
+        for key in self.keys.iter_mut().skip(before) {
+            key.nth_secret = self.secrets;
+        }
+        Ok(())
     }
 
     /// Takes a secret, for those of the algorithms that it is long enough for.
@@ -493,6 +531,7 @@ impl Loader {
             algorithms,
             ready: ready.ok_or(KeyProblem::Malformed("its numbers are not a key"))?,
             fingerprint,
+            nth_secret: 0,
         });
         Ok(())
     }
@@ -768,6 +807,106 @@ mod tests {
         let (narrower, _) =
             fetched(&[with(jwk(Rs256), json!({"kid": "a", "alg": "RS512"}))]).unwrap();
         assert!(!smaller.is_within(&narrower));
+    }
+
+    #[test]
+    fn keys_of_one_name_are_all_tried_and_equal_ones_are_one() {
+        use Algorithm::{Es256, Rs256};
+        let own = |algorithm| with(jwk(algorithm), json!({"kid": "a"}));
+        let other = |algorithm| {
+            let key = jwk_of(&OTHER, algorithm);
+            with(key, json!({"kid": "a", "alg": algorithm.name()}))
+        };
+        for algorithm in [Rs256, Es256] {
+            let token = kid_token(Some("a"), algorithm);
+            for set in [
+                vec![own(algorithm), other(algorithm)],
+                vec![other(algorithm), own(algorithm)],
+                vec![own(algorithm), own(algorithm)],
+            ] {
+                let (keys, said) = KeySet::load(&[jwks(&set)], &[], ShortSecrets::Refuse).unwrap();
+                assert_eq!(verify(&keys, &token), Ok(()));
+                assert!(said.is_empty(), "{said:?}");
+                let document = json!({"keys": set}).to_string();
+                let (keys, said) = KeySet::fetched(document.as_bytes()).unwrap();
+                assert_eq!(verify(&keys, &token), Ok(()));
+                assert!(said.is_empty(), "{said:?}");
+                let distinct = if set.first() == set.last() { 1 } else { 2 };
+                assert_eq!(keys.names().count(), distinct);
+            }
+            let strangers = load(&[jwks(&[other(algorithm)])], &[]).unwrap();
+            assert_eq!(verify(&strangers, &token), Err(TokenFault::Signature));
+        }
+        // Four of a name at most, and it is said.
+        let many = |n: usize| {
+            let numbered = (0..n).map(|_| {
+                let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+                let point = pair.public_key_raw().to_vec();
+                json!({"kty": "EC", "crv": "P-256", "kid": "a", "x": encode(&point[1..33]), "y": encode(&point[33..])})
+            });
+            let document = json!({"keys": numbered.collect::<Vec<_>>()}).to_string();
+            KeySet::fetched(document.as_bytes()).unwrap().1.len()
+        };
+        assert_eq!((many(4), many(5), many(9)), (0, 1, 1));
+    }
+
+    #[test]
+    fn null_and_empty_members_of_a_key_count_as_absent() {
+        use Algorithm::{Es256, Rs256};
+        for empty in [json!(null), json!(""), json!([]), json!({})] {
+            for algorithm in [Rs256, Es256] {
+                let mut key = jwk(algorithm);
+                for name in ["kid", "use", "key_ops", "alg", "x5t", "x5t#S256", "d"] {
+                    key[name] = empty.clone();
+                }
+                let keys = load(&[jwks(&[key])], &[]).unwrap();
+                assert_eq!(keys.names().collect::<Vec<_>>(), [None]);
+                let token = kid_token(Some("any"), algorithm);
+                assert_eq!(verify(&keys, &token), Ok(()), "{empty}");
+            }
+            let mut key = jwk(Rs256);
+            key["n"] = empty;
+            refuses(jwks(&[key]), &[], &KeyProblem::Member("n"));
+        }
+        let marked = [
+            b"\xef\xbb\xbf",
+            json!({"keys": [jwk(Rs256)]}).to_string().as_bytes(),
+        ]
+        .concat();
+        assert!(KeySet::fetched(&marked).is_ok());
+        assert!(load(&[KeySource::Jwks(marked)], &[]).is_ok());
+    }
+
+    #[test]
+    fn of_several_secrets_each_is_tried_and_each_is_strong() {
+        use Algorithm::{Hs256, Hs384};
+        let secret = |text: &str| KeySource::Secret(text.repeat(8).into_bytes());
+        let own = || source(Hs256);
+        let token = mint(Hs256, &json!({}));
+        for (sources, nth) in [
+            (
+                vec![own(), secret("other-0"), secret("other-1")],
+                Some((1, 3)),
+            ),
+            (
+                vec![secret("other-0"), secret("other-1"), own()],
+                Some((3, 3)),
+            ),
+            (vec![own()], None),
+        ] {
+            let keys = load(&sources, &[Hs256]).unwrap();
+            assert_eq!(verify(&keys, &token), Ok(()));
+            assert_eq!(keys.secret_of(&Jws::parse(&token).unwrap()), nth);
+        }
+        let others = load(&[secret("other-0"), secret("other-1")], &[Hs256]).unwrap();
+        assert_eq!(verify(&others, &token), Err(TokenFault::Signature));
+        assert_eq!(others.secret_of(&Jws::parse(&token).unwrap()), None);
+        let short = || KeySource::Secret(b"short".to_vec());
+        let faults = load(&[own(), short(), short()], &[Hs256]).unwrap_err();
+        let places: Vec<_> = faults.iter().map(KeyFault::key).collect();
+        assert_eq!(places, [Some(1), Some(2)]);
+        assert!(load(&[secret("other-0"), secret("ab-cde")], &[Hs256, Hs384]).is_ok());
+        assert!(load(&[secret("other-0"), secret("ab-cd")], &[Hs256, Hs384]).is_err());
     }
 
     #[test]

@@ -324,6 +324,15 @@ impl Verifier {
         }
     }
 
+    /// Which of several secrets signed a token whose signature is right, in words.
+    pub(crate) fn secret_in_words(&self, jws: &Jws<'_>) -> Option<String> {
+        let Keys::Fixed(set) = &*self.keys else {
+            return None;
+        };
+        let (nth, all) = set.secret_of(jws)?;
+        Some(format!("signed with secret {nth} of {all}"))
+    }
+
     /// Its name in the configuration.
     pub(crate) fn name(&self) -> &str {
         &self.name

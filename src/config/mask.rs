@@ -214,9 +214,14 @@ pub(crate) fn by_looks(lines: &[String]) -> Vec<Stretch> {
         };
         let brackets = |of: [char; 2]| line.chars().filter(|c| of.contains(c)).count();
         let in_flow = brackets(['{', '[']) > brackets(['}', ']']);
+        // A list below a key may stand as far to the left as the key.
+        let is_item = |next: &str| {
+            value.is_empty() && indentation(next) == depth && next.trim_start().starts_with('-')
+        };
         let mut last = index;
         for (number, next) in lines.iter().enumerate().skip(index + 1) {
-            let deeper = indentation(next) > depth || in_flow && indentation(next) >= depth;
+            let deeper =
+                indentation(next) > depth || in_flow && indentation(next) >= depth || is_item(next);
             if open.is_none() && !deeper && !next.trim().is_empty() {
                 break;
             }
@@ -376,5 +381,9 @@ mod tests {
         check_looks("set: {X-Auth-Key: abc", &["set: {X-Auth-Key: ***"]);
         check_looks("strip_token: true", &["strip_token: true"]);
         check_looks("weak_secret: allow", &["weak_secret: allow"]);
+        check_looks(
+            "  secret:\n  - x\n  -   y: z\n  typ: JWT",
+            &["  secret:", "  ***", "  ***", "  typ: JWT"],
+        );
     }
 }

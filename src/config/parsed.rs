@@ -232,8 +232,8 @@ pub(crate) struct Verifier {
     pub(crate) broken: bool,
     /// Algorithms by their JOSE names, all known ones; empty where none is named.
     pub(crate) algorithms: Vec<Spanned<String>>,
-    /// A shared secret.
-    pub(crate) secret: Option<Spanned<Secret>>,
+    /// Shared secrets: the one in use, and those that are still accepted.
+    pub(crate) secret: Vec<Spanned<Secret>>,
     /// PEM files.
     pub(crate) keys: Vec<KeyFile>,
     /// A key set.

@@ -172,7 +172,7 @@ fn every_key_is_read() {
         .collect();
     assert_eq!(names, ["app", "partner", "legacy"]);
     let (app, partner, legacy) = (&gateway.jwt[0].1, &gateway.jwt[1].1, &gateway.jwt[2].1);
-    assert_eq!(app.secret.as_ref().unwrap().value.expose(), b"hunter2");
+    assert_eq!(app.secret[0].value.expose(), b"hunter2");
     assert_eq!(app.claims[2].1.value, serde_json::json!(["pwd", "otp"]));
     assert!(app.weak_secret.is_some() && partner.weak_secret.is_none());
     assert_eq!(partner.audience.as_ref().unwrap().value, Audience::Any);
@@ -528,13 +528,27 @@ fn secrets_stay_out_of_messages() {
 a.yaml:1:28: unknown key `algorithm`
     1 | jwt: {a: {secret: ***, algorithm: [HS256]}}
       |                        ^^^^^^^^^ did you mean `algorithms`? known here: algorithms, secret, keys, jwks, jwks_refresh, stale_for, ca, revoked, issuer, audience, leeway, require_exp, max_lifetime, typ, claims, from, weak_secret");
-    golden("jwt: {a: {secret: [hunter2]}, b: {secert: hunter2}}", "\
-a.yaml:1:19: expected a secret that is not empty, found a list
-    1 | jwt: {a: {secret: [***]}, b: {secert: ***}}
+    golden(
+        "jwt: {a: {algorithms: [HS256], secret: [hunter2, '', {x: hunter3}]}}",
+        "\
+a.yaml:1:50: expected a secret that is not empty, found a hidden value
+    1 | jwt: {a: {algorithms: [HS256], secret: [***, ***, {***: ***}]}}
+      |                                              ^^^
+a.yaml:1:54: expected a secret that is not empty, found a map
+    1 | jwt: {a: {algorithms: [HS256], secret: [***, ***, {***: ***}]}}
+      |                                                   ^",
+    );
+    golden("jwt: {a: {algorithms: [HS256], secret: [a, b, c, d, e]}}", "\
+a.yaml:1:53: more than 4 secrets
+    1 | jwt: {a: {algorithms: [HS256], secret: [***, ***, ***, ***, ***]}}
+      |                                                             ^^^ no more than those are tried on a token; leave out the oldest");
+    golden("jwt: {a: {secret: {x: hunter2}}, b: {secert: hunter2}}", "\
+a.yaml:1:19: expected a secret or a list of secrets, found a map
+    1 | jwt: {a: {secret: {***: ***}}, b: {secert: ***}}
       |                   ^
-a.yaml:1:35: unknown key `secert`
-    1 | jwt: {a: {secret: [***]}, b: {secert: ***}}
-      |                               ^^^^^^ did you mean `secret`? known here: algorithms, secret, keys, jwks, jwks_refresh, stale_for, ca, revoked, issuer, audience, leeway, require_exp, max_lifetime, typ, claims, from, weak_secret");
+a.yaml:1:38: unknown key `secert`
+    1 | jwt: {a: {secret: {***: ***}}, b: {secert: ***}}
+      |                                    ^^^^^^ did you mean `secret`? known here: algorithms, secret, keys, jwks, jwks_refresh, stale_for, ca, revoked, issuer, audience, leeway, require_exp, max_lifetime, typ, claims, from, weak_secret");
     golden(
         "timeouts: {send: \"${WORD}\"}\nworkers: \"${FOUR}\"",
         "\

@@ -9,6 +9,7 @@ use super::json::json;
 use super::parsed::{Audience, Jwks, KeyFile, Secret, Spanned, TokenSource, Verifier};
 use super::tree::{Kind, Node};
 use super::value;
+use crate::auth::MAX_TRIES;
 use crate::url::Url;
 
 /// The algorithms that tokens may be signed with.
@@ -44,7 +45,7 @@ impl Decoder<'_> {
             place: node.place,
             broken: false,
             algorithms: Vec::new(),
-            secret: None,
+            secret: Vec::new(),
             keys: Vec::new(),
             jwks: None,
             jwks_refresh: None,
@@ -77,12 +78,14 @@ impl Decoder<'_> {
             &mut verifier.algorithms,
             |it, node| it.filled_list(node, "a list of algorithms", Self::algorithm),
         );
-        verifier.secret = self.optional(fields, "secret", |it, node| {
-            it.scalar(node, "a secret that is not empty", "", |text| match text {
-                "" => Err(String::new()),
-                text => Ok(Secret::new(text.to_owned())),
-            })
+        self.set(fields, "secret", &mut verifier.secret, |it, node| {
+            it.one_or_more(node, "a secret or a list of secrets", Self::secret)
         });
+        if let Some(secret) = verifier.secret.get(MAX_TRIES) {
+            self.errors
+                .at(secret.place, format!("more than {MAX_TRIES} secrets"))
+                .hint("no more than those are tried on a token; leave out the oldest");
+        }
         self.set(fields, "keys", &mut verifier.keys, |it, node| {
             it.filled_list(node, "a list of key files", Self::key_file)
         });
@@ -122,6 +125,13 @@ impl Decoder<'_> {
                 it.choice(node, "`allow`", &[("allow", ())])
             })
             .map(|it| it.place);
+    }
+
+    fn secret(&mut self, node: &Node) -> Option<Spanned<Secret>> {
+        self.scalar(node, "a secret that is not empty", "", |text| match text {
+            "" => Err(String::new()),
+            text => Ok(Secret::new(text.to_owned())),
+        })
     }
 
     fn algorithm(&mut self, node: &Node) -> Option<Spanned<String>> {

@@ -307,6 +307,50 @@ fn what_is_refused_before_and_beside_tokens_is_said() {
     );
 }
 
+#[test]
+fn of_several_secrets_the_one_that_fits_is_said() {
+    let text = "jwt: {app: {algorithms: [HS256], secret: ['@second', '@first', '@first']}}
+routes:
+  - {path: /*, respond: {status: 204}, auth: app}
+";
+    let values = [
+        ("first", key(Kind::Secret, 0).public.as_str()),
+        ("second", key(Kind::Secret, 1).public.as_str()),
+    ];
+    let folder = Folder::new();
+    folder.write("gateway.yaml", config(text, &values));
+    for (nth, said) in [
+        (1, "accepts it, signed with secret 1 of 2"),
+        (0, "accepts it, signed with secret 2 of 2"),
+    ] {
+        let token = sign(HS256, key(Kind::Secret, nth), &claims(json!({})));
+        let field = format!("Authorization: Bearer {token}");
+        let (text, code) = explain(&folder, &["GET", "/a", "-H", &field]);
+        assert_eq!(code, 0, "{text}");
+        assert!(text.contains(said), "{text}");
+    }
+    let output = run_to_end(&folder, &["check", "--print"], &[]);
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(
+        output.status.success() && !said.contains("secret-"),
+        "{said}"
+    );
+    folder.write(
+        "gateway.yaml",
+        config(text, &[("first", "short"), ("second", values[1].1)]),
+    );
+    let output = run_to_end(&folder, &["check"], &[]);
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(
+        !output.status.success() && said.contains("HS256 needs 32"),
+        "{said}"
+    );
+    assert!(
+        !said.contains("short,") && !said.contains("secret-"),
+        "{said}"
+    );
+}
+
 const TESTS: &str = "tests:
   - {request: 'GET http://api.example.com/users/7/orders/', expect: {status: 401, reason: token_missing}}
   - {request: 'GET http://api.example.com/users/7/orders/', claims: {sub: '7', scope: orders:read}, expect: {route: orders, upstream: 'http://127.0.0.1:9', headers: {X-User: '7', Authorization: null}}}

@@ -163,7 +163,7 @@ impl Compiler<'_> {
                 }
             }
         }
-        let named = parsed.secret.is_some() || !parsed.keys.is_empty();
+        let named = !parsed.secret.is_empty() || !parsed.keys.is_empty();
         if named && parsed.algorithms.is_empty() && !parsed.broken {
             self.errors.at(parsed.place, "a secret or a PEM file needs `algorithms`").hint(
                 "name what the issuer signs with, such as `algorithms: [HS256]`; it is never taken from a token",
@@ -176,7 +176,7 @@ impl Compiler<'_> {
     fn key_sources(&mut self, parsed: &parsed::Verifier) -> (Vec<KeySource>, Vec<Place>) {
         let mut keys = Vec::new();
         let mut places = Vec::new();
-        if let Some(secret) = &parsed.secret {
+        for secret in &parsed.secret {
             keys.push(KeySource::Secret(secret.value.expose().to_vec()));
             places.push(secret.place);
         }
@@ -206,7 +206,7 @@ impl Compiler<'_> {
             parsed::Jwks::Url(url) => Some((url, jwks.place)),
             parsed::Jwks::File(_) => None,
         });
-        let has_own = parsed.secret.is_some() || !parsed.keys.is_empty();
+        let has_own = !parsed.secret.is_empty() || !parsed.keys.is_empty();
         if let Some((_, place)) = named.filter(|_| has_own) {
             self.errors
                 .at(place, "a key set at a URL stands alone")
