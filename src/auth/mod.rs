@@ -247,6 +247,7 @@ impl JwtGuard {
         let issuers = self
             .verifiers
             .iter()
+            .filter(|(verifier, _)| verifier.is_of_an_authorization_server())
             .flat_map(|(verifier, _)| verifier.issuers());
         issuers.filter(|issuer| issuer.starts_with("https://") || issuer.starts_with("http://"))
     }

@@ -204,10 +204,14 @@ impl Admitted {
     }
 }
 
-/// When the user logged in, in milliseconds since 1970.
+/// When the user logged in, in milliseconds since 1970. The seconds may have a fraction, as in tokens that were
+/// issued before `auth_ms` stood beside them.
 fn login(claims: &Claims) -> Option<u64> {
     let seconds = claims.get("auth_time").and_then(Value::as_f64)?;
-    let millis = (seconds * 1000.0).round();
+    let more = claims.get("auth_ms").and_then(Value::as_u64);
+    let more = more.and_then(|more| u16::try_from(more).ok());
+    let more = more.filter(|more| *more < 1000).unwrap_or(0);
+    let millis = (seconds * 1000.0).round() + f64::from(more);
     // Beyond 2^53 it is no time.
     #[expect(
         clippy::cast_possible_truncation,
@@ -302,6 +306,8 @@ mod tests {
         assert!(has(json!({"sid": "g", "sub": "a", "auth_time": 1.5})));
         assert!(has(json!({"sid": "g", "sub": "a"})));
         assert!(!has(json!({"sid": "g", "sub": "a", "auth_time": 1.501})));
+        let whole = |ms: u64| has(json!({"sid": "g", "sub": "a", "auth_time": 1, "auth_ms": ms}));
+        assert!(whole(0) && whole(500) && !whole(501));
         assert!(!has(json!({"sid": "g", "sub": "b", "auth_time": 1.0})));
         assert!(live.has_subject("a", 1500) && !live.has_subject("a", 1501));
         assert!(!live.has_subject("b", 0));
@@ -329,12 +335,16 @@ mod tests {
             |claims: Value| admitted.admits(&Claims::new(claims.as_object().unwrap().clone()));
         assert!(has(json!({"sub": "a"})) && has(json!({"sub": "a", "auth_time": 0.001})));
         assert!(has(json!({"sub": "b", "auth_time": 1.5})));
+        assert!(has(json!({"sub": "b", "auth_time": 1, "auth_ms": 500})));
         for refused in [
             json!({}),
             json!({"sub": "c", "auth_time": 9}),
             json!({"sub": ["a"]}),
             json!({"sub": "b"}),
             json!({"sub": "b", "auth_time": 1.499}),
+            json!({"sub": "b", "auth_time": 1, "auth_ms": 499}),
+            json!({"sub": "b", "auth_time": 1, "auth_ms": 1000}),
+            json!({"sub": "b", "auth_time": 1, "auth_ms": -1}),
             json!({"sub": "b", "auth_time": -1}),
             json!({"sub": "b", "auth_time": 1e300}),
             json!({"sub": "b", "auth_time": "9"}),

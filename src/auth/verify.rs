@@ -348,6 +348,16 @@ impl Verifier {
         &self.from
     }
 
+    /// Whether its issuers are authorization servers. Who signs with a shared secret is an app, and the gateway's
+    /// own service speaks simplejwt's protocol, not OAuth's.
+    pub(crate) fn is_of_an_authorization_server(&self) -> bool {
+        let is_public = match &*self.keys {
+            Keys::Fixed(set) => set.algorithms().and(AlgorithmSet::HMAC).is_empty(),
+            Keys::Remote(..) => true,
+        };
+        is_public && self.live.is_none()
+    }
+
     /// The issuers whose tokens it accepts.
     pub(crate) fn issuers(&self) -> impl Iterator<Item = &str> {
         self.issuer.iter().map(String::as_str)

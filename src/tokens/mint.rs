@@ -12,7 +12,7 @@ use super::store::{Family, FamilyName};
 use crate::auth::Claims;
 
 /// The claims that the service sets itself, or whose meaning is not the configuration's to give.
-pub(crate) const OWN: [&str; 11] = [
+pub(crate) const OWN: [&str; 12] = [
     "token_type",
     "exp",
     "nbf",
@@ -23,6 +23,7 @@ pub(crate) const OWN: [&str; 11] = [
     "sub",
     "sid",
     "auth_time",
+    "auth_ms",
     "gen",
 ];
 
@@ -92,8 +93,10 @@ fn common(id: Option<&str>, family: &Family, issuer: Option<&str>) -> Map<String
     if let Some(id) = id {
         all.insert("sid".to_owned(), id.into());
     }
-    // When the user logged in, exactly: what ends all sessions ends those that began before.
-    all.insert("auth_time".to_owned(), seconds_of(family.created));
+    // When the user logged in, in whole seconds as most readers want it (OpenID Connect Core section 2), and the
+    // rest beside it: what ends all sessions ends those that began before.
+    all.insert("auth_time".to_owned(), (family.created / 1000).into());
+    all.insert("auth_ms".to_owned(), (family.created % 1000).into());
     all
 }
 
@@ -111,12 +114,6 @@ fn name_of(id: &str, generation: u64) -> String {
     let sum = digest::digest(&digest::SHA256, format!("{id}/{generation}").as_bytes());
     let short = sum.as_ref().get(..16).unwrap_or_default();
     URL_SAFE_NO_PAD.encode(short)
-}
-
-/// Milliseconds as the seconds of a NumericDate.
-fn seconds_of(millis: u64) -> Value {
-    let text = format!("{}.{:03}", millis / 1000, millis % 1000);
-    text.parse::<f64>().map_or(Value::Null, Value::from)
 }
 
 fn object(value: Value) -> Map<String, Value> {
@@ -161,7 +158,7 @@ mod tests {
             "j",
         );
         let expected = json!({
-            "iss": "me", "sub": "alice", "sid": "f", "auth_time": 1.5, "token_type": "access",
+            "iss": "me", "sub": "alice", "sid": "f", "auth_time": 1, "auth_ms": 500, "token_type": "access",
             "iat": 62, "exp": 362, "jti": "j",
             "roles": ["clerk"], "plan": "gold", "user_id": "alice", "tier": 1,
         });
@@ -173,7 +170,7 @@ mod tests {
         let one = refresh("f", &family(), None);
         assert_eq!(one, refresh("f", &family(), None));
         let expected = json!({
-            "sub": "alice", "sid": "f", "auth_time": 1.5, "token_type": "refresh",
+            "sub": "alice", "sid": "f", "auth_time": 1, "auth_ms": 500, "token_type": "refresh",
             "iat": 61, "exp": 90, "gen": 2, "jti": name_of("f", 2),
         });
         assert_eq!(Value::Object(one), expected);

@@ -372,19 +372,24 @@ async fn a_client_of_grpc_that_is_denied_reads_a_status_of_grpc() {
 async fn a_client_without_a_token_is_told_where_to_get_one() {
     let app = App::echo().await;
     let text = config(
-        "jwt:\n  sso: {algorithms: [HS256], secret: '@secret', issuer: 'https://sso.example.com'}\n  app: {algorithms: [HS256], secret: '@secret', issuer: app}\n\
+        "jwt:\n  sso: {algorithms: [ES256], keys: [sso.pem], issuer: 'https://sso.example.com'}\n  app: {algorithms: [HS256], secret: '@secret', issuer: app}\n  \
+         django: {algorithms: [HS256], secret: '@secret', issuer: 'https://www.example.com'}\n\
+         tokens: {keys: keys/, users: users.yaml, issuer: 'https://www.example.com'}\nstate: data/\n\
          trusted_proxies: [127.0.0.2/32]\n\
-         routes:\n  - {path: /api/*, proxy: '@app', auth: {jwt: [sso, app], require: {scope: [read, write]}}}\n  \
-         - {path: /own/*, proxy: '@app', auth: app}\n  - {path: /*, proxy: '@app', auth: none}\n",
+         routes:\n  - {path: /api/*, proxy: '@app', auth: {jwt: [tokens, sso, app], require: {scope: [read, write]}}}\n  \
+         - {path: /own/*, proxy: '@app', auth: app}\n  - {path: /issued/*, proxy: '@app', auth: tokens}\n  - {path: /shared/*, proxy: '@app', auth: django}\n  - {path: /*, proxy: '@app', auth: none}\n",
         &[app_verifier(), ("app", &app.url())],
     );
-    let gateway = Gateway::start(&text).await;
+    let folder = Folder::new();
+    folder.write("sso.pem", &key(Kind::P256, 0).public);
+    folder.write("users.yaml", "{}\n");
+    let gateway = Gateway::start_in(folder, &text).await;
     let reply = gateway.get("/api/users/7?x=1", &[]).await;
     assert_eq!(reply.status, 401);
     let url = String::from("http://gateway.test/.well-known/oauth-protected-resource/api/users/7");
     assert_eq!(
         reply.field("www-authenticate"),
-        Some(format!("Bearer realm=\"sso\", resource_metadata=\"{url}\"").as_str())
+        Some(format!("Bearer realm=\"tokens\", resource_metadata=\"{url}\"").as_str())
     );
     let path = "/.well-known/oauth-protected-resource/api/users/7";
     let reply = gateway.get(path, &[]).await;
@@ -400,13 +405,26 @@ async fn a_client_without_a_token_is_told_where_to_get_one() {
             "scopes_supported": ["read", "write"],
         })
     );
-    // An issuer that is no URL says nothing of where tokens come from.
-    let reply = gateway.get("/own/a", &[]).await;
-    assert_eq!(
-        reply.field("www-authenticate"),
-        Some("Bearer realm=\"app\"")
-    );
-    for path in ["/own/a", "", "/", "/api/..%2f", "/other"] {
+    // An issuer that is no URL, an app that signs with a shared secret and the gateway's own service are no
+    // authorization servers.
+    for (path, realm) in [
+        ("/own/a", "app"),
+        ("/shared/a", "django"),
+        ("/issued/a", "tokens"),
+    ] {
+        let reply = gateway.get(path, &[]).await;
+        let alone = format!("Bearer realm=\"{realm}\"");
+        assert_eq!(reply.field("www-authenticate"), Some(&*alone));
+    }
+    for path in [
+        "/own/a",
+        "/shared/a",
+        "/issued/a",
+        "",
+        "/",
+        "/api/..%2f",
+        "/other",
+    ] {
         let path = format!("/.well-known/oauth-protected-resource{path}");
         let status = gateway.get(&path, &[]).await.status;
         assert!(status == 404 || status == 400, "{path}: {status}");

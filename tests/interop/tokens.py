@@ -138,7 +138,9 @@ def of_token(member: str, token: str, side: Side) -> dict[str, object]:
         elif name == "iat":
             value = "now, whole seconds" if isinstance(value, int) and -1 <= now - value <= 30 else repr(value)
         elif name == "auth_time":
-            value = "then" if isinstance(value, (int, float)) and 0 <= now - value <= 30 else repr(value)
+            value = "then, whole seconds" if isinstance(value, int) and 0 <= now - value <= 31 else repr(value)
+        elif name == "auth_ms":
+            value = "a part of a second" if isinstance(value, int) and 0 <= value < 1000 else repr(value)
         elif name in ("jti", "sid"):
             value = kind_of_id(value)
         elif name == "sub":
@@ -668,7 +670,8 @@ DELIBERATE: list[Deliberate] = [
         "access header kid": (None, "text"), "refresh header kid": (None, "text"),
         "access claim sub": (None, "a user"), "refresh claim sub": (None, "a user"),
         "access claim sid": (None, "128 bits in base64url"), "refresh claim sid": (None, "128 bits in base64url"),
-        "access claim auth_time": (None, "then"), "refresh claim auth_time": (None, "then"),
+        "access claim auth_time": (None, "then, whole seconds"), "refresh claim auth_time": (None, "then, whole seconds"),
+        "access claim auth_ms": (None, "a part of a second"), "refresh claim auth_ms": (None, "a part of a second"),
         "refresh claim gen": (None, "a count"),
     }}),
     Deliberate("ids are 128 random bits in the alphabet that tokens are written in", {EVERY: {
