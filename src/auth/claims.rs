@@ -72,8 +72,6 @@ fn weight(value: &Value) -> usize {
 
 /// Whether two JSON values are equal; numbers by value, so that 1 is 1.0.
 pub(crate) fn equal(one: &Value, other: &Value) -> bool {
-    /// Above this, doubles skip integers and equality would be luck.
-    const EXACT: f64 = 9_007_199_254_740_992.0;
     match (one, other) {
         (Value::Number(left), Value::Number(right)) => number::equal(left, right),
         (Value::Array(left), Value::Array(right)) => {
@@ -99,6 +97,12 @@ impl ClaimPath {
     /// # Errors
     /// A sentence that says what would be right.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        if let Some(escaped) = meant_as_url(text) {
+            return Err(format!(
+                "dots go inwards, also those of a URL: `{escaped}` is the claim of that name; for what is inside \
+                 it, only the dots of the name are escaped"
+            ));
+        }
         let mut names = Vec::new();
         let mut name = String::new();
         let mut letters = text.chars();
@@ -133,6 +137,42 @@ impl ClaimPath {
     pub(crate) fn is(&self, name: &str) -> bool {
         matches!(self.0.as_slice(), [only] if only == name)
     }
+}
+
+/// The path with each dot escaped, where it begins as a URL, which many issuers take as a name, and the dots of
+/// its host go inwards, or all of its dots do.
+fn meant_as_url(text: &str) -> Option<String> {
+    let rest = ["https://", "http://"]
+        .iter()
+        .find_map(|scheme| text.strip_prefix(scheme))?;
+    let bare = |part: &str| {
+        let mut before = None;
+        part.chars().any(|letter| {
+            let escapes = before == Some('\\');
+            // A backslash that is escaped escapes nothing.
+            before = (!(escapes && letter == '\\')).then_some(letter);
+            letter == '.' && !escapes
+        })
+    };
+    let host = rest.split('/').next().unwrap_or_default();
+    // Whoever escapes the dots of the host knows what the others do.
+    let knows = rest.contains(r"\.");
+    if !bare(host) && (knows || !bare(rest)) {
+        return None;
+    }
+    let mut escaped = String::with_capacity(text.len() + 4);
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '.' => escaped.push_str(r"\."),
+            '\\' => {
+                escaped.push('\\');
+                escaped.extend(letters.next());
+            }
+            other => escaped.push(other),
+        }
+    }
+    Some(escaped)
 }
 
 impl fmt::Display for ClaimPath {
@@ -182,6 +222,37 @@ mod tests {
     fn paths_with_empty_names_are_refused() {
         for path in ["", ".", "a.", ".a", "a..b", r"a\b", r"a\"] {
             assert!(ClaimPath::parse(path).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_url_whose_dots_go_inwards_is_a_mistake_that_shows_what_is_meant() {
+        for (path, meant) in [
+            ("https://example.com/roles", r"https://example\.com/roles"),
+            ("http://a.b.example/x.y", r"http://a\.b\.example/x\.y"),
+            (
+                r"https://a\.example.com/roles",
+                r"https://a\.example\.com/roles",
+            ),
+            ("https://localhost/v1.roles", r"https://localhost/v1\.roles"),
+            (r"https://a\\.example/x", r"https://a\\\.example/x"),
+        ] {
+            let problem = ClaimPath::parse(path).unwrap_err();
+            assert!(problem.contains(&format!("`{meant}`")), "{path}: {problem}");
+            assert!(ClaimPath::parse(meant).is_ok(), "{meant}");
+        }
+        for (path, names) in [
+            (r"https://example\.com/app.roles", 2),
+            (r"https://example\.com/v1\.roles", 1),
+            ("https://localhost/roles", 1),
+            ("realm_access.roles", 2),
+            ("httpsx.y", 2),
+        ] {
+            assert_eq!(
+                ClaimPath::parse(path).unwrap().names().len(),
+                names,
+                "{path}"
+            );
         }
     }
 
