@@ -9,7 +9,7 @@ use std::sync::Arc;
 use http::{HeaderName, Request, StatusCode};
 
 use crate::access_log::AccessLog;
-use crate::auth::{Claims, LiveRevoked, Verifier, VerifierSettings};
+use crate::auth::{ClaimPath, Claims, LiveRevoked, Verifier, VerifierSettings};
 use crate::client::TrustedProxies;
 use crate::edits::HeaderEdits;
 use crate::limits::Bounds;
@@ -43,6 +43,8 @@ pub(crate) struct Snapshot {
     pub(crate) response_headers: HeaderEdits,
     /// Where access records go.
     pub(crate) access_log: Option<Arc<AccessLog>>,
+    /// The claims whose first one that is there names the user in access records.
+    pub(crate) logged_user: Vec<ClaimPath>,
     /// The level of the operator's log.
     pub(crate) level: tracing::Level,
     /// The service that issues tokens.

@@ -12,7 +12,7 @@ use super::jws::Jws;
 use super::policy::Parameters;
 use super::principal::Principal;
 use super::token::{self, TokenSource};
-use super::verify::{Audience, Verified, Verifier};
+use super::verify::{Audience, Verifier};
 use super::{Guard, issuer};
 use crate::reject::{Reject, TokenFault};
 
@@ -103,7 +103,7 @@ impl Guard {
             let (claims, typ) = verifier.completed(claims.members(), now);
             match verifier.check_assumed(typ.as_deref(), &claims, now) {
                 Ok(dates) => {
-                    return Ok(Principal::bearer(Arc::new(Verified::new(claims, dates))));
+                    return Ok(Principal::bearer(Arc::new(verifier.found(claims, dates))));
                 }
                 Err(fault) => {
                     let unsigned = "eyJhbGciOiJub25lIn0.e30.";
@@ -120,6 +120,37 @@ impl Guard {
             let unknown = Reject::TokenInvalid(TokenFault::UnknownKey);
             (unknown, "the route has no verifier".to_owned())
         }))
+    }
+
+    /// Who the request would be from if its token is genuine, where the keys that would tell were never fetched;
+    /// `None` where that is not why it is not known.
+    ///
+    /// # Errors
+    /// Why it is refused in either case.
+    pub(crate) fn assume_genuine(
+        &self,
+        headers: &HeaderMap,
+        query: Option<&str>,
+        now: SystemTime,
+    ) -> Option<Result<Principal, Reject>> {
+        let Self::Jwt(guard) = self else { return None };
+        let found = token::find(headers, query, &guard.places).ok()??;
+        let jws = Jws::parse(found.text().ok()?).ok()?;
+        let claims = jws.claims().ok()?;
+        let mut refused = None;
+        for verifier in guard.candidates(found.places, issuer(&claims)) {
+            if !verifier.was_never_fetched() || !verifier.fits(&jws) {
+                continue;
+            }
+            match verifier.check_claims(jws.typ.as_deref(), &claims, now) {
+                Ok(dates) => {
+                    let verified = verifier.found(claims.clone(), dates);
+                    return Some(Ok(Principal::bearer(Arc::new(verified))));
+                }
+                Err(fault) => refused = Some(Err(Reject::TokenInvalid(fault))),
+            }
+        }
+        refused
     }
 
     /// Which of the route's demands on the claims are not met, in words.

@@ -70,9 +70,14 @@ impl Principal {
         self.claims()?.at(path)
     }
 
-    /// `sub`, where it is a text.
-    pub(crate) fn subject(&self) -> Option<&str> {
-        self.claims()?.get("sub")?.as_str()
+    /// The first of these claims that is a text or a number, as text.
+    pub(crate) fn user(&self, paths: &[ClaimPath]) -> Option<String> {
+        let claims = self.claims()?;
+        paths.iter().find_map(|path| match claims.at(path)? {
+            Value::String(text) => Some(text.clone()),
+            Value::Number(number) => Some(number.as_str().to_owned()),
+            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+        })
     }
 
     /// A claim as the value of a header: a text as it is, a list joined by commas, anything else
@@ -190,10 +195,31 @@ mod tests {
     }
 
     #[test]
+    fn the_user_is_the_first_claim_that_names_one() {
+        let paths = ["sub", "user_id", "a.b"].map(|path| ClaimPath::parse(path).unwrap());
+        for (claims, expected) in [
+            (json!({"sub": "alice", "user_id": 7}), Some("alice")),
+            (json!({"sub": 0, "user_id": 7}), Some("0")),
+            (json!({"user_id": 7}), Some("7")),
+            (
+                json!({"sub": null, "user_id": u64::MAX}),
+                Some("18446744073709551615"),
+            ),
+            (json!({"sub": ["alice"], "a": {"b": "c"}}), Some("c")),
+            (json!({"sub": true}), None),
+            (json!({}), None),
+        ] {
+            let claims = Claims::new(claims.as_object().unwrap().clone());
+            let principal = Principal::bearer(Arc::new(Verified::new(claims, Dates::default())));
+            assert_eq!(principal.user(&paths).as_deref(), expected);
+        }
+    }
+
+    #[test]
     fn the_anonymous_have_no_claims() {
         let nobody = Principal::anonymous();
         assert!(nobody.is_anonymous());
-        assert_eq!(nobody.subject(), None);
+        assert_eq!(nobody.user(&[ClaimPath::parse("sub").unwrap()]), None);
         assert_eq!(nobody.header(&ClaimPath::parse("sub").unwrap()), Ok(None));
     }
 }

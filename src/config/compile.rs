@@ -19,7 +19,7 @@ use super::error::{Errors, Place};
 use super::parsed;
 use super::source::{Loader, why};
 use crate::access_log::{AccessLog, AccessLogSettings, Destination, Format};
-use crate::auth::{Guard, RemoteKeys, is_credential};
+use crate::auth::{ClaimPath, Guard, RemoteKeys, is_credential};
 use crate::client::TrustedProxies;
 use crate::edits::HeaderEdits;
 use crate::limits::{Bounds, Limits, Timeouts};
@@ -89,6 +89,7 @@ pub(crate) fn compile(
     }
     resource_metadata(&mut table, &mut routes, &defaults);
     let access_log = compiler.access_log(&gateway.log.access);
+    let logged_user = compiler.logged_user(&gateway.log.access);
     if compiler.errors.count() != before || !compiler.errors.is_empty() {
         return None;
     }
@@ -123,6 +124,7 @@ pub(crate) fn compile(
         upstreams: upstreams.all(),
         response_headers: edits(&gateway.defaults.headers.response),
         access_log,
+        logged_user,
         tokens,
         ended,
         tests: Vec::new(),
@@ -295,8 +297,30 @@ impl Compiler<'_> {
         }
     }
 
+    /// The claims whose first one that is there names the user in access records.
+    fn logged_user(&mut self, parsed: &parsed::AccessLog) -> Vec<ClaimPath> {
+        let user = match parsed {
+            parsed::AccessLog::On { user, .. } => user.as_ref(),
+            parsed::AccessLog::Off => None,
+        };
+        let Some(user) = user else {
+            let usual = ["sub", "user_id", "client_id"];
+            return usual
+                .into_iter()
+                .filter_map(|it| ClaimPath::parse(it).ok())
+                .collect();
+        };
+        match ClaimPath::parse(&user.value) {
+            Ok(path) => vec![path],
+            Err(problem) => {
+                self.errors.at(user.place, problem);
+                Vec::new()
+            }
+        }
+    }
+
     fn access_log(&mut self, parsed: &parsed::AccessLog) -> Option<Arc<AccessLog>> {
-        let parsed::AccessLog::On { to, format } = parsed else {
+        let parsed::AccessLog::On { to, format, .. } = parsed else {
             return None;
         };
         let settings = AccessLogSettings {

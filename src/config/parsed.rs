@@ -503,7 +503,11 @@ impl Default for Log {
         let format = Spanned::default_of(LogFormat::Json);
         Self {
             level: Spanned::default_of(Level::Info),
-            access: AccessLog::On { to, format },
+            access: AccessLog::On {
+                to,
+                format,
+                user: None,
+            },
         }
     }
 }
@@ -532,6 +536,8 @@ pub(crate) enum AccessLog {
         to: Spanned<LogTarget>,
         /// How it looks.
         format: Spanned<LogFormat>,
+        /// The claim that names the user; the usual ones without it.
+        user: Option<Spanned<String>>,
     },
 }
 

@@ -359,7 +359,7 @@ impl Decoder<'_> {
             });
             return off.map(|_| AccessLog::Off);
         }
-        let fields = self.fields(node, "`off` or a map", &["to", "format"])?;
+        let fields = self.fields(node, "`off` or a map", &["to", "format", "user"])?;
         let mut to = Spanned::default_of(LogTarget::Stdout);
         let mut format = Spanned::default_of(LogFormat::Json);
         let folder = self.folder;
@@ -375,6 +375,7 @@ impl Decoder<'_> {
                 &[("json", LogFormat::Json), ("combined", LogFormat::Combined)],
             )
         });
-        Some(AccessLog::On { to, format })
+        let user = self.optional(fields, "user", Self::filled_text);
+        Some(AccessLog::On { to, format, user })
     }
 }

@@ -23,6 +23,7 @@ routes:
     rewrite: {strip_prefix: /users}
   - {path: /files/*, static: ./files, auth: sso}
   - {path: /far/*, proxy: '@app', auth: far}
+  - {path: /far/b/*, proxy: '@app', auth: {jwt: far, require: {role: clerk}}}
   - {path: /asked/*, proxy: '@app', auth: {ask: 'http://127.0.0.1:1/verify'}}
   - {path: /old/*, redirect: {to: '/new/{rest}'}}
   - {path: /teapot, respond: {status: 418}}
@@ -296,13 +297,29 @@ fn what_is_refused_before_and_beside_tokens_is_said() {
     let (text, code) = explain(&folder, &["GET", "/far/a", "-H", &field]);
     assert_eq!(code, 3);
     assert!(
-        text.contains("--online fetches them") && text.contains("503 keys_missing"),
+        text.contains("--online fetches them") && !text.contains("503"),
         "{text}"
     );
+    assert!(
+        text.contains("answer     the app's\n")
+            && text.contains("not known: this where the token is genuine"),
+        "{text}"
+    );
+    // What is refused in either case is.
+    for (changes, said) in [
+        (json!({"exp": now() - 41}), "answer     401 token_expired"),
+        (json!({"role": "guest"}), "answer     403 forbidden"),
+    ] {
+        let claims = claims(changes).to_string();
+        let token = sign_with_header(ES256, key(Kind::P256, 0), &json!({"kid": "k3"}), &claims);
+        let field = format!("Authorization: Bearer {token}");
+        let (text, code) = explain(&folder, &["GET", "/far/b/a", "-H", &field]);
+        assert!(code == 3 && text.contains(said), "{text}");
+    }
     let (text, code) = explain(&folder, &["GET", "/far/a", "-H", &field, "--online"]);
     assert_eq!(code, 3);
     assert!(
-        text.contains("https://issuer.invalid/keys: DNS: "),
+        text.contains("https://issuer.invalid/keys: DNS: ") && text.contains("503 keys_missing"),
         "{text}"
     );
 }
