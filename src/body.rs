@@ -23,9 +23,9 @@ pub(crate) enum BodyError {
     /// The upstream fell silent.
     #[error("the upstream fell silent")]
     UpstreamIdle,
-    /// The token that it was asked for with has expired.
-    #[error("the token has expired")]
-    TokenExpired,
+    /// What opened it has ended; carries the reason code.
+    #[error("what opened it has ended: {0}")]
+    Ended(&'static str),
     /// The client broke its request off.
     #[error("the client broke its request off: {0}")]
     Client(#[source] io::Error),

@@ -2,6 +2,7 @@
 //! authenticate, authorise, serve. A stage that is not named here does not exist.
 
 mod asking;
+mod ending;
 mod host;
 mod issuing;
 mod metadata;
@@ -115,7 +116,7 @@ async fn serve(
     }
     let route = snapshot.table.find(&host, &path, request.method())?;
     record.found(route, request.headers());
-    let permit = match (&route.guard, &route.ask) {
+    let mut permit = match (&route.guard, &route.ask) {
         (Guard::Ask(guard), Some(ask)) => {
             let sent = upstream_target(None, &path, &request);
             let target = sent.as_deref().unwrap_or(target.as_str());
@@ -135,7 +136,7 @@ async fn serve(
             guard.authorize(principal, &route.parameters(&path))?
         }
     };
-    record.permitted(&permit);
+    record.permitted(&mut permit);
     if permit.reported().is_some() {
         route.guard.count_reported();
     }

@@ -59,7 +59,7 @@ pub(crate) use self::remote::{
 pub(crate) use self::revoked::{Admitted, LiveRevoked, Revoked};
 pub(crate) use self::signing::SigningKey;
 pub(crate) use self::token::{TokenSource, token_of_cookie};
-pub(crate) use self::verify::{Audience, Verifier, VerifierSettings};
+pub(crate) use self::verify::{Audience, Ended, Verifier, VerifierSettings};
 
 use self::jws::Jws;
 use self::verify::{Dates, Lack, Stamp, Unsigned, Unverified, Verified};
@@ -242,7 +242,7 @@ impl JwtGuard {
         self.reported.load(Ordering::Relaxed)
     }
 
-    /// The issuers that clients can get a token from: those that are URLs.
+    /// The issuers that clients can get a token from (RFC 8414): those of public keys that are URLs.
     fn authorization_servers(&self) -> impl Iterator<Item = &str> {
         let issuers = self
             .verifiers
@@ -334,8 +334,8 @@ impl JwtGuard {
         } else {
             // The issuer is read before the signature is checked, but only to choose who checks it.
             let claims = jws.claims().map_err(unverified)?;
-            let (stamp, dates) = self.verify_by_any(&jws, &claims, found.places, now)?;
-            (stamp, Verified::new(claims, dates))
+            let (stamp, verifier, dates) = self.verify_by_any(&jws, &claims, found.places, now)?;
+            (stamp, verifier.found(claims, dates))
         };
         let verified = Arc::new(verified);
         remembered.keep_header(jws.header_part(), &jws.header);
@@ -349,7 +349,7 @@ impl JwtGuard {
         claims: &Claims,
         places: u64,
         now: SystemTime,
-    ) -> Result<(Stamp, Dates), Refused> {
+    ) -> Result<(Stamp, &Arc<Verifier>, Dates), Refused> {
         let candidates = self.candidates(places, issuer(claims));
         let fitting = || {
             candidates
@@ -370,7 +370,7 @@ impl JwtGuard {
                 continue;
             }
             match verifier.check_claims(jws.typ.as_deref(), claims, now) {
-                Ok(dates) => return Ok((stamp, dates)),
+                Ok(dates) => return Ok((stamp, verifier, dates)),
                 Err(wrong) => wrong_claims = Some(wrong),
             }
         }
@@ -399,10 +399,8 @@ fn verify_by_one(
     })?;
     let claims = jws.claims().map_err(Unverified::from)?;
     let dates = verifier.check_claims(jws.typ.as_deref(), &claims, now);
-    Ok((
-        stamp,
-        Verified::new(claims, dates.map_err(Unverified::from)?),
-    ))
+    let dates = dates.map_err(Unverified::from)?;
+    Ok((stamp, verifier.found(claims, dates)))
 }
 
 /// Waits until one of these key sets was fetched anew; whether one was.
@@ -754,7 +752,8 @@ pub(crate) struct Permit {
     places: Option<Arc<[TokenSource]>>,
     /// Whether the token is taken out of them.
     strips: bool,
-    ends: Option<SystemTime>,
+    /// What is held of the token, where what it opens is to end with it.
+    lease: Option<Lease>,
     reported: Option<Reject>,
     /// Whether the answer is for this client alone.
     is_private: bool,
@@ -779,7 +778,7 @@ impl Permit {
             identity: Vec::new(),
             places: None,
             strips: false,
-            ends: None,
+            lease: None,
             reported: None,
             is_private: false,
             replaced: Arc::default(),
@@ -792,9 +791,9 @@ impl Permit {
         Self::of(Principal::anonymous())
     }
 
-    /// When what the request opened is to end, if it is to end with its token.
-    pub(crate) fn ends(&self) -> Option<SystemTime> {
-        self.ends
+    /// What is held of the token, where what the request opens is to end with it; it is taken out.
+    pub(crate) fn take_lease(&mut self) -> Option<Lease> {
+        self.lease.take()
     }
 
     /// Whether a token or another server's word opened it, so that the answer is for nobody else.

@@ -3,7 +3,6 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use http::HeaderValue;
 use serde_json::Value;
@@ -42,9 +41,9 @@ impl Principal {
         self.refused
     }
 
-    /// When the token is no longer good, with the verifier's leeway.
-    pub(super) fn ends(&self) -> Option<SystemTime> {
-        self.verified.as_ref()?.ends()
+    /// The token that was verified.
+    pub(super) fn verified(&self) -> Option<&Arc<Verified>> {
+        self.verified.as_ref()
     }
 
     /// The bearer of a token that was verified.

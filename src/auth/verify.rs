@@ -162,12 +162,24 @@ impl From<TokenFault> for Unverified {
 pub(crate) struct Verified {
     claims: Claims,
     dates: Dates,
+    /// Who found it so.
+    by: Option<VerifierId>,
 }
 
 impl Verified {
     /// The claims and their dates.
+    #[cfg(test)]
     pub(crate) fn new(claims: Claims, dates: Dates) -> Self {
-        Self { claims, dates }
+        Self {
+            claims,
+            dates,
+            by: None,
+        }
+    }
+
+    /// Whether this verifier found it right.
+    pub(super) fn is_by(&self, verifier: &Verifier) -> bool {
+        self.by == Some(verifier.id)
     }
 
     /// What the token says.
@@ -179,6 +191,28 @@ impl Verified {
     pub(crate) fn ends(&self) -> Option<SystemTime> {
         let ends = Duration::try_from_secs_f64(self.dates.exp? + self.dates.leeway).ok()?;
         UNIX_EPOCH.checked_add(ends)
+    }
+}
+
+/// Why what a token opened has to end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Ended {
+    /// Its time is over.
+    Expired,
+    /// It was revoked.
+    Revoked,
+    /// Its session has ended, or its user is gone.
+    Session,
+}
+
+impl Ended {
+    /// The reason code of the access record.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::Expired => TokenFault::Expired.reason(),
+            Self::Revoked => TokenFault::Revoked.reason(),
+            Self::Session => "session_ended",
+        }
     }
 }
 
@@ -506,6 +540,30 @@ impl Verifier {
         } else {
             Err(TokenFault::RequiredClaim)
         }
+    }
+
+    /// A token with these claims that it found right.
+    pub(super) fn found(&self, claims: Claims, dates: Dates) -> Verified {
+        Verified {
+            claims,
+            dates,
+            by: Some(self.id),
+        }
+    }
+
+    /// Whether its keys are at a URL and nobody has fetched them yet.
+    pub(super) fn was_never_fetched(&self) -> bool {
+        self.remote().is_some_and(|remote| remote.fetches() == 0)
+    }
+
+    /// Why a token that was found right opens nothing any more: it was revoked, or its session has ended. Its
+    /// time is another matter.
+    pub(super) fn why_ended(&self, verified: &Verified) -> Option<Ended> {
+        if self.check_goes_on(&verified.claims).is_err() {
+            return Some(Ended::Session);
+        }
+        let revoked = self.check_revoked(&verified.claims, &verified.dates);
+        revoked.is_err().then_some(Ended::Revoked)
     }
 
     /// Whether a token that this verifier found right is right at this time too.

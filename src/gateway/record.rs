@@ -3,15 +3,16 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
+use super::ending::Ending;
 use super::{Connection, metadata};
 use crate::access_log::{Entry, Format};
 use crate::auth::{Permit, Principal};
@@ -19,7 +20,7 @@ use crate::body::{Body, BodyError, Carried, Carry, SendFile};
 use crate::client::Client;
 use crate::fields;
 use crate::proxy::Tunnel;
-use crate::reject::{Reject, TokenFault};
+use crate::reject::Reject;
 use crate::request_id::RequestId;
 use crate::route::{Route, Target};
 use crate::worker::View;
@@ -47,8 +48,8 @@ pub(crate) struct Record {
     reported: Option<Reject>,
     /// Whether the answer is for this client alone.
     private: bool,
-    /// When its tunnel or its answer's body is to end.
-    ends: Option<Instant>,
+    /// What its tunnel or its answer's body is to end with.
+    ending: Option<Box<Ending>>,
     status: u16,
     first_byte: Option<Instant>,
     bytes: u64,
@@ -89,7 +90,7 @@ impl Record {
             reason: None,
             reported: None,
             private: false,
-            ends: None,
+            ending: None,
             status: 0,
             first_byte: None,
             bytes: 0,
@@ -132,7 +133,7 @@ impl Record {
     /// The client is known.
     pub(crate) fn authenticated(&mut self, principal: &Principal) {
         if self.view.access_log.is_some() {
-            self.subject = principal.subject().map(str::to_owned);
+            self.subject = principal.user(&self.view.logged_user);
         }
     }
 
@@ -157,7 +158,7 @@ impl Record {
     }
 
     /// The client may come in, for as long as its permit says.
-    pub(crate) fn permitted(&mut self, permit: &Permit) {
+    pub(crate) fn permitted(&mut self, permit: &mut Permit) {
         self.reported = permit.reported();
         self.private = permit.is_private();
         let times = (self.began, self.time);
@@ -206,10 +207,10 @@ impl Record {
         let now = Instant::now();
         self.first_byte = Some(now);
         self.connection.line.answer(now);
-        let ends = self.ends.filter(|_| tunnel.is_none());
+        let ending = self.ending.take();
         response.map(|body| Recorded {
             body,
-            ends: ends.map(|ends| Box::pin(sleep_until(ends))),
+            ending,
             tunnel: tunnel.map(Box::new),
             record: Some(self),
             ended: false,
@@ -277,8 +278,8 @@ impl Drop for Record {
 #[derive(Debug)]
 pub(crate) struct Recorded {
     body: Body,
-    /// When the token that it was asked for with expires.
-    ends: Option<Pin<Box<Sleep>>>,
+    /// What it is to end with.
+    ending: Option<Box<Ending>>,
     /// What begins behind an answer that switches protocols.
     tunnel: Option<Box<Tunnel>>,
     record: Option<Box<Record>>,
@@ -289,7 +290,7 @@ pub(crate) struct Recorded {
 
 impl Recorded {
     /// Carries bytes between the client, of whom `early` was read already, and the app that it has switched protocols
-    /// with; until one of them closes, or the token expires.
+    /// with; until one of them closes, or the token or its session ends.
     pub(crate) async fn tunnel<C>(mut self, client: C, early: &[u8])
     where
         C: AsyncRead + AsyncWrite + Unpin,
@@ -297,41 +298,35 @@ impl Recorded {
         let (Some(tunnel), Some(mut record)) = (self.tunnel.take(), self.record.take()) else {
             return;
         };
-        let ends = record.ends;
-        let expiry = async {
-            match ends {
-                Some(ends) => sleep_until(ends).await,
-                None => std::future::pending().await,
-            }
-        };
         record.bytes = tokio::select! {
             (_, to_client) = tunnel.run(client, early) => to_client,
-            () = expiry => {
-                record.reason = Some(TokenFault::Expired.reason());
+            ended = Ending::wait(self.ending.take()) => {
+                record.reason = Some(ended.reason());
                 0
             }
         };
     }
 
-    /// The next frame of the body; that the token has expired, where that came first.
+    /// The next frame of the body; that what opened it has ended, where that came first.
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.has_expired(cx) {
-            return Poll::Ready(Some(Err(BodyError::TokenExpired)));
+        if let Some(ended) = self.has_ended(cx) {
+            return Poll::Ready(Some(Err(ended)));
         }
         Pin::new(&mut self.body).poll_frame(cx)
     }
 
-    /// Whether the token expires before the body has ended, now; then there is no more of it.
-    fn has_expired(&mut self, cx: &mut Context<'_>) -> bool {
-        let expired = match &mut self.ends {
-            Some(ends) => !self.body.is_end_stream() && ends.as_mut().poll(cx).is_ready(),
-            None => false,
-        };
-        if expired {
-            self.ends = None;
-            self.body = Body::Empty;
+    /// Whether what opened it ends before the body has, now; then there is no more of it.
+    fn has_ended(&mut self, cx: &mut Context<'_>) -> Option<BodyError> {
+        let ending = self.ending.as_mut()?;
+        if self.body.is_end_stream() {
+            return None;
         }
-        expired
+        let Poll::Ready(ended) = ending.poll(cx) else {
+            return None;
+        };
+        self.ending = None;
+        self.body = Body::Empty;
+        Some(BodyError::Ended(ended.reason()))
     }
 }
 
@@ -392,10 +387,9 @@ impl Carry for Recorded {
         send: &mut SendFile<'_>,
     ) -> Poll<Carried> {
         let this = self.get_mut();
-        let carried = if this.has_expired(cx) {
-            Err(BodyError::TokenExpired)
-        } else {
-            ready!(Pin::new(&mut this.body).poll_carry(cx, send))
+        let carried = match this.has_ended(cx) {
+            Some(ended) => Err(ended),
+            None => ready!(Pin::new(&mut this.body).poll_carry(cx, send)),
         };
         match (&carried, &mut this.record) {
             (Ok(Some(Ok(sent))), Some(record)) => record.bytes += *sent as u64,
@@ -412,7 +406,7 @@ fn broken_off(error: &BodyError) -> &'static str {
         BodyError::Io(_) => "file_broke_off",
         BodyError::Upstream(_) | BodyError::UpstreamMalformed(_) => "upstream_broke_off",
         BodyError::UpstreamIdle => "upstream_fell_silent",
-        BodyError::TokenExpired => TokenFault::Expired.reason(),
+        BodyError::Ended(reason) => reason,
         BodyError::Client(_)
         | BodyError::Malformed(_)
         | BodyError::ClientIdle

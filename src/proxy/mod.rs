@@ -385,6 +385,6 @@ fn refusal_of(error: &BodyError) -> Reject {
         | BodyError::Upstream(_)
         | BodyError::UpstreamMalformed(_)
         | BodyError::UpstreamIdle
-        | BodyError::TokenExpired => Reject::Internal,
+        | BodyError::Ended(_) => Reject::Internal,
     }
 }

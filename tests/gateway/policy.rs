@@ -167,6 +167,106 @@ async fn a_tunnel_and_a_stream_end_with_their_token_where_the_route_says_so() {
 }
 
 #[tokio::test]
+async fn what_a_revoked_token_opened_ends_where_the_route_says_so() {
+    let sockets = App::start(|_| Answer::Upgrade).await;
+    let events = App::start(|_| {
+        let (sender, receiver) = mpsc::channel(1);
+        tokio::spawn(async move {
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n6\r\ntick\n\n\r\n";
+            // Silent after the first.
+            sender.send(head.into()).await.ok();
+            sender.closed().await;
+        });
+        Answer::Stream(receiver)
+    })
+    .await;
+    let text = config(
+        "jwt: {app: {algorithms: [HS256], secret: '@secret', require_exp: false, revoked: revoked.yaml}}\nroutes:\n  - {path: /socket/*, proxy: '@sockets', auth: {jwt: app, on_expiry: close}}\n  - {path: /events/*, proxy: '@events', auth: {jwt: app, on_expiry: close}}\n  - {path: /kept/*, proxy: '@sockets', auth: app}\n",
+        &[
+            app_verifier(),
+            ("sockets", &sockets.url()),
+            ("events", &events.url()),
+        ],
+    );
+    let folder = Folder::new();
+    folder.write("revoked.yaml", "[]\n");
+    let gateway = Gateway::start_in(folder, &text).await;
+    // Remembered or not, with an expiry or without.
+    let tokens = [
+        bearer(json!({"sub": "mallory"})),
+        bearer(json!({"sub": "mallory", "exp": null})),
+        bearer(json!({"sub": "alice"})),
+    ];
+    let open = async |path: &str, fields: &[(&str, &str)], token: &str| {
+        let mut wire = gateway.connect().await;
+        let fields = [fields, &[("Authorization", token)]].concat();
+        wire.send(request("GET", path, &fields, "")).await;
+        let status = wire.head().await.status;
+        assert_eq!(
+            status,
+            if path.starts_with("/events") {
+                200
+            } else {
+                101
+            }
+        );
+        wire
+    };
+    let (mut ending, mut going_on) = (Vec::new(), Vec::new());
+    for (at, token) in tokens.iter().enumerate() {
+        for (kind, fields) in [("socket", UPGRADE), ("events", &[])] {
+            let path = format!("/{kind}/{at}");
+            let wire = open(&path, fields, token).await;
+            if at == 2 {
+                going_on.push((path, wire));
+            } else {
+                ending.push((path, wire));
+            }
+        }
+    }
+    let kept = open("/kept/0", UPGRADE, &tokens[0]).await;
+    going_on.push(("/kept/0".to_owned(), kept));
+    let mut h2 = H2::connect(gateway.address()).await;
+    let over_h2 = {
+        let token = tokens[0].clone();
+        // It panics where the response breaks off.
+        tokio::spawn(async move { h2.get("/events/h2", &[("Authorization", &token)]).await })
+    };
+    events.saw("/events/h2", |_| true).await;
+
+    let before = gateway.reloads();
+    gateway.folder.write("revoked.yaml", "[{sub: mallory}]\n");
+    gateway.reloaded_after(before).await;
+    let time = Duration::from_secs(9);
+    for (path, wire) in &mut ending {
+        assert!(within(time, wire.rest()).await.is_some(), "{path}");
+        assert_eq!(
+            gateway.record(path).await["reason"],
+            "token_revoked",
+            "{path}"
+        );
+    }
+    let broken = within(time, over_h2).await.unwrap();
+    assert!(broken.is_err_and(|error| error.is_panic()));
+    assert_eq!(
+        gateway.record("/events/h2").await["reason"],
+        "token_revoked"
+    );
+    for (path, wire) in &mut going_on {
+        if path.starts_with("/events") {
+            assert!(
+                within(Duration::from_millis(100), wire.rest())
+                    .await
+                    .is_none()
+            );
+        } else {
+            wire.send("pong").await;
+            assert_eq!(wire.take(4).await, b"pong", "{path}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn another_server_decides_where_the_route_asks_it() {
     let app = App::echo().await;
     let answer = |status: &str, fields: &str, body: &str| {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::support::{
     Answer, App, Folder, Gateway, Reply, Seen, Wire, config, eventually, free_port, get, local,
-    request, run_to_end,
+    request, run_to_end, within,
 };
 
 const PASSWORD: &str = "correct horse battery";
@@ -412,6 +412,69 @@ async fn logging_out_everywhere_ends_the_other_sessions_and_not_the_next_one() {
     assert_eq!(opens(&gateway, &bob).await, 200);
     let (access, _) = login(&gateway, "alice").await;
     assert_eq!(opens(&gateway, &access).await, 200);
+}
+
+#[tokio::test]
+async fn what_a_session_opened_ends_with_it_where_the_route_says_so() {
+    let app = App::start(|_| Answer::Upgrade).await;
+    let text = text(FREE).replace(
+        "routes:\n",
+        &format!(
+            "routes:\n  - {{path: /socket/*, proxy: '{}', auth: {{jwt: tokens, on_expiry: close}}}}\n",
+            app.url()
+        ),
+    );
+    let gateway = Gateway::start_as_it_is(folder(&text), 1, &[]).await;
+    let open = async |path: &str, access: &str| {
+        let mut wire = gateway.connect().await;
+        let bearer = format!("Bearer {access}");
+        let fields = [
+            ("Connection", "Upgrade"),
+            ("Upgrade", "websocket"),
+            ("Authorization", &bearer),
+        ];
+        wire.send(request("GET", path, &fields, "")).await;
+        assert_eq!(wire.head().await.status, 101);
+        wire
+    };
+    let (one, refresh) = login(&gateway, "alice").await;
+    let (two, _) = login(&gateway, "alice").await;
+    let (bob, _) = login(&gateway, "bob").await;
+    assert_eq!(
+        claims(&one)["auth_time"]
+            .as_u64()
+            .map(|at| at > 1_700_000_000),
+        Some(true)
+    );
+    let mut wires = Vec::new();
+    for (path, access) in [
+        ("/socket/1", &one),
+        ("/socket/2", &two),
+        ("/socket/3", &bob),
+    ] {
+        wires.push((path, open(path, access).await));
+    }
+    let ended = async |(path, wire): &mut (&str, Wire)| {
+        let closed = within(Duration::from_secs(9), wire.closed()).await;
+        assert!(closed.is_some(), "{path}");
+        assert_eq!(
+            gateway.record(path).await["reason"],
+            "session_ended",
+            "{path}"
+        );
+    };
+    let body = json!({"refresh": refresh});
+    let reply = post(&gateway, "/api/token/blacklist/", &body).await;
+    assert_eq!(reply.status, 200);
+    ended(&mut wires[0]).await;
+    for (_, wire) in &mut wires[1..] {
+        wire.send("ping").await;
+        assert_eq!(wire.take(4).await, b"ping");
+    }
+    user(&gateway.folder, &["disable", "bob"]);
+    ended(&mut wires[2]).await;
+    user(&gateway.folder, &["remove", "alice"]);
+    ended(&mut wires[1]).await;
 }
 
 #[tokio::test]
