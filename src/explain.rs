@@ -16,7 +16,7 @@ use crate::gateway;
 use crate::method;
 use crate::path::{Reading, RequestPath};
 use crate::proxy::Draft;
-use crate::reject::Reject;
+use crate::reject::{Longest, Reject};
 use crate::request_id::RequestId;
 use crate::route::{Host, Rewrite, Route, RouteTable, Target};
 use crate::snapshot::{ListenAddress, Listener, PolicyTest, Snapshot};
@@ -230,7 +230,7 @@ impl Decision {
                 let length = request.headers().get(header::CONTENT_LENGTH);
                 let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
                 if length.is_some_and(|length| length > route.body_bytes) {
-                    return Err(Reject::BodyTooLarge(route.body_bytes));
+                    return Err(Reject::BodyTooLarge(Longest::BodyBytes(route.body_bytes)));
                 }
                 if route.lacks_slash(&path, request) {
                     self.say("answer", format!("308 to {}/", path.written()));

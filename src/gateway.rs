@@ -68,11 +68,13 @@ pub(crate) fn answer(
             None => serve(&view, &connection, &mut record, &mut tunnel, request).await,
             Some(reject) => Err(reject),
         };
-        let route = record.route().and_then(|index| view.routes.get(index));
+        let route = record
+            .route()
+            .and_then(|index| view.routes.get(index))
+            .map(|route| &**route);
         let mut response = served.unwrap_or_else(|reject| {
             record.refuse(reject);
-            let guard = route.map(|route| &route.guard);
-            form.answer(reject, guard, record.id(), || record.metadata_url())
+            form.answer(reject, route, record.id(), || record.metadata_url())
         });
         if record.is_private() && !response.status().is_informational() {
             let is_file = route.is_some_and(|route| matches!(route.target, Target::Files(_)));

@@ -28,8 +28,8 @@ pub(crate) enum Reject {
     UriTooLong,
     /// The head is longer than `limits.header_bytes` or has more than `limits.header_count` fields.
     HeadTooLarge,
-    /// The body is longer than `limits.body_bytes`; carries the limit.
-    BodyTooLarge(u64),
+    /// The body is longer than the limit that this carries.
+    BodyTooLarge(Longest),
     /// A version of HTTP that is not served.
     VersionNotSupported,
     /// CONNECT, TRACE, and what is not in capitals or too long to be a method (see `method::is_served`).
@@ -81,6 +81,15 @@ pub(crate) enum Reject {
     ClientGone,
     /// A fault of the gateway's own.
     Internal,
+}
+
+/// How long a body may be, in bytes, and what says so.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Longest {
+    /// `body_bytes` of its route.
+    BodyBytes(u64),
+    /// The endpoint of the gateway's own that it is meant for.
+    Endpoint(u64),
 }
 
 /// Which check refused a token; the text is RFC 6750's `error_description`.
@@ -247,8 +256,11 @@ impl Reject {
             Self::RequestTimeout => "the request did not arrive in time".into(),
             Self::UriTooLong => "the request target is too long".into(),
             Self::HeadTooLarge => "the request's header fields are too large or too many".into(),
-            Self::BodyTooLarge(limit) => {
-                format!("the gateway's limit for this body is {limit} bytes").into()
+            Self::BodyTooLarge(Longest::BodyBytes(limit)) => {
+                format!("the limit `body_bytes` is {limit} bytes").into()
+            }
+            Self::BodyTooLarge(Longest::Endpoint(limit)) => {
+                format!("this endpoint takes bodies of {limit} bytes at most").into()
             }
             Self::VersionNotSupported => "this version of HTTP is not served".into(),
             Self::MethodNotServed => "only methods in capitals of at most 32 bytes are served, and neither CONNECT nor TRACE".into(),

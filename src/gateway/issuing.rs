@@ -14,7 +14,7 @@ use crate::body::Body;
 use crate::client::Client;
 use crate::clock;
 use crate::proxy::{Ask, AskedAbout};
-use crate::reject::Reject;
+use crate::reject::{Longest, Reject};
 use crate::request_id::RequestId;
 use crate::snapshot::Snapshot;
 use crate::tokens::{Answered, Asked, BODY_BYTES, Decided, Endpoint, TokenService};
@@ -49,7 +49,7 @@ pub(super) async fn issue(
     let body = match read.map_err(|_| Reject::RequestTimeout)? {
         Ok(body) => body.to_bytes(),
         Err(error) if error.is::<LengthLimitError>() => {
-            return Err(Reject::BodyTooLarge(BODY_BYTES as u64));
+            return Err(Reject::BodyTooLarge(Longest::Endpoint(BODY_BYTES as u64)));
         }
         Err(_) => return Err(Reject::BadRequest("the request body broke off")),
     };

@@ -1,13 +1,16 @@
 //! A `Reject` as a response: a problem document (RFC 9457), a page for browsers, a gRPC status
 //! for gRPC.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
 
 use crate::auth::Guard;
 use crate::body::Body;
 use crate::fields;
-use crate::reject::Reject;
+use crate::reject::{Longest, Reject};
 use crate::request_id::RequestId;
+use crate::route::Route;
 
 /// The form in which a client wants to be refused.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -37,16 +40,18 @@ impl Asked {
         }
     }
 
-    /// The response that says why. `metadata` gives the URL of what tells how to get a token.
+    /// The response that says why. `route` is the request's, where one was found; `metadata` gives the URL of what
+    /// tells how to get a token.
     pub(crate) fn answer(
         self,
         reject: Reject,
-        guard: Option<&Guard>,
+        route: Option<&Route>,
         id: RequestId,
         metadata: impl FnOnce() -> Option<String>,
     ) -> Response<Body> {
+        let guard = route.map(|route| &route.guard);
         let status = reject.status();
-        let detail = reject.detail();
+        let detail = self.detail(reject, route);
         let title = status.canonical_reason().unwrap_or("Error");
         let (version, kind, body) = match self {
             Self::Grpc => return grpc(reject, &detail),
@@ -78,6 +83,34 @@ impl Asked {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
+    }
+}
+
+impl Asked {
+    /// What is said beside the status, as it may stand in this form.
+    fn detail(self, reject: Reject, route: Option<&Route>) -> Cow<'static, str> {
+        let detail = reject.detail();
+        match (reject, route) {
+            // Whoever meets the limit has to know where it is raised.
+            (Reject::BodyTooLarge(Longest::BodyBytes(_)), Some(route)) => {
+                let mut detail = detail.into_owned() + " for the route ";
+                for char in route.name.chars() {
+                    match (self, char) {
+                        (_, ' ' | '!' | '#'..='%' | '\''..=';' | '=' | '?'..='[' | ']'..='~') => {
+                            detail.push(char);
+                        }
+                        (Self::Problem(_), _) if char.is_ascii() => {
+                            detail += &format!("\\u{:04x}", u32::from(char));
+                        }
+                        (Self::Page(_), _) => detail += &format!("&#{};", u32::from(char)),
+                        (Self::Problem(_), _) => detail.push(char),
+                        (Self::Grpc, _) => detail.push('?'),
+                    }
+                }
+                detail.into()
+            }
+            _ => detail,
+        }
     }
 }
 

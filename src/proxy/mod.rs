@@ -37,7 +37,7 @@ use crate::auth::Permit;
 use crate::body::{Body, BodyError};
 use crate::client::{Client, Peer};
 use crate::edits::HeaderEdits;
-use crate::reject::Reject;
+use crate::reject::{Longest, Reject};
 use crate::request_id::RequestId;
 
 /// Idle times towards an upstream.
@@ -195,7 +195,7 @@ impl Forward {
                 .exact()
                 .is_some_and(|length| length > body_bytes)
             {
-                return Err(Reject::BodyTooLarge(body_bytes));
+                return Err(Reject::BodyTooLarge(Longest::BodyBytes(body_bytes)));
             }
             let rules = TrailerRules {
                 vouched: outbound.vouched.names.clone(),
@@ -377,7 +377,7 @@ fn taking_in_failed(error: &TakeInError) -> Reject {
 /// What a broken request body is answered with.
 fn refusal_of(error: &BodyError) -> Reject {
     match error {
-        BodyError::TooLarge(limit) => Reject::BodyTooLarge(*limit),
+        BodyError::TooLarge(limit) => Reject::BodyTooLarge(Longest::BodyBytes(*limit)),
         BodyError::ClientIdle => Reject::RequestTimeout,
         BodyError::Client(_) => Reject::BadRequest("the request body broke off or is malformed"),
         BodyError::Malformed(what) => Reject::BadRequest(what),

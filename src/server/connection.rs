@@ -183,13 +183,21 @@ async fn converse(mut client: Client) {
     };
     match ended {
         Ended::Rests => rest(client),
-        Ended::Over => client.link.close().await,
+        Ended::Over => Box::pin(part(client)).await,
         Ended::Broken => {}
         Ended::Switched(recorded) => {
             let (stream, early, _) = client.link.into_parts();
             Box::pin(recorded.tunnel(stream, &early)).await;
             drop(client.place);
         }
+    }
+}
+
+/// Ends a connection in an orderly way. A client that still sends what nobody reads does not hold the drain up.
+async fn part(mut client: Client) {
+    let mut closing = pin!(client.link.close());
+    if client.drain.unless_begun(closing.as_mut()).await.is_none() {
+        drop(timeout(PARTING, closing).await);
     }
 }
 

@@ -3,6 +3,9 @@
 //!
 //! One task has the socket. It reads ahead only what a request needs, writes an answer's head together with the first of its
 //! body, and looks meanwhile whether the client is still there. Deadlines are on timers that are not touched for each request.
+//! What becomes of a body that nobody reads is in `unread`.
+
+mod unread;
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -15,7 +18,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::Frame;
 use tokio::io::AsyncRead;
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::io::poll_read_buf;
 
 use super::answer::{self, DateLine, To};
@@ -25,7 +28,7 @@ use super::head::{Head, HeadScan, Manners};
 use super::line::Line;
 use super::request_body::{Feed, feed};
 use super::send::{Framing, SendFault, Sending};
-use super::{LINGER, LINGER_BYTES, PREFACE, REST_AFTER, SPARE_FIELDS, make_room, poll_until};
+use super::{PREFACE, REST_AFTER, SPARE_FIELDS, make_room, poll_until};
 use crate::body::{Body, BodyError, Carry};
 use crate::limits::Bounds;
 use crate::reject::Reject;
@@ -34,7 +37,7 @@ use crate::stream::Carrier;
 /// How much room a head is read into, and the least that is left for it.
 const HEAD_ROOM: (usize, usize) = (8 * 1024, 1024);
 /// How much of a body is read at a time, at first and at most.
-const BODY_ROOM: (usize, usize) = (16 * 1024, 1024 * 1024);
+const BODY_ROOM: (usize, usize) = (16 * 1024, 64 * 1024);
 /// How much memory for what is to be written is kept for the next request.
 const OUT_ROOM: usize = 32 * 1024;
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -76,6 +79,8 @@ pub(crate) struct Link<S> {
     coming: Coming,
     /// How much of it is read at a time.
     body_room: usize,
+    /// How much of it was read for nobody.
+    dropped: u64,
     /// What is still to be written of a 100 that the client waits for.
     interim: &'static [u8],
     /// Whether no more can be understood of what the client sends.
@@ -123,6 +128,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
             head_began: None,
             coming: Coming::Nothing,
             body_room: BODY_ROOM.0,
+            dropped: 0,
             interim: &[],
             broken: false,
             input_ended: false,
@@ -224,17 +230,18 @@ impl<S: AsyncRead + Carrier> Link<S> {
                 return Ended::Broken;
             };
             let interim = std::mem::take(&mut self.interim);
-            if interim.len() < CONTINUE.len() {
+            // Who still waits for 100 may send its body, or not: what comes next could be either.
+            let unasked = interim.len() == CONTINUE.len();
+            if !unasked {
                 // What is left of a 100 that was begun.
                 self.out.extend_from_slice(interim);
+                self.drop_what_is_here(feed.as_ref()).await;
             }
-            self.drain(feed.as_ref(), manners).await;
             let (parts, body) = response.into_parts();
             let hint = body.size_hint();
             let framing = answer::framing(to, parts.status, &hint);
-            // A body that is still read may be read to its end; one that nobody reads will not be.
-            let readable =
-                self.coming.is_over() || feed.as_ref().is_some_and(|feed| !feed.is_abandoned());
+            // Whether or not somebody reads the rest of the body to its end: the answer may be shorter than that.
+            let readable = self.coming.is_over() || (!unasked && self.may_be_dropped());
             let may_stay = readable
                 && !self.broken
                 && !manners.closes
@@ -256,8 +263,10 @@ impl<S: AsyncRead + Carrier> Link<S> {
                 return Ended::Broken;
             }
             drop(sending);
-            self.drain(feed.as_ref(), manners).await;
-            if !keeps || !self.coming.is_over() || self.broken {
+            if keeps && !self.coming.is_over() {
+                self.drop_rest(line).await;
+            }
+            if !keeps || self.broken {
                 return Ended::Over;
             }
             self.shrink();
@@ -277,6 +286,14 @@ impl<S: AsyncRead + Carrier> Link<S> {
     }
 
     fn poll_head(&mut self, cx: &mut Context<'_>, line: &Line) -> Poll<Heard> {
+        if !self.coming.is_over() {
+            // The rest of the last body is still in the way. Who sent another request behind it is to have an answer.
+            return Poll::Ready(if line.is_closing() {
+                Heard::End
+            } else {
+                Heard::Refused(Reject::RequestTimeout)
+            });
+        }
         loop {
             if !self.held.is_empty() {
                 match self.scan.scan(&self.held, &self.bounds.limits) {
@@ -403,13 +420,16 @@ impl<S: AsyncRead + Carrier> Link<S> {
     }
 
     /// Looks after the client while it is answered: reads its body where it is asked for, and else whether it is
-    /// still there. Ready when a piece of the body was laid down.
+    /// still there. Ready when a piece of the body was laid down, or no more of it is to come.
     ///
     /// # Errors
     /// It has left.
     fn poll_client(&mut self, cx: &mut Context<'_>, feed: Option<&Feed>) -> Poll<Result<(), ()>> {
         match feed {
             Some(feed) if !self.coming.is_over() && !self.broken => {
+                if feed.is_abandoned() {
+                    return self.poll_drop(cx).map(|_| Ok(()));
+                }
                 if !feed.is_wanted(cx) {
                     return Poll::Pending;
                 }
@@ -500,27 +520,6 @@ impl<S: AsyncRead + Carrier> Link<S> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    /// Takes in what is here already of a body that nobody reads any more, so that the connection can be kept.
-    async fn drain(&mut self, feed: Option<&Feed>, manners: Manners) {
-        let waits = manners.expects && self.held.is_empty();
-        if waits || !feed.is_some_and(Feed::is_abandoned) {
-            return;
-        }
-        poll_fn(|cx| {
-            let mut taken = 0;
-            while !self.coming.is_over() && !self.broken && taken < LINGER_BYTES {
-                match self.poll_body(cx) {
-                    Poll::Ready(Some(Ok(frame))) => taken += frame.data_ref().map_or(0, Bytes::len),
-                    Poll::Ready(Some(Err(_))) => self.broken = true,
-                    Poll::Ready(None) => {}
-                    Poll::Pending => break,
-                }
-            }
-            Poll::Ready(())
-        })
-        .await;
-    }
-
     /// Gives back what a request needed that was larger than most.
     fn shrink(&mut self) {
         if self.held.is_empty() && self.held.capacity() > HEAD_ROOM.0 {
@@ -533,6 +532,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
             self.spare = HeaderMap::new();
         }
         self.body_room = BODY_ROOM.0;
+        self.dropped = 0;
     }
 
     /// Sends an answer to its end.
@@ -567,7 +567,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
                         return Poll::Ready(Err(()));
                     }
                     // A client that is gone takes nothing, of which the stream will tell.
-                    if self.coming.is_over() {
+                    if self.coming.is_over() || self.broken {
                         return Poll::Pending;
                     }
                 }
@@ -588,22 +588,5 @@ impl<S: AsyncRead + Carrier> Link<S> {
             timer.as_mut().reset(Instant::now() + send);
         }
         timer.as_mut().poll(cx)
-    }
-
-    /// Ends the connection in an orderly way. Where the client may still have things to say that nobody will read, they
-    /// are taken in for a while.
-    pub(crate) async fn close(&mut self) {
-        let closing = async {
-            poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx)).await?;
-            let between = self.coming.is_over() && self.held.is_empty() && !self.broken;
-            let mut taken = 0;
-            while !self.input_ended && !between && taken < LINGER_BYTES {
-                self.held.clear();
-                taken += poll_fn(|cx| self.poll_more(cx, HEAD_ROOM)).await?;
-            }
-            Ok::<_, io::Error>(())
-        };
-        // Whether it succeeds is all the same: the stream is dropped next.
-        drop(timeout(LINGER, closing).await);
     }
 }

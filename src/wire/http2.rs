@@ -15,7 +15,7 @@ use tokio::time::{Sleep, sleep};
 
 use super::gathered::Gathered;
 use super::line::Line;
-use super::{LINGER, LINGER_BYTES, poll_until};
+use super::{DROPPED, QUIET, poll_until};
 use crate::body::{Body, BodyError};
 use crate::limits::Bounds;
 
@@ -29,7 +29,7 @@ pub(crate) struct Frames<S> {
     held: BytesMut,
     timer: Option<Pin<Box<Sleep>>>,
     send_timer: Option<Pin<Box<Sleep>>>,
-    lingering: Option<(Pin<Box<Sleep>>, usize)>,
+    lingering: Option<(Pin<Box<Sleep>>, u64)>,
     end_of_input: bool,
     /// Frames that wait to be written with others.
     gathered: Gathered,
@@ -191,12 +191,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Frames<S> {
         }
         let (timer, taken) = this
             .lingering
-            .get_or_insert_with(|| (Box::pin(sleep(LINGER)), 0));
+            .get_or_insert_with(|| (Box::pin(sleep(QUIET)), 0));
         let mut room = [0; 4096];
-        while *taken < LINGER_BYTES && timer.as_mut().poll(cx).is_pending() {
+        while *taken < DROPPED && timer.as_mut().poll(cx).is_pending() {
             let mut buf = ReadBuf::new(&mut room);
             match ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buf)) {
-                Ok(()) if !buf.filled().is_empty() => *taken += buf.filled().len(),
+                Ok(()) if !buf.filled().is_empty() => *taken += buf.filled().len() as u64,
                 Ok(()) | Err(_) => break,
             }
         }

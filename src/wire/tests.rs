@@ -1,5 +1,7 @@
 //! What is heard of what a client sends, however the bytes are cut, and what it is answered.
 
+mod unread;
+
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -253,10 +255,12 @@ async fn who_waits_for_a_100_gets_one_when_the_body_is_wanted() {
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_nobody_read_does_not_become_a_request() {
-    let smuggled = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 31\r\n\r\n";
-    for (pieces, keeps) in [
-        (vec![[smuggled.as_slice(), GOOD, b"!", GOOD].concat()], true),
-        (vec![smuggled.to_vec(), [GOOD, b"!", GOOD].concat()], false),
+    let length = GOOD.len() + 1;
+    let smuggled = format!("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n\r\n");
+    let body = [GOOD, b"!", GOOD].concat();
+    for pieces in [
+        vec![[smuggled.as_bytes(), &body].concat()],
+        vec![smuggled.clone().into_bytes(), body],
     ] {
         let (mut client, _, _served) = serve(1000, async |_, _| Response::new(Body::Empty));
         let mut text = String::new();
@@ -265,8 +269,7 @@ async fn a_body_that_nobody_read_does_not_become_a_request() {
             text += &read(&mut client).await;
         }
         let answers = text.matches("HTTP/1.1 200 OK\r\n").count();
-        assert_eq!(answers, if keeps { 2 } else { 1 }, "{text}");
-        assert_eq!(text.contains("connection: close"), !keeps, "{text}");
+        assert_eq!(answers, 2, "{text}");
     }
 }
 

@@ -21,6 +21,7 @@ mod claims;
 mod config;
 mod cors;
 mod docs;
+mod early;
 mod failures;
 mod fields;
 mod hostile;

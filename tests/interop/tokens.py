@@ -811,7 +811,7 @@ DELIBERATE: list[Deliberate] = [
     }),
     Deliberate("a body has 64 KiB at most", {
         "obtain, a password of 100 KB": {"": (NO_ACCOUNT, problem(
-            413, "Payload Too Large", "the gateway's limit for this body is 65536 bytes"))},
+            413, "Payload Too Large", "this endpoint takes bodies of 65536 bytes at most"))},
     }),
 ]
 

@@ -33,6 +33,8 @@ pub(crate) enum Answer {
     Early(Receiver<Vec<u8>>),
     /// 101, and every byte comes back.
     Upgrade,
+    /// 403 as soon as the head is there; the body that may follow is read and dropped.
+    Refuse,
     /// Nothing, until the gateway leaves.
     Silent,
     /// Nothing, and the body is not read.
@@ -269,6 +271,13 @@ impl<S: Stream> Connection<S> {
             Answer::Close => return None,
             Answer::Stall => std::future::pending().await,
             Answer::Early(pieces) => return self.pour(pieces).await,
+            Answer::Refuse => {
+                let refusal = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno";
+                if !self.answer(refusal).await {
+                    return None;
+                }
+                return self.body(&seen).await;
+            }
             later => later,
         };
         let complete = self.body(&seen).await.is_some();
@@ -297,7 +306,7 @@ impl<S: Stream> Connection<S> {
             }
             Answer::Stream(pieces) => return self.pour(pieces).await,
             Answer::Upgrade => return self.tunnel().await,
-            Answer::Silent | Answer::Stall | Answer::Close | Answer::Early(_) => {
+            Answer::Silent | Answer::Stall | Answer::Close | Answer::Early(_) | Answer::Refuse => {
                 while self.fill().await.is_some() {}
                 self.note(|seen| seen.gone = true);
                 return None;

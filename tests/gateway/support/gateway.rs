@@ -188,6 +188,14 @@ impl Gateway {
         .await
     }
 
+    /// The access records, once there are so many.
+    pub(crate) async fn records_of(&self, count: usize) -> Vec<Value> {
+        eventually(&format!("{count} access records"), async || {
+            Some(self.records()).filter(|records| records.len() >= count)
+        })
+        .await
+    }
+
     /// All access records so far.
     pub(crate) fn records(&self) -> Vec<Value> {
         let log = self.out.text();
