@@ -67,10 +67,14 @@ pub(crate) trait Carry: http_body::Body<Data = Bytes, Error = BodyError> {
     ) -> Poll<Carried> {
         Poll::Ready(Ok(None))
     }
+
+    /// Takes in some of what is next though its reader takes nothing now, where it is worth that. It is polled on when
+    /// there is more.
+    fn poll_ahead(self: Pin<&mut Self>, _: &mut Context<'_>) {}
 }
 
-/// A boxed body that comes out of a file.
-pub(crate) type FileStream = Pin<Box<dyn Carry + Send + 'static>>;
+/// A boxed body that can do more than give frames.
+pub(crate) type CarryStream = Pin<Box<dyn Carry + Send + 'static>>;
 
 /// The body of every response of the gateway.
 pub(crate) enum Body {
@@ -81,7 +85,9 @@ pub(crate) enum Body {
     /// It comes piece by piece.
     Stream(Stream),
     /// It comes out of a file.
-    File(FileStream),
+    File(CarryStream),
+    /// It comes piece by piece, and some of it before it is asked for.
+    Ahead(CarryStream),
 }
 
 impl Body {
@@ -103,6 +109,14 @@ impl Body {
         Self::Stream(Box::pin(body))
     }
 
+    /// A body that is read ahead.
+    pub(crate) fn ahead<B>(body: B) -> Self
+    where
+        B: Carry + Send + 'static,
+    {
+        Self::Ahead(Box::pin(body))
+    }
+
     /// A body that comes out of a file.
     pub(crate) fn file<B>(body: B) -> Self
     where
@@ -116,7 +130,7 @@ impl Carry for Body {
     fn may_carry(&self) -> bool {
         match self {
             Self::File(file) => file.may_carry(),
-            Self::Empty | Self::Full(_) | Self::Stream(_) => false,
+            Self::Empty | Self::Full(_) | Self::Stream(_) | Self::Ahead(_) => false,
         }
     }
 
@@ -127,7 +141,13 @@ impl Carry for Body {
     ) -> Poll<Carried> {
         match self.get_mut() {
             Self::File(file) => file.as_mut().poll_carry(cx, send),
-            Self::Empty | Self::Full(_) | Self::Stream(_) => Poll::Ready(Ok(None)),
+            Self::Empty | Self::Full(_) | Self::Stream(_) | Self::Ahead(_) => Poll::Ready(Ok(None)),
+        }
+    }
+
+    fn poll_ahead(self: Pin<&mut Self>, cx: &mut Context<'_>) {
+        if let Self::Ahead(body) = self.get_mut() {
+            body.as_mut().poll_ahead(cx);
         }
     }
 }
@@ -139,6 +159,7 @@ impl std::fmt::Debug for Body {
             Self::Full(_) => "Full",
             Self::Stream(_) => "Stream",
             Self::File(_) => "File",
+            Self::Ahead(_) => "Ahead",
         })
     }
 }
@@ -155,7 +176,7 @@ impl http_body::Body for Body {
             Self::Empty => Poll::Ready(None),
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Stream(stream) => stream.as_mut().poll_frame(cx),
-            Self::File(file) => file.as_mut().poll_frame(cx),
+            Self::File(body) | Self::Ahead(body) => body.as_mut().poll_frame(cx),
         }
     }
 
@@ -164,7 +185,7 @@ impl http_body::Body for Body {
             Self::Empty | Self::Full(None) => true,
             Self::Full(Some(_)) => false,
             Self::Stream(stream) => stream.is_end_stream(),
-            Self::File(file) => file.is_end_stream(),
+            Self::File(body) | Self::Ahead(body) => body.is_end_stream(),
         }
     }
 
@@ -173,7 +194,7 @@ impl http_body::Body for Body {
             Self::Empty | Self::Full(None) => SizeHint::with_exact(0),
             Self::Full(Some(bytes)) => SizeHint::with_exact(bytes.len() as u64),
             Self::Stream(stream) => stream.size_hint(),
-            Self::File(file) => file.size_hint(),
+            Self::File(body) | Self::Ahead(body) => body.size_hint(),
         }
     }
 }

@@ -68,12 +68,10 @@ pub(crate) fn answer(
             None => serve(&view, &connection, &mut record, &mut tunnel, request).await,
             Some(reject) => Err(reject),
         };
-        let route = record
-            .route()
-            .and_then(|index| view.routes.get(index))
-            .map(|route| &**route);
+        let route = record.route().and_then(|index| view.routes.get(index));
         let mut response = served.unwrap_or_else(|reject| {
             record.refuse(reject);
+            let route = route.map(AsRef::as_ref);
             form.answer(reject, route, record.id(), || record.metadata_url())
         });
         if record.is_private() && !response.status().is_informational() {
@@ -85,6 +83,11 @@ pub(crate) fn answer(
         }
         let edits = route.map_or(&view.response_headers, |route| &route.response_headers);
         edits.apply(response.headers_mut());
+        if record.is_refused() {
+            // Whatever the route says of its answers: this is none of them.
+            let headers = response.headers_mut();
+            headers.insert(header::CACHE_CONTROL, refusal::NO_STORE);
+        }
         Ok(record.finish(response, tunnel))
     }
 }

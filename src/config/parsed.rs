@@ -446,10 +446,21 @@ pub(crate) struct Upstream {
     pub(crate) idle: Spanned<Duration>,
     /// How many idle connections are kept; 64, and 0 keeps none.
     pub(crate) keep_alive: Spanned<u32>,
-    /// Whether bodies are taken in whole; they stream without it.
-    pub(crate) buffer: Option<Buffer>,
+    /// Whether and how bodies are taken in before they are asked for.
+    pub(crate) buffer: Buffering,
     /// Whether names of fields with `_` reach the app; they do not without it.
     pub(crate) underscores: Spanned<bool>,
+}
+
+/// What an upstream says of `buffer`.
+#[derive(Clone, Debug)]
+pub(crate) enum Buffering {
+    /// Nothing: 64 KiB each in memory.
+    Default,
+    /// `off`: bodies stream.
+    Off,
+    /// A map.
+    Own(Buffer),
 }
 
 /// How a server is picked.

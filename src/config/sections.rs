@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::decode::Decoder;
 use super::error::Place;
 use super::parsed::{
-    AccessLog, Balance, Buffer, Certificate, Gateway, Level, Limits, Listener, Log, LogFormat,
-    LogTarget, Server, Spanned, Timeouts, Tls, TlsVersion, Upstream, Workers,
+    AccessLog, Balance, Buffer, Buffering, Certificate, Gateway, Level, Limits, Listener, Log,
+    LogFormat, LogTarget, Server, Spanned, Timeouts, Tls, TlsVersion, Upstream, Workers,
 };
 use super::tree::{Kind, Node};
 use super::value;
@@ -242,7 +242,7 @@ impl Decoder<'_> {
             response: seconds(60),
             idle: seconds(60),
             keep_alive: Spanned::default_of(64),
-            buffer: None,
+            buffer: Buffering::Default,
             underscores: Spanned::default_of(false),
         };
         let known = [
@@ -285,7 +285,7 @@ impl Decoder<'_> {
                     it.optional(fields, "keep_alive", |it, node| it.integer(node, 0, 65_535))
                 },
             );
-            upstream.buffer = self.optional(fields, "buffer", Self::buffer);
+            self.set(fields, "buffer", &mut upstream.buffer, Self::buffer);
             self.set(
                 fields,
                 "underscores",
@@ -311,10 +311,13 @@ impl Decoder<'_> {
         self.required(fields, "url", Self::server)
     }
 
-    fn buffer(&mut self, node: &Node) -> Option<Buffer> {
+    fn buffer(&mut self, node: &Node) -> Option<Buffering> {
+        if matches!(&node.kind, Kind::Scalar(scalar) if scalar.text == "off") {
+            return Some(Buffering::Off);
+        }
         let fields = self.fields(
             node,
-            "a map",
+            "`off` or a map",
             &["request", "response", "spool", "spool_bytes"],
         )?;
         let mut buffer = Buffer {
@@ -328,7 +331,7 @@ impl Decoder<'_> {
         self.set(fields, "response", &mut buffer.response, Self::size_or_zero);
         buffer.spool = self.optional(fields, "spool", Self::file);
         self.set(fields, "spool_bytes", &mut buffer.spool_bytes, Self::size);
-        Some(buffer)
+        Some(Buffering::Own(buffer))
     }
 
     fn log(&mut self, node: &Node) -> Option<Log> {

@@ -34,7 +34,8 @@ pub(super) fn ask<'a>(
     request: &'a Request<Body>,
 ) -> impl Future<Output = Result<Asked, Reject>> + 'a {
     // Of the request, whose body cannot be lent to another thread, only the head is kept.
-    let form = Form::of(request);
+    let route = record.route().and_then(|index| snapshot.routes.get(index));
+    let form = Form::of(request).on(route.map(AsRef::as_ref));
     let (method, uri, headers) = (request.method(), request.uri(), request.headers());
     async move {
         let about = AskedAbout {

@@ -157,6 +157,11 @@ impl Record {
         self.reason = Some(Reject::AskDenied { nobody: true }.reason());
     }
 
+    /// Whether the request is refused, by whomever.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.reason.is_some()
+    }
+
     /// The client may come in, for as long as its permit says.
     pub(crate) fn permitted(&mut self, permit: &mut Permit) {
         self.reported = permit.reported();
@@ -397,6 +402,9 @@ impl Carry for Recorded {
             (Ok(_), _) | (Err(_), None) => {}
         }
         Poll::Ready(carried)
+    }
+    fn poll_ahead(self: Pin<&mut Self>, cx: &mut Context<'_>) {
+        Pin::new(&mut self.get_mut().body).poll_ahead(cx);
     }
 }
 

@@ -8,9 +8,13 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, heade
 use crate::auth::Guard;
 use crate::body::Body;
 use crate::fields;
+use crate::proxy::is_grpc;
 use crate::reject::{Longest, Reject};
 use crate::request_id::RequestId;
-use crate::route::Route;
+use crate::route::{Route, Target};
+
+/// What every refusal says to caches.
+pub(super) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// The form in which a client wants to be refused.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -19,24 +23,35 @@ pub(crate) enum Asked {
     Problem(Version),
     /// A page, for a browser's navigation.
     Page(Version),
-    /// Trailers of gRPC.
+    /// Trailers of gRPC, where an app is called.
     Grpc,
 }
 
 impl Asked {
     /// Reads it off the request.
     pub(crate) fn of<B>(request: &Request<B>) -> Self {
-        let headers = request.headers();
-        let starts = |name, prefix: &[u8]| {
-            let value = fields::rare(headers, name);
-            value.is_some_and(|value| value.as_bytes().starts_with(prefix))
-        };
-        if starts(&header::CONTENT_TYPE, b"application/grpc") {
-            Self::Grpc
-        } else if starts(&header::ACCEPT, b"text/html") {
+        if is_grpc(request) {
+            return Self::Grpc;
+        }
+        let accepted = fields::rare(request.headers(), &header::ACCEPT);
+        if accepted.is_some_and(|kinds| kinds.as_bytes().starts_with(b"text/html")) {
             Self::Page(request.version())
         } else {
             Self::Problem(request.version())
+        }
+    }
+
+    /// The same where the request belongs to this route: only what an app is called for is answered as gRPC, and not where
+    /// its upstream has a `buffer` of its own, through which no call passes as one.
+    pub(crate) fn on(self, route: Option<&Route>) -> Self {
+        match (self, route.map(|route| &route.target)) {
+            (Self::Grpc, Some(Target::Upstream { forward, .. }))
+                if forward.upstream.streams_calls() =>
+            {
+                self
+            }
+            (Self::Grpc, _) => Self::Problem(Version::HTTP_2),
+            (Self::Problem(_) | Self::Page(_), _) => self,
         }
     }
 
@@ -49,11 +64,12 @@ impl Asked {
         id: RequestId,
         metadata: impl FnOnce() -> Option<String>,
     ) -> Response<Body> {
+        let asked = self.on(route);
         let guard = route.map(|route| &route.guard);
         let status = reject.status();
-        let detail = self.detail(reject, route);
+        let detail = asked.detail(reject, route);
         let title = status.canonical_reason().unwrap_or("Error");
-        let (version, kind, body) = match self {
+        let (version, kind, body) = match asked {
             Self::Grpc => return grpc(reject, &detail),
             Self::Problem(version) => (
                 version,
@@ -77,7 +93,7 @@ impl Asked {
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(header::CACHE_CONTROL, NO_STORE);
         special(headers, reject, guard, metadata);
         if version != Version::HTTP_2 && ends_connection(reject) {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -219,6 +235,7 @@ fn grpc(reject: Reject, detail: &str) -> Response<Body> {
         header::CONTENT_TYPE,
         HeaderValue::from_static("application/grpc"),
     );
+    headers.insert(header::CACHE_CONTROL, NO_STORE);
     headers.insert("grpc-status", HeaderValue::from_static(code));
     if let Ok(message) = HeaderValue::from_str(detail) {
         headers.insert("grpc-message", message);

@@ -8,6 +8,8 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::ahead::Paced;
+use super::buffer::Held;
 use super::h1::AnswerFrames;
 use super::headers;
 use super::pool::Home;
@@ -22,9 +24,11 @@ pub(crate) enum Outgoing {
     Empty,
     /// As the client sends it.
     Streamed(ClientBody),
-    /// All of it is here already.
+    /// The beginning is here, or all of it.
+    Held(Box<Held<ClientBody>>),
+    /// All of it is here already, perhaps on disk.
     Stored(SpoolReader),
-    /// The gateway's own.
+    /// It is one piece in memory.
     Own(Bytes),
 }
 
@@ -39,6 +43,7 @@ impl http_body::Body for Outgoing {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Streamed(body) => Pin::new(body).poll_frame(cx),
+            Self::Held(body) => Pin::new(body.as_mut()).poll_frame(cx),
             Self::Stored(body) => Pin::new(body).poll_frame(cx),
             Self::Own(bytes) => {
                 let bytes = std::mem::take(bytes);
@@ -51,6 +56,7 @@ impl http_body::Body for Outgoing {
         match self {
             Self::Empty => true,
             Self::Streamed(body) => body.is_end_stream(),
+            Self::Held(body) => body.is_end_stream(),
             Self::Stored(body) => body.is_end_stream(),
             Self::Own(bytes) => bytes.is_empty(),
         }
@@ -60,6 +66,7 @@ impl http_body::Body for Outgoing {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Streamed(body) => body.size_hint(),
+            Self::Held(body) => body.size_hint(),
             Self::Stored(body) => body.size_hint(),
             Self::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
         }
@@ -164,12 +171,27 @@ impl AnswerBody {
         body
     }
 
+    /// Whether all that is still to come of it was read already.
+    pub(crate) fn is_here(&self) -> bool {
+        self.coming
+            .as_ref()
+            .is_none_or(|(frames, _)| frames.is_here())
+    }
+
     /// At the end the connection is free for the next request.
     fn release_at_end(&mut self) {
         if let Some((frames, home)) = self.coming.take_if(|(frames, _)| frames.is_ended()) {
             if let Some(connection) = frames.finish() {
                 home.take_back(connection);
             }
+        }
+    }
+}
+
+impl Paced for AnswerBody {
+    fn read_less(&mut self) {
+        if let Some((frames, _)) = &mut self.coming {
+            frames.read_less();
         }
     }
 }

@@ -1,15 +1,17 @@
-//! The two uses of a spool: a request is taken in whole before the app is dialled, and the app is let
-//! go as fast as it answers. Which routes buffer, and what the client is told, is decided elsewhere.
+//! What is taken in so that no client holds an app up: a request before the app is connected to, an answer before its
+//! client asks for it; in memory, or through a spool. Which bodies, and what the client is told, is decided elsewhere.
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http_body::{Body, Frame};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
 
+use super::blocks::Blocks;
 use super::spool::{SpoolError, SpoolReader, SpoolSpace, SpoolWriter, spool};
 use crate::body::BodyError;
 
@@ -22,6 +24,103 @@ pub(crate) enum TakeInError {
     /// It broke off, or is too long.
     #[error(transparent)]
     Body(#[from] BodyError),
+}
+
+/// A body whose beginning is in memory, or all of it.
+#[derive(Debug)]
+pub(crate) struct Held<B> {
+    blocks: Blocks,
+    /// What follows, where not all of it is here.
+    rest: Option<B>,
+    trailers: Option<HeaderMap>,
+}
+
+/// Reads `body` into memory until it has ended, or has more than `memory` bytes. What is here of it then is `memory`
+/// bytes and one piece at most.
+///
+/// # Errors
+/// The body's.
+pub(crate) async fn hold<B>(body: B, memory: usize) -> Result<Held<B>, BodyError>
+where
+    B: Body<Data = Bytes, Error = BodyError> + Unpin,
+{
+    let mut body = body;
+    let mut held = Held {
+        blocks: Blocks::default(),
+        rest: None,
+        trailers: None,
+    };
+    while held.trailers.is_none() && !body.is_end_stream() {
+        let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await else {
+            break;
+        };
+        match frame?.into_data() {
+            Ok(piece) => held.blocks.push(piece),
+            Err(frame) => held.trailers = frame.into_trailers().ok(),
+        }
+        if held.blocks.len > memory {
+            held.rest = Some(body);
+            break;
+        }
+    }
+    Ok(held)
+}
+
+impl<B> Held<B> {
+    /// All of the body, where it is one piece in memory and nothing more.
+    pub(crate) fn as_one(&self) -> Option<&Bytes> {
+        let whole = self.rest.is_none() && self.trailers.is_none();
+        self.blocks.as_one().filter(|_| whole)
+    }
+}
+
+impl<B> Body for Held<B>
+where
+    B: Body<Data = Bytes, Error = BodyError> + Unpin,
+{
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(piece) = self.blocks.pop() {
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
+        if let Some(rest) = &mut self.rest {
+            return Pin::new(rest).poll_frame(cx);
+        }
+        Poll::Ready(
+            self.trailers
+                .take()
+                .map(|trailers| Ok(Frame::trailers(trailers))),
+        )
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let rest = self.rest.as_ref();
+        self.blocks.len == 0
+            && self.trailers.is_none()
+            && rest.is_none_or(|rest| rest.is_end_stream())
+    }
+
+    /// Exact where all is here, or announced. HTTP/1.1 sends trailers only in a message that does not say its length.
+    fn size_hint(&self) -> SizeHint {
+        let held = self.blocks.len as u64;
+        let rest = match &self.rest {
+            Some(rest) => rest.size_hint().exact(),
+            None => Some(0).filter(|_| self.trailers.is_none()),
+        };
+        match rest {
+            Some(rest) => SizeHint::with_exact(held.saturating_add(rest)),
+            None => {
+                let mut hint = SizeHint::new();
+                hint.set_lower(held);
+                hint
+            }
+        }
+    }
 }
 
 /// Reads `body` to its end into a spool of `memory` bytes in memory and the rest in `space`.
@@ -115,11 +214,7 @@ where
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
-    use std::pin::Pin;
-    use std::task::Poll;
 
-    use http::HeaderMap;
-    use http_body::SizeHint;
     use tokio::sync::oneshot;
 
     use super::*;

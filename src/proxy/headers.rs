@@ -60,10 +60,18 @@ pub(crate) fn upgrade<B>(request: &Request<B>) -> Option<HeaderValue> {
     (asked && known).then(|| protocol.clone())
 }
 
-/// Whether the message is gRPC's, which is never buffered.
-pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
-    let kind = fields::rare(headers, &header::CONTENT_TYPE);
-    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+/// Whether the request is a call of gRPC: a POST over HTTP/2 of `application/grpc`, with or without a suffix and parameters.
+pub(crate) fn is_grpc<B>(request: &Request<B>) -> bool {
+    const KIND: &[u8] = b"application/grpc";
+    if request.version() != Version::HTTP_2 || request.method() != Method::POST {
+        return false;
+    }
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    kind.and_then(|kind| kind.as_bytes().split_at_checked(KIND.len()))
+        .is_some_and(|(kind, rest)| {
+            kind.eq_ignore_ascii_case(KIND)
+                && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
+        })
 }
 
 /// Whether the answer is a stream of events, which is never buffered.

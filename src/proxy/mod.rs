@@ -1,7 +1,9 @@
 //! Forwards one request to an upstream and brings its answer back. Which upstream, and the path
 //! that it is asked for, is decided by the caller.
 
+mod ahead;
 mod ask;
+mod blocks;
 mod body;
 mod buffer;
 mod h1;
@@ -16,19 +18,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use http_body::Body as _;
 use tokio::time::Instant;
 
+use self::ahead::Ahead;
 pub(crate) use self::ask::{Ask, AskedAbout, disregard};
 use self::body::{AnswerBody, ClientBody, Outgoing};
 use self::buffer::TakeInError;
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::h1::answer_holds;
 use self::h1::{AnswerFrames, AnswerHead, Exchange, Fault, RequestHead};
-pub(crate) use self::headers::Fields;
+pub(crate) use self::headers::{Fields, is_grpc};
 use self::pool::Home;
-pub(crate) use self::pool::{Address, Purpose, Upstream, UpstreamSettings};
+pub(crate) use self::pool::{Address, BufferSettings, Purpose, Upstream, UpstreamSettings};
 use self::reserved::TrailerRules;
 pub(crate) use self::reserved::{Vouched, is_the_gateways};
 use self::spool::SpoolError;
@@ -69,6 +72,8 @@ pub(crate) struct Buffer {
     pub(crate) response: usize,
     /// Where the rest goes; without it nothing goes beyond memory.
     pub(crate) space: Option<Arc<SpoolSpace>>,
+    /// Whether the upstream's configuration says so, and does not leave it at the default.
+    pub(crate) is_own: bool,
 }
 
 /// The way from a route to its upstream.
@@ -164,11 +169,15 @@ impl Forward {
             body_read,
             ..
         } = outbound;
-        let upgrade = headers::upgrade(&request);
+        // A handshake has no body (RFC 9110 section 7.8): what has one is a request like others.
+        let bodiless = request.body().is_end_stream();
+        let upgrade = bodiless.then(|| headers::upgrade(&request)).flatten();
+        let buffer = self.upstream.buffer.as_ref();
+        let is_grpc = is_grpc(&request);
+        let buffer = buffer.filter(|_| !(is_grpc && self.upstream.streams_calls()));
         let (parts, incoming) = request.into_parts();
         let mut headers = parts.headers;
         let offers_bearer = upgrade.is_some() && permit.offers_bearer(&headers);
-        let streams = upgrade.is_some() || headers::is_grpc(&headers);
         let own = || parts.uri.path_and_query().map(PathAndQuery::as_str);
         let target = target.as_deref().or_else(own).ok_or(Reject::BadPath)?;
         let (target, fields) = self.head(
@@ -187,7 +196,7 @@ impl Forward {
             },
         )?;
 
-        let body = if incoming.is_end_stream() {
+        let body = if bodiless {
             Outgoing::Empty
         } else {
             if incoming
@@ -197,18 +206,15 @@ impl Forward {
             {
                 return Err(Reject::BodyTooLarge(Longest::BodyBytes(body_bytes)));
             }
+            let is_here = matches!(incoming, Body::Full(_));
             let rules = TrailerRules {
                 vouched: outbound.vouched.names.clone(),
                 edited: outbound.edits.names.clone(),
                 underscores: self.upstream.underscores(),
             };
             let body = ClientBody::new(incoming, body_bytes, body_read, rules);
-            match &self.upstream.buffer {
-                Some(buffer) if !streams => {
-                    let taking = buffer::take_in(body, buffer.request, buffer.space.clone());
-                    let stored = Box::pin(taking).await;
-                    Outgoing::Stored(stored.map_err(|error| taking_in_failed(&error))?)
-                }
+            match buffer {
+                Some(buffer) if !is_here => Box::pin(taken_in(body, buffer)).await?,
                 Some(_) | None => Outgoing::Streamed(body),
             }
         };
@@ -236,13 +242,13 @@ impl Forward {
         // A stream of events may be silent for long; TCP's keep-alive tells whether it lives.
         let idle = (!event_stream).then_some(self.timeouts.idle);
         let answer = AnswerBody::new(AnswerFrames::new(exchange, &mut head), home, idle);
-        let body = match &self.upstream.buffer {
+        let body = match buffer {
             _ if bodiless => Body::Empty,
-            Some(buffer) if !event_stream && !streams => Body::stream(buffer::let_go(
-                answer,
-                buffer.response,
-                buffer.space.clone(),
-            )),
+            // What is here already needs no other place.
+            Some(buffer) if !event_stream && !answer.is_here() => {
+                let is_http2 = parts.version == Version::HTTP_2;
+                read_ahead(answer, buffer, is_http2)
+            }
             Some(_) | None => Body::stream(answer),
         };
         let mut response = Response::new(body);
@@ -355,6 +361,37 @@ impl Forward {
                 Fault::Client(error) => return Err(refusal_of(&error)),
             }
         }
+    }
+}
+
+/// As much of a request's body as `buffer` has room for, before the app is connected to: with a `spool` all of it.
+async fn taken_in(body: ClientBody, buffer: &Buffer) -> Result<Outgoing, Reject> {
+    if buffer.space.is_some() {
+        let stored = buffer::take_in(body, buffer.request, buffer.space.clone()).await;
+        return stored
+            .map(Outgoing::Stored)
+            .map_err(|error| taking_in_failed(&error));
+    }
+    let held = buffer::hold(body, buffer.request).await;
+    let held = held.map_err(|error| refusal_of(&error))?;
+    Ok(match held.as_one() {
+        Some(bytes) => Outgoing::Own(bytes.clone()),
+        None => Outgoing::Held(Box::new(held)),
+    })
+}
+
+/// An answer that is taken from the app before its client asks for it, as far as `buffer` has room.
+fn read_ahead(answer: AnswerBody, buffer: &Buffer, is_http2: bool) -> Body {
+    let memory = buffer.response;
+    let length = answer.size_hint().exact();
+    match &buffer.space {
+        Some(space) => Body::stream(buffer::let_go(answer, memory, Some(Arc::clone(space)))),
+        None if !is_http2 => Body::ahead(Ahead::new(answer, memory)),
+        // Over HTTP/2 it takes a task, which is worth it where all of the answer may fit.
+        None if length.is_none_or(|length| length <= memory as u64) => {
+            Body::stream(buffer::let_go(answer, memory, None))
+        }
+        None => Body::stream(answer),
     }
 }
 

@@ -67,14 +67,34 @@ pub(crate) struct UpstreamSettings {
     pub(crate) timeouts: UpstreamTimeouts,
     /// Kept connections of each endpoint, in each worker.
     pub(crate) keep_alive: usize,
-    /// Bytes in memory for requests and answers, the spool's folder and its size.
+    /// Whether and how bodies are buffered.
     pub(crate) buffer: Option<BufferSettings>,
     /// Whether names of fields with `_` reach it.
     pub(crate) underscores: bool,
 }
 
-/// Bytes of requests and of answers in memory; the spool's folder and how much it may hold.
-pub(crate) type BufferSettings = (usize, usize, Option<(PathBuf, u64)>);
+/// What a buffer is made from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct BufferSettings {
+    /// Bytes of a request body in memory.
+    pub(crate) request: usize,
+    /// Bytes of an answer in memory.
+    pub(crate) response: usize,
+    /// The spool's folder and how much it may hold.
+    pub(crate) spool: Option<(PathBuf, u64)>,
+    /// Whether the upstream's configuration says so.
+    pub(crate) is_own: bool,
+}
+
+impl BufferSettings {
+    /// What holds where nothing is said.
+    pub(crate) const DEFAULT: Self = Self {
+        request: 64 << 10,
+        response: 64 << 10,
+        spool: None,
+        is_own: false,
+    };
+}
 
 impl UpstreamSettings {
     /// Kept connections where nothing is said.
@@ -226,6 +246,11 @@ impl Upstream {
     /// What it was made from.
     pub(crate) fn settings(&self) -> &UpstreamSettings {
         &self.settings
+    }
+
+    /// Whether calls of gRPC stream through, which an upstream with a `buffer` of its own does not let them.
+    pub(crate) fn streams_calls(&self) -> bool {
+        self.buffer.as_ref().is_none_or(|buffer| !buffer.is_own)
     }
 
     /// A connection: a kept one of the endpoint whose turn it is, or a new one. An endpoint that

@@ -14,14 +14,13 @@ use http::HeaderMap;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
+use super::blocks::Blocks;
 use crate::body::BodyError;
-use blocks::Blocks;
 pub(crate) use reader::SpoolReader;
 use space::Reservation;
 pub(crate) use space::SpoolSpace;
 pub(crate) use writer::SpoolWriter;
 
-mod blocks;
 mod reader;
 mod space;
 #[cfg(test)]

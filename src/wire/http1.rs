@@ -566,6 +566,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
                     if self.poll_send_deadline(cx, sending.taken()).is_ready() {
                         return Poll::Ready(Err(()));
                     }
+                    sending.poll_ahead(cx);
                     // A client that is gone takes nothing, of which the stream will tell.
                     if self.coming.is_over() || self.broken {
                         return Poll::Pending;

@@ -28,6 +28,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+pub(crate) use self::chunk::Chunks;
 pub(crate) use self::decode::{Coming, Step};
 pub(crate) use self::http1::{Ended, Link, Opening};
 pub(crate) use self::http2::{Frames, request};

@@ -114,6 +114,13 @@ impl<B: Carry + Unpin> Sending<B> {
         self.is_dry && self.piece.is_empty() && write.len() == self.at && !self.unflushed
     }
 
+    /// Lets the body take in some of what is next, while the reader takes nothing.
+    pub(crate) fn poll_ahead(&mut self, cx: &mut Context<'_>) {
+        if let Some(body) = &mut self.body {
+            Pin::new(body).poll_ahead(cx);
+        }
+    }
+
     /// How many pieces the body has given so far.
     pub(crate) fn pieces(&self) -> u64 {
         self.pieces

@@ -1,8 +1,38 @@
-//! `buffer` on an upstream: however slow the client, the app is held for its own time alone.
+//! Bodies are taken in before they are asked for: however slow the client, the app is held for its own time alone.
 
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Mutex;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use super::support::{Answer, App, Folder, Gateway, chunked, config, eventually, request, within};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Frame};
+use tokio::sync::mpsc;
+
+use super::support::{
+    Answer, App, Folder, Gateway, H2, chunked, config, eventually, request, within,
+};
+
+/// Names and values.
+type Fields<'f> = &'f [(&'f str, &'f str)];
+
+/// A body of what a channel brings.
+struct Fed(mpsc::Receiver<Bytes>);
+
+impl Body for Fed {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let piece = self.0.poll_recv(cx);
+        piece.map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+    }
+}
 
 async fn start(app: &App, buffer: &str) -> Gateway {
     let folder = Folder::new();
@@ -127,7 +157,7 @@ async fn without_buffer_a_slow_client_does_hold_the_app() {
     // The sister of the tests above: they would pass on an app that is never held.
     let app = App::start(|_| Answer::EchoBody).await;
     let text = config(
-        "routes: [{path: /*, proxy: '@app', auth: none}]\n",
+        "upstreams: {app: {servers: ['@app'], buffer: off}}\nroutes: [{path: /*, proxy: app, auth: none}]\n",
         &[("app", &app.url())],
     );
     let gateway = Gateway::start(&text).await;
@@ -137,4 +167,269 @@ async fn without_buffer_a_slow_client_does_hold_the_app() {
     slow.send("half").await;
     let held = app.saw("/slow", |seen| seen.body == b"half" && !seen.complete);
     assert!(within(Duration::from_secs(15), held).await.is_some());
+}
+
+/// A gateway without a word on buffering, and its app.
+async fn by_default() -> (App, Gateway) {
+    let app = App::start(|_| Answer::Echo).await;
+    let text = "limits: {body_bytes: 1GiB}\nroutes: [{path: /*, proxy: '@app', auth: none}]\n";
+    let gateway = Gateway::start(&config(text, &[("app", &app.url())])).await;
+    (app, gateway)
+}
+
+#[tokio::test]
+async fn by_default_a_body_of_64_kib_is_complete_before_the_app_is_asked_and_has_a_length() {
+    let (app, gateway) = by_default().await;
+    for (path, size) in [("/1", 1), ("/2", 1000), ("/3", 40_000), ("/4", 65_536)] {
+        for chunks in [true, false] {
+            let path = format!("{path}-{chunks}");
+            let body = vec![b'x'; size];
+            let (first, second) = body.split_at(size / 2);
+            let mut wire = gateway.connect().await;
+            let framing = if chunks {
+                ("Transfer-Encoding", "chunked".to_owned())
+            } else {
+                ("Content-Length", size.to_string())
+            };
+            let fields = [(framing.0, &*framing.1)];
+            wire.send(request("POST", &path, &fields, "")).await;
+            if !first.is_empty() {
+                wire.send(if chunks {
+                    chunked(first)
+                } else {
+                    first.to_vec()
+                })
+                .await;
+            }
+            // A whole round of another client passes meanwhile.
+            for _ in 0..3 {
+                assert_eq!(gateway.get("/quick", &[]).await.status, 200);
+            }
+            assert!(
+                app.seen().iter().all(|seen| seen.target() != path),
+                "{path}"
+            );
+            if chunks {
+                wire.send([&chunked(second)[..], b"0\r\n\r\n"].concat())
+                    .await;
+            } else {
+                wire.send(second).await;
+            }
+            assert_eq!(wire.reply().await.status, 200, "{path}");
+            let seen = app.saw(&path, |seen| seen.complete).await;
+            assert_eq!(
+                seen.field("content-length"),
+                Some(size.to_string()),
+                "{path}"
+            );
+            assert_eq!(seen.field("transfer-encoding"), None, "{path}");
+            assert!(seen.body == body, "{path}");
+        }
+    }
+
+    // HTTP/2, without a length.
+    let mut client = H2::connect(gateway.address()).await;
+    let body = Full::new(Bytes::from("name=ada")).map_frame(|frame| frame);
+    let reply = client.send("POST", "/h2", &[], body).await;
+    assert_eq!(reply.status, 200);
+    let seen = app.saw("/h2", |seen| seen.complete).await;
+    assert_eq!(seen.field("content-length").as_deref(), Some("8"));
+}
+
+#[tokio::test]
+async fn by_default_a_longer_body_streams_from_64_kib_on() {
+    let (app, gateway) = by_default().await;
+    let piece: Vec<u8> = (0..50_000_u32)
+        .map(|at| (at % 251).to_le_bytes()[0])
+        .collect();
+    for chunks in [true, false] {
+        let path = format!("/up-{chunks}");
+        let mut wire = gateway.connect().await;
+        let fields = if chunks {
+            ("Transfer-Encoding", "chunked")
+        } else {
+            ("Content-Length", "150000")
+        };
+        wire.send(request("POST", &path, &[fields], "")).await;
+        let framed = if chunks {
+            chunked(&piece)
+        } else {
+            piece.clone()
+        };
+        wire.send(&framed).await;
+        assert_eq!(gateway.get("/quick", &[]).await.status, 200);
+        assert!(
+            app.seen().iter().all(|seen| seen.target() != path),
+            "{path}"
+        );
+        wire.send(&framed).await;
+        app.saw(&path, |seen| seen.body.len() == 100_000 && !seen.complete)
+            .await;
+        wire.send(&framed).await;
+        if chunks {
+            wire.send("0\r\n\r\n").await;
+        }
+        assert_eq!(wire.reply().await.status, 200, "{path}");
+        let seen = app.saw(&path, |seen| seen.complete).await;
+        assert!(seen.body == piece.repeat(3), "{path}");
+        let length = seen.field("content-length");
+        assert_eq!(length.is_none(), chunks, "{path}: {length:?}");
+    }
+}
+
+#[tokio::test]
+async fn by_default_who_waits_for_100_gets_it_when_the_body_is_wanted() {
+    let (app, gateway) = by_default().await;
+    let mut wire = gateway.connect().await;
+    let fields = [("Content-Length", "5"), ("Expect", "100-continue")];
+    wire.send(request("POST", "/100", &fields, "")).await;
+    assert_eq!(wire.head().await.status, 100);
+    assert_eq!(app.requests(), 0);
+    wire.send("hello").await;
+    assert!(wire.reply().await.text().ends_with("hello"));
+}
+
+/// The words with which a client could ask for a stream through.
+#[tokio::test]
+async fn no_clients_word_opens_a_way_around_the_buffer() {
+    for buffer in ["", ", buffer: {request: 64KiB}"] {
+        let app = App::start(|_| Answer::Echo).await;
+        let text = format!(
+            "upstreams: {{app: {{servers: ['@app']{buffer}}}}}\nroutes: [{{path: /*, proxy: app, auth: none}}]\n"
+        );
+        let gateway = Gateway::start(&config(&text, &[("app", &app.url())])).await;
+        let rows: [(&str, &str, Fields<'_>); 4] = [
+            ("POST", "/grpc", &[("Content-Type", "application/grpc")]),
+            (
+                "POST",
+                "/grpc-proto",
+                &[("Content-Type", "application/grpc+proto")],
+            ),
+            (
+                "GET",
+                "/ws",
+                &[("Connection", "Upgrade"), ("Upgrade", "websocket")],
+            ),
+            ("POST", "/events", &[("Accept", "text/event-stream")]),
+        ];
+        for (method, path, fields) in rows {
+            let mut wire = gateway.connect().await;
+            let fields = [fields, &[("Content-Length", "6")]].concat();
+            wire.send(request(method, path, &fields, "")).await;
+            wire.send("hel").await;
+            for _ in 0..3 {
+                assert_eq!(gateway.get("/quick", &[]).await.status, 200);
+            }
+            assert!(
+                app.seen().iter().all(|seen| seen.target() != path),
+                "{path}{buffer}"
+            );
+            wire.send("lo!").await;
+            assert_eq!(wire.reply().await.status, 200, "{path}{buffer}");
+            let seen = app.saw(path, |seen| seen.complete).await;
+            assert_eq!(seen.field("upgrade"), None, "a handshake has no body");
+        }
+    }
+}
+
+#[tokio::test]
+async fn calls_of_grpc_stream_where_the_upstream_says_nothing_else() {
+    for (buffer, streams) in [("", true), (", buffer: off", true), (", buffer: {}", false)] {
+        let app = App::start(|_| Answer::EchoBody).await;
+        let text = format!(
+            "upstreams: {{app: {{servers: ['@app']{buffer}}}}}\nroutes: [{{path: /*, proxy: app, auth: none}}]\n"
+        );
+        let gateway = Gateway::start(&config(&text, &[("app", &app.url())])).await;
+        let mut client = H2::connect(gateway.address()).await;
+        let (sender, receiver) = mpsc::channel(1);
+        let body = Fed(receiver);
+        let fields = [
+            ("content-type", "application/grpc+proto"),
+            ("te", "trailers"),
+        ];
+        let call = client.send("POST", "/call", &fields, body);
+        let feeding = async {
+            sender.send(Bytes::from("one")).await.unwrap();
+            if streams {
+                app.saw("/call", |seen| seen.body == b"one" && !seen.complete)
+                    .await;
+            } else {
+                for _ in 0..3 {
+                    assert_eq!(gateway.get("/quick", &[]).await.status, 200);
+                }
+                assert!(app.seen().iter().all(|seen| seen.target() != "/call"));
+            }
+            sender.send(Bytes::from("two")).await.unwrap();
+            drop(sender);
+        };
+        let (reply, ()) = tokio::join!(call, feeding);
+        assert_eq!(reply.text(), "onetwo", "{buffer}");
+    }
+}
+
+/// An answer is passed on as it comes, whatever is read ahead of its client.
+#[tokio::test]
+async fn each_piece_of_an_answer_is_passed_on_before_the_next_comes() {
+    let (sender, receiver) = mpsc::channel::<Vec<u8>>(1);
+    let receivers = Mutex::new(vec![receiver]);
+    let app = App::start(move |_| match receivers.lock().unwrap().pop() {
+        Some(receiver) => Answer::Stream(receiver),
+        None => Answer::Ok("other"),
+    })
+    .await;
+    let text = "routes: [{path: /*, proxy: '@app', auth: none}]\n";
+    let gateway = Gateway::start(&config(text, &[("app", &app.url())])).await;
+    let mut wire = gateway.connect().await;
+    wire.send(request("GET", "/", &[], "")).await;
+    let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    sender.send(head.to_vec()).await.unwrap();
+    assert_eq!(wire.head().await.status, 200);
+    for length in [1, 100, 70_000, 1] {
+        let piece = vec![b'x'; length];
+        sender.send(chunked(&piece)).await.unwrap();
+        let mut got = 0;
+        while got < length {
+            got += wire.chunk().await.unwrap().len();
+        }
+        assert_eq!(got, length);
+    }
+    sender.send(b"0\r\n\r\n".to_vec()).await.unwrap();
+    assert_eq!(wire.chunk().await, None);
+}
+
+/// Of any length and framing, over both protocols, with and without a pause behind the head.
+#[tokio::test]
+async fn answers_of_any_length_come_whole() {
+    let app = App::start(|seen| {
+        let (kind, length) = seen.target()[1..].split_once('/').unwrap();
+        let body: Vec<u8> = (0..length.parse().unwrap())
+            .map(|at: usize| u8::try_from(at % 251).unwrap())
+            .collect();
+        match kind {
+            "length" => {
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+                Answer::Raw([head.as_bytes(), &body].concat())
+            }
+            "chunks" => {
+                let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+                let chunks: Vec<u8> = body.chunks(5000).flat_map(chunked).collect();
+                Answer::Raw([&head[..], &chunks, b"0\r\n\r\n"].concat())
+            }
+            _ => Answer::RawThenClose([b"HTTP/1.1 200 OK\r\n\r\n", &body[..]].concat()),
+        }
+    })
+    .await;
+    let text = "routes: [{path: /*, proxy: '@app', auth: none}]\n";
+    let gateway = Gateway::start(&config(text, &[("app", &app.url())])).await;
+    let mut h2 = H2::connect(gateway.address()).await;
+    for kind in ["length", "chunks", "close"] {
+        for length in [0, 1, 1000, 9000, 65_536, 65_537, 1_000_000] {
+            let path = format!("/{kind}/{length}");
+            for reply in [gateway.get(&path, &[]).await, h2.get(&path, &[]).await] {
+                assert_eq!((reply.status, reply.body.len()), (200, length), "{path}");
+                let right = |(at, byte): (usize, &u8)| usize::from(*byte) == at % 251;
+                assert!(reply.body.iter().enumerate().all(right), "{path}");
+            }
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! Pages of other origins: preflights are answered before anybody is authenticated, and every answer of
 //! a route with `cors` says who may read it, also where the gateway refuses.
 
+use bytes::Bytes;
+use http_body_util::Full;
 use serde_json::json;
 
 use super::support::{
@@ -311,7 +313,7 @@ async fn what_the_app_says_itself_is_replaced_where_the_route_has_cors_alone() {
 async fn http2_is_told_the_same() {
     let (_app, gateway) = start().await;
     let mut h2 = H2::connect(gateway.address()).await;
-    let none = http_body_util::Full::<bytes::Bytes>::default;
+    let none = Full::<Bytes>::default;
     let asks = [
         ("origin", APP),
         ("access-control-request-method", "PUT"),
@@ -353,7 +355,10 @@ async fn tunnels_and_grpc_open_from_everywhere_as_before() {
         assert_eq!(wire.take(4).await, b"ping");
     }
     let fields = [("Origin", APP), ("Content-Type", "application/grpc")];
-    let reply = gateway.get("/rpc", &fields).await;
+    let mut h2 = H2::connect(gateway.address()).await;
+    let reply = h2
+        .send("POST", "/rpc", &fields, Full::<Bytes>::default())
+        .await;
     assert_eq!(
         (reply.status, reply.field("grpc-status")),
         (200, Some("14"))

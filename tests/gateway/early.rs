@@ -7,8 +7,9 @@ use rustix::process::Signal;
 use super::support::{Answer, App, Gateway, Wire, chunked, config, request, within};
 
 /// An app that answers before it has read, and what refuses before an app is asked.
-const ROUTES: &str = "jwt: {app: {algorithms: [HS256], secret: 0123456789abcdef0123456789abcdef}}\n\
-    upstreams: {early: {servers: ['@app']}}\n\
+const ROUTES: &str = "limits: {body_bytes: 100MiB}\n\
+    jwt: {app: {algorithms: [HS256], secret: 0123456789abcdef0123456789abcdef}}\n\
+    upstreams: {early: {servers: ['@app'], buffer: off}}\n\
     routes:\n  - {path: /early, proxy: early, auth: none}\n  - {path: /secret/*, proxy: early, auth: app}\n  \
     - {path: /small, proxy: early, auth: none, body_bytes: 1KiB}\n  - {path: /said, respond: {status: 200, body: said}}\n";
 

@@ -252,7 +252,7 @@ async fn an_early_answer_reaches_a_client_that_still_sends() {
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
     let receiver = std::sync::Mutex::new(Some(receiver));
     let app = App::start(move |_| Answer::Early(receiver.lock().unwrap().take().unwrap())).await;
-    let gateway = start(&app.url(), "").await;
+    let gateway = start(&app.url(), "buffer: off").await;
     let mut wire = gateway.connect().await;
     wire.send(request("POST", "/", &[("Content-Length", "50000")], ""))
         .await;

@@ -32,6 +32,7 @@ mod limits;
 mod policy;
 mod prompt;
 mod proxy;
+mod refusals;
 mod reload;
 mod resting;
 mod reuse;

@@ -461,10 +461,16 @@ async fn a_client_of_grpc_that_is_denied_reads_a_status_of_grpc() {
         &[("app", &app.url()), ("decider", &decider.url())],
     );
     let gateway = Gateway::start(&text).await;
-    let reply = gateway
-        .get("/a", &[("Content-Type", "application/grpc")])
-        .await;
+    let fields = [("content-type", "application/grpc")];
+    let mut h2 = super::support::H2::connect(gateway.address()).await;
+    let body = http_body_util::Full::<bytes::Bytes>::default();
+    let reply = h2.send("POST", "/a", &fields, body).await;
     assert_eq!((reply.status, reply.field("grpc-status")), (200, Some("7")));
+    assert_eq!(reply.field("cache-control"), Some("no-store"));
+    // Over HTTP/1.1 there is no gRPC: the decider's own answer comes.
+    let reply = gateway.get("/b", &fields).await;
+    assert_eq!((reply.status, reply.text().as_str()), (403, "no"));
+    assert_eq!(reply.field("cache-control"), Some("no-store"));
     assert_eq!(gateway.record("/a").await["reason"], "asked_and_denied");
 }
 

@@ -33,7 +33,7 @@ async fn poured(upstream: &str) -> (App, Gateway, Sender<Vec<u8>>) {
 async fn the_app_gets_each_piece_of_a_body_before_the_next_is_sent() {
     let app = App::start(|_| Answer::EchoBody).await;
     let text = config(
-        "routes: [{path: /*, proxy: '@app', auth: none}]\n",
+        "upstreams: {app: {servers: ['@app'], buffer: off}}\nroutes: [{path: /*, proxy: app, auth: none}]\n",
         &[("app", &app.url())],
     );
     let gateway = Gateway::start(&text).await;
@@ -58,7 +58,11 @@ async fn the_app_gets_each_piece_of_a_body_before_the_next_is_sent() {
 
 #[tokio::test]
 async fn the_client_gets_each_event_before_the_next_is_sent() {
-    for upstream in ["", "buffer: {request: 64KiB, response: 64KiB}"] {
+    for upstream in [
+        "",
+        "buffer: off",
+        "buffer: {request: 64KiB, response: 64KiB}",
+    ] {
         let (_app, gateway, app) = poured(upstream).await;
         let mut wire = gateway.connect().await;
         wire.send(request(
@@ -85,7 +89,11 @@ async fn the_client_gets_each_event_before_the_next_is_sent() {
 /// A claim's header is the gateway's alone, after the body as before it, streamed and buffered.
 #[tokio::test]
 async fn a_trailer_cannot_say_who_the_client_is() {
-    for buffer in ["", "buffer: {request: 64KiB, response: 64KiB}"] {
+    for buffer in [
+        "",
+        "buffer: off",
+        "buffer: {request: 64KiB, response: 64KiB}",
+    ] {
         let app = App::start(|_| Answer::Ok("OK")).await;
         let text = format!(
             "jwt: {{app: {{algorithms: [HS256], secret: {}}}}}\n\

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use super::Compiler;
 use crate::config::error::Place;
-use crate::config::parsed;
+use crate::config::parsed::{self, Buffering};
 use crate::config::source::why;
 use crate::proxy::{
-    Address, Buffer, Purpose, SpoolSpace, Upstream, UpstreamSettings, UpstreamTimeouts,
+    Address, Buffer, BufferSettings, Purpose, SpoolSpace, Upstream, UpstreamSettings,
+    UpstreamTimeouts,
 };
 
 /// Upstreams by name; `None` for one whose mistakes were reported.
@@ -75,22 +76,27 @@ impl Compiler<'_> {
             },
             keep_alive: size(u64::from(parsed.keep_alive.value)),
             underscores: parsed.underscores.value,
-            buffer: parsed.buffer.as_ref().map(|buffer| {
-                let spool = buffer.spool.as_ref();
-                let spool = spool.map(|spool| (spool.value.clone(), buffer.spool_bytes.value));
-                (
-                    size(buffer.request.value),
-                    size(buffer.response.value),
-                    spool,
-                )
-            }),
+            buffer: match &parsed.buffer {
+                Buffering::Default => Some(BufferSettings::DEFAULT),
+                Buffering::Off => None,
+                Buffering::Own(buffer) => Some(BufferSettings {
+                    request: size(buffer.request.value),
+                    response: size(buffer.response.value),
+                    spool: buffer
+                        .spool
+                        .as_ref()
+                        .map(|spool| (spool.value.clone(), buffer.spool_bytes.value)),
+                    is_own: true,
+                }),
+            },
         };
-        let place = parsed.buffer.as_ref().map_or(parsed.place, |buffer| {
-            buffer
+        let place = match &parsed.buffer {
+            Buffering::Own(buffer) => buffer
                 .spool
                 .as_ref()
-                .map_or(buffer.place, |spool| spool.place)
-        });
+                .map_or(buffer.place, |spool| spool.place),
+            Buffering::Default | Buffering::Off => parsed.place,
+        };
         self.make(settings, place)
     }
 
@@ -119,7 +125,7 @@ impl Compiler<'_> {
             timeouts: UpstreamTimeouts::DEFAULT,
             keep_alive: UpstreamSettings::KEEP_ALIVE,
             underscores: false,
-            buffer: None,
+            buffer: Some(BufferSettings::DEFAULT),
         };
         let made = self.make(settings, place)?;
         upstreams.bare.push(Arc::clone(&made));
@@ -128,10 +134,10 @@ impl Compiler<'_> {
 
     fn make(&mut self, settings: UpstreamSettings, place: Place) -> Option<Arc<Upstream>> {
         let endpoints: Vec<String> = settings.endpoints.iter().map(Address::to_string).collect();
-        let words = if settings.buffer.is_some() {
-            ", buffered"
-        } else {
-            ""
+        let words = match &settings.buffer {
+            Some(buffer) if buffer.is_own => ", buffered",
+            Some(_) => "",
+            None => ", not buffered",
         };
         self.summary.insert(
             format!("upstream {}", settings.name),
@@ -148,13 +154,14 @@ impl Compiler<'_> {
         }
         let buffer = match &settings.buffer {
             None => None,
-            Some((request, response, spool)) => Some(Buffer {
-                request: *request,
-                response: *response,
-                space: match spool {
+            Some(settings) => Some(Buffer {
+                request: settings.request,
+                response: settings.response,
+                space: match &settings.spool {
                     None => None,
                     Some((folder, bytes)) => Some(self.space(folder, *bytes, place)?),
                 },
+                is_own: settings.is_own,
             }),
         };
         Some(Arc::new(Upstream::new(settings, buffer, self.workers)))

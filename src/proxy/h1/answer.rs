@@ -11,7 +11,7 @@ use tokio::io::AsyncReadExt;
 use super::head::{AnswerFraming, AnswerHead};
 use super::{Connection, Exchange};
 use crate::body::BodyError;
-use crate::wire::{Coming, Step, make_room};
+use crate::wire::{Chunks, Coming, Step, make_room};
 
 /// How much is read at a time, at first and at most.
 const READ: (usize, usize) = (16 * 1024, 256 * 1024);
@@ -52,6 +52,25 @@ impl AnswerFrames {
     /// Whether all of it was given.
     pub(crate) fn is_ended(&self) -> bool {
         self.coming.is_over()
+    }
+
+    /// Whether all that is still to come was read already.
+    pub(crate) fn is_here(&self) -> bool {
+        let here = self.pending.len() as u64;
+        match &self.coming {
+            Coming::Nothing => true,
+            Coming::Length(left) => *left <= here,
+            // Looked at from the beginning, which is where it is when this is asked.
+            Coming::Chunked(_) => Chunks::new(LONGEST_TRAILERS)
+                .follow(&self.pending)
+                .is_ok_and(|(_, ended)| ended),
+            Coming::UntilClose => false,
+        }
+    }
+
+    /// Reads little at a time, until the app is found to have more again.
+    pub(crate) fn read_less(&mut self) {
+        self.read = READ.0;
     }
 
     /// How much is still to come, where that is known.

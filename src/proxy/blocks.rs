@@ -11,17 +11,17 @@ const JOIN_BELOW: usize = 16 * 1024;
 
 /// Bytes in memory, in order. Many small pieces become few blocks.
 #[derive(Debug, Default)]
-pub(super) struct Blocks {
+pub(crate) struct Blocks {
     /// Blocks that do not grow any more, before what `close` adds to them.
-    pub(super) closed: VecDeque<Bytes>,
+    pub(crate) closed: VecDeque<Bytes>,
     open: BytesMut,
     /// Bytes in all of it.
-    pub(super) len: usize,
+    pub(crate) len: usize,
 }
 
 impl Blocks {
     /// Appends; a small piece is copied behind other small ones.
-    pub(super) fn push(&mut self, piece: Bytes) {
+    pub(crate) fn push(&mut self, piece: Bytes) {
         if piece.is_empty() {
             return;
         }
@@ -41,7 +41,7 @@ impl Blocks {
     }
 
     /// Makes `closed` hold everything.
-    pub(super) fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         if !self.open.is_empty() {
             self.closed
                 .push_back(std::mem::take(&mut self.open).freeze());
@@ -49,7 +49,7 @@ impl Blocks {
     }
 
     /// Takes the first block.
-    pub(super) fn pop(&mut self) -> Option<Bytes> {
+    pub(crate) fn pop(&mut self) -> Option<Bytes> {
         if self.closed.is_empty() {
             self.close();
         }
@@ -58,8 +58,13 @@ impl Blocks {
         Some(piece)
     }
 
+    /// All of it, where that is one piece.
+    pub(crate) fn as_one(&self) -> Option<&Bytes> {
+        self.closed.front().filter(|first| first.len() == self.len)
+    }
+
     /// Appends all of `other`.
-    pub(super) fn append(&mut self, mut other: Self) {
+    pub(crate) fn append(&mut self, mut other: Self) {
         self.close();
         other.close();
         self.len += other.len;
