@@ -90,6 +90,8 @@ pub(crate) enum Longest {
     BodyBytes(u64),
     /// The endpoint of the gateway's own that it is meant for.
     Endpoint(u64),
+    /// What the upstream's `buffer` holds at most for one client.
+    Buffer(u64),
 }
 
 /// Which check refused a token; the text is RFC 6750's `error_description`.
@@ -261,6 +263,9 @@ impl Reject {
             }
             Self::BodyTooLarge(Longest::Endpoint(limit)) => {
                 format!("this endpoint takes bodies of {limit} bytes at most").into()
+            }
+            Self::BodyTooLarge(Longest::Buffer(limit)) => {
+                format!("the upstream's `buffer` holds {limit} bytes at most for one client").into()
             }
             Self::VersionNotSupported => "this version of HTTP is not served".into(),
             Self::MethodNotServed => "only methods in capitals of at most 32 bytes are served, and neither CONNECT nor TRACE".into(),

@@ -2,12 +2,14 @@
 //! delayed; which answers are read ahead is decided elsewhere.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::blocks::Blocks;
+use super::buffer::let_go;
+use super::spool::SpoolReader;
 use crate::body::{BodyError, Carry};
 
 /// An answer that can be told to read less at a time.
@@ -91,6 +93,68 @@ where
     }
 }
 
+/// An answer that is read ahead by a task, for clients whose bodies are asked for only when they take something. Most
+/// answers are here with their first piece, and need none.
+#[derive(Debug)]
+pub(crate) struct Handed<A> {
+    /// `None` when it was handed over.
+    answer: Option<A>,
+    taken_in: Option<SpoolReader>,
+    memory: usize,
+}
+
+impl<A> Handed<A> {
+    /// Reads `memory` bytes ahead once the first piece was given.
+    pub(crate) fn new(answer: A, memory: usize) -> Self {
+        Self {
+            answer: Some(answer),
+            taken_in: None,
+            memory,
+        }
+    }
+}
+
+impl<A> Body for Handed<A>
+where
+    A: Body<Data = Bytes, Error = BodyError> + Unpin + Send + 'static,
+{
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        if let Some(reader) = &mut this.taken_in {
+            return Pin::new(reader).poll_frame(cx);
+        }
+        let Some(answer) = &mut this.answer else {
+            return Poll::Ready(None);
+        };
+        let frame = ready!(Pin::new(answer).poll_frame(cx));
+        if matches!(&frame, Some(Ok(frame)) if frame.is_data()) {
+            let rest = this.answer.take_if(|answer| !answer.is_end_stream());
+            this.taken_in = rest.map(|rest| let_go(rest, this.memory, None));
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let reader = self.taken_in.as_ref().map(Body::is_end_stream);
+        reader
+            .or_else(|| self.answer.as_ref().map(Body::is_end_stream))
+            .unwrap_or(true)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let reader = self.taken_in.as_ref().map(Body::size_hint);
+        reader
+            .or_else(|| self.answer.as_ref().map(Body::size_hint))
+            .unwrap_or_default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
@@ -149,6 +213,25 @@ mod tests {
                     return (held, length, false);
                 }
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_in_several_pieces_is_handed_to_a_task() {
+        for (pieces, tasks) in [(1, 0), (2, 0), (100, 1)] {
+            let pieces = (0..pieces).map(|_| Ok(30)).collect::<Vec<_>>();
+            let whole = 30 * pieces.len();
+            let mut handed = Handed::new(Pieces(pieces, 0), 100);
+            let mut length = 0;
+            while let Some(frame) = poll_fn(|cx| Pin::new(&mut handed).poll_frame(cx)).await {
+                if length == 0 {
+                    let metrics = tokio::runtime::Handle::current().metrics();
+                    assert_eq!(metrics.num_alive_tasks(), tasks);
+                }
+                length += frame.unwrap().into_data().unwrap().len();
+            }
+            assert_eq!(length, whole);
+            assert!(handed.is_end_stream());
         }
     }
 

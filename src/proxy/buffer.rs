@@ -4,15 +4,16 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::blocks::Blocks;
-use super::spool::{SpoolError, SpoolReader, SpoolSpace, SpoolWriter, spool};
+use super::spool::{SpoolError, SpoolReader, SpoolShare, SpoolWriter, spool};
 use crate::body::BodyError;
 
 /// Why a request body could not be taken in.
@@ -24,6 +25,44 @@ pub(crate) enum TakeInError {
     /// It broke off, or is too long.
     #[error(transparent)]
     Body(#[from] BodyError),
+    /// It is longer than what can ever be stored of one client, which this carries.
+    #[error("the body exceeds {0} bytes, the most that is stored of one client")]
+    NeverFits(u64),
+    /// It comes so slowly that it holds its space for too long.
+    #[error("the body comes too slowly")]
+    Slow,
+}
+
+/// Bytes that a body in a spool comes with at least in each so long a time: what is slower holds others' space.
+const SLOWEST: (u64, Duration) = (30 << 10, Duration::from_secs(30));
+
+/// Whether a body that is stored comes fast enough.
+#[derive(Debug)]
+struct Pace {
+    until: Pin<Box<Sleep>>,
+    came: u64,
+}
+
+impl Pace {
+    /// It begins now.
+    fn begin() -> Self {
+        Self {
+            until: Box::pin(sleep(SLOWEST.1)),
+            came: 0,
+        }
+    }
+
+    /// Ready when it has been too slow.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.until.as_mut().poll(cx));
+            if self.came < SLOWEST.0 {
+                return Poll::Ready(());
+            }
+            self.came = 0;
+            self.until.as_mut().reset(Instant::now() + SLOWEST.1);
+        }
+    }
 }
 
 /// A body whose beginning is in memory, or all of it.
@@ -130,20 +169,46 @@ where
 pub(crate) async fn take_in<B>(
     body: B,
     memory: usize,
-    space: Option<Arc<SpoolSpace>>,
+    space: Option<SpoolShare>,
 ) -> Result<SpoolReader, TakeInError>
 where
     B: Body<Data = Bytes, Error = BodyError>,
 {
+    let most = space.as_ref().map_or(0, SpoolShare::most);
+    let most = memory.saturating_add(most) as u64;
+    if body.size_hint().lower() > most {
+        return Err(TakeInError::NeverFits(most));
+    }
     let (mut writer, reader) = spool(memory, space);
     let mut body = pin!(body);
     let mut trailers = None;
+    let mut length = 0;
+    let mut pace: Option<Pace> = None;
     while trailers.is_none() && !body.is_end_stream() {
-        let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await else {
+        let next = poll_fn(|cx| {
+            if let Poll::Ready(frame) = body.as_mut().poll_frame(cx) {
+                return Poll::Ready(Ok(frame));
+            }
+            match &mut pace {
+                Some(pace) => pace.poll(cx).map(|()| Err(TakeInError::Slow)),
+                None => Poll::Pending,
+            }
+        });
+        let Some(frame) = next.await? else {
             break;
         };
         match frame?.into_data() {
-            Ok(piece) => writer.try_write(piece).await?,
+            Ok(piece) => {
+                let came = piece.len() as u64;
+                length += came;
+                if length > most {
+                    return Err(TakeInError::NeverFits(most));
+                }
+                writer.try_write(piece).await?;
+                if length > memory as u64 {
+                    pace.get_or_insert_with(Pace::begin).came += came;
+                }
+            }
             Err(frame) => trailers = frame.into_trailers().ok(),
         }
     }
@@ -156,7 +221,7 @@ where
 /// A body that is there already needs no task. When memory and `space` are used up, the task waits for
 /// the reader. It stops when the reader is dropped, and drops `body`, which cancels the upstream request.
 /// The reader promises the exact length that `body` promises. Call it within a tokio runtime.
-pub(crate) fn let_go<B>(body: B, memory: usize, space: Option<Arc<SpoolSpace>>) -> SpoolReader
+pub(crate) fn let_go<B>(body: B, memory: usize, space: Option<SpoolShare>) -> SpoolReader
 where
     B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
 {
@@ -214,10 +279,13 @@ where
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
+    use std::sync::Arc;
 
     use tokio::sync::oneshot;
 
+    use super::super::spool::SpoolSpace;
     use super::*;
+    use crate::client::Counted;
 
     /// Gives its frames; then ends, or stays silent. Tells when it is dropped.
     struct Script {
@@ -293,17 +361,17 @@ mod tests {
         }
     }
 
-    fn space(bytes: u64) -> (tempfile::TempDir, Option<Arc<SpoolSpace>>) {
+    fn space(bytes: u64) -> (tempfile::TempDir, Arc<SpoolSpace>) {
         let dir = tempfile::tempdir().unwrap();
         let space = SpoolSpace::open(dir.path().to_owned(), bytes).unwrap();
-        (dir, Some(Arc::new(space)))
+        (dir, Arc::new(space))
     }
 
     #[tokio::test]
     async fn a_request_is_taken_in_whole_with_its_length_and_trailers() {
         let (_dir, space) = space(1 << 20);
         let body = script([data(10), data(100_000)]);
-        let reader = take_in(body, 16, space.clone()).await.unwrap();
+        let reader = take_in(body, 16, space.whole()).await.unwrap();
         assert_eq!(
             (reader.len(), reader.size_hint().exact()),
             (100_010, Some(100_010))
@@ -311,7 +379,7 @@ mod tests {
         assert!(matches!(read(reader).await, (100_010, None)));
 
         let body = script([data(10), Ok(Frame::trailers(trailers()))]);
-        let (length, end) = read(take_in(body, 16, space).await.unwrap()).await;
+        let (length, end) = read(take_in(body, 16, space.whole()).await.unwrap()).await;
         assert_eq!((length, end.unwrap().unwrap()), (10, trailers()));
     }
 
@@ -325,14 +393,78 @@ mod tests {
         ));
 
         let full = take_in(script([data(10), data(10)]), 16, None).await.err();
-        assert!(matches!(full, Some(TakeInError::Spool(SpoolError::Full))));
+        assert!(matches!(full, Some(TakeInError::NeverFits(16))));
 
         let (_dir, space) = space(200_000);
         let body = script([data(150_000), data(150_000)]);
-        let full = take_in(body, 16, space.clone()).await.err();
-        assert!(matches!(full, Some(TakeInError::Spool(SpoolError::Full))));
-        while space.as_ref().unwrap().used() > 0 {
+        let full = take_in(body, 16, space.whole()).await.err();
+        assert!(matches!(full, Some(TakeInError::NeverFits(200_016))));
+        let mut body = script([data(10)]);
+        body.exact = Some(200_017);
+        let never = take_in(body, 16, space.whole()).await.err();
+        assert!(matches!(never, Some(TakeInError::NeverFits(200_016))));
+        let never = take_in(
+            script([data(50_000), data(17)]),
+            16,
+            Some(space.share(Counted::of(None))),
+        )
+        .await;
+        assert!(matches!(never.err(), Some(TakeInError::NeverFits(50_016))));
+
+        // What others hold now may be free later.
+        while space.used() > 0 {
             tokio::task::yield_now().await;
+        }
+        let other = take_in(script([data(150_000)]), 16, space.whole())
+            .await
+            .unwrap();
+        let ip = Counted::of("192.0.2.1".parse().ok());
+        let mine = take_in(script([data(50_000)]), 16, Some(space.share(ip))).await;
+        assert!(mine.is_ok());
+        let full = take_in(script([data(50_000)]), 16, Some(space.share(ip)))
+            .await
+            .err();
+        assert!(matches!(full, Some(TakeInError::Spool(SpoolError::Full))));
+        drop((other, mine));
+        while space.used() > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// A body that gives so many bytes each second, for ever.
+    struct Trickle(u64, Pin<Box<Sleep>>);
+
+    impl Body for Trickle {
+        type Data = Bytes;
+        type Error = BodyError;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+            ready!(self.1.as_mut().poll(cx));
+            let next = Instant::now() + Duration::from_secs(1);
+            self.1.as_mut().reset(next);
+            let length = usize::try_from(self.0).unwrap();
+            Poll::Ready(Some(data(length)))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_holds_space_has_to_come_faster_than_a_kibibyte_a_second() {
+        for (rate, memory, slow) in [
+            (900, 100, true),
+            (1100, 100, false),
+            // Memory is the client's own.
+            (900, 1 << 20, false),
+        ] {
+            let (_dir, space) = space(1 << 30);
+            let body = Trickle(rate, Box::pin(sleep(Duration::ZERO)));
+            let began = Instant::now();
+            let taking = take_in(body, memory, space.whole());
+            let taken = tokio::time::timeout(Duration::from_secs(90), taking).await;
+            assert_eq!(matches!(taken, Ok(Err(TakeInError::Slow))), slow, "{rate}");
+            assert_eq!(began.elapsed() < Duration::from_secs(40), slow, "{rate}");
         }
     }
 
@@ -360,7 +492,7 @@ mod tests {
         body.slow = true;
         body.exact = Some(500_010);
         body.dropped = Some(dropped);
-        let reader = let_go(body, 16, space);
+        let reader = let_go(body, 16, space.whole());
         assert_eq!(reader.size_hint().exact(), Some(500_010));
         gone.await.unwrap();
         assert_eq!(reader.len(), 500_010);

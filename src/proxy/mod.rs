@@ -14,6 +14,7 @@ mod spool;
 mod tunnel;
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, V
 use http_body::Body as _;
 use tokio::time::Instant;
 
-use self::ahead::Ahead;
+use self::ahead::{Ahead, Handed};
 pub(crate) use self::ask::{Ask, AskedAbout, disregard};
 use self::body::{AnswerBody, ClientBody, Outgoing};
 use self::buffer::TakeInError;
@@ -38,7 +39,7 @@ use self::spool::SpoolError;
 pub(crate) use self::spool::SpoolSpace;
 use crate::auth::Permit;
 use crate::body::{Body, BodyError};
-use crate::client::{Client, Peer};
+use crate::client::{Client, Counted, Peer};
 use crate::edits::HeaderEdits;
 use crate::reject::{Longest, Reject};
 use crate::request_id::RequestId;
@@ -167,6 +168,7 @@ impl Forward {
             peer,
             body_bytes,
             body_read,
+            client: &Client { ip: client, .. },
             ..
         } = outbound;
         // A handshake has no body (RFC 9110 section 7.8): what has one is a request like others.
@@ -214,7 +216,7 @@ impl Forward {
             };
             let body = ClientBody::new(incoming, body_bytes, body_read, rules);
             match buffer {
-                Some(buffer) if !is_here => Box::pin(taken_in(body, buffer)).await?,
+                Some(buffer) if !is_here => Box::pin(taken_in(body, buffer, client)).await?,
                 Some(_) | None => Outgoing::Streamed(body),
             }
         };
@@ -247,7 +249,7 @@ impl Forward {
             // What is here already needs no other place.
             Some(buffer) if !event_stream && !answer.is_here() => {
                 let is_http2 = parts.version == Version::HTTP_2;
-                read_ahead(answer, buffer, is_http2)
+                read_ahead(answer, buffer, client, is_http2)
             }
             Some(_) | None => Body::stream(answer),
         };
@@ -365,9 +367,14 @@ impl Forward {
 }
 
 /// As much of a request's body as `buffer` has room for, before the app is connected to: with a `spool` all of it.
-async fn taken_in(body: ClientBody, buffer: &Buffer) -> Result<Outgoing, Reject> {
-    if buffer.space.is_some() {
-        let stored = buffer::take_in(body, buffer.request, buffer.space.clone()).await;
+async fn taken_in(
+    body: ClientBody,
+    buffer: &Buffer,
+    client: Option<IpAddr>,
+) -> Result<Outgoing, Reject> {
+    if let Some(space) = &buffer.space {
+        let share = Some(space.share(Counted::of(client)));
+        let stored = buffer::take_in(body, buffer.request, share).await;
         return stored
             .map(Outgoing::Stored)
             .map_err(|error| taking_in_failed(&error));
@@ -381,15 +388,18 @@ async fn taken_in(body: ClientBody, buffer: &Buffer) -> Result<Outgoing, Reject>
 }
 
 /// An answer that is taken from the app before its client asks for it, as far as `buffer` has room.
-fn read_ahead(answer: AnswerBody, buffer: &Buffer, is_http2: bool) -> Body {
+fn read_ahead(answer: AnswerBody, buffer: &Buffer, client: Option<IpAddr>, is_http2: bool) -> Body {
     let memory = buffer.response;
     let length = answer.size_hint().exact();
     match &buffer.space {
-        Some(space) => Body::stream(buffer::let_go(answer, memory, Some(Arc::clone(space)))),
+        Some(space) => {
+            let share = Some(space.share(Counted::of(client)));
+            Body::stream(buffer::let_go(answer, memory, share))
+        }
         None if !is_http2 => Body::ahead(Ahead::new(answer, memory)),
-        // Over HTTP/2 it takes a task, which is worth it where all of the answer may fit.
+        // Over HTTP/2 it may take a task, which is worth it where all of the answer may fit.
         None if length.is_none_or(|length| length <= memory as u64) => {
-            Body::stream(buffer::let_go(answer, memory, None))
+            Body::stream(Handed::new(answer, memory))
         }
         None => Body::stream(answer),
     }
@@ -406,6 +416,8 @@ fn is_idempotent(method: &Method) -> bool {
 fn taking_in_failed(error: &TakeInError) -> Reject {
     match error {
         TakeInError::Body(error) => refusal_of(error),
+        TakeInError::NeverFits(most) => Reject::BodyTooLarge(Longest::Buffer(*most)),
+        TakeInError::Slow => Reject::RequestTimeout,
         TakeInError::Spool(SpoolError::Full) => Reject::UpstreamBusy,
         TakeInError::Spool(SpoolError::Io(_) | SpoolError::ReaderGone) => Reject::Internal,
     }

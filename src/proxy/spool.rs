@@ -18,7 +18,7 @@ use super::blocks::Blocks;
 use crate::body::BodyError;
 pub(crate) use reader::SpoolReader;
 use space::Reservation;
-pub(crate) use space::SpoolSpace;
+pub(crate) use space::{SpoolShare, SpoolSpace};
 pub(crate) use writer::SpoolWriter;
 
 mod reader;
@@ -153,7 +153,7 @@ impl Shared {
 ///
 /// Beside `memory`, a body that goes to disk holds up to 64 KiB and one piece that wait to be written,
 /// and up to 64 KiB that were read.
-pub(crate) fn spool(memory: usize, space: Option<Arc<SpoolSpace>>) -> (SpoolWriter, SpoolReader) {
+pub(crate) fn spool(memory: usize, space: Option<SpoolShare>) -> (SpoolWriter, SpoolReader) {
     let shared = Arc::new(Shared {
         state: Mutex::new(State {
             memory,
@@ -169,7 +169,7 @@ pub(crate) fn spool(memory: usize, space: Option<Arc<SpoolSpace>>) -> (SpoolWrit
         }),
         taken: Notify::new(),
     });
-    let space = space.filter(|space| space.total > 0);
+    let space = space.filter(|space| space.most > 0);
     let writer = SpoolWriter {
         shared: Arc::clone(&shared),
         space,

@@ -36,7 +36,7 @@ use crate::stream::Carrier;
 
 /// How much room a head is read into, and the least that is left for it.
 const HEAD_ROOM: (usize, usize) = (8 * 1024, 1024);
-/// How much of a body is read at a time, at first and at most.
+/// How much of a body is read at a time: at first, and at most, once so much of it was taken.
 const BODY_ROOM: (usize, usize) = (16 * 1024, 64 * 1024);
 /// How much memory for what is to be written is kept for the next request.
 const OUT_ROOM: usize = 32 * 1024;
@@ -79,6 +79,8 @@ pub(crate) struct Link<S> {
     coming: Coming,
     /// How much of it is read at a time.
     body_room: usize,
+    /// How much of it was given to its reader.
+    given: u64,
     /// How much of it was read for nobody.
     dropped: u64,
     /// What is still to be written of a 100 that the client waits for.
@@ -128,6 +130,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
             head_began: None,
             coming: Coming::Nothing,
             body_room: BODY_ROOM.0,
+            given: 0,
             dropped: 0,
             interim: &[],
             broken: false,
@@ -428,6 +431,10 @@ impl<S: AsyncRead + Carrier> Link<S> {
         match feed {
             Some(feed) if !self.coming.is_over() && !self.broken => {
                 if feed.is_abandoned() {
+                    // Who waits for 100 sends nothing that could be dropped, and is not to be asked for it.
+                    if !self.interim.is_empty() {
+                        return Poll::Pending;
+                    }
                     return self.poll_drop(cx).map(|_| Ok(()));
                 }
                 if !feed.is_wanted(cx) {
@@ -471,6 +478,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
                     Ok(Step::Data { skip, length }) => {
                         drop(self.held.split_to(skip));
                         let data = self.held.split_to(length).freeze();
+                        self.given = self.given.saturating_add(length as u64);
                         match self.coming.ends_with(&self.held) {
                             Ok(true) => self.held.clear(),
                             Ok(false) => {}
@@ -497,8 +505,10 @@ impl<S: AsyncRead + Carrier> Link<S> {
                     let early = io::ErrorKind::UnexpectedEof.into();
                     return Poll::Ready(Some(Err(BodyError::Client(early))));
                 }
-                // A client that fills the room has more.
-                Ok(count) if count >= room => self.body_room = (room * 2).min(BODY_ROOM.1),
+                // A client that fills the room has more, and whoever has taken so much takes more.
+                Ok(count) if count >= room && self.given >= BODY_ROOM.1 as u64 => {
+                    self.body_room = (room * 2).min(BODY_ROOM.1);
+                }
                 Ok(_) => {}
                 Err(error) => return Poll::Ready(Some(Err(BodyError::Client(error)))),
             }
@@ -532,6 +542,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
             self.spare = HeaderMap::new();
         }
         self.body_room = BODY_ROOM.0;
+        self.given = 0;
         self.dropped = 0;
     }
 

@@ -119,20 +119,76 @@ async fn a_full_spool_is_503_and_nobody_elses_trouble() {
     let app = App::start(|_| Answer::EchoBody).await;
     let gateway = start(
         &app,
-        "{request: 64KiB, response: 64KiB, spool: spool/, spool_bytes: 256KiB}",
+        "{request: 64KiB, response: 64KiB, spool: spool/, spool_bytes: 2MiB}",
     )
     .await;
-    let mut wire = gateway.connect().await;
-    wire.try_send(request("POST", "/large", &[], "x".repeat(1_000_000)))
-        .await
-        .ok();
-    assert_eq!(wire.reply().await.status, 503);
-    assert_eq!(gateway.record("/large").await["reason"], "upstream_busy");
+    // One client has a quarter of it, in which one of these fits.
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let mut wire = gateway.connect().await;
+        wire.send(request(
+            "POST",
+            "/large",
+            &[("Content-Length", "500001")],
+            "",
+        ))
+        .await;
+        wire.try_send("x".repeat(500_000)).await.ok();
+        held.push(wire);
+    }
+    eventually("a full spool", async || {
+        let records = gateway.records().into_iter();
+        let busy = records.filter(|record| record["reason"] == "upstream_busy");
+        (busy.count() >= 2).then_some(())
+    })
+    .await;
+    assert_eq!(gateway.record("/large").await["status"], 503);
 
     let mut wire = gateway.connect().await;
     wire.send(request("POST", "/small", &[], "x".repeat(60_000)))
         .await;
     assert_eq!(wire.reply().await.status, 200);
+    drop(held);
+    eventually("a free spool", async || {
+        let mut wire = gateway.connect().await;
+        let upload = request("POST", "/again", &[], "x".repeat(500_000));
+        wire.try_send(upload).await.ok();
+        (wire.reply().await.status == 200).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_body_that_can_never_fit_is_413() {
+    let app = App::start(|_| Answer::EchoBody).await;
+    let gateway = start(
+        &app,
+        "{request: 64KiB, response: 64KiB, spool: spool/, spool_bytes: 256KiB}",
+    )
+    .await;
+    // 64 KiB in memory, and as much on disk.
+    for (length, status) in [(131_072, 200), (131_073, 413), (1_000_000, 413)] {
+        for chunks in [false, true] {
+            let body = "x".repeat(length);
+            let mut wire = gateway.connect().await;
+            let path = format!("/{length}-{chunks}");
+            if chunks {
+                let fields = [("Transfer-Encoding", "chunked")];
+                wire.send(request("POST", &path, &fields, "")).await;
+                let body = [&chunked(&body)[..], b"0\r\n\r\n"].concat();
+                wire.try_send(body).await.ok();
+            } else {
+                wire.try_send(request("POST", &path, &[], &body)).await.ok();
+            }
+            let reply = wire.reply().await;
+            assert_eq!(reply.status, status, "{path}");
+            if status == 413 {
+                assert!(reply.text().contains("131072"), "{}", reply.text());
+                assert_eq!(gateway.record(&path).await["reason"], "body_too_large");
+            }
+        }
+    }
+    assert_eq!(app.requests(), 2);
 }
 
 #[tokio::test]

@@ -1,19 +1,24 @@
 //! The disk space that all bodies of one upstream share, and its bookkeeping. Makes no files but one, as a proof.
 
+use std::collections::HashMap;
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use tokio::sync::Semaphore;
 
 use super::SpoolError;
+use crate::client::Counted;
 
 /// The shortest and the longest length at which a file of a body is followed by the next one.
 const FILE_BYTES: (u64, u64) = (256 * 1024, 16 * 1024 * 1024);
 /// About how many files a body makes that fills the whole space.
 const FILES: u64 = 64;
+
+/// The part of the space that the bodies of one client have at most.
+const SHARE: usize = 4;
 
 /// The disk space of one upstream's spool: a directory and a bound in bytes over all bodies at once.
 #[derive(Debug)]
@@ -23,6 +28,18 @@ pub(crate) struct SpoolSpace {
     /// One permit a free byte.
     free: Semaphore,
     pub(super) file_bytes: u64,
+    /// The parts of clients that have bodies here, one permit a free byte. Asked for once by a body that goes to disk.
+    shares: Mutex<HashMap<Counted, Weak<Semaphore>>>,
+}
+
+/// The part of a [`SpoolSpace`] that one client's bodies have together.
+#[derive(Debug)]
+pub(crate) struct SpoolShare {
+    pub(super) space: Arc<SpoolSpace>,
+    client: Counted,
+    /// Bytes that it has at most.
+    pub(super) most: usize,
+    free: OnceLock<Arc<Semaphore>>,
 }
 
 impl SpoolSpace {
@@ -41,7 +58,43 @@ impl SpoolSpace {
             total,
             free: Semaphore::new(total),
             file_bytes: (bytes / FILES).clamp(FILE_BYTES.0, FILE_BYTES.1),
+            shares: Mutex::default(),
         })
+    }
+
+    /// The share of a client.
+    pub(crate) fn share(self: &Arc<Self>, client: Counted) -> SpoolShare {
+        SpoolShare {
+            space: Arc::clone(self),
+            client,
+            most: self.total / SHARE,
+            free: OnceLock::new(),
+        }
+    }
+
+    /// All of it as one share.
+    #[cfg(test)]
+    pub(crate) fn whole(self: &Arc<Self>) -> Option<SpoolShare> {
+        Some(SpoolShare {
+            most: self.total,
+            free: OnceLock::from(Arc::new(Semaphore::new(self.total))),
+            ..self.share(Counted::of(None))
+        })
+    }
+
+    /// The free bytes of a client's share, the same for all of its bodies at one time.
+    fn free_of(&self, client: Counted) -> Arc<Semaphore> {
+        let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = shares.get(&client).and_then(Weak::upgrade) {
+            return known;
+        }
+        if shares.len() == shares.capacity() {
+            // Before it grows.
+            shares.retain(|_, share| share.strong_count() > 0);
+        }
+        let share = Arc::new(Semaphore::new(self.total / SHARE));
+        shares.insert(client, Arc::downgrade(&share));
+        share
     }
 
     /// The bytes in use now, over all bodies. A file counts until it is closed.
@@ -49,29 +102,44 @@ impl SpoolSpace {
     pub(crate) fn used(&self) -> u64 {
         self.total.saturating_sub(self.free.available_permits()) as u64
     }
+}
 
-    /// Takes `bytes` bytes if they are free now.
-    pub(super) fn try_reserve(self: &Arc<Self>, bytes: usize) -> Option<Reservation> {
-        let permits = u32::try_from(bytes).ok()?;
-        self.free.try_acquire_many(permits).ok()?.forget();
-        Some(Reservation {
-            space: Arc::clone(self),
-            bytes,
-        })
+impl SpoolShare {
+    /// The most bytes that a body can have here.
+    pub(crate) fn most(&self) -> usize {
+        self.most
     }
 
-    /// Takes `bytes` bytes, waiting in line for them; at most `total`, or it waits for ever.
-    pub(super) async fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Reservation, SpoolError> {
+    fn free(&self) -> &Arc<Semaphore> {
+        self.free.get_or_init(|| self.space.free_of(self.client))
+    }
+
+    /// Takes `bytes` bytes if they are free now.
+    pub(super) fn try_reserve(&self, bytes: usize) -> Option<Reservation> {
+        let permits = u32::try_from(bytes).ok()?;
+        let own = self.free().try_acquire_many(permits).ok()?;
+        self.space.free.try_acquire_many(permits).ok()?.forget();
+        own.forget();
+        Some(self.reserved(bytes))
+    }
+
+    /// Takes `bytes` bytes, waiting in line for them; at most `most`, or it waits for ever.
+    pub(super) async fn reserve(&self, bytes: usize) -> Result<Reservation, SpoolError> {
         let permits = u32::try_from(bytes).map_err(|_| SpoolError::Full)?;
-        self.free
-            .acquire_many(permits)
-            .await
-            .map_err(|_| SpoolError::Full)?
-            .forget();
-        Ok(Reservation {
-            space: Arc::clone(self),
+        let full = |_| SpoolError::Full;
+        let own = self.free().acquire_many(permits).await.map_err(full)?;
+        let all = self.space.free.acquire_many(permits).await.map_err(full)?;
+        all.forget();
+        own.forget();
+        Ok(self.reserved(bytes))
+    }
+
+    fn reserved(&self, bytes: usize) -> Reservation {
+        Reservation {
+            space: Arc::clone(&self.space),
+            share: Arc::clone(self.free()),
             bytes,
-        })
+        }
     }
 }
 
@@ -79,6 +147,7 @@ impl SpoolSpace {
 #[derive(Debug)]
 pub(super) struct Reservation {
     space: Arc<SpoolSpace>,
+    share: Arc<Semaphore>,
     bytes: usize,
 }
 
@@ -95,6 +164,7 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
+        self.share.add_permits(self.bytes);
         self.space.free.add_permits(self.bytes);
     }
 }

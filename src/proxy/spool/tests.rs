@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use tokio::task::yield_now;
 
 use super::*;
+use crate::client::Counted;
 
 const KIB: usize = 1024;
 
@@ -77,7 +78,7 @@ fn files_in(dir: &Path) -> usize {
 #[tokio::test]
 async fn what_fits_into_memory_touches_no_disk() {
     let (_dir, space) = space(KIB);
-    let (mut writer, mut reader) = spool(10, Some(Arc::clone(&space)));
+    let (mut writer, mut reader) = spool(10, space.whole());
     writer.try_write(pattern(0, 4)).await.unwrap();
     writer.try_write(pattern(4, 6)).await.unwrap();
     assert_eq!((space.used(), reader.len()), (0, 10));
@@ -93,7 +94,7 @@ async fn what_fits_into_memory_touches_no_disk() {
 #[tokio::test]
 async fn a_full_spool_refuses_the_piece_and_keeps_what_it_had() {
     let (_dir, space) = space(100 * KIB);
-    let (mut writer, mut reader) = spool(KIB, Some(Arc::clone(&space)));
+    let (mut writer, mut reader) = spool(KIB, space.whole());
     writer.try_write(pattern(0, 101 * KIB)).await.unwrap();
     assert_eq!(space.used(), 100 * KIB as u64);
     let refused = writer.try_write(pattern(101 * KIB as u64, 1)).await;
@@ -121,8 +122,8 @@ async fn without_space_memory_is_the_bound() {
 #[tokio::test]
 async fn two_bodies_share_one_space() {
     let (_dir, space) = space(100);
-    let (mut one, mut one_out) = spool(0, Some(Arc::clone(&space)));
-    let (mut two, _two_out) = spool(0, Some(Arc::clone(&space)));
+    let (mut one, mut one_out) = spool(0, space.whole());
+    let (mut two, _two_out) = spool(0, space.whole());
     one.try_write(pattern(0, 60)).await.unwrap();
     assert!(matches!(
         two.try_write(pattern(0, 60)).await,
@@ -136,7 +137,7 @@ async fn two_bodies_share_one_space() {
 #[tokio::test]
 async fn a_write_waits_for_the_reader_and_goes_on() {
     let (_dir, space) = space(70 * KIB);
-    let (mut writer, mut reader) = spool(KIB, Some(Arc::clone(&space)));
+    let (mut writer, mut reader) = spool(KIB, space.whole());
     writer.write(pattern(0, 71 * KIB)).await.unwrap();
     let mut more = Box::pin(writer.write(pattern(71 * KIB as u64, 2 * KIB)));
     assert!(
@@ -166,12 +167,46 @@ async fn a_write_waits_for_the_reader_and_goes_on() {
 
 /// Another body's slow client holds all of the disk; this one still gets on through its memory.
 #[tokio::test]
+async fn one_client_has_a_quarter_of_the_space_at_most() {
+    let (_dir, space) = space(400);
+    let [one, two] = ["192.0.2.1", "192.0.2.2"].map(|ip| Counted::of(ip.parse().ok()));
+    let bodies = || {
+        let (writer, reader) = spool(0, Some(space.share(one)));
+        (writer, reader)
+    };
+    let ((mut first, mut first_out), (mut second, _second_out)) = (bodies(), bodies());
+    first.try_write(pattern(0, 60)).await.unwrap();
+    second.try_write(pattern(0, 40)).await.unwrap();
+    let (mut third, _third_out) = bodies();
+    let full = third.try_write(pattern(0, 1)).await;
+    assert!(matches!(full, Err(SpoolError::Full)));
+    let (mut other, _other_out) = spool(0, Some(space.share(two)));
+    other.try_write(pattern(0, 100)).await.unwrap();
+    let (mut nobodys, _nobodys_out) = spool(0, Some(space.share(Counted::of(None))));
+    nobodys.try_write(pattern(0, 100)).await.unwrap();
+    assert_eq!(space.used(), 300);
+
+    // What is given back can be taken again, by the same client.
+    first.finish(None);
+    drain(&mut first_out, 0).await;
+    drop(first_out);
+    let again = async {
+        while third.try_write(pattern(0, 60)).await.is_err() {
+            yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), again)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
 async fn a_body_gets_on_with_its_own_reader_when_others_hold_the_space() {
     let (_dir, space) = space(128 * KIB);
-    let (mut hog, _hog_out) = spool(0, Some(Arc::clone(&space)));
+    let (mut hog, _hog_out) = spool(0, space.whole());
     hog.write(pattern(0, 128 * KIB)).await.unwrap();
     for memory in [0, 1, 64 * KIB] {
-        let (mut writer, mut reader) = spool(memory, Some(Arc::clone(&space)));
+        let (mut writer, mut reader) = spool(memory, space.whole());
         let write = async {
             writer.write(pattern(0, 200 * KIB)).await.unwrap();
             writer.finish(None);
@@ -191,7 +226,7 @@ async fn a_body_gets_on_with_its_own_reader_when_others_hold_the_space() {
 #[tokio::test]
 async fn the_writer_is_told_that_the_reader_went_away() {
     let (_dir, space) = space(128 * KIB);
-    let (mut writer, reader) = spool(0, Some(Arc::clone(&space)));
+    let (mut writer, reader) = spool(0, space.whole());
     writer.write(pattern(0, 128 * KIB)).await.unwrap();
     {
         let mut blocked = Box::pin(writer.write(pattern(0, KIB)));
@@ -215,7 +250,7 @@ async fn the_writer_is_told_that_the_reader_went_away() {
 async fn a_writer_dropped_early_is_never_a_clean_end() {
     for length in [0, 10, 100 * KIB] {
         let (_dir, space) = space(128 * KIB);
-        let (mut writer, mut reader) = spool(KIB, Some(Arc::clone(&space)));
+        let (mut writer, mut reader) = spool(KIB, space.whole());
         writer.try_write(pattern(0, length)).await.unwrap();
         drop(writer);
         assert!(!reader.is_end_stream());
@@ -242,7 +277,7 @@ async fn a_waiting_reader_is_woken_by_the_loss_of_its_writer() {
 #[tokio::test]
 async fn a_write_cancelled_on_its_way_to_the_disk_is_never_a_clean_end() {
     let (_dir, space) = space(KIB * KIB);
-    let (mut writer, mut reader) = spool(KIB, Some(Arc::clone(&space)));
+    let (mut writer, mut reader) = spool(KIB, space.whole());
     {
         let mut write = Box::pin(writer.try_write(pattern(0, 80 * KIB)));
         assert!(
@@ -264,7 +299,7 @@ async fn a_write_cancelled_on_its_way_to_the_disk_is_never_a_clean_end() {
 async fn a_disk_that_cannot_be_written_is_an_error_at_both_ends() {
     let (dir, space) = space(KIB * KIB);
     std::fs::remove_dir(dir.path().join("spool")).unwrap();
-    let (mut writer, mut reader) = spool(KIB, Some(Arc::clone(&space)));
+    let (mut writer, mut reader) = spool(KIB, space.whole());
     assert!(matches!(
         writer.try_write(pattern(0, 80 * KIB)).await,
         Err(SpoolError::Io(_))
@@ -295,7 +330,7 @@ async fn an_error_comes_after_what_was_stored() {
 #[tokio::test]
 async fn trailers_come_last_and_leave_the_length_open() {
     let (_dir, space) = space(KIB * KIB);
-    let (mut writer, mut reader) = spool(0, Some(space));
+    let (mut writer, mut reader) = spool(0, space.whole());
     writer.try_write(pattern(0, 80 * KIB)).await.unwrap();
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", "0".parse().unwrap());
@@ -320,7 +355,7 @@ async fn a_promised_length_counts_down() {
 async fn fifty_mebibytes_stay_bounded_in_memory_and_have_no_name_on_disk() {
     const MIB: usize = KIB * KIB;
     let (dir, space) = space(64 * MIB);
-    let (mut writer, mut reader) = spool(64 * KIB, Some(Arc::clone(&space)));
+    let (mut writer, mut reader) = spool(64 * KIB, space.whole());
     for at in (0..50 * MIB).step_by(16 * KIB) {
         writer
             .try_write(pattern(at as u64, 16 * KIB))
@@ -342,7 +377,7 @@ async fn fifty_mebibytes_stay_bounded_in_memory_and_have_no_name_on_disk() {
 #[tokio::test]
 async fn a_body_longer_than_the_space_flows_through_it() {
     let (_dir, space) = space(KIB * KIB);
-    let (mut writer, mut reader) = spool(0, Some(Arc::clone(&space)));
+    let (mut writer, mut reader) = spool(0, space.whole());
     let write = async {
         for at in (0..20 * KIB * KIB).step_by(100_000) {
             writer.write(pattern(at as u64, 100_000)).await.unwrap();
@@ -430,7 +465,7 @@ proptest! {
     ) {
         run(async move {
             let (dir, space) = space(total);
-            let (mut writer, mut reader) = spool(memory, Some(Arc::clone(&space)));
+            let (mut writer, mut reader) = spool(memory, space.whole());
             let mut queue = VecDeque::new();
             let mut written = 0_u64;
             for step in script {
@@ -484,7 +519,7 @@ proptest! {
     ) {
         run(async move {
             let (_dir, space) = space(total);
-            let (mut writer, mut reader) = spool(memory, Some(Arc::clone(&space)));
+            let (mut writer, mut reader) = spool(memory, space.whole());
             let length: u64 = pieces.iter().map(|(length, _)| *length as u64).sum();
             let write = tokio::spawn(async move {
                 let mut at = 0;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::space::{Reservation, SpoolSpace};
+use super::space::{Reservation, SpoolShare};
 use super::{End, GATHER, Segment, Shared, SpoolError, discard};
 use crate::body::BodyError;
 
@@ -35,7 +35,7 @@ pub(super) struct Written {
 #[derive(Debug)]
 pub(crate) struct SpoolWriter {
     pub(super) shared: Arc<Shared>,
-    pub(super) space: Option<Arc<SpoolSpace>>,
+    pub(super) space: Option<SpoolShare>,
     /// The write under way.
     pub(super) hop: Option<JoinHandle<io::Result<Written>>>,
 }
@@ -117,10 +117,10 @@ impl SpoolWriter {
     }
 
     /// The space, if there are `wanted` bytes in it at all and any are wanted.
-    fn space_for(&self, wanted: usize) -> Option<&Arc<SpoolSpace>> {
+    fn space_for(&self, wanted: usize) -> Option<&SpoolShare> {
         self.space
             .as_ref()
-            .filter(|space| wanted > 0 && wanted <= space.total)
+            .filter(|space| wanted > 0 && wanted <= space.most)
     }
 
     /// Waits until the reader took something or `wanted` bytes of space are free; the latter takes them
@@ -186,11 +186,11 @@ impl SpoolWriter {
             let last = state
                 .files
                 .back()
-                .filter(|last| last.written < space.file_bytes);
+                .filter(|last| last.written < space.space.file_bytes);
             let target = last.map(|last| (Arc::clone(&last.file), last.written));
             let taken = state.tail_space.take();
             state.writing = true;
-            let space = Arc::clone(space);
+            let space = Arc::clone(&space.space);
             move || write_out(&space.dir, target, blocks.closed, taken)
         };
         self.hop = Some(spawn_blocking(job));
