@@ -204,6 +204,7 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
                 say_reported(&current);
                 follow_issuers(&next);
                 publish.send_replace(Arc::clone(&next));
+                proxy::retire(&current.upstreams, &next.upstreams);
                 server.listen(&next, bound);
                 tracing::info!(config = %config.display(), "configuration reloaded");
                 if let (Some(before), Some(tokens)) = (&current.tokens, &next.tokens) {

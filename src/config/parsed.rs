@@ -444,8 +444,10 @@ pub(crate) struct Upstream {
     pub(crate) response: Spanned<Duration>,
     /// How long an answer may pause, and a kept connection may idle; 60 s.
     pub(crate) idle: Spanned<Duration>,
-    /// How many idle connections are kept; 64, and 0 keeps none.
+    /// How many idle connections are kept; 1024, and 0 keeps none.
     pub(crate) keep_alive: Spanned<u32>,
+    /// How long a connection may have been idle for a request that cannot be repeated; 1 s.
+    pub(crate) fresh: Spanned<Duration>,
     /// Whether and how bodies are taken in before they are asked for.
     pub(crate) buffer: Buffering,
     /// Whether names of fields with `_` reach the app; they do not without it.

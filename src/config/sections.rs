@@ -10,6 +10,7 @@ use super::parsed::{
 };
 use super::tree::{Kind, Node};
 use super::value;
+use crate::proxy::UpstreamSettings;
 
 /// The keys of the file itself. `include` is read before, and is gone by now.
 pub(crate) const TOP: [&str; 14] = [
@@ -241,7 +242,8 @@ impl Decoder<'_> {
             connect: seconds(2),
             response: seconds(60),
             idle: seconds(60),
-            keep_alive: Spanned::default_of(64),
+            keep_alive: Spanned::default_of(UpstreamSettings::KEEP_ALIVE),
+            fresh: Spanned::default_of(UpstreamSettings::FRESH),
             buffer: Buffering::Default,
             underscores: Spanned::default_of(false),
         };
@@ -276,15 +278,17 @@ impl Decoder<'_> {
                 self.set(times, "response", response, Self::duration_or_off);
                 self.set(times, "idle", &mut upstream.idle, Self::duration);
             }
-            self.set(
-                fields,
-                "connections",
-                &mut upstream.keep_alive,
-                |it, node| {
-                    let fields = it.fields(node, "a map", &["keep_alive"])?;
-                    it.optional(fields, "keep_alive", |it, node| it.integer(node, 0, 65_535))
-                },
-            );
+            let known = ["keep_alive", "fresh"];
+            let connections = fields.get("connections");
+            let connections = connections.and_then(|it| self.fields(it, "a map", &known));
+            if let Some(fields) = connections {
+                let keep_alive = &mut upstream.keep_alive;
+                self.set(fields, "keep_alive", keep_alive, |it, node| {
+                    it.integer(node, 0, 65_535)
+                });
+                let fresh = &mut upstream.fresh;
+                self.set(fields, "fresh", fresh, Self::duration_or_zero);
+            }
             self.set(fields, "buffer", &mut upstream.buffer, Self::buffer);
             self.set(
                 fields,

@@ -62,7 +62,7 @@ upstreams:
     servers: [http://10.0.0.11:8000, {url: "http://app.internal"}, unix:/run/gunicorn.sock]
     balance: round_robin
     timeouts: {connect: 1s, response: 20s, idle: 90s}
-    connections: {keep_alive: 8}
+    connections: {keep_alive: 8, fresh: 2s}
     buffer: {request: 32KiB, response: 128KiB, spool: spool/, spool_bytes: 2GiB}
   small: ${SMALL:-http://127.0.0.1:9000}
 defaults:
@@ -187,6 +187,7 @@ fn every_key_is_read() {
         Server::Unix("etc/more.sock".into())
     );
     assert_eq!(gateway.upstreams[0].1.keep_alive.value, 8);
+    assert_eq!(gateway.upstreams[0].1.fresh.value, Duration::from_secs(2));
     assert_eq!(gateway.routes.len(), 9);
     let orders = &gateway.routes[1];
     assert_eq!(orders.place.line, 69);

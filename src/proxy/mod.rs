@@ -12,6 +12,7 @@ mod pool;
 mod reserved;
 mod spool;
 mod tunnel;
+mod upstream;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -31,12 +32,14 @@ use self::buffer::TakeInError;
 pub(crate) use self::h1::answer_holds;
 use self::h1::{AnswerFrames, AnswerHead, Exchange, Fault, RequestHead};
 pub(crate) use self::headers::{Fields, is_grpc};
+pub(crate) use self::pool::Address;
 use self::pool::Home;
-pub(crate) use self::pool::{Address, BufferSettings, Purpose, Upstream, UpstreamSettings};
 use self::reserved::TrailerRules;
 pub(crate) use self::reserved::{Vouched, is_the_gateways};
 use self::spool::SpoolError;
 pub(crate) use self::spool::SpoolSpace;
+use self::upstream::Reuse;
+pub(crate) use self::upstream::{BufferSettings, Purpose, Upstream, UpstreamSettings, retire};
 use crate::auth::Permit;
 use crate::body::{Body, BodyError};
 use crate::client::{Client, Counted, Peer};
@@ -325,18 +328,16 @@ impl Forward {
         let is_head = *head.method == Method::HEAD;
         let mut replayed = false;
         loop {
-            // The one repetition gets a new connection: another kept one may be as stale.
-            let kept = (!replayed).then_some(began);
-            let lease = self
-                .upstream
-                .lease(worker, self.timeouts.connect, kept)
-                .await?;
             // A look at the clock that most requests do not need.
-            let since = if lease.reused && replayable {
-                began
-            } else {
-                Instant::now()
+            let now = if replayable { began } else { Instant::now() };
+            let reuse = match (replayable, replayed) {
+                (_, true) => Reuse::Never,
+                (true, false) => Reuse::Any,
+                (false, false) => Reuse::Fresh,
             };
+            let connect = self.timeouts.connect;
+            let lease = self.upstream.lease(worker, connect, (reuse, now)).await?;
+            let since = if lease.reused { now } else { Instant::now() };
             let body = std::mem::replace(&mut body, Outgoing::Empty);
             let mut exchange = Exchange::begin(lease.connection, head, body);
             let answer = exchange.answer(is_head, since, self.timeouts.response);

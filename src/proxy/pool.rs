@@ -1,27 +1,26 @@
-//! One upstream: its endpoints, and the kept connections of each worker. What is said over them is
-//! not known here.
+//! The servers of upstreams, and the idle connections that each worker has to each of them. Which server
+//! a request goes to is decided in `upstream`.
 
 use std::collections::VecDeque;
+use std::fmt::{Display, Formatter};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use http::HeaderValue;
-use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::{Handle, RuntimeMetrics};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::h1::Connection;
-use super::{Buffer, UpstreamTimeouts};
-use crate::reject::Reject;
-use crate::stream::Stream;
 
-/// How often kept connections are looked through for those that the app has closed.
+/// How often idle connections are looked through for those that the app has closed, or that were not
+/// needed for long.
 const SWEEP: Duration = Duration::from_secs(5);
 /// How long a connection is not used behind a response that has no body by its status (204, 304) and
 /// announced none: some servers write one all the same, a moment later.
 const QUARANTINE: Duration = Duration::from_millis(250);
+/// How often the log says that an endpoint cannot be reached.
+const SAID_EVERY: Duration = Duration::from_secs(1);
 
 /// Where an endpoint listens.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -32,8 +31,8 @@ pub(crate) enum Address {
     Unix(PathBuf),
 }
 
-impl std::fmt::Display for Address {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl Display for Address {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Tcp(host, port) if host.contains(':') => write!(f, "http://[{host}]:{port}"),
             Self::Tcp(host, port) => write!(f, "http://{host}:{port}"),
@@ -42,87 +41,31 @@ impl std::fmt::Display for Address {
     }
 }
 
-/// Whose requests an upstream carries. Connections are never shared between two of these: what a
-/// client may leave behind on one must not become the response that decides who it is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Purpose {
-    /// Clients' own.
-    Proxy,
-    /// Those that ask whether a client's may pass.
-    Ask,
-    /// Those that ask whether a password is right.
-    Login,
-}
-
-/// What an upstream is made from; equal settings keep their connections over a reload.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct UpstreamSettings {
-    /// Whose requests it carries.
-    pub(crate) purpose: Purpose,
-    /// Its name, or its URL.
-    pub(crate) name: String,
-    /// Its endpoints, taken in turn.
-    pub(crate) endpoints: Vec<Address>,
-    /// Its timeouts, where a route says nothing else.
-    pub(crate) timeouts: UpstreamTimeouts,
-    /// Kept connections of each endpoint, in each worker.
-    pub(crate) keep_alive: usize,
-    /// Whether and how bodies are buffered.
-    pub(crate) buffer: Option<BufferSettings>,
-    /// Whether names of fields with `_` reach it.
-    pub(crate) underscores: bool,
-}
-
-/// What a buffer is made from.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct BufferSettings {
-    /// Bytes of a request body in memory.
-    pub(crate) request: usize,
-    /// Bytes of an answer in memory.
-    pub(crate) response: usize,
-    /// The spool's folder and how much it may hold.
-    pub(crate) spool: Option<(PathBuf, u64)>,
-    /// Whether the upstream's configuration says so.
-    pub(crate) is_own: bool,
-}
-
-impl BufferSettings {
-    /// What holds where nothing is said.
-    pub(crate) const DEFAULT: Self = Self {
-        request: 64 << 10,
-        response: 64 << 10,
-        spool: None,
-        is_own: false,
-    };
-}
-
-impl UpstreamSettings {
-    /// Kept connections where nothing is said.
-    pub(crate) const KEEP_ALIVE: usize = 64;
-}
-
-/// A named service behind the gateway.
+/// One server of an upstream. The next configuration keeps it, with its connections, whatever else of
+/// the upstream it changes.
 #[derive(Debug)]
-pub(crate) struct Upstream {
-    /// Its name.
-    pub(crate) name: String,
-    /// The `Host` of requests that have none.
-    pub(crate) host: HeaderValue,
-    /// Whether and how bodies are buffered.
-    pub(crate) buffer: Option<Buffer>,
-    settings: UpstreamSettings,
+pub(crate) struct Endpoint {
+    address: Address,
+    /// One for each worker.
     pools: Box<[Arc<Pool>]>,
+    said: Mutex<Said>,
 }
 
-/// The kept connections of one worker.
-#[derive(Debug)]
+/// When the log last said that an endpoint cannot be reached, and what it has not said since.
+#[derive(Debug, Default)]
+struct Said {
+    at: Option<Instant>,
+    unsaid: u64,
+}
+
+/// The idle connections of one worker to one endpoint.
+#[derive(Debug, Default)]
 struct Pool {
-    next: AtomicUsize,
-    keep_alive: usize,
-    oldest: Duration,
     turns: Turns,
+    /// Whether no configuration has the endpoint any more.
+    is_left: AtomicBool,
     /// Used by one worker alone: never waited for.
-    idle: Mutex<Kept>,
+    idle: Mutex<Resting>,
 }
 
 /// The turns of a worker's event loop: how often it has asked the system what the sockets have. Until
@@ -139,14 +82,6 @@ impl Turns {
     }
 }
 
-#[derive(Debug)]
-struct Kept {
-    endpoints: Vec<Resting>,
-    /// Whether a task looks through them from time to time.
-    swept: bool,
-}
-
-/// The idle connections of one endpoint.
 #[derive(Debug, Default)]
 struct Resting {
     /// Those that the next request may have, the latest last.
@@ -154,12 +89,16 @@ struct Resting {
     /// Those behind a response that might still be followed by a body that it must not have, the
     /// earliest first. They are ready when they were quiet for [`QUARANTINE`].
     suspect: VecDeque<Idle>,
+    /// Whether a task looks through them from time to time.
+    swept: bool,
 }
 
 #[derive(Debug)]
 struct Idle {
     connection: Box<Connection>,
     since: Instant,
+    /// How long it may be idle.
+    longest: Duration,
     /// The turn of the event loop in which it was given back.
     turn: u64,
 }
@@ -191,215 +130,149 @@ impl Resting {
     }
 }
 
-/// A connection to an endpoint that one request uses.
-#[derive(Debug)]
-pub(crate) struct Lease {
-    /// The connection.
-    pub(super) connection: Box<Connection>,
-    /// Where it goes back to.
-    pub(super) home: Home,
-    /// Whether another request used it before.
-    pub(super) reused: bool,
+/// How many idle connections an endpoint may have in a worker, and for how long.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Keep {
+    /// How many.
+    pub(super) most: usize,
+    /// How long each may be idle.
+    pub(super) idle: Duration,
 }
 
 /// Where a connection goes back to when its answer was taken to the end.
 #[derive(Debug)]
 pub(crate) struct Home {
     pool: Arc<Pool>,
-    endpoint: usize,
+    keep: Keep,
 }
 
-impl Upstream {
-    /// An upstream with empty pools for `workers` workers.
-    pub(crate) fn new(settings: UpstreamSettings, buffer: Option<Buffer>, workers: usize) -> Self {
-        let pool = || {
-            Arc::new(Pool {
-                next: AtomicUsize::new(0),
-                keep_alive: settings.keep_alive,
-                oldest: settings.timeouts.idle,
-                turns: Turns::default(),
-                idle: Mutex::new(Kept {
-                    endpoints: settings
-                        .endpoints
-                        .iter()
-                        .map(|_| Resting::default())
-                        .collect(),
-                    swept: false,
-                }),
-            })
-        };
-        let pools = (0..workers).map(|_| pool()).collect();
+impl Endpoint {
+    /// An endpoint without connections, for `workers` workers.
+    pub(super) fn new(address: Address, workers: usize) -> Self {
         Self {
-            name: settings.name.clone(),
-            host: host_of(&settings.name),
-            buffer,
-            settings,
-            pools,
+            address,
+            pools: (0..workers).map(|_| Arc::default()).collect(),
+            said: Mutex::default(),
         }
     }
 
-    /// Whether names of fields with `_` reach it.
-    pub(crate) fn underscores(&self) -> bool {
-        self.settings.underscores
+    /// Where it listens.
+    pub(super) fn address(&self) -> &Address {
+        &self.address
     }
 
-    /// What it was made from.
-    pub(crate) fn settings(&self) -> &UpstreamSettings {
-        &self.settings
+    /// Where this worker's connections to it come from and go back to; `None` where there is no such
+    /// worker.
+    pub(super) fn home(&self, worker: usize, keep: Keep) -> Option<Home> {
+        let pool = Arc::clone(self.pools.get(worker)?);
+        Some(Home { pool, keep })
     }
 
-    /// Whether calls of gRPC stream through, which an upstream with a `buffer` of its own does not let them.
-    pub(crate) fn streams_calls(&self) -> bool {
-        self.buffer.as_ref().is_none_or(|buffer| !buffer.is_own)
-    }
-
-    /// A connection: a kept one of the endpoint whose turn it is, or a new one. An endpoint that
-    /// cannot be reached passes its turn on. `kept` is the present time, or `None` where only a new
-    /// one will do.
-    ///
-    /// # Errors
-    /// `UpstreamUnreachable` when no endpoint could be connected to.
-    pub(crate) async fn lease(
-        &self,
-        worker: usize,
-        connect: Duration,
-        kept: Option<Instant>,
-    ) -> Result<Lease, Reject> {
-        let pool = self.pools.get(worker).ok_or(Reject::Internal)?;
-        let count = self.settings.endpoints.len();
-        let first = pool.next.fetch_add(1, Ordering::Relaxed);
-        for turn in 0..count {
-            let endpoint = first.wrapping_add(turn) % count;
-            let home = || Home {
-                pool: Arc::clone(pool),
-                endpoint,
-            };
-            if let Some(connection) = kept.and_then(|now| pool.take(endpoint, now)) {
-                return Ok(Lease {
-                    connection,
-                    home: home(),
-                    reused: true,
-                });
-            }
-            let Some(address) = self.settings.endpoints.get(endpoint) else {
-                continue;
-            };
-            // In a box: the way of a request that needs no new connection is not to carry its room.
-            match timeout(connect, Box::pin(dial(address))).await {
-                Ok(Ok(stream)) => {
-                    return Ok(Lease {
-                        connection: Box::new(Connection::new(stream)),
-                        home: home(),
-                        reused: false,
-                    });
-                }
-                Ok(Err(error)) => {
-                    tracing::warn!(upstream.name = %self.name, endpoint = %address, %error, "the app could not be reached");
-                }
-                Err(_) => {
-                    tracing::warn!(upstream.name = %self.name, endpoint = %address, "the app did not accept the connection in time");
-                }
-            }
+    /// No configuration has it any more: its idle connections are closed with the next sweep, and no
+    /// more are kept.
+    pub(super) fn leave(&self) {
+        for pool in &self.pools {
+            pool.is_left.store(true, Ordering::Relaxed);
         }
-        Err(Reject::UpstreamUnreachable)
+    }
+
+    /// Says in the log that it cannot be reached: at most once a second, however many requests find
+    /// out.
+    pub(super) fn is_unreachable(&self, upstream: &str, why: &dyn Display) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if said
+            .at
+            .is_some_and(|at| now.duration_since(at) < SAID_EVERY)
+        {
+            said.unsaid += 1;
+            return;
+        }
+        said.at = Some(now);
+        let unsaid = std::mem::take(&mut said.unsaid);
+        drop(said);
+        tracing::warn!(upstream.name = upstream, endpoint = %self.address, error = %why, unsaid, "the app could not be reached");
     }
 }
 
-/// What a server is called where no client names it: the upstream's name, or its URL's host.
-fn host_of(name: &str) -> HeaderValue {
-    let host = name.strip_prefix("http://").unwrap_or(name);
-    let host = host.split('/').next().unwrap_or_default();
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-.:[]".contains(&byte);
-    let host = Some(host).filter(|host| !host.starts_with("unix:") && host.bytes().all(plain));
-    host.and_then(|host| HeaderValue::from_str(host).ok())
-        .unwrap_or(HeaderValue::from_static("localhost"))
-}
-
-impl Pool {
-    fn take(&self, endpoint: usize, now: Instant) -> Option<Box<Connection>> {
-        let turn = self.turns.now();
-        let mut idle = self.idle.lock().ok()?;
-        let kept = idle.endpoints.get_mut(endpoint)?;
-        if !kept.suspect.is_empty() {
-            kept.acquit(now, turn);
+impl Home {
+    /// An idle connection that was used less than `fresh` ago; `now` is the present time.
+    pub(super) fn take(&self, now: Instant, fresh: Duration) -> Option<Box<Connection>> {
+        let turn = self.pool.turns.now();
+        let mut idle = self.pool.idle.lock().ok()?;
+        if !idle.suspect.is_empty() {
+            idle.acquit(now, turn);
         }
-        while let Some(idle) = kept.ready.pop() {
-            if idle.is_quiet(turn) && now.duration_since(idle.since) < self.oldest {
+        let age = |idle: &Idle| now.duration_since(idle.since);
+        while let Some(idle) = idle.ready.pop_if(|idle| age(idle) < fresh) {
+            if age(&idle) < idle.longest.min(self.keep.idle) && idle.is_quiet(turn) {
                 return Some(idle.connection);
             }
         }
         None
     }
 
-    fn give(self: &Arc<Self>, endpoint: usize, connection: Box<Connection>) {
-        let turn = self.turns.now();
-        let Ok(mut idle) = self.idle.lock() else {
+    /// Keeps a connection for the next request.
+    pub(crate) fn take_back(self, connection: Box<Connection>) {
+        let Self { pool, keep } = self;
+        let longest = connection
+            .rests()
+            .map_or(keep.idle, |said| said.min(keep.idle));
+        if longest.is_zero() || pool.is_left.load(Ordering::Relaxed) {
+            return;
+        }
+        let turn = pool.turns.now();
+        let Ok(mut idle) = pool.idle.lock() else {
             return;
         };
-        let Some(kept) = idle.endpoints.get_mut(endpoint) else {
-            return;
-        };
-        if kept.count() >= self.keep_alive {
+        if idle.count() >= keep.most {
             return;
         }
         let suspect = connection.is_suspect();
         let resting = Idle {
             connection,
             since: Instant::now(),
+            longest,
             turn,
         };
         if suspect {
-            kept.suspect.push_back(resting);
+            idle.suspect.push_back(resting);
         } else {
-            kept.ready.push(resting);
+            idle.ready.push(resting);
         }
-        if !idle.swept {
-            idle.swept = true;
-            tokio::spawn(sweep(Arc::downgrade(self), self.oldest.min(SWEEP)));
+        if !std::mem::replace(&mut idle.swept, true) {
+            let every = longest.min(SWEEP);
+            tokio::spawn(sweep(Arc::downgrade(&pool), every));
         }
     }
+}
 
-    /// Closes what is too old, or was closed by the app; says whether any are left.
+impl Pool {
+    /// Closes what was not needed for long, or was closed by the app; says whether any are left. As
+    /// the latest is used first, those that a quiet time does not need are the ones that grow old.
     fn sweep(&self) -> bool {
         let Ok(mut idle) = self.idle.lock() else {
             return false;
         };
-        let young = |idle: &Idle| idle.connection.is_quiet() && idle.since.elapsed() < self.oldest;
-        for kept in &mut idle.endpoints {
-            kept.ready.retain(young);
-            kept.suspect.retain(young);
-        }
-        idle.swept = idle.endpoints.iter().any(|kept| kept.count() > 0);
+        let is_left = self.is_left.load(Ordering::Relaxed);
+        let young = |idle: &Idle| {
+            !is_left && idle.since.elapsed() < idle.longest && idle.connection.is_quiet()
+        };
+        idle.ready.retain(young);
+        idle.suspect.retain(young);
+        let most = idle.ready.len() * 2;
+        idle.ready.shrink_to(most);
+        idle.swept = idle.count() > 0;
         idle.swept
     }
 }
 
-/// Looks through the kept connections until there are none.
+/// Looks through the idle connections until there are none.
 async fn sweep(pool: Weak<Pool>, every: Duration) {
     loop {
         sleep(every).await;
         if !pool.upgrade().is_some_and(|pool| pool.sweep()) {
             return;
         }
-    }
-}
-
-impl Home {
-    /// Keeps a connection for the next request.
-    pub(crate) fn take_back(self, connection: Box<Connection>) {
-        self.pool.give(self.endpoint, connection);
-    }
-}
-
-async fn dial(address: &Address) -> std::io::Result<Stream> {
-    match address {
-        Address::Tcp(host, port) => {
-            let stream = TcpStream::connect((host.as_str(), *port)).await?;
-            stream.set_nodelay(true)?;
-            let alive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(60));
-            socket2::SockRef::from(&stream).set_tcp_keepalive(&alive)?;
-            Ok(Stream::Tcp(stream))
-        }
-        Address::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
     }
 }

@@ -1,4 +1,4 @@
-//! `upstreams`: settings become pools, or keep those that they had.
+//! `upstreams`: settings become endpoints, or keep those that they had.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -75,6 +75,7 @@ impl Compiler<'_> {
                 idle: parsed.idle.value,
             },
             keep_alive: size(u64::from(parsed.keep_alive.value)),
+            fresh: parsed.fresh.value,
             underscores: parsed.underscores.value,
             buffer: match &parsed.buffer {
                 Buffering::Default => Some(BufferSettings::DEFAULT),
@@ -123,7 +124,8 @@ impl Compiler<'_> {
             name,
             endpoints: vec![address],
             timeouts: UpstreamTimeouts::DEFAULT,
-            keep_alive: UpstreamSettings::KEEP_ALIVE,
+            keep_alive: usize::try_from(UpstreamSettings::KEEP_ALIVE).unwrap_or(usize::MAX),
+            fresh: UpstreamSettings::FRESH,
             underscores: false,
             buffer: Some(BufferSettings::DEFAULT),
         };
@@ -143,13 +145,15 @@ impl Compiler<'_> {
             format!("upstream {}", settings.name),
             format!("{}{words}", endpoints.join(" ")),
         );
-        let kept = self.previous.and_then(|previous| {
-            previous
-                .upstreams
-                .iter()
-                .find(|before| *before.settings() == settings && previous.workers == self.workers)
+        let previous = self.previous.filter(|it| it.workers == self.workers);
+        let before = previous.and_then(|previous| {
+            let mut upstreams = previous.upstreams.iter();
+            upstreams.find(|before| {
+                let before = before.settings();
+                before.name == settings.name && before.purpose == settings.purpose
+            })
         });
-        if let Some(kept) = kept {
+        if let Some(kept) = before.filter(|before| *before.settings() == settings) {
             return Some(Arc::clone(kept));
         }
         let buffer = match &settings.buffer {
@@ -164,7 +168,9 @@ impl Compiler<'_> {
                 is_own: settings.is_own,
             }),
         };
-        Some(Arc::new(Upstream::new(settings, buffer, self.workers)))
+        let before = before.map(|before| &**before);
+        let made = Upstream::new(settings, buffer, self.workers, before);
+        Some(Arc::new(made))
     }
 
     fn space(&mut self, folder: &Path, bytes: u64, place: Place) -> Option<Arc<SpoolSpace>> {

@@ -34,6 +34,7 @@ impl AnswerFrames {
     /// The body that follows this head.
     pub(crate) fn new(mut exchange: Exchange, head: &mut AnswerHead) -> Self {
         exchange.connection.suspect = head.framing == AnswerFraming::None;
+        exchange.connection.rests = head.rests;
         Self {
             exchange,
             coming: match head.framing {

@@ -2,6 +2,7 @@
 //! read in one way. Bytes in, bytes out: nothing here waits.
 
 use std::mem::MaybeUninit;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -31,6 +32,8 @@ pub(crate) struct AnswerHead {
     pub(super) framing: AnswerFraming,
     /// Whether the app keeps the connection open after this answer.
     pub(super) keeps: bool,
+    /// How long it keeps it, less a second so that it is not met closing.
+    pub(super) rests: Option<Duration>,
     /// What was read behind the head.
     pub(super) rest: Bytes,
 }
@@ -240,6 +243,7 @@ fn read(all: &Bytes, is_head: bool, spare: &mut HeaderMap) -> Result<Parsed, Unr
         status,
         reason: own_words.and_then(|reason| ReasonPhrase::try_from(reason.as_bytes()).ok()),
         keeps: stays && framing != AnswerFraming::UntilClose && own.ends_here(framing, is_head),
+        rests: own.rests,
         headers,
         framing,
         rest: Bytes::new(),
@@ -254,6 +258,7 @@ struct Own {
     chunked: bool,
     closes: bool,
     stays: bool,
+    rests: Option<Duration>,
     /// The fields that `Connection` names.
     named: Vec<HeaderName>,
 }
@@ -290,6 +295,10 @@ impl Own {
             for option in value.split(|byte| *byte == b',') {
                 self.option(option.trim_ascii());
             }
+            return Ok(false);
+        }
+        if name.as_str() == "keep-alive" {
+            self.rests = rests(value);
             return Ok(false);
         }
         // The second one has to say to what (RFC 9110 section 15.5.22).
@@ -345,10 +354,27 @@ impl Own {
     }
 }
 
+/// `timeout=N` of a `Keep-Alive` field, less one second (RFC 2068 section 19.7.1.1 has the field; no
+/// later one took it over, but app servers send it).
+fn rests(value: &[u8]) -> Option<Duration> {
+    let seconds = std::str::from_utf8(value)
+        .ok()?
+        .split(',')
+        .find_map(|part| {
+            let (name, value) = part.split_once('=')?;
+            let is_timeout = name.trim().eq_ignore_ascii_case("timeout");
+            is_timeout.then(|| value.trim().trim_matches('"').parse::<u64>().ok())?
+        })?;
+    Some(Duration::from_secs(seconds.saturating_sub(1)))
+}
+
 /// Whether a field says that a body follows; of an interim answer, which must not (RFC 9110 section 8.6).
 fn announces_body(field: &httparse::Header<'_>) -> bool {
     let is = |name: &HeaderName| field.name.eq_ignore_ascii_case(name.as_str());
-    is(&header::TRANSFER_ENCODING) || (is(&header::CONTENT_LENGTH) && length(field.value) != Ok(0))
+    let mut lengths = field.value.split(|byte| *byte == b',');
+    is(&header::TRANSFER_ENCODING)
+        || (is(&header::CONTENT_LENGTH)
+            && lengths.any(|digits| length(digits.trim_ascii()) != Ok(0)))
 }
 
 fn length(digits: &[u8]) -> Result<u64, &'static str> {

@@ -60,6 +60,8 @@ pub(super) struct Connection {
     timer: Option<Pin<Box<Sleep>>>,
     /// Whether the last answer might be followed by a body that it must not have.
     suspect: bool,
+    /// How long the app said that it keeps the connection.
+    rests: Option<Duration>,
 }
 
 impl Connection {
@@ -75,6 +77,7 @@ impl Connection {
             spare: HeaderMap::new(),
             timer: None,
             suspect: false,
+            rests: None,
         }
     }
 
@@ -93,6 +96,11 @@ impl Connection {
     /// body that was written all the same would be taken for the next answer.
     pub(super) fn is_suspect(&self) -> bool {
         self.suspect
+    }
+
+    /// How long the connection may be idle by the last answer's word.
+    pub(super) fn rests(&self) -> Option<Duration> {
+        self.rests
     }
 }
 

@@ -98,6 +98,7 @@ struct State {
     script: Box<Script>,
     seen: Mutex<Vec<Seen>>,
     connections: AtomicUsize,
+    open: AtomicUsize,
 }
 
 /// The app. Its connections end with it.
@@ -203,6 +204,11 @@ impl App {
         self.state.connections.load(Ordering::SeqCst)
     }
 
+    /// Connections that are open now.
+    pub(crate) fn open(&self) -> usize {
+        self.state.open.load(Ordering::SeqCst)
+    }
+
     /// Ends the app at once, with all its connections, and frees its port.
     pub(crate) async fn stop(self) {
         self.task.abort();
@@ -225,12 +231,15 @@ impl State {
             script: Box::new(script),
             seen: Mutex::default(),
             connections: AtomicUsize::new(0),
+            open: AtomicUsize::new(0),
         })
     }
 }
 
 async fn serve(stream: impl Stream, state: Arc<State>) {
     state.connections.fetch_add(1, Ordering::SeqCst);
+    state.open.fetch_add(1, Ordering::SeqCst);
+    let open = Arc::clone(&state);
     let mut connection = Connection {
         stream,
         buffer: Vec::new(),
@@ -241,6 +250,7 @@ async fn serve(stream: impl Stream, state: Arc<State>) {
     while connection.exchange(nth).await.is_some() {
         nth += 1;
     }
+    open.open.fetch_sub(1, Ordering::SeqCst);
 }
 
 struct Connection<S> {
