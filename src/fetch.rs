@@ -4,7 +4,6 @@
 
 mod coding;
 
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -15,18 +14,16 @@ use http_body::Body as _;
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::either::Either;
 
 use self::coding::BadCoding;
+use crate::dial::{Call, DialError, Dialer, Need};
 use crate::tls::ClientTls;
 use crate::url::Url;
 
 /// How long a document may take, redirects included.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
-/// How long one address of a name may take to accept.
-const ONE_ADDRESS: Duration = Duration::from_millis(1500);
 /// How many bytes a document may have.
 const MAX_BYTES: usize = 1 << 20;
 /// How many redirects are followed.
@@ -95,13 +92,17 @@ pub(crate) enum FetchProblem {
 ///
 /// # Errors
 /// Whatever is not a 2xx answer of at most 1 MiB within 5 s.
-pub(crate) async fn get(url: &Url, tls: &ClientTls) -> Result<Document, FetchError> {
+pub(crate) async fn get(
+    url: &Url,
+    tls: &ClientTls,
+    dialer: &Dialer,
+) -> Result<Document, FetchError> {
     let progress = Progress::default();
     let following = async {
         let mut url = url.clone();
         for _ in 0..=MAX_REDIRECTS {
             progress.at(&url);
-            match once(&url, tls, &progress).await? {
+            match once(&url, (tls, dialer), &progress).await? {
                 Answer::Document(document) => return Ok(document),
                 Answer::Redirect(to) => {
                     url = url
@@ -152,14 +153,31 @@ enum Answer {
     Redirect(String),
 }
 
-async fn once(url: &Url, tls: &ClientTls, progress: &Progress) -> Result<Answer, FetchProblem> {
+async fn once(
+    url: &Url,
+    (tls, dialer): (&ClientTls, &Dialer),
+    progress: &Progress,
+) -> Result<Answer, FetchProblem> {
     progress.set("DNS");
-    let found = tokio::net::lookup_host((url.host(), url.port())).await;
-    let addresses: Vec<SocketAddr> = found
-        .map_err(|error| FetchProblem::Dns(error.to_string()))?
-        .collect();
+    let found = dialer.names().find(url.host()).await;
+    found.map_err(|error| FetchProblem::Dns(error.to_string()))?;
     progress.set("TCP");
-    let socket = connect(&addresses, url.is_https()).await?;
+    let call = Call {
+        host: url.host(),
+        port: url.port(),
+        need: Need::Own,
+        within: DEADLINE,
+    };
+    // A name of this machine that leads elsewhere does not.
+    let anywhere = url.is_https();
+    let socket = dialer.tcp(call, |ip| anywhere || ip.is_loopback()).await;
+    let socket = socket.map_err(|error| match error {
+        DialError::Io(error) => FetchProblem::Tcp(error),
+        DialError::Late => FetchProblem::Tcp(std::io::ErrorKind::TimedOut.into()),
+        DialError::Name(_) | DialError::NoAddress | DialError::Scarce => {
+            FetchProblem::Dns(error.to_string())
+        }
+    })?;
     let stream = if url.is_https() {
         progress.set("TLS");
         let secured = tls.connect(url.host(), socket).await;
@@ -169,26 +187,6 @@ async fn once(url: &Url, tls: &ClientTls, progress: &Progress) -> Result<Answer,
     };
     progress.set("HTTP");
     exchange(url, stream).await
-}
-
-/// The first of the addresses that accepts; a name of this machine that leads elsewhere does not.
-async fn connect(addresses: &[SocketAddr], anywhere: bool) -> Result<TcpStream, FetchProblem> {
-    let mut failed = None;
-    for address in addresses {
-        if !anywhere && !address.ip().is_loopback() {
-            continue;
-        }
-        // One address that swallows everything is not to cost the others their time.
-        let connecting = timeout(ONE_ADDRESS, TcpStream::connect(address)).await;
-        match connecting.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())) {
-            Ok(socket) => return Ok(socket),
-            Err(error) => failed = Some(error),
-        }
-    }
-    Err(failed.map_or_else(
-        || FetchProblem::Dns("the name has no address that may be used".to_owned()),
-        FetchProblem::Tcp,
-    ))
 }
 
 async fn exchange<S>(url: &Url, stream: S) -> Result<Answer, FetchProblem>

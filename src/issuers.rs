@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::auth::{Fetched, KeySet, Location, NotFetched, RemoteKeys, jwks_uri};
 use crate::clock;
+use crate::dial::Dialer;
 use crate::fetch::{self, FetchError, FetchProblem};
 use crate::tls::ClientTls;
 use crate::url::Url;
@@ -25,13 +26,15 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// Starts to fetch these keys, unless somebody does so already. Ends by itself when nobody holds
 /// the keys any more.
-pub(crate) fn follow(keys: &Arc<RemoteKeys>) {
+pub(crate) fn follow(keys: &Arc<RemoteKeys>, dialer: &Dialer) {
     if let Some(demand) = keys.follow() {
         let good_until = keys.current().map(|fetched| keys.good_until(&fetched));
         let keys = Arc::downgrade(keys);
+        let dialer = dialer.clone();
         tokio::spawn(async move {
             Following {
                 keys,
+                dialer,
                 demand,
                 tls: None,
                 good_until,
@@ -45,10 +48,10 @@ pub(crate) fn follow(keys: &Arc<RemoteKeys>) {
 }
 
 /// Fetches a key set once, for those who only look; why it failed, the keys remember.
-pub(crate) async fn fetch_once(keys: &RemoteKeys) {
+pub(crate) async fn fetch_once(keys: &RemoteKeys, dialer: &Dialer) {
     keys.begin();
     let outcome = match tls_for(keys) {
-        Ok(tls) => get_set(keys, &tls).await,
+        Ok(tls) => get_set(keys, &tls, dialer).await,
         Err(failure) => Err(failure),
     };
     keys.end(outcome.map(|(fetched, _)| fetched));
@@ -57,6 +60,7 @@ pub(crate) async fn fetch_once(keys: &RemoteKeys) {
 /// One issuer that is followed.
 struct Following {
     keys: Weak<RemoteKeys>,
+    dialer: Dialer,
     demand: mpsc::Receiver<()>,
     tls: Option<ClientTls>,
     /// Until when the last good set serves.
@@ -105,7 +109,7 @@ impl Following {
         };
         let outcome = match tls {
             Ok(tls) => {
-                let outcome = get_set(keys, &tls).await;
+                let outcome = get_set(keys, &tls, &self.dialer).await;
                 self.tls = Some(tls);
                 outcome
             }
@@ -163,13 +167,19 @@ fn tls_for(keys: &RemoteKeys) -> Result<ClientTls, NotFetched> {
 }
 
 /// A set, and what was left out of it.
-async fn get_set(keys: &RemoteKeys, tls: &ClientTls) -> Result<(Fetched, Vec<String>), NotFetched> {
+async fn get_set(
+    keys: &RemoteKeys,
+    tls: &ClientTls,
+    dialer: &Dialer,
+) -> Result<(Fetched, Vec<String>), NotFetched> {
     let getting = async {
         let url = match &keys.settings().location {
             Location::Jwks(url) => url.clone(),
-            Location::Issuer { issuer, document } => discover(issuer, document, tls).await?,
+            Location::Issuer { issuer, document } => {
+                discover(issuer, document, (tls, dialer)).await?
+            }
         };
-        let document = fetch::get(&url, tls).await?;
+        let document = fetch::get(&url, tls, dialer).await?;
         let (set, left_out) = KeySet::fetched(&document.bytes).map_err(|problem| FetchError {
             url: url.to_string(),
             problem: FetchProblem::Json(problem.to_string()),
@@ -193,8 +203,12 @@ async fn get_set(keys: &RemoteKeys, tls: &ClientTls) -> Result<(Fetched, Vec<Str
 }
 
 /// The URL of an issuer's key set (OpenID Connect Discovery 1.0 section 4).
-async fn discover(issuer: &str, document: &Url, tls: &ClientTls) -> Result<Url, FetchError> {
-    let found = fetch::get(document, tls).await?;
+async fn discover(
+    issuer: &str,
+    document: &Url,
+    (tls, dialer): (&ClientTls, &Dialer),
+) -> Result<Url, FetchError> {
+    let found = fetch::get(document, tls, dialer).await?;
     jwks_uri(issuer, document, &found.bytes).map_err(|why| FetchError {
         url: document.to_string(),
         problem: FetchProblem::Json(why.to_string()),

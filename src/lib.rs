@@ -15,6 +15,7 @@ mod clock;
 mod config;
 mod cors;
 mod der;
+mod dial;
 mod edits;
 mod explain;
 mod fetch;
@@ -34,6 +35,7 @@ mod proxy;
 mod reject;
 mod reload;
 mod request_id;
+mod resolve;
 mod route;
 #[cfg(any(test, fuzzing))]
 mod script;
@@ -301,7 +303,7 @@ fn say_reported(snapshot: &snapshot::Snapshot) {
 /// Fetches the keys that are at a URL, from now on; those that were followed before go on.
 fn follow_issuers(snapshot: &snapshot::Snapshot) {
     for keys in snapshot.verifiers.iter().filter_map(|(_, it)| it.remote()) {
-        issuers::follow(keys);
+        issuers::follow(keys, &snapshot.dialer);
     }
 }
 

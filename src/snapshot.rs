@@ -11,6 +11,7 @@ use http::{HeaderName, Request, StatusCode};
 use crate::access_log::AccessLog;
 use crate::auth::{ClaimPath, Claims, LiveRevoked, Verifier, VerifierSettings};
 use crate::client::TrustedProxies;
+use crate::dial::Dialer;
 use crate::edits::HeaderEdits;
 use crate::limits::Bounds;
 use crate::proxy::{Upstream, Vouched};
@@ -45,6 +46,8 @@ pub(crate) struct Snapshot {
     pub(crate) access_log: Option<Arc<AccessLog>>,
     /// The claims whose first one that is there names the user in access records.
     pub(crate) logged_user: Vec<ClaimPath>,
+    /// What connects to others; the same over all reloads.
+    pub(crate) dialer: Dialer,
     /// The level of the operator's log.
     pub(crate) level: tracing::Level,
     /// The service that issues tokens.

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd as _, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -75,6 +75,16 @@ impl Stream {
             }
             #[cfg(any(test, fuzzing))]
             Self::Script(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// The number of its descriptor.
+    pub(crate) fn descriptor(&self) -> Option<RawFd> {
+        match self {
+            Self::Tcp(stream) => Some(stream.as_raw_fd()),
+            Self::Unix(stream) => Some(stream.as_raw_fd()),
+            #[cfg(any(test, fuzzing))]
+            Self::Script(_) => None,
         }
     }
 

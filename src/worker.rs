@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::auth::Remembered;
@@ -51,6 +51,8 @@ pub(crate) struct Worker {
     pub(crate) index: usize,
     /// The tokens that it has verified.
     pub(crate) remembered: Remembered,
+    /// Told when connections of clients that wait for a request are to end.
+    pub(crate) relief: Notify,
     current: Mutex<Current>,
     ids: RequestIds,
 }
@@ -66,6 +68,7 @@ impl Worker {
         Self {
             index,
             remembered: Remembered::new(token_bytes),
+            relief: Notify::new(),
             current: Mutex::new(Current {
                 snapshots,
                 view,
@@ -85,6 +88,14 @@ impl Worker {
     pub(crate) fn begin(&self, at: Instant) -> (Arc<View>, SystemTime) {
         let mut current = self.current();
         (current.view(), current.look.time(at))
+    }
+
+    /// Descriptors are scarce: closes what is idle, of apps and of clients.
+    pub(crate) fn relieve(&self) {
+        for upstream in &self.view().upstreams {
+            upstream.close_idle(self.index);
+        }
+        self.relief.notify_waiters();
     }
 
     fn current(&self) -> MutexGuard<'_, Current> {

@@ -126,7 +126,7 @@ fn fetch_keys(snapshot: &Snapshot) -> std::io::Result<()> {
     runtime.block_on(async {
         for keys in snapshot.verifiers.iter().filter_map(|(_, it)| it.remote()) {
             if keys.fetches() == 0 {
-                issuers::fetch_once(keys).await;
+                issuers::fetch_once(keys, &snapshot.dialer).await;
             }
         }
     });

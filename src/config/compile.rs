@@ -21,6 +21,7 @@ use super::source::{Loader, why};
 use crate::access_log::{AccessLog, AccessLogSettings, Destination, Format};
 use crate::auth::{ClaimPath, Guard, RemoteKeys, is_credential};
 use crate::client::TrustedProxies;
+use crate::dial::Dialer;
 use crate::edits::HeaderEdits;
 use crate::limits::{Bounds, Limits, Timeouts};
 use crate::method::MethodSet;
@@ -36,6 +37,7 @@ pub(crate) struct Compiler<'c> {
     errors: &'c mut Errors,
     previous: Option<&'c Snapshot>,
     workers: usize,
+    dialer: Dialer,
     warnings: Vec<String>,
     summary: BTreeMap<String, String>,
     /// The keys at URLs of this configuration.
@@ -60,6 +62,7 @@ pub(crate) fn compile(
         errors,
         previous,
         workers,
+        dialer: previous.map_or_else(Dialer::new, |previous| previous.dialer.clone()),
         warnings: Vec::new(),
         summary: BTreeMap::new(),
         remotes: Vec::new(),
@@ -95,7 +98,10 @@ pub(crate) fn compile(
     }
     let routes: Vec<_> = routes.into_iter().map(|(route, _)| route).collect();
     let Compiler {
-        warnings, summary, ..
+        dialer,
+        warnings,
+        summary,
+        ..
     } = compiler;
     let snapshot = Snapshot {
         workers,
@@ -127,6 +133,7 @@ pub(crate) fn compile(
         logged_user,
         tokens,
         ended,
+        dialer,
         tests: Vec::new(),
         level: level(gateway.log.level.value),
         summary,

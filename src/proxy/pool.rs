@@ -176,6 +176,15 @@ impl Endpoint {
         }
     }
 
+    /// Closes this worker's idle connections to it.
+    pub(super) fn close_idle(&self, worker: usize) {
+        let idle = self.pools.get(worker).map(|pool| &pool.idle);
+        if let Some(mut idle) = idle.and_then(|idle| idle.lock().ok()) {
+            idle.ready.clear();
+            idle.suspect.clear();
+        }
+    }
+
     /// Says in the log that it cannot be reached: at most once a second, however many requests find
     /// out.
     pub(super) fn is_unreachable(&self, upstream: &str, why: &dyn Display) {

@@ -7,14 +7,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::HeaderValue;
-use tokio::net::{TcpStream, UnixStream};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::h1::Connection;
 use super::pool::{Address, Endpoint, Home, Keep};
 use super::{Buffer, UpstreamTimeouts};
+use crate::dial::{Call, DialError, Dialer, Need};
 use crate::reject::Reject;
 use crate::stream::Stream;
+
+/// How long idle connections are given to end where descriptors are scarce.
+const RELIEF: Duration = Duration::from_millis(20);
 
 /// Whose requests an upstream carries. Connections are never shared between two of these: what a
 /// client may leave behind on one must not become the response that decides who it is.
@@ -89,6 +92,7 @@ pub(crate) struct Upstream {
     /// Whether and how bodies are buffered.
     pub(crate) buffer: Option<Buffer>,
     settings: UpstreamSettings,
+    dialer: Dialer,
     endpoints: Box<[Arc<Endpoint>]>,
     /// Each worker's place in the round of the endpoints.
     rounds: Box<[Round]>,
@@ -129,6 +133,7 @@ impl Upstream {
         buffer: Option<Buffer>,
         workers: usize,
         before: Option<&Self>,
+        dialer: Dialer,
     ) -> Self {
         let known = before.map_or(&[][..], |before| &before.endpoints);
         let endpoint = |address: &Address| {
@@ -145,6 +150,7 @@ impl Upstream {
             endpoints: settings.endpoints.iter().map(endpoint).collect(),
             rounds: (0..workers).map(|_| Round::default()).collect(),
             settings,
+            dialer,
         }
     }
 
@@ -172,7 +178,8 @@ impl Upstream {
     /// cannot be reached passes its turn on. `now` is the present time.
     ///
     /// # Errors
-    /// `UpstreamUnreachable` when no endpoint could be connected to.
+    /// `UpstreamUnreachable` when no endpoint could be connected to, `UpstreamBusy` when too few
+    /// descriptors are left for a new connection.
     pub(crate) async fn lease(
         &self,
         worker: usize,
@@ -205,21 +212,38 @@ impl Upstream {
                 });
             }
             // In a box: the way of a request that needs no new connection is not to carry its room.
-            match timeout(connect, Box::pin(dial(endpoint.address()))).await {
-                Ok(Ok(stream)) => {
+            match Box::pin(self.dial(endpoint.address(), connect)).await {
+                Ok(stream) => {
                     return Ok(Lease {
                         connection: Box::new(Connection::new(stream)),
                         home,
                         reused: false,
                     });
                 }
-                Ok(Err(error)) => endpoint.is_unreachable(&self.name, &error),
-                Err(_) => {
-                    endpoint.is_unreachable(&self.name, &"it did not accept the connection in time")
-                }
+                Err(DialError::Scarce) => return Err(Reject::UpstreamBusy),
+                Err(error) => endpoint.is_unreachable(&self.name, &error),
             }
         }
         Err(Reject::UpstreamUnreachable)
+    }
+
+    /// A new connection. Where descriptors are scarce, idle connections are closed, and it is tried
+    /// once more.
+    async fn dial(&self, address: &Address, within: Duration) -> Result<Stream, DialError> {
+        match dial(&self.dialer, address, within).await {
+            Err(DialError::Scarce) => {
+                sleep(RELIEF).await;
+                dial(&self.dialer, address, within).await
+            }
+            dialled => dialled,
+        }
+    }
+
+    /// Closes this worker's idle connections.
+    pub(crate) fn close_idle(&self, worker: usize) {
+        for endpoint in &self.endpoints {
+            endpoint.close_idle(worker);
+        }
     }
 }
 
@@ -244,15 +268,22 @@ fn host_of(name: &str) -> HeaderValue {
         .unwrap_or(HeaderValue::from_static("localhost"))
 }
 
-async fn dial(address: &Address) -> std::io::Result<Stream> {
+async fn dial(dialer: &Dialer, address: &Address, within: Duration) -> Result<Stream, DialError> {
+    let need = Need::Client;
     match address {
         Address::Tcp(host, port) => {
-            let stream = TcpStream::connect((host.as_str(), *port)).await?;
+            let call = Call {
+                host,
+                port: *port,
+                need,
+                within,
+            };
+            let stream = dialer.tcp(call, |_| true).await?;
             stream.set_nodelay(true)?;
             let alive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(60));
             socket2::SockRef::from(&stream).set_tcp_keepalive(&alive)?;
             Ok(Stream::Tcp(stream))
         }
-        Address::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
+        Address::Unix(path) => dialer.unix(path, need, within).await.map(Stream::Unix),
     }
 }

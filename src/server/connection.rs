@@ -264,6 +264,7 @@ fn rest(mut client: Client) {
         let heard = tokio::select! {
             () = poll_fn(|cx| plain(link.stream()).poll_readable(cx)) => true,
             () = drain.begun() => false,
+            () = connection.worker.relief.notified() => false,
             () = sleep_until(link.closes_at(&connection.line)) => false,
         };
         if heard {

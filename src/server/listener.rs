@@ -188,7 +188,10 @@ pub(crate) async fn accept(
                 .iter()
                 .find(|listener| listener.address == address);
             let counted = (!view.trusted.trusts(ip)).then(|| Counted::of(ip));
+            let number = stream.descriptor();
+            let admitted = number.is_none_or(|number| view.dialer.admits(number));
             let place = tally.enter(counted, &view.bounds.limits);
+            let place = place.filter(|_| admitted);
             let (Some(listener), Some(place)) = (listener, place) else {
                 tracing::debug!(client.ip = ?ip, "a connection beyond the limits was closed");
                 return None;
@@ -212,6 +215,7 @@ pub(crate) async fn accept(
             () = drain.begun() => break,
         };
         if let Some(error) = take(accepted) {
+            worker.relieve();
             tracing::warn!(%address, %error, "connections have to wait");
             tokio::time::sleep(EXHAUSTED).await;
         }

@@ -22,6 +22,9 @@ use crate::worker::Worker;
 /// Bytes of verified tokens that all workers remember together.
 const REMEMBERED_TOKENS: usize = 64 << 20;
 
+/// The least time between two times that a worker closes its idle connections for want of descriptors.
+const RELIEF: Duration = Duration::from_millis(50);
+
 /// The running workers.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -196,12 +199,26 @@ fn tell(worker: &Handle, order: Order) {
     }
 }
 
+/// Closes idle connections each time when descriptors are scarce, in every worker.
+async fn relieve(worker: Arc<Worker>) {
+    let mut scarce = worker.view().dialer.scarce();
+    while scarce.changed().await.is_ok() {
+        worker.relieve();
+        tracing::debug!(
+            worker = worker.index,
+            "idle connections were closed: file descriptors are scarce"
+        );
+        tokio::time::sleep(RELIEF).await;
+    }
+}
+
 /// The main task of one worker: follows its orders until it is told to stop.
 async fn work(
     worker: &Arc<Worker>,
     tally: &Arc<Tally>,
     mut orders: mpsc::UnboundedReceiver<Order>,
 ) {
+    tokio::spawn(relieve(Arc::clone(worker)));
     let mut open: HashMap<ListenAddress, DrainTrigger> = HashMap::new();
     while let Some(order) = orders.recv().await {
         match order {

@@ -20,6 +20,7 @@ mod buffering;
 mod claims;
 mod config;
 mod cors;
+mod descriptors;
 mod docs;
 mod early;
 mod failures;

@@ -169,7 +169,8 @@ impl Compiler<'_> {
             }),
         };
         let before = before.map(|before| &**before);
-        let made = Upstream::new(settings, buffer, self.workers, before);
+        let dialer = self.dialer.clone();
+        let made = Upstream::new(settings, buffer, self.workers, before, dialer);
         Some(Arc::new(made))
     }
 

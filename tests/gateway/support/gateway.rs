@@ -73,10 +73,26 @@ impl Gateway {
         env: &[(&str, &str)],
     ) -> Self {
         raise_the_limit_of_open_files();
-        let mut child = program()
+        let mut command = program();
+        command.envs(env.iter().copied());
+        Self::start_program(folder, listeners, command).await
+    }
+
+    /// Starts the program so that it may have so many files and connections open.
+    pub(crate) async fn start_with_descriptors(config: &str, most: u32) -> Self {
+        let folder = Folder::new();
+        folder.write("gateway.yaml", config);
+        let mut command = Command::new("sh");
+        command.env("NO_COLOR", "1").env_remove("RUST_LOG");
+        command.args(["-c", &format!("ulimit -n {most} && exec \"$0\" \"$@\"")]);
+        command.arg(env!("CARGO_BIN_EXE_portcullis"));
+        Self::start_program(folder, config.matches("address:").count(), command).await
+    }
+
+    async fn start_program(folder: Folder, listeners: usize, mut command: Command) -> Self {
+        let mut child = command
             .args(["run", "-c"])
             .arg(folder.path("gateway.yaml"))
-            .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
