@@ -114,6 +114,19 @@ impl Stream {
         };
         peeked.is_err_and(|error| error == Errno::WOULDBLOCK)
     }
+
+    /// Whether the system has bytes to read now, which stay there.
+    pub(crate) fn has_bytes(&self) -> bool {
+        let mut byte = [0];
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let peeked = match self {
+            Self::Tcp(stream) => recv(stream, &mut byte, flags),
+            Self::Unix(stream) => recv(stream, &mut byte, flags),
+            #[cfg(any(test, fuzzing))]
+            Self::Script(_) => return false,
+        };
+        peeked.is_ok_and(|(_, count)| count > 0)
+    }
 }
 
 /// Sends over TCP. Every answer comes here: `sendmsg` is a shorter way through the kernel than `writev`,

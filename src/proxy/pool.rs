@@ -18,7 +18,7 @@ use super::h1::Connection;
 const SWEEP: Duration = Duration::from_secs(5);
 /// How long a connection is not used behind a response that has no body by its status (204, 304) and
 /// announced none: some servers write one all the same, a moment later.
-const QUARANTINE: Duration = Duration::from_millis(250);
+const QUARANTINE: Duration = Duration::from_secs(1);
 /// How often the log says that an endpoint cannot be reached.
 const SAID_EVERY: Duration = Duration::from_secs(1);
 
@@ -91,6 +91,9 @@ struct Resting {
     suspect: VecDeque<Idle>,
     /// Whether a task looks through them from time to time.
     swept: bool,
+    /// Whether the app was seen to write a body where there must be none. No connection is kept then
+    /// behind a response that has none: the next body may come later than the quarantine ends.
+    distrusted: bool,
 }
 
 #[derive(Debug)]
@@ -121,6 +124,8 @@ impl Resting {
                     .ready
                     .partition_point(|ready| ready.since <= idle.since);
                 self.ready.insert(at, idle);
+            } else if idle.connection.has_bytes() {
+                self.distrusted = true;
             }
         }
     }
@@ -238,6 +243,9 @@ impl Home {
             return;
         }
         let suspect = connection.is_suspect();
+        if suspect && idle.distrusted {
+            return;
+        }
         let resting = Idle {
             connection,
             since: Instant::now(),
@@ -267,8 +275,13 @@ impl Pool {
         let young = |idle: &Idle| {
             !is_left && idle.since.elapsed() < idle.longest && idle.connection.is_quiet()
         };
+        let idle = &mut *idle;
         idle.ready.retain(young);
-        idle.suspect.retain(young);
+        idle.suspect.retain(|suspect| {
+            let stays = young(suspect);
+            idle.distrusted |= !stays && suspect.connection.has_bytes();
+            stays
+        });
         let most = idle.ready.len() * 2;
         idle.ready.shrink_to(most);
         idle.swept = idle.count() > 0;

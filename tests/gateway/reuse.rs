@@ -190,7 +190,7 @@ async fn an_app_whose_answers_end_where_they_should_keeps_its_connections() {
     assert_eq!(app.connections(), 1);
     // Behind a 304 a connection is used again after a pause, which is what is waited for.
     assert_eq!(wire.get("/unchanged", &[]).await.status, 304);
-    tokio::time::sleep(Duration::from_millis(400)).await;
+    tokio::time::sleep(Duration::from_millis(1300)).await;
     assert_eq!(wire.get("/changed", &[]).await.status, 200);
     assert_eq!(app.connections(), 1);
 }

@@ -92,6 +92,11 @@ impl Connection {
         self.read.is_empty() && self.stream.is_silent()
     }
 
+    /// Whether the app has said more than its last answer.
+    pub(super) fn has_bytes(&self) -> bool {
+        !self.read.is_empty() || self.stream.has_bytes()
+    }
+
     /// Whether the last answer has no body by its status alone. It should not be used again at once: a
     /// body that was written all the same would be taken for the next answer.
     pub(super) fn is_suspect(&self) -> bool {
