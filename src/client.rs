@@ -147,6 +147,13 @@ pub(crate) struct Client {
     pub(crate) told: Option<Box<Told>>,
 }
 
+impl Client {
+    /// The address as apps are told it; `unknown` for one that is not known.
+    pub(crate) fn text<'c>(&'c self, peer: &'c Peer) -> &'c HeaderValue {
+        self.told.as_ref().map_or(&peer.text, |told| &told.text)
+    }
+}
+
 /// What a trusted proxy told of a client, as apps are told it.
 #[derive(Clone, Debug)]
 pub(crate) struct Told {

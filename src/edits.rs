@@ -1,14 +1,17 @@
-//! Header fields that a configuration sets and removes.
+//! Header fields that a configuration sets and removes, and what it may have them say of a request.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::auth::{ClaimPath, Permit};
 use crate::fields::NameSet;
+use crate::reject::Reject;
+use crate::request_id::RequestId;
 
 /// Headers to set and to remove.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct HeaderEdits {
     /// Replaces every value of the name.
-    pub(crate) set: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) set: Vec<(HeaderName, Written)>,
     /// Names that go.
     pub(crate) remove: Vec<HeaderName>,
     /// All of these names, in every spelling: none of a client's passes.
@@ -17,7 +20,7 @@ pub(crate) struct HeaderEdits {
 
 impl HeaderEdits {
     /// Sets these and removes those.
-    pub(crate) fn new(set: Vec<(HeaderName, HeaderValue)>, remove: Vec<HeaderName>) -> Self {
+    pub(crate) fn new(set: Vec<(HeaderName, Written)>, remove: Vec<HeaderName>) -> Self {
         let names = set.iter().map(|(name, _)| name).chain(&remove);
         Self {
             names: NameSet::new(names.cloned()),
@@ -26,13 +29,248 @@ impl HeaderEdits {
         }
     }
 
-    /// Removes, then sets.
-    pub(crate) fn apply(&self, headers: &mut HeaderMap) {
+    /// Removes, then sets. `facts` are asked for where a value says something of the request; one that cannot be put
+    /// together is left out.
+    pub(crate) fn apply<'f>(&self, headers: &mut HeaderMap, facts: impl Fn() -> Facts<'f>) {
         for name in &self.remove {
             headers.remove(name);
         }
         for (name, value) in &self.set {
-            headers.insert(name, value.clone());
+            match value {
+                Written::Fixed(value) => drop(headers.insert(name, value.clone())),
+                Written::Made(template) => match template.fill(&facts()) {
+                    Ok(Some(value)) => drop(headers.insert(name, value)),
+                    Ok(None) | Err(_) => drop(headers.remove(name)),
+                },
+            }
+        }
+    }
+}
+
+/// What a header is set to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Written {
+    /// The same for all requests.
+    Fixed(HeaderValue),
+    /// Put together for each.
+    Made(Box<Template>),
+}
+
+/// A value with placeholders.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Template {
+    parts: Vec<Part>,
+    sensitive: bool,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Part {
+    Text(String),
+    /// The client's address.
+    Client,
+    /// The host that it asked for, in small letters and without a port.
+    Host,
+    /// `http` or `https`.
+    Scheme,
+    /// The request's id.
+    Id,
+    Claim(ClaimPath),
+}
+
+/// What placeholders stand for in one request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Facts<'a> {
+    /// The client's address.
+    pub(crate) client: &'a HeaderValue,
+    /// Host and port as the client wrote them.
+    pub(crate) host: &'a [u8],
+    /// Whether the client speaks TLS.
+    pub(crate) secure: bool,
+    /// The request's id.
+    pub(crate) id: RequestId,
+    /// What was permitted, where claims are known.
+    pub(crate) permit: Option<&'a Permit>,
+}
+
+impl Written {
+    /// Reads a value: `{client}`, `{host}`, `{scheme}`, `{id}` and `{claim:PATH}` are placeholders, `{{` and `}}` are braces.
+    ///
+    /// # Errors
+    /// A sentence that says what would be right.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        const KNOWN: &str = "known here are {client}, {host}, {scheme}, {id} and {claim:PATH}; a brace itself is written twice, `{{` or `}}`";
+        let mut parts = Vec::new();
+        let mut plain = String::new();
+        let mut rest = text;
+        while let Some((before, brace)) = rest
+            .find(['{', '}'])
+            .and_then(|at| rest.split_at_checked(at))
+        {
+            plain.push_str(before);
+            let twice = brace
+                .strip_prefix("{{")
+                .or_else(|| brace.strip_prefix("}}"));
+            if let Some(behind) = twice {
+                plain.extend(brace.chars().next());
+                rest = behind;
+                continue;
+            }
+            let inner = brace.strip_prefix('{');
+            let Some((name, behind)) = inner.and_then(|inner| inner.split_once('}')) else {
+                return Err(format!("a brace stands alone; {KNOWN}"));
+            };
+            let part = match (name, name.strip_prefix("claim:")) {
+                ("client", _) => Part::Client,
+                ("host", _) => Part::Host,
+                ("scheme", _) => Part::Scheme,
+                ("id", _) => Part::Id,
+                (_, Some(path)) => Part::Claim(ClaimPath::parse(path)?),
+                (_, None) => return Err(format!("`{{{name}}}` is no placeholder; {KNOWN}")),
+            };
+            if !plain.is_empty() {
+                parts.push(Part::Text(std::mem::take(&mut plain)));
+            }
+            parts.push(part);
+            rest = behind;
+        }
+        plain.push_str(rest);
+        if parts.is_empty() {
+            let fixed = HeaderValue::from_str(&plain);
+            return fixed.map(Self::Fixed).map_err(|_| String::new());
+        }
+        if !plain.is_empty() {
+            parts.push(Part::Text(plain));
+        }
+        Ok(Self::Made(Box::new(Template {
+            parts,
+            sensitive: false,
+        })))
+    }
+
+    /// Marks what it says as secret.
+    pub(crate) fn set_sensitive(&mut self, sensitive: bool) {
+        match self {
+            Self::Fixed(value) => value.set_sensitive(sensitive),
+            Self::Made(template) => template.sensitive = sensitive,
+        }
+    }
+
+    /// Whether it says something of the token.
+    pub(crate) fn has_claims(&self) -> bool {
+        match self {
+            Self::Fixed(_) => false,
+            Self::Made(template) => {
+                let mut parts = template.parts.iter();
+                parts.any(|part| matches!(part, Part::Claim(_)))
+            }
+        }
+    }
+}
+
+impl Template {
+    /// The value for a request; `None` where a claim is absent.
+    ///
+    /// # Errors
+    /// `ClaimUnfit` where a claim cannot be a header.
+    pub(crate) fn fill(&self, facts: &Facts<'_>) -> Result<Option<HeaderValue>, Reject> {
+        let mut value = Vec::new();
+        for part in &self.parts {
+            match part {
+                Part::Text(text) => value.extend_from_slice(text.as_bytes()),
+                Part::Client => value.extend_from_slice(facts.client.as_bytes()),
+                Part::Host => value.extend(name_of(facts.host).to_ascii_lowercase()),
+                Part::Scheme if facts.secure => value.extend_from_slice(b"https"),
+                Part::Scheme => value.extend_from_slice(b"http"),
+                Part::Id => value.extend(facts.id.digits()),
+                Part::Claim(path) => {
+                    let claim = facts.permit.map(|permit| permit.claim(path)).transpose()?;
+                    let Some(claim) = claim.flatten() else {
+                        return Ok(None);
+                    };
+                    value.extend_from_slice(claim.as_bytes());
+                }
+            }
+        }
+        let mut value = HeaderValue::from_bytes(&value).map_err(|_| Reject::ClaimUnfit)?;
+        value.set_sensitive(self.sensitive);
+        Ok(Some(value))
+    }
+}
+
+/// The name of `name:port`.
+fn name_of(host: &[u8]) -> &[u8] {
+    let colon = memchr::memrchr(b':', host);
+    match colon.and_then(|colon| host.split_at_checked(colon)) {
+        Some((name, port)) if port.iter().skip(1).all(u8::is_ascii_digit) => name,
+        Some(_) | None => host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: &str) {
+        let written = Written::parse(text).unwrap();
+        let permit = Permit::for_tests();
+        let facts = Facts {
+            client: &HeaderValue::from_static("192.0.2.1"),
+            host: b"A.test:81",
+            secure: true,
+            id: RequestId(0xab),
+            permit: Some(&permit),
+        };
+        let value = match &written {
+            Written::Fixed(value) => Some(value.clone()),
+            Written::Made(template) => template.fill(&facts).unwrap(),
+        };
+        let value = value.map_or("(none)".to_owned(), |it| it.to_str().unwrap().to_owned());
+        assert_eq!(value, expected, "{text}");
+    }
+
+    #[test]
+    fn placeholders_stand_for_what_a_request_is() {
+        check("plain", "plain");
+        check("{client}", "192.0.2.1");
+        check("for={client};proto={scheme}", "for=192.0.2.1;proto=https");
+        check("{host}", "a.test");
+        check("<{id}>", "<00000000000000ab>");
+        check("{{\"a\": {{\"b\": 1}}}}", "{\"a\": {\"b\": 1}}");
+        check("{{{scheme}}}", "{https}");
+        // A claim that is absent leaves the header out.
+        check("of {claim:sub}", "(none)");
+    }
+
+    #[test]
+    fn other_braces_are_refused() {
+        for text in [
+            "{",
+            "}",
+            "{}",
+            "{clien}",
+            "{client",
+            "client}",
+            "{ client }",
+            "{claim:}",
+            "{claim}",
+            "{claim:a..b}",
+            "{\"a\": 1}",
+            "${client}}",
+        ] {
+            assert!(Written::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn hosts_have_names() {
+        for (host, name) in [
+            ("a", "a"),
+            ("a:1", "a"),
+            ("[::1]", "[::1]"),
+            ("[::1]:1", "[::1]"),
+        ] {
+            assert_eq!(name_of(host.as_bytes()), name.as_bytes());
         }
     }
 }

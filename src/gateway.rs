@@ -82,7 +82,7 @@ pub(crate) fn answer(
             cors.apply(record.reader(), response.headers_mut());
         }
         let edits = route.map_or(&view.response_headers, |route| &route.response_headers);
-        edits.apply(response.headers_mut());
+        edits.apply(response.headers_mut(), || record.facts());
         if record.is_refused() {
             // Whatever the route says of its answers: this is none of them.
             let headers = response.headers_mut();

@@ -601,6 +601,7 @@ impl Guard {
             places: Some(Arc::clone(&guard.places)),
             strips: guard.strip_token,
             reported,
+            only_reports: guard.only_reports,
             replaced: Arc::clone(&guard.replaced),
         })
     }
@@ -757,6 +758,8 @@ pub(crate) struct Permit {
     reported: Option<Reject>,
     /// Whether the answer is for this client alone.
     is_private: bool,
+    /// Whether refusals are only reported.
+    only_reports: bool,
     /// Headers of the client's that do not go to this route's app, though they do to others.
     replaced: Arc<[HeaderName]>,
 }
@@ -781,6 +784,7 @@ impl Permit {
             lease: None,
             reported: None,
             is_private: false,
+            only_reports: false,
             replaced: Arc::default(),
         }
     }
@@ -816,6 +820,17 @@ impl Permit {
     /// The client's headers that go to no app of this route; others get them.
     pub(crate) fn replaced(&self) -> &[HeaderName] {
         &self.replaced
+    }
+
+    /// A claim as part of a header; `None` where it is absent, or where refusals are only reported.
+    ///
+    /// # Errors
+    /// `ClaimUnfit` where it cannot be one.
+    pub(crate) fn claim(&self, path: &ClaimPath) -> Result<Option<HeaderValue>, Reject> {
+        match self.principal.header(path) {
+            Err(_) if self.only_reports => Ok(None),
+            claim => claim,
+        }
     }
 
     /// The headers that tell the app who it is; a claim that is absent gives none.

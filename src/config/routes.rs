@@ -7,7 +7,9 @@ use super::parsed::{
 };
 use super::tree::{Kind, Node};
 use super::value;
+use crate::edits::Written;
 use crate::method::MethodSet;
+use crate::proxy::frames;
 
 impl Decoder<'_> {
     /// `defaults`.
@@ -355,17 +357,46 @@ impl Decoder<'_> {
         let fields = self.fields(node, "a map", &["request", "response"])?;
         let request = self.optional(fields, "request", Self::header_changes);
         let response = self.optional(fields, "response", Self::header_changes);
+        for (_, value) in response.iter().flat_map(|changes| &changes.set) {
+            if value.value.has_claims() {
+                self.errors
+                    .at(value.place, "a header of a response cannot carry a claim")
+                    .hint("claims are for the app: under `request`");
+            }
+        }
         Some(Headers {
             request: request.unwrap_or_default(),
             response: response.unwrap_or_default(),
         })
     }
 
+    /// What a header is set to. Private values are marked sensitive.
+    fn written_value(&mut self, node: &Node) -> Option<Spanned<Written>> {
+        let general = "it has no control characters, and only ASCII";
+        let mut found = self.scalar(node, "a header's value", general, |text| {
+            let legal = text.bytes().all(|byte| matches!(byte, b' '..=b'~')) && text.trim() == text;
+            if !legal {
+                return Err(general.to_owned());
+            }
+            Written::parse(text)
+        })?;
+        found.value.set_sensitive(found.private);
+        Some(found)
+    }
+
     fn header_changes(&mut self, node: &Node) -> Option<HeaderChanges> {
         let fields = self.fields(node, "a map", &["set", "remove"])?;
         let set = self.optional(fields, "set", |it, node| {
-            it.headers(node, "a map of headers", Self::header_value)
+            it.headers(node, "a map of headers", Self::written_value)
         });
+        for (name, _) in set.iter().flatten() {
+            if frames(&name.value) {
+                let problem = format!("`{}` is a header that the gateway itself sets", name.value);
+                self.errors
+                    .at(name.place, problem)
+                    .hint("it says how a message is framed, or what becomes of its connection");
+            }
+        }
         let remove = self.optional(fields, "remove", |it, node| {
             it.list(node, "a list of header names", Self::header_name)
         });

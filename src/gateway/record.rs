@@ -18,6 +18,7 @@ use crate::access_log::{Entry, Format};
 use crate::auth::{Permit, Principal};
 use crate::body::{Body, BodyError, Carried, Carry, SendFile};
 use crate::client::Client;
+use crate::edits::Facts;
 use crate::fields;
 use crate::proxy::Tunnel;
 use crate::reject::Reject;
@@ -145,6 +146,17 @@ impl Record {
     /// The client's own address, as far as trusted proxies tell it.
     pub(crate) fn client(&self) -> Option<std::net::IpAddr> {
         self.client.ip
+    }
+
+    /// What a configured response header may say of the request.
+    pub(crate) fn facts(&self) -> Facts<'_> {
+        Facts {
+            client: self.client.text(&self.connection.peer),
+            host: self.authority().unwrap_or_default().as_bytes(),
+            secure: self.client.secure,
+            id: self.id,
+            permit: None,
+        }
     }
 
     /// Who the request comes from, as far as trusted proxies tell it.

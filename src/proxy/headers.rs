@@ -9,8 +9,9 @@ use http_body::Frame;
 use super::reserved::{
     CDN_LOOP, Setter, TrailerRules, Vouched, is_for_heads, is_hop_by_hop, setter, shadows,
 };
+use crate::auth::Permit;
 use crate::client::{Client, Peer};
-use crate::edits::HeaderEdits;
+use crate::edits::{Facts, HeaderEdits, Written};
 use crate::fields;
 use crate::reject::Reject;
 use crate::request_id::RequestId;
@@ -28,7 +29,7 @@ static TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 static UPGRADE: HeaderValue = HeaderValue::from_static("upgrade");
 
 /// Room for the fields that the gateway adds.
-const OWN_FIELDS: usize = 10;
+const OWN_FIELDS: usize = 12;
 
 static X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -170,13 +171,43 @@ impl<'a> Fields<'a> {
         self.0.iter().any(|(known, _)| *known == name)
     }
 
-    /// Makes the edits of a configuration.
-    pub(crate) fn apply(&mut self, edits: &'a HeaderEdits) {
+    /// Makes the edits of a configuration. A value of a claim that is absent is left out.
+    ///
+    /// # Errors
+    /// `ClaimUnfit` where a claim cannot be a header.
+    pub(crate) fn apply(
+        &mut self,
+        edits: &'a HeaderEdits,
+        hop: Hop<'a>,
+        permit: &Permit,
+    ) -> Result<(), Reject> {
         for name in &edits.remove {
             self.remove(name);
         }
         for (name, value) in &edits.set {
-            self.lend(name, value);
+            match value {
+                Written::Fixed(value) => self.lend(name, value),
+                Written::Made(template) => {
+                    let facts = self.facts(hop, permit);
+                    match template.fill(&facts)? {
+                        Some(value) => self.set(name, value),
+                        None => self.remove(name),
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What may be said of the request.
+    fn facts<'f>(&'f self, hop: Hop<'f>, permit: &'f Permit) -> Facts<'f> {
+        let host = self.0.iter().find(|(name, _)| **name == header::HOST);
+        Facts {
+            client: hop.client.text(hop.peer),
+            host: host.map_or(&[], |(_, value)| value.bytes()),
+            secure: hop.client.secure,
+            id: hop.id,
+            permit: Some(permit),
         }
     }
 
@@ -348,9 +379,9 @@ impl<'a> Fields<'a> {
     /// the host as the client wrote it.
     fn say_who(&mut self, peer: &'a Peer, client: &'a Client, named: &'a [u8]) {
         let told = client.told.as_deref();
-        let (chain, ip) = told.map_or((&peer.text, &peer.text), |told| (&told.chain, &told.text));
+        let chain = told.map_or(&peer.text, |told| &told.chain);
         self.add(&X_FORWARDED_FOR, Value::Lent(chain));
-        self.add(&X_REAL_IP, Value::Lent(ip));
+        self.add(&X_REAL_IP, Value::Lent(client.text(peer)));
         let scheme = if client.secure { &HTTPS } else { &HTTP };
         self.add(&X_FORWARDED_PROTO, Value::Lent(scheme));
         let host = told.and_then(|told| told.host.as_ref());
@@ -443,7 +474,7 @@ mod tests {
         let edits = HeaderEdits::new(
             vec![(
                 HeaderName::from_static("x-stage"),
-                HeaderValue::from_static("live"),
+                Written::parse("live").unwrap(),
             )],
             vec![HeaderName::from_static("x-secret-key")],
         );

@@ -35,7 +35,7 @@ pub(crate) use self::headers::{Fields, is_grpc};
 pub(crate) use self::pool::Address;
 use self::pool::Home;
 use self::reserved::TrailerRules;
-pub(crate) use self::reserved::{Vouched, is_the_gateways};
+pub(crate) use self::reserved::{Vouched, frames, is_the_gateways};
 use self::spool::SpoolError;
 pub(crate) use self::spool::SpoolSpace;
 use self::upstream::Reuse;
@@ -271,7 +271,8 @@ impl Forward {
     /// What the app will see: the target and the header fields, without those of the body.
     ///
     /// # Errors
-    /// `LoopDetected` where the request has been here before.
+    /// `LoopDetected` where the request has been here before, `ClaimUnfit` where a header that the route sets would
+    /// carry a claim that no header can.
     pub(crate) fn head<'a>(
         &'a self,
         permit: &'a Permit,
@@ -302,7 +303,7 @@ impl Forward {
         if let Some(prefix) = draft.prefix {
             fields.below(prefix);
         }
-        fields.apply(draft.edits);
+        fields.apply(draft.edits, hop, permit)?;
         for name in permit.replaced() {
             fields.remove(name);
         }

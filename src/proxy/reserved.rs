@@ -141,6 +141,25 @@ pub(crate) fn is_the_gateways(name: &HeaderName) -> bool {
         )
 }
 
+/// Whether the field, in any spelling, says how a message is framed or what becomes of its connection.
+pub(crate) fn frames(name: &HeaderName) -> bool {
+    let folded = fields::folded(name.as_str());
+    matches!(
+        folded.as_str(),
+        "connection"
+            | "content-length"
+            | "expect"
+            | "http2-settings"
+            | "keep-alive"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "cdn-loop"
+    )
+}
+
 /// What a client's trailers must not say.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TrailerRules {

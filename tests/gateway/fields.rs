@@ -3,7 +3,8 @@
 use serde_json::json;
 
 use super::support::{
-    App, Gateway, H2, Kind, Wire, chunked, config, eventually, free_port, key, request, token,
+    App, Folder, Gateway, H2, Kind, Wire, chunked, config, eventually, free_port, key, request,
+    run_to_end, token,
 };
 
 /// What CGI, WSGI, PHP, Rack and Node read as `-`.
@@ -266,4 +267,101 @@ routes:
             .status,
         508
     );
+}
+
+#[tokio::test]
+async fn values_of_headers_say_what_a_request_is() {
+    let app = App::echo().await;
+    let text = "jwt: {own: {algorithms: [HS256], secret: '@secret'}}
+trusted_proxies: [127.0.0.1]
+defaults:
+  headers: {request: {set: {X-Default: 'of {claim:sub}'}}}
+routes:
+  - path: /in
+    proxy: '@app'
+    auth: {jwt: own, optional: true}
+    headers:
+      request: {set: {X-Who: '{claim:sub}@{host}', X-From: '{client} {scheme} {{id}}', X-Id: '{id}'}}
+      response: {set: {X-Id: '{id}', X-Client: '{client}'}}
+  - {path: /open, proxy: '@app', auth: none}
+";
+    let secret = &key(Kind::Secret, 0).public;
+    let values = [("app", app.url()), ("secret", secret.clone())];
+    let values = values
+        .each_ref()
+        .map(|(name, value)| (*name, value.as_str()));
+    let gateway = Gateway::start(&config(text, &values)).await;
+    let ask = async |path: &str, sub: Option<&str>| {
+        let bearer = sub.map(|sub| format!("Bearer {}", token(json!({"sub": sub}))));
+        let mut fields = vec![
+            ("Host", "Shop.test:81"),
+            ("X-Forwarded-For", "203.0.113.9"),
+            ("X-Forwarded-Proto", "https"),
+            ("X-Who", "evil"),
+            ("X~Default", "evil"),
+        ];
+        fields.extend(bearer.as_deref().map(|bearer| ("Authorization", bearer)));
+        gateway.connect().await.get(path, &fields).await
+    };
+    let reply = ask("/in", Some("alice")).await;
+    let seen = app.last();
+    assert_eq!(seen.all("x-who"), ["alice@shop.test"]);
+    assert_eq!(seen.all("x-from"), ["203.0.113.9 https {id}"]);
+    assert_eq!(seen.all("x-default"), ["of alice"]);
+    assert_eq!(reply.field("x-id").map(str::to_owned), seen.field("x-id"));
+    assert_eq!(reply.field("x-id").map(str::len), Some(16));
+    assert_eq!(reply.field("x-client"), Some("203.0.113.9"));
+    for path in ["/in", "/open"] {
+        assert_eq!(ask(path, None).await.status, 200);
+        let seen = app.last();
+        assert_eq!(seen.field("x-default"), None, "{path}");
+        // Of another route's headers a client may have its own.
+        let own = (path == "/open").then(|| "evil".to_owned());
+        assert_eq!(seen.field("x-who"), own, "{path}");
+    }
+    let reply = ask("/in", Some("a\r\nX-Admin: 1")).await;
+    assert_eq!(reply.status, 403);
+    assert_eq!(
+        reply.field("x-client"),
+        Some("203.0.113.9"),
+        "refusals, too"
+    );
+}
+
+#[test]
+fn headers_that_cannot_be_said_are_configuration_errors() {
+    for (headers, message) in [
+        ("request: {set: {X-A: '{clientt}'}}", "is no placeholder"),
+        ("request: {set: {X-A: '{\"a\": 1}'}}", "is no placeholder"),
+        ("request: {set: {X-A: 'a}'}}", "a brace stands alone"),
+        ("request: {set: {X-A: '{claim:sub}'}}", "no token"),
+        (
+            "response: {set: {X-A: '{claim:sub}'}}",
+            "cannot carry a claim",
+        ),
+        (
+            "request: {set: {Connection: close}}",
+            "the gateway itself sets",
+        ),
+        (
+            "request: {set: {Transfer_Encoding: chunked}}",
+            "the gateway itself sets",
+        ),
+        ("request: {set: {CDN-Loop: a}}", "the gateway itself sets"),
+        ("response: {set: {Upgrade: h2c}}", "the gateway itself sets"),
+        (
+            "response: {set: {Content-Length: '5'}}",
+            "the gateway itself sets",
+        ),
+    ] {
+        let folder = Folder::new();
+        let route = format!(
+            "{{path: /*, proxy: 'http://127.0.0.1:9', auth: none, headers: {{{headers}}}}}"
+        );
+        folder.write("gateway.yaml", config(&format!("routes: [{route}]\n"), &[]));
+        let output = run_to_end(&folder, &["check"], &[]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{headers}: {said}");
+        assert!(said.contains(message), "{headers}: {said}");
+    }
 }

@@ -13,7 +13,6 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("der", &[]),
     ("fields", &[]),
-    ("edits", &["fields"]),
     ("filesystem", &[]),
     ("limits", &[]),
     ("log", &[]),
@@ -40,6 +39,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["clock", "method", "reject", "client", "request_id"],
     ),
     ("auth", &["alphabet", "reject", "clock", "der", "url"]),
+    ("edits", &["auth", "fields", "reject", "request_id"]),
     ("issuers", &["auth", "dial", "fetch", "tls", "clock", "url"]),
     (
         "files",

@@ -101,6 +101,7 @@ impl Compiler<'_> {
         let part = format!("{written}{verbs}");
         self.summary.insert(format!("{part} auth"), auth);
         let cors = self.cors(parsed.cors.as_ref(), methods, &part);
+        self.claims_need_a_token(parsed, &guard);
         Some(Route {
             index: 0,
             name: parsed
@@ -121,6 +122,23 @@ impl Compiler<'_> {
                 .as_ref()
                 .map_or(gateway.limits.body_bytes.value, |bytes| bytes.value),
         })
+    }
+
+    /// A route's headers can say of a token only what its guard knows; those of `defaults` are left out then.
+    fn claims_need_a_token(&mut self, parsed: &parsed::Route, guard: &Guard) {
+        if matches!(guard, Guard::Jwt(_)) {
+            return;
+        }
+        for (_, value) in &parsed.headers.request.set {
+            if value.value.has_claims() {
+                self.errors
+                    .at(
+                        value.place,
+                        "this route has no token whose claim this could be",
+                    )
+                    .hint("`auth: {jwt: NAME}` knows claims");
+            }
+        }
     }
 
     /// A path such as `/static/` is that path alone, which is rarely meant: files need a star, and so does an app unless

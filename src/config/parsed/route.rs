@@ -11,6 +11,7 @@ use super::super::error::Place;
 use super::super::tree::Node;
 use super::{Server, Spanned};
 use crate::cors::Origin;
+use crate::edits::Written;
 
 /// `defaults`.
 #[derive(Clone, Debug, Default)]
@@ -204,7 +205,7 @@ pub(crate) struct Headers {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct HeaderChanges {
     /// Set, in place of all of that name. Values of private scalars are marked sensitive.
-    pub(crate) set: Vec<(Spanned<HeaderName>, Spanned<HeaderValue>)>,
+    pub(crate) set: Vec<(Spanned<HeaderName>, Spanned<Written>)>,
     /// Taken out.
     pub(crate) remove: Vec<Spanned<HeaderName>>,
 }
