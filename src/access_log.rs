@@ -4,18 +4,19 @@
 //! they may hold tokens.
 
 mod line;
+mod sink;
+mod told;
 
-use std::fs::File;
-use std::io::Write;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub(crate) use self::line::Entry;
 use self::line::Stamp;
+use self::sink::Sink;
+use self::told::{Told, Trouble};
 
 /// How long lines wait to be written together.
 const BATCH: Duration = Duration::from_millis(100);
@@ -35,6 +36,16 @@ pub(crate) enum Destination {
     Stderr,
     /// A file, made when missing, opened anew when it was moved away.
     File(PathBuf),
+}
+
+impl std::fmt::Display for Destination {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Stdout => f.write_str("stdout"),
+            Self::Stderr => f.write_str("stderr"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
 }
 
 /// How records are written.
@@ -60,13 +71,18 @@ pub(crate) struct AccessLogSettings {
 pub(crate) struct AccessLog {
     settings: AccessLogSettings,
     shared: Arc<Shared>,
-    writer: Option<JoinHandle<()>>,
+    writer: JoinHandle<()>,
+    /// What the operator knows of lines that were lost.
+    told: Mutex<Told>,
 }
 
 #[derive(Debug)]
 struct Shared {
     lanes: Box<[Lane]>,
+    /// Lines for which there was no room.
     dropped: AtomicU64,
+    /// Those that could not be written.
+    trouble: Mutex<Trouble>,
     stop: AtomicBool,
     reopen: AtomicBool,
 }
@@ -105,6 +121,7 @@ impl AccessLog {
         let shared = Arc::new(Shared {
             lanes: (0..workers).map(|_| Lane::default()).collect(),
             dropped: AtomicU64::new(0),
+            trouble: Mutex::default(),
             stop: AtomicBool::new(false),
             reopen: AtomicBool::new(false),
         });
@@ -113,27 +130,24 @@ impl AccessLog {
             .name("access-log".to_owned())
             .spawn(move || {
                 let mut batch = Vec::new();
-                let mut reported = 0;
                 loop {
                     let stopping = theirs.stop.load(Ordering::Acquire);
                     if theirs.reopen.swap(false, Ordering::Relaxed) {
-                        sink.close();
+                        sink.reopen();
                     }
                     for lane in &theirs.lanes {
                         if let Ok(mut lines) = lane.0.lock() {
                             lines.gather();
                             std::mem::swap(&mut lines.batch, &mut batch);
                         }
-                        sink.write(&batch);
+                        if !batch.is_empty() {
+                            let written = sink.write(&batch);
+                            let trouble = &theirs.trouble;
+                            let mut trouble =
+                                trouble.lock().unwrap_or_else(PoisonError::into_inner);
+                            trouble.came_of(written);
+                        }
                         batch.clear();
-                    }
-                    let dropped = theirs.dropped.load(Ordering::Relaxed);
-                    if dropped > reported {
-                        tracing::warn!(
-                            lines = dropped - reported,
-                            "access records were dropped: their reader is too slow"
-                        );
-                        reported = dropped;
                     }
                     if stopping {
                         return;
@@ -144,7 +158,8 @@ impl AccessLog {
         Ok(Self {
             settings,
             shared,
-            writer: Some(writer),
+            writer,
+            told: Mutex::default(),
         })
     }
 
@@ -181,67 +196,42 @@ impl AccessLog {
         let before = batch.len();
         lines.gather();
         if before < FULL && lines.batch.len() >= FULL {
-            if let Some(writer) = &self.writer {
-                writer.thread().unpark();
-            }
+            self.writer.thread().unpark();
         }
+    }
+
+    /// Tells the operator which lines were lost, at once and then each minute. The writer does not: it
+    /// may hang.
+    pub(crate) fn tell(&self, now: Instant) {
+        let trouble = self.shared.trouble.lock();
+        let trouble = trouble.unwrap_or_else(PoisonError::into_inner).clone();
+        let dropped = self.shared.dropped.load(Ordering::Relaxed);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.tell(&self.settings.to, dropped, &trouble, now);
+    }
+
+    /// Writes what is left, for `bound` at most. For the end, when nothing more is recorded.
+    pub(crate) async fn finish(&self, bound: Duration) {
+        self.stop();
+        let finished = async {
+            while !self.writer.is_finished() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        if tokio::time::timeout(bound, finished).await.is_err() {
+            tracing::warn!(to = %self.settings.to, "the last access records could not be written");
+        }
+    }
+
+    fn stop(&self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.writer.thread().unpark();
     }
 }
 
 impl Drop for AccessLog {
+    /// The writer ends behind its last line. It is not waited for: a reload must not hang.
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Release);
-        if let Some(writer) = self.writer.take() {
-            writer.thread().unpark();
-            drop(writer.join());
-        }
-    }
-}
-
-/// The end of the log that writes.
-#[derive(Debug)]
-struct Sink {
-    to: Destination,
-    file: Option<File>,
-}
-
-impl Sink {
-    fn open(to: Destination) -> std::io::Result<Self> {
-        let file = match &to {
-            Destination::File(path) => Some(File::options().create(true).append(true).open(path)?),
-            Destination::Stdout | Destination::Stderr => None,
-        };
-        Ok(Self { to, file })
-    }
-
-    /// The next line opens the file.
-    fn close(&mut self) {
-        self.file = None;
-    }
-
-    fn write(&mut self, batch: &[u8]) {
-        if batch.is_empty() {
-            return;
-        }
-        let written = match &self.to {
-            Destination::Stdout => std::io::stdout().lock().write_all(batch),
-            Destination::Stderr => std::io::stderr().lock().write_all(batch),
-            Destination::File(path) => {
-                let there = std::fs::metadata(path)
-                    .map(|there| (there.dev(), there.ino()))
-                    .ok();
-                let open = self.file.as_ref().and_then(|file| file.metadata().ok());
-                if open.is_none() || there != open.map(|open| (open.dev(), open.ino())) {
-                    self.file = File::options().create(true).append(true).open(path).ok();
-                }
-                match &mut self.file {
-                    Some(file) => file.write_all(batch),
-                    None => Err(std::io::ErrorKind::NotFound.into()),
-                }
-            }
-        };
-        if let Err(error) = written {
-            tracing::debug!(%error, "access records could not be written");
-        }
+        self.stop();
     }
 }

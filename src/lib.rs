@@ -50,7 +50,7 @@ mod worker;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -98,12 +98,12 @@ pub enum RunError {
     System(#[from] std::io::Error),
 }
 
-/// Serves the configuration at `config` until SIGTERM or SIGINT, then drains.
+/// Serves the configuration at `config` until SIGTERM, SIGQUIT or SIGINT, then drains.
 ///
 /// # Errors
 /// The gateway cannot start. Once it serves, nothing but the end ends it.
 pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
-    let level = log::start();
+    let log = log::start()?;
     raise_descriptor_limit();
     let control = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -111,8 +111,13 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
     let served = control.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut quit = signal(SignalKind::quit())?;
         let mut hangup = signal(SignalKind::hangup())?;
         let mut rotated = signal(SignalKind::user_defined1())?;
+        // Caught, so that they end nothing: SIGUSR2 has no meaning yet, and a log at the limit of a file's size
+        // is an error of its write.
+        let _upgrade = signal(SignalKind::user_defined2())?;
+        let _too_large = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
         let states = Arc::new(States::default());
         let (mut active, first) = {
             let (config, states) = (config.to_owned(), Arc::clone(&states));
@@ -121,9 +126,10 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
                 loaded = loading => loaded.map_err(std::io::Error::other)??,
                 _ = terminate.recv() => return Ok(()),
                 _ = interrupt.recv() => return Ok(()),
+                _ = quit.recv() => return Ok(()),
             }
         };
-        level.set(first.level);
+        log.set(first.level);
         follow_issuers(&first);
         let (publish, snapshots) = watch::channel(first);
         let mut server = Server::start(&snapshots)?;
@@ -140,6 +146,7 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
         let mut watch = Watching::start(active.files())?;
         let mut cleaning = tokio::time::interval(CLEANING);
         let mut renewing = tokio::time::interval(RENEWING);
+        let mut telling = tokio::time::interval(TELLING);
         if let Some(on_ready) = options.on_ready {
             on_ready();
         }
@@ -160,8 +167,15 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
                     }
                     continue;
                 }
+                _ = telling.tick() => {
+                    if let Some(log) = &publish.borrow().access_log {
+                        log.tell(Instant::now());
+                    }
+                    continue;
+                }
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
+                _ = quit.recv() => break,
                 _ = hangup.recv() => {
                     due = Some(true);
                     continue;
@@ -202,7 +216,7 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
                     })
             });
             if let Some((next, bound)) = reloaded {
-                level.set(next.level);
+                log.set(next.level);
                 say_reported(&current);
                 follow_issuers(&next);
                 publish.send_replace(Arc::clone(&next));
@@ -233,13 +247,12 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
             );
         }
         say_reported(&publish.borrow());
-        if reading.is_some() {
-            // What reads still holds the snapshot, so the access log is not ended and waited for.
-            tokio::time::sleep(LAST_RECORDS).await;
+        let access_log = publish.borrow().access_log.clone();
+        if let Some(access_log) = access_log {
+            access_log.finish(FINISHING).await;
+            access_log.tell(Instant::now());
         }
         tracing::info!("stopped");
-        // The access log's writer ends with the last snapshot, after its last line.
-        drop((publish, snapshots));
         Ok(())
     });
     // A name that is still being looked up is not waited for.
@@ -260,10 +273,12 @@ fn start(config: &Path, states: &States) -> Result<(Active, Arc<snapshot::Snapsh
     Ok((active, first))
 }
 
-/// What the access log takes to write its last lines.
-const LAST_RECORDS: Duration = Duration::from_millis(300);
 /// How often hashes of older kinds are written anew, those that were found to be right.
 const RENEWING: Duration = Duration::from_secs(2);
+/// How often it is looked whether access records were lost.
+const TELLING: Duration = Duration::from_secs(1);
+/// How long the last access records may take to be written.
+const FINISHING: Duration = Duration::from_secs(2);
 /// How often what has expired is cleaned up.
 const CLEANING: Duration = Duration::from_secs(60);
 

@@ -87,7 +87,7 @@ struct Printed {
     roles: &'static str,
 }
 
-/// Runs the gateway on `config` with a sample app behind it, until SIGTERM or SIGINT.
+/// Runs the gateway on `config` with a sample app behind it, until SIGTERM, SIGQUIT or SIGINT.
 ///
 /// The certificate and its key are kept in `certs/` beside `config`; users, signing keys and sessions
 /// where `config` says. The passwords are new at every start.

@@ -23,7 +23,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve until SIGTERM or SIGINT, then drain.
+    /// Serve until SIGTERM, SIGQUIT or SIGINT, then drain.
     Run {
         /// The configuration.
         #[arg(short, long, default_value = "gateway.yaml", value_name = "FILE")]

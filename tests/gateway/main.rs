@@ -30,6 +30,7 @@ mod http2;
 mod issuers;
 mod jwt;
 mod limits;
+mod logs;
 mod policy;
 mod prompt;
 mod proxy;

@@ -27,7 +27,7 @@ routes: [{path: /*, proxy: '@app', auth: none}, {path: /ping, respond: {status: 
 
 #[tokio::test]
 async fn what_is_in_flight_finishes_and_the_program_ends_well() {
-    for signal in [Signal::TERM, Signal::INT] {
+    for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
         let (app, mut gateway, answer) = start("20s").await;
         let address = gateway.address();
         let mut busy = gateway.connect().await;
@@ -56,6 +56,23 @@ async fn what_is_in_flight_finishes_and_the_program_ends_well() {
                 .any(|record| record["path"] == "/busy")
         );
     }
+}
+
+#[tokio::test]
+async fn signals_without_a_meaning_end_nothing() {
+    let (app, gateway, answer) = start("20s").await;
+    let mut busy = gateway.connect().await;
+    busy.send(request("GET", "/busy", &[], "")).await;
+    app.saw("/busy", |seen| seen.complete).await;
+    for signal in [Signal::USR2, Signal::PIPE, Signal::WINCH, Signal::XFSZ] {
+        gateway.signal(signal);
+    }
+    assert_eq!(gateway.get("/ping", &[]).await.text(), "pong");
+    answer
+        .send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwhole".into())
+        .await
+        .unwrap();
+    assert_eq!(busy.reply().await.text(), "whole");
 }
 
 #[tokio::test]

@@ -314,7 +314,8 @@ pub(crate) fn run_to_end(folder: &Folder, arguments: &[&str], env: &[(&str, &str
         .unwrap()
 }
 
-fn program() -> Command {
+/// The program, not started yet.
+pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
     command.env("NO_COLOR", "1").env_remove("RUST_LOG");
     command

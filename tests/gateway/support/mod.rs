@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 pub(crate) use self::app::{Answer, App, Seen};
-pub(crate) use self::gateway::{Folder, Gateway, run_to_end};
+pub(crate) use self::gateway::{Folder, Gateway, program, run_to_end};
 pub(crate) use self::h2::{Frame, Framed, H2, fields_of};
 pub(crate) use self::reply::Reply;
 pub(crate) use self::secure::{Authority, Issued};
