@@ -188,6 +188,9 @@ async fn serve(
             };
             let answer = forward.forward(permit, outbound).await?;
             *tunnel = answer.tunnel;
+            if answer.streams {
+                record.streams();
+            }
             Ok(answer.response)
         }
         Target::Redirect { status, to } => {

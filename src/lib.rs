@@ -57,7 +57,7 @@ use tokio::sync::watch;
 
 pub use self::config::{ConfigError, ConfigErrors};
 use self::reload::{Active, Reading, Watching};
-use self::server::Server;
+use self::server::{Bound, Server};
 use self::snapshot::ListenAddress;
 use self::tokens::States;
 
@@ -134,12 +134,12 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
         let (publish, snapshots) = watch::channel(first);
         let mut server = Server::start(&snapshots)?;
         let snapshot = Arc::clone(&publish.borrow());
-        let bound = server
-            .bind(&snapshot)
-            .map_err(|(address, error)| RunError::Bind {
-                address: address.to_string(),
-                error,
-            })?;
+        let bound = tokio::select! {
+            bound = bind(&server, &snapshot) => bound?,
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = quit.recv() => return Ok(()),
+        };
         server.listen(&snapshot, bound);
         drop(snapshot);
 
@@ -168,6 +168,7 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
                     continue;
                 }
                 _ = telling.tick() => {
+                    server.tell(Instant::now());
                     if let Some(log) = &publish.borrow().access_log {
                         log.tell(Instant::now());
                     }
@@ -237,9 +238,22 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
             }
             watch.follow(active.files());
         }
-        let bound = publish.borrow().bounds.timeouts.shutdown;
-        tracing::info!(?bound, "draining");
-        let cut = server.drain(bound).await;
+        let timeouts = publish.borrow().bounds.timeouts;
+        tracing::info!(bound = ?timeouts.shutdown, streams = ?timeouts.shutdown_streams, "draining");
+        let same_until = Instant::now() + ONE_SIGNAL;
+        let hurry = async {
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                    _ = quit.recv() => {}
+                }
+                if Instant::now() >= same_until {
+                    return tracing::info!("a second signal: the drain ends");
+                }
+            }
+        };
+        let cut = server.drain(&timeouts, hurry).await;
         if cut > 0 {
             tracing::warn!(
                 connections = cut,
@@ -275,12 +289,41 @@ fn start(config: &Path, states: &States) -> Result<(Active, Arc<snapshot::Snapsh
 
 /// How often hashes of older kinds are written anew, those that were found to be right.
 const RENEWING: Duration = Duration::from_secs(2);
+/// Signals to stop this close together are one: a terminal and who runs this program may both send theirs.
+const ONE_SIGNAL: Duration = Duration::from_millis(100);
+/// How long a start waits for addresses that another process has, and how often it tries.
+const FREED: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(100));
 /// How often it is looked whether access records were lost.
 const TELLING: Duration = Duration::from_secs(1);
 /// How long the last access records may take to be written.
 const FINISHING: Duration = Duration::from_secs(2);
 /// How often what has expired is cleaned up.
 const CLEANING: Duration = Duration::from_secs(60);
+
+/// Binds all listeners; where an address is taken, by a process that is about to end perhaps, it tries again for a
+/// while.
+async fn bind(server: &Server, snapshot: &snapshot::Snapshot) -> Result<Vec<Bound>, RunError> {
+    let (patience, pause) = FREED;
+    let until = Instant::now() + patience;
+    let mut said = false;
+    loop {
+        let (address, error) = match server.bind(snapshot) {
+            Ok(bound) => return Ok(bound),
+            Err(failed) => failed,
+        };
+        if error.kind() != std::io::ErrorKind::AddrInUse || Instant::now() >= until {
+            return Err(RunError::Bind {
+                address: address.to_string(),
+                error,
+            });
+        }
+        if !said {
+            tracing::warn!(%address, ?patience, "the address is in use: waiting for it to be free");
+            said = true;
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
 
 /// Makes the signing key that the token service lacks; whether it lacked one.
 fn make_missing_key(snapshot: &snapshot::Snapshot) -> Result<bool, RunError> {

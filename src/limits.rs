@@ -35,6 +35,8 @@ pub(crate) struct Timeouts {
     pub(crate) send: Duration,
     /// The time that requests in flight have when the gateway stops.
     pub(crate) shutdown: Duration,
+    /// The part of it that tunnels and streams have, which do not end by themselves.
+    pub(crate) shutdown_streams: Duration,
 }
 
 /// All of them, as connections share them: each keeps those that it began with.

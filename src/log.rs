@@ -30,6 +30,20 @@ pub(crate) struct Log {
     lines: Arc<Lines>,
 }
 
+/// Writes lines as they come, at `info`: for commands that end by themselves, with their last word written.
+pub(crate) fn plainly() {
+    let lines = fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false);
+    let started = tracing_subscriber::registry()
+        .with(LevelFilter::INFO)
+        .with(lines)
+        .try_init();
+    // Another log, of a test, stays.
+    drop(started);
+}
+
 /// Starts the log at `info`. Where a log runs already, in tests, that one stays. From now on a panic is told
 /// there, too: the standard library's own words would wait for the reader.
 ///

@@ -79,7 +79,7 @@ impl Sink {
                         if written > 0 {
                             self.torn = batch.get(written - 1) != Some(&b'\n');
                         }
-                        (written, failed.or(opened.err()))
+                        (written, failed.or_else(|| opened.err()))
                     }
                     None => (0, opened.err()),
                 }
@@ -98,7 +98,8 @@ fn renew(path: &Path, file: &mut Option<File>, anew: bool) -> io::Result<()> {
     let open_one = file.as_ref().and_then(|file| file.metadata().ok());
     let there = std::fs::metadata(path).ok();
     let identity = |of: &std::fs::Metadata| (of.dev(), of.ino());
-    let same = open_one.is_some() && there.as_ref().map(identity) == open_one.as_ref().map(identity);
+    let same =
+        open_one.is_some() && there.as_ref().map(identity) == open_one.as_ref().map(identity);
     if same && !anew {
         return Ok(());
     }

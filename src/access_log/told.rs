@@ -64,13 +64,7 @@ impl Pace {
 
 impl Told {
     /// Tells what is new: `dropped` lines had no room, since the start.
-    pub(super) fn tell(
-        &mut self,
-        to: &Destination,
-        dropped: u64,
-        trouble: &Trouble,
-        now: Instant,
-    ) {
+    pub(super) fn tell(&mut self, to: &Destination, dropped: u64, trouble: &Trouble, now: Instant) {
         if let Some(lost) = self.dropped.due(dropped, false, now) {
             tracing::warn!(%to, lost, "access records were lost: the reader of the access log is too slow");
         }

@@ -53,7 +53,7 @@ pub(super) struct TestArguments {
 }
 
 fn load(config: &Path, tests: &[PathBuf]) -> Result<Snapshot, ConfigErrors> {
-    log::start();
+    log::plainly();
     let loaded = config::load(config, tests, &|_| Vec::new());
     loaded
         .map(|loaded| loaded.snapshot)

@@ -111,7 +111,7 @@ pub(super) enum Ended {
 
 /// The token service of a configuration.
 pub(super) fn service(config: &Path) -> Result<Arc<TokenService>, Ended> {
-    log::start();
+    log::plainly();
     let loaded = config::load(config, &[], &|_| Vec::new())
         .map_err(|refused| Ended::Config(refused.errors.to_string()))?;
     loaded
@@ -367,7 +367,7 @@ fn members(pairs: &[String], own: &[&str]) -> Result<Map<String, Value>, Ended> 
 }
 
 fn verify(token: &str, config: &Path) -> Result<String, Ended> {
-    log::start();
+    log::plainly();
     let loaded = config::load(config, &[], &|_| Vec::new())
         .map_err(|refused| Ended::Config(refused.errors.to_string()))?;
     let now = clock::now();

@@ -459,6 +459,7 @@ fn timeouts(parsed: &parsed::Timeouts) -> Timeouts {
         tls_handshake: parsed.tls_handshake.value,
         send: parsed.send.value,
         shutdown: parsed.shutdown.value,
+        shutdown_streams: parsed.shutdown_streams.value,
     }
 }
 

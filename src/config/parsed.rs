@@ -192,7 +192,7 @@ impl Default for Limits {
     }
 }
 
-/// `timeouts`; none is zero but `shutdown`.
+/// `timeouts`; none is zero but `shutdown` and `shutdown_streams`.
 #[derive(Clone, Debug)]
 pub(crate) struct Timeouts {
     /// For a request's head.
@@ -207,6 +207,8 @@ pub(crate) struct Timeouts {
     pub(crate) tls_handshake: Spanned<Duration>,
     /// How long requests may go on after the signal to stop; zero cuts at once.
     pub(crate) shutdown: Spanned<Duration>,
+    /// How long tunnels and streams may go on then, `shutdown` at most.
+    pub(crate) shutdown_streams: Spanned<Duration>,
 }
 
 impl Default for Timeouts {
@@ -219,6 +221,7 @@ impl Default for Timeouts {
             keep_alive: seconds(75),
             tls_handshake: seconds(10),
             shutdown: seconds(30),
+            shutdown_streams: seconds(3),
         }
     }
 }

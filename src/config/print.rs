@@ -74,6 +74,7 @@ fn timeouts() -> Vec<(&'static str, String)> {
         ("keep_alive", seconds(timeouts.keep_alive.value)),
         ("tls_handshake", seconds(timeouts.tls_handshake.value)),
         ("shutdown", seconds(timeouts.shutdown.value)),
+        ("shutdown_streams", seconds(timeouts.shutdown_streams.value)),
     ]
 }
 

@@ -199,6 +199,7 @@ impl Decoder<'_> {
             "keep_alive",
             "tls_handshake",
             "shutdown",
+            "shutdown_streams",
         ];
         let fields = self.fields(node, "a map", &known)?;
         let mut timeouts = Timeouts::default();
@@ -226,6 +227,12 @@ impl Decoder<'_> {
             fields,
             "shutdown",
             &mut timeouts.shutdown,
+            Self::duration_or_zero,
+        );
+        self.set(
+            fields,
+            "shutdown_streams",
+            &mut timeouts.shutdown_streams,
             Self::duration_or_zero,
         );
         Some(timeouts)

@@ -770,6 +770,7 @@ timeouts:
   keep_alive: 75s
   tls_handshake: 10s
   shutdown: 30s
+  shutdown_streams: 3s
 "
     );
 }

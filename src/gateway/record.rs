@@ -26,6 +26,9 @@ use crate::request_id::RequestId;
 use crate::route::{Route, Target};
 use crate::worker::View;
 
+/// The word for a stream that was cut off because the process ends.
+const STOPPED: &str = "gateway_stopped";
+
 /// What is known of a request so far. Written to the access log when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Record {
@@ -49,6 +52,8 @@ pub(crate) struct Record {
     reported: Option<Reject>,
     /// Whether the answer is for this client alone.
     private: bool,
+    /// Whether the answer is a stream, which does not end by itself.
+    streams: bool,
     /// What its tunnel or its answer's body is to end with.
     ending: Option<Box<Ending>>,
     status: u16,
@@ -91,6 +96,7 @@ impl Record {
             reason: None,
             reported: None,
             private: false,
+            streams: false,
             ending: None,
             status: 0,
             first_byte: None,
@@ -209,6 +215,12 @@ impl Record {
         self.client.secure
     }
 
+    /// The app's answer is a stream, of events or of calls.
+    pub(crate) fn streams(&mut self) {
+        self.streams = true;
+        self.connection.line.enter_stream();
+    }
+
     /// The gateway answers itself.
     pub(crate) fn refuse(&mut self, reject: Reject) {
         self.reason = Some(reject.reason());
@@ -239,6 +251,9 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         let now = Instant::now();
+        if self.streams {
+            self.connection.line.leave_stream();
+        }
         self.connection.line.leave(now);
         let Some(log) = &self.view.access_log else {
             return;
@@ -307,9 +322,13 @@ pub(crate) struct Recorded {
 
 impl Recorded {
     /// Carries bytes between the client, of whom `early` was read already, and the app that it has switched protocols
-    /// with; until one of them closes, or the token or its session ends.
-    pub(crate) async fn tunnel<C>(mut self, client: C, early: &[u8])
-    where
+    /// with; until one of them closes, the token or its session ends, or the process `stops`.
+    pub(crate) async fn tunnel<C>(
+        mut self,
+        client: C,
+        early: &[u8],
+        stops: impl Future<Output = ()>,
+    ) where
         C: AsyncRead + AsyncWrite + Unpin,
     {
         let (Some(tunnel), Some(mut record)) = (self.tunnel.take(), self.record.take()) else {
@@ -319,6 +338,10 @@ impl Recorded {
             (_, to_client) = tunnel.run(client, early) => to_client,
             ended = Ending::wait(self.ending.take()) => {
                 record.reason = Some(ended.reason());
+                0
+            }
+            () = stops => {
+                record.reason = Some(STOPPED);
                 0
             }
         };
@@ -441,7 +464,8 @@ impl Drop for Recorded {
             let bodiless = record.method == Method::HEAD || matches!(record.status, 204 | 304);
             let whole = self.ended || self.body.is_end_stream() || bodiless;
             if record.reason.is_none() && !whole {
-                record.reason = Some("client_gone");
+                let cut = record.connection.line.is_cut();
+                record.reason = Some(if cut { STOPPED } else { "client_gone" });
             }
         }
     }

@@ -148,6 +148,8 @@ pub(crate) struct Draft<'a> {
 pub(crate) struct Answer {
     /// What the client is sent.
     pub(crate) response: Response<Body>,
+    /// Whether its body is a stream of events, or of a gRPC call, which does not end by itself.
+    pub(crate) streams: bool,
     /// The two ends of a tunnel, where the app switched protocols.
     pub(crate) tunnel: Option<Tunnel>,
 }
@@ -264,6 +266,7 @@ impl Forward {
         }
         Ok(Answer {
             response,
+            streams: event_stream || is_grpc,
             tunnel: None,
         })
     }

@@ -46,6 +46,7 @@ pub(crate) fn open(
     fields.insert(header::UPGRADE, asked);
     Ok(Answer {
         response,
+        streams: false,
         tunnel: Some(Tunnel {
             upstream: exchange.into_stream(),
             said,

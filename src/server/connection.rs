@@ -12,7 +12,7 @@ use std::time::Duration;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{sleep, sleep_until, timeout};
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
@@ -36,6 +36,9 @@ const MAX_STREAMS: u32 = 128;
 const WINDOW: u32 = 1 << 20;
 /// How long the end of a connection that rests may take to be told.
 const PARTING: Duration = Duration::from_secs(2);
+
+/// How often it is looked, at the end of the process, whether only streams are left on a connection.
+const LOOK: Duration = Duration::from_millis(50);
 
 type ClientStream = Either<Stream, Box<TlsStream<Stream>>>;
 
@@ -177,7 +180,10 @@ async fn converse(mut client: Client) {
             Some(ended) => ended,
             None => {
                 line.close();
-                serving.await
+                tokio::select! {
+                    ended = serving => ended,
+                    () = Box::pin(only_streams_left(drain, line)) => return,
+                }
             }
         }
     };
@@ -187,7 +193,8 @@ async fn converse(mut client: Client) {
         Ended::Broken => {}
         Ended::Switched(recorded) => {
             let (stream, early, _) = client.link.into_parts();
-            Box::pin(recorded.tunnel(stream, &early)).await;
+            let mut drain = client.drain;
+            Box::pin(recorded.tunnel(stream, &early, drain.streams_end())).await;
             drop(client.place);
         }
     }
@@ -234,11 +241,23 @@ async fn converse_http2(client: Client) {
         Some(ended) => ended,
         None => {
             hyper.as_mut().graceful_shutdown();
-            hyper.await
+            tokio::select! {
+                ended = hyper => ended,
+                () = Box::pin(only_streams_left(&mut drain, &connection.line)) => return,
+            }
         }
     };
     report(&connection, ended);
     drop(place);
+}
+
+/// Ready when the process ends and nothing is left on a connection but streams that have had their time.
+async fn only_streams_left(drain: &mut Drain, line: &Line) {
+    drain.streams_end().await;
+    while !line.has_only_streams() {
+        sleep(LOOK).await;
+    }
+    line.cut();
 }
 
 fn report(connection: &Connection, ended: hyper::Result<()>) {

@@ -1,37 +1,71 @@
-//! The word that a listener's connections should end when their requests do.
+//! The word that a listener's connections should end when their requests do, and when those end that
+//! would never do so by themselves.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::Poll;
 
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
 /// Says the word; said by being dropped, too.
 #[derive(Debug)]
-pub(crate) struct DrainTrigger(watch::Sender<()>);
+pub(crate) struct DrainTrigger(watch::Sender<Word>);
 
 /// Waits for the word.
 #[derive(Clone, Debug)]
-pub(crate) struct Drain(watch::Receiver<()>);
+pub(crate) struct Drain(watch::Receiver<Word>);
+
+#[derive(Clone, Copy, Debug)]
+enum Word {
+    /// Nothing ends yet.
+    Serve,
+    /// The listener is closed: connections end with their requests.
+    Close,
+    /// The process ends, and at this time what streams.
+    End(Instant),
+}
 
 /// A trigger and what waits for it.
 pub(crate) fn drain() -> (DrainTrigger, Drain) {
-    let (sender, receiver) = watch::channel(());
+    let (sender, receiver) = watch::channel(Word::Serve);
     (DrainTrigger(sender), Drain(receiver))
 }
 
 impl DrainTrigger {
-    /// Tells all who wait.
-    pub(crate) fn pull(self) {
-        self.0.send_replace(());
+    /// Tells all who wait that the listener is closed.
+    pub(crate) fn pull(&self) {
+        self.0.send_replace(Word::Close);
+    }
+
+    /// Tells all who wait that the process ends, and when streams do.
+    pub(crate) fn end(&self, streams_until: Instant) {
+        self.0.send_replace(Word::End(streams_until));
+    }
+
+    /// Whether somebody waits.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.0.receiver_count() > 0
     }
 }
 
 impl Drain {
     /// Ready when draining has begun.
     pub(crate) async fn begun(&mut self) {
+        let begun = |word: &Word| !matches!(word, Word::Serve);
         // An error means that the trigger is gone, which says the same.
-        drop(self.0.changed().await);
+        drop(self.0.wait_for(begun).await);
+    }
+
+    /// Ready when what would not end by itself is to end with the process.
+    pub(crate) async fn streams_end(&mut self) {
+        let ends = |word: &Word| matches!(word, Word::End(_));
+        let word = self.0.wait_for(ends).await.map(|word| *word);
+        match word {
+            Ok(Word::End(until)) => sleep_until(until).await,
+            // The trigger is gone without a word of the end: there is none to wait for.
+            Ok(Word::Serve | Word::Close) | Err(_) => pending().await,
+        }
     }
 
     /// Works until the word comes: the work's output, or `None` where the word came first.

@@ -2,13 +2,13 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, TcpKeepalive, Type};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::connection::{self, Accepted};
 use super::drain::Drain;
@@ -32,26 +32,69 @@ pub(crate) enum Socket {
     Unix(std::os::unix::net::UnixListener),
 }
 
+impl Socket {
+    /// A client whose connection the kernel has accepted already; where there is none, the error is `WouldBlock`.
+    fn accept_waiting(&self) -> io::Result<(Stream, Option<IpAddr>)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept()?;
+                stream.set_nonblocking(true)?;
+                Ok(prepared(TcpStream::from_std(stream)?, peer))
+            }
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept()?;
+                stream.set_nonblocking(true)?;
+                Ok((Stream::Unix(UnixStream::from_std(stream)?), None))
+            }
+        }
+    }
+}
+
+/// Whether two listeners would take each other's clients, which the system allows only to sockets that share
+/// their address knowingly.
+pub(crate) fn overlap(one: &ListenAddress, other: &ListenAddress) -> bool {
+    let (ListenAddress::Tcp(one), ListenAddress::Tcp(other)) = (one, other) else {
+        return one == other;
+    };
+    let takes = |all: IpAddr, part: IpAddr| {
+        all == part || all.is_unspecified() && (all.is_ipv6() || part.is_ipv4())
+    };
+    one.port() == other.port() && (takes(one.ip(), other.ip()) || takes(other.ip(), one.ip()))
+}
+
+/// Finds out whether an address is free. Sockets with SO_REUSEPORT share an address with those of another process;
+/// without it, the bind finds out that the address is taken. It does not listen, so that no client comes to a socket
+/// that is gone at once.
+///
+/// # Errors
+/// It is not.
+pub(crate) fn probe(address: &ListenAddress) -> io::Result<()> {
+    match address {
+        ListenAddress::Tcp(address) => bound_tcp(*address, ReusePort::No).map(drop),
+        ListenAddress::AnyPort(..) | ListenAddress::Unix(_) => Ok(()),
+    }
+}
+
 /// Binds one socket for each worker. TCP has an accept queue for each (SO_REUSEPORT); a Unix
-/// socket has one for all. Says the address that was bound, too.
+/// socket has one for all, and takes the place of our own that has the same path, if it is to `replace` that. Says the
+/// address that was bound, too. Probe it first.
 ///
 /// # Errors
 /// The address cannot be bound.
 pub(crate) fn bind(
     address: &ListenAddress,
     workers: usize,
+    replace: bool,
 ) -> io::Result<(ListenAddress, Vec<Socket>)> {
     match address {
-        ListenAddress::Tcp(address) => {
-            // Sockets with SO_REUSEPORT share an address with those of another process; without
-            // it, the first bind finds out that the address is taken. It does not listen, so that
-            // no client comes to a socket that is gone at once.
-            drop(bound_tcp(*address, ReusePort::No)?);
-            bind_queues(*address, workers)
-        }
+        ListenAddress::Tcp(address) => bind_queues(*address, workers),
         ListenAddress::AnyPort(ip, _) => bind_queues(SocketAddr::new(*ip, 0), workers),
         ListenAddress::Unix(path) => {
-            let first = bind_unix(path)?;
+            let first = if replace {
+                replace_unix(path)?
+            } else {
+                bind_unix(path)?
+            };
             let mut sockets = Vec::with_capacity(workers);
             for _ in 1..workers {
                 sockets.push(Socket::Unix(first.try_clone()?));
@@ -123,9 +166,30 @@ fn bind_unix(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
     Ok(bound)
 }
 
-/// Removes what a closed listener leaves behind.
-pub(crate) fn forget(address: &ListenAddress) {
+/// Binds a Unix socket beside `path` and moves it there: no client finds the place empty.
+fn replace_unix(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let bound = bind_unix(Path::new(&beside))?;
+    std::fs::rename(&beside, path)?;
+    Ok(bound)
+}
+
+/// What tells the file of a Unix socket from another that took its place; `None` for other addresses.
+pub(crate) fn identity(address: &ListenAddress) -> Option<(u64, u64)> {
+    let ListenAddress::Unix(path) = address else {
+        return None;
+    };
+    let file = std::fs::symlink_metadata(path).ok()?;
+    Some((file.dev(), file.ino()))
+}
+
+/// Removes what a closed listener leaves behind, if it is still that listener's.
+pub(crate) fn forget(address: &ListenAddress, identity_then: Option<(u64, u64)>) {
     if let ListenAddress::Unix(path) = address {
+        if identity(address) != identity_then {
+            return;
+        }
         if let Err(error) = std::fs::remove_file(path) {
             tracing::debug!(path = %path.display(), %error, "the socket could not be removed");
         }
@@ -142,15 +206,7 @@ impl Listening {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                // A client may be gone already; then the first read says so.
-                let socket = SockRef::from(&stream);
-                let alive = TcpKeepalive::new().with_time(Duration::from_secs(60));
-                drop(
-                    socket
-                        .set_tcp_nodelay(true)
-                        .and_then(|()| socket.set_tcp_keepalive(&alive)),
-                );
-                Ok((Stream::Tcp(stream), Some(peer.ip().to_canonical())))
+                Ok(prepared(stream, peer))
             }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
@@ -158,6 +214,27 @@ impl Listening {
             }
         }
     }
+
+    /// The socket, which the runtime no longer watches.
+    fn into_socket(self) -> io::Result<Socket> {
+        match self {
+            Self::Tcp(listener) => listener.into_std().map(Socket::Tcp),
+            Self::Unix(listener) => listener.into_std().map(Socket::Unix),
+        }
+    }
+}
+
+/// A connection that was accepted, with the options of its socket.
+fn prepared(stream: TcpStream, peer: SocketAddr) -> (Stream, Option<IpAddr>) {
+    // A client may be gone already; then the first read says so.
+    let socket = SockRef::from(&stream);
+    let alive = TcpKeepalive::new().with_time(Duration::from_secs(60));
+    drop(
+        socket
+            .set_tcp_nodelay(true)
+            .and_then(|()| socket.set_tcp_keepalive(&alive)),
+    );
+    (Stream::Tcp(stream), Some(peer.ip().to_canonical()))
 }
 
 /// Accepts connections until the listener drains.
@@ -189,13 +266,18 @@ pub(crate) async fn accept(
                 .find(|listener| listener.address == address);
             let counted = (!view.trusted.trusts(ip)).then(|| Counted::of(ip));
             let number = stream.descriptor();
-            let admitted = number.is_none_or(|number| view.dialer.admits(number));
-            let place = tally.enter(counted, &view.bounds.limits);
-            let place = place.filter(|_| admitted);
-            let (Some(listener), Some(place)) = (listener, place) else {
-                tracing::debug!(client.ip = ?ip, "a connection beyond the limits was closed");
+            if number.is_some_and(|number| !view.dialer.admits(number)) {
+                tracing::debug!(client.ip = ?ip, "a connection was closed: descriptors are short");
                 return None;
+            }
+            let place = match tally.enter(counted, &view.bounds.limits) {
+                Ok(place) => place,
+                Err(beyond) => {
+                    tally.cut.count(beyond, ip);
+                    return None;
+                }
             };
+            let listener = listener?;
             let accepted = Accepted {
                 stream,
                 ip,
@@ -220,12 +302,27 @@ pub(crate) async fn accept(
             tokio::time::sleep(EXHAUSTED).await;
         }
     }
-    // Clients whose connections the kernel has accepted already are served, and told to close.
-    while let Ok(accepted) = tokio::time::timeout(Duration::ZERO, listening.accept()).await {
-        if take(accepted).is_some() {
-            break;
+    // Clients whose connections the kernel has accepted already are served, and told to close. The kernel is asked
+    // itself, up to the end: the runtime has not heard of the last ones.
+    let Ok(socket) = listening.into_socket() else {
+        return;
+    };
+    loop {
+        match socket.accept_waiting() {
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(_) => break,
+            accepted => drop(take(accepted)),
         }
     }
+}
+
+/// Whether an error of `accept` concerns one connection alone, and the next one may do.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionReset | Interrupted
+    )
 }
 
 /// Whether an error is the lack of something that comes back with time; all others concern one

@@ -2,6 +2,7 @@
 //! What they serve is decided in `gateway`; what they listen on is told to them.
 
 mod connection;
+mod cut;
 mod drain;
 mod listener;
 mod tally;
@@ -12,10 +13,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use self::drain::DrainTrigger;
 pub(crate) use self::listener::Socket;
 use self::tally::Tally;
+use crate::limits::Timeouts;
 use crate::snapshot::{ListenAddress, Snapshot};
 use crate::worker::Worker;
 
@@ -30,8 +33,17 @@ const RELIEF: Duration = Duration::from_millis(50);
 pub(crate) struct Server {
     workers: Vec<Handle>,
     tally: Arc<Tally>,
-    /// The listeners that are open, with the addresses that they are bound to.
-    listening: HashMap<ListenAddress, ListenAddress>,
+    /// The listeners that are open.
+    listening: HashMap<ListenAddress, Open>,
+}
+
+/// A listener that is open.
+#[derive(Debug)]
+struct Open {
+    /// The address that it is bound to.
+    local: ListenAddress,
+    /// Its file, where it has one.
+    file: Option<(u64, u64)>,
 }
 
 #[derive(Debug)]
@@ -47,8 +59,9 @@ enum Order {
     Listen(ListenAddress, Socket),
     /// Stop accepting; its connections end when their requests do.
     Close(ListenAddress),
-    /// Stop accepting anything; every connection ends when its requests do.
-    Drain,
+    /// Stop accepting anything; every connection ends when its requests do, and at this time where only streams are
+    /// left on it.
+    Drain(Instant),
     /// End now.
     Stop,
 }
@@ -100,7 +113,8 @@ impl Server {
         })
     }
 
-    /// Binds what the snapshot listens on and the server does not yet.
+    /// Binds what the snapshot listens on and the server does not yet. What it no longer listens on gives its
+    /// address up to that: for a moment both have it.
     ///
     /// # Errors
     /// The address and why it cannot be bound; then nothing has changed.
@@ -108,19 +122,48 @@ impl Server {
         &self,
         snapshot: &Snapshot,
     ) -> Result<Vec<Bound>, (ListenAddress, std::io::Error)> {
-        let mut bound = Vec::new();
-        for listener in &snapshot.listeners {
-            if self.listening.contains_key(&listener.address) {
-                continue;
+        let wanted = || snapshot.listeners.iter().map(|listener| &listener.address);
+        let leaving: Vec<_> = self
+            .listening
+            .iter()
+            .filter(|(address, _)| !wanted().any(|wanted| wanted == *address))
+            .collect();
+        let new = || wanted().filter(|address| !self.listening.contains_key(*address));
+        // All are probed before the first listens: where one is taken, no client has come to another.
+        for address in new() {
+            let probed =
+                if wanted().any(|other| other != address && listener::overlap(address, other)) {
+                    Err(std::io::ErrorKind::AddrInUse.into())
+                } else if leaving
+                    .iter()
+                    .any(|(other, _)| listener::overlap(address, other))
+                {
+                    Ok(())
+                } else {
+                    listener::probe(address)
+                };
+            probed.map_err(|error| (address.clone(), error))?;
+        }
+        // A file in whose place another one is put does not come back: where something fails, that is before.
+        let (unix, others): (Vec<_>, Vec<_>) =
+            new().partition(|address| matches!(address, ListenAddress::Unix(_)));
+        let mut bound: Vec<Bound> = Vec::new();
+        for address in others.into_iter().chain(unix) {
+            let file = listener::identity(address);
+            let replace = file.is_some() && leaving.iter().any(|(_, open)| open.file == file);
+            match listener::bind(address, self.workers.len(), replace) {
+                Ok((local, sockets)) => bound.push(Bound {
+                    address: address.clone(),
+                    local,
+                    sockets,
+                }),
+                Err(error) => {
+                    for Bound { address, .. } in &bound {
+                        listener::forget(address, listener::identity(address));
+                    }
+                    return Err((address.clone(), error));
+                }
             }
-            let made = listener::bind(&listener.address, self.workers.len())
-                .map_err(|error| (listener.address.clone(), error))?;
-            let (local, sockets) = made;
-            bound.push(Bound {
-                address: listener.address.clone(),
-                local,
-                sockets,
-            });
         }
         Ok(bound)
     }
@@ -141,8 +184,10 @@ impl Server {
             .cloned()
             .collect();
         for address in gone {
-            let local = self.listening.remove(&address);
-            tracing::info!(address = %local.as_ref().unwrap_or(&address), "listener closed");
+            if let Some(open) = self.listening.remove(&address) {
+                listener::forget(&address, open.file);
+                tracing::info!(address = %open.local, "listener closed");
+            }
             self.order(|| Order::Close(address.clone()));
         }
         for Bound {
@@ -159,17 +204,34 @@ impl Server {
                 tell(worker, Order::Listen(address.clone(), socket));
             }
             tracing::info!(address = %local, tls, "listening");
-            self.listening.insert(address, local);
+            let file = listener::identity(&address);
+            self.listening.insert(address, Open { local, file });
         }
     }
 
-    /// Stops accepting, lets requests in flight end within `bound`, then ends the workers.
-    /// Says how many connections were cut off.
-    pub(crate) async fn drain(mut self, bound: Duration) -> usize {
-        self.order(|| Order::Drain);
-        let deadline = tokio::time::Instant::now() + bound;
-        while self.tally.open() > 0 && tokio::time::Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+    /// Tells the operator which connections were closed because of a limit, at once and then once a minute.
+    pub(crate) fn tell(&self, now: std::time::Instant) {
+        self.tally.cut.tell(now);
+    }
+
+    /// Stops accepting, lets requests in flight end within `shutdown`, and streams within `shutdown_streams`, then
+    /// ends the workers; at once when `hurry` is ready. Says how many connections were cut off.
+    pub(crate) async fn drain(mut self, timeouts: &Timeouts, hurry: impl Future) -> usize {
+        for (address, open) in &self.listening {
+            // Before the sockets close, so that the next process finds either a listener or nothing.
+            listener::forget(address, open.file);
+        }
+        let streams_until = Instant::now() + timeouts.shutdown_streams;
+        self.order(|| Order::Drain(streams_until));
+        let ended = async {
+            while self.tally.open() > 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::select! {
+            () = ended => {}
+            () = tokio::time::sleep(timeouts.shutdown) => {}
+            _ = hurry => {}
         }
         let left = self.tally.open();
         self.order(|| Order::Stop);
@@ -179,9 +241,6 @@ impl Server {
                     tracing::error!("a worker thread panicked");
                 }
             }
-        }
-        for address in self.listening.keys() {
-            listener::forget(address);
         }
         left
     }
@@ -220,6 +279,8 @@ async fn work(
 ) {
     tokio::spawn(relieve(Arc::clone(worker)));
     let mut open: HashMap<ListenAddress, DrainTrigger> = HashMap::new();
+    // Closed, but with connections whose streams may end only with the process.
+    let mut closed: Vec<DrainTrigger> = Vec::new();
     while let Some(order) = orders.recv().await {
         match order {
             Order::Listen(address, socket) => {
@@ -237,11 +298,14 @@ async fn work(
             Order::Close(address) => {
                 if let Some(trigger) = open.remove(&address) {
                     trigger.pull();
+                    closed.retain(DrainTrigger::is_waited_for);
+                    closed.push(trigger);
                 }
             }
-            Order::Drain => {
-                for (_, trigger) in open.drain() {
-                    trigger.pull();
+            Order::Drain(streams_until) => {
+                closed.extend(open.drain().map(|(_, trigger)| trigger));
+                for trigger in &closed {
+                    trigger.end(streams_until);
                 }
             }
             Order::Stop => {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::cut::{Beyond, Cut};
 use crate::client::Counted;
 use crate::limits::Limits;
 
@@ -13,6 +14,8 @@ use crate::limits::Limits;
 pub(crate) struct Tally {
     open: AtomicUsize,
     by_client: Mutex<HashMap<Counted, u32>>,
+    /// Those that found no place.
+    pub(super) cut: Cut,
 }
 
 /// A connection's place in the tally, given back when it is dropped.
@@ -23,16 +26,18 @@ pub(crate) struct Place {
 }
 
 impl Tally {
-    /// Counts a connection in; `client` is `None` for one that speaks for many. `None` comes back where a limit
-    /// is reached.
+    /// Counts a connection in; `client` is `None` for one that speaks for many.
+    ///
+    /// # Errors
+    /// The limit that is reached.
     pub(crate) fn enter(
         self: &Arc<Self>,
         client: Option<Counted>,
         limits: &Limits,
-    ) -> Option<Place> {
+    ) -> Result<Place, Beyond> {
         if self.open.fetch_add(1, Ordering::Relaxed) >= limits.connections {
             self.open.fetch_sub(1, Ordering::Relaxed);
-            return None;
+            return Err(Beyond::Connections);
         }
         if let Some(client) = client {
             let mut by_client = self
@@ -42,11 +47,11 @@ impl Tally {
             let count = by_client.entry(client).or_insert(0);
             if *count >= limits.connections_per_ip {
                 self.open.fetch_sub(1, Ordering::Relaxed);
-                return None;
+                return Err(Beyond::PerIp);
             }
             *count += 1;
         }
-        Some(Place {
+        Ok(Place {
             tally: Arc::clone(self),
             client,
         })
@@ -95,11 +100,12 @@ mod tests {
         let (one, two) = (client("2001:db8::1"), client("unix"));
         let first = tally.enter(one, &limits).unwrap();
         let second = tally.enter(one, &limits).unwrap();
-        assert!(tally.enter(client("2001:db8::2"), &limits).is_none());
+        let refused = tally.enter(client("2001:db8::2"), &limits);
+        assert_eq!(refused.err(), Some(Beyond::PerIp));
         let third = tally.enter(two, &limits).unwrap();
-        assert!(tally.enter(None, &limits).is_none());
+        assert_eq!(tally.enter(None, &limits).err(), Some(Beyond::Connections));
         drop(first);
-        assert!(tally.enter(one, &limits).is_some());
+        assert!(tally.enter(one, &limits).is_ok());
         drop((second, third));
         assert_eq!(tally.open(), 0);
         assert!(tally.by_client.lock().unwrap().is_empty());

@@ -12,7 +12,11 @@ pub(crate) struct Line {
     began: Instant,
     /// Whether the connection is to end when its request does.
     closing: AtomicBool,
+    /// Whether it was cut off with its streams.
+    cut: AtomicBool,
     in_flight: AtomicU32,
+    /// How many of them are streams, which do not end by themselves.
+    streams: AtomicU32,
     /// Requests that were answered to the end.
     answered: AtomicU32,
     /// Milliseconds after `began` at which the last answer began.
@@ -27,7 +31,9 @@ impl Line {
         Self {
             began: Instant::now(),
             closing: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
+            streams: AtomicU32::new(0),
             answered: AtomicU32::new(0),
             answering: AtomicU64::new(0),
             idle_since: AtomicU64::new(0),
@@ -55,6 +61,32 @@ impl Line {
         add(&self.answered, 1);
         self.idle_since
             .store(self.milliseconds(now), Ordering::Relaxed);
+    }
+
+    /// The answer of a request that is in flight turned out to be a stream, of events or of calls.
+    pub(crate) fn enter_stream(&self) {
+        add(&self.streams, 1);
+    }
+
+    /// Such a one has ended. Call it before [`Line::leave`].
+    pub(crate) fn leave_stream(&self) {
+        add(&self.streams, u32::MAX);
+    }
+
+    /// Whether there are streams in flight, and nothing else.
+    pub(crate) fn has_only_streams(&self) -> bool {
+        let streams = self.streams.load(Ordering::Relaxed);
+        streams > 0 && streams == self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// The connection is cut off, since the process ends.
+    pub(crate) fn cut(&self) {
+        self.cut.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Relaxed)
     }
 
     /// The head of an answer is there.

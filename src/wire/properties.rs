@@ -42,6 +42,7 @@ pub(super) const TIMEOUTS: Timeouts = Timeouts {
     tls_handshake: Duration::from_secs(10),
     send: Duration::from_secs(60),
     shutdown: Duration::from_secs(10),
+    shutdown_streams: Duration::from_secs(3),
 };
 
 /// Those that the tests' connections keep.

@@ -153,6 +153,16 @@ async fn connections_of_one_address_are_counted() {
     let mut eleventh = gateway.connect().await;
     eleventh.try_send(request("GET", "/", &[], "")).await.ok();
     assert!(eleventh.rest().await.is_empty());
+    eventually("a line in the log", async || {
+        let log = gateway.stderr();
+        let line = log.lines().find(|line| line.contains("beyond a limit"))?;
+        assert!(
+            line.contains("limit=\"connections_per_ip\" client=127.0.0.1 count=1"),
+            "{line}"
+        );
+        Some(())
+    })
+    .await;
 
     open.pop();
     eventually("a free place", async || {

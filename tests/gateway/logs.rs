@@ -45,7 +45,11 @@ routes:
         let mut line = String::new();
         log.read_line(&mut line).unwrap();
         address = line.split_once("listening address=").and_then(|(_, rest)| {
-            rest.split_whitespace().next()?.trim_matches('"').parse().ok()
+            rest.split_whitespace()
+                .next()?
+                .trim_matches('"')
+                .parse()
+                .ok()
         });
     }
     let address = address.unwrap();
@@ -142,11 +146,12 @@ routes: [{path: /*, respond: {body: pong}}]
     let folder = Folder::new();
     fs::create_dir(folder.path("logs")).unwrap();
     let to = folder.path("logs/a.log");
-    let gateway =
-        Gateway::start_in(folder, &config(text, &[("to", to.to_str().unwrap())])).await;
+    let gateway = Gateway::start_in(folder, &config(text, &[("to", to.to_str().unwrap())])).await;
     gateway.get("/first", &[]).await;
     eventually("the first record", async || {
-        fs::read_to_string(&to).ok().filter(|text| text.contains("/first"))
+        fs::read_to_string(&to)
+            .ok()
+            .filter(|text| text.contains("/first"))
     })
     .await;
     fs::rename(&to, to.with_extension("1")).unwrap();
@@ -164,7 +169,9 @@ routes: [{path: /*, respond: {body: pong}}]
     fs::remove_dir(&to).unwrap();
     gateway.get("/third", &[]).await;
     eventually("the third record", async || {
-        fs::read_to_string(&to).ok().filter(|text| text.contains("/third"))
+        fs::read_to_string(&to)
+            .ok()
+            .filter(|text| text.contains("/third"))
     })
     .await;
     eventually("the good word", async || {

@@ -274,6 +274,95 @@ async fn a_listener_that_cannot_be_bound_refuses_the_reload() {
 }
 
 #[tokio::test]
+async fn a_listener_moves_on_its_own_port() {
+    for (old, new) in [
+        ("0.0.0.0", "127.0.0.1"),
+        ("127.0.0.1", "0.0.0.0"),
+        ("0.0.0.0", "[::]"),
+        ("[::]", "0.0.0.0"),
+        ("[::]", "127.0.0.1"),
+        ("127.0.0.1", "[::]"),
+    ] {
+        let port = free_port();
+        let text = |address: &str, number| {
+            let listener = format!("listeners: [{{address: '{address}:{port}'}}]");
+            generation(number).replace("listeners: [{address: 127.0.0.1:0}]", &listener)
+        };
+        let gateway = Gateway::start(&text(old, 1)).await;
+        gateway.reconfigure(&text(new, 2)).await;
+        let asked = super::support::get(local(port), "/gen", &[]).await;
+        assert_eq!(asked.text(), "2", "{old} -> {new}");
+        // And back again.
+        gateway.reconfigure(&text(old, 3)).await;
+        let asked = super::support::get(local(port), "/gen", &[]).await;
+        assert_eq!(asked.text(), "3", "{new} -> {old}");
+    }
+}
+
+#[tokio::test]
+async fn two_listeners_that_would_take_each_others_clients_are_refused() {
+    let port = free_port();
+    let text = |addresses: &[&str], number| {
+        let list: Vec<_> = addresses
+            .iter()
+            .map(|address| format!("{{address: '{address}:{port}'}}"))
+            .collect();
+        let listeners = format!("listeners: [{}]", list.join(", "));
+        generation(number).replace("listeners: [{address: 127.0.0.1:0}]", &listeners)
+    };
+    let gateway = Gateway::start(&text(&["127.0.0.1"], 1)).await;
+    for addresses in [
+        ["127.0.0.1", "0.0.0.0"],
+        ["0.0.0.0", "[::]"],
+        ["[::]", "[::1]"],
+    ] {
+        gateway.reconfigure_in_vain(&text(&addresses, 2)).await;
+    }
+    gateway
+        .reconfigure(&text(&["127.0.0.1", "127.0.0.2"], 3))
+        .await;
+    assert_eq!(
+        super::support::get(local(port), "/gen", &[]).await.text(),
+        "3"
+    );
+}
+
+#[tokio::test]
+async fn a_unix_socket_under_another_name_of_its_folder_is_taken_over() {
+    let folder = Folder::new();
+    fs::create_dir(folder.path("run")).unwrap();
+    folder.link("link", folder.path("run"));
+    let text = |name: &str, number: usize| {
+        let unix = folder.path(name).join("gateway.sock");
+        let listeners = format!(
+            "listeners: [{{address: 127.0.0.1:0}}, {{address: 'unix:{}'}}]",
+            unix.display()
+        );
+        generation(number).replace("listeners: [{address: 127.0.0.1:0}]", &listeners)
+    };
+    let other = Folder::new();
+    other.write("gateway.yaml", text("run", 1));
+    let gateway = Gateway::start_as_it_is(other, 1, &[]).await;
+    let ask = async || {
+        let stream = tokio::net::UnixStream::connect(folder.path("run/gateway.sock")).await;
+        Wire::over(stream.unwrap()).get("/gen", &[]).await.text()
+    };
+    eventually("the socket", async || {
+        folder.path("run/gateway.sock").exists().then_some(())
+    })
+    .await;
+    assert_eq!(ask().await, "1");
+    gateway.reconfigure(&text("link", 2)).await;
+    assert_eq!(ask().await, "2");
+    let gone = generation(3);
+    gateway.reconfigure(&gone).await;
+    assert!(
+        !folder.path("run/gateway.sock").exists(),
+        "the file of a closed listener stays"
+    );
+}
+
+#[tokio::test]
 async fn a_secret_in_a_file_is_exchanged_without_a_restart() {
     let folder = Folder::new();
     folder.write("secrets/jwt", &key(Kind::Secret, 0).public);

@@ -1,0 +1,144 @@
+//! Connections that were closed because of a limit, by the address that they came from: counted, and told
+//! once a minute. Nothing is decided here.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long nothing is told after something was.
+const AGAIN: Duration = Duration::from_secs(60);
+/// How many addresses are remembered; those beyond are counted together.
+const REMEMBERED: usize = 1024;
+/// How many of them are named.
+const NAMED: usize = 10;
+
+/// The limit that a connection was beyond.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Beyond {
+    /// `connections`.
+    Connections,
+    /// `connections_per_ip`.
+    PerIp,
+}
+
+impl Beyond {
+    fn key(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::PerIp => "connections_per_ip",
+        }
+    }
+}
+
+/// The connections that were cut and not told yet.
+#[derive(Debug, Default)]
+pub(super) struct Cut(Mutex<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    by: HashMap<(Beyond, Option<IpAddr>), u64>,
+    /// Those of addresses that were too many.
+    others: u64,
+    told: Option<Instant>,
+}
+
+/// What is told: the addresses with the most, then all others together.
+#[derive(Debug, Eq, PartialEq)]
+struct Report {
+    named: Vec<((Beyond, Option<IpAddr>), u64)>,
+    others: u64,
+}
+
+impl Cut {
+    /// Counts one; `ip` is `None` on a Unix socket.
+    pub(super) fn count(&self, beyond: Beyond, ip: Option<IpAddr>) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = counts.by.len();
+        match counts.by.get_mut(&(beyond, ip)) {
+            Some(count) => *count += 1,
+            None if known < REMEMBERED => {
+                counts.by.insert((beyond, ip), 1);
+            }
+            None => counts.others += 1,
+        }
+    }
+
+    /// Tells the operator, at once and then once a minute.
+    pub(super) fn tell(&self, now: Instant) {
+        let Some(report) = self.report(now) else {
+            return;
+        };
+        for ((beyond, ip), count) in report.named {
+            let client = ip.map_or_else(|| "unix".to_owned(), |ip| ip.to_string());
+            tracing::warn!(limit = beyond.key(), %client, count, "connections beyond a limit were closed");
+        }
+        if report.others > 0 {
+            tracing::warn!(
+                count = report.others,
+                "connections of other clients beyond a limit were closed"
+            );
+        }
+    }
+
+    fn report(&self, now: Instant) -> Option<Report> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let waits = |told| now.saturating_duration_since(told) < AGAIN;
+        if counts.by.is_empty() || counts.told.is_some_and(waits) {
+            return None;
+        }
+        counts.told = Some(now);
+        let by = std::mem::take(&mut counts.by);
+        let others = std::mem::take(&mut counts.others);
+        drop(counts);
+        let mut named: Vec<_> = by.into_iter().collect();
+        named.sort_unstable_by_key(|(from, count)| (std::cmp::Reverse(*count), *from));
+        let rest = named.split_off(named.len().min(NAMED));
+        let rest: u64 = rest.iter().map(|(_, count)| count).sum();
+        Some(Report {
+            named,
+            others: others + rest,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_that_were_cut_are_told_once_a_minute_by_address() {
+        let start = Instant::now();
+        let at = |second| start + Duration::from_secs(second);
+        let cut = Cut::default();
+        assert_eq!(cut.report(at(0)), None);
+        let ip: Option<IpAddr> = "203.0.113.9".parse().ok();
+        cut.count(Beyond::PerIp, ip);
+        let one = |count| Report {
+            named: vec![((Beyond::PerIp, ip), count)],
+            others: 0,
+        };
+        assert_eq!(cut.report(at(1)), Some(one(1)));
+        cut.count(Beyond::PerIp, ip);
+        cut.count(Beyond::PerIp, ip);
+        assert_eq!(cut.report(at(60)), None);
+        assert_eq!(cut.report(at(61)), Some(one(2)));
+        assert_eq!(cut.report(at(200)), None);
+    }
+
+    #[test]
+    fn a_flood_from_many_addresses_takes_little_memory_and_few_lines() {
+        let cut = Cut::default();
+        for number in 0..5_000_u32 {
+            cut.count(Beyond::Connections, Some(IpAddr::V4(number.into())));
+        }
+        cut.count(Beyond::Connections, Some(IpAddr::V4(7.into())));
+        let report = cut.report(Instant::now()).unwrap();
+        assert_eq!(report.named.len(), NAMED);
+        assert_eq!(report.named[0].1, 2);
+        assert_eq!(
+            report.named.iter().map(|(_, n)| n).sum::<u64>() + report.others,
+            5_001
+        );
+    }
+}
