@@ -37,6 +37,8 @@ const WINDOW: u32 = 1 << 20;
 /// How long the end of a connection that rests may take to be told.
 const PARTING: Duration = Duration::from_secs(2);
 
+/// How long a client that has connected and not spoken yet may take to do so, when its listener is closed.
+const FIRST_WORD: Duration = Duration::from_millis(500);
 /// How often it is looked, at the end of the process, whether only streams are left on a connection.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -155,9 +157,16 @@ async fn refuse_plain(mut client: Client) {
 /// Serves a connection until it ends or may rest.
 async fn converse(mut client: Client) {
     if !client.spoke {
-        let opening = tokio::select! {
-            opening = client.link.sniff(&client.connection.line) => opening,
-            () = client.drain.begun() => return,
+        let opening = {
+            let mut sniffing = pin!(client.link.sniff(&client.connection.line));
+            match client.drain.unless_begun(sniffing.as_mut()).await {
+                Some(opening) => opening,
+                // It has connected, and its first request may be on its way.
+                None => match timeout(FIRST_WORD, sniffing).await {
+                    Ok(opening) => opening,
+                    Err(_) => return,
+                },
+            }
         };
         match opening {
             Ok(Opening::Http1) => client.spoke = true,

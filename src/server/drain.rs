@@ -57,6 +57,11 @@ impl Drain {
         drop(self.0.wait_for(begun).await);
     }
 
+    /// Whether the listener alone is closed, and the process goes on.
+    pub(crate) fn is_of_listener_alone(&self) -> bool {
+        matches!(*self.0.borrow(), Word::Close)
+    }
+
     /// Ready when what would not end by itself is to end with the process.
     pub(crate) async fn streams_end(&mut self) {
         let ends = |word: &Word| matches!(word, Word::End(_));

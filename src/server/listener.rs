@@ -7,8 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(target_os = "linux")]
+use socket2::SockFilter;
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::time::{Instant, timeout_at};
 
 use super::connection::{self, Accepted};
 use super::drain::Drain;
@@ -16,10 +19,22 @@ use super::tally::Tally;
 use crate::client::Counted;
 use crate::snapshot::ListenAddress;
 use crate::stream::Stream;
-use crate::worker::Worker;
+use crate::worker::{View, Worker};
 
 /// Connections that wait to be accepted, for each worker.
 const BACKLOG: i32 = 4096;
+/// How long handshakes that have begun are waited for when a listener closes.
+const HANDSHAKES: Duration = Duration::from_millis(200);
+/// Drops segments that ask for a connection (RFC 9293 section 3.1: SYN without ACK), in the kernel's language for filters:
+/// load the flags, mask two of them, compare, drop or take.
+#[cfg(target_os = "linux")]
+const NO_SYN: [SockFilter; 5] = [
+    SockFilter::new(0x30, 0, 0, 13),
+    SockFilter::new(0x54, 0, 0, 0x12),
+    SockFilter::new(0x15, 0, 1, 0x02),
+    SockFilter::new(0x06, 0, 0, 0),
+    SockFilter::new(0x06, 0, 0, u32::MAX),
+];
 /// How long to wait when there are no descriptors or no memory left.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
@@ -215,6 +230,16 @@ impl Listening {
         }
     }
 
+    /// Passes over new clients from now on, as if the network had lost what they sent; false where that cannot be done.
+    /// Connections that stand, and handshakes that have begun, are as they were.
+    fn turns_away(&self) -> bool {
+        #[cfg(target_os = "linux")]
+        if let Self::Tcp(listener) = self {
+            return SockRef::from(listener).attach_filter(&NO_SYN).is_ok();
+        }
+        false
+    }
+
     /// The socket, which the runtime no longer watches.
     fn into_socket(self) -> io::Result<Socket> {
         match self {
@@ -257,13 +282,15 @@ pub(crate) async fn accept(
         }
     };
     let for_connections = drain.clone();
-    let take = |accepted: io::Result<(Stream, Option<IpAddr>)>| match accepted {
+    let listener_of = |view: &View| {
+        let mut all = view.listeners.iter();
+        all.find(|listener| listener.address == address).cloned()
+    };
+    // Its settings outlive its place in the configuration: the last clients come behind the reload that closes it.
+    let mut known = listener_of(&worker.view());
+    let mut take = |accepted: io::Result<(Stream, Option<IpAddr>)>| match accepted {
         Ok((stream, ip)) => {
             let view = worker.view();
-            let listener = view
-                .listeners
-                .iter()
-                .find(|listener| listener.address == address);
             let counted = (!view.trusted.trusts(ip)).then(|| Counted::of(ip));
             let number = stream.descriptor();
             if number.is_some_and(|number| !view.dialer.admits(number)) {
@@ -277,12 +304,12 @@ pub(crate) async fn accept(
                     return None;
                 }
             };
-            let listener = listener?;
+            known = listener_of(&view).or_else(|| known.take());
             let accepted = Accepted {
                 stream,
                 ip,
                 place,
-                listener: Arc::clone(listener),
+                listener: Arc::clone(known.as_ref()?),
                 bounds: Arc::clone(&view.bounds),
             };
             let (worker, drain) = (Arc::clone(&worker), for_connections.clone());
@@ -300,6 +327,16 @@ pub(crate) async fn accept(
             worker.relieve();
             tracing::warn!(%address, %error, "connections have to wait");
             tokio::time::sleep(EXHAUSTED).await;
+        }
+    }
+    if drain.is_of_listener_alone() && listening.turns_away() {
+        // Another listener may have taken this one's place: who asks for a connection now asks again, and comes to
+        // that. Those whose handshakes have begun are waited for.
+        let until = Instant::now() + HANDSHAKES;
+        while let Ok(accepted) = timeout_at(until, listening.accept()).await {
+            if take(accepted).is_some() {
+                break;
+            }
         }
     }
     // Clients whose connections the kernel has accepted already are served, and told to close. The kernel is asked

@@ -313,7 +313,8 @@ impl<S: AsyncRead + Carrier> Link<S> {
                     Err(reject) => return Poll::Ready(Heard::Refused(reject)),
                 }
             }
-            if line.is_closing() || self.input_ended {
+            // A head that has begun is read to its end, in its time.
+            if (line.is_closing() && self.held.is_empty()) || self.input_ended {
                 return Poll::Ready(Heard::End);
             }
             match self.poll_more(cx, HEAD_ROOM) {

@@ -273,6 +273,20 @@ async fn a_listener_that_cannot_be_bound_refuses_the_reload() {
     assert_eq!(gateway.get("/gen", &[]).await.text(), "1");
 }
 
+/// Answers of new connections, again and again until it is told to stop; none may fail.
+fn hammer(port: u16, stop: &Arc<AtomicBool>) -> tokio::task::JoinHandle<usize> {
+    let stop = Arc::clone(stop);
+    tokio::spawn(async move {
+        let mut asked = 0;
+        while !stop.load(Ordering::Relaxed) {
+            let reply = super::support::get(local(port), "/gen", &[]).await;
+            assert_eq!(reply.status, 200);
+            asked += 1;
+        }
+        asked
+    })
+}
+
 #[tokio::test]
 async fn a_listener_moves_on_its_own_port() {
     for (old, new) in [
@@ -289,13 +303,24 @@ async fn a_listener_moves_on_its_own_port() {
             generation(number).replace("listeners: [{address: 127.0.0.1:0}]", &listener)
         };
         let gateway = Gateway::start(&text(old, 1)).await;
+        let stop = Arc::new(AtomicBool::new(false));
+        let hammers = [hammer(port, &stop), hammer(port, &stop)];
+        let mut early = Wire::connect(local(port)).await;
+        early.send("GET /gen HTTP/1.1\r\nHost: a.test\r\n").await;
         gateway.reconfigure(&text(new, 2)).await;
+        // What had begun is answered, by the configuration that is in force then.
+        early.send("\r\n").await;
+        assert_eq!(early.reply().await.text(), "2", "{old} -> {new}");
         let asked = super::support::get(local(port), "/gen", &[]).await;
         assert_eq!(asked.text(), "2", "{old} -> {new}");
         // And back again.
         gateway.reconfigure(&text(old, 3)).await;
         let asked = super::support::get(local(port), "/gen", &[]).await;
         assert_eq!(asked.text(), "3", "{new} -> {old}");
+        stop.store(true, Ordering::Relaxed);
+        for hammer in hammers {
+            assert!(hammer.await.unwrap() > 0, "{old} -> {new}");
+        }
     }
 }
 
