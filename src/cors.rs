@@ -34,7 +34,8 @@ impl Origin {
     /// # Errors
     /// What to write instead.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        const FORM: &str = "origins are https://app.example.com, https://*.example.com";
+        const FORM: &str =
+            "origins are https://app.example.com, https://*.example.com, capacitor://localhost";
         if text == ANY {
             return Ok(Self::Any);
         }
@@ -73,6 +74,9 @@ impl Origin {
             return Ok(Self::Exact(origin));
         }
         let (scheme, host) = origin.split_once("://").unwrap_or_default();
+        if APPS.contains(&scheme) {
+            return Err("an app has one host, and none below it".to_owned());
+        }
         let name = host.split(':').next().unwrap_or_default();
         if name.starts_with('[') || name.parse::<std::net::Ipv4Addr>().is_ok() {
             return Err("there are no hosts below an address".to_owned());
@@ -122,6 +126,8 @@ pub(crate) fn normal(origin: &str) -> Option<String> {
     let implied = match scheme {
         "https" => 443,
         "http" => 80,
+        // Pages of an app, whose host is a name of its own and not of the network.
+        _ if APPS.contains(&scheme) => return is_app_host(authority).then(|| origin.clone()),
         _ => return None,
     };
     let (host, port) = match authority.rsplit_once(':') {
@@ -147,6 +153,20 @@ pub(crate) fn normal(origin: &str) -> Option<String> {
             format!("{scheme}://{host}:{port}")
         }
     })
+}
+
+/// The schemes of pages that are part of an app or of a browser's extension: Capacitor and Ionic, Tauri, Chrome and Firefox.
+const APPS: [&str; 5] = [
+    "capacitor",
+    "ionic",
+    "tauri",
+    "chrome-extension",
+    "moz-extension",
+];
+
+fn is_app_host(host: &str) -> bool {
+    let legal = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    !host.is_empty() && host.chars().all(legal)
 }
 
 /// What a route lets pages of other origins do.
@@ -389,6 +409,23 @@ mod tests {
             ("https://:443", None),
             ("a.example.com", None),
             ("ftp://a", None),
+            ("capacitor://localhost", Some("capacitor://localhost")),
+            ("Tauri://Localhost", Some("tauri://localhost")),
+            ("ionic://localhost", Some("ionic://localhost")),
+            (
+                "chrome-extension://mdplmiioglkpgkgblfdilgebpppgdlma",
+                Some("chrome-extension://mdplmiioglkpgkgblfdilgebpppgdlma"),
+            ),
+            (
+                "moz-extension://3c078156-979c-498b-8990-85f7987dd929",
+                Some("moz-extension://3c078156-979c-498b-8990-85f7987dd929"),
+            ),
+            ("capacitor://", None),
+            ("capacitor://localhost/", None),
+            ("capacitor://localhost:1", None),
+            ("capacitor://a b", None),
+            ("javascript://a", None),
+            ("file://a", None),
             ("https://a/b", None),
             ("https://a/", None),
             ("https://a b", None),
@@ -426,7 +463,10 @@ mod tests {
             ("*.example.com", Err("origins are")),
             ("https://*.10.0.0.1", Err("no hosts below")),
             ("https://*.[::1]:1", Err("no hosts below")),
-            ("capacitor://localhost", Err("origins are")),
+            ("capacitor://localhost", Ok("capacitor://localhost")),
+            ("capacitor://*.a", Err("none below")),
+            ("javascript:alert(1)", Err("origins are")),
+            ("safari-web-extension://a", Err("origins are")),
             ("https://b\u{fc}cher.example", Err("origins are")),
             ("https://a, https://b", Err("origins are")),
         ] {

@@ -406,7 +406,7 @@ impl TokenService {
     /// Answers a request; gives the word for the access log, where it is refused.
     pub(crate) async fn answer(&self, asked: Asked<'_>) -> Answered {
         if asked.endpoint == Endpoint::Keys {
-            return (self.published(), None);
+            return (self.published(asked.method), None);
         }
         let answer = if *asked.method == Method::POST {
             let served = Box::pin(self.serve(&asked)).await;
@@ -418,7 +418,7 @@ impl TokenService {
     }
 
     async fn serve(&self, asked: &Asked<'_>) -> Result<Answer, Answer> {
-        let fields = wire::fields(asked.headers, &asked.body)?;
+        let fields = wire::fields(asked.headers, &asked.body).await?;
         match asked.endpoint {
             Endpoint::Obtain => {
                 let [name, password] = self.credentials(asked, &fields)?;
@@ -453,7 +453,10 @@ impl TokenService {
 
     /// The key set, for whoever checks the tokens himself. It may be kept half as long as a new key is
     /// published before it signs: a gateway does not see its file at once.
-    fn published(&self) -> Response<Body> {
+    fn published(&self, method: &Method) -> Response<Body> {
+        if *method == Method::OPTIONS {
+            return preflight_of_keys();
+        }
         let mut response = Response::new(Body::full(self.ring.published()));
         let headers = response.headers_mut();
         let kind = HeaderValue::from_static("application/jwk-set+json");
@@ -539,17 +542,18 @@ impl TokenService {
     ///
     /// # Errors
     /// The answer to a request that asks for none, or too often, with the word for the access log.
-    pub(crate) fn begin_login(&self, asked: &Asked<'_>) -> Result<Login, Box<Answered>> {
-        let begin = || {
+    pub(crate) async fn begin_login(&self, asked: &Asked<'_>) -> Result<Login, Box<Answered>> {
+        let begin = async {
             if *asked.method != Method::POST {
                 return Err(Answer::method(asked.method));
             }
-            let fields = wire::fields(asked.headers, &asked.body)?;
+            let fields = wire::fields(asked.headers, &asked.body).await?;
             let [name, password] = self.credentials(asked, &fields)?;
             self.try_once(asked, &name)?;
             Ok(Login::new(name, password))
         };
-        begin().map_err(|answer| Box::new(answer.with_reason()))
+        let begun = begin.await;
+        begun.map_err(|answer| Box::new(answer.with_reason()))
     }
 
     /// Answers a login that the app decided.
@@ -846,6 +850,22 @@ impl TokenService {
         let sign = |claims| key.sign(claims).map_err(|_| Answer::down());
         Ok((sign(&access)?, sign(&refresh)?))
     }
+}
+
+/// The answer to a preflight for the key set: a page of any origin may get it, with any header.
+fn preflight_of_keys() -> Response<Body> {
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    for (name, value) in [
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD"),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, "*, Authorization"),
+        (header::ACCESS_CONTROL_MAX_AGE, "86400"),
+    ] {
+        let value = HeaderValue::from_static(value);
+        response.headers_mut().insert(name, value);
+    }
+    response
 }
 
 /// The family of a refresh token, and which of its tokens it is.

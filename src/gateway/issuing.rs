@@ -94,7 +94,7 @@ async fn decided(
     (client, id): (&Client, RequestId),
     uri: &Uri,
 ) -> Result<Answered, Reject> {
-    let login = match service.begin_login(asked) {
+    let login = match service.begin_login(asked).await {
         Ok(login) => login,
         Err(answer) => return Ok(*answer),
     };

@@ -1,11 +1,17 @@
 //! What the endpoints read and write: simplejwt's wire format, and RFC 7009's for `revoke`. What is
 //! answered to whom is decided by the service.
 
+use std::io::Cursor;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use multer::Multipart;
 use serde_json::{Map, Value, json};
 
 use crate::body::Body;
+
+/// How many parts a form may have.
+const MOST_PARTS: usize = 100;
 
 /// The fields of a request, by name.
 pub(crate) type Fields = Map<String, Value>;
@@ -189,11 +195,11 @@ impl Answer {
     }
 }
 
-/// The fields of a body: JSON, or a form.
+/// The fields of a body: JSON, or a form of either kind.
 ///
 /// # Errors
 /// The answer that says why it cannot be read.
-pub(crate) fn fields(headers: &HeaderMap, body: &Bytes) -> Result<Fields, Answer> {
+pub(crate) async fn fields(headers: &HeaderMap, body: &Bytes) -> Result<Fields, Answer> {
     if body.is_empty() {
         return Ok(Fields::new());
     }
@@ -204,6 +210,9 @@ pub(crate) fn fields(headers: &HeaderMap, body: &Bytes) -> Result<Fields, Answer
         let pairs = form_urlencoded::parse(body);
         let pairs = pairs.map(|(name, value)| (name.into_owned(), Value::from(value.into_owned())));
         return Ok(pairs.collect());
+    }
+    if essence.eq_ignore_ascii_case("multipart/form-data") {
+        return multipart(kind, body).await;
     }
     if !essence.eq_ignore_ascii_case("application/json") {
         let harmless: String = kind
@@ -221,6 +230,33 @@ pub(crate) fn fields(headers: &HeaderMap, body: &Bytes) -> Result<Fields, Answer
             Answer::malformed("JSON parse error")
         }
     })
+}
+
+/// The fields of a form in parts (RFC 7578), of which the last of a name counts; a file is no text.
+async fn multipart(kind: &str, body: &Bytes) -> Result<Fields, Answer> {
+    let malformed = || Answer::malformed("Multipart form parse error");
+    let boundary = multer::parse_boundary(kind).map_err(|_| malformed())?;
+    // All of the body is here, and not long: no part is longer.
+    let mut parts = Multipart::with_reader(Cursor::new(body.clone()), boundary);
+    let mut fields = Fields::new();
+    let mut seen = 0;
+    while let Some(part) = parts.next_field().await.map_err(|_| malformed())? {
+        seen += 1;
+        let name = part.name().map(str::to_owned);
+        let is_file = part.file_name().is_some();
+        let content = part.bytes().await.map_err(|_| malformed())?;
+        let (Some(name), true) = (name, seen <= MOST_PARTS) else {
+            return Err(malformed());
+        };
+        let value = if is_file {
+            Value::Array(Vec::new())
+        } else {
+            let text = std::str::from_utf8(&content).map_err(|_| malformed())?;
+            Value::from(text)
+        };
+        fields.insert(name, value);
+    }
+    Ok(fields)
 }
 
 /// The texts of these fields.
@@ -285,7 +321,46 @@ mod tests {
     fn read(kind: &str, body: &str) -> Result<Fields, Answer> {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, kind.parse().unwrap());
-        fields(&headers, &Bytes::copy_from_slice(body.as_bytes()))
+        let body = Bytes::copy_from_slice(body.as_bytes());
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        runtime.unwrap().block_on(fields(&headers, &body))
+    }
+
+    fn part(name: &str, more: &str, content: &str) -> String {
+        format!("--b\r\nContent-Disposition: form-data; name=\"{name}\"{more}\r\n\r\n{content}\r\n")
+    }
+
+    #[test]
+    fn forms_in_parts_are_read_and_bounded() {
+        let kind = "multipart/form-data; boundary=b";
+        let whole = |parts: &[String]| parts.concat() + "--b--\r\n";
+        let login = whole(&[
+            part("username", "", "first"),
+            part("password", "", "c&d\r\n+ "),
+            part("username", "", "a b"),
+        ]);
+        let expected = json!({"username": "a b", "password": "c&d\r\n+ "});
+        let quoted = "Multipart/Form-Data; charset=utf-8; boundary=\"b\"";
+        for kind in [kind, quoted] {
+            assert_eq!(read(kind, &login).unwrap(), *expected.as_object().unwrap());
+        }
+        let file = whole(&[part("username", "; filename=\"a\"", "alice")]);
+        let answer = texts(&read(kind, &file).unwrap(), ["username"]).unwrap_err();
+        assert_eq!(answer.body, json!({"username": ["Not a valid string."]}));
+        assert!(read(kind, "--b--\r\n").unwrap().is_empty());
+        let many: Vec<_> = (0..=MOST_PARTS)
+            .map(|n| part(&n.to_string(), "", "x"))
+            .collect();
+        for (kind, body) in [
+            ("multipart/form-data", login.as_str()),
+            (kind, "username=a"),
+            (kind, login.trim_end_matches("--\r\n")),
+            (kind, &whole(&["--b\r\n\r\nx\r\n".to_owned()])),
+            (kind, &whole(&many)),
+        ] {
+            let answer = read(kind, body).unwrap_err();
+            assert_eq!(answer.status.as_u16(), 400, "{kind} {body}");
+        }
     }
 
     #[test]

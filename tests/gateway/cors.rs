@@ -430,7 +430,19 @@ async fn pages_of_other_origins_get_tokens_where_they_may() {
     assert_eq!((reply.status, said(&reply)[0].as_str()), (200, APP));
     let reply = post(&gateway, path, &page, &"x".repeat(70_000)).await;
     assert_eq!((reply.status, said(&reply)[0].as_str()), (413, APP));
-    // The key set is everybody's, as ever.
+    // The key set is everybody's, as ever, with whatever a script sends along.
+    let mut wire = gateway.connect().await;
+    let asks = [
+        ("Origin", EVIL),
+        ("Access-Control-Request-Method", "GET"),
+        ("Access-Control-Request-Headers", "authorization, x-a"),
+    ];
+    let preflight = request("OPTIONS", "/.well-known/jwks.json", &asks, "");
+    wire.send(preflight).await;
+    let reply = wire.reply().await;
+    assert_eq!((reply.status, said(&reply)[0].as_str()), (204, "*"));
+    let allowed = reply.field("access-control-allow-headers");
+    assert_eq!(allowed, Some("*, Authorization"));
     for fields in [&page[..], &[("Origin", EVIL)], &[]] {
         let reply = gateway.get("/.well-known/jwks.json", fields).await;
         assert_eq!(said(&reply), ["*", "", "", ""]);

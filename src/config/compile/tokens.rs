@@ -428,7 +428,9 @@ impl Compiler<'_> {
                 }
             };
             let methods = match endpoint {
-                Endpoint::Keys => MethodSet::default().with("GET"),
+                Endpoint::Keys => MethodSet::default()
+                    .with("GET")
+                    .and_then(|methods| methods.with("OPTIONS")),
                 Endpoint::Obtain
                 | Endpoint::Refresh
                 | Endpoint::Verify
