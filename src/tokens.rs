@@ -27,7 +27,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
 
 use self::cookies::Kind;
-pub(crate) use self::cookies::{Cookies, SameSite};
+pub(crate) use self::cookies::{Cookies, HOST_PREFIX, SameSite, is_prefixed};
 use self::hashing::{Checked, Unchecked};
 pub(crate) use self::keys::{KeyRing, NewKey, RingKey};
 pub(crate) use self::login::{Decided, Login};
@@ -490,6 +490,27 @@ impl TokenService {
         Ok((token, false))
     }
 
+    /// The token among cookies of one name that decides: the one that is good; of several the one of the last login, and
+    /// of its session the last. Where none is good, any.
+    fn best(&self, tokens: Vec<String>, kind: Kind, now: SystemTime) -> Option<String> {
+        let verifier = match kind {
+            Kind::Access => &self.access,
+            Kind::Refresh => &self.refresh,
+        };
+        if tokens.len() < 2 {
+            return tokens.into_iter().next();
+        }
+        let rank = |token: &String| {
+            let claims = verifier.verify(token, now).ok()?;
+            let login = claims.get("auth_time").and_then(Value::as_f64);
+            // Milliseconds, which are whole.
+            let login = login.map(|seconds| Duration::try_from_secs_f64(seconds).ok());
+            let last = ["gen", "iat"].map(|name| claims.get(name).and_then(Value::as_u64));
+            Some((login, last))
+        };
+        tokens.into_iter().max_by_key(rank)
+    }
+
     /// Makes the browser forget the tokens of a session that has ended, where it sent them.
     fn forgetting(
         &self,
@@ -632,7 +653,7 @@ impl TokenService {
             return;
         };
         let renewals = state.renewals();
-        if renewals.is_empty() {
+        if renewals.is_empty() || self.users.unwritable().is_some() {
             return;
         }
         let mut users = self.users.clone();
@@ -678,7 +699,10 @@ impl TokenService {
         let claims = self.refresh_claims(token, now)?;
         let (family, generation) = spendable(&claims)?;
         let id = family.id.clone();
-        let now = millis(now);
+        let now = millis(asked.now);
+        let cookies = self.settings.cookies.as_ref();
+        let with = cookies.and_then(|cookies| cookies.all(Kind::Access, asked.headers).pop());
+        let spender = Spender::of(&id, asked.client, with.as_deref());
         let rotate = self.settings.rotate_refresh;
         let until = now / 1000 + self.settings.refresh_lifetime.as_secs();
         let asked = Refresh {

@@ -174,7 +174,7 @@ fn edit(command: UserCommand, password: Option<String>, config: &Path) -> Result
     let said = match command {
         UserCommand::List => return Ok(list(&users)),
         UserCommand::Add { name, more } => {
-            if users.get(&name).is_some() {
+            if users.get(&name).is_some() || users.broken().any(|(broken, _)| broken == name) {
                 let hint = format!("`portcullis user password {name}` changes the password");
                 return Err(Ended::Failed(format!("{name:?} is there already; {hint}")));
             }
@@ -213,8 +213,9 @@ fn edit(command: UserCommand, password: Option<String>, config: &Path) -> Result
             format!("{name} may log in\n")
         }
         UserCommand::Remove { name } => {
-            known(&users, &name)?;
-            users.remove(&name);
+            if !users.remove(&name) {
+                known(&users, &name)?;
+            }
             format!("{name} is gone\n")
         }
     };
@@ -230,23 +231,43 @@ pub(super) fn now_in_millis() -> u64 {
 
 /// Puts a file of users in place.
 pub(super) fn write(file: &Path, users: &Users) -> Result<(), Ended> {
-    write_private(file, users.write().as_bytes())
+    if let Some(name) = users.unwritable() {
+        let why = "nothing of it would be left; mend it in the file, or take it out";
+        return Err(Ended::Failed(format!(
+            "the user {name:?} cannot be read, {why}"
+        )));
+    }
+    let text = users.write();
+    // What cannot be read back would put everybody out.
+    let read = config::read_users(&text).map_err(|why| Ended::Failed(cannot_hold(file, &why)))?;
+    if read.write() != text {
+        return Err(Ended::Failed(cannot_hold(
+            file,
+            "it would be read otherwise",
+        )));
+    }
+    write_private(file, text.as_bytes())
         .map_err(|error| Ended::Failed(format!("`{}`: {error}", file.display())))
 }
 
+fn cannot_hold(file: &Path, why: &str) -> String {
+    format!("`{}` cannot hold this: {why}", file.display())
+}
+
 fn list(users: &Users) -> String {
-    users
-        .iter()
-        .map(|(name, user)| {
-            let state = match (user.active, &user.password) {
-                (false, _) => "disabled",
-                (true, None) => "no password",
-                (true, Some(_)) => "active",
-            };
-            let more = Value::Object(user.more.clone());
-            format!("{name}\t{state}\t{more}\n")
-        })
-        .collect()
+    let broken = users
+        .broken()
+        .map(|(name, why)| format!("{name:?}\tbroken\t{why}\n"));
+    let good = users.iter().map(|(name, user)| {
+        let state = match (user.active, &user.password) {
+            (false, _) => "disabled",
+            (true, None) => "no password",
+            (true, Some(_)) => "active",
+        };
+        let more = Value::Object(user.more.clone());
+        format!("{name}\t{state}\t{more}\n")
+    });
+    good.chain(broken).collect()
 }
 
 /// The hash of a new password: typed twice at a terminal, or one line of a pipe.

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use http::HeaderName;
 use http::uri::PathAndQuery;
 
+pub(crate) use self::tokens::read_users;
 use super::error::{Errors, Place};
 use super::parsed;
 use super::source::{Loader, why};

@@ -24,6 +24,7 @@ mod routes;
 mod sections;
 mod source;
 mod summary;
+mod surrogates;
 mod syntax;
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,7 @@ mod verifiers;
 use std::fmt;
 use std::path::Path;
 
+pub(crate) use compile::read_users;
 pub use error::{ConfigError, ConfigErrors};
 pub(crate) use load::{Loaded as Accepted, Refused, load, load_again};
 pub(crate) use policy_tests::request;

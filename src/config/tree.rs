@@ -11,6 +11,7 @@ use super::alias::{self, AliasFault, Anchors};
 use super::error::{Errors, Place};
 use super::invisible;
 use super::mask::{Secrecy, Stretch, has_password, is_secret_header, quoted, secrecy};
+use super::surrogates::Veiled;
 use super::syntax::words;
 
 /// How deep lists and maps may lie in each other.
@@ -127,16 +128,18 @@ pub(crate) fn parse(file: u16, text: &str, errors: &mut Errors) -> Option<Node> 
         }
         return None;
     }
+    let veiled = Veiled::of(text);
     let mut builder = Builder {
         file,
         errors,
+        veiled: &veiled,
         stack: Vec::new(),
         root: None,
         anchors: Anchors::default(),
         stopped: false,
     };
     let mut documents = 0;
-    for event in Parser::new_from_str(text) {
+    for event in Parser::new_from_str(&veiled.text) {
         let (event, span) = match event {
             Ok(event) => event,
             Err(error) => {
@@ -163,6 +166,7 @@ pub(crate) fn parse(file: u16, text: &str, errors: &mut Errors) -> Option<Node> 
 struct Builder<'e> {
     file: u16,
     errors: &'e mut Errors,
+    veiled: &'e Veiled<'e>,
     stack: Vec<Frame>,
     root: Option<Node>,
     anchors: Anchors,
@@ -183,6 +187,15 @@ impl Builder<'_> {
                 if plain {
                     self.ends(place, &text);
                 }
+                let Ok(text) = self.veiled.lift(&text) else {
+                    let problem =
+                        "an escape that is half of a pair (`\\ud83d\\ude00` is one character)";
+                    self.errors.at(place, problem);
+                    return self.put(Node {
+                        place,
+                        kind: Kind::Broken,
+                    });
+                };
                 let kind = match text.as_ref() {
                     "" | "~" | "null" | "Null" | "NULL" if plain => Kind::Null,
                     text => Kind::Scalar(Scalar {
@@ -317,6 +330,7 @@ impl Builder<'_> {
                     *frame_place = node.place; // a map without braces is marked at its first key
                 }
                 *pending = Pending::Nothing;
+                // In quotes a key is what it says.
                 let (text, plain) = match node.kind {
                     Kind::Scalar(scalar) => (scalar.text, !scalar.quoted),
                     Kind::Null => {
@@ -349,7 +363,7 @@ impl Builder<'_> {
                         .hint("a list takes several maps: `<<: [*one, *other]`");
                 } else if text == "<<" && plain {
                     *pending = Pending::Merge;
-                } else if text.contains("${") {
+                } else if text.contains("${") && plain {
                     let problem = "variables are expanded in values, not in keys";
                     self.errors.at(node.place, problem);
                 } else {
@@ -580,6 +594,27 @@ mod tests {
             "certificates: {key: a, read_token: b}",
             "{certificates: {key: a, read_token: ***}}",
         );
+    }
+
+    #[test]
+    fn pairs_of_surrogates_are_characters_in_double_quotes_alone() {
+        check(
+            r#"{"a\ud83d\uDE00": "\uD83D\uDE00b", 'c': '\ud83d'}"#,
+            "{a\u{1f600}: \"\u{1f600}b\", c: \"\\\\ud83d\"}",
+        );
+        check(
+            "a: \\ud83d\\ude00\nb: |\n  \\ud83d\n",
+            "{a: \\ud83d\\ude00, b: \"\\\\ud83d\\n\"}",
+        );
+        refuse(
+            "a: 1\nb: {c: \"\\ude00\"}",
+            "a.yaml:2:8: an escape that is half of a pair (`\\ud83d\\ude00` is one character)\n    2 | b: {c: \"\\ude00\"}\n      |        ^^^^^^^^",
+        );
+    }
+
+    #[test]
+    fn a_key_in_quotes_is_what_it_says() {
+        check("{'<<': 1, \"${A}\": 2}", "{<<: 1, ${A}: 2}");
     }
 
     #[track_caller]

@@ -45,30 +45,56 @@ impl User {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Users {
     by_name: BTreeMap<String, User>,
+    /// Those who cannot be read: nobody logs in by their names, and the others are not kept out by them.
+    broken: BTreeMap<String, Broken>,
     /// The hashes that there were when the file was read.
     hashes: Vec<String>,
 }
 
+/// A user who cannot be read.
+#[derive(Clone, Debug, PartialEq)]
+struct Broken {
+    /// Why.
+    why: String,
+    /// What stands there, which stays where the file is written anew; `None` where it is not even JSON.
+    content: Option<Value>,
+}
+
 impl Users {
-    /// Reads the file's content: a map of users.
-    ///
-    /// # Errors
-    /// What is wrong, with the user's name.
-    pub(crate) fn read(content: &Value) -> Result<Self, String> {
-        let Value::Object(users) = content else {
-            return Err("write a map of users, such as {alice: {password: HASH}}".to_owned());
-        };
-        let mut all = BTreeMap::new();
-        for (name, user) in users {
-            let user = read_user(user).map_err(|why| format!("user {name}: {why}"))?;
-            is_name(name)?;
-            all.insert(name.clone(), user);
+    /// Reads users, each with what the file says of it; `None` where that is not even JSON. Those who cannot be read are
+    /// [`Users::broken`].
+    pub(crate) fn read(users: impl IntoIterator<Item = (String, Option<Value>)>) -> Self {
+        let mut all = Self::default();
+        for (name, content) in users {
+            let user = match &content {
+                Some(content) => is_name(&name).and_then(|()| read_user(content)),
+                None => Err("a value can be read in two ways: put it into quotes".to_owned()),
+            };
+            match user {
+                Ok(user) => {
+                    all.hashes.extend(user.password.clone());
+                    all.by_name.insert(name, user);
+                }
+                Err(why) => {
+                    all.broken.insert(name, Broken { why, content });
+                }
+            }
         }
-        let hashes = all.values().filter_map(|user| user.password.clone());
-        Ok(Self {
-            hashes: hashes.collect(),
-            by_name: all,
-        })
+        all
+    }
+
+    /// The names of those who cannot be read, each with why.
+    pub(crate) fn broken(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.broken
+            .iter()
+            .map(|(name, broken)| (name.as_str(), broken.why.as_str()))
+    }
+
+    /// Somebody of whom nothing would be left if the file were written anew.
+    pub(crate) fn unwritable(&self) -> Option<&str> {
+        let mut all = self.broken.iter();
+        let found = all.find(|(_, broken)| broken.content.is_none());
+        found.map(|(name, _)| name.as_str())
     }
 
     /// A user who may log in.
@@ -111,15 +137,17 @@ impl Users {
 
     /// Takes a user out; whether there was one.
     pub(crate) fn remove(&mut self, name: &str) -> bool {
-        self.by_name.remove(name).is_some()
+        self.by_name.remove(name).is_some() || self.broken.remove(name).is_some()
     }
 
     /// The file's content: a line a user, in JSON, which is YAML.
     pub(crate) fn write(&self) -> String {
-        if self.by_name.is_empty() {
-            return "{}\n".to_owned();
-        }
         let mut text = String::new();
+        for (name, broken) in &self.broken {
+            if let Some(content) = &broken.content {
+                text.push_str(&format!("{}: {content}\n", Value::from(name.as_str())));
+            }
+        }
         for (name, user) in &self.by_name {
             let mut members = Map::new();
             if let Some(password) = &user.password {
@@ -133,24 +161,28 @@ impl Users {
             let name = Value::from(name.as_str());
             text.push_str(&format!("{name}: {}\n", Value::Object(members)));
         }
+        if text.is_empty() {
+            return "{}\n".to_owned();
+        }
         text
     }
 }
+
+/// How many characters a user's name may have, as in Django.
+pub(super) const LONGEST_NAME: usize = 150;
 
 /// Whether this can be a user's name.
 ///
 /// # Errors
 /// Why not.
 pub(crate) fn is_name(name: &str) -> Result<(), String> {
-    /// More than REST framework's forms take.
-    const LONGEST: usize = 255;
     if name.is_empty()
-        || name.len() > LONGEST
+        || name.chars().count() > LONGEST_NAME
         || name.chars().any(char::is_control)
         || name != name.trim()
     {
         let why = format!(
-            "a user has a name of 1 to {LONGEST} bytes, without control characters and without space at its ends"
+            "a user has a name of 1 to {LONGEST_NAME} characters, without control characters and without space at its ends"
         );
         return Err(why);
     }
@@ -217,14 +249,18 @@ mod tests {
 
     use super::*;
 
+    fn read(content: &Value) -> Users {
+        let members = content.as_object().unwrap().clone();
+        Users::read(members.into_iter().map(|(name, user)| (name, Some(user))))
+    }
+
     #[test]
     fn what_is_written_reads_the_same() {
         let hash = password::hash("secret").unwrap();
-        let users = Users::read(&json!({
+        let users = read(&json!({
             "alice": {"password": hash, "roles": ["clerk"], "id": 7, "since": 1500},
             "bob: \"b\"": {"active": false},
-        }))
-        .unwrap();
+        }));
         assert!(users.active("alice").is_some() && users.active("bob: \"b\"").is_none());
         let text = users.write();
         assert_eq!(text.lines().count(), 2);
@@ -236,15 +272,14 @@ mod tests {
                 (name.clone(), user.clone())
             })
             .collect();
-        assert_eq!(Users::read(&Value::Object(back)).unwrap(), users);
+        assert_eq!(read(&Value::Object(back)), users);
         assert_eq!(Users::default().write(), "{}\n");
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_the_user() {
+    fn who_is_wrong_is_named_and_the_others_stay() {
         for (content, said) in [
-            (json!([]), "a map of users"),
-            (json!({"a": 1}), "user a"),
+            (json!({"a": 1}), "write a map"),
             (
                 json!({"a": {"password": "plain"}}),
                 "portcullis user password",
@@ -254,11 +289,30 @@ mod tests {
             (json!({"a": {"since": -1}}), "milliseconds"),
             (json!({"": {}}), "has a name"),
             (json!({"a ": {}}), "has a name"),
-            (json!({"a".repeat(256): {}}), "has a name"),
+            (json!({"a".repeat(151): {}}), "has a name"),
         ] {
-            let why = Users::read(&content).unwrap_err();
+            let mut all = content.as_object().unwrap().clone();
+            all.insert("bob".to_owned(), json!({"roles": []}));
+            let mut users = read(&Value::Object(all.clone()));
+            let [(name, why)] = users.broken().collect::<Vec<_>>()[..] else {
+                panic!("{users:?}");
+            };
             assert!(why.contains(said), "{why}");
+            assert!(users.active("bob").is_some() && users.active(name).is_none());
+            // It is not lost where somebody else is changed, and can be taken out.
+            let (name, content) = (name.to_owned(), &all[name]);
+            let line = format!("{}: {content}\n", Value::from(name.as_str()));
+            assert!(users.write().contains(&line), "{}", users.write());
+            assert!(users.remove(&name) && users.broken().next().is_none());
         }
+        let users = Users::read([("a".to_owned(), None)]);
+        assert_eq!(users.unwritable(), Some("a"));
+    }
+
+    #[test]
+    fn names_have_so_many_characters_and_not_bytes() {
+        assert!(is_name(&"\u{1f600}".repeat(150)).is_ok());
+        assert!(is_name(&"a".repeat(151)).is_err());
     }
 
     #[test]
@@ -270,7 +324,7 @@ mod tests {
             .map(|(at, hash)| (at.to_string(), json!({ "password": hash })))
             .chain([("x".to_owned(), json!({"password": "!unusable"}))])
             .collect();
-        let users = Users::read(&Value::Object(all)).unwrap();
+        let users = read(&Value::Object(all));
         assert_eq!(users.get("x").unwrap().password, None);
         let mut seen = std::collections::HashSet::new();
         for at in 0..200 {

@@ -1102,6 +1102,100 @@ async fn the_app_may_decide_who_logs_in() {
 }
 
 #[tokio::test]
+async fn spellings_of_one_name_share_its_tries_where_an_app_decides() {
+    let app =
+        App::start(|_| Answer::Raw(b"HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n".into())).await;
+    let text = "tokens: {keys: keys/, login: '@app/login', throttle: {per_ip: off, per_user: 3/m}}
+state: data/
+routes: [{path: /*, respond: {body: open}}]
+";
+    let gateway = Gateway::start(&config(text, &[("app", &app.url())])).await;
+    for (name, status) in [
+        ("alice", 401),
+        ("ALICE", 401),
+        ("\u{ff21}lice", 401),
+        (" Alice", 429),
+        ("bob", 401),
+    ] {
+        let login = json!({"username": name, "password": "x"});
+        let reply = post(&gateway, "/api/token/", &login).await;
+        assert_eq!(reply.status, status, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_grace_of_a_spent_token_is_for_who_spent_it() {
+    let text = text("  throttle: off\n") + "trusted_proxies: [127.0.0.1]\n";
+    let gateway = Gateway::start_as_it_is(folder(&text), 1, &[]).await;
+    let renew = async |token: &str, client: &str| {
+        let mut wire = gateway.connect().await;
+        let fields = [
+            ("Content-Type", "application/json"),
+            ("X-Forwarded-For", client),
+        ];
+        let body = json!({"refresh": token}).to_string();
+        wire.send(request("POST", "/api/token/refresh/", &fields, body))
+            .await;
+        wire.reply().await
+    };
+    for (other, status) in [("2001:db8::2", 200), ("2001:db8:0:1::1", 401)] {
+        let (_, first) = login(&gateway, "alice").await;
+        let (_, second) = pair(&renew(&first, "2001:db8::1").await);
+        assert_eq!(renew(&first, other).await.status, status, "{other}");
+        // Whoever it was, it gets it once, and a theft ends the session.
+        assert_eq!(renew(&first, "2001:db8::1").await.status, 401);
+        assert_eq!(renew(&second, "2001:db8::1").await.status, 401);
+    }
+}
+
+#[tokio::test]
+async fn names_are_what_they_say_and_one_that_is_wrong_keeps_nobody_out() {
+    let folder = folder(&text(FREE));
+    let long = "\u{1f600}".repeat(150);
+    for name in ["<<", "${HOME}", "a${b", "#", "null", "a: b", long.as_str()] {
+        user(&folder, &["add", name]);
+    }
+    let output = run_to_end(&folder, &["check"], &[]);
+    assert!(output.status.success(), "{output:?}");
+    user(&folder, &["disable", "bob"]);
+    user(&folder, &["remove", "#"]);
+    let file = folder.path("users.yaml");
+    let mut users = std::fs::read_to_string(&file).unwrap();
+    users.push_str("\"mallory\": {\"password\": \"plain\"}\n\"\\ud83d\\ude00\": {\"active\": false}\nodd: {x: 0x1f}\n");
+    std::fs::write(&file, users).unwrap();
+    let output = run_to_end(&folder, &["check"], &[]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("the user \"mallory\" is left out"), "{said}");
+    assert!(said.contains("the user \"odd\" is left out"), "{said}");
+    let gateway = Gateway::start_as_it_is(folder, 1, &[]).await;
+    for (name, status) in [
+        ("alice", 200),
+        ("${HOME}", 200),
+        ("<<", 200),
+        ("null", 200),
+        (long.as_str(), 200),
+        ("mallory", 401),
+        ("bob", 401),
+    ] {
+        let login = json!({"username": name, "password": PASSWORD});
+        let reply = post(&gateway, "/api/token/", &login).await;
+        assert_eq!(reply.status, status, "{name}");
+    }
+    // What could not be written anew is not thrown away.
+    let refused = run_to_end(&gateway.folder, &["user", "disable", "alice"], &[]);
+    assert_eq!(refused.status.code(), Some(1));
+    user(&gateway.folder, &["remove", "odd"]);
+    user(&gateway.folder, &["disable", "alice"]);
+    let list = user(&gateway.folder, &["list"]);
+    assert!(
+        list.contains("\u{1f600}\tdisabled") && list.contains("mallory"),
+        "{list}"
+    );
+    user(&gateway.folder, &["remove", "mallory"]);
+}
+
+#[tokio::test]
 async fn tokens_may_be_cookies_that_other_sites_cannot_use() {
     let gateway = gateway(
         "  throttle: off\n  refresh_grace: 0s\n  cookies: {access: at, refresh: rt, origins: [https://app.example.com]}\n",

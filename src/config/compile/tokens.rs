@@ -18,13 +18,14 @@ use crate::config::json;
 use crate::config::merge;
 use crate::config::parsed;
 use crate::config::source::why;
+use crate::config::tree::{self, Kind};
 use crate::edits::HeaderEdits;
 use crate::method::MethodSet;
 use crate::proxy::{Ask, Forward, Purpose};
 use crate::route::{Host, Pattern, Route, RouteTable, Target};
 use crate::tokens::{
-    Cookies, Endpoint, Issued, KeyRing, OWN, Rate, SLACK, SameSite, Servers, StateAt, TokenService,
-    TokenSettings, Users,
+    Cookies, Endpoint, HOST_PREFIX, Issued, KeyRing, OWN, Rate, SLACK, SameSite, Servers, StateAt,
+    TokenService, TokenSettings, Users, is_prefixed,
 };
 
 /// The name of the verifier of the gateway's own tokens, for `auth`.
@@ -294,13 +295,16 @@ impl Compiler<'_> {
         }
         let bytes = self.file(&file.value, file.place)?;
         let node = merge::plain_file(&file.value, file.place, self.loader, self.errors)?;
-        let content = json::json(&node, self.errors)?;
-        match Users::read(&content) {
-            Ok(users) => Some((users, bytes)),
-            Err(problem) => {
-                self.errors.at(node.place, problem);
-                None
-            }
+        let Some(users) = users_of(node.kind) else {
+            let problem = "write a map of users, such as {alice: {password: HASH}}";
+            self.errors.at(node.place, problem);
+            return None;
+        };
+        for (name, why) in users.broken() {
+            let shown = file.value.display();
+            self.warnings.push(format!(
+                "`{shown}`: the user {name:?} is left out, and cannot log in: {why}"
+            ));
         }
     }
 
@@ -476,6 +480,33 @@ impl Compiler<'_> {
             }
         }
     }
+}
+
+/// The users of a file; `None` where it is no map.
+fn users_of(file: Kind) -> Option<Users> {
+    let users = match file {
+        Kind::Map(users) => users,
+        Kind::Null => Vec::new(),
+        Kind::Scalar(_) | Kind::List(_) | Kind::Broken => return None,
+    };
+    Some(Users::read(users.into_iter().map(|(key, user)| {
+        // Why it cannot be read is said of each user in one way.
+        let content = json::json(&user, &mut Errors::default());
+        (key.text, content)
+    })))
+}
+
+/// Reads the text of a users' file as the gateway does.
+///
+/// # Errors
+/// Why it cannot be read.
+pub(crate) fn read_users(text: &str) -> Result<Users, String> {
+    let mut errors = Errors::default();
+    let file = errors.add_file("users.yaml", text);
+    let node = tree::parse(file, text, &mut errors);
+    errors.finish().map_err(|errors| errors.to_string())?;
+    node.and_then(|node| users_of(node.kind))
+        .ok_or_else(|| "it is no map of users".to_owned())
 }
 
 /// What a claim is issued with: `"{user.roles}"` is what the users' file says, anything else is itself.
