@@ -15,6 +15,7 @@ mod throttle;
 mod users;
 mod wire;
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -592,8 +593,13 @@ impl TokenService {
     }
 
     fn try_once(&self, asked: &Asked<'_>, name: &str) -> Result<(), Answer> {
+        let name = match &self.settings.users {
+            Some(_) => Cow::Borrowed(name),
+            // The app may take many spellings for one user.
+            None => Cow::Owned(throttle::folded(name)),
+        };
         self.throttle
-            .try_once(asked.client, name)
+            .try_once(asked.client, &name)
             .map_err(|wait| Answer::throttled(wait.as_secs() + 1))
     }
 

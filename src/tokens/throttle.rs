@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use governor::clock::{Clock as _, DefaultClock};
 use governor::state::keyed::HashMapStateStore;
 use governor::{Quota, RateLimiter};
+use unicode_normalization::UnicodeNormalization as _;
 
+use super::users::LONGEST_NAME;
 use crate::client::Counted;
 
 /// So many tries in a time, and as many at once.
@@ -57,8 +59,8 @@ impl Throttle {
             one(limiter, &Counted::of(client))?;
         }
         if let Some(limiter) = &self.by_user {
-            // A name that is too long to be one is not kept; the address is counted.
-            let name: String = user.chars().take(128).collect();
+            // A name that is too long to be one is not kept whole; the address is counted.
+            let name: String = user.chars().take(LONGEST_NAME).collect();
             one(limiter, &name)?;
         }
         Ok(())
@@ -95,6 +97,16 @@ impl Throttle {
     }
 }
 
+/// A name as many apps compare it: compatibility forms are one (NFKC), and so are small letters and capitals.
+/// Where an app decides who `Alice` is, all spellings of her count as one.
+pub(super) fn folded(name: &str) -> String {
+    name.nfkc()
+        .flat_map(char::to_lowercase)
+        .nfkc()
+        .take(LONGEST_NAME)
+        .collect()
+}
+
 fn one<K: std::hash::Hash + Eq + Clone>(limiter: &Limiter<K>, key: &K) -> Result<(), Duration> {
     limiter
         .check_key(key)
@@ -104,6 +116,24 @@ fn one<K: std::hash::Hash + Eq + Clone>(limiter: &Limiter<K>, key: &K) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn spellings_of_one_name_are_folded() {
+        for spelling in [
+            "Alice",
+            "ALICE",
+            "\u{ff21}lice",
+            "\u{24b6}lice",
+            "\u{1d400}\u{1d425}ice",
+        ] {
+            assert_eq!(folded(spelling), "alice", "{spelling}");
+        }
+        assert_eq!(folded("e\u{301}"), folded("\u{c9}"));
+        assert_eq!(folded("\u{130}"), folded("i\u{307}"));
+        assert_ne!(folded("alice"), folded("alicia"));
+        let long = "\u{fdfa}".repeat(10_000);
+        assert_eq!(folded(&long).chars().count(), LONGEST_NAME);
+    }
 
     #[test]
     fn an_address_and_a_user_have_their_own_tries() {
