@@ -182,6 +182,15 @@ impl Counted {
     }
 }
 
+impl std::fmt::Display for Counted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(ip) => ip.fmt(f),
+            None => f.write_str("unix"),
+        }
+    }
+}
+
 /// What is known of a connection before its first request; made once, read by every request.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {

@@ -9,6 +9,7 @@ mod login;
 mod mint;
 mod password;
 mod private;
+mod spender;
 mod state;
 mod store;
 mod throttle;
@@ -36,6 +37,7 @@ pub(crate) use self::mint::{Issued, OWN};
 use self::password::Verdict;
 pub(crate) use self::password::hash as hash_password;
 pub(crate) use self::private::write_private;
+use self::spender::Spender;
 use self::state::{Renewal, TokenState};
 pub(crate) use self::state::{Servers, StateAt, States, end_from_outside};
 pub(crate) use self::store::FamilyName;
@@ -344,6 +346,8 @@ impl TokenService {
             generation: 0,
             rotated: now,
             expires: 0,
+            spender: Spender::default(),
+            repeated: false,
             ended: None,
             claims,
         };
@@ -618,6 +622,8 @@ impl TokenService {
             generation: 0,
             rotated: now,
             expires: now / 1000 + self.settings.refresh_lifetime.as_secs(),
+            spender: Spender::default(),
+            repeated: false,
             ended: None,
             claims,
         };
@@ -701,8 +707,8 @@ impl TokenService {
         });
     }
 
-    async fn renew(&self, token: &str, now: SystemTime) -> Result<Answer, Answer> {
-        let claims = self.refresh_claims(token, now)?;
+    async fn renew(&self, token: &str, asked: &Asked<'_>) -> Result<Answer, Answer> {
+        let claims = self.refresh_claims(token, asked.now)?;
         let (family, generation) = spendable(&claims)?;
         let id = family.id.clone();
         let now = millis(asked.now);
@@ -717,6 +723,7 @@ impl TokenService {
             now,
             rotate_until: rotate.then_some(until),
             grace: as_millis(self.settings.refresh_grace),
+            spender,
         };
         let refreshed = self.open_state()?.store().refresh(asked).await;
         let family = match refreshed.map_err(|StoreDown| Answer::down())? {
@@ -775,15 +782,11 @@ impl TokenService {
         let family = mint::family_of(&claims).ok_or_else(Answer::not_ours)?;
         let family = self.open_state()?.store().look(family).await;
         let family = family.map_err(|StoreDown| Answer::down())?;
-        let Some(family) = family else {
-            return Err(Answer::blacklisted("token_revoked"));
-        };
-        // Only a refresh token counts; one that was spent is good for nothing but its successor.
-        match claims.get("gen").map(Value::as_u64) {
-            Some(generation) if generation != Some(family.generation) => {
-                Err(Answer::blacklisted("token_reused"))
-            }
-            Some(_) | None => Ok(Answer::ok(json!({}))),
+        // Whether a refresh token was spent is not told: who stole a copy would learn when its owner has come, without
+        // showing itself.
+        match family {
+            Some(_) => Ok(Answer::ok(json!({}))),
+            None => Err(Answer::blacklisted("token_revoked")),
         }
     }
 

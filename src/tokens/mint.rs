@@ -128,6 +128,7 @@ fn object(value: Value) -> Map<String, Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tokens::spender::Spender;
 
     fn family() -> Family {
         Family {
@@ -136,6 +137,8 @@ mod tests {
             generation: 2,
             rotated: 61_000,
             expires: 90,
+            spender: Spender::default(),
+            repeated: false,
             ended: None,
             claims: object(json!({"roles": ["app"], "plan": "gold"})),
         }

@@ -14,6 +14,8 @@ use serde_json::{Map, Value};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::spender::Spender;
+
 /// A refresh family: all tokens that go back to one login.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) struct Family {
@@ -27,6 +29,12 @@ pub(crate) struct Family {
     pub(crate) rotated: u64,
     /// When the last refresh token expires, in seconds since 1970.
     pub(crate) expires: u64,
+    /// Who did that last.
+    #[serde(default)]
+    pub(crate) spender: Spender,
+    /// Whether the last token that was spent has got its successor once more.
+    #[serde(default)]
+    pub(crate) repeated: bool,
     /// When it was ended before its time, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ended: Option<u64>,
@@ -81,8 +89,10 @@ pub(crate) struct Refresh {
     /// When a new refresh token would expire, in seconds since 1970; `None` where the same token
     /// goes on.
     pub(crate) rotate_until: Option<u64>,
-    /// How long a spent token gets its successor once more, in milliseconds.
+    /// How long a spent token gets its successor once more, if the same client asks, in milliseconds.
     pub(crate) grace: u64,
+    /// Who asks.
+    pub(crate) spender: Spender,
 }
 
 /// How much ends with a family.

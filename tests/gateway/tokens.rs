@@ -333,9 +333,10 @@ async fn a_refresh_token_is_good_once_and_its_late_reuse_ends_the_family() {
     let (_, again) = pair(&renew(&first).await);
     assert_eq!(claims(&again)["jti"], claims(&second)["jti"]);
     assert_eq!(claims(&again), claims(&second));
-    for (token, status) in [(&first, 401), (&second, 200)] {
+    // Whether a token was spent is not told to who only looks.
+    for token in [&first, &second] {
         let reply = post(&gateway, "/api/token/verify/", &json!({"token": token})).await;
-        assert_eq!(reply.status, status, "a spent token is no good one");
+        assert_eq!(reply.status, 200);
     }
     let (_, third) = pair(&renew(&second).await);
     assert_ne!(claims(&third)["jti"], claims(&second)["jti"]);

@@ -412,9 +412,44 @@ impl Keeper {
                 "a refresh token was used again: its session has ended"
             );
         }
+        let mut untold = Vec::new();
         for (order, outcome) in std::mem::take(batch).into_iter().zip(outcomes) {
-            order.answer(outcome);
+            untold.extend(order.answer(outcome));
         }
+        self.give_back(&untold)
+    }
+
+    /// Makes those tokens good again whose successor was given to nobody: who shows one again is no thief.
+    fn give_back(&mut self, untold: &[Refresh]) -> Result<(), redb::Error> {
+        let Some(database) = self.database.as_ref().filter(|_| !untold.is_empty()) else {
+            return Ok(());
+        };
+        let transaction = database.begin_write()?;
+        {
+            let mut families = transaction.open_table(FAMILIES)?;
+            for Refresh {
+                family: name,
+                generation,
+                now,
+                ..
+            } in untold
+            {
+                let row = families.get(name.id.as_str())?;
+                let row = row.and_then(|row| read(row.value()));
+                let spent = |family: &Family| {
+                    generation.checked_add(1) == Some(family.generation) && family.rotated == *now
+                };
+                let Some(mut family) = row.filter(|family| spent(family) && !family.repeated)
+                else {
+                    continue;
+                };
+                family.generation = *generation;
+                let row = serde_json::to_vec(&family)
+                    .map_err(|error| redb::Error::Io(std::io::Error::other(error)))?;
+                families.insert(name.id.as_str(), row.as_slice())?;
+            }
+        }
+        transaction.commit()?;
         Ok(())
     }
 }
@@ -447,18 +482,26 @@ enum Outcome {
 }
 
 impl Order {
-    fn answer(self, outcome: Outcome) {
+    /// Answers; gives a refresh that spent a token for somebody who was gone.
+    fn answer(self, outcome: Outcome) -> Option<Refresh> {
         match (self, outcome) {
             (Self::Begin(_, _, answer) | Self::EndAll(_, answer), Outcome::Done) => {
                 tell(answer, Ok(()));
             }
-            (Self::Refresh(_, answer), Outcome::Refreshed(outcome)) => tell(answer, Ok(outcome)),
+            (Self::Refresh(refresh, answer), Outcome::Refreshed(outcome)) => {
+                let spent =
+                    matches!(outcome, Refreshed::Family(_)) && refresh.rotate_until.is_some();
+                if answer.send(Ok(outcome)).is_err() && spent {
+                    return Some(refresh);
+                }
+            }
             (Self::Look(_, answer) | Self::End(_, _, _, answer), Outcome::Family(family)) => {
                 tell(answer, Ok(family));
             }
             (Self::Purge(_, answer), Outcome::Purged(count)) => tell(answer, Ok(count)),
             (order, _) => order.fail(),
         }
+        None
     }
 }
 
@@ -550,7 +593,9 @@ impl Tables<'_> {
         let last = asked.generation == family.generation;
         let just_spent = asked.generation.checked_add(1) == Some(family.generation)
             && asked.now.saturating_sub(family.rotated) <= asked.grace
-            && asked.grace > 0;
+            && asked.grace > 0
+            && !family.repeated
+            && asked.spender.may_be(&family.spender);
         match asked.rotate_until {
             // The same token goes on as long as it lives.
             None if last => Ok(Refreshed::Family(family)),
@@ -558,11 +603,17 @@ impl Tables<'_> {
                 family.generation += 1;
                 family.rotated = asked.now;
                 family.expires = expires;
+                family.spender = asked.spender.clone();
+                family.repeated = false;
                 self.put(&asked.family.id, &family)?;
                 Ok(Refreshed::Family(family))
             }
-            // Two tabs, or an answer that was lost: it gets what the first one got.
-            Some(_) if just_spent => Ok(Refreshed::Family(family)),
+            // Two tabs, or an answer that was lost: it gets what the first one got, once.
+            Some(_) if just_spent => {
+                family.repeated = true;
+                self.put(&asked.family.id, &family)?;
+                Ok(Refreshed::Family(family))
+            }
             None | Some(_) => {
                 // Somebody has a token that was spent: thief or owner, both are out.
                 family.ended = Some(asked.now);
@@ -623,6 +674,7 @@ mod tests {
     use serde_json::Map;
 
     use super::*;
+    use crate::tokens::spender::Spender;
 
     const LIVES: Lives = Lives {
         access: 300,
@@ -667,9 +719,15 @@ mod tests {
             generation: 0,
             rotated: created,
             expires: 1_000_000,
+            spender: Spender::default(),
+            repeated: false,
             ended: None,
             claims: Map::new(),
         }
+    }
+
+    fn spender(last: u8) -> Spender {
+        Spender::of("f", Some([10, 0, 0, last].into()), None)
     }
 
     fn refresh(id: &str, generation: u64, now: u64) -> Refresh {
@@ -679,6 +737,7 @@ mod tests {
             now,
             rotate_until: Some(2_000_000),
             grace: 10_000,
+            spender: spender(1),
         }
     }
 
@@ -698,7 +757,7 @@ mod tests {
         assert_eq!(generation(&refreshed), Some(1));
         // Within the grace the same successor, and no further one.
         let again = store.refresh(refresh("f", 0, 11_000)).await.unwrap();
-        assert_eq!(again, refreshed);
+        assert_eq!(generation(&again), Some(1));
         let next = store.refresh(refresh("f", 1, 11_000)).await.unwrap();
         assert_eq!(generation(&next), Some(2));
         let reused = store.refresh(refresh("f", 0, 11_001)).await.unwrap();
@@ -724,6 +783,53 @@ mod tests {
             store.refresh(refresh("odd", 5, 2)).await,
             Ok(Refreshed::Reused)
         );
+    }
+
+    #[tokio::test]
+    async fn the_grace_is_for_who_spent_the_token_and_for_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path()).unwrap();
+        let by = |id: &str, last, now| Refresh {
+            spender: spender(last),
+            ..refresh(id, 0, now)
+        };
+        for id in ["other", "twice"] {
+            store.begin(id.to_owned(), family(1)).await.unwrap();
+            let spent = store.refresh(by(id, 1, 1000)).await.unwrap();
+            assert_eq!(generation(&spent), Some(1));
+        }
+        let other = store.refresh(by("other", 2, 1001)).await;
+        assert_eq!(other, Ok(Refreshed::Reused));
+        let once = store.refresh(by("twice", 1, 1001)).await.unwrap();
+        assert_eq!(generation(&once), Some(1));
+        let twice = store.refresh(by("twice", 1, 1002)).await;
+        assert_eq!(twice, Ok(Refreshed::Reused));
+    }
+
+    #[tokio::test]
+    async fn a_successor_that_was_given_to_nobody_is_taken_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tokens.redb");
+        let longest = Arc::new(Longest::default());
+        let mut keeper = Keeper {
+            database: Some(database(&path).unwrap()),
+            path,
+            known: Lives::default(),
+            longest,
+            revoked: Arc::default(),
+            swept: String::new(),
+        };
+        prepare(keeper.database.as_ref().unwrap(), &keeper.longest, 0).unwrap();
+        let (told, _begun) = oneshot::channel();
+        keeper.obey(&mut vec![Order::Begin("f".to_owned(), family(1), told)]);
+        // Who asked leaves while the disk is waited for.
+        let (told, gone) = oneshot::channel();
+        drop(gone);
+        assert!(keeper.obey(&mut vec![Order::Refresh(refresh("f", 0, 1000), told)]));
+        let (told, mut refreshed) = oneshot::channel();
+        keeper.obey(&mut vec![Order::Refresh(refresh("f", 0, 900_000), told)]);
+        let refreshed = refreshed.try_recv().unwrap().unwrap();
+        assert_eq!(generation(&refreshed), Some(1));
     }
 
     #[tokio::test]

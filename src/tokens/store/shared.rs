@@ -11,7 +11,7 @@ use std::fmt;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_lc_rs::digest;
 use base64::Engine as _;
@@ -33,6 +33,7 @@ use super::{
     tell,
 };
 use crate::auth::LiveRevoked;
+use crate::tokens::spender::Spender;
 
 /// How long a connection may take to stand.
 const CONNECTING: Duration = Duration::from_secs(2);
@@ -178,6 +179,8 @@ impl Shared {
             revoked,
             scripts: Arc::default(),
             pending: Arc::default(),
+            clock: Arc::default(),
+            untold: Arc::default(),
         };
         thread::Builder::new()
             .name("tokens".to_owned())
@@ -251,6 +254,39 @@ impl Stream {
     }
 }
 
+/// The server's clock as it was read last. The time that it shows now is not earlier than what this says.
+#[derive(Debug, Default)]
+struct ServerClock(Mutex<Option<(u64, Instant)>>);
+
+impl ServerClock {
+    /// The server said that it is this time, in milliseconds since 1970.
+    fn said(&self, time: u64) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = Some((time, Instant::now()));
+    }
+
+    /// The time there after which an order that is sent now is done for nobody; 0 where its clock was not read yet.
+    fn deadline(&self) -> u64 {
+        let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.map_or(0, |(time, read)| time + millis(read.elapsed() + ANSWER))
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A token that was perhaps spent, and whose successor was given to nobody.
+#[derive(Clone, Debug)]
+struct Untold {
+    family: FamilyName,
+    generation: u64,
+    /// The mark of the order that spent it.
+    by: String,
+    /// When that order can be done no more, by the server's clock.
+    deadline: u64,
+}
+
 /// What an order comes to.
 enum Done {
     Nothing,
@@ -267,6 +303,9 @@ struct Keeper {
     scripts: Arc<Scripts>,
     /// What ended and could not be told to the other gateways yet.
     pending: Arc<Mutex<VecDeque<Ending>>>,
+    clock: Arc<ServerClock>,
+    /// Tokens that are to be made good again.
+    untold: Arc<Mutex<VecDeque<Untold>>>,
 }
 
 impl Keeper {
@@ -352,7 +391,54 @@ impl Keeper {
             return Err(io("several servers that are no cluster"));
         }
         self.agree_on_lives(&mut link).await?;
+        self.read_clock(&mut link).await?;
+        self.give_back(&mut link).await?;
         Ok((link, dangers(&about)))
+    }
+
+    async fn read_clock(&self, link: &mut Link) -> RedisResult<()> {
+        let [seconds, micros]: [u64; 2] = link.query(&redis::cmd("TIME")).await?;
+        self.clock.said(seconds * 1000 + micros / 1000);
+        Ok(())
+    }
+
+    /// Makes those tokens good again whose successor was given to nobody: who shows one again is no thief.
+    async fn give_back(&self, link: &mut Link) -> RedisResult<()> {
+        let waiting = {
+            let untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
+            untold.len()
+        };
+        for _ in 0..waiting {
+            let next = {
+                let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
+                untold.pop_front()
+            };
+            let Some(next) = next else { break };
+            let back = Untolds {
+                untold: &self.untold,
+                one: Some(next.clone()),
+            };
+            let mut call = self.scripts.give_back.key(family_key(&next.family));
+            call.arg(next.generation).arg(&next.by).arg(next.deadline);
+            let word: String = link.invoke(&call).await?;
+            if word != "wait" {
+                back.done();
+            }
+        }
+        Ok(())
+    }
+
+    fn forget_later(&self, asked: &Refresh, by: &str, deadline: u64) {
+        let one = Untold {
+            family: asked.family.clone(),
+            generation: asked.generation,
+            by: by.to_owned(),
+            deadline,
+        };
+        drop(Untolds {
+            untold: &self.untold,
+            one: Some(one),
+        });
     }
 
     /// Raises the longest lives on either side; gives them.
@@ -413,6 +499,8 @@ impl Keeper {
                 if looks.is_multiple_of(LOOKS_A_LONGEST) || agreed != self.longest.lives() {
                     agreed = self.agree_on_lives(&mut link).await?;
                 }
+                self.read_clock(&mut link).await?;
+                self.give_back(&mut link).await?;
                 self.tell_pending(&mut link).await?;
                 let [families, subjects] = &mut from;
                 self.catch_up(&mut link, Stream::Families, families).await?;
@@ -528,10 +616,27 @@ impl Keeper {
     }
 
     async fn obey(&self, mut link: Link, order: Order, lost: &mpsc::Sender<RedisError>) {
-        let done = timeout(WHOLE, self.done(&mut link, &order)).await;
-        match done.unwrap_or_else(|_| Err(io("no answer in time"))) {
-            Ok(done) => answer(order, done),
+        let (by, deadline) = match mark() {
+            Ok(by) => (by, self.clock.deadline()),
             Err(error) => {
+                tracing::error!(%error, "an order to the store of tokens failed");
+                return;
+            }
+        };
+        let done = timeout(WHOLE, self.done(&mut link, &order, (&by, deadline))).await;
+        match done.unwrap_or_else(|_| Err(io("no answer in time"))) {
+            Ok(done) => {
+                if let Some(asked) = answer(order, done) {
+                    self.forget_later(&asked, &by, deadline);
+                }
+            }
+            Err(error) => {
+                // It may have been done, or be done until its deadline.
+                if let Order::Refresh(asked, _) = &order
+                    && asked.rotate_until.is_some()
+                {
+                    self.forget_later(asked, &by, deadline);
+                }
                 tracing::debug!(%error, "an order to the store of tokens failed");
                 drop(order);
                 if link.is_lost(&error) {
@@ -542,10 +647,11 @@ impl Keeper {
         }
     }
 
-    async fn done(&self, link: &mut Link, order: &Order) -> RedisResult<Done> {
+    /// Does an order, whose mark and deadline these are.
+    async fn done(&self, link: &mut Link, order: &Order, marked: (&str, u64)) -> RedisResult<Done> {
         match order {
-            Order::Begin(id, family, _) => self.begin(link, id, family).await,
-            Order::Refresh(refresh, _) => self.refresh(link, refresh).await,
+            Order::Begin(id, family, _) => self.begin(link, id, family, marked.1).await,
+            Order::Refresh(refresh, _) => self.refresh(link, refresh, marked).await,
             Order::Look(name, _) => {
                 let mut call = self.scripts.look.key(family_key(name));
                 call.key(subject_key(&name.sub)).arg(&name.sub);
@@ -572,7 +678,13 @@ impl Keeper {
         }
     }
 
-    async fn begin(&self, link: &mut Link, id: &str, family: &Family) -> RedisResult<Done> {
+    async fn begin(
+        &self,
+        link: &mut Link,
+        id: &str,
+        family: &Family,
+        deadline: u64,
+    ) -> RedisResult<Done> {
         let name = FamilyName {
             id: id.to_owned(),
             sub: family.sub.clone(),
@@ -589,15 +701,22 @@ impl Keeper {
             .arg(family.rotated)
             .arg(family.expires)
             .arg(claims)
-            .arg((family.expires + KEPT) * 1000);
-        let () = link.invoke(&call).await?;
+            .arg((family.expires + KEPT) * 1000)
+            .arg(deadline);
+        let word: String = link.invoke(&call).await?;
+        if word == "late" {
+            return Err(late());
+        }
         Ok(Done::Nothing)
     }
 
-    async fn refresh(&self, link: &mut Link, asked: &Refresh) -> RedisResult<Done> {
+    async fn refresh(
+        &self,
+        link: &mut Link,
+        asked: &Refresh,
+        (by, deadline): (&str, u64),
+    ) -> RedisResult<Done> {
         let name = &asked.family;
-        let mut random = [0_u8; 12];
-        getrandom::fill(&mut random).map_err(|_| io("no random bytes"))?;
         let until = asked.rotate_until;
         let mut call = self.scripts.refresh.key(family_key(name));
         call.key(subject_key(&name.sub))
@@ -606,8 +725,11 @@ impl Keeper {
             .arg(asked.now)
             .arg(until.map_or_else(String::new, |until| until.to_string()))
             .arg(asked.grace)
-            .arg(URL_SAFE_NO_PAD.encode(random))
-            .arg((until.unwrap_or_default() + KEPT) * 1000);
+            .arg(by)
+            .arg((until.unwrap_or_default() + KEPT) * 1000)
+            .arg(deadline)
+            .arg(&asked.spender.address)
+            .arg(&asked.spender.cookie);
         let (word, row): (String, Row) = link.invoke(&call).await?;
         let refreshed = match word.as_str() {
             "family" => Refreshed::Family(family(row)?),
@@ -625,6 +747,7 @@ impl Keeper {
                 self.was_ended(link, name, &row).await?;
                 Refreshed::Ended
             }
+            "late" => return Err(late()),
             _ => return Err(odd()),
         };
         Ok(Done::Refreshed(refreshed))
@@ -679,6 +802,35 @@ impl Keeper {
     }
 }
 
+/// A token that is to be made good again; dropped before it is, it waits for the next time.
+struct Untolds<'k> {
+    untold: &'k Mutex<VecDeque<Untold>>,
+    one: Option<Untold>,
+}
+
+impl Untolds<'_> {
+    fn done(mut self) {
+        self.one = None;
+    }
+}
+
+impl Drop for Untolds<'_> {
+    fn drop(&mut self) {
+        let Some(one) = self.one.take() else { return };
+        let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
+        if untold.len() < PENDING {
+            untold.push_back(one);
+        }
+    }
+}
+
+/// A mark of an order: 96 random bits as text.
+fn mark() -> RedisResult<String> {
+    let mut random = [0_u8; 12];
+    getrandom::fill(&mut random).map_err(|_| io("no random bytes"))?;
+    Ok(URL_SAFE_NO_PAD.encode(random))
+}
+
 /// What ended, until the other gateways know; dropped before, it waits for the next connection.
 struct Later<'k> {
     pending: &'k Mutex<VecDeque<Ending>>,
@@ -719,16 +871,23 @@ async fn failing<T>(
     }
 }
 
-fn answer(order: Order, done: Done) {
+/// Answers; gives a refresh that spent a token for somebody who was gone.
+fn answer(order: Order, done: Done) -> Option<Refresh> {
     match (order, done) {
         (Order::Begin(_, _, told) | Order::EndAll(_, told), Done::Nothing) => tell(told, Ok(())),
-        (Order::Refresh(_, told), Done::Refreshed(refreshed)) => tell(told, Ok(refreshed)),
+        (Order::Refresh(asked, told), Done::Refreshed(refreshed)) => {
+            let spent = matches!(refreshed, Refreshed::Family(_)) && asked.rotate_until.is_some();
+            if told.send(Ok(refreshed)).is_err() && spent {
+                return Some(asked);
+            }
+        }
         (Order::Look(_, told) | Order::End(_, _, _, told), Done::Family(family)) => {
             tell(told, Ok(family));
         }
         // Dropped, it has failed.
         (order, _) => drop(order),
     }
+    None
 }
 
 /// A family's row, as the scripts give it.
@@ -744,6 +903,9 @@ fn family(row: Row) -> RedisResult<Family> {
         generation: number(generation)?,
         rotated: number(rotated)?,
         expires: number(expires)?,
+        // The script has judged by them.
+        spender: Spender::default(),
+        repeated: false,
         ended: None,
         claims: match claims.as_str() {
             "" => Map::new(),
@@ -780,6 +942,12 @@ fn subject_key(sub: &str) -> String {
 
 fn io(what: &'static str) -> RedisError {
     RedisError::from((redis::ErrorKind::Io, what))
+}
+
+/// The server came to an order after its deadline, and left it undone.
+fn late() -> RedisError {
+    let what = "the server came to it too late";
+    RedisError::from((redis::ErrorKind::UnexpectedReturnType, what))
 }
 
 /// What the server says cannot be read.
@@ -820,6 +988,7 @@ fn dangers(about: &str) -> Vec<String> {
 struct Scripts {
     begin: Script,
     refresh: Script,
+    give_back: Script,
     look: Script,
     end: Script,
     end_all: Script,
@@ -831,8 +1000,9 @@ impl Default for Scripts {
     fn default() -> Self {
         let with = |more: &str| Script::new(&format!("{FAMILY}{more}"));
         Self {
-            begin: Script::new(BEGIN),
-            refresh: with(REFRESH),
+            begin: Script::new(&format!("{CLOCK}{BEGIN}")),
+            refresh: with(&format!("{CLOCK}{REFRESH}")),
+            give_back: Script::new(&format!("{CLOCK}{GIVE_BACK}")),
             look: with(LOOK),
             end: with(END),
             end_all: with("return raise(KEYS[1], ARGV[1], ARGV[2])"),
@@ -846,7 +1016,8 @@ impl Default for Scripts {
 /// that was set back gives nothing back.
 const FAMILY: &str = r"
 local function family(key, subject, sub)
-  local f = redis.call('HMGET', key, 'sub', 'created', 'generation', 'rotated', 'expires', 'claims', 'ended', 'by', 'spent')
+  local f = redis.call('HMGET', key, 'sub', 'created', 'generation', 'rotated', 'expires', 'claims', 'ended', 'by', 'spent',
+    'address', 'cookie', 'repeated')
   if not f[1] or f[1] ~= sub then return nil, {'ended', {}} end
   local before = redis.call('GET', subject)
   if f[7] then return nil, {'ended', {f[7], before}} end
@@ -864,40 +1035,67 @@ local function raise(subject, before, life)
 end
 ";
 
+/// `now`: the server's clock, in milliseconds. `late`: whether that is after the deadline of an order. Who waited for it has
+/// been told that it failed, and it is not to be done behind his back; a server that hung comes to it all the same.
+const CLOCK: &str = r"
+local t = redis.call('TIME')
+local clock = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+local function late(deadline)
+  return clock > tonumber(deadline)
+end
+";
+
 const BEGIN: &str = r"
+if late(ARGV[8]) then return 'late' end
 redis.call('HSET', KEYS[1], 'sub', ARGV[1], 'created', ARGV[2], 'generation', ARGV[3], 'rotated', ARGV[4],
   'expires', ARGV[5], 'claims', ARGV[6])
 redis.call('PEXPIREAT', KEYS[1], ARGV[7])
+return 'begun'
 ";
 
 /// The rules are those of the embedded store, but for the grace: gateways have clocks of their own, and an
 /// order may have waited for a server that hung, so that the server's clock counts. Besides, an order
 /// that the client library sends twice gets what it got the first time.
 const REFRESH: &str = r"
-local sub, asked, now, until_, grace, by, keep = unpack(ARGV)
+local sub, asked, now, until_, grace, by, keep, deadline, address, cookie = unpack(ARGV)
+if late(deadline) then return {'late', {}} end
 local f, ended = family(KEYS[1], KEYS[2], sub)
 if not f then return ended end
 local generation = tonumber(f[3])
-local t = redis.call('TIME')
-local spent = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 if tonumber(asked) == generation then
   if until_ ~= '' then
     f[3] = tostring(redis.call('HINCRBY', KEYS[1], 'generation', 1))
     f[4], f[5] = now, until_
     redis.call('HSET', KEYS[1], 'rotated', now, 'expires', until_, 'by', by, 'spent',
-      string.format('%.0f', spent))
+      string.format('%.0f', clock), 'address', address, 'cookie', cookie, 'repeated', '0')
     redis.call('PEXPIREAT', KEYS[1], keep)
   end
   return {'family', row(f)}
 end
 if until_ ~= '' and tonumber(asked) + 1 == generation then
-  local late = spent - tonumber(f[9] or f[4])
-  if f[8] == by or (tonumber(grace) > 0 and late <= tonumber(grace)) then
+  if f[8] == by then return {'family', row(f)} end
+  local same = (address ~= '' and address == f[10]) or (cookie ~= '' and cookie == f[11])
+  local since = clock - tonumber(f[9] or f[4])
+  if same and f[12] ~= '1' and tonumber(grace) > 0 and since <= tonumber(grace) then
+    redis.call('HSET', KEYS[1], 'repeated', '1', 'by', by)
     return {'family', row(f)}
   end
 end
 redis.call('HSET', KEYS[1], 'ended', now)
 return {'reused', {}}
+";
+
+/// A token is good again whose successor was given to nobody, if nothing came of it since. As long as the order that
+/// spent it may still be done, it has to wait.
+const GIVE_BACK: &str = r"
+local asked, by, deadline = unpack(ARGV)
+if not late(deadline) then return 'wait' end
+local f = redis.call('HMGET', KEYS[1], 'generation', 'by', 'ended', 'repeated')
+if f[1] and f[2] == by and not f[3] and f[4] ~= '1' and tonumber(f[1]) == tonumber(asked) + 1 then
+  redis.call('HSET', KEYS[1], 'generation', asked)
+  redis.call('HDEL', KEYS[1], 'by')
+end
+return 'done'
 ";
 
 const LOOK: &str = r"
