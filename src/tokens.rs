@@ -435,8 +435,8 @@ impl TokenService {
                     cookies.check_page(asked.headers, asked.origin)?;
                 }
                 let (token, from_cookie) = self.token(asked, &fields, "refresh", Kind::Refresh)?;
-                let renewed = self.renew(&token, asked.now).await;
-                self.forgetting(renewed, from_cookie)
+                let renewed = self.renew(&token, asked).await;
+                self.forgetting(renewed, from_cookie, asked)
             }
             Endpoint::Verify => {
                 let (token, _) = self.token(asked, &fields, "token", Kind::Access)?;
@@ -446,7 +446,7 @@ impl TokenService {
                 let everywhere = wire::boolean(&fields, "everywhere")?;
                 let (token, from_cookie) = self.token(asked, &fields, "refresh", Kind::Refresh)?;
                 let ended = self.blacklist(&token, everywhere, asked.now).await;
-                self.forgetting(ended, from_cookie)
+                self.forgetting(ended, from_cookie, asked)
             }
             Endpoint::Revoke => {
                 let [token] = wire::texts(&fields, ["token"])?;
@@ -486,7 +486,7 @@ impl TokenService {
         kind: Kind,
     ) -> Result<(String, bool), Answer> {
         if let (Some(cookies), None) = (&self.settings.cookies, fields.get(field))
-            && let Some(token) = cookies.read(kind, asked.headers)?
+            && let Some(token) = self.best(cookies.all(kind, asked.headers), kind, asked.now)
         {
             cookies.check_origin(asked.headers, asked.origin)?;
             return Ok((token, true));
@@ -521,6 +521,7 @@ impl TokenService {
         &self,
         outcome: Result<Answer, Answer>,
         from_cookie: bool,
+        asked: &Asked<'_>,
     ) -> Result<Answer, Answer> {
         let forget = |mut answer: Answer| {
             if let (Some(cookies), true, true) = (
@@ -528,7 +529,7 @@ impl TokenService {
                 from_cookie,
                 answer.cookies.is_empty(),
             ) {
-                answer.cookies = cookies.forget();
+                answer.cookies = cookies.forget(asked.origin);
             }
             answer
         };
@@ -561,7 +562,8 @@ impl TokenService {
         if verdict == Verdict::Wrong {
             return Err(Answer::no_account());
         }
-        self.begin(name, Map::new(), asked.now).await
+        let begun = self.begin(name, Map::new(), asked.now).await?;
+        Ok(self.alone(begun, asked.origin))
     }
 
     /// Begins a login that the app decides.
@@ -583,9 +585,12 @@ impl TokenService {
     }
 
     /// Answers a login that the app decided.
-    pub(crate) async fn end_login(&self, decided: Decided, now: SystemTime) -> Answered {
+    pub(crate) async fn end_login(&self, decided: Decided, asked: &Asked<'_>) -> Answered {
         let answer = match decided {
-            Decided::User(sub, claims) => self.begin(sub, claims, now).await,
+            Decided::User(sub, claims) => {
+                let begun = self.begin(sub, claims, asked.now).await;
+                begun.map(|begun| self.alone(begun, asked.origin))
+            }
             Decided::Refused => Err(Answer::no_account()),
             Decided::Throttled(seconds) => Err(Answer::throttled(seconds)),
             Decided::Nothing(why) => {
@@ -594,6 +599,14 @@ impl TokenService {
             }
         };
         answer.unwrap_or_else(|refusal| refusal).with_reason()
+    }
+
+    /// Makes the browser forget cookies of these names that it has for other domains.
+    fn alone(&self, mut answer: Answer, origin: Option<&str>) -> Answer {
+        if let Some(cookies) = &self.settings.cookies {
+            answer.cookies.extend(cookies.forget_others(origin));
+        }
+        answer
     }
 
     fn try_once(&self, asked: &Asked<'_>, name: &str) -> Result<(), Answer> {

@@ -13,38 +13,16 @@ use super::policy::Parameters;
 use super::principal::Principal;
 use super::token::{self, TokenSource};
 use super::verify::{Audience, Verifier};
-use super::{Guard, issuer};
+use super::{Guard, JwtGuard, issuer};
 use crate::reject::{Reject, TokenFault};
 
 /// How long an assumed token lives.
 const ASSUMED_LIFE: Duration = Duration::from_secs(300);
 
-impl Guard {
-    /// What the check of the request's token finds, in words.
-    pub(crate) fn explain_token(
-        &self,
-        headers: &HeaderMap,
-        query: Option<&str>,
-        now: SystemTime,
-    ) -> Vec<String> {
-        let Self::Jwt(guard) = self else {
-            return Vec::new();
-        };
-        let found = match token::find(headers, query, &guard.places) {
-            Ok(Some(found)) => found,
-            Ok(None) => {
-                let places: Vec<String> = guard.places.iter().map(place).collect();
-                let mut lines = vec![format!("none in {}", places.join(", "))];
-                if headers.contains_key(http::header::AUTHORIZATION)
-                    && guard.places.contains(&TokenSource::Header)
-                {
-                    lines.push("the scheme of Authorization is not Bearer".to_owned());
-                }
-                return lines;
-            }
-            Err(reject) => return vec![reject.detail().into_owned()],
-        };
-        let places: Vec<String> = guard
+impl JwtGuard {
+    /// What the check of one token finds, in words.
+    fn explain_found(&self, found: &token::Found<'_>, now: SystemTime) -> Vec<String> {
+        let places: Vec<String> = self
             .places
             .iter()
             .zip(0_u32..u64::BITS)
@@ -74,10 +52,48 @@ impl Guard {
                 return lines;
             }
         };
-        for verifier in guard.candidates(found.places, issuer(&claims)) {
+        for verifier in self.candidates(found.places, issuer(&claims)) {
             for (at, line) in explain_by(verifier, &jws, &claims, now).iter().enumerate() {
                 let besides = if at == 0 { "" } else { "besides, " };
                 lines.push(format!("verifier {}: {besides}{line}", verifier.name()));
+            }
+        }
+        lines
+    }
+}
+
+impl Guard {
+    /// What the check of the request's token finds, in words.
+    pub(crate) fn explain_token(
+        &self,
+        headers: &HeaderMap,
+        query: Option<&str>,
+        now: SystemTime,
+    ) -> Vec<String> {
+        let Self::Jwt(guard) = self else {
+            return Vec::new();
+        };
+        let found = match token::find(headers, query, &guard.places) {
+            Ok(Some(found)) => found,
+            Ok(None) => {
+                let places: Vec<String> = guard.places.iter().map(place).collect();
+                let mut lines = vec![format!("none in {}", places.join(", "))];
+                if headers.contains_key(http::header::AUTHORIZATION)
+                    && guard.places.contains(&TokenSource::Header)
+                {
+                    lines.push("the scheme of Authorization is not Bearer".to_owned());
+                }
+                return lines;
+            }
+            Err(reject) => return vec![reject.detail().into_owned()],
+        };
+        if found.rivals.is_empty() {
+            return guard.explain_found(&found, now);
+        }
+        let mut lines = vec!["several cookies of one name; the good one decides".to_owned()];
+        for (at, found) in found.each().enumerate() {
+            for line in guard.explain_found(&found, now) {
+                lines.push(format!("cookie {}: {line}", at + 1));
             }
         }
         lines

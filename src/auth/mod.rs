@@ -58,7 +58,7 @@ pub(crate) use self::remote::{
 };
 pub(crate) use self::revoked::{Admitted, LiveRevoked, Revoked};
 pub(crate) use self::signing::SigningKey;
-pub(crate) use self::token::{TokenSource, token_of_cookie};
+pub(crate) use self::token::{TokenSource, tokens_of_cookies};
 pub(crate) use self::verify::{Audience, Ended, Verifier, VerifierSettings};
 
 use self::jws::Jws;
@@ -307,6 +307,45 @@ impl JwtGuard {
         }
     }
 
+    /// Verifies tokens of cookies of one name, of which the good one decides; of several that are, the one that was
+    /// issued last. Who is meant must not be in doubt: another host of the domain may have set one.
+    fn verify_one_of(
+        &self,
+        found: token::Found<'_>,
+        remembered: &Remembered,
+        now: SystemTime,
+    ) -> Result<Arc<Verified>, Unauthenticated> {
+        let mut best: Option<Arc<Verified>> = None;
+        let mut refused = None;
+        for found in found.each() {
+            let verified = match self.verify(&found, remembered, now) {
+                Ok(verified) => verified,
+                Err(why) => {
+                    refused.get_or_insert(why);
+                    continue;
+                }
+            };
+            let claim = |of: &Verified, name| of.claims().get(name).cloned();
+            let issued = |of: &Verified| claim(of, "iat").and_then(|iat| iat.as_f64());
+            let Some(other) = &best else {
+                best = Some(verified);
+                continue;
+            };
+            if ["iss", "sub"]
+                .iter()
+                .any(|name| claim(other, name) != claim(&verified, name))
+            {
+                let why = "cookies of one name are good, and of different users";
+                return Err(Reject::TokenMalformed(why).into());
+            }
+            if issued(&verified) > issued(other) {
+                best = Some(verified);
+            }
+        }
+        let none = || Reject::TokenMissing.into();
+        best.ok_or_else(|| refused.unwrap_or_else(none))
+    }
+
     /// Verifies a token, or finds that it was verified before.
     fn verify(
         &self,
@@ -549,7 +588,11 @@ impl Guard {
         };
         match token::find(headers, query, &guard.places)? {
             Some(found) => {
-                let verified = guard.verify(&found, remembered, now)?;
+                let verified = if found.rivals.is_empty() {
+                    guard.verify(&found, remembered, now)?
+                } else {
+                    guard.verify_one_of(found, remembered, now)?
+                };
                 Ok(Principal::bearer(verified))
             }
             None if guard.optional => Ok(Principal::anonymous()),

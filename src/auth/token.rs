@@ -22,6 +22,9 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 /// The longest token that is read, in bytes.
 pub(super) const MAX_BYTES: usize = 16 * 1024;
 
+/// How many more cookies of one name are looked at: each costs a signature.
+const MAX_RIVALS: usize = 3;
+
 /// A place where a token may stand.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum TokenSource {
@@ -46,6 +49,27 @@ pub(crate) struct Found<'r> {
     pub(crate) token: Cow<'r, [u8]>,
     /// The places where it stands: a bit for each of those that were searched, in their order.
     pub(crate) places: u64,
+    /// What other cookies of the same name hold: a browser sends those of several domains, and it is not said which is
+    /// which (RFC 6265 section 5.4). The good one decides.
+    pub(crate) rivals: Vec<&'r [u8]>,
+}
+
+impl<'r> Found<'r> {
+    /// The token and its rivals, each as if it were alone.
+    pub(crate) fn each(self) -> impl Iterator<Item = Self> {
+        let Self {
+            token,
+            places,
+            rivals,
+        } = self;
+        let alone = move |token: Cow<'r, [u8]>| Self {
+            token,
+            places,
+            rivals: Vec::new(),
+        };
+        let rivals = rivals.into_iter().map(Cow::Borrowed);
+        std::iter::once(token).chain(rivals).map(alone)
+    }
 }
 
 impl Found<'_> {
@@ -59,6 +83,25 @@ impl Found<'_> {
             .ok()
             .filter(|_| is_b64token(&self.token))
             .ok_or(Reject::TokenMalformed("the bearer token is malformed"))
+    }
+}
+
+impl<'r> Found<'r> {
+    /// Adds what another cookie of the same name holds.
+    fn add_rival(&mut self, token: &'r [u8]) -> Result<(), Reject> {
+        if token.len() > MAX_BYTES {
+            return Err(Reject::TokenInvalid(TokenFault::TooLong));
+        }
+        if self.rivals.contains(&token) {
+            return Ok(());
+        }
+        if self.rivals.len() >= MAX_RIVALS {
+            return Err(Reject::TokenMalformed(
+                "the request has too many different cookies of one name",
+            ));
+        }
+        self.rivals.push(token);
+        Ok(())
     }
 }
 
@@ -78,7 +121,7 @@ impl fmt::Debug for Found<'_> {
 /// field, another scheme, an empty cookie, query parameter or password.
 ///
 /// # Errors
-/// `TokenMalformed` where two tokens differ, or an escape of the query's is malformed;
+/// `TokenMalformed` where two tokens differ that are not cookies of one name, or an escape of the query's is malformed;
 /// `TokenInvalid(TooLong)` above 16 KiB, and `TokenInvalid(Malformed)` where a password is no token: who typed
 /// it is asked again.
 pub(crate) fn find<'r>(
@@ -113,14 +156,13 @@ pub(crate) fn find<'r>(
                 }
             }
             TokenSource::Cookie(name) => {
-                for (_, value) in headers
-                    .get_all(COOKIE)
-                    .iter()
-                    .flat_map(|line| pairs(line.as_bytes()))
-                    .filter_map(cookie)
-                    .filter(|(cookie, value)| *cookie == name.as_bytes() && !value.is_empty())
-                {
-                    add(&mut found, bit, Cow::Borrowed(value))?;
+                for value in cookies_named(headers, name) {
+                    match &mut found {
+                        Some(first) if first.places == bit && first.token != value => {
+                            first.add_rival(value)?;
+                        }
+                        _ => add(&mut found, bit, Cow::Borrowed(value))?,
+                    }
                 }
             }
             TokenSource::Query(name) => {
@@ -262,9 +304,10 @@ fn add<'r>(found: &mut Option<Found<'r>>, place: u64, token: Cow<'r, [u8]>) -> R
             *found = Some(Found {
                 token,
                 places: place,
+                rivals: Vec::new(),
             });
         }
-        Some(first) if first.token == token => first.places |= place,
+        Some(first) if first.token == token && first.rivals.is_empty() => first.places |= place,
         Some(_) => {
             return Err(Reject::TokenMalformed(
                 "the request has two different bearer tokens",
@@ -318,16 +361,29 @@ fn is_b64token(token: &[u8]) -> bool {
     all && !body.is_empty()
 }
 
-/// The token in the cookies of this name.
-///
-/// # Errors
-/// As [`find`] and [`Found::text`].
-pub(crate) fn token_of_cookie(headers: &HeaderMap, name: &str) -> Result<Option<String>, Reject> {
-    let places = [TokenSource::Cookie(name.to_owned())];
-    let found = find(headers, None, &places)?;
-    found
-        .map(|found| found.text().map(str::to_owned))
-        .transpose()
+/// The tokens in the cookies of this name, each once, in the order in which they came; what cannot be one is passed
+/// over.
+pub(crate) fn tokens_of_cookies(headers: &HeaderMap, name: &str) -> Vec<String> {
+    let mut tokens = Vec::new();
+    for value in cookies_named(headers, name) {
+        let text = std::str::from_utf8(value).ok();
+        let fits = value.len() <= MAX_BYTES && is_b64token(value);
+        if let Some(text) = text.filter(|text| fits && !tokens.iter().any(|known| known == text)) {
+            tokens.push(text.to_owned());
+        }
+    }
+    tokens
+}
+
+/// The values of the cookies of this name that have one.
+fn cookies_named<'r>(headers: &'r HeaderMap, name: &str) -> impl Iterator<Item = &'r [u8]> {
+    headers
+        .get_all(COOKIE)
+        .iter()
+        .flat_map(|line| pairs(line.as_bytes()))
+        .filter_map(cookie)
+        .filter(move |(cookie, value)| *cookie == name.as_bytes() && !value.is_empty())
+        .map(|(_, value)| value)
 }
 
 /// The pairs of a `Cookie` field (RFC 6265 section 4.2.1), without the space around them.
@@ -576,7 +632,21 @@ mod tests {
         check(&["Bearer a"], &["at=b"], None, Outcome::Malformed);
         check(&["Bearer a"], &[], Some("token=b"), Outcome::Malformed);
         check(&["Bearer a", "Bearer"], &[], None, Outcome::Malformed);
-        check(&[], &["at=a; at=b"], None, Outcome::Malformed);
+        check(&[], &["at=a; at=b"], None, Outcome::Token("a", 2));
+        check(&[], &["at=a; at=b"], Some("token=a"), Outcome::Malformed);
+        check(&["Bearer a"], &["at=a; at=b"], None, Outcome::Malformed);
+        check(
+            &[],
+            &["at=a; at=b; at=c; at=d; at=b"],
+            None,
+            Outcome::Token("a", 2),
+        );
+        check(
+            &[],
+            &["at=a; at=b; at=c; at=d; at=e"],
+            None,
+            Outcome::Malformed,
+        );
         check(&[], &[], Some("token=a&tok%65n=b"), Outcome::Malformed);
     }
 
@@ -725,8 +795,8 @@ mod tests {
     }
 
     proptest! {
-        /// However the tokens are spread and spelled, only a request whose tokens are all the
-        /// same gets through, and after stripping none is left.
+        /// However the tokens are spread and spelled, only a request whose tokens are all the same, or all cookies of one
+        /// name, gets through, and after stripping none is left.
         #[test]
         fn two_different_tokens_never_get_through(
             lines in proptest::collection::vec("(Bearer|bearer|Basic|BEARER) {1,2}[ab]{0,2}", 0..3),
@@ -745,6 +815,7 @@ mod tests {
                     tokens.push(rest.trim().to_owned());
                 }
             }
+            let in_lines = tokens.iter().any(|token| !token.is_empty());
             for pair in cookies.iter().flat_map(|line| line.split(';')) {
                 if let Some(value) = pair.trim().strip_prefix("at=").filter(|v| !v.is_empty()) {
                     tokens.push(value.to_owned());
@@ -756,6 +827,10 @@ mod tests {
                     tokens.push(value.to_owned());
                 }
             }
+            let in_query = query.iter().flat_map(|query| query.split('&')).any(|pair| {
+                let key = pair.split('=').next().unwrap_or_default().replace("%65", "e");
+                key == "token" && pair.split_once('=').is_some_and(|(_, value)| !value.is_empty())
+            });
             tokens.sort();
             tokens.dedup();
 
@@ -764,6 +839,10 @@ mod tests {
                 ([], Ok(None)) => {}
                 ([one], Ok(Some((found, _)))) => prop_assert_eq!(found, one),
                 ([one], Err(Reject::TokenMalformed(_))) => prop_assert_eq!(one, ""),
+                (several @ [_, _, ..], Ok(Some((found, _)))) => {
+                    prop_assert!(several.contains(found) && several.len() <= 1 + MAX_RIVALS);
+                    prop_assert!(!in_lines && !in_query);
+                }
                 ([_, _, ..], Err(Reject::TokenMalformed(_))) => {}
                 other => prop_assert!(false, "{:?}", other),
             }

@@ -123,7 +123,7 @@ async fn decided(
         Ok((head, body)) => login.decide(head.status, &head.headers, &body),
         Err(why) => Decided::Nothing(why.to_owned()),
     };
-    Ok(service.end_login(decided, asked.now).await)
+    Ok(service.end_login(decided, asked).await)
 }
 
 /// All of an app's answer, where it is short.

@@ -4,7 +4,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::wire::Answer;
-use crate::auth::token_of_cookie;
+use crate::auth::tokens_of_cookies;
 use crate::cors;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -39,6 +39,39 @@ pub(crate) struct Cookies {
 /// What name and value of a cookie may have together, in bytes (RFC 6265bis section 5.6).
 const LONGEST: usize = 4096;
 
+/// How many cookies of one name are looked at.
+const TRIED: usize = 4;
+
+/// How names begin that browsers take for one host and the path `/` alone (RFC 6265bis section 4.1.3).
+pub(crate) const HOST_PREFIX: &str = "__host-";
+
+/// Whether a cookie's name begins with a prefix, in any spelling, as browsers compare it.
+pub(crate) fn is_prefixed(name: &str, prefix: &str) -> bool {
+    name.get(..prefix.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+}
+
+/// The domains for which a host can have cookies: itself and those above it, but for the last label, which no browser
+/// takes. None for an address.
+fn domains_of(origin: &str) -> Vec<&str> {
+    /// Names have few labels; who writes many wants many lines.
+    const MOST: usize = 6;
+    let authority = origin.split_once("://").map_or(origin, |(_, rest)| rest);
+    let host = authority.split(':').next().unwrap_or_default();
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    if host.parse::<std::net::Ipv4Addr>().is_ok() || !host.chars().all(legal) {
+        return Vec::new();
+    }
+    let above = host
+        .match_indices('.')
+        .filter_map(|(at, _)| host.get(at + 1..));
+    std::iter::once(host)
+        .chain(above)
+        .filter(|domain| domain.trim_end_matches('.').contains('.'))
+        .take(MOST)
+        .collect()
+}
+
 /// Which of the two.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Kind {
@@ -57,12 +90,22 @@ impl Cookies {
     /// A line that sets a cookie for so many seconds; with none the browser forgets it. `None` where
     /// browsers would throw it away.
     pub(super) fn set(&self, kind: Kind, token: &str, seconds: u64) -> Option<HeaderValue> {
+        self.line(kind, self.domain.as_deref(), token, seconds)
+    }
+
+    fn line(
+        &self,
+        kind: Kind,
+        domain: Option<&str>,
+        token: &str,
+        seconds: u64,
+    ) -> Option<HeaderValue> {
         let (name, path) = self.name(kind);
         let same_site = match self.same_site {
             SameSite::Lax => "Lax",
             SameSite::Strict => "Strict",
         };
-        let domain = match &self.domain {
+        let domain = match domain {
             Some(domain) => format!("; Domain={domain}"),
             None => String::new(),
         };
@@ -73,25 +116,43 @@ impl Cookies {
         HeaderValue::try_from(line).ok().filter(|_| fits)
     }
 
-    /// The lines that make the browser forget both.
-    pub(super) fn forget(&self) -> Vec<HeaderValue> {
+    /// The lines that make the browser forget both, of whatever domain, at the host of this origin.
+    pub(super) fn forget(&self, own: Option<&str>) -> Vec<HeaderValue> {
         let kinds = [Kind::Access, Kind::Refresh];
         kinds
             .into_iter()
             .filter_map(|kind| self.set(kind, "", 0))
+            .chain(self.forget_others(own))
             .collect()
     }
 
-    /// The token in a cookie.
-    ///
-    /// # Errors
-    /// Where there are several that differ: somebody else may have set one.
-    pub(super) fn read(&self, kind: Kind, headers: &HeaderMap) -> Result<Option<String>, Answer> {
-        let (name, _) = self.name(kind);
-        token_of_cookie(headers, name).map_err(|_| {
-            let what = format!("There is more than one cookie {name}.");
-            Answer::malformed(&what)
-        })
+    /// The lines that make the browser forget cookies of these names that are not of the configured domain: to a
+    /// browser they are others, and it would send both (RFC 6265 section 5.3). They stay behind where `domain` was
+    /// changed, and where another host of the domain sets them.
+    pub(super) fn forget_others(&self, own: Option<&str>) -> Vec<HeaderValue> {
+        let mut lines = Vec::new();
+        for kind in [Kind::Access, Kind::Refresh] {
+            if is_prefixed(self.name(kind).0, HOST_PREFIX) {
+                // No other can have this name.
+                continue;
+            }
+            if self.domain.is_some() {
+                lines.extend(self.line(kind, None, "", 0));
+            }
+            for domain in own.map(domains_of).unwrap_or_default() {
+                if self.domain.as_deref() != Some(domain) {
+                    lines.extend(self.line(kind, Some(domain), "", 0));
+                }
+            }
+        }
+        lines
+    }
+
+    /// The values of the cookies of a kind, each once, in the order in which they came.
+    pub(super) fn all(&self, kind: Kind, headers: &HeaderMap) -> Vec<String> {
+        let mut tokens = tokens_of_cookies(headers, self.name(kind).0);
+        tokens.truncate(TRIED);
+        tokens
     }
 
     /// Whether the page that asks may use the cookies: a page of the host's own, whose origin this is,
@@ -195,12 +256,63 @@ mod tests {
         let longest = "x".repeat(LONGEST - 2);
         assert!(cookies().set(Kind::Access, &longest, 1).is_some());
         assert!(cookies().set(Kind::Refresh, &(longest + "x"), 1).is_none());
-        let forgotten = cookies().forget();
+        let forgotten = cookies().forget(None);
         assert_eq!(forgotten.len(), 2);
         assert!(
             forgotten
                 .iter()
                 .all(|line| line.to_str().unwrap().contains("=; Path="))
+        );
+    }
+
+    #[test]
+    fn cookies_of_other_domains_are_forgotten_too() {
+        let forgotten = |cookies: &Cookies, own: Option<&str>| {
+            let lines = cookies.forget_others(own);
+            lines
+                .iter()
+                .map(|line| {
+                    let line = line.to_str().unwrap();
+                    assert!(line.contains("Max-Age=0"), "{line}");
+                    let name = line.split('=').next().unwrap();
+                    let domain = line.split("; Domain=").nth(1);
+                    let domain = domain.map_or("", |rest| rest.split(';').next().unwrap());
+                    format!("{name} {domain}")
+                })
+                .collect::<Vec<_>>()
+        };
+        let own = Some("https://www.shop.example.com:8443");
+        let domains = ["www.shop.example.com", "shop.example.com", "example.com"];
+        let both = |domains: &[&str]| {
+            let lines = |name: &'static str| {
+                let of = move |domain: &&str| format!("{name} {domain}");
+                domains.iter().map(of).collect::<Vec<_>>()
+            };
+            [lines("at"), lines("rt")].concat()
+        };
+        assert_eq!(forgotten(&cookies(), own), both(&domains));
+        let wide = Cookies {
+            domain: Some("example.com".to_owned()),
+            ..cookies()
+        };
+        assert_eq!(
+            forgotten(&wide, own),
+            both(&["", "www.shop.example.com", "shop.example.com"])
+        );
+        for own in [
+            "http://localhost:8080",
+            "http://10.0.0.1",
+            "http://[::1]:80",
+        ] {
+            assert!(forgotten(&cookies(), Some(own)).is_empty(), "{own}");
+        }
+        let own_host = Cookies {
+            access: "__HOST-at".to_owned(),
+            ..cookies()
+        };
+        assert_eq!(
+            forgotten(&own_host, Some("https://a.example")),
+            ["rt a.example"]
         );
     }
 
@@ -242,15 +354,12 @@ mod tests {
     }
 
     #[test]
-    fn two_cookies_of_one_name_are_none() {
-        let read = |line: &str| {
-            cookies()
-                .read(Kind::Refresh, &headers(&[("cookie", line)]))
-                .ok()
-        };
-        assert_eq!(read("a=b; rt=x.y.z"), Some(Some("x.y.z".to_owned())));
-        assert_eq!(read("at=x"), Some(None));
-        assert_eq!(read("rt=x; rt=x"), Some(Some("x".to_owned())));
-        assert_eq!(read("rt=x; rt=y"), None);
+    fn cookies_of_one_name_are_all_read() {
+        let read = |line: &str| cookies().all(Kind::Refresh, &headers(&[("cookie", line)]));
+        assert_eq!(read("a=b; rt=x.y.z"), ["x.y.z"]);
+        assert!(read("at=x").is_empty());
+        assert_eq!(read("rt=x; rt=x"), ["x"]);
+        assert_eq!(read("rt=x; rt=y; rt=\u{e4}; rt="), ["x", "y"]);
+        assert_eq!(read("rt=1; rt=2; rt=3; rt=4; rt=5").len(), TRIED);
     }
 }

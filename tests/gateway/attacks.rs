@@ -2477,8 +2477,12 @@ async fn two_different_tokens_are_refused_whichever_is_honest() {
                 .await;
             trial.judge("field and query", &query, &[a], verdict).await;
             let cookies = format!("at={first}; at={second}");
+            // Of cookies of one name the good one decides, unless there are good ones of two users.
+            let one_is_good = *other != others[0];
+            let verdict_of_cookies = if one_is_good { Allowed } else { Malformed };
+            let fields = [("Cookie", cookies.as_str())];
             trial
-                .judge("two cookies", "/all/x", &[("Cookie", &cookies)], verdict)
+                .judge("two cookies", "/all/x", &fields, verdict_of_cookies)
                 .await;
             let query = format!("/all/x?token={first}&tok%65n={second}");
             trial.judge("two parameters", &query, &[], verdict).await;

@@ -13,7 +13,7 @@ use crate::auth::{
     Admitted, Algorithm, Audience, ClaimPath, Guard, KeySource, LiveRevoked, Revoked, TokenSource,
     Verifier, VerifierSettings,
 };
-use crate::config::error::Place;
+use crate::config::error::{Errors, Place};
 use crate::config::json;
 use crate::config::merge;
 use crate::config::parsed;
@@ -213,7 +213,7 @@ impl Compiler<'_> {
         };
         let before = self.errors.count();
         for (name, path) in [(&parsed.access, "/"), (&parsed.refresh, path)] {
-            if name.value.starts_with("__Host-") && (path != "/" || parsed.domain.is_some()) {
+            if is_prefixed(&name.value, HOST_PREFIX) && (path != "/" || parsed.domain.is_some()) {
                 let problem = format!(
                     "browsers take {} for the path / of one host alone",
                     name.shown()
@@ -306,6 +306,7 @@ impl Compiler<'_> {
                 "`{shown}`: the user {name:?} is left out, and cannot log in: {why}"
             ));
         }
+        Some((users, bytes))
     }
 
     /// The verifier of the service's own tokens of one type; before there is a key it accepts none.
