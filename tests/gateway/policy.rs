@@ -462,7 +462,7 @@ async fn a_client_of_grpc_that_is_denied_reads_a_status_of_grpc() {
     );
     let gateway = Gateway::start(&text).await;
     let fields = [("content-type", "application/grpc")];
-    let mut h2 = super::support::H2::connect(gateway.address()).await;
+    let mut h2 = H2::connect(gateway.address()).await;
     let body = http_body_util::Full::<bytes::Bytes>::default();
     let reply = h2.send("POST", "/a", &fields, body).await;
     assert_eq!((reply.status, reply.field("grpc-status")), (200, Some("7")));
