@@ -188,8 +188,13 @@ async fn a_body_that_can_never_fit_is_413() {
             assert_eq!(reply.status, status, "{path}");
             if status == 413 {
                 assert!(reply.text().contains("131072"), "{}", reply.text());
-                let mut records = gateway.records().into_iter();
-                assert!(records.any(|record| record["reason"] == "body_too_large"));
+                eventually("its record", async || {
+                    let mut records = gateway.records().into_iter();
+                    records.find(|record| {
+                        record["path"] == *path && record["reason"] == "body_too_large"
+                    })
+                })
+                .await;
             }
         }
     }
