@@ -59,6 +59,9 @@ pub(crate) trait Carry: http_body::Body<Data = Bytes, Error = BodyError> {
         false
     }
 
+    /// Its reader takes little at a time, and many such bodies may wait: it is to hold little ahead of the reader.
+    fn go_gently(self: Pin<&mut Self>) {}
+
     /// Sends some of what is next, with `send`; what was sent counts as given.
     fn poll_carry(
         self: Pin<&mut Self>,
@@ -127,6 +130,13 @@ impl Body {
 }
 
 impl Carry for Body {
+    fn go_gently(self: Pin<&mut Self>) {
+        match self.get_mut() {
+            Self::File(body) | Self::Ahead(body) => body.as_mut().go_gently(),
+            Self::Empty | Self::Full(_) | Self::Stream(_) => {}
+        }
+    }
+
     fn may_carry(&self) -> bool {
         match self {
             Self::File(file) => file.may_carry(),

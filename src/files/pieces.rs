@@ -8,7 +8,9 @@ use bytes::Bytes;
 
 /// How long a piece is at most.
 pub(super) const PIECE: usize = 256 * 1024;
-/// For how many pieces memory is kept that nobody uses now. HTTP/2 takes two before it writes.
+/// How long a little piece is at most.
+const LITTLE: usize = 32 * 1024;
+/// For how many pieces memory is kept that nobody uses now.
 const SPARE: usize = 4;
 
 /// The memory of one route and worker.
@@ -20,7 +22,7 @@ pub(super) struct Pieces {
 /// A piece. When the last who holds it lets go, its memory is there for the next one.
 #[derive(Debug)]
 pub(super) struct Piece {
-    /// [`PIECE`] bytes; none only while it is dropped.
+    /// [`PIECE`] bytes, or the length of a little one; none only while it is dropped.
     memory: Box<[u8]>,
     len: usize,
     home: Arc<Pieces>,
@@ -33,6 +35,16 @@ impl Pieces {
         Piece {
             memory: spare.unwrap_or_else(|| vec![0; PIECE].into_boxed_slice()),
             len: len.min(PIECE),
+            home: Arc::clone(self),
+        }
+    }
+
+    /// A piece of `len` bytes, or of [`LITTLE`] if that is less, whose memory is its own: many may wait for readers.
+    pub(super) fn take_little(self: &Arc<Self>, len: usize) -> Piece {
+        let len = len.min(LITTLE);
+        Piece {
+            memory: vec![0; len].into_boxed_slice(),
+            len,
             home: Arc::clone(self),
         }
     }
@@ -87,6 +99,9 @@ impl AsRef<[u8]> for Piece {
 
 impl Drop for Piece {
     fn drop(&mut self) {
+        if self.memory.len() < PIECE {
+            return;
+        }
         let mut spare = self.home.lock();
         if spare.len() < SPARE {
             spare.push(std::mem::take(&mut self.memory));
@@ -121,6 +136,14 @@ mod tests {
         let mut short = pieces.take(3);
         short.truncate(4);
         assert_eq!(short.len(), 3);
+    }
+
+    #[test]
+    fn a_little_piece_has_its_own_memory() {
+        let pieces = Arc::new(Pieces::default());
+        assert_eq!(pieces.take_little(PIECE).len(), LITTLE);
+        assert_eq!(pieces.take_little(3).len(), 3);
+        assert_eq!(pieces.spare(), 0);
     }
 
     #[test]

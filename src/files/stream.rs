@@ -64,6 +64,8 @@ pub(super) struct FileStream {
     /// The piece that the blocking pool is reading.
     reading: Option<JoinHandle<io::Result<Piece>>>,
     pieces: Arc<Pieces>,
+    /// Whether little is to be held ahead of the reader.
+    gentle: bool,
 }
 
 impl FileStream {
@@ -78,6 +80,7 @@ impl FileStream {
             is_warm: false,
             reading: None,
             pieces,
+            gentle: false,
         }
     }
 
@@ -144,9 +147,12 @@ impl http_body::Body for FileStream {
         let mut reading = match this.reading.take() {
             Some(reading) => reading,
             None => {
-                let mut room = this
-                    .pieces
-                    .take(usize::try_from(this.left).unwrap_or(PIECE));
+                let left = usize::try_from(this.left).unwrap_or(PIECE);
+                let mut room = if this.gentle {
+                    this.pieces.take_little(left)
+                } else {
+                    this.pieces.take(left)
+                };
                 if this.try_read(&mut room) {
                     return Poll::Ready(Some(Ok(this.give(room))));
                 }
@@ -175,6 +181,10 @@ impl http_body::Body for FileStream {
 }
 
 impl Carry for FileStream {
+    fn go_gently(self: Pin<&mut Self>) {
+        self.get_mut().gentle = true;
+    }
+
     fn may_carry(&self) -> bool {
         self.can_carry && self.can_try && self.left > 0 && self.reading.is_none()
     }

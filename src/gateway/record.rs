@@ -417,6 +417,10 @@ impl http_body::Body for Recorded {
 }
 
 impl Carry for Recorded {
+    fn go_gently(self: Pin<&mut Self>) {
+        Pin::new(&mut self.get_mut().body).go_gently();
+    }
+
     fn may_carry(&self) -> bool {
         self.body.may_carry()
     }

@@ -9,9 +9,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::server::conn::http2;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::time::{sleep, sleep_until, timeout};
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
@@ -25,15 +22,9 @@ use crate::reject::Reject;
 use crate::snapshot::Listener;
 use crate::stream::Stream;
 use crate::tls::Tls;
-use crate::wire::{self, Ended, Frames, Line, Link, Opening};
+use crate::wire::{Ended, Http2, Line, Link, Opening};
 use crate::worker::Worker;
 
-/// Streams that one HTTP/2 connection may have open.
-const MAX_STREAMS: u32 = 128;
-/// How much of a request's body, and of all bodies of one HTTP/2 connection, a client may send before it is read: what
-/// an app that does not listen makes the gateway hold. Smaller windows make uploads from afar slow, and cost more for
-/// each byte; larger ones, and larger frames, cost as much as these.
-const WINDOW: u32 = 1 << 20;
 /// How long the end of a connection that rests may take to be told.
 const PARTING: Duration = Duration::from_secs(2);
 
@@ -227,36 +218,22 @@ async fn converse_http2(client: Client) {
         spoke: _,
     } = client;
     let (stream, held, bounds) = link.into_parts();
-    let Bounds { limits, timeouts } = &*bounds;
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_STREAMS)
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(WINDOW)
-        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
-        .keep_alive_interval(timeouts.keep_alive)
-        .keep_alive_timeout(timeouts.header_read);
-    let service = service_fn(|request: http::Request<_>| {
-        let request = wire::request(request);
-        // In a box: hyper moves it several times before it is a task.
-        Box::pin(gateway::answer(Arc::clone(&connection), request, None))
-    });
+    let answer = |request, refusal| gateway::answer(Arc::clone(&connection), request, refusal);
     let line = Arc::clone(&connection.line);
-    let frames = Frames::new(stream, held, line, Arc::clone(&bounds));
-    let hyper = builder.serve_connection(TokioIo::new(frames), service);
-    tokio::pin!(hyper);
-    let ended = match drain.unless_begun(hyper.as_mut()).await {
+    let mut serving = Box::pin(Http2::new(stream, held, line, bounds, answer));
+    let ended = match drain.unless_begun(serving.as_mut()).await {
         Some(ended) => ended,
         None => {
-            hyper.as_mut().graceful_shutdown();
+            serving.leave();
             tokio::select! {
-                ended = hyper => ended,
+                ended = serving.as_mut() => ended,
                 () = Box::pin(only_streams_left(&mut drain, &connection.line)) => return,
             }
         }
     };
-    report(&connection, ended);
+    if let Err(error) = ended {
+        tracing::debug!(client.ip = ?connection.peer.ip, %error, "a connection ended");
+    }
     drop(place);
 }
 
@@ -267,12 +244,6 @@ async fn only_streams_left(drain: &mut Drain, line: &Line) {
         sleep(LOOK).await;
     }
     line.cut();
-}
-
-fn report(connection: &Connection, ended: hyper::Result<()>) {
-    if let Err(error) = ended {
-        tracing::debug!(client.ip = ?connection.peer.ip, %error, "a connection ended");
-    }
 }
 
 /// Lets a connection rest in a task of its own, so that the one that served it ends: it waits at

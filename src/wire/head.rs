@@ -215,19 +215,7 @@ impl HeadScan {
                 if self.length.is_some() {
                     return Err(Reject::BadRequest("Content-Length is repeated"));
                 }
-                let digits = value.trim_ascii();
-                let plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-                let length = std::str::from_utf8(digits)
-                    .ok()
-                    .and_then(|text| text.parse().ok());
-                // Some read a leading zero as octal.
-                let zeros = digits.len() > 1 && digits.starts_with(b"0");
-                self.length = match length {
-                    Some(length) if plain && !zeros => Some(length),
-                    Some(_) | None => {
-                        return Err(Reject::BadRequest("Content-Length is not a number"));
-                    }
-                };
+                self.length = Some(length_of(value)?);
             }
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
                 let coding = value.trim_ascii();
@@ -317,6 +305,22 @@ impl HeadScan {
             (false, Some(length)) => Ok(Head::Length(length)),
         }
     }
+}
+
+/// The number that `Content-Length` says.
+///
+/// # Errors
+/// It is none, or more than one way to read it.
+pub(super) fn length_of(value: &[u8]) -> Result<u64, Reject> {
+    let digits = value.trim_ascii();
+    let plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    // Some read a leading zero as octal.
+    let zeros = digits.len() > 1 && digits.starts_with(b"0");
+    let length = std::str::from_utf8(digits).ok();
+    let length = length.and_then(|text| text.parse().ok());
+    length
+        .filter(|_| plain && !zeros)
+        .ok_or(Reject::BadRequest("Content-Length is not a number"))
 }
 
 /// Whether a list of options names this one.

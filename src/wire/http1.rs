@@ -173,7 +173,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
     /// no hurry to begin at all.
     ///
     /// # Errors
-    /// The connection broke, or the preface did not become whole within `keep_alive`.
+    /// The connection broke.
     pub(crate) async fn sniff(&mut self, line: &Line) -> io::Result<Opening> {
         let quiet = Instant::now() + REST_AFTER;
         loop {
@@ -182,15 +182,23 @@ impl<S: AsyncRead + Carrier> Link<S> {
                 return Ok(Opening::Http1);
             }
             if seen == PREFACE.len() {
+                self.head_began = None;
                 return Ok(Opening::Http2);
             }
             let closes = self.closes_at(line);
-            let until = if seen == 0 { quiet.min(closes) } else { closes };
+            let until = match self.head_began {
+                None => quiet.min(closes),
+                Some(began) => began + self.bounds.timeouts.header_read,
+            };
             let read = poll_fn(|cx| self.poll_more(cx, HEAD_ROOM));
             match tokio::time::timeout_at(until, read).await {
                 Ok(Ok(0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(Ok(_)) => {}
+                Ok(Ok(_)) => {
+                    self.head_began.get_or_insert_with(Instant::now);
+                }
                 Ok(Err(error)) => return Err(error),
+                // Half a preface is a head that is too slow, whatever it was to become.
+                Err(_) if self.head_began.is_some() => return Ok(Opening::Http1),
                 Err(_) if until < closes => return Ok(Opening::Nothing),
                 Err(_) => return Err(io::ErrorKind::TimedOut.into()),
             }

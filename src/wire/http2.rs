@@ -1,220 +1,256 @@
-//! The bytes of an HTTP/2 connection between the socket and hyper: frames that are written in one turn leave
-//! together, and a client that is silent without a request, or takes nothing of its answers, is cut off.
+//! One connection of HTTP/2 towards a client (RFC 9113). `h2`, which is hyper's own, has its frames, the compression of its
+//! fields and the states of its streams; here is what a gateway adds: deadlines and bounds for each stream, an end that loses no
+//! request, and an end for clients that give up most of what they ask for. Who answers is the caller's matter.
+//!
+//! hyper's own server would give each answer to `h2` whole, know nothing of a stream that takes nothing, and tell neither
+//! which stream a request came on nor why a connection is to end.
 
-use std::io;
-use std::pin::Pin;
+mod frames;
+mod passing;
+mod shared;
+mod stream;
+
+use std::convert::Infallible;
+use std::fmt;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
-use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Sleep, sleep};
+use bytes::BytesMut;
+use h2::server::{Builder, Connection, Handshake, SendResponse};
+use h2::{Ping, PingPong, Reason, RecvStream};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version, header};
+use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::gathered::Gathered;
+pub(super) use self::frames::Frames;
+pub(super) use self::shared::Shared;
+use self::shared::{Fate, Word};
+use self::stream::{Incoming, MOST_HANDED, Piece};
+use super::head::length_of;
 use super::line::Line;
-use super::{DROPPED, QUIET, poll_until};
-use crate::body::{Body, BodyError};
+use super::target;
+use crate::body::{Body, Carry};
 use crate::limits::Bounds;
+use crate::reject::Reject;
 
-/// The frames of one connection.
-#[derive(Debug)]
-pub(crate) struct Frames<S> {
-    stream: S,
-    line: Arc<Line>,
-    bounds: Arc<Bounds>,
-    /// What was read before it was clear that it is HTTP/2.
-    held: BytesMut,
-    timer: Option<Pin<Box<Sleep>>>,
-    send_timer: Option<Pin<Box<Sleep>>>,
-    lingering: Option<(Pin<Box<Sleep>>, u64)>,
-    end_of_input: bool,
-    /// Frames that wait to be written with others.
-    gathered: Gathered,
-    /// How many requests had been answered when such frames were last written.
-    told: u32,
+/// Streams that one connection may have open.
+const MAX_STREAMS: u32 = 128;
+/// How much of a request's body, and of all bodies of one connection, a client may send before it is read: what an app that
+/// does not listen makes the gateway hold. Smaller windows make uploads from afar slow, and cost more for each byte; larger
+/// ones, and larger frames, cost as much as these.
+const WINDOW: u32 = 1 << 20;
+/// How many streams may be reset because of what the client sent.
+const MAX_FAULTS: usize = 1024;
+
+/// A connection that is served while it is polled; ready at its end.
+pub(crate) struct Http2<S, A> {
+    state: State<S>,
+    shared: Arc<Shared>,
+    answer: A,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
-    /// A connection of which `held` was read already.
-    pub(crate) fn new(stream: S, held: BytesMut, line: Arc<Line>, bounds: Arc<Bounds>) -> Self {
+enum State<S> {
+    Begins(Box<Handshake<Frames<S>, Piece>>),
+    Serves(Box<Serving<S>>),
+}
+
+struct Serving<S> {
+    connection: Connection<Frames<S>, Piece>,
+    ping: Option<PingPong>,
+}
+
+impl<S, A> fmt::Debug for Http2<S, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http2").finish_non_exhaustive()
+    }
+}
+
+impl<S, A, F, B> Http2<S, A>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    A: FnMut(Box<Request<Body>>, Option<Reject>) -> F + Unpin,
+    F: Future<Output = Result<Response<B>, Infallible>> + Send + 'static,
+    B: Carry + Unpin + Send + 'static,
+{
+    /// Begins with a stream of which `held` was read already. `answer` is given each request, and why it is to be refused, if
+    /// it is; also those of which nobody is sent the answer, so that they are known.
+    pub(crate) fn new(
+        stream: S,
+        held: BytesMut,
+        line: Arc<Line>,
+        bounds: Arc<Bounds>,
+        answer: A,
+    ) -> Self {
+        let header_bytes = bounds.limits.header_bytes;
+        let shared = Arc::new(Shared::new(line, bounds));
+        let frames = Frames::new(stream, held, Arc::clone(&shared));
+        let handshake = Builder::new()
+            .max_concurrent_streams(MAX_STREAMS)
+            .initial_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .max_header_list_size(u32::try_from(header_bytes).unwrap_or(u32::MAX))
+            .max_local_error_reset_streams(Some(MAX_FAULTS))
+            .max_send_buffer_size(MOST_HANDED)
+            .handshake(frames);
         Self {
-            stream,
-            line,
-            bounds,
-            held,
-            timer: None,
-            send_timer: None,
-            lingering: None,
-            end_of_input: false,
-            gathered: Gathered::default(),
-            told: 0,
+            state: State::Begins(Box::new(handshake)),
+            shared,
+            answer,
         }
     }
 
-    /// Ready when the silence without a request has lasted too long.
-    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.line.is_idle() {
-            return Poll::Pending;
+    /// The connection is to end when its requests are answered: the client is told which of them will be, and can send the
+    /// others elsewhere (RFC 9113 section 6.8). It has to be polled then.
+    pub(crate) fn leave(&mut self) {
+        self.shared.leave();
+        if let State::Serves(serving) = &mut self.state {
+            serving.connection.graceful_shutdown();
         }
-        let deadline = self.line.idle_since() + self.bounds.timeouts.keep_alive;
-        poll_until(&mut self.timer, cx, deadline)
     }
 
-    /// Watches a write that waits: a client that takes nothing for `send` is cut off.
-    fn watch_send<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        written: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.send_timer = None;
-            return written;
+    fn poll_serving(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+        self.shared.is_polled_by(cx.waker());
+        loop {
+            let State::Serves(serving) = &mut self.state else {
+                return Poll::Pending;
+            };
+            let accepted = pin!(serving.connection.accept()).poll(cx);
+            match accepted {
+                Poll::Ready(Some(Ok((request, respond)))) => self.serve(request, respond),
+                Poll::Ready(Some(Err(error))) => {
+                    self.record_refused(true);
+                    return Poll::Ready(Err(error));
+                }
+                Poll::Ready(None) => {
+                    self.record_refused(true);
+                    return Poll::Ready(Ok(()));
+                }
+                Poll::Pending => {
+                    // All requests that wait were handed over.
+                    self.record_refused(false);
+                    let word = self.shared.heard();
+                    if word == Word::GoOn {
+                        return Poll::Pending;
+                    }
+                    self.follow(word, cx);
+                }
+            }
         }
-        let send = self.bounds.timeouts.send;
-        let timer = self.send_timer.get_or_insert_with(|| Box::pin(sleep(send)));
-        ready!(timer.as_mut().poll(cx));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// Writes and flushes what was gathered.
-    fn poll_gathered(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let stream = Pin::new(&mut self.stream);
-        let written = self.gathered.poll_write_to(stream, cx, self.line.is_idle());
-        ready!(self.watch_send(cx, written))?;
-        self.told = self.line.answered();
-        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        self.watch_send(cx, flushed)
+    /// Hands a request over, in a task of its own.
+    fn serve(&mut self, request: Request<RecvStream>, respond: SendResponse<Piece>) {
+        self.shared.hand_over(respond.stream_id().as_u32());
+        let (request, refusal) = whole(request, &self.shared);
+        let is_head = *request.method() == Method::HEAD;
+        let answering = Box::pin((self.answer)(request, refusal));
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(stream::answer(answering, respond, is_head, shared));
     }
 
-    /// Whether one answer alone waits to be written, and no other is on its way.
-    fn is_last_answer(&self) -> bool {
-        self.line.is_idle() && self.line.answered().wrapping_sub(self.told) <= 1
+    /// Requests that `h2` refuses by itself, for they break HTTP, are recorded as others are.
+    fn record_refused(&mut self, at_the_end: bool) {
+        while let Some(fate) = self.shared.refused(at_the_end) {
+            let reject = match fate {
+                Fate::TooLarge => Reject::HeadTooLarge,
+                Fate::Reset | Fate::Unknown => Reject::BadRequest("the request breaks HTTP/2"),
+            };
+            let mut request = Box::new(Request::new(Body::Empty));
+            *request.version_mut() = Version::HTTP_2;
+            let answering = (self.answer)(request, Some(reject));
+            tokio::spawn(async move { drop(answering.await) });
+        }
+    }
+
+    /// Does what the frames or the streams have said.
+    fn follow(&mut self, word: Word, cx: &mut Context<'_>) {
+        if word == Word::Leave {
+            return self.leave();
+        }
+        let State::Serves(serving) = &mut self.state else {
+            return;
+        };
+        let end = |serving: &mut Serving<S>, reason| serving.connection.abrupt_shutdown(reason);
+        match word {
+            Word::Late => end(serving, Reason::PROTOCOL_ERROR),
+            Word::Calm => {
+                tracing::debug!(
+                    reason = "reset_flood",
+                    "a connection gave most of its requests up"
+                );
+                end(serving, Reason::ENHANCE_YOUR_CALM);
+            }
+            Word::Left | Word::Gone => end(serving, Reason::NO_ERROR),
+            Word::Ask => {
+                if let Some(ping) = &mut serving.ping {
+                    // Whatever comes counts as an answer. That to the last question is taken note of, so that there can be
+                    // another one; where it has not come, it is still asked for.
+                    drop(ping.poll_pong(cx));
+                    drop(ping.send_ping(Ping::opaque()));
+                }
+            }
+            Word::GoOn | Word::Leave => {}
+        }
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Frames<S> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+impl<S, A, F, B> Future for Http2<S, A>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    A: FnMut(Box<Request<Body>>, Option<Reject>) -> F + Unpin,
+    F: Future<Output = Result<Response<B>, Infallible>> + Send + 'static,
+    B: Carry + Unpin + Send + 'static,
+{
+    type Output = Result<(), h2::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        if !this.gathered.is_empty()
-            && let Poll::Ready(Err(error)) = this.poll_gathered(cx)
-        {
-            return Poll::Ready(Err(error));
-        }
-        if !this.held.is_empty() {
-            let taken = this.held.len().min(buf.remaining());
-            buf.put_slice(this.held.get(..taken).unwrap_or_default());
-            this.held.advance(taken);
-            if this.held.is_empty() {
-                this.held = BytesMut::new();
-            }
-            return Poll::Ready(Ok(()));
-        }
-        if this.end_of_input {
-            return Poll::Ready(Ok(()));
-        }
-        let before = buf.filled().len();
-        match Pin::new(&mut this.stream).poll_read(cx, buf) {
-            Poll::Ready(read) => {
-                read?;
-                this.end_of_input = buf.filled().len() == before;
-            }
-            // The end of the input is the end of the connection to hyper.
-            Poll::Pending => {
-                ready!(this.poll_deadline(cx));
-                this.end_of_input = true;
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Frames<S> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored(cx, &[io::IoSlice::new(bytes)])
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        if let Some(taken) = this.gathered.take(slices) {
-            return Poll::Ready(Ok(taken));
-        }
-        ready!(this.poll_gathered(cx))?;
-        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
-        this.watch_send(cx, written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if !this.gathered.is_empty() {
-            if !this.is_last_answer() && !this.gathered.is_stuck() {
-                // Other streams may have their answers ready in this very turn of the event loop, and
-                // h2 may have more of them at hand: the task comes to `poll_read` once more, behind
-                // them.
-                cx.waker().wake_by_ref();
+        if let State::Begins(handshake) = &mut this.state {
+            let begun = Pin::new(&mut **handshake).poll(cx);
+            if begun.is_pending() && (this.shared.heard() != Word::GoOn || this.shared.is_leaving())
+            {
+                // There is nothing yet that could be lost.
                 return Poll::Ready(Ok(()));
             }
-            return this.poll_gathered(cx);
-        }
-        let flushed = Pin::new(&mut this.stream).poll_flush(cx);
-        this.watch_send(cx, flushed)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if this.lingering.is_none() {
-            if !this.gathered.is_empty() {
-                ready!(this.poll_gathered(cx))?;
+            let mut connection = ready!(begun)?;
+            let ping = connection.ping_pong();
+            if this.shared.is_leaving() {
+                connection.graceful_shutdown();
             }
-            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
-            if this.end_of_input {
-                return Poll::Ready(Ok(()));
-            }
+            this.state = State::Serves(Box::new(Serving { connection, ping }));
         }
-        let (timer, taken) = this
-            .lingering
-            .get_or_insert_with(|| (Box::pin(sleep(QUIET)), 0));
-        let mut room = [0; 4096];
-        while *taken < DROPPED && timer.as_mut().poll(cx).is_pending() {
-            let mut buf = ReadBuf::new(&mut room);
-            match ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buf)) {
-                Ok(()) if !buf.filled().is_empty() => *taken += buf.filled().len() as u64,
-                Ok(()) | Err(_) => break,
-            }
-        }
-        Poll::Ready(Ok(()))
+        this.poll_serving(cx)
     }
 }
 
-/// A request of HTTP/2 as one of HTTP/1.1 would be.
-pub(crate) fn request(request: Request<Incoming>) -> Box<Request<Body>> {
-    let mut request = Box::new(request.map(|incoming| {
-        if incoming.is_end_stream() {
-            Body::Empty
-        } else {
-            Body::stream(Streamed(incoming))
-        }
-    }));
+/// A request of HTTP/2 as one of HTTP/1.1 would be, and why it is to be refused, if it is.
+fn whole(
+    request: Request<RecvStream>,
+    shared: &Arc<Shared>,
+) -> (Box<Request<Body>>, Option<Reject>) {
+    let judged = judge(&request);
+    let length = judged.ok().flatten();
+    let mut request = Box::new(request.map(|coming| Incoming::of(coming, length, shared)));
     join_cookies(request.headers_mut());
-    request
+    (request, judged.err())
+}
+
+/// Looks at what HTTP/1.1 would refuse and `h2` lets pass; gives the length of the body, where it is said.
+fn judge<B>(request: &Request<B>) -> Result<Option<u64>, Reject> {
+    let said = request.uri().path_and_query();
+    if said.is_some_and(|said| !target::is_plain(said.as_str().as_bytes())) {
+        return Err(target::MALFORMED);
+    }
+    let mut length = None;
+    for (name, value) in request.headers() {
+        if *name == header::CONTENT_LENGTH {
+            if length.is_some() {
+                return Err(Reject::BadRequest("Content-Length is repeated"));
+            }
+            length = Some(length_of(value.as_bytes())?);
+        }
+    }
+    Ok(length)
 }
 
 /// Clients may send each cookie in a field of its own; one field is made of them before anything reads or counts them
@@ -229,31 +265,5 @@ fn join_cookies(headers: &mut HeaderMap) {
     // What is joined of values can always be one.
     if let Ok(joined) = HeaderValue::try_from(crumbs.join(b"; ".as_slice())) {
         headers.insert(header::COOKIE, joined);
-    }
-}
-
-/// hyper's body as ours.
-struct Streamed(Incoming);
-
-impl http_body::Body for Streamed {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = ready!(Pin::new(&mut self.0).poll_frame(cx));
-        Poll::Ready(
-            frame.map(|frame| frame.map_err(|error| BodyError::Client(io::Error::other(error)))),
-        )
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
     }
 }

@@ -1,5 +1,5 @@
 //! The bytes of clients' connections. HTTP/1.1 is read and written here, strictly: a request that can be read in two
-//! ways is refused. HTTP/2 is hyper's, and only its frames are gathered and timed here. Knows nothing of routes.
+//! ways is refused. HTTP/2 is `h2`'s; its streams are bounded, timed and judged here. Knows nothing of routes.
 //!
 //! What both directions have in common, chunks, bodies and their sending, is used towards apps, too.
 
@@ -31,7 +31,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 pub(crate) use self::chunk::Chunks;
 pub(crate) use self::decode::{Coming, Step};
 pub(crate) use self::http1::{Ended, Link, Opening};
-pub(crate) use self::http2::{Frames, request};
+pub(crate) use self::http2::Http2;
 pub(crate) use self::line::Line;
 pub(crate) use self::mend::mend;
 pub(crate) use self::names::name_of;

@@ -14,6 +14,7 @@ use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::{Instant, timeout};
 
+use super::http2::{Frames, Shared};
 use super::properties::{End, TIMEOUTS, bounds, heard, request_holds};
 use super::*;
 use crate::body::{Body, BodyError};
@@ -515,7 +516,8 @@ proptest! {
 async fn frames_wait_for_each_other_only_where_there_are_several_answers() {
     let (mut client, server) = duplex(64);
     let line = Arc::new(Line::new());
-    let mut wire = Frames::new(server, BytesMut::new(), Arc::clone(&line), bounds());
+    let shared = Arc::new(Shared::new(Arc::clone(&line), bounds()));
+    let mut wire = Frames::new(server, BytesMut::new(), shared);
     let mut room = [0; 64];
 
     wire.write_all(b"settings").await.unwrap();
@@ -561,7 +563,8 @@ async fn frames_wait_for_each_other_only_where_there_are_several_answers() {
 async fn a_client_that_takes_no_frames_is_cut_off() {
     let (_client, server) = duplex(4);
     let line = Arc::new(Line::new());
-    let mut wire = Frames::new(server, BytesMut::new(), Arc::clone(&line), bounds());
+    let shared = Arc::new(Shared::new(Arc::clone(&line), bounds()));
+    let mut wire = Frames::new(server, BytesMut::new(), shared);
     line.enter();
     wire.write_all(b"too much").await.unwrap();
     wire.flush().await.unwrap();

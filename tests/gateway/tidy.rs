@@ -185,6 +185,7 @@ const TOP: &[&str] = &["lib", "main", "cli", "bench", "fuzz"];
 
 /// Outside crates and the only places that may use them.
 const HOMES: &[(&str, &[&str])] = &[
+    ("h2", &["wire/http2"]),
     ("serde", &["config", "auth", "cli", "tokens"]),
     ("serde_json", &["config", "auth", "cli", "tokens"]),
     ("saphyr_parser", &["config", "auth", "cli"]),

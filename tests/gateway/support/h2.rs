@@ -107,6 +107,10 @@ impl Frame {
     pub(crate) const HEADERS: u8 = 1;
     pub(crate) const RST_STREAM: u8 = 3;
     pub(crate) const SETTINGS: u8 = 4;
+    pub(crate) const PING: u8 = 6;
+    pub(crate) const GOAWAY: u8 = 7;
+    pub(crate) const WINDOW_UPDATE: u8 = 8;
+    pub(crate) const CONTINUATION: u8 = 9;
     pub(crate) const END_STREAM: u8 = 1;
     pub(crate) const END_HEADERS: u8 = 4;
 
@@ -126,6 +130,18 @@ impl Frame {
         Self::new(Self::HEADERS, flags, stream, block(fields))
     }
 
+    pub(crate) fn get(stream: u32, path: &str) -> Self {
+        Self::head(stream, true, &fields_of("GET", path))
+    }
+
+    pub(crate) fn reset(stream: u32) -> Self {
+        Self::new(Self::RST_STREAM, 0, stream, 8_u32.to_be_bytes())
+    }
+
+    pub(crate) fn window(stream: u32, more: u32) -> Self {
+        Self::new(Self::WINDOW_UPDATE, 0, stream, more.to_be_bytes())
+    }
+
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let length = u32::try_from(self.payload.len()).unwrap().to_be_bytes();
         let mut bytes = length[1..].to_vec();
@@ -135,8 +151,24 @@ impl Frame {
         bytes
     }
 
+    pub(crate) fn is(&self, kind: u8, stream: u32) -> bool {
+        (self.kind, self.stream) == (kind, stream)
+    }
+
     pub(crate) fn ends_stream(&self) -> bool {
         self.kind <= Self::HEADERS && self.flags & Self::END_STREAM != 0
+    }
+
+    /// The last stream and the code of a GOAWAY; nought and the code of a RST_STREAM.
+    pub(crate) fn codes(&self) -> (u32, u32) {
+        let number = |at: usize| {
+            let bytes = self.payload.get(at..at + 4)?;
+            Some(u32::from_be_bytes(bytes.try_into().unwrap()))
+        };
+        match self.kind {
+            Self::RST_STREAM => (0, number(0).unwrap()),
+            _ => (number(0).unwrap(), number(4).unwrap()),
+        }
     }
 }
 
@@ -259,6 +291,15 @@ impl Framed {
         }
     }
 
+    /// Reads all frames to the end of the connection.
+    pub(crate) async fn rest(&mut self) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        while let Some(frame) = self.next().await {
+            frames.push(frame);
+        }
+        frames
+    }
+
     /// Reads to the end of an answer; gives its status, if it has one that is written plainly, and its body. `None` where
     /// the stream is reset.
     pub(crate) async fn answer(&mut self, stream: u32) -> Option<(u16, Vec<u8>)> {
@@ -278,8 +319,9 @@ impl Framed {
     }
 }
 
-/// The status that a block of fields begins with, as servers write it (RFC 7541 appendix A).
-fn status_of(block: &[u8]) -> u16 {
+/// The status that a block of fields begins with, as servers write it (RFC 7541 appendix A); nought where it only refers to an
+/// earlier one.
+pub(crate) fn status_of(block: &[u8]) -> u16 {
     // The table may be made smaller first.
     let block = if block[0] & 0xe0 == 0x20 {
         &block[1..]
@@ -321,6 +363,8 @@ fn status_of(block: &[u8]) -> u16 {
             }
             status
         }
+        // One that was said before, and is in the table now.
+        0xbe.. => 0,
         other => panic!("a strange status: {other:#x}"),
     }
 }

@@ -1,0 +1,340 @@
+//! The bytes of an HTTP/2 connection between the socket and `h2`: frames that are written in one turn leave together, a
+//! client that takes nothing of them is cut off, and what the frames say that `h2` does not tell is told to the connection's
+//! task: which requests it refuses by itself, and that nothing has come, or only half of something, for too long.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::passing::{FrameHead, Passing, kind};
+use super::shared::{Fate, Shared, Word};
+use crate::wire::gathered::Gathered;
+use crate::wire::{DROPPED, PREFACE, QUIET, poll_until};
+
+/// How long a client that is told to leave has for its farewell, once nothing of its requests is left.
+const PARTING: Duration = Duration::from_secs(2);
+
+/// The frames of one connection.
+#[derive(Debug)]
+pub(in crate::wire) struct Frames<S> {
+    stream: S,
+    shared: Arc<Shared>,
+    /// What was read before it was clear that it is HTTP/2.
+    held: BytesMut,
+    timer: Option<Pin<Box<Sleep>>>,
+    send_timer: Option<Pin<Box<Sleep>>>,
+    lingering: Option<(Pin<Box<Sleep>>, u64)>,
+    end_of_input: bool,
+    /// Frames that wait to be written with others.
+    gathered: Gathered,
+    /// How many requests had been answered when such frames were last written.
+    told: u32,
+    coming: Coming,
+    going: Passing,
+    /// Since when the client has been told to leave.
+    left_at: Option<Instant>,
+    watch: Watch,
+}
+
+/// What comes from the client.
+#[derive(Debug)]
+struct Coming {
+    frames: Passing,
+    /// The newest stream that a request began.
+    newest: u32,
+    /// The request whose block of fields is not whole yet.
+    opening: Option<u32>,
+    in_block: bool,
+    /// Since when a frame or a block of fields is not whole.
+    half_since: Option<Instant>,
+}
+
+impl Coming {
+    fn follow(&mut self, bytes: &[u8], shared: &Shared) {
+        let Self {
+            frames,
+            newest,
+            opening,
+            in_block,
+            ..
+        } = self;
+        frames.follow(bytes, |frame| {
+            if !matches!(frame.kind, kind::HEADERS | kind::CONTINUATION) {
+                return;
+            }
+            // Clients' streams are odd, and each has a greater number than those before (RFC 9113 section 5.1.1).
+            if frame.kind == kind::HEADERS && frame.stream % 2 == 1 && frame.stream > *newest {
+                *newest = frame.stream;
+                *opening = Some(frame.stream);
+            }
+            *in_block = !frame.ends_block();
+            if !*in_block && let Some(stream) = opening.take() {
+                shared.open(stream);
+            }
+        });
+        if self.in_block || self.frames.is_within() {
+            self.half_since.get_or_insert_with(Instant::now);
+        } else {
+            self.half_since = None;
+        }
+    }
+}
+
+/// Whether anything is heard of a client whose requests are still answered.
+#[derive(Debug, Default)]
+struct Watch {
+    /// Since when this is looked at, and whether anything came since.
+    since: Option<Instant>,
+    heard: bool,
+    asked: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
+    /// A connection of which `held` was read already.
+    pub(in crate::wire) fn new(stream: S, held: BytesMut, shared: Arc<Shared>) -> Self {
+        let mut coming = Coming {
+            frames: Passing::behind(PREFACE.len()),
+            newest: 0,
+            opening: None,
+            in_block: false,
+            half_since: None,
+        };
+        if !held.is_empty() {
+            coming.follow(&held, &shared);
+        }
+        Self {
+            stream,
+            shared,
+            held,
+            timer: None,
+            send_timer: None,
+            lingering: None,
+            end_of_input: false,
+            gathered: Gathered::default(),
+            told: 0,
+            coming,
+            going: Passing::behind(0),
+            left_at: None,
+            watch: Watch::default(),
+        }
+    }
+
+    /// Tells the task of the connection when the client has been silent for too long.
+    fn look_at_the_clock(&mut self, cx: &mut Context<'_>) {
+        loop {
+            let (deadline, word) = self.deadline();
+            // The task's waker stays the same, and is woken from the first poll on.
+            let waits =
+                |timer: &Pin<Box<Sleep>>| !timer.is_elapsed() && timer.deadline() <= deadline;
+            if self.timer.as_ref().is_some_and(waits)
+                || poll_until(&mut self.timer, cx, deadline).is_pending()
+            {
+                return;
+            }
+            self.timer = None;
+            match word {
+                Word::Leave => self.left_at = Some(Instant::now()),
+                Word::Ask if self.watch.heard => {
+                    self.watch = Watch::default();
+                    continue;
+                }
+                Word::Ask => {
+                    self.watch.asked = true;
+                    self.watch.since = Some(Instant::now());
+                }
+                Word::GoOn | Word::Left | Word::Late | Word::Gone | Word::Calm => {}
+            }
+            return self.shared.say(word);
+        }
+    }
+
+    /// When the client's present silence has lasted too long, and what is to be done then.
+    fn deadline(&mut self) -> (Instant, Word) {
+        let timeouts = &self.shared.bounds.timeouts;
+        let line = &self.shared.line;
+        if let Some(since) = self.coming.half_since {
+            return (since + timeouts.header_read, Word::Late);
+        }
+        if line.is_idle() {
+            if self.shared.is_leaving() {
+                let left_at = *self.left_at.get_or_insert_with(Instant::now);
+                return (left_at.max(line.idle_since()) + PARTING, Word::Left);
+            }
+            return (line.idle_since() + timeouts.keep_alive, Word::Leave);
+        }
+        let since = *self.watch.since.get_or_insert_with(Instant::now);
+        if self.watch.asked && !self.watch.heard {
+            return (since + timeouts.header_read, Word::Gone);
+        }
+        (since + timeouts.keep_alive, Word::Ask)
+    }
+
+    /// Watches a write that waits: a client that takes nothing for `send` is cut off.
+    fn watch_send<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.send_timer = None;
+            return written;
+        }
+        let send = self.shared.bounds.timeouts.send;
+        let timer = self.send_timer.get_or_insert_with(|| Box::pin(sleep(send)));
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Writes and flushes what was gathered.
+    fn poll_gathered(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let stream = Pin::new(&mut self.stream);
+        let written = self
+            .gathered
+            .poll_write_to(stream, cx, self.shared.line.is_idle());
+        ready!(self.watch_send(cx, written))?;
+        self.told = self.shared.line.answered();
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.watch_send(cx, flushed)
+    }
+
+    /// Follows what goes out, as much of it as was taken.
+    fn follow_going(&mut self, slices: &[io::IoSlice<'_>], mut taken: usize) {
+        for slice in slices {
+            let bytes = slice.get(..taken.min(slice.len())).unwrap_or_default();
+            taken -= bytes.len();
+            let shared = &self.shared;
+            self.going
+                .follow(bytes, |FrameHead { kind, stream, .. }| match kind {
+                    kind::RST_STREAM => shared.answered(stream, Fate::Reset),
+                    kind::HEADERS => shared.answered(stream, Fate::TooLarge),
+                    _ => {}
+                });
+        }
+    }
+
+    /// Whether one answer alone waits to be written, and no other is on its way.
+    fn is_last_answer(&self) -> bool {
+        self.shared.line.is_idle() && self.shared.line.answered().wrapping_sub(self.told) <= 1
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Frames<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.gathered.is_empty()
+            && let Poll::Ready(Err(error)) = this.poll_gathered(cx)
+        {
+            return Poll::Ready(Err(error));
+        }
+        if !this.held.is_empty() {
+            let taken = this.held.len().min(buf.remaining());
+            buf.put_slice(this.held.get(..taken).unwrap_or_default());
+            this.held.advance(taken);
+            if this.held.is_empty() {
+                this.held = BytesMut::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        if this.end_of_input {
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        match Pin::new(&mut this.stream).poll_read(cx, buf) {
+            Poll::Ready(read) => {
+                read?;
+                let read = buf.filled().get(before..).unwrap_or_default();
+                this.end_of_input = read.is_empty();
+                this.watch.heard = true;
+                this.coming.follow(read, &this.shared);
+                Poll::Ready(Ok(()))
+            }
+            Poll::Pending => {
+                this.look_at_the_clock(cx);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Frames<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[io::IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if let Some(taken) = this.gathered.take(slices) {
+            this.follow_going(slices, taken);
+            return Poll::Ready(Ok(taken));
+        }
+        ready!(this.poll_gathered(cx))?;
+        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);
+        if let Poll::Ready(Ok(taken)) = written {
+            this.follow_going(slices, taken);
+        }
+        this.watch_send(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.gathered.is_empty() {
+            if !this.is_last_answer() && !this.gathered.is_stuck() {
+                // Other streams may have their answers ready in this very turn of the event loop, and
+                // h2 may have more of them at hand: the task comes to `poll_read` once more, behind
+                // them.
+                cx.waker().wake_by_ref();
+                return Poll::Ready(Ok(()));
+            }
+            return this.poll_gathered(cx);
+        }
+        let flushed = Pin::new(&mut this.stream).poll_flush(cx);
+        this.watch_send(cx, flushed)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.lingering.is_none() {
+            if !this.gathered.is_empty() {
+                ready!(this.poll_gathered(cx))?;
+            }
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            if this.end_of_input {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let (timer, taken) = this
+            .lingering
+            .get_or_insert_with(|| (Box::pin(sleep(QUIET)), 0));
+        let mut room = [0; 4096];
+        while *taken < DROPPED && timer.as_mut().poll(cx).is_pending() {
+            let mut buf = ReadBuf::new(&mut room);
+            match ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buf)) {
+                Ok(()) if !buf.filled().is_empty() => *taken += buf.filled().len() as u64,
+                Ok(()) | Err(_) => break,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}

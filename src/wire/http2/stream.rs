@@ -1,0 +1,431 @@
+//! One stream of HTTP/2: the body of its request as it comes, and its answer as it goes. Each has a task of its own.
+
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http::response::Parts;
+use http::{HeaderMap, Response, StatusCode, header};
+use http_body::{Frame, SizeHint};
+use tokio::runtime::Handle;
+use tokio::time::{Instant, Sleep, sleep, timeout};
+
+use super::shared::Shared;
+use crate::body::{Body, BodyError, Carry};
+use crate::wire::{LINGER, LINGER_BYTES};
+
+/// How much of an answer, of one stream, is handed to `h2` before it is written.
+pub(super) const MOST_HANDED: usize = 32 * 1024;
+/// The body of a request.
+pub(super) struct Incoming {
+    /// `None` when it was read to its end.
+    coming: Option<RecvStream>,
+    /// How long it is, where that was said.
+    length: Option<u64>,
+    data_ended: bool,
+    shared: Arc<Shared>,
+}
+
+impl Incoming {
+    /// The body of a request with these fields.
+    pub(super) fn of(coming: RecvStream, length: Option<u64>, shared: &Arc<Shared>) -> Body {
+        if coming.is_end_stream() {
+            return Body::Empty;
+        }
+        Body::stream(Self {
+            coming: Some(coming),
+            length,
+            data_ended: false,
+            shared: Arc::clone(shared),
+        })
+    }
+
+    /// Takes the end of it for what it is.
+    fn end(&mut self, error: h2::Error) -> Option<Result<Frame<Bytes>, BodyError>> {
+        self.coming = None;
+        // The client wants no more of its request to be read (RFC 9113 section 8.1).
+        let stops = error.reason() == Some(Reason::NO_ERROR) && error.is_remote();
+        (!stops).then(|| Err(BodyError::Client(io::Error::other(error))))
+    }
+}
+
+impl http_body::Body for Incoming {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let Some(coming) = &mut this.coming else {
+            return Poll::Ready(None);
+        };
+        if !this.data_ended {
+            let polled = pin!(coming.data()).poll(cx);
+            match ready!(polled) {
+                Some(Ok(data)) => {
+                    let count = data.len();
+                    // An error says that the stream is gone, of which the next frame tells.
+                    drop(coming.flow_control().release_capacity(count));
+                    this.length = this
+                        .length
+                        .map(|length| length.saturating_sub(count as u64));
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Some(Err(error)) => return Poll::Ready(this.end(error)),
+                None => this.data_ended = true,
+            }
+        }
+        let polled = pin!(coming.trailers()).poll(cx);
+        Poll::Ready(match ready!(polled) {
+            Ok(trailers) => {
+                this.coming = None;
+                trailers.map(|trailers| Ok(Frame::trailers(trailers)))
+            }
+            Err(error) => this.end(error),
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.coming.as_ref().is_none_or(RecvStream::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.length {
+            Some(length) => SizeHint::with_exact(length),
+            None => SizeHint::default(),
+        }
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        let Some(coming) = self.coming.take() else {
+            return;
+        };
+        // A client that is told of the end of its stream before it has sent its body may never look at its answer.
+        if !coming.is_end_stream()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            let shared = Arc::clone(&self.shared);
+            shared.line.enter();
+            runtime.spawn(async move {
+                // Whether it comes to an end is all the same: the stream is reset then.
+                drop(timeout(LINGER, drain(coming)).await);
+                shared.line.leave(Instant::now());
+            });
+        }
+    }
+}
+
+/// Takes in what still comes.
+async fn drain(mut coming: RecvStream) {
+    let mut taken = 0_u64;
+    while taken < LINGER_BYTES
+        && let Some(Ok(data)) = coming.data().await
+    {
+        taken += data.len() as u64;
+        if coming.flow_control().release_capacity(data.len()).is_err() {
+            return;
+        }
+    }
+}
+
+/// Bytes of an answer, which are counted until they are written or thrown away.
+#[derive(Debug)]
+pub(super) struct Piece {
+    bytes: Bytes,
+    counted: usize,
+    shared: Arc<Shared>,
+}
+
+impl Piece {
+    fn new(bytes: Bytes, shared: &Arc<Shared>) -> Self {
+        shared.take(bytes.len());
+        Self {
+            counted: bytes.len(),
+            bytes,
+            shared: Arc::clone(shared),
+        }
+    }
+
+    /// Takes the first bytes off.
+    fn split_to(&mut self, count: usize) -> Self {
+        let count = count.min(self.bytes.len());
+        self.counted -= count;
+        Self {
+            bytes: self.bytes.split_to(count),
+            counted: count,
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        self.shared.give(self.counted);
+    }
+}
+
+/// Why an answer is not sent to its end.
+#[derive(Debug, thiserror::Error)]
+enum Stop {
+    /// The stream was reset, or the connection has ended.
+    #[error("the client has left")]
+    Gone,
+    /// The client has taken nothing for too long.
+    #[error("the client takes nothing")]
+    Stalled,
+    /// Its body broke off.
+    #[error(transparent)]
+    Broken(BodyError),
+}
+
+/// Waits for the answer to a request and sends it. A request whose client has left is dropped, with its answer.
+pub(super) async fn answer<F, B, E>(
+    mut answering: Pin<Box<F>>,
+    mut respond: SendResponse<Piece>,
+    is_head: bool,
+    shared: Arc<Shared>,
+) where
+    F: Future<Output = Result<Response<B>, E>>,
+    B: Carry + Unpin,
+{
+    let answered = std::future::poll_fn(|cx| match answering.as_mut().poll(cx) {
+        Poll::Ready(answered) => Poll::Ready(Some(answered)),
+        Poll::Pending => respond.poll_reset(cx).map(|_| None),
+    })
+    .await;
+    drop(answering);
+    let Some(Ok(response)) = answered else {
+        shared.end(true);
+        return;
+    };
+    let (mut parts, body) = response.into_parts();
+    let ends = is_head || is_bodiless(parts.status) || body.is_end_stream();
+    prepare(&mut parts, &body.size_hint(), is_head, &shared);
+    let sent = match respond.send_response(Response::from_parts(parts, ()), ends) {
+        Ok(_) if ends => Ok(()),
+        Ok(mut stream) => {
+            let sent = send(&mut stream, body, &shared).await;
+            match &sent {
+                Err(Stop::Stalled) => stream.send_reset(Reason::CANCEL),
+                Err(Stop::Broken(_)) => stream.send_reset(Reason::INTERNAL_ERROR),
+                Err(Stop::Gone) | Ok(()) => {}
+            }
+            sent
+        }
+        Err(_) => Err(Stop::Gone),
+    };
+    if let Err(stop) = sent {
+        tracing::debug!(error = %stop, "an answer broke off");
+    }
+    shared.end(false);
+}
+
+/// Answers that never have a body, whatever they are answers to.
+fn is_bodiless(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+/// Makes the head of an answer one of HTTP/2 (RFC 9113 section 8.2.2), and complete.
+fn prepare(parts: &mut Parts, hint: &SizeHint, is_head: bool, shared: &Shared) {
+    let headers = &mut parts.headers;
+    remove_fields_of_connections(headers);
+    if let Some(length) = hint.exact()
+        && parts.status != StatusCode::NO_CONTENT
+        && (length > 0 || !(is_head || parts.status == StatusCode::NOT_MODIFIED))
+        && !headers.contains_key(header::CONTENT_LENGTH)
+    {
+        headers.insert(header::CONTENT_LENGTH, length.into());
+    }
+    if !headers.contains_key(header::DATE)
+        && let Some(date) = shared.date()
+    {
+        headers.insert(header::DATE, date);
+    }
+}
+
+fn remove_fields_of_connections(headers: &mut HeaderMap) {
+    let is_one = |name: &http::HeaderName| {
+        *name == header::CONNECTION
+            || *name == header::TRANSFER_ENCODING
+            || *name == header::UPGRADE
+            || *name == header::TE
+            || matches!(name.as_str(), "keep-alive" | "proxy-connection")
+    };
+    while let Some(name) = headers.keys().find(|name| is_one(name)).cloned() {
+        headers.remove(name);
+    }
+}
+
+/// Sends a body to its end.
+async fn send<B>(
+    stream: &mut SendStream<Piece>,
+    mut body: B,
+    shared: &Arc<Shared>,
+) -> Result<(), Stop>
+where
+    B: Carry + Unpin,
+{
+    Pin::new(&mut body).go_gently();
+    let mut patience = Patience::new(shared.bounds.timeouts.send);
+    loop {
+        while !shared.has_room() {
+            patience.wait(stream, pin!(shared.room())).await?;
+        }
+        let frame = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
+        let frame = match unless_reset(stream, pin!(frame)).await? {
+            Some(frame) => frame.map_err(Stop::Broken)?,
+            None => {
+                return stream
+                    .send_data(Piece::new(Bytes::new(), shared), true)
+                    .map_err(gone);
+            }
+        };
+        match frame.into_data() {
+            Ok(data) => {
+                let is_last = body.is_end_stream();
+                hand_over(stream, Piece::new(data, shared), is_last, &mut patience).await?;
+                if is_last {
+                    return Ok(());
+                }
+            }
+            Err(frame) => {
+                if let Ok(trailers) = frame.into_trailers() {
+                    return stream.send_trailers(trailers).map_err(gone);
+                }
+            }
+        }
+    }
+}
+
+/// Hands bytes to `h2` as the client's windows let them go: what waits for a window waits here, and has a deadline.
+async fn hand_over(
+    stream: &mut SendStream<Piece>,
+    mut piece: Piece,
+    is_last: bool,
+    patience: &mut Patience,
+) -> Result<(), Stop> {
+    loop {
+        let left = piece.remaining();
+        if left > 0 {
+            stream.reserve_capacity(left.min(MOST_HANDED));
+            if stream.capacity() == 0 {
+                patience.wait_for_window(stream).await?;
+            }
+            patience.begin_again();
+        }
+        if left == 0 && !is_last {
+            return Ok(());
+        }
+        let count = left.min(stream.capacity());
+        if count == left {
+            return stream.send_data(piece, is_last).map_err(gone);
+        }
+        stream
+            .send_data(piece.split_to(count), false)
+            .map_err(gone)?;
+    }
+}
+
+fn gone(_: h2::Error) -> Stop {
+    Stop::Gone
+}
+
+/// Waits, unless the client resets the stream.
+async fn unless_reset<F: Future>(
+    stream: &mut SendStream<Piece>,
+    mut wait: Pin<&mut F>,
+) -> Result<F::Output, Stop> {
+    std::future::poll_fn(|cx| match wait.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Ok(output)),
+        Poll::Pending => stream.poll_reset(cx).map(|_| Err(Stop::Gone)),
+    })
+    .await
+}
+
+/// How long the client may take nothing. The timer is made at the first wait.
+struct Patience {
+    allowed: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    runs: bool,
+}
+
+impl Patience {
+    fn new(allowed: Duration) -> Self {
+        Self {
+            allowed,
+            timer: None,
+            runs: false,
+        }
+    }
+
+    /// The client has taken something.
+    fn begin_again(&mut self) {
+        self.runs = false;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let allowed = self.allowed;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(allowed)));
+        if !self.runs {
+            self.runs = true;
+            timer.as_mut().reset(Instant::now() + allowed);
+        }
+        timer.as_mut().poll(cx)
+    }
+
+    /// Waits for something that is the client's to do.
+    async fn wait<F: Future>(
+        &mut self,
+        stream: &mut SendStream<Piece>,
+        mut wait: Pin<&mut F>,
+    ) -> Result<F::Output, Stop> {
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(output) = wait.as_mut().poll(cx) {
+                return Poll::Ready(Ok(output));
+            }
+            if stream.poll_reset(cx).is_ready() {
+                return Poll::Ready(Err(Stop::Gone));
+            }
+            self.poll(cx).map(|()| Err(Stop::Stalled))
+        })
+        .await
+    }
+
+    /// Waits until some of what is reserved may be sent.
+    async fn wait_for_window(&mut self, stream: &mut SendStream<Piece>) -> Result<(), Stop> {
+        std::future::poll_fn(|cx| {
+            loop {
+                match stream.poll_capacity(cx) {
+                    Poll::Ready(Some(Ok(0))) => {}
+                    Poll::Ready(Some(Ok(_))) => return Poll::Ready(Ok(())),
+                    Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(Err(Stop::Gone)),
+                    Poll::Pending => return self.poll(cx).map(|()| Err(Stop::Stalled)),
+                }
+            }
+        })
+        .await
+    }
+}
