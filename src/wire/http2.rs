@@ -5,7 +5,9 @@
 //! hyper's own server would give each answer to `h2` whole, know nothing of a stream that takes nothing, and tell neither
 //! which stream a request came on nor why a connection is to end.
 
+mod blocks;
 mod frames;
+mod huffman;
 mod passing;
 mod shared;
 mod stream;
@@ -19,7 +21,7 @@ use std::task::{Context, Poll, ready};
 use bytes::BytesMut;
 use h2::server::{Builder, Connection, Handshake, SendResponse};
 use h2::{Ping, PingPong, Reason, RecvStream};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version, header};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub(super) use self::frames::Frames;
@@ -39,6 +41,8 @@ const MAX_STREAMS: u32 = 128;
 /// does not listen makes the gateway hold. Smaller windows make uploads from afar slow, and cost more for each byte; larger
 /// ones, and larger frames, cost as much as these.
 const WINDOW: u32 = 1 << 20;
+/// Why a request is refused that `h2` does not hand over.
+const BROKEN: Reject = Reject::BadRequest("the request breaks HTTP/2");
 /// How many streams may be reset because of what the client sent.
 const MAX_FAULTS: usize = 1024;
 
@@ -118,16 +122,17 @@ where
             match accepted {
                 Poll::Ready(Some(Ok((request, respond)))) => self.serve(request, respond),
                 Poll::Ready(Some(Err(error))) => {
-                    self.record_refused(true);
+                    let left = error.is_io() || error.is_remote();
+                    self.record_refused(Some(if left { Reject::ClientGone } else { BROKEN }));
                     return Poll::Ready(Err(error));
                 }
                 Poll::Ready(None) => {
-                    self.record_refused(true);
+                    self.record_refused(Some(Reject::ClientGone));
                     return Poll::Ready(Ok(()));
                 }
                 Poll::Pending => {
                     // All requests that wait were handed over.
-                    self.record_refused(false);
+                    self.record_refused(None);
                     let word = self.shared.heard();
                     if word == Word::GoOn {
                         return Poll::Pending;
@@ -140,23 +145,35 @@ where
 
     /// Hands a request over, in a task of its own.
     fn serve(&mut self, request: Request<RecvStream>, respond: SendResponse<Piece>) {
-        self.shared.hand_over(respond.stream_id().as_u32());
-        let (request, refusal) = whole(request, &self.shared);
+        let fragment = self.shared.hand_over(respond.stream_id().as_u32());
+        let (request, mut refusal) = whole(request, &self.shared);
+        if fragment {
+            // `http` has dropped it unseen.
+            refusal = Some(target::MALFORMED);
+        }
         let is_head = *request.method() == Method::HEAD;
         let answering = Box::pin((self.answer)(request, refusal));
         let shared = Arc::clone(&self.shared);
         tokio::spawn(stream::answer(answering, respond, is_head, shared));
     }
 
-    /// Requests that `h2` refuses by itself, for they break HTTP, are recorded as others are.
-    fn record_refused(&mut self, at_the_end: bool) {
-        while let Some(fate) = self.shared.refused(at_the_end) {
-            let reject = match fate {
-                Fate::TooLarge => Reject::HeadTooLarge,
-                Fate::Reset | Fate::Unknown => Reject::BadRequest("the request breaks HTTP/2"),
+    /// Requests that `h2` refuses by itself, for they break HTTP, are recorded as others are; at the end of the connection also
+    /// those that were not handed over, and why.
+    fn record_refused(&mut self, at_the_end: Option<Reject>) {
+        while let Some(refused) = self.shared.refused(at_the_end.is_some()) {
+            let reject = match (refused.fate, at_the_end) {
+                (Fate::TooLarge, _) => Reject::HeadTooLarge,
+                (Fate::Unknown, Some(Reject::ClientGone)) if self.shared.is_leaving() => {
+                    // It was told which requests are not looked at, and can send them again.
+                    continue;
+                }
+                (Fate::Unknown, Some(reject)) => reject,
+                (Fate::Reset | Fate::Unknown, _) => BROKEN,
             };
             let mut request = Box::new(Request::new(Body::Empty));
             *request.version_mut() = Version::HTTP_2;
+            *request.method_mut() = refused.method;
+            *request.uri_mut() = legible(&refused.path);
             let answering = (self.answer)(request, Some(reject));
             tokio::spawn(async move { drop(answering.await) });
         }
@@ -233,6 +250,23 @@ fn whole(
     let mut request = Box::new(request.map(|coming| Incoming::of(coming, length, shared)));
     join_cookies(request.headers_mut());
     (request, judged.err())
+}
+
+/// A path that is refused as it can be written down: what no path may hold is escaped.
+fn legible(path: &[u8]) -> Uri {
+    let mut text = String::with_capacity(path.len());
+    for byte in path {
+        if byte.is_ascii_graphic() && !matches!(byte, b'#' | b'"' | b'<' | b'>' | b'\\') {
+            text.push(char::from(*byte));
+        } else {
+            text.push('%');
+            for digit in [byte >> 4, byte & 0xf] {
+                let digit = char::from_digit(digit.into(), 16).unwrap_or_default();
+                text.push(digit.to_ascii_uppercase());
+            }
+        }
+    }
+    Uri::from_maybe_shared(text).unwrap_or_default()
 }
 
 /// Looks at what HTTP/1.1 would refuse and `h2` lets pass; gives the length of the body, where it is said.

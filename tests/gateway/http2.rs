@@ -373,7 +373,13 @@ async fn flood(spoil: fn(u32) -> Frame, ends: bool) -> (Vec<Frame>, usize) {
         {
             break;
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        // All of them have reached the app, as far as they come.
+        let began = Instant::now();
+        while app.requests() < 100 * (usize::try_from(round).unwrap() + 1)
+            && began.elapsed() < Duration::from_secs(1)
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         let spoils = streams.iter().map(|id| spoil(*id).bytes());
         if h2
             .try_send(&spoils.collect::<Vec<_>>().concat())
@@ -587,6 +593,12 @@ async fn what_http2_itself_refuses_is_recorded_once() {
         let mut refused = records.iter().filter(|record| record["path"] != "/good");
         let last = refused.next_back().unwrap();
         assert_eq!(last["reason"], reason, "{name}");
+        let path = if name == "no path" { "/" } else { "/x" };
+        assert_eq!(
+            (&last["path"], &last["method"]),
+            (&path.into(), &"GET".into()),
+            "{name}"
+        );
         assert_eq!(last["protocol"], "HTTP/2.0", "{name}");
     }
     assert_eq!(app.requests(), 6);
@@ -641,4 +653,98 @@ async fn a_head_without_a_body_is_answered_without_one() {
             "{path}: {head:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_target_is_judged_as_over_http1() {
+    let app = App::echo().await;
+    let gateway = start(&app, "").await;
+    let long = format!("/{}#", "a".repeat(300));
+    let cases: [(&[u8], u16); 10] = [
+        (b"/good", 200),
+        (b"/good?a=%23", 200),
+        (b"/path#fragment", 400),
+        (b"/path?query#fragment", 400),
+        (b"/#", 400),
+        (long.as_bytes(), 400),
+        (b"/caf\xc3\xa9", 400),
+        (b"/path?caf\xc3\xa9", 400),
+        (b"/latin\xe9", 400),
+        (b"no-slash", 400),
+    ];
+    for (target, status) in cases {
+        let shown = String::from_utf8_lossy(target).into_owned();
+        let mut wire = gateway.connect().await;
+        wire.send([b"GET ", target, b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat())
+            .await;
+        assert_eq!(wire.reply().await.status, status, "{shown}");
+        let mut fields = fields_of("GET", "/").to_vec();
+        fields[3].1 = target;
+        let mut h2 = Framed::connect(gateway.address(), &[]).await;
+        h2.send(&[Frame::head(1, true, &fields)]).await;
+        // Where it is not even text, there is no answer but a reset.
+        let answer = h2.answer(1).await.map_or(400, |answer| answer.0);
+        assert_eq!(answer, status, "{shown} over HTTP/2");
+    }
+    assert_eq!(app.requests(), 4);
+
+    // The same through hyper's client, whose fields are compressed: many requests share one table.
+    let mut h2 = H2::connect(gateway.address()).await;
+    for at in 0..300 {
+        let path = format!("/compressed/{at}?q={}", "x".repeat(at));
+        let value = "v".repeat(at % 50);
+        let reply = h2.get(&path, &[("x-a", &value), ("x-b", "same")]).await;
+        assert_eq!(reply.status, 200, "{at}");
+    }
+}
+
+#[tokio::test]
+async fn pseudo_header_fields_in_trailers_are_refused() {
+    let app = App::start(|_| Answer::EchoBody).await;
+    let gateway = start(&app, "").await;
+    for (name, good) in [
+        ("x-checksum", true),
+        (":path", false),
+        (":status", false),
+        (":x", false),
+    ] {
+        let mut h2 = Framed::connect(gateway.address(), &[]).await;
+        h2.send(&[
+            Frame::head(1, false, &fields_of("POST", "/trailers")),
+            Frame::new(Frame::DATA, 0, 1, b"body"),
+            Frame::head(1, true, &[(name, b"/y")]),
+        ])
+        .await;
+        let answer = h2.answer(1).await;
+        assert_eq!(
+            answer.as_ref().is_some_and(|answer| answer.0 == 200),
+            good,
+            "{name}: {answer:?}"
+        );
+        let bad = answer.is_none_or(|answer| answer.0 == 400);
+        assert_eq!(bad, !good, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_request_has_its_own_path_in_its_record() {
+    let app = App::echo().await;
+    let gateway = start(&app, "").await;
+    for (path, recorded) in [
+        (&b"/own/path"[..], "/own/path"),
+        (b"/latin/\xe9", "/latin/%E9"),
+    ] {
+        let mut fields = fields_of("DELETE", "/").to_vec();
+        fields[3].1 = path;
+        fields.push(("te", b"gzip"));
+        let mut h2 = Framed::connect(gateway.address(), &[]).await;
+        h2.send(&[Frame::head(1, true, &fields)]).await;
+        let record = gateway.record(recorded).await;
+        assert_eq!(
+            (&record["status"], &record["reason"]),
+            (&400.into(), &"bad_request".into())
+        );
+        assert_eq!(record["method"], "DELETE");
+    }
+    assert_eq!(app.requests(), 0);
 }

@@ -12,11 +12,14 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::blocks::{Blocks, Said};
 use super::passing::{FrameHead, Passing, kind};
 use super::shared::{Fate, Shared, Word};
 use crate::wire::gathered::Gathered;
 use crate::wire::{DROPPED, PREFACE, QUIET, poll_until};
 
+/// How long a block of fields is read that comes in several frames: longer than any that `h2` takes.
+const LONGEST_BLOCK: usize = 1 << 20;
 /// How long a client that is told to leave has for its farewell, once nothing of its requests is left.
 const PARTING: Duration = Duration::from_secs(2);
 
@@ -51,6 +54,10 @@ struct Coming {
     /// The request whose block of fields is not whole yet.
     opening: Option<u32>,
     in_block: bool,
+    /// What came of a block that comes in several frames.
+    block: Vec<u8>,
+    /// What blocks share; `None` behind one that cannot be read, which ends the connection.
+    blocks: Option<Blocks>,
     /// Since when a frame or a block of fields is not whole.
     half_since: Option<Instant>,
 }
@@ -62,9 +69,11 @@ impl Coming {
             newest,
             opening,
             in_block,
+            block,
+            blocks,
             ..
         } = self;
-        frames.follow(bytes, |frame| {
+        frames.follow(bytes, |frame, payload| {
             if !matches!(frame.kind, kind::HEADERS | kind::CONTINUATION) {
                 return;
             }
@@ -74,8 +83,39 @@ impl Coming {
                 *opening = Some(frame.stream);
             }
             *in_block = !frame.ends_block();
-            if !*in_block && let Some(stream) = opening.take() {
-                shared.open(stream);
+            let Some(fields) = frame.fields(payload) else {
+                *blocks = None;
+                return;
+            };
+            if *in_block || !block.is_empty() {
+                if block.len() + fields.len() > LONGEST_BLOCK {
+                    *blocks = None;
+                    return;
+                }
+                block.extend_from_slice(fields);
+            }
+            if *in_block {
+                return;
+            }
+            let gathered = std::mem::take(block);
+            let fields = if gathered.is_empty() {
+                fields
+            } else {
+                &gathered
+            };
+            match blocks.as_mut().map(|blocks| blocks.read(fields)) {
+                Some(Ok(said)) => match opening.take() {
+                    Some(stream) => shared.open(stream, &said),
+                    None if said.pseudo => shared.spoil_trailers(frame.stream),
+                    None => {}
+                },
+                Some(Err(_)) | None => {
+                    *blocks = None;
+                    if let Some(stream) = opening.take() {
+                        shared.open(stream, &Said::nothing());
+                    }
+                    shared.say(Word::Late);
+                }
             }
         });
         if self.in_block || self.frames.is_within() {
@@ -99,10 +139,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
     /// A connection of which `held` was read already.
     pub(in crate::wire) fn new(stream: S, held: BytesMut, shared: Arc<Shared>) -> Self {
         let mut coming = Coming {
-            frames: Passing::behind(PREFACE.len()),
+            frames: Passing::behind(PREFACE.len()).with_fields(),
             newest: 0,
             opening: None,
             in_block: false,
+            block: Vec::new(),
+            blocks: Some(Blocks::default()),
             half_since: None,
         };
         if !held.is_empty() {
@@ -210,7 +252,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
             taken -= bytes.len();
             let shared = &self.shared;
             self.going
-                .follow(bytes, |FrameHead { kind, stream, .. }| match kind {
+                .follow(bytes, |FrameHead { kind, stream, .. }, _| match kind {
                     kind::RST_STREAM => shared.answered(stream, Fate::Reset),
                     kind::HEADERS => shared.answered(stream, Fate::TooLarge),
                     _ => {}

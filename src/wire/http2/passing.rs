@@ -12,8 +12,12 @@ pub(super) mod kind {
     pub(in super::super) const CONTINUATION: u8 = 9;
 }
 
-/// The flag of the last frame of a block of fields.
-const END_HEADERS: u8 = 4;
+/// The flags of frames with a block of fields (sections 6.2 and 6.10).
+const END_HEADERS: u8 = 0x4;
+const PADDED: u8 = 0x8;
+const PRIORITY: u8 = 0x20;
+/// How long a frame may be: what SETTINGS_MAX_FRAME_SIZE says where nobody says it.
+const LONGEST: usize = 16_384;
 
 /// The head of a frame.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -36,9 +40,29 @@ impl FrameHead {
         }
     }
 
+    /// Whether the frame carries fields.
+    fn has_block(self) -> bool {
+        matches!(self.kind, kind::HEADERS | kind::CONTINUATION)
+    }
+
     /// Whether a block of fields is whole with this frame.
     pub(super) fn ends_block(self) -> bool {
-        matches!(self.kind, kind::HEADERS | kind::CONTINUATION) && self.flags & END_HEADERS != 0
+        self.has_block() && self.flags & END_HEADERS != 0
+    }
+
+    /// The fields in the payload of a frame that carries some (section 6.2); `None` where it is malformed.
+    pub(super) fn fields(self, mut payload: &[u8]) -> Option<&[u8]> {
+        let mut padding = 0;
+        if self.kind == kind::HEADERS {
+            if self.flags & PADDED != 0 {
+                let (length, rest) = payload.split_first()?;
+                (padding, payload) = (usize::from(*length), rest);
+            }
+            if self.flags & PRIORITY != 0 {
+                payload = payload.get(5..)?;
+            }
+        }
+        payload.get(..payload.len().checked_sub(padding)?)
     }
 }
 
@@ -53,6 +77,9 @@ pub(super) struct Passing {
     frame: FrameHead,
     /// How much of the frame's payload is still to come.
     left: usize,
+    /// Whether the payloads of frames with fields are wanted, and what came of the present one, where it comes in pieces.
+    wants_fields: bool,
+    payload: Vec<u8>,
 }
 
 impl Passing {
@@ -64,11 +91,22 @@ impl Passing {
             have: 0,
             frame: FrameHead::default(),
             left: 0,
+            wants_fields: false,
+            payload: Vec::new(),
         }
     }
 
-    /// Goes on with these bytes; `seen` is told of each frame that is whole with them.
-    pub(super) fn follow(&mut self, mut bytes: &[u8], mut seen: impl FnMut(FrameHead)) {
+    /// The same, with the payloads of frames that carry fields.
+    pub(super) fn with_fields(self) -> Self {
+        Self {
+            wants_fields: true,
+            ..self
+        }
+    }
+
+    /// Goes on with these bytes; `seen` is told of each frame that is whole with them, and of its payload, where it carries
+    /// fields and they are wanted.
+    pub(super) fn follow(&mut self, mut bytes: &[u8], mut seen: impl FnMut(FrameHead, &[u8])) {
         let skipped = self.preface.min(bytes.len());
         self.preface -= skipped;
         bytes = bytes.get(skipped..).unwrap_or_default();
@@ -93,11 +131,21 @@ impl Passing {
                 self.left = self.frame.length;
             } else {
                 let taken = self.left.min(bytes.len());
+                let (piece, rest) = bytes.split_at_checked(taken).unwrap_or_default();
+                bytes = rest;
                 self.left -= taken;
-                bytes = bytes.get(taken..).unwrap_or_default();
+                // A frame that is longer ends the connection.
+                if self.wants_fields && self.frame.has_block() && self.frame.length <= LONGEST {
+                    if self.left == 0 && self.payload.is_empty() {
+                        seen(self.frame, piece);
+                        continue;
+                    }
+                    self.payload.extend_from_slice(piece);
+                }
             }
             if self.left == 0 {
-                seen(self.frame);
+                let payload = std::mem::take(&mut self.payload);
+                seen(self.frame, &payload);
             }
         }
     }
@@ -120,10 +168,11 @@ mod tests {
         bytes.extend([0, 0, 0, 0, 1, 0x80, 0, 0, 3]);
         bytes.extend([0, 0, 1, 9, 4, 0, 0, 0, 1, 7]);
         for size in 1..bytes.len() {
-            let mut passing = Passing::behind(7);
+            let mut passing = Passing::behind(7).with_fields();
             let mut seen = Vec::new();
             for piece in bytes.chunks(size) {
-                passing.follow(piece, |frame| {
+                passing.follow(piece, |frame, payload| {
+                    assert_eq!(frame.length * usize::from(frame.has_block()), payload.len());
                     seen.push((frame.kind, frame.stream, frame.ends_block()));
                 });
             }
@@ -133,18 +182,39 @@ mod tests {
     }
 
     #[test]
+    fn fields_stand_between_priority_and_padding() {
+        let frame = |flags| FrameHead {
+            kind: kind::HEADERS,
+            flags,
+            stream: 1,
+            length: 9,
+        };
+        let payload = b"\x02.....ab..";
+        assert_eq!(
+            frame(PADDED | PRIORITY).fields(payload),
+            Some(b"ab".as_slice())
+        );
+        assert_eq!(frame(PADDED).fields(payload), Some(b".....ab".as_slice()));
+        assert_eq!(frame(PRIORITY).fields(payload), Some(b".ab..".as_slice()));
+        assert_eq!(frame(0).fields(payload), Some(payload.as_slice()));
+        assert_eq!(frame(PADDED).fields(b"\x02."), None);
+        assert_eq!(frame(PADDED | PRIORITY).fields(b"\x01....."), None);
+        assert_eq!(frame(PRIORITY).fields(b"...."), None);
+    }
+
+    #[test]
     fn half_a_frame_is_known_for_one() {
         let mut passing = Passing::behind(2);
         assert!(passing.is_within(), "the preface");
-        passing.follow(b"ab", |_| {});
+        passing.follow(b"ab", |_, _| {});
         assert!(!passing.is_within());
-        passing.follow(&[0, 0, 2, 1, 4, 0, 0], |_| {});
+        passing.follow(&[0, 0, 2, 1, 4, 0, 0], |_, _| {});
         assert!(passing.is_within(), "a head");
-        passing.follow(&[0, 1, 7], |_| {});
+        passing.follow(&[0, 1, 7], |_, _| {});
         assert!(passing.is_within(), "a payload");
-        passing.follow(&[7], |_| {});
+        passing.follow(&[7], |_, _| {});
         assert!(!passing.is_within());
-        passing.follow(&[0, 0, 2, 0, 0, 0, 0, 0, 1, 7], |_| {});
+        passing.follow(&[0, 0, 2, 0, 0, 0, 0, 0, 1, 7], |_, _| {});
         assert!(!passing.is_within(), "data");
     }
 }

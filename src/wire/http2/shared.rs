@@ -2,13 +2,16 @@
 //! by one thread alone; it is `Sync` only because the runtime asks for it.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 
-use http::HeaderValue;
+use http::{HeaderValue, Method};
 use tokio::sync::Notify;
 
+use super::blocks::Said;
+use super::huffman;
 use crate::clock;
 use crate::limits::Bounds;
 use crate::wire::Line;
@@ -20,6 +23,9 @@ const JUDGED_FROM: u32 = 200;
 /// How many requests are remembered that were neither handed over nor refused: more than `h2` lets wait.
 const MOST_OPENED: usize = 1024;
 
+/// How many bytes of their paths are remembered before no more are.
+const MOST_PATHS: usize = 64 * 1024;
+
 /// What the task of a connection is to do.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
@@ -30,7 +36,7 @@ pub(super) enum Word {
     Leave,
     /// It was given time to leave, and has not.
     Left,
-    /// A frame, or a block of fields, was begun and did not become whole in time.
+    /// A frame, or a block of fields, was begun and did not become whole in time, or cannot be read.
     Late,
     /// Nothing was heard for long: ask whether the client is still there.
     Ask,
@@ -51,6 +57,43 @@ pub(super) enum Fate {
     TooLarge,
 }
 
+/// A request whose head is here.
+#[derive(Debug)]
+struct Request {
+    stream: u32,
+    fate: Fate,
+    method: Method,
+    /// Whether its path has a fragment.
+    fragment: bool,
+    /// Where its path stands among the paths, and whether it is in Huffman's code there.
+    path: (Range<usize>, bool),
+}
+
+/// Requests of which nothing has become yet, and their paths.
+#[derive(Debug, Default)]
+struct Opened {
+    requests: VecDeque<Request>,
+    paths: Vec<u8>,
+}
+
+impl Opened {
+    /// The paths are forgotten when no request is left.
+    fn tidy(&mut self) -> usize {
+        if self.requests.is_empty() {
+            self.paths.clear();
+        }
+        self.requests.len()
+    }
+}
+
+/// A request that was never handed over, as far as it is known.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) fate: Fate,
+    pub(super) method: Method,
+    pub(super) path: Vec<u8>,
+}
+
 /// The state of one connection.
 #[derive(Debug)]
 pub(in crate::wire) struct Shared {
@@ -67,8 +110,11 @@ pub(in crate::wire) struct Shared {
     ended: AtomicU32,
     given_up: AtomicU32,
     /// Requests whose heads are here and of which nothing has become yet, and how many.
-    opened: Mutex<VecDeque<(u32, Fate)>>,
+    opened: Mutex<Opened>,
     waiting: AtomicUsize,
+    /// Streams whose trailers are none, and how many.
+    spoilt: Mutex<Vec<u32>>,
+    spoilt_count: AtomicUsize,
     date: Mutex<(u64, Option<HeaderValue>)>,
 }
 
@@ -87,6 +133,8 @@ impl Shared {
             given_up: AtomicU32::new(0),
             opened: Mutex::default(),
             waiting: AtomicUsize::new(0),
+            spoilt: Mutex::default(),
+            spoilt_count: AtomicUsize::new(0),
             date: Mutex::default(),
         }
     }
@@ -177,14 +225,23 @@ impl Shared {
         }
     }
 
-    /// The head of a request is here.
-    pub(super) fn open(&self, stream: u32) {
+    /// The head of a request is here, and says this.
+    pub(super) fn open(&self, stream: u32, said: &Said<'_>) {
         let mut opened = self.opened();
-        if opened.len() >= MOST_OPENED {
-            opened.pop_front();
+        if opened.requests.len() >= MOST_OPENED {
+            opened.requests.pop_front();
         }
-        opened.push_back((stream, Fate::Unknown));
-        self.waiting.store(opened.len(), Ordering::Relaxed);
+        let from = opened.paths.len();
+        let coded = from < MOST_PATHS && said.append_path(&mut opened.paths);
+        let path = (from..opened.paths.len(), coded);
+        opened.requests.push_back(Request {
+            stream,
+            fate: Fate::Unknown,
+            method: said.method.clone(),
+            fragment: said.has_fragment(),
+            path,
+        });
+        self.waiting.store(opened.requests.len(), Ordering::Relaxed);
     }
 
     /// A frame that answers a request was written. If it was never handed over, that is all that becomes of it.
@@ -192,41 +249,71 @@ impl Shared {
         if self.waiting.load(Ordering::Relaxed) == 0 {
             return;
         }
-        for (known, known_fate) in self.opened().iter_mut() {
-            if *known == stream && *known_fate == Fate::Unknown {
-                *known_fate = fate;
+        for request in &mut self.opened().requests {
+            if request.stream == stream && request.fate == Fate::Unknown {
+                request.fate = fate;
             }
         }
     }
 
-    /// A request is handed over.
-    pub(super) fn hand_over(&self, stream: u32) {
+    /// A request is handed over; says whether its path has a fragment.
+    pub(super) fn hand_over(&self, stream: u32) -> bool {
         let mut opened = self.opened();
-        if opened.front().is_some_and(|(first, _)| *first == stream) {
-            opened.pop_front();
-        } else {
-            opened.retain(|(known, _)| *known != stream);
-        }
-        self.waiting.store(opened.len(), Ordering::Relaxed);
+        let mut requests = opened.requests.iter();
+        let at = requests.position(|request| request.stream == stream);
+        let request = at.and_then(|at| opened.requests.remove(at));
+        self.waiting.store(opened.tidy(), Ordering::Relaxed);
+        request.is_some_and(|request| request.fragment)
     }
 
     /// Takes out a request that was answered and not handed over, when all that wait to be were; or, at the end of the
     /// connection, any that is left.
-    pub(super) fn refused(&self, at_the_end: bool) -> Option<Fate> {
+    pub(super) fn refused(&self, at_the_end: bool) -> Option<Refused> {
         if self.waiting.load(Ordering::Relaxed) == 0 {
             return None;
         }
         let mut opened = self.opened();
-        let at = opened
-            .iter()
-            .position(|(_, fate)| at_the_end || *fate != Fate::Unknown)?;
-        let (_, fate) = opened.remove(at)?;
-        self.waiting.store(opened.len(), Ordering::Relaxed);
-        Some(fate)
+        let mut requests = opened.requests.iter();
+        let at = requests.position(|request| at_the_end || request.fate != Fate::Unknown)?;
+        let request = opened.requests.remove(at)?;
+        let (place, coded) = request.path;
+        let written = opened.paths.get(place).unwrap_or_default();
+        let mut path = Vec::new();
+        if !coded || !huffman::decode(written, &mut path) {
+            path = written.to_vec();
+        }
+        self.waiting.store(opened.tidy(), Ordering::Relaxed);
+        Some(Refused {
+            fate: request.fate,
+            method: request.method,
+            path,
+        })
     }
 
-    fn opened(&self) -> MutexGuard<'_, VecDeque<(u32, Fate)>> {
+    fn opened(&self) -> MutexGuard<'_, Opened> {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// There are pseudo-header fields in the trailers of this stream (RFC 9113 section 8.1).
+    pub(super) fn spoil_trailers(&self, stream: u32) {
+        let mut spoilt = self.spoilt();
+        if spoilt.len() >= MOST_OPENED {
+            spoilt.remove(0);
+        }
+        spoilt.push(stream);
+        self.spoilt_count.store(spoilt.len(), Ordering::Relaxed);
+    }
+
+    /// Whether there are.
+    pub(super) fn has_spoilt_trailers(&self, stream: u32) -> bool {
+        if self.spoilt_count.load(Ordering::Relaxed) == 0 {
+            return false;
+        }
+        self.spoilt().contains(&stream)
+    }
+
+    fn spoilt(&self) -> MutexGuard<'_, Vec<u32>> {
+        self.spoilt.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The value of `Date` (RFC 9110 section 6.6.1) for the answer whose head is there now. It is made, and the clock looked

@@ -82,8 +82,14 @@ impl http_body::Body for Incoming {
                 None => this.data_ended = true,
             }
         }
+        let stream = coming.stream_id().as_u32();
         let polled = pin!(coming.trailers()).poll(cx);
         Poll::Ready(match ready!(polled) {
+            Ok(Some(_)) if this.shared.has_spoilt_trailers(stream) => {
+                this.coming = None;
+                let what = "a trailer field's name is malformed";
+                Some(Err(BodyError::Malformed(what)))
+            }
             Ok(trailers) => {
                 this.coming = None;
                 trailers.map(|trailers| Ok(Frame::trailers(trailers)))

@@ -301,11 +301,14 @@ impl Framed {
     }
 
     /// Reads to the end of an answer; gives its status, if it has one that is written plainly, and its body. `None` where
-    /// the stream is reset.
+    /// the stream is reset, or the connection ends.
     pub(crate) async fn answer(&mut self, stream: u32) -> Option<(u16, Vec<u8>)> {
         let (mut status, mut body) = (0, Vec::new());
         loop {
-            let frame = self.until(|frame| frame.stream == stream).await;
+            let frame = self.next().await?;
+            if frame.stream != stream {
+                continue;
+            }
             match frame.kind {
                 Frame::HEADERS => status = status_of(&frame.payload),
                 Frame::DATA => body.extend(&frame.payload),

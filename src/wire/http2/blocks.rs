@@ -1,0 +1,417 @@
+//! Blocks of fields of HTTP/2 as they come (RFC 7541), followed beside `h2`, which reads them for itself: it drops a fragment of
+//! `:path` and pseudo-header fields in trailers without a word, and says nothing at all of a request that it refuses. Only
+//! those fields are read; of others only what the table that both sides share needs.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use http::Method;
+
+use super::huffman;
+
+/// How large the table may be: what SETTINGS_HEADER_TABLE_SIZE says where nobody says it.
+const LARGEST: usize = 4096;
+/// What an entry of the table counts beside its text (section 4.1).
+const OVERHEAD: usize = 32;
+/// How long the names of the static table are (appendix A).
+static NAMES: [u8; 61] = [
+    10, 7, 7, 5, 5, 7, 7, 7, 7, 7, 7, 7, 7, 7, 14, 15, 15, 13, 6, 27, 3, 5, 13, 13, 19, 16, 16, 14,
+    16, 13, 12, 6, 4, 4, 6, 7, 4, 4, 8, 17, 13, 8, 19, 13, 4, 8, 12, 18, 19, 5, 7, 7, 11, 6, 10,
+    25, 17, 10, 4, 3, 16,
+];
+
+/// A block that cannot be read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Broken;
+
+/// What a name is to us.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kind {
+    Path,
+    Method,
+    Pseudo,
+    Other,
+}
+
+/// A text as it stands in a block, perhaps in Huffman's code.
+#[derive(Clone, Copy, Debug)]
+struct Text<'b> {
+    bytes: &'b [u8],
+    coded: bool,
+}
+
+impl Text<'_> {
+    fn read(self) -> Result<Vec<u8>, Broken> {
+        if !self.coded {
+            return Ok(self.bytes.to_vec());
+        }
+        let mut text = Vec::with_capacity(self.bytes.len() * 2);
+        if huffman::decode(self.bytes, &mut text) {
+            Ok(text)
+        } else {
+            Err(Broken)
+        }
+    }
+
+    fn begins_with_colon(self) -> bool {
+        match self.bytes.first() {
+            // The code of a colon has seven bits.
+            Some(first) if self.coded => first >> 1 == 0x5c,
+            first => first == Some(&b':'),
+        }
+    }
+}
+
+/// An entry of the table that both sides share.
+#[derive(Debug)]
+struct Entry {
+    kind: Kind,
+    name: usize,
+    size: usize,
+    /// Its value, where that may be asked for.
+    value: Bytes,
+}
+
+/// A value that is known.
+#[derive(Clone, Debug)]
+enum Value<'b> {
+    Written(Text<'b>),
+    Known(Bytes),
+}
+
+/// What a block says.
+#[derive(Debug)]
+pub(super) struct Said<'b> {
+    path: Option<Value<'b>>,
+    /// The method, or GET where none can be read.
+    pub(super) method: Method,
+    /// Whether there is a pseudo-header field in it.
+    pub(super) pseudo: bool,
+}
+
+impl Said<'_> {
+    /// What a block says that cannot be read.
+    pub(super) fn nothing() -> Self {
+        Said {
+            path: None,
+            method: Method::GET,
+            pseudo: false,
+        }
+    }
+
+    /// Whether the path has a fragment.
+    pub(super) fn has_fragment(&self) -> bool {
+        match &self.path {
+            None => false,
+            Some(Value::Known(path)) => path.contains(&b'#'),
+            Some(Value::Written(text)) if text.coded => {
+                huffman::may_hold_fragment(text.bytes)
+                    && text.read().is_ok_and(|path| path.contains(&b'#'))
+            }
+            Some(Value::Written(text)) => text.bytes.contains(&b'#'),
+        }
+    }
+
+    /// Appends the path as it stands in the block; says whether it is in Huffman's code.
+    pub(super) fn append_path(&self, to: &mut Vec<u8>) -> bool {
+        match &self.path {
+            None => false,
+            Some(Value::Known(path)) => {
+                to.extend_from_slice(path);
+                false
+            }
+            Some(Value::Written(text)) => {
+                to.extend_from_slice(text.bytes);
+                text.coded
+            }
+        }
+    }
+}
+
+/// The state that the blocks of one connection share.
+#[derive(Debug)]
+pub(super) struct Blocks {
+    /// The newest entry first.
+    table: VecDeque<Entry>,
+    size: usize,
+    most: usize,
+}
+
+impl Default for Blocks {
+    fn default() -> Self {
+        Self {
+            table: VecDeque::new(),
+            size: 0,
+            most: LARGEST,
+        }
+    }
+}
+
+impl Blocks {
+    /// Reads the next block.
+    ///
+    /// # Errors
+    /// It is malformed; none can be read after it.
+    pub(super) fn read<'b>(&mut self, block: &'b [u8]) -> Result<Said<'b>, Broken> {
+        let mut said = Said::nothing();
+        let mut rest = Rest(block);
+        while let Some(first) = rest.0.first().copied() {
+            if first & 0x80 != 0 {
+                let index = rest.number(7)?;
+                let (kind, value) = self.entry(index)?;
+                say(&mut said, kind, value);
+            } else if first & 0xe0 == 0x20 {
+                let most = rest.number(5)?;
+                if most > LARGEST {
+                    return Err(Broken);
+                }
+                self.most = most;
+                self.evict();
+            } else {
+                let inserts = first & 0x40 != 0;
+                let index = rest.number(if inserts { 6 } else { 4 })?;
+                let (kind, name) = self.name(index, &mut rest, inserts)?;
+                let text = rest.text()?;
+                if inserts {
+                    self.insert(kind, name, text)?;
+                }
+                say(&mut said, kind, Value::Written(text));
+            }
+        }
+        Ok(said)
+    }
+
+    /// What the name of a literal is, and how long, where that is needed.
+    fn name(
+        &self,
+        index: usize,
+        rest: &mut Rest<'_>,
+        needs_length: bool,
+    ) -> Result<(Kind, usize), Broken> {
+        if index > 0 {
+            return match NAMES.get(index - 1) {
+                Some(length) => Ok((kind_of(index), usize::from(*length))),
+                None => {
+                    let entry = self.table.get(index - NAMES.len() - 1).ok_or(Broken)?;
+                    Ok((entry.kind, entry.name))
+                }
+            };
+        }
+        let name = rest.text()?;
+        let pseudo = name.begins_with_colon();
+        if !pseudo && !(needs_length && name.coded) {
+            return Ok((Kind::Other, name.bytes.len()));
+        }
+        let name = name.read()?;
+        let kind = match name.as_slice() {
+            b":path" => Kind::Path,
+            b":method" => Kind::Method,
+            _ if pseudo => Kind::Pseudo,
+            _ => Kind::Other,
+        };
+        Ok((kind, name.len()))
+    }
+
+    fn entry(&self, index: usize) -> Result<(Kind, Value<'static>), Broken> {
+        let fixed = |text: &'static [u8]| Value::Known(Bytes::from_static(text));
+        match index {
+            0 => Err(Broken),
+            2 => Ok((Kind::Method, fixed(b"GET"))),
+            3 => Ok((Kind::Method, fixed(b"POST"))),
+            4 => Ok((Kind::Path, fixed(b"/"))),
+            5 => Ok((Kind::Path, fixed(b"/index.html"))),
+            1..=61 => Ok((kind_of(index), fixed(b""))),
+            _ => {
+                let entry = self.table.get(index - NAMES.len() - 1).ok_or(Broken)?;
+                let value = match entry.kind {
+                    Kind::Path | Kind::Method => Value::Known(entry.value.clone()),
+                    Kind::Pseudo | Kind::Other => fixed(b""),
+                };
+                Ok((entry.kind, value))
+            }
+        }
+    }
+
+    fn insert(&mut self, kind: Kind, name: usize, text: Text<'_>) -> Result<(), Broken> {
+        let asked_for = matches!(kind, Kind::Path | Kind::Method);
+        let (length, value) = if asked_for || text.coded {
+            let value = text.read()?;
+            let length = value.len();
+            (
+                length,
+                if asked_for {
+                    value.into()
+                } else {
+                    Bytes::new()
+                },
+            )
+        } else {
+            (text.bytes.len(), Bytes::new())
+        };
+        let size = name + length + OVERHEAD;
+        self.size += size;
+        self.table.push_front(Entry {
+            kind,
+            name,
+            size,
+            value,
+        });
+        // One that is larger than the table empties it (section 4.4).
+        self.evict();
+        Ok(())
+    }
+
+    fn evict(&mut self) {
+        while self.size > self.most {
+            let Some(entry) = self.table.pop_back() else {
+                return;
+            };
+            self.size -= entry.size;
+        }
+    }
+}
+
+fn say<'b>(said: &mut Said<'b>, kind: Kind, value: Value<'b>) {
+    said.pseudo |= kind != Kind::Other;
+    match kind {
+        Kind::Path => {
+            said.path.get_or_insert(value);
+        }
+        Kind::Method => {
+            let method = match value {
+                Value::Known(text) => Method::from_bytes(&text),
+                Value::Written(text) => Method::from_bytes(&text.read().unwrap_or_default()),
+            };
+            said.method = method.unwrap_or(Method::GET);
+        }
+        Kind::Pseudo | Kind::Other => {}
+    }
+}
+
+/// What an entry of the static table is named.
+fn kind_of(index: usize) -> Kind {
+    match index {
+        2 | 3 => Kind::Method,
+        4 | 5 => Kind::Path,
+        0..=14 => Kind::Pseudo,
+        _ => Kind::Other,
+    }
+}
+
+/// What is still to be read of a block.
+struct Rest<'b>(&'b [u8]);
+
+impl<'b> Rest<'b> {
+    /// A number whose first byte has so many bits of it (section 5.1).
+    fn number(&mut self, bits: u32) -> Result<usize, Broken> {
+        let (first, mut rest) = self.0.split_first().ok_or(Broken)?;
+        let most = (1_usize << bits) - 1;
+        let mut number = usize::from(*first) & most;
+        if number == most {
+            let mut shift = 0;
+            loop {
+                let (byte, behind) = rest.split_first().ok_or(Broken)?;
+                rest = behind;
+                number += usize::from(byte & 0x7f) << shift;
+                shift += 7;
+                if byte & 0x80 == 0 {
+                    break;
+                }
+                if shift > 21 {
+                    return Err(Broken);
+                }
+            }
+        }
+        self.0 = rest;
+        Ok(number)
+    }
+
+    /// A text (section 5.2).
+    fn text(&mut self) -> Result<Text<'b>, Broken> {
+        let coded = self.0.first().ok_or(Broken)? & 0x80 != 0;
+        let length = self.number(7)?;
+        let (bytes, rest) = self.0.split_at_checked(length).ok_or(Broken)?;
+        self.0 = rest;
+        Ok(Text { bytes, coded })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path_of(said: &Said<'_>) -> Vec<u8> {
+        let mut path = Vec::new();
+        let coded = said.append_path(&mut path);
+        Text {
+            bytes: &path,
+            coded,
+        }
+        .read()
+        .unwrap()
+    }
+
+    #[test]
+    fn the_requests_of_the_rfc_are_followed() {
+        // Appendix C.4: with Huffman's code, three requests of one connection.
+        let requests: [(&[u8], &[u8], usize); 3] = [
+            (b"\x82\x86\x84\x41\x8c\xf1\xe3\xc2\xe5\xf2\x3a\x6b\xa0\xab\x90\xf4\xff", b"/", 57),
+            (b"\x82\x86\x84\xbe\x58\x86\xa8\xeb\x10\x64\x9c\xbf", b"/", 110),
+            (b"\x82\x87\x85\xbf\x40\x88\x25\xa8\x49\xe9\x5b\xa9\x7d\x7f\x89\x25\xa8\x49\xe9\x5b\xb8\xe8\xb4\xbf", b"/index.html", 164),
+        ];
+        let mut blocks = Blocks::default();
+        for (block, path, size) in requests {
+            let said = blocks.read(block).unwrap();
+            assert_eq!(
+                (path_of(&said), said.method, said.pseudo),
+                (path.to_vec(), Method::GET, true)
+            );
+            assert_eq!(blocks.size, size);
+        }
+        assert_eq!(blocks.table.len(), 3);
+        // The table is made smaller: the oldest entry goes.
+        blocks.read(b"\x3f\x51").unwrap();
+        assert_eq!((blocks.table.len(), blocks.size), (2, 107));
+    }
+
+    #[test]
+    fn paths_and_methods_are_known_again() {
+        let mut blocks = Blocks::default();
+        let said = blocks.read(b"\x44\x04/a#b\x42\x03PUT").unwrap();
+        assert!(said.has_fragment());
+        assert_eq!(said.method, "PUT");
+        let said = blocks.read(b"\xbf\xbe").unwrap();
+        assert!(said.has_fragment());
+        assert_eq!(
+            (path_of(&said), said.method.as_str()),
+            (b"/a#b".to_vec(), "PUT")
+        );
+        // By the name of an entry, or by its own.
+        for block in [
+            &b"\x0f\x30\x03/c#"[..],
+            b"\x00\x05:path\x03/c#",
+            b"\x10\x05:path\x03/c#",
+        ] {
+            assert!(blocks.read(block).unwrap().has_fragment(), "{block:?}");
+        }
+        assert!(!blocks.read(b"\x04\x02/c").unwrap().has_fragment());
+        let trailers = blocks.read(b"\x00\x03x-a\x01#").unwrap();
+        assert!(!trailers.pseudo && !trailers.has_fragment());
+    }
+
+    #[test]
+    fn what_is_no_block_is_broken() {
+        let blocks: [&[u8]; 7] = [
+            b"\x80",
+            b"\xbe",
+            b"\x44\x05/a",
+            b"\x40",
+            b"\x3f\xe2\x1f",
+            b"\xff\xff\xff\xff\xff\xff\xff",
+            b"\x44\x81\x00",
+        ];
+        for block in blocks {
+            assert!(Blocks::default().read(block).is_err(), "{block:?}");
+        }
+    }
+}
