@@ -74,6 +74,11 @@ pub(crate) trait Carry: http_body::Body<Data = Bytes, Error = BodyError> {
     /// Takes in some of what is next though its reader takes nothing now, where it is worth that. It is polled on when
     /// there is more.
     fn poll_ahead(self: Pin<&mut Self>, _: &mut Context<'_>) {}
+
+    /// How many bytes were taken in so, and not given yet.
+    fn ahead(&self) -> usize {
+        0
+    }
 }
 
 /// A boxed body that can do more than give frames.
@@ -158,6 +163,13 @@ impl Carry for Body {
     fn poll_ahead(self: Pin<&mut Self>, cx: &mut Context<'_>) {
         if let Self::Ahead(body) = self.get_mut() {
             body.as_mut().poll_ahead(cx);
+        }
+    }
+
+    fn ahead(&self) -> usize {
+        match self {
+            Self::Ahead(body) => body.ahead(),
+            Self::Empty | Self::Full(_) | Self::Stream(_) | Self::File(_) => 0,
         }
     }
 }

@@ -445,6 +445,10 @@ impl Carry for Recorded {
     fn poll_ahead(self: Pin<&mut Self>, cx: &mut Context<'_>) {
         Pin::new(&mut self.get_mut().body).poll_ahead(cx);
     }
+
+    fn ahead(&self) -> usize {
+        self.body.ahead()
+    }
 }
 
 /// The word for why an answer broke off.

@@ -2,18 +2,22 @@
 //! delayed; which answers are read ahead is decided elsewhere.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::blocks::Blocks;
-use super::buffer::let_go;
-use super::spool::SpoolReader;
 use crate::body::{BodyError, Carry};
+
+/// How much of an answer is read at a time where many may wait for their clients.
+const GENTLE: usize = 32 * 1024;
 
 /// An answer that can be told to read less at a time.
 pub(crate) trait Paced {
+    /// Reads pieces of so much at most, now.
+    fn read_at_most(&mut self, most: usize);
+
     /// Reads in small pieces for now: nobody waits for them.
     fn read_less(&mut self);
 }
@@ -24,6 +28,8 @@ pub(crate) struct Ahead<A> {
     answer: A,
     blocks: Blocks,
     memory: usize,
+    /// Whether little is to be held ahead of the client.
+    gentle: bool,
     /// What came behind the blocks: trailers, or why there is no more.
     last: Option<Result<Frame<Bytes>, BodyError>>,
 }
@@ -35,6 +41,7 @@ impl<A> Ahead<A> {
             answer,
             blocks: Blocks::default(),
             memory,
+            gentle: false,
             last: None,
         }
     }
@@ -42,7 +49,7 @@ impl<A> Ahead<A> {
 
 impl<A> Body for Ahead<A>
 where
-    A: Body<Data = Bytes, Error = BodyError> + Unpin,
+    A: Body<Data = Bytes, Error = BodyError> + Paced + Unpin,
 {
     type Data = Bytes;
     type Error = BodyError;
@@ -56,6 +63,9 @@ where
         }
         if let Some(last) = self.last.take() {
             return Poll::Ready(Some(last));
+        }
+        if self.gentle {
+            self.answer.read_at_most(GENTLE);
         }
         Pin::new(&mut self.answer).poll_frame(cx)
     }
@@ -77,6 +87,14 @@ impl<A> Carry for Ahead<A>
 where
     A: Body<Data = Bytes, Error = BodyError> + Paced + Unpin,
 {
+    fn go_gently(self: Pin<&mut Self>) {
+        self.get_mut().gentle = true;
+    }
+
+    fn ahead(&self) -> usize {
+        self.blocks.len
+    }
+
     fn poll_ahead(self: Pin<&mut Self>, cx: &mut Context<'_>) {
         let this = self.get_mut();
         while this.last.is_none() && this.blocks.len < this.memory && !this.answer.is_end_stream() {
@@ -90,68 +108,6 @@ where
                 Poll::Ready(None) | Poll::Pending => return,
             }
         }
-    }
-}
-
-/// An answer that is read ahead by a task, for clients whose bodies are asked for only when they take something. Most
-/// answers are here with their first piece, and need none.
-#[derive(Debug)]
-pub(crate) struct Handed<A> {
-    /// `None` when it was handed over.
-    answer: Option<A>,
-    taken_in: Option<SpoolReader>,
-    memory: usize,
-}
-
-impl<A> Handed<A> {
-    /// Reads `memory` bytes ahead once the first piece was given.
-    pub(crate) fn new(answer: A, memory: usize) -> Self {
-        Self {
-            answer: Some(answer),
-            taken_in: None,
-            memory,
-        }
-    }
-}
-
-impl<A> Body for Handed<A>
-where
-    A: Body<Data = Bytes, Error = BodyError> + Unpin + Send + 'static,
-{
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = self.get_mut();
-        if let Some(reader) = &mut this.taken_in {
-            return Pin::new(reader).poll_frame(cx);
-        }
-        let Some(answer) = &mut this.answer else {
-            return Poll::Ready(None);
-        };
-        let frame = ready!(Pin::new(answer).poll_frame(cx));
-        if matches!(&frame, Some(Ok(frame)) if frame.is_data()) {
-            let rest = this.answer.take_if(|answer| !answer.is_end_stream());
-            this.taken_in = rest.map(|rest| let_go(rest, this.memory, None));
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        let reader = self.taken_in.as_ref().map(Body::is_end_stream);
-        reader
-            .or_else(|| self.answer.as_ref().map(Body::is_end_stream))
-            .unwrap_or(true)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let reader = self.taken_in.as_ref().map(Body::size_hint);
-        reader
-            .or_else(|| self.answer.as_ref().map(Body::size_hint))
-            .unwrap_or_default()
     }
 }
 
@@ -187,6 +143,8 @@ mod tests {
     }
 
     impl Paced for Pieces {
+        fn read_at_most(&mut self, _: usize) {}
+
         fn read_less(&mut self) {
             self.1 += 1;
         }
@@ -213,25 +171,6 @@ mod tests {
                     return (held, length, false);
                 }
             }
-        }
-    }
-
-    #[tokio::test]
-    async fn an_answer_in_several_pieces_is_handed_to_a_task() {
-        for (pieces, tasks) in [(1, 0), (2, 0), (100, 1)] {
-            let pieces = (0..pieces).map(|_| Ok(30)).collect::<Vec<_>>();
-            let whole = 30 * pieces.len();
-            let mut handed = Handed::new(Pieces(pieces, 0), 100);
-            let mut length = 0;
-            while let Some(frame) = poll_fn(|cx| Pin::new(&mut handed).poll_frame(cx)).await {
-                if length == 0 {
-                    let metrics = tokio::runtime::Handle::current().metrics();
-                    assert_eq!(metrics.num_alive_tasks(), tasks);
-                }
-                length += frame.unwrap().into_data().unwrap().len();
-            }
-            assert_eq!(length, whole);
-            assert!(handed.is_end_stream());
         }
     }
 

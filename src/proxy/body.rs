@@ -189,6 +189,12 @@ impl AnswerBody {
 }
 
 impl Paced for AnswerBody {
+    fn read_at_most(&mut self, most: usize) {
+        if let Some((frames, _)) = &mut self.coming {
+            frames.read_at_most(most);
+        }
+    }
+
     fn read_less(&mut self) {
         if let Some((frames, _)) = &mut self.coming {
             frames.read_less();

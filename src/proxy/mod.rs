@@ -24,7 +24,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, V
 use http_body::Body as _;
 use tokio::time::Instant;
 
-use self::ahead::{Ahead, Handed};
+use self::ahead::Ahead;
 pub(crate) use self::ask::{Ask, AskedAbout, disregard};
 use self::body::{AnswerBody, ClientBody, Outgoing};
 use self::buffer::TakeInError;
@@ -401,12 +401,11 @@ fn read_ahead(answer: AnswerBody, buffer: &Buffer, client: Option<IpAddr>, is_ht
             let share = Some(space.share(Counted::of(client)));
             Body::stream(buffer::let_go(answer, memory, share))
         }
-        None if !is_http2 => Body::ahead(Ahead::new(answer, memory)),
-        // Over HTTP/2 it may take a task, which is worth it where all of the answer may fit.
-        None if length.is_none_or(|length| length <= memory as u64) => {
-            Body::stream(Handed::new(answer, memory))
+        None => {
+            // Over HTTP/2 many may wait: where not all of the answer fits, the app waits for its client anyway.
+            let fits = !is_http2 || length.is_none_or(|length| length <= memory as u64);
+            Body::ahead(Ahead::new(answer, if fits { memory } else { 0 }))
         }
-        None => Body::stream(answer),
     }
 }
 

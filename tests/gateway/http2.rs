@@ -247,6 +247,35 @@ async fn streams_without_a_window_hold_little_memory() {
 }
 
 #[tokio::test]
+async fn answers_of_apps_that_wait_for_a_window_hold_little_memory() {
+    const CONNECTIONS: u64 = 5;
+    const ALLOWED: u64 = 5 * 1024 * 1024;
+    let app = App::start(|_| {
+        let head = b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n";
+        Answer::Raw([&head[..], &[b'x'; 60_000]].concat())
+    })
+    .await;
+    let gateway = start(&app, "workers: 1\n").await;
+    assert_eq!(gateway.get("/", &[]).await.body.len(), 60_000);
+    let Some(before) = gateway.resident() else {
+        return;
+    };
+    let mut all = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut h2 = Framed::connect(gateway.address(), &[(INITIAL_WINDOW, 0)]).await;
+        let many: Vec<Frame> = (0..128).map(|at| Frame::get(2 * at + 1, "/")).collect();
+        h2.send(&many).await;
+        for _ in 0..128 {
+            h2.until(|frame| frame.kind == Frame::HEADERS).await;
+        }
+        all.push(h2);
+    }
+    let after = gateway.resident().unwrap();
+    let each = after.saturating_sub(before) / CONNECTIONS;
+    assert!(each < ALLOWED, "{each} bytes a connection");
+}
+
+#[tokio::test]
 async fn half_a_head_ends_after_header_read() {
     let app = App::echo().await;
     let gateway = start(&app, "timeouts: {header_read: 500ms, keep_alive: 60s}\n").await;

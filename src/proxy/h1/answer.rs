@@ -69,6 +69,11 @@ impl AnswerFrames {
         }
     }
 
+    /// Reads so much at a time at most, now.
+    pub(crate) fn read_at_most(&mut self, most: usize) {
+        self.read = self.read.min(most);
+    }
+
     /// Reads little at a time, until the app is found to have more again.
     pub(crate) fn read_less(&mut self) {
         self.read = READ.0;

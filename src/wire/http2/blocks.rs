@@ -199,7 +199,7 @@ impl Blocks {
         }
         let name = rest.text()?;
         let pseudo = name.begins_with_colon();
-        if !pseudo && !(needs_length && name.coded) {
+        if !(pseudo || (needs_length && name.coded)) {
             return Ok((Kind::Other, name.bytes.len()));
         }
         let name = name.read()?;

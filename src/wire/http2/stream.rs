@@ -193,6 +193,29 @@ impl Drop for Piece {
     }
 }
 
+/// What a body has taken in ahead of its client, as it is counted.
+struct TakenAhead {
+    count: usize,
+    shared: Arc<Shared>,
+}
+
+impl TakenAhead {
+    fn is(&mut self, count: usize) {
+        if count > self.count {
+            self.shared.take(count - self.count);
+        } else if count < self.count {
+            self.shared.give(self.count - count);
+        }
+        self.count = count;
+    }
+}
+
+impl Drop for TakenAhead {
+    fn drop(&mut self) {
+        self.shared.give(self.count);
+    }
+}
+
 /// Why an answer is not sent to its end.
 #[derive(Debug, thiserror::Error)]
 enum Stop {
@@ -241,7 +264,11 @@ pub(super) async fn answer<F, B, E>(
             }
             sent
         }
-        Err(_) => Err(Stop::Gone),
+        Err(_) => {
+            // The stream was reset while its body was read, of which the answer was to tell.
+            shared.end(true);
+            return;
+        }
     };
     if let Err(stop) = sent {
         tracing::debug!(error = %stop, "an answer broke off");
@@ -296,6 +323,10 @@ where
 {
     Pin::new(&mut body).go_gently();
     let mut patience = Patience::new(shared.bounds.timeouts.send);
+    let mut ahead = TakenAhead {
+        count: 0,
+        shared: Arc::clone(shared),
+    };
     loop {
         while !shared.has_room() {
             patience.wait(stream, pin!(shared.room())).await?;
@@ -309,10 +340,13 @@ where
                     .map_err(gone);
             }
         };
+        ahead.is(body.ahead());
         match frame.into_data() {
             Ok(data) => {
                 let is_last = body.is_end_stream();
-                hand_over(stream, Piece::new(data, shared), is_last, &mut patience).await?;
+                let piece = Piece::new(data, shared);
+                let mut source = (&mut body, &mut ahead);
+                hand_over(stream, piece, is_last, &mut source, &mut patience).await?;
                 if is_last {
                     return Ok(());
                 }
@@ -327,10 +361,11 @@ where
 }
 
 /// Hands bytes to `h2` as the client's windows let them go: what waits for a window waits here, and has a deadline.
-async fn hand_over(
+async fn hand_over<B: Carry + Unpin>(
     stream: &mut SendStream<Piece>,
     mut piece: Piece,
     is_last: bool,
+    source: &mut (&mut B, &mut TakenAhead),
     patience: &mut Patience,
 ) -> Result<(), Stop> {
     loop {
@@ -338,7 +373,7 @@ async fn hand_over(
         if left > 0 {
             stream.reserve_capacity(left.min(MOST_HANDED));
             if stream.capacity() == 0 {
-                patience.wait_for_window(stream).await?;
+                patience.wait_for_window(stream, source).await?;
             }
             patience.begin_again();
         }
@@ -420,15 +455,25 @@ impl Patience {
         .await
     }
 
-    /// Waits until some of what is reserved may be sent.
-    async fn wait_for_window(&mut self, stream: &mut SendStream<Piece>) -> Result<(), Stop> {
+    /// Waits until some of what is reserved may be sent. The app is freed of its answer meanwhile, as far as there is room.
+    async fn wait_for_window<B: Carry + Unpin>(
+        &mut self,
+        stream: &mut SendStream<Piece>,
+        (body, ahead): &mut (&mut B, &mut TakenAhead),
+    ) -> Result<(), Stop> {
         std::future::poll_fn(|cx| {
             loop {
                 match stream.poll_capacity(cx) {
                     Poll::Ready(Some(Ok(0))) => {}
                     Poll::Ready(Some(Ok(_))) => return Poll::Ready(Ok(())),
                     Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(Err(Stop::Gone)),
-                    Poll::Pending => return self.poll(cx).map(|()| Err(Stop::Stalled)),
+                    Poll::Pending => {
+                        if ahead.shared.has_room() {
+                            Pin::new(&mut **body).poll_ahead(cx);
+                            ahead.is(body.ahead());
+                        }
+                        return self.poll(cx).map(|()| Err(Stop::Stalled));
+                    }
                 }
             }
         })
