@@ -225,7 +225,7 @@ mod tests {
             Written::Fixed(value) => Some(value.clone()),
             Written::Made(template) => template.fill(&facts).unwrap(),
         };
-        let value = value.map_or("(none)".to_owned(), |it| it.to_str().unwrap().to_owned());
+        let value = value.map_or_else(|| "(none)".to_owned(), |it| it.to_str().unwrap().to_owned());
         assert_eq!(value, expected, "{text}");
     }
 
