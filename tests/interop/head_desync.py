@@ -46,11 +46,16 @@ def evil(status, length):
     return view
 
 
+def mine(request, who):
+    text = f"for {who} alone"
+    return HttpResponse(text, headers={"Content-Length": str(len(text))})
+
+
 urlpatterns = [
     path("200", evil(200, True)), path("200/unsaid", evil(200, False)),
     path("204", evil(204, True)), path("204/unsaid", evil(204, False)),
     path("304", evil(304, True)), path("304/unsaid", evil(304, False)),
-    path("mine/<who>", lambda request, who: HttpResponse(f"for {who} alone")),
+    path("mine/<who>", mine),
 ]
 app = WSGIHandler()
 '''
@@ -145,7 +150,7 @@ def main() -> int:
             f"workers: 1\nlisteners: [{{address: 127.0.0.1:{port}}}]\n"
             f"routes: [{{path: /*, proxy: 'http://127.0.0.1:{app_port}', auth: none}}]\nlog: {{access: off}}\n"
         )
-        command = [str(python), "-m", "gunicorn", "-k", "gthread", "--threads", "16", "-w", "2", "--keep-alive", "75"]
+        command = [str(python), "-m", "gunicorn", "-k", "gthread", "--threads", "16", "-w", "4", "--keep-alive", "75"]
         app = Child("app", [*command, "-b", f"127.0.0.1:{app_port}", "desync_site:app"], folder, folder)
         gateway = Child("gateway", [str(options.gateway.absolute()), "run", "-c", "gateway.yaml"], folder, folder)
         try:
@@ -154,7 +159,7 @@ def main() -> int:
             # Responses without a body, 5xx or somebody's body among them, broken attackers; victims right, and wrong.
             counts = multiprocessing.Array("L", 5)
             until = time.monotonic() + options.seconds
-            crowd = [multiprocessing.Process(target=attack, args=(port, until, counts)) for _ in range(3)]
+            crowd = [multiprocessing.Process(target=attack, args=(port, until, counts)) for _ in range(6)]
             crowd += [multiprocessing.Process(target=ask, args=(port, until, counts, f"v{n}")) for n in range(3)]
             for one in crowd:
                 one.start()
