@@ -128,7 +128,8 @@ impl Watch {
             folders: HashSet::new(),
             watcher,
             events,
-            next_poll: Instant::now() + POLL,
+            // At once: they may have changed between being read and being watched.
+            next_poll: Instant::now(),
             unsettled: None,
             patience: Patience::default(),
         };
