@@ -475,9 +475,15 @@ mod tests {
         assert_ne!(first_token(&config, now).unwrap(), token);
         assert_eq!(keys().count(), 1);
 
-        fs::write(&file, "carol: 1\n").unwrap();
+        // Who cannot be read is left as they are; what is no file of users, too.
+        fs::write(&file, "carol: 1\nbob: 2\n").unwrap();
+        ensure_users(&config).unwrap();
+        let written = fs::read_to_string(&file).unwrap();
+        assert!(written.contains("\"carol\": 1\n"), "{written}");
+        assert_eq!(written.lines().count(), 3);
+        fs::write(&file, "carol\n").unwrap();
         assert!(matches!(ensure_users(&config), Err(DemoError::Config(_))));
-        assert_eq!(fs::read_to_string(&file).unwrap(), "carol: 1\n");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "carol\n");
     }
 
     #[test]

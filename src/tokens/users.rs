@@ -132,6 +132,7 @@ impl Users {
 
     /// Puts a user in place.
     pub(crate) fn put(&mut self, name: &str, user: User) {
+        self.broken.remove(name);
         self.by_name.insert(name.to_owned(), user);
     }
 
@@ -303,6 +304,9 @@ mod tests {
             let (name, content) = (name.to_owned(), &all[name]);
             let line = format!("{}: {content}\n", Value::from(name.as_str()));
             assert!(users.write().contains(&line), "{}", users.write());
+            let mut mended = users.clone();
+            mended.put(&name, User::default());
+            assert!(mended.broken().next().is_none());
             assert!(users.remove(&name) && users.broken().next().is_none());
         }
         let users = Users::read([("a".to_owned(), None)]);
