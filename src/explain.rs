@@ -1,6 +1,8 @@
 //! `explain` and the policy tests: what becomes of a request, decided by the functions that decide
 //! it on the wire, and said step by step. Nothing is bound, dialled or sent here.
 
+mod wider;
+
 use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
@@ -20,6 +22,8 @@ use crate::reject::{Longest, Reject};
 use crate::request_id::RequestId;
 use crate::route::{Host, Rewrite, Route, RouteTable, Target};
 use crate::snapshot::{ListenAddress, Listener, PolicyTest, Snapshot};
+
+pub(crate) use self::wider::wider;
 
 /// A request to be explained.
 #[derive(Clone, Copy, Debug)]

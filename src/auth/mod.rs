@@ -22,6 +22,7 @@ mod signature;
 mod signing;
 mod token;
 mod verify;
+mod witness;
 
 #[cfg(test)]
 mod rfc_examples;
@@ -60,6 +61,7 @@ pub(crate) use self::revoked::{Admitted, LiveRevoked, Revoked};
 pub(crate) use self::signing::SigningKey;
 pub(crate) use self::token::{TokenSource, tokens_of_cookies};
 pub(crate) use self::verify::{Audience, Ended, Verifier, VerifierSettings};
+pub(crate) use self::witness::{Says, Witness};
 
 use self::jws::Jws;
 use self::verify::{Dates, Lack, Stamp, Unsigned, Unverified, Verified};

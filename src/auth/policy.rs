@@ -4,6 +4,7 @@
 use serde_json::{Map, Value};
 
 use super::claims::{ClaimPath, Claims, equal};
+use super::witness::put;
 
 /// What the claims of a token must be for a route.
 ///
@@ -156,6 +157,107 @@ impl Requirement {
     /// section 3): those of the first map that names any.
     pub(crate) fn scope(&self) -> Option<&str> {
         self.scope.as_deref()
+    }
+}
+
+/// A value that stands for any that is not named.
+const SOME: &str = "portcullis-probe";
+
+impl Requirement {
+    /// Claims that satisfy it, each set with nothing more than it needs: one for each alternative, and one for each
+    /// item of each `any`. What was made up may not satisfy it after all: the caller asks.
+    pub(crate) fn examples(&self, params: &Parameters<'_>) -> Vec<Map<String, Value>> {
+        let mut examples = Vec::new();
+        for rules in &self.any {
+            let choices = rules.iter().flat_map(|rule| &rule.tests).map(Test::choices);
+            let most = choices.max().unwrap_or(1);
+            for choice in 0..most {
+                let mut claims = Map::new();
+                for rule in rules {
+                    rule.exemplify(choice, params, &mut claims);
+                }
+                examples.push(claims);
+            }
+        }
+        examples
+    }
+
+    /// The values that it refuses by name, with `not`.
+    pub(crate) fn refused_values(&self, params: &Parameters<'_>) -> Vec<(ClaimPath, Value)> {
+        let rules = self.any.iter().flatten();
+        rules
+            .flat_map(|rule| {
+                let nots = rule.tests.iter().filter_map(|test| match test {
+                    Test::Not(operands) => Some(operands),
+                    Test::Equals(_) | Test::All(_) | Test::Any(_) => None,
+                });
+                nots.flatten()
+                    .map(|operand| (rule.claim.clone(), operand.example(params)))
+            })
+            .collect()
+    }
+}
+
+impl Rule {
+    /// Adds claims that satisfy the rule; of `any`, the item `choice`.
+    fn exemplify(&self, choice: usize, params: &Parameters<'_>, claims: &mut Map<String, Value>) {
+        let mut holds = Vec::new();
+        for test in &self.tests {
+            match test {
+                Test::Equals(operand) => holds.push(operand),
+                Test::All(operands) => holds.extend(operands),
+                Test::Any(operands) => {
+                    holds.extend(operands.get(choice).or_else(|| operands.first()));
+                }
+                Test::Not(_) => {}
+            }
+        }
+        for operand in &holds {
+            // What is compared with another claim needs that claim.
+            if let Operand::Claim(path) = operand
+                && Claims::new(claims.clone()).at(path).is_none()
+            {
+                put(claims, path, SOME.into());
+            }
+        }
+        let values: Vec<Value> = holds
+            .iter()
+            .map(|operand| operand.example(params))
+            .collect();
+        let value = match values.as_slice() {
+            [] => return,
+            [one] => one.clone(),
+            many if self.is_scope => {
+                let words: Vec<&str> = many.iter().filter_map(Value::as_str).collect();
+                words.join(" ").into()
+            }
+            many => many.to_vec().into(),
+        };
+        put(claims, &self.claim, value);
+    }
+}
+
+impl Test {
+    /// How many ways there are to satisfy it.
+    fn choices(&self) -> usize {
+        match self {
+            Self::Any(operands) => operands.len(),
+            Self::Equals(_) | Self::All(_) | Self::Not(_) => 1,
+        }
+    }
+}
+
+impl Operand {
+    /// A value that it takes.
+    fn example(&self, params: &Parameters<'_>) -> Value {
+        match self {
+            Self::Scalar(value) => value.clone(),
+            Self::Parameter(name) => {
+                let known = params.iter().find(|(known, _)| known == name);
+                known.and_then(|(_, value)| *value).unwrap_or(SOME).into()
+            }
+            Self::Claim(_) => SOME.into(),
+        }
     }
 }
 

@@ -40,6 +40,20 @@ impl Revoked {
         self.ids.len() + self.subjects.len()
     }
 
+    /// How many of its entries another one does not have, or has for fewer tokens.
+    pub(crate) fn lost_in(&self, other: &Self) -> usize {
+        let ids = self.ids.difference(&other.ids).count();
+        let subjects = self.subjects.iter().filter(|(name, before)| {
+            let now = other.subjects.get(*name);
+            now.is_none_or(|now| match (now, before) {
+                (None, _) => false,
+                (Some(_), None) => true,
+                (Some(now), Some(before)) => now < before,
+            })
+        });
+        ids + subjects.count()
+    }
+
     /// Whether a token with these claims is taken back. One that does not say when it was issued
     /// was issued before any time.
     pub(crate) fn has(&self, claims: &Claims, issued: Option<f64>) -> bool {

@@ -402,6 +402,12 @@ impl Verifier {
         &self.audience
     }
 
+    /// The most that may lie between `iat` and `exp`, in whole seconds.
+    pub(crate) fn longest_life(&self) -> Option<Duration> {
+        self.max_lifetime
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds.floor()).ok())
+    }
+
     /// What `typ` must be.
     pub(crate) fn typ(&self) -> Option<&str> {
         self.typ.as_deref()

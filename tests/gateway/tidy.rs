@@ -173,7 +173,6 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "snapshot",
             "explain",
             "clock",
-            "cors",
             "filesystem",
             "tokens",
         ],

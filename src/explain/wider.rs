@@ -1,0 +1,294 @@
+//! Where access got wider from one configuration to the next. It is found by deciding requests with both, and not by
+//! comparing what the two say: an open route below a guarded one is wider though no route changed.
+//!
+//! Nothing is served, asked or dialled here, and no token is real.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, header};
+
+use crate::auth::{Guard, Says, VerifierSettings, Witness};
+use crate::cors::{ANY, CREDENTIALS, Cors};
+use crate::path::RequestPath;
+use crate::route::{Host, Pattern, Route, Segment};
+use crate::snapshot::Snapshot;
+
+/// What stands for any host, segment, method and origin that no route names.
+const PROBE: &str = "portcullis-probe";
+const PROBE_HOST: &str = "portcullis-probe.invalid";
+const PROBE_METHOD: &str = "PORTCULLIS-PROBE";
+const PROBE_ORIGIN: &str = "https://portcullis-probe.invalid";
+/// How many segments below a star are tried, at most.
+const DEEPEST: usize = 4;
+
+/// Which requests `new` allows that `old` refused, in words: a line for each pair of routes and kind. What `old` had no
+/// route for is new, and not wider.
+pub(crate) fn wider(old: &Snapshot, new: &Snapshot, now: SystemTime) -> Vec<String> {
+    let signers = Signers::of(old, new);
+    let mut said = BTreeMap::new();
+    for (host, path) in probes(old, new) {
+        let Some(parsed) = parsed(&path) else {
+            continue;
+        };
+        let (Ok(before), Ok(after)) = (old.table.at(&host, &parsed), new.table.at(&host, &parsed))
+        else {
+            continue;
+        };
+        for name in methods(before, after) {
+            let Ok(method) = Method::from_bytes(name.as_bytes()) else {
+                continue;
+            };
+            let found = [old, new].map(|side| side.table.find(&host, &parsed, &method));
+            let [Ok(was), Ok(is)] = found else {
+                continue;
+            };
+            let both = Both {
+                was,
+                is,
+                signers: &signers,
+                now,
+            };
+            let request = if name == PROBE_METHOD {
+                path.clone()
+            } else {
+                format!("{name} {path}")
+            };
+            both.compare(&request, &parsed, &mut said);
+        }
+    }
+    let mut lines: Vec<String> = said.into_values().collect();
+    lines.extend(no_longer_revoked(old, new));
+    lines
+}
+
+/// The routes that decide one request, before and now.
+struct Both<'s> {
+    was: &'s Arc<Route>,
+    is: &'s Arc<Route>,
+    signers: &'s Signers,
+    now: SystemTime,
+}
+
+/// Who is allowed now and was refused.
+enum Allowed {
+    /// Whoever has no token.
+    Everybody,
+    /// Whoever another server allows.
+    Asked,
+    /// Whoever has this token.
+    Token(Witness),
+}
+
+/// What is said, once for each pair of routes and kind.
+type Said = BTreeMap<(usize, usize, &'static str), String>;
+
+impl Both<'_> {
+    fn compare(&self, request: &str, path: &RequestPath, said: &mut Said) {
+        let (was, is) = (self.was, self.is);
+        let mut say = |kind: &'static str, text: &dyn Fn() -> String| {
+            let key = (was.index, is.index, kind);
+            said.entry(key).or_insert_with(text);
+        };
+        let routes = || {
+            if was.name == is.name {
+                format!("route {}", is.name)
+            } else {
+                format!("route {} instead of {}", is.name, was.name)
+            }
+        };
+        match self.allowed(path) {
+            None => {}
+            Some(Allowed::Everybody) => say("everybody", &|| {
+                format!("{request} needs no token any more ({})", routes())
+            }),
+            Some(Allowed::Asked) => say("asked", &|| {
+                format!(
+                    "{request} is for another server to decide now ({})",
+                    routes()
+                )
+            }),
+            Some(Allowed::Token(witness)) => say("token", &|| {
+                let verifier = witness.verifier();
+                format!(
+                    "{request} accepts tokens of `{verifier}` that it refused ({})",
+                    routes()
+                )
+            }),
+        }
+        if reads_more(was.cors.as_deref(), is.cors.as_deref()) {
+            say("cors", &|| {
+                let now = is.cors.as_ref().map(ToString::to_string);
+                let now = now.unwrap_or_default();
+                match &was.cors {
+                    Some(before) => format!("{} cors: {before} -> {now}", is.name),
+                    None => format!("{} cors added ({now})", is.name),
+                }
+            });
+        }
+    }
+
+    fn allowed(&self, path: &RequestPath) -> Option<Allowed> {
+        let (was, is) = (&self.was.guard, &self.is.guard);
+        if matches!(was, Guard::Open) {
+            return None;
+        }
+        let (before, after) = (self.was.parameters(path), self.is.parameters(path));
+        let anonymous = is.says(None, &after, self.now);
+        if anonymous > was.says(None, &before, self.now) {
+            return Some(match anonymous {
+                Says::Asks => Allowed::Asked,
+                Says::No | Says::Yes => Allowed::Everybody,
+            });
+        }
+        let witnesses = is.witnesses(was, &after, self.now);
+        let refused = |witness: &Witness| {
+            let accepts = |name: &str| self.signers.has(name, witness.verifier());
+            was.says(Some((witness, &accepts)), &before, self.now) == Says::No
+        };
+        witnesses.into_iter().find(refused).map(Allowed::Token)
+    }
+}
+
+/// Which of the old verifiers accept the signatures of which of the new ones: those of the same name, whose keys may
+/// have been rotated, and those with the same keys.
+struct Signers(BTreeSet<(String, String)>);
+
+impl Signers {
+    fn of(old: &Snapshot, new: &Snapshot) -> Self {
+        let keys = |one: &VerifierSettings, other: &VerifierSettings| {
+            one.keys == other.keys
+                && one.remote == other.remote
+                && one.algorithms == other.algorithms
+        };
+        let mut pairs = BTreeSet::new();
+        for (was, _) in &old.verifiers {
+            for (is, _) in &new.verifiers {
+                if was.name == is.name || keys(was, is) {
+                    pairs.insert((was.name.clone(), is.name.clone()));
+                }
+            }
+        }
+        Self(pairs)
+    }
+
+    fn has(&self, old: &str, new: &str) -> bool {
+        self.0.contains(&(old.to_owned(), new.to_owned()))
+    }
+}
+
+/// Requests that together meet every route of either side: hosts and paths that its pattern takes.
+fn probes(old: &Snapshot, new: &Snapshot) -> BTreeSet<(String, String)> {
+    let routes = || old.routes.iter().chain(&new.routes);
+    let deepest = routes().map(|route| route.pattern.depth()).max();
+    let deepest = deepest.unwrap_or_default();
+    let mut probes = BTreeSet::new();
+    for route in routes() {
+        let base = path_of(&route.pattern);
+        let mut paths = vec![if base.is_empty() {
+            "/".to_owned()
+        } else {
+            base.clone()
+        }];
+        if route.pattern.star {
+            // A parameter of another route may stand where this one has its star.
+            let below = deepest.saturating_sub(route.pattern.depth()) + 1;
+            let depths = 1..=below.min(DEEPEST);
+            paths
+                .extend(depths.map(|depth| format!("{base}{}", format!("/{PROBE}").repeat(depth))));
+        }
+        for host in &route.hosts {
+            let host = match host {
+                Host::Any => PROBE_HOST.to_owned(),
+                Host::Exact(name) => name.clone(),
+                Host::Below(suffix) => format!("{PROBE}{suffix}"),
+            };
+            probes.extend(paths.iter().map(|path| (host.clone(), path.clone())));
+        }
+    }
+    probes
+}
+
+/// A path that the pattern takes, without what its star takes.
+fn path_of(pattern: &Pattern) -> String {
+    let mut path = String::new();
+    for segment in &pattern.segments {
+        path.push('/');
+        match segment {
+            Segment::Parameter(_) => path.push_str(PROBE),
+            Segment::Literal(bytes) => {
+                for byte in bytes {
+                    if byte.is_ascii_alphanumeric() || b"-._~".contains(byte) {
+                        path.push(char::from(*byte));
+                    } else {
+                        path.push_str(&format!("%{byte:02X}"));
+                    }
+                }
+            }
+        }
+    }
+    path
+}
+
+fn parsed(path: &str) -> Option<RequestPath> {
+    let target = PathAndQuery::try_from(path).ok()?;
+    RequestPath::parse(&target).ok()
+}
+
+/// The methods by which these routes differ: those that one of them names, and one that none does.
+fn methods(before: &[Arc<Route>], after: &[Arc<Route>]) -> BTreeSet<String> {
+    let routes = before.iter().chain(after);
+    let named = routes.filter_map(|route| route.methods.as_ref());
+    let mut names: BTreeSet<String> = named
+        .flat_map(|methods| methods.names().map(str::to_owned))
+        .collect();
+    names.insert(PROBE_METHOD.to_owned());
+    names
+}
+
+/// Whether pages of some origin may do what they could not before.
+fn reads_more(was: Option<&Cors>, is: Option<&Cors>) -> bool {
+    let Some(is) = is else {
+        return false;
+    };
+    let mut origins = vec![PROBE_ORIGIN.to_owned()];
+    for cors in was.into_iter().chain([is]) {
+        let text = cors.to_string();
+        let text = text.strip_suffix(CREDENTIALS).unwrap_or(&text);
+        let named = text.split(", ").filter(|origin| *origin != ANY);
+        origins.extend(named.map(|origin| origin.replace('*', PROBE)));
+    }
+    // How far a page gets: not at all, without or with the cookies of its user.
+    let reach = |cors: &Cors, origin: &str| {
+        let Ok(origin) = HeaderValue::from_str(origin) else {
+            return 0;
+        };
+        let request = HeaderMap::from_iter([(header::ORIGIN, origin)]);
+        match cors.reader(&request) {
+            None => 0,
+            Some(_) if cors.has_credentials() => 2,
+            Some(_) => 1,
+        }
+    };
+    origins.iter().any(|origin| {
+        let before = was.map_or(0, |was| reach(was, origin));
+        reach(is, origin) > before
+    })
+}
+
+/// The verifiers that no longer revoke what they revoked.
+fn no_longer_revoked(old: &Snapshot, new: &Snapshot) -> Vec<String> {
+    let verifiers = new.verifiers.iter().filter_map(|(is, _)| {
+        let (was, _) = old.verifiers.iter().find(|(was, _)| was.name == is.name)?;
+        let lost = was.revoked.lost_in(&is.revoked);
+        (lost > 0).then(|| {
+            format!(
+                "verifier {} no longer revokes {lost} of the entries that it revoked",
+                is.name
+            )
+        })
+    });
+    verifiers.collect()
+}
