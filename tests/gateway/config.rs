@@ -477,6 +477,7 @@ fn a_path_that_ends_at_a_slash_needs_a_star_or_routes_below() {
     }
     for routes in [
         "{path: /static/*, static: site}".to_owned(),
+        format!("{{path: /, {proxy}}}"),
         format!("{{path: /, {proxy}}}, {{path: /a, {proxy}}}"),
         format!("{{path: /api/, {proxy}}}, {{path: /api/x, {proxy}}}"),
         format!("{{path: /api/, {proxy}}}, {{path: /api/*, static: site}}"),

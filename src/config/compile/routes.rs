@@ -153,6 +153,10 @@ impl Compiler<'_> {
             return;
         }
         let above = parsed.path.value.trim_end_matches('/');
+        // The root alone is a home page, and never a directory's.
+        if above.is_empty() && parsed.files.is_none() {
+            return;
+        }
         let serves_below = |other: &&parsed::Route| {
             let path = other.path.value.as_str();
             let below = path
