@@ -507,11 +507,8 @@ impl TokenService {
         }
         let rank = |token: &String| {
             let claims = verifier.verify(token, now).ok()?;
-            let login = claims.get("auth_time").and_then(Value::as_f64);
-            // Milliseconds, which are whole.
-            let login = login.map(|seconds| Duration::try_from_secs_f64(seconds).ok());
-            let last = ["gen", "iat"].map(|name| claims.get(name).and_then(Value::as_u64));
-            Some((login, last))
+            let number = |name| claims.get(name).and_then(Value::as_u64);
+            Some(["auth_time", "auth_ms", "gen", "iat"].map(number))
         };
         tokens.into_iter().max_by_key(rank)
     }
