@@ -113,7 +113,7 @@ class Gateway(Side):
         self.binary, self.logs, self.name = binary, logs, name or folder.name
         self.config = folder / ("gateway.yaml" if not name else f"{name}.yaml")
         routes = [
-            {"path": "/api/me/", "respond": {"body": '{"username": "alice"}'}, "auth": "tokens"},
+            {"path": "/api/me/*", "respond": {"body": '{"username": "alice"}'}, "auth": "tokens"},
             {"path": "/up", "respond": {"body": "up"}},
         ]
         # JSON is YAML. The claim is what simplejwt's tokens name their user by.
