@@ -806,7 +806,9 @@ impl TokenService {
         everywhere: bool,
         now: SystemTime,
     ) -> Result<Answer, Answer> {
-        let claims = self.refresh_claims(token, now)?;
+        // Who ended the session may have died before it told all others, and is asked again: the store knows.
+        let claims = self.refresh.verify_of_any_session(token, now);
+        let claims = claims.map_err(|fault| refused_refresh(&fault))?;
         let everywhere = if everywhere {
             Everywhere::Yes
         } else {
@@ -854,18 +856,8 @@ impl TokenService {
     }
 
     fn refresh_claims(&self, token: &str, now: SystemTime) -> Result<Claims, Answer> {
-        self.refresh.verify(token, now).map_err(|fault| {
-            let detail = if fault == TokenFault::Expired {
-                "Token is expired"
-            } else if fault == TokenFault::Revoked {
-                "Token is blacklisted"
-            } else if fault == TokenFault::RequiredClaim {
-                "Token has wrong type"
-            } else {
-                "Token is invalid"
-            };
-            Answer::invalid(detail, fault.reason())
-        })
+        let claims = self.refresh.verify(token, now);
+        claims.map_err(|fault| refused_refresh(&fault))
     }
 
     /// An access token and the refresh token of a family's state.
@@ -893,6 +885,20 @@ impl TokenService {
         let sign = |claims| key.sign(claims).map_err(|_| Answer::down());
         Ok((sign(&access)?, sign(&refresh)?))
     }
+}
+
+/// The answer to a refresh token that is not good.
+fn refused_refresh(fault: &TokenFault) -> Answer {
+    let detail = if *fault == TokenFault::Expired {
+        "Token is expired"
+    } else if *fault == TokenFault::Revoked {
+        "Token is blacklisted"
+    } else if *fault == TokenFault::RequiredClaim {
+        "Token has wrong type"
+    } else {
+        "Token is invalid"
+    };
+    Answer::invalid(detail, fault.reason())
 }
 
 /// The answer to a preflight for the key set: a page of any origin may get it, with any header.
