@@ -271,7 +271,7 @@ def make_venv(folder: Path, pins: Path) -> Path:
         venv.create(folder, clear=True, with_pip=True)
         subprocess.run(
             [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", pins],
-            check=True, timeout=600, stdin=subprocess.DEVNULL,
+            check=True, timeout=1200, stdin=subprocess.DEVNULL,
         )
         marker.write_text(pins.read_text())
     return python
