@@ -29,12 +29,16 @@ pub(crate) struct Active {
 
 /// What the files say now, not yet in force.
 #[derive(Debug)]
-pub(crate) struct Read(Result<Accepted, Refused>);
+pub(crate) struct Read {
+    loaded: Result<Accepted, Refused>,
+    /// Where access got wider than in the configuration in force.
+    wider: Vec<String>,
+}
 
 impl Read {
     /// What the files compile into, where they are good.
     pub(crate) fn snapshot(&self) -> Option<&Snapshot> {
-        self.0.as_ref().ok().map(|loaded| &loaded.snapshot)
+        self.loaded.as_ref().ok().map(|loaded| &loaded.snapshot)
     }
 }
 
@@ -64,12 +68,17 @@ impl Active {
         &self.files
     }
 
-    /// What compiles the files anew. It may wait for file systems, so it belongs on a thread of its own.
+    /// What compiles the files anew and compares access. It may wait for file systems, and takes seconds with a hundred
+    /// thousand routes, so it belongs on a thread of its own.
     pub(crate) fn reader(&self, current: Arc<Snapshot>) -> impl FnOnce() -> Read + Send + 'static {
         let (config, patience) = (self.config.clone(), self.patience.clone());
         move || {
-            let read = config::load_again(&config, &[], &judge, Some(&current), &patience);
-            Read(read)
+            let loaded = config::load_again(&config, &[], &judge, Some(&current), &patience);
+            let wider = loaded.as_ref().map_or_else(
+                |_| Vec::new(),
+                |loaded| explain::wider(&current, &loaded.snapshot, clock::now()),
+            );
+            Read { loaded, wider }
         }
     }
 
@@ -83,7 +92,7 @@ impl Active {
         asked: bool,
         bind: impl FnOnce(&Snapshot) -> Result<B, String>,
     ) -> Option<(Arc<Snapshot>, B)> {
-        let Read(loaded) = read;
+        let Read { loaded, wider } = read;
         let (digest, files) = match &loaded {
             Ok(loaded) => (loaded.digest, loaded.files.clone()),
             Err(refused) => (refused.digest, refused.files.clone()),
@@ -115,7 +124,7 @@ impl Active {
                 for warning in &loaded.warnings {
                     tracing::warn!("{warning}");
                 }
-                report(current, &loaded.snapshot);
+                report(&current.summary, &loaded.snapshot.summary, &wider);
                 Some((Arc::new(loaded.snapshot), bound))
             }
             Err(why) => {
@@ -132,11 +141,11 @@ pub(crate) fn judge(snapshot: &Snapshot) -> Vec<(usize, String)> {
 }
 
 /// Says in words what changed, and warns where access got wider.
-fn report(old: &Snapshot, new: &Snapshot) {
-    for change in changes(&old.summary, &new.summary) {
+fn report(old: &BTreeMap<String, String>, new: &BTreeMap<String, String>, wider: &[String]) {
+    for change in changes(old, new) {
         tracing::info!("changed: {change}");
     }
-    for wider in explain::wider(old, new, clock::now()) {
+    for wider in wider {
         tracing::warn!("ACCESS GOT WIDER: {wider}");
     }
 }
