@@ -32,7 +32,7 @@ fn settings(folder: &TempDir) -> FilesSettings {
 
 fn site_with(change: impl FnOnce(&mut FilesSettings)) -> Site {
     let folder = tempfile::tempdir().unwrap();
-    let files: [(&str, &[u8]); 12] = [
+    let files: [(&str, &[u8]); 13] = [
         ("index.html", b"<p>home"),
         ("a.css", b"0123456789"),
         ("app.js", b"app"),
@@ -41,6 +41,7 @@ fn site_with(change: impl FnOnce(&mut FilesSettings)) -> Site {
         ("docs/index.htm", b"<p>docs"),
         ("bare/a.txt", b"a"),
         ("a b/index.html", b"<p>space"),
+        ("c;d/index.html", b"<p>semicolon"),
         (".env", b"secret"),
         (".git/config", b"secret"),
         ("docs/.hidden", b"secret"),
@@ -305,6 +306,9 @@ async fn a_directory_without_its_slash_is_redirected_with_its_query() {
     row("//docs", "/docs/").await;
     row("/x/..//docs", "/docs/").await;
     row("/a%20b", "/a%20b/").await;
+    // A bare `;` in the location would begin a parameter.
+    row("/c%3Bd", "/c%3Bd/").await;
+    row("/c;d", "/c%3Bd/").await;
     row("/%64ocs", "/docs/").await;
 }
 
