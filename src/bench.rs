@@ -31,8 +31,8 @@ impl Stages {
     /// # Errors
     /// Every mistake in it.
     pub fn load(config: &Path) -> Result<Self, ConfigErrors> {
-        let loaded =
-            config::load(config, &[], &|_| Vec::new()).map_err(|refused| refused.errors)?;
+        let loaded = config::load(config, &[], &|_| config::Verdict::default())
+            .map_err(|refused| refused.errors)?;
         Ok(Self {
             snapshot: Arc::new(loaded.snapshot),
             remembered: Remembered::new(1 << 20),

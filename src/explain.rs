@@ -1,6 +1,7 @@
 //! `explain` and the policy tests: what becomes of a request, decided by the functions that decide
 //! it on the wire, and said step by step. Nothing is bound, dialled or sent here.
 
+mod hazards;
 mod wider;
 
 use std::fmt;
@@ -23,6 +24,7 @@ use crate::request_id::RequestId;
 use crate::route::{Host, Rewrite, Route, RouteTable, Target};
 use crate::snapshot::{ListenAddress, Listener, PolicyTest, Snapshot};
 
+pub(crate) use self::hazards::hazards;
 pub(crate) use self::wider::wider;
 
 /// A request to be explained.

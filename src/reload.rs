@@ -136,8 +136,12 @@ impl Active {
 }
 
 /// A configuration whose own tests fail is not taken up.
-pub(crate) fn judge(snapshot: &Snapshot) -> Vec<(usize, String)> {
-    explain::failing(snapshot, clock::now())
+pub(crate) fn judge(snapshot: &Snapshot) -> config::Verdict {
+    let now = clock::now();
+    config::Verdict {
+        failing: explain::failing(snapshot, now),
+        hazards: explain::hazards(snapshot, now),
+    }
 }
 
 /// Says in words what changed, and warns where access got wider.

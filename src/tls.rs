@@ -1,12 +1,14 @@
 //! PEM to TLS: certificates chosen by name, roots that are trusted, and the handshakes' settings.
 //! Knows nothing of sockets' owners or of HTTP.
 
+mod dates;
 mod material;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
@@ -23,6 +25,7 @@ use tokio_rustls::client;
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use self::dates::Dates;
 use self::material::Wrong;
 use crate::der::certificate_key;
 
@@ -89,6 +92,8 @@ pub(crate) struct CertificatePair {
     key: Arc<CertifiedKey>,
     names: Vec<String>,
     first_version: bool,
+    /// Of the chain, in its order; of those that can be read.
+    dates: Vec<Dates>,
 }
 
 impl CertificatePair {
@@ -131,6 +136,7 @@ impl CertificatePair {
             }
         }
         Ok(Self {
+            dates: chain.iter().filter_map(|it| Dates::of(it)).collect(),
             key: Arc::new(CertifiedKey::new(chain, key)),
             names,
             first_version,
@@ -144,6 +150,36 @@ impl CertificatePair {
              x509 -req ... -extfile names.cnf, with subjectAltName=DNS:HOST in names.cnf",
         )
     }
+}
+
+impl CertificatePair {
+    /// What clients will hold against its dates, or soon will.
+    pub(crate) fn dates_warning(&self, now: SystemTime) -> Option<String> {
+        let warnings = self.dates.iter().enumerate();
+        let mut warnings = warnings.filter_map(|(at, dates)| {
+            let warning = dates.warning(now)?;
+            Some(match at {
+                0 => format!("it {warning}"),
+                _ => format!("number {} of its chain {warning}", at + 1),
+            })
+        });
+        warnings.next()
+    }
+}
+
+/// What is wrong with the dates of a PEM file of roots: all have expired, or soon will have.
+pub(crate) fn roots_warning(pem: &[u8], now: SystemTime) -> Option<String> {
+    let certificates = material::certificates(pem).ok()?;
+    let dates: Option<Vec<Dates>> = certificates.iter().map(|it| Dates::of(it)).collect();
+    let dates = dates?;
+    let last = dates.iter().max_by_key(|dates| dates.ends())?;
+    // A bundle may hold some that nothing needs any more.
+    last.warning(now)
+        .filter(|_| dates.iter().all(|dates| dates.warning(now).is_some()))
+        .map(|warning| match dates.len() {
+            1 => format!("its certificate {warning}"),
+            _ => format!("the last of its certificates {warning}"),
+        })
 }
 
 /// The TLS side of one listener.

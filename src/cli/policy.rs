@@ -54,7 +54,7 @@ pub(super) struct TestArguments {
 
 fn load(config: &Path, tests: &[PathBuf]) -> Result<Snapshot, ConfigErrors> {
     log::plainly();
-    let loaded = config::load(config, tests, &|_| Vec::new());
+    let loaded = config::load(config, tests, &|_| config::Verdict::default());
     loaded
         .map(|loaded| loaded.snapshot)
         .map_err(|refused| refused.errors)

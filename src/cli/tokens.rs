@@ -112,7 +112,7 @@ pub(super) enum Ended {
 /// The token service of a configuration.
 pub(super) fn service(config: &Path) -> Result<Arc<TokenService>, Ended> {
     log::plainly();
-    let loaded = config::load(config, &[], &|_| Vec::new())
+    let loaded = config::load(config, &[], &|_| config::Verdict::default())
         .map_err(|refused| Ended::Config(refused.errors.to_string()))?;
     loaded
         .snapshot
@@ -389,7 +389,7 @@ fn members(pairs: &[String], own: &[&str]) -> Result<Map<String, Value>, Ended> 
 
 fn verify(token: &str, config: &Path) -> Result<String, Ended> {
     log::plainly();
-    let loaded = config::load(config, &[], &|_| Vec::new())
+    let loaded = config::load(config, &[], &|_| config::Verdict::default())
         .map_err(|refused| Ended::Config(refused.errors.to_string()))?;
     let now = clock::now();
     let mut lines = String::new();

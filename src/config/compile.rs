@@ -3,6 +3,7 @@
 
 mod access;
 mod cors;
+mod hazards;
 mod routes;
 mod tokens;
 mod upstreams;
@@ -22,6 +23,7 @@ use super::source::{Loader, why};
 use crate::access_log::{AccessLog, AccessLogSettings, Destination, Format};
 use crate::auth::{ClaimPath, Guard, RemoteKeys, is_credential};
 use crate::client::TrustedProxies;
+use crate::clock;
 use crate::dial::Dialer;
 use crate::edits::HeaderEdits;
 use crate::limits::{Bounds, Limits, Timeouts};
@@ -30,7 +32,7 @@ use crate::path::RequestPath;
 use crate::proxy::Vouched;
 use crate::route::{Host, Pattern, RESOURCE_METADATA, Route, RouteTable, Target};
 use crate::snapshot::{ListenAddress, Listener, Snapshot};
-use crate::tls::{CertificatePair, ClientTls, MinVersion, Tls};
+use crate::tls::{self, CertificatePair, ClientTls, MinVersion, Tls};
 
 /// What compiling reads and writes beside the configuration itself.
 pub(crate) struct Compiler<'c> {
@@ -94,6 +96,7 @@ pub(crate) fn compile(
     resource_metadata(&mut table, &mut routes, &defaults);
     let access_log = compiler.access_log(&gateway.log.access);
     let logged_user = compiler.logged_user(&gateway.log.access);
+    compiler.hazards(gateway);
     if compiler.errors.count() != before || !compiler.errors.is_empty() {
         return None;
     }
@@ -158,6 +161,9 @@ impl Compiler<'_> {
     /// A file of roots that is trusted instead of the system's; an error where it is none.
     fn roots(&mut self, ca: &parsed::Spanned<PathBuf>) -> Option<Vec<u8>> {
         let pem = self.file(&ca.value, ca.place)?;
+        if let Some(warning) = tls::roots_warning(&pem, clock::now()) {
+            self.errors.warn(ca.place, &warning);
+        }
         if let Err(fault) = ClientTls::with_ca(&pem) {
             let draft = self.errors.at(ca.place, fault.to_string());
             if let Some(remedy) = fault.remedy(&ca.value, &ca.value) {
@@ -267,7 +273,8 @@ impl Compiler<'_> {
             };
             match CertificatePair::from_pem(&cert, &key) {
                 Ok(pair) => {
-                    if let Some(warning) = pair.warning() {
+                    let dates = pair.dates_warning(clock::now());
+                    for warning in pair.warning().map(str::to_owned).into_iter().chain(dates) {
                         let path = certificate.cert.value.display();
                         self.warnings
                             .push(format!("the certificate `{path}`: {warning}"));

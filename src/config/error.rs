@@ -137,12 +137,15 @@ impl Errors {
         self.drafts.is_empty()
     }
 
+    /// The file of a place, as it was named.
+    pub(crate) fn file(&self, place: Place) -> &str {
+        let text = self.texts.get(usize::from(self.origin(place.file)));
+        text.map_or("", |text| text.name.as_str())
+    }
+
     /// `gateway.yaml:12:3`, for messages that name a second place.
     pub(crate) fn name(&self, place: Place) -> String {
-        let name = self
-            .texts
-            .get(usize::from(self.origin(place.file)))
-            .map_or("", |text| text.name.as_str());
+        let name = self.file(place);
         match place.line {
             0 => name.to_owned(),
             line => format!("{name}:{line}:{}", place.column),

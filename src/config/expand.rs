@@ -4,6 +4,8 @@
 //! taken off. What was expanded is not expanded again. `$${NAME}` is `${NAME}` itself, without the first `$`; a `$`
 //! before anything but `{` stays.
 
+use std::path::PathBuf;
+
 use super::error::{Errors, Place};
 use super::invisible;
 use super::mask::{has_password, quoted};
@@ -16,6 +18,7 @@ struct Expanded {
     text: String,
     any: bool,
     from_file: bool,
+    files: Vec<PathBuf>,
     /// What looks odd about what came from outside, each with its variable.
     odd: Vec<(usize, String)>,
 }
@@ -30,15 +33,23 @@ struct Fault {
 
 /// Replaces the variables in all values below a node. Values with a mistake are `Broken` afterwards.
 pub(crate) fn expand(node: &mut Node, loader: &Loader<'_>, errors: &mut Errors) {
+    below(node, false, loader, errors);
+}
+
+/// The keys whose values are secrets of the gateway's own, and not the names of things that carry some.
+const OWN_SECRETS: [&str; 3] = ["secret", "password", "read_token"];
+
+fn below(node: &mut Node, secret: bool, loader: &Loader<'_>, errors: &mut Errors) {
     match &mut node.kind {
         Kind::Null | Kind::Broken => {}
         Kind::List(items) => items
             .iter_mut()
-            .for_each(|node| expand(node, loader, errors)),
+            .for_each(|node| below(node, secret, loader, errors)),
         Kind::Map(entries) => {
-            entries
-                .iter_mut()
-                .for_each(|(_, node)| expand(node, loader, errors));
+            entries.iter_mut().for_each(|(key, node)| {
+                let secret = OWN_SECRETS.contains(&key.text.as_str());
+                below(node, secret, loader, errors);
+            });
         }
         Kind::Scalar(scalar) => match expanded(&scalar.text, loader) {
             Ok(new) if new.any => {
@@ -46,11 +57,18 @@ pub(crate) fn expand(node: &mut Node, loader: &Loader<'_>, errors: &mut Errors) 
                 scalar.hidden |= has_password(&new.text);
                 scalar.written = Some(std::mem::replace(&mut scalar.text, new.text));
                 if scalar.hidden {
+                    for path in &new.files {
+                        loader.keep_secret(path, "a secret", node.place);
+                    }
                     for (at, odd) in new.odd {
                         let place = place_of(node.place, at, errors);
                         errors.warn(place, &odd);
                     }
                 }
+            }
+            Ok(_) if secret || has_password(&scalar.text) => {
+                let path = PathBuf::from(errors.file(node.place));
+                loader.keep_secret(&path, "a secret", node.place);
             }
             Ok(_) => {}
             Err(faults) => {
@@ -95,14 +113,15 @@ fn expanded(text: &str, loader: &Loader<'_>) -> Result<Expanded, Vec<Fault>> {
         done.text.pop();
         done.any = true;
         match one(inner, loader) {
-            Ok((value, from_file)) => {
+            Ok((value, file)) => {
                 if let Some(odd) = odd_ends(&value) {
                     let name = quoted(&format!("${{{inner}}}"));
                     let odd = format!("the secret of {name} {odd}, which is part of it");
                     done.odd.push((at, odd));
                 }
                 done.text.push_str(&value);
-                done.from_file |= from_file;
+                done.from_file |= file.is_some();
+                done.files.extend(file);
             }
             Err((problem, hint)) => fault(problem, hint),
         }
@@ -132,8 +151,11 @@ fn odd_ends(text: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// The value of what stands between the braces, and whether it came from a file.
-fn one(inner: &str, loader: &Loader<'_>) -> Result<(String, bool), (String, Option<&'static str>)> {
+/// A variable's value, and the file from which it came.
+type Value = (String, Option<PathBuf>);
+
+/// The value of what stands between the braces, and the file from which it came.
+fn one(inner: &str, loader: &Loader<'_>) -> Result<Value, (String, Option<&'static str>)> {
     if inner.contains("${") {
         return Err((
             "a variable inside a variable is not supported here".to_owned(),
@@ -150,9 +172,8 @@ fn one(inner: &str, loader: &Loader<'_>) -> Result<(String, bool), (String, Opti
                 None,
             )
         };
-        let bytes = loader
-            .read(&loader.folder().join(path))
-            .map_err(|e| unread(why(&e)))?;
+        let file = loader.folder().join(path);
+        let bytes = loader.read(&file).map_err(|e| unread(why(&e)))?;
         let mut text = String::from_utf8(bytes).map_err(|error| {
             let (line, column) = after(error.as_bytes(), error.utf8_error().valid_up_to());
             unread(format!("it is not UTF-8 at line {line}, column {column}"))
@@ -163,7 +184,7 @@ fn one(inner: &str, loader: &Loader<'_>) -> Result<(String, bool), (String, Opti
                 text.pop();
             }
         }
-        return Ok((text, true));
+        return Ok((text, Some(file)));
     }
     let (name, default) = match inner.split_once(":-") {
         Some((name, default)) => (name, Some(default)),
@@ -179,9 +200,9 @@ fn one(inner: &str, loader: &Loader<'_>) -> Result<(String, bool), (String, Opti
         ));
     }
     match (loader.var(name), default) {
-        (Some(value), None) => Ok((value, false)),
-        (Some(value), Some(_)) if !value.is_empty() => Ok((value, false)),
-        (_, Some(default)) => Ok((default.to_owned(), false)),
+        (Some(value), None) => Ok((value, None)),
+        (Some(value), Some(_)) if !value.is_empty() => Ok((value, None)),
+        (_, Some(default)) => Ok((default.to_owned(), None)),
         (None, None) => {
             let problem = format!("the variable {} is not set", quoted(name));
             Err((problem, Some("set it, or give a default: ${NAME:-default}")))

@@ -13,6 +13,9 @@ use super::source::{Disk, Sources};
 use crate::filesystem::Patience;
 use crate::snapshot::Snapshot;
 
+/// How many routes are warned of by name.
+const HAZARDS: usize = 50;
+
 /// A configuration that is good.
 #[derive(Debug)]
 pub(crate) struct Loaded {
@@ -39,9 +42,17 @@ pub(crate) struct Refused {
     pub(crate) digest: u64,
 }
 
-/// Runs the policy tests of a configuration on it; gives the place of each that fails among them,
-/// and why.
-pub(crate) type Judge<'j> = &'j dyn Fn(&Snapshot) -> Vec<(usize, String)>;
+/// What deciding requests says of a configuration that compiles.
+#[derive(Debug, Default)]
+pub(crate) struct Verdict {
+    /// The place of each policy test that fails among them, and why.
+    pub(crate) failing: Vec<(usize, String)>,
+    /// What is allowed, but dangerous, each with the index of its route.
+    pub(crate) hazards: Vec<(usize, String)>,
+}
+
+/// Runs the policy tests of a configuration on it, and decides what nobody may have meant.
+pub(crate) type Judge<'j> = &'j dyn Fn(&Snapshot) -> Verdict;
 
 /// Reads and compiles the configuration at `main`, and has its own tests judged. The tests of `more`, files
 /// beside it, are read and not judged.
@@ -90,9 +101,21 @@ pub(crate) fn load_again(
         .and_then(|gateway| compile(gateway, &read.loader, &mut read.errors, previous));
     let compiled = compiled.map(|(mut snapshot, warnings)| {
         snapshot.tests = tests.into_iter().map(|test| test.value).collect();
-        for (at, why) in judge(&snapshot) {
+        let verdict = judge(&snapshot);
+        for (at, why) in verdict.failing {
             let place = places.get(at).copied().unwrap_or_default();
             read.errors.at(place, format!("this test fails: {why}"));
+        }
+        let routes = read.gateway.iter().flat_map(|gateway| &gateway.routes);
+        let routes: Vec<Place> = routes.map(|route| route.path.place).collect();
+        for (at, hazard) in verdict.hazards.iter().take(HAZARDS) {
+            let place = routes.get(*at).copied().unwrap_or_default();
+            read.errors.warn(place, hazard);
+        }
+        let more = verdict.hazards.len().saturating_sub(HAZARDS);
+        if more > 0 {
+            let warning = format!("the same is so of {more} more routes");
+            read.errors.warn(Place::default(), &warning);
         }
         (snapshot, warnings)
     });

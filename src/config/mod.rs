@@ -38,7 +38,7 @@ use std::path::Path;
 
 pub(crate) use compile::read_users;
 pub use error::{ConfigError, ConfigErrors};
-pub(crate) use load::{Loaded as Accepted, Refused, load, load_again};
+pub(crate) use load::{Loaded as Accepted, Refused, Verdict, load, load_again};
 pub(crate) use policy_tests::request;
 pub(crate) use summary::summary;
 pub(crate) use value::duration;

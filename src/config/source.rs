@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use super::error::Place;
 use crate::filesystem::{self, Patience};
 
 /// Files and variables.
@@ -120,6 +121,19 @@ pub(crate) struct Loader<'s> {
     sources: &'s dyn Sources,
     folder: PathBuf,
     seen: RefCell<Vec<PathBuf>>,
+    read: RefCell<Vec<PathBuf>>,
+    secrets: RefCell<Vec<Confidential>>,
+}
+
+/// A file that holds what others must not know.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Confidential {
+    /// The file.
+    pub(crate) path: PathBuf,
+    /// What it holds, such as `a private key`.
+    pub(crate) what: &'static str,
+    /// Where the configuration names it.
+    pub(crate) place: Place,
 }
 
 impl<'s> Loader<'s> {
@@ -130,6 +144,8 @@ impl<'s> Loader<'s> {
             sources,
             folder,
             seen: RefCell::default(),
+            read: RefCell::default(),
+            secrets: RefCell::default(),
         }
     }
 
@@ -141,7 +157,33 @@ impl<'s> Loader<'s> {
     /// Reads a file, its path taken as it is, and remembers it.
     pub(crate) fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         self.watch(path);
+        let mut read = self.read.borrow_mut();
+        if !read.iter().any(|known| known == path) {
+            read.push(path.to_owned());
+        }
         self.sources.read(path)
+    }
+
+    /// The files that were read, or that somebody tried to read.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        self.read.borrow().clone()
+    }
+
+    /// Remembers that a file holds a secret.
+    pub(crate) fn keep_secret(&self, path: &Path, what: &'static str, place: Place) {
+        let mut secrets = self.secrets.borrow_mut();
+        if !secrets.iter().any(|known| known.path == path) {
+            secrets.push(Confidential {
+                path: path.to_owned(),
+                what,
+                place,
+            });
+        }
+    }
+
+    /// The files that hold secrets.
+    pub(crate) fn secrets(&self) -> Vec<Confidential> {
+        self.secrets.borrow().clone()
     }
 
     /// A variable's value.

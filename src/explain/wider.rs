@@ -17,7 +17,7 @@ use crate::route::{Host, Pattern, Route, Segment};
 use crate::snapshot::Snapshot;
 
 /// What stands for any host, segment, method and origin that no route names.
-const PROBE: &str = "portcullis-probe";
+pub(super) const PROBE: &str = "portcullis-probe";
 const PROBE_HOST: &str = "portcullis-probe.invalid";
 const PROBE_METHOD: &str = "PORTCULLIS-PROBE";
 const PROBE_ORIGIN: &str = "https://portcullis-probe.invalid";
@@ -65,15 +65,15 @@ pub(crate) fn wider(old: &Snapshot, new: &Snapshot, now: SystemTime) -> Vec<Stri
 }
 
 /// The routes that decide one request, before and now.
-struct Both<'s> {
-    was: &'s Arc<Route>,
-    is: &'s Arc<Route>,
-    signers: &'s Signers,
-    now: SystemTime,
+pub(super) struct Both<'s> {
+    pub(super) was: &'s Arc<Route>,
+    pub(super) is: &'s Arc<Route>,
+    pub(super) signers: &'s Signers,
+    pub(super) now: SystemTime,
 }
 
 /// Who is allowed now and was refused.
-enum Allowed {
+pub(super) enum Allowed {
     /// Whoever has no token.
     Everybody,
     /// Whoever another server allows.
@@ -99,7 +99,7 @@ impl Both<'_> {
                 format!("route {} instead of {}", is.name, was.name)
             }
         };
-        match self.allowed(path) {
+        match self.allowed(path, path) {
             None => {}
             Some(Allowed::Everybody) => say("everybody", &|| {
                 format!("{request} needs no token any more ({})", routes())
@@ -130,12 +130,13 @@ impl Both<'_> {
         }
     }
 
-    fn allowed(&self, path: &RequestPath) -> Option<Allowed> {
+    /// Whom `is` allows `after` and `was` refused `before`, if anybody.
+    pub(super) fn allowed(&self, before: &RequestPath, after: &RequestPath) -> Option<Allowed> {
         let (was, is) = (&self.was.guard, &self.is.guard);
         if matches!(was, Guard::Open) {
             return None;
         }
-        let (before, after) = (self.was.parameters(path), self.is.parameters(path));
+        let (before, after) = (self.was.parameters(before), self.is.parameters(after));
         let anonymous = is.says(None, &after, self.now);
         if anonymous > was.says(None, &before, self.now) {
             return Some(match anonymous {
@@ -154,10 +155,10 @@ impl Both<'_> {
 
 /// Which of the old verifiers accept the signatures of which of the new ones: those of the same name, whose keys may
 /// have been rotated, and those with the same keys.
-struct Signers(BTreeSet<(String, String)>);
+pub(super) struct Signers(BTreeSet<(String, String)>);
 
 impl Signers {
-    fn of(old: &Snapshot, new: &Snapshot) -> Self {
+    pub(super) fn of(old: &Snapshot, new: &Snapshot) -> Self {
         let keys = |one: &VerifierSettings, other: &VerifierSettings| {
             one.keys == other.keys
                 && one.remote == other.remote
@@ -199,20 +200,24 @@ fn probes(old: &Snapshot, new: &Snapshot) -> BTreeSet<(String, String)> {
             paths
                 .extend(depths.map(|depth| format!("{base}{}", format!("/{PROBE}").repeat(depth))));
         }
-        for host in &route.hosts {
-            let host = match host {
-                Host::Any => PROBE_HOST.to_owned(),
-                Host::Exact(name) => name.clone(),
-                Host::Below(suffix) => format!("{PROBE}{suffix}"),
-            };
+        for host in route.hosts.iter().map(host_of) {
             probes.extend(paths.iter().map(|path| (host.clone(), path.clone())));
         }
     }
     probes
 }
 
+/// A host that is one of these.
+pub(super) fn host_of(host: &Host) -> String {
+    match host {
+        Host::Any => PROBE_HOST.to_owned(),
+        Host::Exact(name) => name.clone(),
+        Host::Below(suffix) => format!("{PROBE}{suffix}"),
+    }
+}
+
 /// A path that the pattern takes, without what its star takes.
-fn path_of(pattern: &Pattern) -> String {
+pub(super) fn path_of(pattern: &Pattern) -> String {
     let mut path = String::new();
     for segment in &pattern.segments {
         path.push('/');
@@ -232,13 +237,13 @@ fn path_of(pattern: &Pattern) -> String {
     path
 }
 
-fn parsed(path: &str) -> Option<RequestPath> {
+pub(super) fn parsed(path: &str) -> Option<RequestPath> {
     let target = PathAndQuery::try_from(path).ok()?;
     RequestPath::parse(&target).ok()
 }
 
 /// The methods by which these routes differ: those that one of them names, and one that none does.
-fn methods(before: &[Arc<Route>], after: &[Arc<Route>]) -> BTreeSet<String> {
+pub(super) fn methods(before: &[Arc<Route>], after: &[Arc<Route>]) -> BTreeSet<String> {
     let routes = before.iter().chain(after);
     let named = routes.filter_map(|route| route.methods.as_ref());
     let mut names: BTreeSet<String> = named

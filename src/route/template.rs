@@ -74,6 +74,27 @@ impl Template {
         matches!(self.parts.first(), Some(Part::Text(text)) if text.starts_with("//"))
     }
 
+    /// Whether what the client wrote decides on the scheme or the host of a redirect: it stands in them, before them or
+    /// right behind them, as in `https://www.example.com{rest}`.
+    pub(crate) fn lends_host(&self) -> bool {
+        let (literal, filled) = match self.parts.as_slice() {
+            [Part::Text(text)] => (text.as_str(), false),
+            [Part::Text(text), ..] => (text.as_str(), true),
+            parts => ("", !parts.is_empty()),
+        };
+        // Security: browsers take a backslash for a slash, and any number of slashes behind `https:` for two.
+        let slashes = ['/', '\\'];
+        let rest = match literal.split_once(':') {
+            Some((scheme, rest)) if !scheme.contains(['/', '\\', '?', '#']) => {
+                rest.trim_start_matches(slashes)
+            }
+            _ => literal
+                .strip_prefix("//")
+                .map_or(literal, |rest| rest.trim_start_matches(slashes)),
+        };
+        filled && !rest.contains(['/', '\\', '?', '#'])
+    }
+
     /// Whether the segment at this place stands in it.
     pub(super) fn uses(&self, segment: usize) -> bool {
         let mut parts = self.parts.iter();

@@ -1,6 +1,8 @@
 //! What of a client's header fields reaches an app, in which spelling, and what the app is told of the client.
 
 use serde_json::json;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::support::{
     App, Folder, Gateway, H2, Kind, Wire, chunked, config, eventually, free_port, key, request,
@@ -234,13 +236,25 @@ async fn an_app_hears_one_tale_of_its_client() {
 #[tokio::test]
 async fn a_request_that_comes_back_is_508() {
     let port = free_port();
+    // One hop lies between, as the configuration would not be good without it.
+    let relay = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let other = relay.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (mut client, _) = relay.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                drop(copy_bidirectional(&mut client, &mut server).await);
+            });
+        }
+    });
     let text = config(
         "listeners: [{address: '127.0.0.1:@port'}]
 routes:
-  - {path: /*, proxy: 'http://127.0.0.1:@port', auth: none}
+  - {path: /*, proxy: 'http://127.0.0.1:@other', auth: none}
   - {path: /asked, respond: {status: 200, body: in}, auth: none}
 ",
-        &[("port", &port.to_string())],
+        &[("port", &port.to_string()), ("other", &other.to_string())],
     );
     let gateway = Gateway::start(&text).await;
     let mut wire = gateway.connect().await;

@@ -25,6 +25,7 @@ mod docs;
 mod early;
 mod failures;
 mod fields;
+mod hazards;
 mod hostile;
 mod http2;
 mod issuers;

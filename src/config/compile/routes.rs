@@ -302,6 +302,13 @@ impl Compiler<'_> {
         }
         if let Some(redirect) = &parsed.redirect {
             return match Template::parse(&redirect.to.value, pattern) {
+                Ok(to) if to.lends_host() => {
+                    let shown = redirect.to.shown();
+                    let problem = format!("the client decides on the host of {shown}");
+                    let hint = "a placeholder stands behind the slash that ends the host: `https://www.example.com/{rest}`";
+                    self.errors.at(redirect.to.place, problem).hint(hint);
+                    None
+                }
                 Ok(to) => {
                     let status = StatusCode::from_u16(redirect.status.value);
                     Some(Target::Redirect {

@@ -1,0 +1,312 @@
+//! What a configuration gives away by its files and addresses: what it reads or writes below a served directory, an upstream
+//! that is the gateway itself, secrets that other users of the machine can read, and rights that nothing here needs.
+//!
+//! What it gives away by its routes is found by deciding requests, in `explain`.
+
+use std::fs::{self, Metadata};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::Compiler;
+use crate::config::error::Place;
+use crate::config::parsed::{self, Spanned};
+
+/// How many files of a served directory are named.
+const NAMED: usize = 3;
+/// Permission bits of everybody else (inode(7)).
+const OTHERS_READ: u32 = 0o004;
+const OTHERS_WRITE: u32 = 0o002;
+const NOT_THE_OWNER: u32 = 0o044;
+/// The lowest port that needs no privilege, where the system does not say otherwise.
+const UNPRIVILEGED: u16 = 1024;
+
+impl Compiler<'_> {
+    /// Says what gives access or secrets away. All that the configuration reads has been read by now.
+    pub(super) fn hazards(&mut self, gateway: &parsed::Gateway) {
+        self.served(gateway);
+        self.own_listeners(gateway);
+        let read = self.states(&self.loader.files());
+        self.open_to_others(gateway, &read);
+        self.needs_no_root(gateway, &read);
+    }
+
+    /// A served directory that holds what the gateway reads or writes is an error.
+    fn served(&mut self, gateway: &parsed::Gateway) {
+        let roots: Vec<(&Spanned<PathBuf>, PathBuf)> = (gateway.routes.iter())
+            .filter_map(|route| route.files.as_ref())
+            .filter_map(|files| Some((&files.root, self.canonical(&files.root.value)?)))
+            .collect();
+        if roots.is_empty() {
+            return;
+        }
+        let own = (self.loader.files().into_iter()).chain(written(gateway));
+        let own: Vec<(PathBuf, PathBuf)> = own
+            .filter_map(|path| Some((self.canonical(&path)?, path)))
+            .collect();
+        for (root, canonical) in roots {
+            let mut held: Vec<String> = own
+                .iter()
+                .filter(|(path, _)| is_served(path, &canonical))
+                .map(|(_, named)| format!("`{}`", named.display()))
+                .collect();
+            let more = held.len().saturating_sub(NAMED);
+            held.truncate(NAMED);
+            if held.is_empty() {
+                continue;
+            }
+            if more > 0 {
+                held.push(format!("{more} more"));
+            }
+            let problem = format!(
+                "clients could fetch what the gateway itself reads or writes: `{}` holds {}",
+                root.value.display(),
+                held.join(", ")
+            );
+            self.errors.at(root.place, problem).hint(
+                "serve a directory that holds nothing but what is meant for clients, such as `public/`",
+            );
+        }
+    }
+
+    /// Where a path leads, links followed; of what is not there yet, where it would be. `None` where the file system does not
+    /// say.
+    fn canonical(&self, path: &Path) -> Option<PathBuf> {
+        let named = path.to_owned();
+        let canonical = move || {
+            let mut missing = Vec::new();
+            let mut there = std::path::absolute(&named)?;
+            loop {
+                match fs::canonicalize(&there) {
+                    Ok(found) => {
+                        return Ok(missing.iter().rev().fold(found, |at, name| at.join(name)));
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        let name = there.file_name().map(ToOwned::to_owned);
+                        let (Some(name), true) = (name, there.pop()) else {
+                            return Err(error);
+                        };
+                        missing.push(name);
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        self.loader.patiently(path, canonical).ok()
+    }
+
+    /// An upstream that is a listener of this gateway is an error: each request would come back to it.
+    fn own_listeners(&mut self, gateway: &parsed::Gateway) {
+        let named = (gateway.upstreams.iter()).flat_map(|(_, upstream)| {
+            let servers = upstream.servers.iter();
+            servers.map(|server| (&server.value, server.place))
+        });
+        let bare = gateway.routes.iter().filter_map(|route| {
+            let proxy = route.proxy.as_ref()?;
+            match &proxy.value {
+                parsed::ProxyTo::Server(server) => Some((server, proxy.place)),
+                parsed::ProxyTo::Upstream(_) => None,
+            }
+        });
+        let ours: Vec<(&parsed::Server, Place)> = named
+            .chain(bare)
+            .filter(|(server, _)| {
+                let listeners = &mut gateway.listeners.iter();
+                listeners.any(|listener| self.leads_back(server, &listener.address.value))
+            })
+            .collect();
+        for (server, place) in ours {
+            let problem = format!(
+                "`{}` is a listener of this gateway: every request would come back to it",
+                super::upstreams::address(server)
+            );
+            self.errors
+                .at(place, problem)
+                .hint("write where the app listens; each needs a port of its own");
+        }
+    }
+
+    fn leads_back(&self, server: &parsed::Server, listener: &parsed::ListenAddress) -> bool {
+        match (server, listener) {
+            (parsed::Server::Http { host, port }, parsed::ListenAddress::Tcp(listener)) => {
+                *port == listener.port()
+                    && addresses(host).into_iter().any(|it| takes(*listener, it))
+            }
+            (parsed::Server::Unix(path), parsed::ListenAddress::Unix(listener)) => {
+                path == listener
+                    || self
+                        .canonical(path)
+                        .is_some_and(|it| self.canonical(listener) == Some(it))
+            }
+            (parsed::Server::Http { .. }, parsed::ListenAddress::Unix(_))
+            | (parsed::Server::Unix(_), parsed::ListenAddress::Tcp(_)) => false,
+        }
+    }
+
+    /// What the file system says of regular files; those of which it says nothing are left out.
+    fn states(&self, paths: &[PathBuf]) -> Vec<(PathBuf, Metadata)> {
+        let state = |path: &PathBuf| {
+            let named = path.clone();
+            let meta = self.loader.patiently(path, move || fs::metadata(&named));
+            let meta = meta.ok().filter(Metadata::is_file)?;
+            Some((path.clone(), meta))
+        };
+        paths.iter().filter_map(state).collect()
+    }
+
+    /// Warns of secrets that every user of this machine can read, and of files that every one can change.
+    fn open_to_others(&mut self, gateway: &parsed::Gateway, read: &[(PathBuf, Metadata)]) {
+        let mode = |path: &Path| {
+            let state = read.iter().find(|(known, _)| known == path);
+            state.map_or(0, |(_, meta)| meta.mode())
+        };
+        for listener in &gateway.listeners {
+            let pairs = listener.tls.iter().flat_map(|tls| &tls.certificates);
+            for key in pairs.map(|pair| &pair.key) {
+                self.loader
+                    .keep_secret(&key.value, "a private key", key.place);
+            }
+        }
+        if let Some(tokens) = &gateway.tokens {
+            let (folder, place) = (&tokens.keys.value, tokens.keys.place);
+            let keys = read
+                .iter()
+                .filter(|(path, _)| path.parent() == Some(folder));
+            for (path, _) in keys {
+                self.loader.keep_secret(path, "a signing key", place);
+            }
+            if let Some(users) = &tokens.users {
+                self.loader
+                    .keep_secret(&users.value, "the users' password hashes", users.place);
+            }
+        }
+        let secrets = self.loader.secrets();
+        for secret in &secrets {
+            let mode = mode(&secret.path);
+            if mode & OTHERS_READ == 0 {
+                continue;
+            }
+            let (shown, what) = (secret.path.display(), secret.what);
+            let warning = format!(
+                "`{shown}` holds {what}, and every user of this machine can read it (mode {:04o}): chmod o= {shown}",
+                mode & 0o7777
+            );
+            self.errors.warn(secret.place, &warning);
+        }
+        for (path, meta) in read {
+            let is_secret = secrets.iter().any(|it| it.path == *path);
+            if meta.mode() & OTHERS_WRITE == 0 || is_secret && meta.mode() & OTHERS_READ != 0 {
+                continue;
+            }
+            let shown = path.display();
+            let warning = format!(
+                "every user of this machine can change `{shown}` (mode {:04o}): chmod o-w {shown}",
+                meta.mode() & 0o7777
+            );
+            self.errors.warn(Place::default(), &warning);
+        }
+    }
+
+    /// Warns of a process that is root where neither its ports nor its files ask for it.
+    fn needs_no_root(&mut self, gateway: &parsed::Gateway, read: &[(PathBuf, Metadata)]) {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let lowest = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+        let lowest = lowest.ok().and_then(|text| text.trim().parse().ok());
+        let lowest: u16 = lowest.unwrap_or(UNPRIVILEGED);
+        let is_privileged = |listener: &parsed::Listener| match &listener.address.value {
+            parsed::ListenAddress::Tcp(address) => address.port() != 0 && address.port() < lowest,
+            parsed::ListenAddress::Unix(_) => false,
+        };
+        let is_roots = |meta: &Metadata| meta.uid() == 0 && meta.mode() & NOT_THE_OWNER == 0;
+        if gateway.listeners.iter().any(is_privileged)
+            || read.iter().any(|(_, meta)| is_roots(meta))
+        {
+            return;
+        }
+        let warning = format!(
+            "this is root, which neither the ports (from {lowest} on) nor the files of this configuration need: run the gateway as a user of its own"
+        );
+        self.errors.warn(Place::default(), &warning);
+    }
+}
+
+/// The files and directories that the gateway writes.
+fn written(gateway: &parsed::Gateway) -> impl Iterator<Item = PathBuf> {
+    let state = match &gateway.state {
+        Some(parsed::State::Folder(folder)) => Some(folder.value.clone()),
+        Some(parsed::State::Redis(_)) | None => None,
+    };
+    let tokens = gateway.tokens.iter().flat_map(|tokens| {
+        let users = tokens.users.as_ref().map(|users| users.value.clone());
+        std::iter::once(tokens.keys.value.clone()).chain(users)
+    });
+    let spools = gateway.upstreams.iter().filter_map(|(_, upstream)| {
+        let parsed::Buffering::Own(buffer) = &upstream.buffer else {
+            return None;
+        };
+        buffer.spool.as_ref().map(|spool| spool.value.clone())
+    });
+    let log = match &gateway.log.access {
+        parsed::AccessLog::On { to, .. } => match &to.value {
+            parsed::LogTarget::File(path) => Some(path.clone()),
+            parsed::LogTarget::Stdout | parsed::LogTarget::Stderr => None,
+        },
+        parsed::AccessLog::Off => None,
+    };
+    state.into_iter().chain(tokens).chain(spools).chain(log)
+}
+
+/// Whether a file below this root would be sent. Hidden ones never are.
+fn is_served(path: &Path, root: &Path) -> bool {
+    path.strip_prefix(root).is_ok_and(|below| {
+        below.iter().all(|segment| {
+            let segment = segment.as_encoded_bytes();
+            !segment.starts_with(b".") || segment == b".well-known"
+        })
+    })
+}
+
+/// The addresses that a host names without being looked up.
+fn addresses(host: &str) -> Vec<IpAddr> {
+    if host == "localhost" {
+        return vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    }
+    host.parse().into_iter().collect()
+}
+
+/// Whether a connection to this address comes in at the listener.
+fn takes(listener: SocketAddr, address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    let own = listener.ip().to_canonical();
+    // To connect to no address is to connect to this machine.
+    let address = match address {
+        IpAddr::V4(it) if it.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(it) if it.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        IpAddr::V4(_) | IpAddr::V6(_) => address,
+    };
+    if !own.is_unspecified() {
+        return own == address;
+    }
+    // `[::]` takes IPv4, too.
+    (own.is_ipv6() || address.is_ipv4()) && is_local(address)
+}
+
+/// Whether an address is one of this machine's: then it is also the one that connections to it come from.
+fn is_local(address: IpAddr) -> bool {
+    if address.is_loopback() {
+        return true;
+    }
+    let any: SocketAddr = match address {
+        IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    };
+    // Nothing is sent: a datagram socket only asks the routing table.
+    let from = UdpSocket::bind(any).and_then(|socket| {
+        socket.connect((address, 9))?;
+        socket.local_addr()
+    });
+    from.is_ok_and(|from| from.ip() == address)
+}
