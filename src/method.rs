@@ -1,9 +1,11 @@
 //! `MethodSet`: a few methods in one word, for routes and for `Allow`.
 
+use std::sync::OnceLock;
+
 use http::{HeaderValue, Method};
 
-/// The methods that a route may name: those of IANA's registry that are served, and those of caches and UPnP.
-const KNOWN: [&str; 44] = [
+/// The usual methods. Others that the configuration names follow in [`OTHERS`].
+const USUAL: [&str; 18] = [
     "GET",
     "HEAD",
     "POST",
@@ -22,33 +24,14 @@ const KNOWN: [&str; 44] = [
     "SEARCH",
     "MKCALENDAR",
     "QUERY",
-    "ACL",
-    "BASELINE-CONTROL",
-    "BIND",
-    "CHECKIN",
-    "CHECKOUT",
-    "LABEL",
-    "LINK",
-    "MERGE",
-    "MKACTIVITY",
-    "MKREDIRECTREF",
-    "MKWORKSPACE",
-    "ORDERPATCH",
-    "REBIND",
-    "UNBIND",
-    "UNCHECKOUT",
-    "UNLINK",
-    "UPDATE",
-    "UPDATEREDIRECTREF",
-    "VERSION-CONTROL",
-    "PURGE",
-    "BAN",
-    "REFRESH",
-    "NOTIFY",
-    "SUBSCRIBE",
-    "UNSUBSCRIBE",
-    "M-SEARCH",
 ];
+
+/// How many others there may be: a set is one word.
+pub(crate) const MOST_OTHERS: usize = 64 - USUAL.len();
+
+/// The others, in the order in which configurations of this process named them first. None is ever taken out, so that a
+/// set means the same in each configuration.
+static OTHERS: [OnceLock<Box<str>>; MOST_OTHERS] = [const { OnceLock::new() }; MOST_OTHERS];
 
 /// What is longer is no method that anybody registered (RFC 9110 section 16.1).
 const LONGEST: usize = 32;
@@ -60,11 +43,43 @@ pub(crate) fn is_served(method: &Method) -> bool {
     match *method {
         Method::GET | Method::HEAD | Method::POST => true,
         Method::CONNECT | Method::TRACE => false,
-        _ => {
-            let name = method.as_str();
-            name.len() <= LONGEST && !name.bytes().any(|byte| byte.is_ascii_lowercase())
-        }
+        _ => is_in_capitals(method.as_str()),
     }
+}
+
+fn is_in_capitals(name: &str) -> bool {
+    name.len() <= LONGEST && !name.bytes().any(|byte| byte.is_ascii_lowercase())
+}
+
+/// Whether a route may name this method: a token (RFC 9110 section 9.1) that is served.
+pub(crate) fn is_name(name: &str) -> bool {
+    Method::from_bytes(name.as_bytes()).is_ok_and(|method| is_served(&method))
+        && is_in_capitals(name)
+}
+
+/// The usual methods, for the nearest one to what is none.
+pub(crate) fn usual() -> impl Iterator<Item = &'static str> + Clone {
+    USUAL.into_iter()
+}
+
+/// The place of a method among the usual and the others that were named.
+fn place(name: &str) -> Option<usize> {
+    let usual = USUAL.iter().position(|known| *known == name);
+    usual.or_else(|| {
+        let mut named = OTHERS.iter().map_while(OnceLock::get);
+        named
+            .position(|known| **known == *name)
+            .map(|at| USUAL.len() + at)
+    })
+}
+
+/// The place of a method that is named, perhaps for the first time; `None` where there is none left.
+fn place_for(name: &str) -> Option<usize> {
+    place(name).or_else(|| {
+        // Another thread may take a free place first, for this name even.
+        let taken = |slot: &OnceLock<Box<str>>| **slot.get_or_init(|| name.into()) == *name;
+        OTHERS.iter().position(taken).map(|at| USUAL.len() + at)
+    })
 }
 
 /// A set of methods. A set with `GET` holds `HEAD` too (RFC 9110 section 9.3.2).
@@ -77,9 +92,10 @@ impl MethodSet {
     /// GET, HEAD, POST, PUT, PATCH and DELETE.
     pub(crate) const COMMON: Self = Self(0b11_1111);
 
-    /// The set with one more method, by its name in capitals; `None` for a name that is not known.
+    /// The set with one more method, by its name in capitals; `None` for what [`is_name`] is not, and for more than
+    /// [`MOST_OTHERS`] that are not usual.
     pub(crate) fn with(self, name: &str) -> Option<Self> {
-        let at = KNOWN.iter().position(|known| *known == name)?;
+        let at = is_name(name).then(|| place_for(name))??;
         let head = if at == 0 { 0b10 } else { 0 };
         Some(Self(self.0 | 1_u64 << at | head))
     }
@@ -89,10 +105,7 @@ impl MethodSet {
         match *method {
             Method::GET => self.0 & 1 != 0,
             Method::HEAD => self.0 & 2 != 0,
-            _ => KNOWN
-                .iter()
-                .position(|known| *known == method.as_str())
-                .is_some_and(|at| self.0 & 1_u64 << at != 0),
+            _ => place(method.as_str()).is_some_and(|at| self.0 & 1_u64 << at != 0),
         }
     }
 
@@ -108,11 +121,13 @@ impl MethodSet {
 
     /// The names, in a fixed order.
     pub(crate) fn names(self) -> impl Iterator<Item = &'static str> {
-        KNOWN
-            .iter()
+        let others = OTHERS.iter().map_while(OnceLock::get).map(|name| &**name);
+        USUAL
+            .into_iter()
+            .chain(others)
             .enumerate()
             .filter(move |(at, _)| self.0 & 1_u64 << at != 0)
-            .map(|(_, name)| *name)
+            .map(|(_, name)| name)
     }
 
     /// The value of `Allow` (RFC 9110 section 10.2.1).
@@ -170,19 +185,33 @@ mod tests {
     }
 
     #[test]
-    fn names_are_known_and_in_capitals() {
-        assert_eq!(MethodSet::default().with("get"), None);
-        assert_eq!(MethodSet::default().with("BREW"), None);
-        let set = MethodSet::default().with("PROPFIND").unwrap();
-        assert!(set.contains(&Method::from_bytes(b"PROPFIND").unwrap()));
-        assert!(!set.contains(&Method::from_bytes(b"BREW").unwrap()));
-        for name in KNOWN {
+    fn a_name_is_any_token_in_capitals() {
+        for name in [
+            "get",
+            "Get",
+            "",
+            "A B",
+            "A,B",
+            "CONNECT",
+            "TRACE",
+            "\u{c4}",
+            &"A".repeat(33),
+        ] {
+            assert_eq!(MethodSet::default().with(name), None, "{name}");
+        }
+        for name in USUAL
+            .into_iter()
+            .chain(["BREW", "M-SEARCH", "VERSION-CONTROL", "X_1"])
+        {
             let set = MethodSet::default().with(name).unwrap();
             assert!(
                 set.contains(&Method::from_bytes(name.as_bytes()).unwrap()),
                 "{name}"
             );
+            assert!(!set.contains(&Method::from_bytes(b"WHEN").unwrap()));
             assert!(set.names().any(|known| known == name), "{name}");
+            assert!(set.overlaps(MethodSet::default().with(name).unwrap()));
         }
+        assert_eq!(MethodSet::default().with("GET").unwrap().names().count(), 2);
     }
 }

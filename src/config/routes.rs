@@ -8,7 +8,7 @@ use super::parsed::{
 use super::tree::{Kind, Node};
 use super::value;
 use crate::edits::Written;
-use crate::method::MethodSet;
+use crate::method;
 use crate::proxy::frames;
 
 impl Decoder<'_> {
@@ -95,24 +95,25 @@ impl Decoder<'_> {
     }
 
     pub(super) fn method(&mut self, node: &Node) -> Option<Spanned<String>> {
-        self.scalar(
-            node,
-            "a method",
-            "methods are GET, POST and so on",
-            |text| {
-                let known = |name: &str| MethodSet::default().with(name).is_some();
-                let capitals = text.to_ascii_uppercase();
-                match text {
-                    text if known(text) => Ok(text.to_owned()),
-                    _ if known(&capitals) => Err(format!("write `{capitals}`")),
-                    _ => {
-                        let all: Vec<&str> =
-                            ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"].into();
-                        Err(super::decode::did_you_mean(text, &all))
-                    }
-                }
-            },
-        )
+        let hint = "methods are GET, POST and so on, in capitals";
+        let read = self.scalar(node, "a method", hint, |text| {
+            let capitals = text.to_ascii_uppercase();
+            match text {
+                text if method::is_name(text) => Ok(text.to_owned()),
+                _ if method::is_name(&capitals) => Err(format!("write `{capitals}`")),
+                "CONNECT" | "TRACE" => Err("the gateway serves no such requests".to_owned()),
+                _ => Err(hint.to_owned()),
+            }
+        })?;
+        let near = super::decode::nearest(&read.value, method::usual());
+        if let Some(near) = near.filter(|near| *near != read.value) {
+            let warning = format!(
+                "{} is a method of its own; did you mean `{near}`?",
+                read.shown()
+            );
+            self.errors.warn(read.place, &warning);
+        }
+        Some(read)
     }
 
     fn files(&mut self, node: &Node) -> Option<Static> {

@@ -357,19 +357,22 @@ fn mistakes_of_routes() {
 a.yaml:3:5: unknown key `prox`
     3 |     prox: app
       |     ^^^^ did you mean `proxy`? known here: name, host, methods, path, static, proxy, redirect, respond, auth, cors, rewrite, headers, body_bytes, timeouts");
-    golden("routes: [{proxy: http://u:hunter2@h:1, path: a, methods: [get, FETCH]}]", "\
+    golden(
+        "routes: [{proxy: http://u:hunter2@h:1, path: a, methods: [get, TRACE]}]",
+        "\
 a.yaml:1:18: a user or password in a URL is not supported here
-    1 | routes: [{proxy: ***, path: a, methods: [get, FETCH]}]
+    1 | routes: [{proxy: ***, path: a, methods: [get, TRACE]}]
       |                  ^^^ set a header: headers: {request: {set: {Authorization: ...}}}
 a.yaml:1:46: expected a path, found `a`
-    1 | routes: [{proxy: ***, path: a, methods: [get, FETCH]}]
+    1 | routes: [{proxy: ***, path: a, methods: [get, TRACE]}]
       |                             ^ write `/a`
 a.yaml:1:59: expected a method, found `get`
-    1 | routes: [{proxy: ***, path: a, methods: [get, FETCH]}]
+    1 | routes: [{proxy: ***, path: a, methods: [get, TRACE]}]
       |                                          ^^^ write `GET`
-a.yaml:1:64: expected a method, found `FETCH`
-    1 | routes: [{proxy: ***, path: a, methods: [get, FETCH]}]
-      |                                               ^^^^^ known here: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+a.yaml:1:64: expected a method, found `TRACE`
+    1 | routes: [{proxy: ***, path: a, methods: [get, TRACE]}]
+      |                                               ^^^^^ the gateway serves no such requests",
+    );
     golden(
         "routes:\n- {path: /a, proxy: app, auth: {optional: yes}}\n- {path: /b, auth: off}\n- {path: /c, auth: {jwt: []}}",
         "\

@@ -40,6 +40,44 @@ async fn a_method_that_is_not_in_capitals_is_501() {
 }
 
 #[tokio::test]
+async fn a_route_names_any_method_in_capitals() {
+    let app = App::echo().await;
+    let text = "routes:\n  - {path: /pot, methods: [BREW, VERSION-CONTROL, GET], proxy: '@app', auth: none}\n  \
+        - {path: /pot, methods: [X_1], respond: {status: 204}}\n";
+    let gateway = Gateway::start(&config(text, &[("app", &app.url())])).await;
+    for (method, status) in [
+        ("BREW", 200),
+        ("VERSION-CONTROL", 200),
+        ("X_1", 204),
+        ("HEAD", 200),
+        ("WHEN", 405),
+        ("POST", 405),
+    ] {
+        let mut h2 = Framed::connect(gateway.address(), &[]).await;
+        h2.send(&[Frame::head(1, true, &fields_of(method, "/pot"))])
+            .await;
+        assert_eq!(
+            h2.answer(1).await.unwrap().0,
+            status,
+            "{method} over HTTP/2"
+        );
+        if method == "HEAD" {
+            continue;
+        }
+        let mut wire = gateway.connect().await;
+        wire.send(request(method, "/pot", &[], "")).await;
+        let reply = wire.reply().await;
+        assert_eq!(reply.status, status, "{method}");
+        if status == 405 {
+            let allow = reply.field("allow").unwrap_or_default();
+            let mut names: Vec<&str> = allow.split(", ").collect();
+            names.sort_unstable();
+            assert_eq!(names, ["BREW", "GET", "HEAD", "VERSION-CONTROL", "X_1"]);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_rule_for_a_method_is_not_passed_by_a_small_letter() {
     let app = App::echo().await;
     let text = "jwt: {app: {algorithms: [HS256], secret: 0123456789abcdef0123456789abcdef}}\n\

@@ -15,7 +15,7 @@ use crate::config::parsed;
 use crate::config::source::why;
 use crate::edits::HeaderEdits;
 use crate::files::{Files, FilesSettings};
-use crate::method::MethodSet;
+use crate::method::{self, MethodSet};
 use crate::path::Reading;
 use crate::proxy::{Ask, Forward, Purpose};
 use crate::route::{Host, Pattern, Rewrite, Route, Segment, Target, Template};
@@ -211,9 +211,13 @@ impl Compiler<'_> {
             match methods.unwrap_or_default().with(&name.value) {
                 Some(more) => methods = Some(more),
                 None => {
-                    self.errors.at(
-                        name.place,
-                        format!("{} is not a method that routes know", name.shown()),
+                    let problem = format!(
+                        "{} is one too many: {} methods beside the usual ones were named already",
+                        name.shown(),
+                        method::MOST_OTHERS
+                    );
+                    self.errors.at(name.place, problem).hint(
+                        "leave `methods` out for all; names from before a reload count until a restart",
                     );
                 }
             }
