@@ -13,7 +13,7 @@ use http_body::Body as _;
 
 use crate::auth::Remembered;
 use crate::config::{self, ConfigErrors};
-use crate::path::RequestPath;
+use crate::message::path::RequestPath;
 use crate::route::{Route, Target};
 use crate::snapshot::Snapshot;
 

@@ -3,9 +3,9 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::auth::{ClaimPath, Permit};
-use crate::fields::NameSet;
-use crate::reject::Reject;
-use crate::request_id::RequestId;
+use crate::message::fields::NameSet;
+use crate::message::reject::Reject;
+use crate::message::request_id::RequestId;
 
 /// Headers to set and to remove.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

@@ -13,14 +13,14 @@ use std::time::{Instant, SystemTime};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 
 use crate::auth::{Claims, Guard, Principal, Remembered};
-use crate::client::Peer;
-use crate::cors::{self, Cors};
 use crate::gateway;
-use crate::method;
-use crate::path::{Reading, RequestPath};
+use crate::message::cors::{self, Cors};
+use crate::message::method;
+use crate::message::path::{Reading, RequestPath};
+use crate::message::reject::{Longest, Reject};
+use crate::message::request_id::RequestId;
+use crate::net::client::Peer;
 use crate::proxy::Draft;
-use crate::reject::{Longest, Reject};
-use crate::request_id::RequestId;
 use crate::route::{Host, Rewrite, Route, RouteTable, Target};
 use crate::snapshot::{ListenAddress, Listener, PolicyTest, Snapshot};
 

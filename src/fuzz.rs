@@ -3,7 +3,8 @@
 
 use http::Method;
 
-use crate::{auth, config, path, proxy, route, wire};
+use crate::message::path;
+use crate::{auth, config, proxy, route, wire};
 
 /// A case's settings, which are its first bytes, and the rest. They are digits in the seeds.
 fn settings<const COUNT: usize>(input: &[u8]) -> Option<([u8; COUNT], &[u8])> {

@@ -25,12 +25,12 @@ pub(crate) use self::preflight::{answer as answer_preflight, find as find_prefli
 use self::record::Record;
 pub(crate) use self::record::Recorded;
 use crate::auth::Guard;
-use crate::body::Body;
-use crate::client::Peer;
-use crate::method;
-use crate::path::RequestPath;
+use crate::message::body::Body;
+use crate::message::method;
+use crate::message::path::RequestPath;
+use crate::message::reject::Reject;
+use crate::net::client::Peer;
 use crate::proxy::{Outbound, Tunnel};
-use crate::reject::Reject;
 use crate::route::{Rewrite, Route, Target, Template};
 use crate::snapshot::Snapshot;
 use crate::wire::{self, Line};

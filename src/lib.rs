@@ -3,48 +3,31 @@
 //! The library's front door: [`run`] serves a configuration until it is told to stop, [`check`]
 //! reads one without binding anything. How the rooms fit together is said in ARCHITECTURE.md.
 
-mod access_log;
-mod alphabet;
 mod auth;
 #[doc(hidden)]
 pub mod bench;
-mod body;
 pub mod cli;
-mod client;
 mod clock;
 mod config;
-mod cors;
-mod der;
-mod dial;
+mod control;
 mod edits;
 mod explain;
-mod fetch;
-mod fields;
 mod files;
 mod filesystem;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;
 mod gateway;
-mod issuers;
-mod limits;
-mod log;
-mod method;
-mod path;
+mod message;
+mod net;
+mod observe;
 mod proxy;
-mod reject;
-mod reload;
-mod request_id;
-mod resolve;
 mod route;
 #[cfg(any(test, fuzzing))]
 mod script;
 mod server;
 mod snapshot;
-mod stream;
-mod tls;
 mod tokens;
-mod url;
 mod wire;
 mod worker;
 
@@ -56,7 +39,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 pub use self::config::{ConfigError, ConfigErrors};
-use self::reload::{Active, Reading, Watching};
+use self::control::issuers;
+use self::control::reload::{self, Active, Reading, Watching};
+use self::observe::log;
 use self::server::{Bound, Server};
 use self::snapshot::ListenAddress;
 use self::tokens::States;

@@ -14,13 +14,13 @@ use smallvec::SmallVec;
 pub(crate) use self::pattern::{Host, Pattern, Segment};
 pub(crate) use self::template::Template;
 use crate::auth::Guard;
-use crate::cors::Cors;
 use crate::edits::HeaderEdits;
 use crate::files::Files;
-use crate::method::MethodSet;
-use crate::path::{Other, Reading, RequestPath};
+use crate::message::cors::Cors;
+use crate::message::method::MethodSet;
+use crate::message::path::{Other, Reading, RequestPath};
+use crate::message::reject::Reject;
 use crate::proxy::{Ask, Forward};
-use crate::reject::Reject;
 use crate::tokens::{Endpoint, TokenService};
 
 /// One compiled route.

@@ -8,15 +8,15 @@ use std::sync::Arc;
 
 use http::{HeaderName, Request, StatusCode};
 
-use crate::access_log::AccessLog;
 use crate::auth::{ClaimPath, Claims, LiveRevoked, Verifier, VerifierSettings};
-use crate::client::TrustedProxies;
-use crate::dial::Dialer;
 use crate::edits::HeaderEdits;
-use crate::limits::Bounds;
+use crate::net::client::TrustedProxies;
+use crate::net::dial::Dialer;
+use crate::net::limits::Bounds;
+use crate::net::tls::Tls;
+use crate::observe::access_log::AccessLog;
 use crate::proxy::{Upstream, Vouched};
 use crate::route::{Route, RouteTable};
-use crate::tls::Tls;
 use crate::tokens::TokenService;
 
 /// One configuration, compiled.

@@ -48,9 +48,9 @@ use self::throttle::Throttle;
 pub(crate) use self::users::{User, Users, alone, is_name};
 use self::wire::Answer;
 use crate::auth::{Algorithm, Claims, LiveRevoked, Verifier};
-use crate::body::Body;
 use crate::filesystem;
-use crate::reject::TokenFault;
+use crate::message::body::Body;
+use crate::message::reject::TokenFault;
 
 /// How many bytes a request to an endpoint may have.
 pub(crate) const BODY_BYTES: usize = 64 * 1024;

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::auth::Remembered;
 use crate::clock::Look;
-use crate::request_id::{RequestId, RequestIds};
+use crate::message::request_id::{RequestId, RequestIds};
 use crate::snapshot::Snapshot;
 
 /// One worker's hold on a snapshot. Requests count their references here, in memory that only

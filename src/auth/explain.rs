@@ -14,7 +14,7 @@ use super::principal::Principal;
 use super::token::{self, TokenSource};
 use super::verify::{Audience, Verifier};
 use super::{Guard, JwtGuard, issuer};
-use crate::reject::{Reject, TokenFault};
+use crate::message::reject::{Reject, TokenFault};
 
 /// How long an assumed token lives.
 const ASSUMED_LIFE: Duration = Duration::from_secs(300);

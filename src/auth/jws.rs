@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::algorithm::Algorithm;
 use super::claims::Claims;
 use super::json;
-use crate::reject::TokenFault;
+use crate::message::reject::TokenFault;
 
 /// What a token's header says.
 ///

@@ -12,7 +12,7 @@ use super::jws::Jws;
 use super::key_fault::{KeyFault, KeyProblem};
 use super::pem;
 use super::signature::SignatureKey;
-use crate::reject::TokenFault;
+use crate::message::reject::TokenFault;
 
 /// How many keys are tried where the token does not say which.
 pub(crate) const MAX_TRIES: usize = 4;

@@ -65,7 +65,7 @@ pub(crate) use self::witness::{Says, Witness};
 
 use self::jws::Jws;
 use self::verify::{Dates, Lack, Stamp, Unsigned, Unverified, Verified};
-use crate::reject::{Reject, TokenFault};
+use crate::message::reject::{Reject, TokenFault};
 
 /// How many verifiers of a route are tried on one token.
 const MAX_VERIFIERS: usize = 4;

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
 use super::key_fault::KeyProblem;
 use super::public_key::PublicKey;
-use crate::der::{BIT_STRING, INTEGER, OBJECT_ID, SEQUENCE, certificate_key, expect, whole};
+use crate::net::der::{BIT_STRING, INTEGER, OBJECT_ID, SEQUENCE, certificate_key, expect, whole};
 
 const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
 const ELLIPTIC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::claims::{ClaimPath, Claims};
 use super::verify::Verified;
-use crate::reject::Reject;
+use crate::message::reject::Reject;
 
 /// Who a request is from: the claims of its token, or nobody known.
 #[derive(Debug)]

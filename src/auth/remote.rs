@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::json;
 use super::keys::KeySet;
-use crate::url::Url;
+use crate::net::url::Url;
 
 /// The least time between two fetches that tokens with unknown keys ask for.
 const BETWEEN_DEMANDS: Duration = Duration::from_secs(10);

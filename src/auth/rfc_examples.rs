@@ -14,7 +14,7 @@ use super::key_fault::{KeyFault, KeyProblem};
 use super::keys::{KeySet, KeySource, ShortSecrets};
 use super::testing::{encode, jwks, settings};
 use super::verify::{Audience, Unverified, Verifier, VerifierSettings};
-use crate::reject::TokenFault;
+use crate::message::reject::TokenFault;
 
 /// RFC 7515 A.1, and RFC 7519 3.1.
 const HS256: &str = concat!(

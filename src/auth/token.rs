@@ -10,8 +10,8 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::header::{AUTHORIZATION, COOKIE, SEC_WEBSOCKET_PROTOCOL};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::alphabet::TOKEN;
-use crate::reject::{Reject, TokenFault};
+use crate::message::alphabet::TOKEN;
+use crate::message::reject::{Reject, TokenFault};
 
 /// Base64 of Basic credentials, with or without its padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(

@@ -17,7 +17,7 @@ use super::keys::{KeySet, KeySource, ShortSecrets};
 use super::remote::RemoteKeys;
 use super::revoked::{Admitted, LiveRevoked, Revoked};
 use super::token::{MAX_BYTES, TokenSource};
-use crate::reject::TokenFault;
+use crate::message::reject::TokenFault;
 
 /// What a verifier is made of; an equal one goes on over a reload.
 #[derive(Clone, Debug, PartialEq)]

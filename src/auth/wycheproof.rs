@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::algorithm::AlgorithmSet;
 use super::jws::Jws;
 use super::keys::{KeySet, KeySource, ShortSecrets};
-use crate::reject::TokenFault;
+use crate::message::reject::TokenFault;
 
 /// What differs and why, by `tcId`.
 type Deviations = &'static [(u64, &'static str)];

@@ -8,10 +8,12 @@ use http::{HeaderName, HeaderValue, header};
 
 use super::{BAD_CONFIG, say};
 use crate::auth::{Claims, parse_object};
+use crate::clock;
 use crate::config::{self, ConfigErrors};
+use crate::control::issuers;
 use crate::explain::{self, Question};
+use crate::observe::log;
 use crate::snapshot::Snapshot;
-use crate::{clock, issuers, log};
 
 /// A request that is refused.
 const REFUSED: u8 = 3;

@@ -13,11 +13,12 @@ use serde_json::{Map, Value};
 
 use super::{BAD_CONFIG, say};
 use crate::auth::{faults_of, parse_object};
+use crate::observe::log;
 use crate::tokens::{
     NewKey, OWN, RingKey, TokenService, User, Users, Whom, alone, end_from_outside, hash_password,
     is_name, write_private,
 };
-use crate::{clock, config, log};
+use crate::{clock, config};
 
 /// What `user` is asked.
 #[derive(Debug, clap::Subcommand)]

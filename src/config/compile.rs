@@ -20,19 +20,19 @@ pub(crate) use self::tokens::read_users;
 use super::error::{Errors, Place};
 use super::parsed;
 use super::source::{Loader, why};
-use crate::access_log::{AccessLog, AccessLogSettings, Destination, Format};
 use crate::auth::{ClaimPath, Guard, RemoteKeys, is_credential};
-use crate::client::TrustedProxies;
 use crate::clock;
-use crate::dial::Dialer;
 use crate::edits::HeaderEdits;
-use crate::limits::{Bounds, Limits, Timeouts};
-use crate::method::MethodSet;
-use crate::path::RequestPath;
+use crate::message::method::MethodSet;
+use crate::message::path::RequestPath;
+use crate::net::client::TrustedProxies;
+use crate::net::dial::Dialer;
+use crate::net::limits::{Bounds, Limits, Timeouts};
+use crate::net::tls::{self, CertificatePair, ClientTls, MinVersion, Tls};
+use crate::observe::access_log::{AccessLog, AccessLogSettings, Destination, Format};
 use crate::proxy::Vouched;
 use crate::route::{Host, Pattern, RESOURCE_METADATA, Route, RouteTable, Target};
 use crate::snapshot::{ListenAddress, Listener, Snapshot};
-use crate::tls::{self, CertificatePair, ClientTls, MinVersion, Tls};
 
 /// What compiling reads and writes beside the configuration itself.
 pub(crate) struct Compiler<'c> {

@@ -8,7 +8,7 @@ use super::decode::Decoder;
 use super::parsed::{Cors, Spanned};
 use super::tree::Node;
 use super::value;
-use crate::cors::{ANY, Origin};
+use crate::message::cors::{ANY, Origin};
 
 impl Decoder<'_> {
     /// `cors` of a route, or of `tokens`.

@@ -275,7 +275,7 @@ pub(crate) enum Jwks {
     /// A file.
     File(PathBuf),
     /// A URL that begins with `https://`, or with `http://` and leads to this machine.
-    Url(crate::url::Url),
+    Url(crate::net::url::Url),
 }
 
 /// A shared secret. Its `Debug` does not show it.

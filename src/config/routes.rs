@@ -8,7 +8,7 @@ use super::parsed::{
 use super::tree::{Kind, Node};
 use super::value;
 use crate::edits::Written;
-use crate::method;
+use crate::message::method;
 use crate::proxy::frames;
 
 impl Decoder<'_> {

@@ -180,7 +180,7 @@ impl Decoder<'_> {
                     "an origin",
                     "such as https://app.example.com",
                     |text| {
-                        crate::cors::normal(text)
+                        crate::message::cors::normal(text)
                             .ok_or_else(|| "such as https://app.example.com".to_owned())
                     },
                 )

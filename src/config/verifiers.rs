@@ -10,7 +10,7 @@ use super::parsed::{Audience, Jwks, KeyFile, Secret, Spanned, TokenSource, Verif
 use super::tree::{Kind, Node};
 use super::value;
 use crate::auth::MAX_TRIES;
-use crate::url::Url;
+use crate::net::url::Url;
 
 /// The algorithms that tokens may be signed with.
 pub(super) const ALGORITHMS: [&str; 13] = [

@@ -11,8 +11,8 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, header};
 
 use crate::auth::{Guard, Says, VerifierSettings, Witness};
-use crate::cors::{ANY, CREDENTIALS, Cors};
-use crate::path::RequestPath;
+use crate::message::cors::{ANY, CREDENTIALS, Cors};
+use crate::message::path::RequestPath;
 use crate::route::{Host, Pattern, Route, Segment};
 use crate::snapshot::Snapshot;
 

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::header_value;
-use crate::reject::Reject;
+use crate::message::reject::Reject;
 
 /// The first second of the year 10000, which no HTTP date can name.
 const END_OF_DATES: u64 = 253_402_300_800;

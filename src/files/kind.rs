@@ -4,7 +4,7 @@ use std::path::Path;
 
 use http::HeaderValue;
 
-use crate::reject::Reject;
+use crate::message::reject::Reject;
 
 /// The media type of the files that browsers render as pages.
 pub(super) const HTML: &str = "text/html";

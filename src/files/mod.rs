@@ -35,10 +35,10 @@ use self::stamp::Stamp;
 use self::store::{Kept, Store};
 use self::stream::FileStream;
 use crate::auth::Permit;
-use crate::body::Body;
-use crate::method::MethodSet;
-use crate::path::RequestPath;
-use crate::reject::Reject;
+use crate::message::body::Body;
+use crate::message::method::MethodSet;
+use crate::message::path::RequestPath;
+use crate::message::reject::Reject;
 
 /// Room for the headers of a file and for those that the gateway adds.
 const HEADERS: usize = 12;

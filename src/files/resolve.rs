@@ -17,7 +17,7 @@ use rustix::io::Errno;
 
 use super::TRUSTED_FOR;
 use super::stamp::Stamp;
-use crate::reject::Reject;
+use crate::message::reject::Reject;
 
 /// How often an open that a rename or a signal disturbed is begun anew.
 const ATTEMPTS: u32 = 16;

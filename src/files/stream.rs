@@ -15,8 +15,8 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::pieces::{PIECE, Piece, Pieces};
-use crate::body::{Body, BodyError, Carried, Carry, SendFile};
-use crate::reject::Reject;
+use crate::message::body::{Body, BodyError, Carried, Carry, SendFile};
+use crate::message::reject::Reject;
 
 /// What is at most this long is read without a stream, into memory of its own.
 const SMALL: u64 = 64 * 1024;

@@ -7,9 +7,9 @@ use super::Connection;
 use super::record::Record;
 use super::refusal::Asked as Form;
 use crate::auth::{AskGuard, Permit, Word};
-use crate::body::Body;
+use crate::message::body::Body;
+use crate::message::reject::Reject;
 use crate::proxy::{Ask, AskedAbout, disregard};
-use crate::reject::Reject;
 use crate::snapshot::Snapshot;
 
 /// What came of asking.

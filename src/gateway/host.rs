@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use http::{Request, Uri, Version, header};
 
-use crate::alphabet::Alphabet;
-use crate::limits::Limits;
-use crate::reject::Reject;
+use crate::message::alphabet::Alphabet;
+use crate::message::reject::Reject;
+use crate::net::limits::Limits;
 
 /// What a name, or an address of IPv4, is written with.
 static HOST: Alphabet = Alphabet::alphanumeric_and(b"-._");

@@ -10,12 +10,12 @@ use tokio::time::timeout;
 use super::Connection;
 use super::metadata;
 use super::record::Record;
-use crate::body::Body;
-use crate::client::Client;
 use crate::clock;
+use crate::message::body::Body;
+use crate::message::reject::{Longest, Reject};
+use crate::message::request_id::RequestId;
+use crate::net::client::Client;
 use crate::proxy::{Ask, AskedAbout};
-use crate::reject::{Longest, Reject};
-use crate::request_id::RequestId;
 use crate::snapshot::Snapshot;
 use crate::tokens::{Answered, Asked, BODY_BYTES, Decided, Endpoint, TokenService};
 

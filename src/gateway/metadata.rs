@@ -3,9 +3,9 @@
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 
-use crate::body::Body;
-use crate::path::RequestPath;
-use crate::reject::Reject;
+use crate::message::body::Body;
+use crate::message::path::RequestPath;
+use crate::message::reject::Reject;
 use crate::route::RESOURCE_METADATA;
 use crate::snapshot::Snapshot;
 

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Request, Response, StatusCode};
 
-use crate::body::Body;
-use crate::cors::{self, Cors};
-use crate::path::RequestPath;
-use crate::reject::Reject;
+use crate::message::body::Body;
+use crate::message::cors::{self, Cors};
+use crate::message::path::RequestPath;
+use crate::message::reject::Reject;
 use crate::route::Route;
 use crate::snapshot::Snapshot;
 

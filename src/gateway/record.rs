@@ -14,15 +14,15 @@ use tokio::time::Instant;
 
 use super::ending::Ending;
 use super::{Connection, metadata};
-use crate::access_log::{Entry, Format};
 use crate::auth::{Permit, Principal};
-use crate::body::{Body, BodyError, Carried, Carry, SendFile};
-use crate::client::Client;
 use crate::edits::Facts;
-use crate::fields;
+use crate::message::body::{Body, BodyError, Carried, Carry, SendFile};
+use crate::message::fields;
+use crate::message::reject::Reject;
+use crate::message::request_id::RequestId;
+use crate::net::client::Client;
+use crate::observe::access_log::{Entry, Format};
 use crate::proxy::Tunnel;
-use crate::reject::Reject;
-use crate::request_id::RequestId;
 use crate::route::{Route, Target};
 use crate::worker::View;
 

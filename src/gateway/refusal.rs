@@ -6,11 +6,11 @@ use std::borrow::Cow;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
 
 use crate::auth::Guard;
-use crate::body::Body;
-use crate::fields;
+use crate::message::body::Body;
+use crate::message::fields;
+use crate::message::reject::{Longest, Reject};
+use crate::message::request_id::RequestId;
 use crate::proxy::is_grpc;
-use crate::reject::{Longest, Reject};
-use crate::request_id::RequestId;
 use crate::route::{Route, Target};
 
 /// What every refusal says to caches.

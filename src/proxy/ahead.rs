@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::blocks::Blocks;
-use crate::body::{BodyError, Carry};
+use crate::message::body::{BodyError, Carry};
 
 /// How much of an answer is read at a time where many may wait for their clients.
 const GENTLE: usize = 32 * 1024;

@@ -14,10 +14,10 @@ use super::body::{AnswerBody, Outgoing};
 use super::h1::{AnswerFrames, RequestHead};
 use super::reserved::{CDN_LOOP, Vouched};
 use super::{Forward, headers};
-use crate::body::Body;
-use crate::client::{Client, Peer};
-use crate::reject::Reject;
-use crate::request_id::RequestId;
+use crate::message::body::Body;
+use crate::message::reject::Reject;
+use crate::message::request_id::RequestId;
+use crate::net::client::{Client, Peer};
 
 /// How long an answer may take; and its body, which nobody waits for.
 const DEADLINE: Duration = Duration::from_secs(5);

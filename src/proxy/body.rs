@@ -15,7 +15,7 @@ use super::headers;
 use super::pool::Home;
 use super::reserved::TrailerRules;
 use super::spool::SpoolReader;
-use crate::body::{Body, BodyError, Carry};
+use crate::message::body::{Body, BodyError, Carry};
 
 /// A request body on its way to the app.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::blocks::Blocks;
 use super::spool::{SpoolError, SpoolReader, SpoolShare, SpoolWriter, spool};
-use crate::body::BodyError;
+use crate::message::body::BodyError;
 
 /// Why a request body could not be taken in.
 #[derive(Debug, thiserror::Error)]
@@ -285,7 +285,7 @@ mod tests {
 
     use super::super::spool::SpoolSpace;
     use super::*;
-    use crate::client::Counted;
+    use crate::net::client::Counted;
 
     /// Gives its frames; then ends, or stays silent. Tells when it is dropped.
     struct Script {
@@ -480,7 +480,7 @@ mod tests {
         );
         assert!(matches!(read(reader).await, (20, None)));
 
-        let reader = let_go(crate::body::Body::Empty, 64, None);
+        let reader = let_go(crate::message::body::Body::Empty, 64, None);
         assert!(reader.is_end_stream());
     }
 
@@ -529,6 +529,6 @@ mod tests {
     #[test]
     fn both_can_run_in_a_task() {
         fn is_send<F: Future + Send>(_: F) {}
-        is_send(take_in(crate::body::Body::Empty, 0, None));
+        is_send(take_in(crate::message::body::Body::Empty, 0, None));
     }
 }

@@ -10,11 +10,11 @@ use super::reserved::{
     CDN_LOOP, Setter, TrailerRules, Vouched, is_for_heads, is_hop_by_hop, setter, shadows,
 };
 use crate::auth::Permit;
-use crate::client::{Client, Peer};
 use crate::edits::{Facts, HeaderEdits, Written};
-use crate::fields;
-use crate::reject::Reject;
-use crate::request_id::RequestId;
+use crate::message::fields;
+use crate::message::reject::Reject;
+use crate::message::request_id::RequestId;
+use crate::net::client::{Client, Peer};
 
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -443,7 +443,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::client::TrustedProxies;
+    use crate::net::client::TrustedProxies;
 
     fn map(fields: &[(&str, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();

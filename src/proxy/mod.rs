@@ -41,11 +41,11 @@ pub(crate) use self::spool::SpoolSpace;
 use self::upstream::Reuse;
 pub(crate) use self::upstream::{BufferSettings, Purpose, Upstream, UpstreamSettings, retire};
 use crate::auth::Permit;
-use crate::body::{Body, BodyError};
-use crate::client::{Client, Counted, Peer};
 use crate::edits::HeaderEdits;
-use crate::reject::{Longest, Reject};
-use crate::request_id::RequestId;
+use crate::message::body::{Body, BodyError};
+use crate::message::reject::{Longest, Reject};
+use crate::message::request_id::RequestId;
+use crate::net::client::{Client, Counted, Peer};
 
 /// Idle times towards an upstream.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

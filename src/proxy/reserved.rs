@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use http::header::{self, HeaderName, HeaderValue};
 
-use crate::fields::{self, NameSet};
+use crate::message::fields::{self, NameSet};
 
 /// The requests that went through this gateway carry its id here (RFC 8586).
 pub(super) static CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");

@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use super::blocks::Blocks;
-use crate::body::BodyError;
+use crate::message::body::BodyError;
 pub(crate) use reader::SpoolReader;
 use space::Reservation;
 pub(crate) use space::{SpoolShare, SpoolSpace};

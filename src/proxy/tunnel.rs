@@ -6,9 +6,9 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy_bidirectional};
 
 use super::Answer;
 use super::h1::{AnswerHead, Exchange};
-use crate::body::Body;
-use crate::reject::Reject;
-use crate::stream::Stream;
+use crate::message::body::Body;
+use crate::message::reject::Reject;
+use crate::net::stream::Stream;
 
 /// The app's end of a tunnel that begins when the 101 is sent.
 #[derive(Debug)]

@@ -12,9 +12,9 @@ use tokio::time::{Instant, sleep};
 use super::h1::Connection;
 use super::pool::{Address, Endpoint, Home, Keep};
 use super::{Buffer, UpstreamTimeouts};
-use crate::dial::{Call, DialError, Dialer, Need};
-use crate::reject::Reject;
-use crate::stream::Stream;
+use crate::message::reject::Reject;
+use crate::net::dial::{Call, DialError, Dialer, Need};
+use crate::net::stream::Stream;
 
 /// How long idle connections are given to end where descriptors are scarce.
 const RELIEF: Duration = Duration::from_millis(20);

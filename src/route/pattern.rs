@@ -1,6 +1,6 @@
 //! The host and path of a route as they are written, parsed.
 
-use crate::path::RequestPath;
+use crate::message::path::RequestPath;
 
 /// The hosts of a route.
 #[derive(Clone, Debug, Eq, PartialEq)]

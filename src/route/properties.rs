@@ -9,7 +9,7 @@ use http::{Method, StatusCode};
 use super::{Host, Pattern, Route, RouteTable, Target, Template};
 use crate::auth::Guard;
 use crate::edits::HeaderEdits;
-use crate::path::{Reading, RequestPath, apps};
+use crate::message::path::{Reading, RequestPath, apps};
 
 /// Holds for any bytes, among routes of which some are stricter than others.
 pub(crate) fn target_holds(target: &[u8]) {

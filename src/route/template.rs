@@ -1,7 +1,7 @@
 //! Texts with `{name}` and `{rest}`, filled from a request's path: redirects and rewrites.
 
 use super::pattern::{Pattern, Segment};
-use crate::path::RequestPath;
+use crate::message::path::RequestPath;
 
 /// A text with places for parts of the path.
 #[derive(Clone, Debug, Eq, PartialEq)]

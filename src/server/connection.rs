@@ -15,13 +15,13 @@ use tokio_util::either::Either;
 
 use super::drain::Drain;
 use super::tally::Place;
-use crate::client::Peer;
 use crate::gateway::{self, Connection};
-use crate::limits::Bounds;
-use crate::reject::Reject;
+use crate::message::reject::Reject;
+use crate::net::client::Peer;
+use crate::net::limits::Bounds;
+use crate::net::stream::Stream;
+use crate::net::tls::Tls;
 use crate::snapshot::Listener;
-use crate::stream::Stream;
-use crate::tls::Tls;
 use crate::wire::{Ended, Http2, Line, Link, Opening};
 use crate::worker::Worker;
 

@@ -16,9 +16,9 @@ use tokio::time::{Instant, timeout_at};
 use super::connection::{self, Accepted};
 use super::drain::Drain;
 use super::tally::Tally;
-use crate::client::Counted;
+use crate::net::client::Counted;
+use crate::net::stream::Stream;
 use crate::snapshot::ListenAddress;
-use crate::stream::Stream;
 use crate::worker::{View, Worker};
 
 /// Connections that wait to be accepted, for each worker.

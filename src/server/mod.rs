@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use self::drain::DrainTrigger;
 pub(crate) use self::listener::Socket;
 use self::tally::Tally;
-use crate::limits::Timeouts;
+use crate::net::limits::Timeouts;
 use crate::snapshot::{ListenAddress, Snapshot};
 use crate::worker::Worker;
 

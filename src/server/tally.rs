@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::cut::{Beyond, Cut};
-use crate::client::Counted;
-use crate::limits::Limits;
+use crate::net::client::Counted;
+use crate::net::limits::Limits;
 
 /// The open connections.
 #[derive(Debug, Default)]

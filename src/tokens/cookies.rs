@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::wire::Answer;
 use crate::auth::tokens_of_cookies;
-use crate::cors;
+use crate::message::cors;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 

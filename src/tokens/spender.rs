@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
-use crate::client::Counted;
+use crate::net::client::Counted;
 
 /// Who spent a token: sums, from which only who knows them already learns anything.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]

@@ -11,7 +11,7 @@ use governor::{Quota, RateLimiter};
 use unicode_normalization::UnicodeNormalization as _;
 
 use super::users::LONGEST_NAME;
-use crate::client::Counted;
+use crate::net::client::Counted;
 
 /// So many tries in a time, and as many at once.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

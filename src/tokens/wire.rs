@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use multer::Multipart;
 use serde_json::{Map, Value, json};
 
-use crate::body::Body;
+use crate::message::body::Body;
 
 /// How many parts a form may have.
 const MOST_PARTS: usize = 100;

@@ -1,7 +1,7 @@
 //! Chunked bodies (RFC 9112 section 7.1): where their data is, and where they end. Clients' are read strictly; of
 //! apps' some lines are taken that only look odd.
 
-use crate::alphabet::TOKEN;
+use crate::message::alphabet::TOKEN;
 
 /// The longest chunk-size line with its extensions, in bytes.
 const LONGEST_LINE: usize = 4096;

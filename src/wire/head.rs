@@ -8,9 +8,9 @@ use http::{HeaderMap, HeaderValue, Method, Request, Version};
 
 use super::names::name_of;
 use super::target;
-use crate::alphabet::TOKEN;
-use crate::limits::Limits;
-use crate::reject::Reject;
+use crate::message::alphabet::TOKEN;
+use crate::message::reject::Reject;
+use crate::net::limits::Limits;
 
 /// How the body after a head is framed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

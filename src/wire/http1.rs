@@ -29,10 +29,10 @@ use super::line::Line;
 use super::request_body::{Feed, feed};
 use super::send::{Framing, SendFault, Sending};
 use super::{PREFACE, REST_AFTER, SPARE_FIELDS, make_room, poll_until};
-use crate::body::{Body, BodyError, Carry};
-use crate::limits::Bounds;
-use crate::reject::Reject;
-use crate::stream::Carrier;
+use crate::message::body::{Body, BodyError, Carry};
+use crate::message::reject::Reject;
+use crate::net::limits::Bounds;
+use crate::net::stream::Carrier;
 
 /// How much room a head is read into, and the least that is left for it.
 const HEAD_ROOM: (usize, usize) = (8 * 1024, 1024);

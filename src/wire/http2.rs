@@ -31,9 +31,9 @@ use self::stream::{Incoming, MOST_HANDED, Piece};
 use super::head::length_of;
 use super::line::Line;
 use super::target;
-use crate::body::{Body, Carry};
-use crate::limits::Bounds;
-use crate::reject::Reject;
+use crate::message::body::{Body, Carry};
+use crate::message::reject::Reject;
+use crate::net::limits::Bounds;
 
 /// Streams that one connection may have open.
 const MAX_STREAMS: u32 = 128;

@@ -1,7 +1,7 @@
 //! Field lines that apps write and RFC 9112 does not have, written as it has them, where they can be read in one way
 //! only. Bytes in, bytes out. What clients send is never mended: it is refused.
 
-use crate::alphabet::TOKEN;
+use crate::message::alphabet::TOKEN;
 
 /// Field lines, mended.
 #[derive(Debug, Eq, PartialEq)]

@@ -21,9 +21,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 
 use super::*;
-use crate::body::{Body, BodyError};
-use crate::limits::{Bounds, Limits, Timeouts};
-use crate::reject::Reject;
+use crate::message::body::{Body, BodyError};
+use crate::message::reject::Reject;
+use crate::net::limits::{Bounds, Limits, Timeouts};
 use crate::script::{Script, cut, drive};
 
 /// So small that a few bytes reach them.

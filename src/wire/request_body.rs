@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::body::BodyError;
+use crate::message::body::BodyError;
 
 /// The connection's end.
 #[derive(Debug)]

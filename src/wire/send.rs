@@ -11,8 +11,8 @@ use http::HeaderName;
 use http_body::Frame;
 use tokio::io::AsyncWrite;
 
-use crate::body::{BodyError, Carry};
-use crate::stream::Carrier;
+use crate::message::body::{BodyError, Carry};
+use crate::net::stream::Carrier;
 
 /// Pieces up to this long are copied behind their framing; longer ones are written from where they are.
 const COPIED: usize = 8 * 1024;

@@ -6,7 +6,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use http::{Request, Uri};
 
-use crate::reject::Reject;
+use crate::message::reject::Reject;
 
 /// What curl, node and Go send in a query as it was typed, and `Uri` refuses.
 const RAW: [(u8, &[u8]); 3] = [(b'"', b"%22"), (b'<', b"%3C"), (b'>', b"%3E")];

@@ -17,8 +17,8 @@ use tokio::time::{Instant, timeout};
 use super::http2::{Frames, Shared};
 use super::properties::{End, TIMEOUTS, bounds, heard, request_holds};
 use super::*;
-use crate::body::{Body, BodyError};
-use crate::reject::Reject;
+use crate::message::body::{Body, BodyError};
+use crate::message::reject::Reject;
 
 const GOOD: &[u8] = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n";
 const POST: &[u8] = b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello";

@@ -14,7 +14,7 @@ use super::super::jws::Jws;
 use super::super::keys::KeySet;
 use super::{Audience, Dates, Keys, Unverified, Verifier, bare};
 use crate::clock;
-use crate::reject::TokenFault;
+use crate::message::reject::TokenFault;
 
 impl Verifier {
     /// All that is wrong with the claims at this time, in words; the first is what a client is

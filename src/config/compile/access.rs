@@ -17,9 +17,9 @@ use crate::config::load::suggest;
 use crate::config::parsed;
 use crate::config::revoked;
 use crate::config::tree::{Kind, Node};
+use crate::net::url::Url;
 use crate::proxy;
 use crate::route::Pattern;
-use crate::url::Url;
 
 /// Verifiers by name; `None` for one whose mistakes were reported.
 pub(super) type Verifiers = Vec<(String, Option<(VerifierSettings, Arc<Verifier>)>)>;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::Compiler;
 use crate::config::parsed;
-use crate::cors::{Cors, CorsSettings};
-use crate::method::MethodSet;
+use crate::message::cors::{Cors, CorsSettings};
+use crate::message::method::MethodSet;
 
 impl Compiler<'_> {
     /// Makes a route's `cors`, and says in the summary whose pages may ask. Where it names no methods,

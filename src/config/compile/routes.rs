@@ -15,8 +15,8 @@ use crate::config::parsed;
 use crate::config::source::why;
 use crate::edits::HeaderEdits;
 use crate::files::{Files, FilesSettings};
-use crate::method::{self, MethodSet};
-use crate::path::Reading;
+use crate::message::method::{self, MethodSet};
+use crate::message::path::Reading;
 use crate::proxy::{Ask, Forward, Purpose};
 use crate::route::{Host, Pattern, Rewrite, Route, Segment, Target, Template};
 

@@ -20,7 +20,7 @@ use crate::config::parsed;
 use crate::config::source::why;
 use crate::config::tree::{self, Kind};
 use crate::edits::HeaderEdits;
-use crate::method::MethodSet;
+use crate::message::method::MethodSet;
 use crate::proxy::{Ask, Forward, Purpose};
 use crate::route::{Host, Pattern, Route, RouteTable, Target};
 use crate::tokens::{

@@ -10,8 +10,8 @@ use http::{HeaderName, HeaderValue};
 use super::super::error::Place;
 use super::super::tree::Node;
 use super::{Server, Spanned};
-use crate::cors::Origin;
 use crate::edits::Written;
+use crate::message::cors::Origin;
 
 /// `defaults`.
 #[derive(Clone, Debug, Default)]

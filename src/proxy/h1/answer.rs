@@ -10,7 +10,7 @@ use tokio::io::AsyncReadExt;
 
 use super::head::{AnswerFraming, AnswerHead};
 use super::{Connection, Exchange};
-use crate::body::BodyError;
+use crate::message::body::BodyError;
 use crate::wire::{Chunks, Coming, Step, make_room};
 
 /// How much is read at a time, at first and at most.

@@ -29,8 +29,8 @@ use self::head::Parsed;
 pub(crate) use self::properties::answer_holds;
 use super::body::Outgoing;
 use super::headers::Fields;
-use crate::body::BodyError;
-use crate::stream::Stream;
+use crate::message::body::BodyError;
+use crate::net::stream::Stream;
 use crate::wire::{SPARE_FIELDS, SendFault, Sending, poll_until};
 
 /// How much of an answer is read at first: its head, and for most answers all of it.

@@ -11,7 +11,7 @@ use http_body::{Frame, SizeHint};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::{End, GATHER, Shared, discard};
-use crate::body::BodyError;
+use crate::message::body::BodyError;
 
 /// The end of a spool that gives the body out again. Dropped, it tells the writer.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use tokio::sync::Semaphore;
 
 use super::SpoolError;
-use crate::client::Counted;
+use crate::net::client::Counted;
 
 /// The shortest and the longest length at which a file of a body is followed by the next one.
 const FILE_BYTES: (u64, u64) = (256 * 1024, 16 * 1024 * 1024);

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::task::yield_now;
 
 use super::*;
-use crate::client::Counted;
+use crate::net::client::Counted;
 
 const KIB: usize = 1024;
 

@@ -13,7 +13,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::space::{Reservation, SpoolShare};
 use super::{End, GATHER, Segment, Shared, SpoolError, discard};
-use crate::body::BodyError;
+use crate::message::body::BodyError;
 
 /// A waiting writer does not cut its piece for less room than this.
 const SLIVER: usize = 4 * 1024;

@@ -13,7 +13,7 @@ use tokio::task::yield_now;
 use tokio::time::timeout;
 
 use super::{BODY_ROOM, Link};
-use crate::stream::Carrier;
+use crate::net::stream::Carrier;
 use crate::wire::decode::Coming;
 use crate::wire::line::Line;
 use crate::wire::request_body::Feed;

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use super::blocks::Said;
 use super::huffman;
 use crate::clock;
-use crate::limits::Bounds;
+use crate::net::limits::Bounds;
 use crate::wire::Line;
 
 /// How many bytes of answers may wait for the client, of all streams together.

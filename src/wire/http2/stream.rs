@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::shared::Shared;
-use crate::body::{Body, BodyError, Carry};
+use crate::message::body::{Body, BodyError, Carry};
 use crate::wire::{LINGER, LINGER_BYTES};
 
 /// How much of an answer, of one stream, is handed to `h2` before it is written.

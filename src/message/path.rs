@@ -9,8 +9,8 @@ use std::fmt;
 use http::uri::PathAndQuery;
 use smallvec::SmallVec;
 
-use crate::alphabet::Alphabet;
-use crate::reject::Reject;
+use crate::message::alphabet::Alphabet;
+use crate::message::reject::Reject;
 
 /// The path of one request (RFC 3986 section 3.3), as the client wrote it, and its readings.
 ///

@@ -10,10 +10,10 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::auth::{Fetched, KeySet, Location, NotFetched, RemoteKeys, jwks_uri};
 use crate::clock;
-use crate::dial::Dialer;
-use crate::fetch::{self, FetchError, FetchProblem};
-use crate::tls::ClientTls;
-use crate::url::Url;
+use crate::net::dial::Dialer;
+use crate::net::fetch::{self, FetchError, FetchProblem};
+use crate::net::tls::ClientTls;
+use crate::net::url::Url;
 
 /// The pause after the first failure; it doubles with each.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);

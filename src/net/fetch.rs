@@ -18,9 +18,9 @@ use tokio::time::timeout;
 use tokio_util::either::Either;
 
 use self::coding::BadCoding;
-use crate::dial::{Call, DialError, Dialer, Need};
-use crate::tls::ClientTls;
-use crate::url::Url;
+use crate::net::dial::{Call, DialError, Dialer, Need};
+use crate::net::tls::ClientTls;
+use crate::net::url::Url;
 
 /// How long a document may take, redirects included.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);

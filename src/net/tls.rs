@@ -27,7 +27,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use self::dates::Dates;
 use self::material::Wrong;
-use crate::der::certificate_key;
+use crate::net::der::certificate_key;
 
 /// The oldest version of TLS that is spoken.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

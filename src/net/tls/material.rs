@@ -4,7 +4,7 @@
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::der::{INTEGER, OBJECT_ID, OCTET_STRING, SEQUENCE, element, expect};
+use crate::net::der::{INTEGER, OBJECT_ID, OCTET_STRING, SEQUENCE, element, expect};
 
 /// What is wrong with a file, and what to do.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -5,7 +5,7 @@
 
 use http::StatusCode;
 
-use crate::method::MethodSet;
+use crate::message::method::MethodSet;
 
 /// Why the gateway answered a request itself instead of serving it.
 ///

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
-use crate::method::MethodSet;
-use crate::reject::Reject;
+use crate::message::method::MethodSet;
+use crate::message::reject::Reject;
 
 /// What stands for every origin, and for every header.
 pub(crate) const ANY: &str = "*";

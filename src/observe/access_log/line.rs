@@ -7,7 +7,7 @@ use http::{HeaderValue, Method, Version};
 use tokio::time::Instant;
 
 use crate::clock;
-use crate::request_id::RequestId;
+use crate::message::request_id::RequestId;
 
 /// What is known of one request at its end.
 #[derive(Debug)]
