@@ -92,6 +92,25 @@ pub(crate) fn equal(one: &Value, other: &Value) -> bool {
 pub(crate) struct ClaimPath(Vec<String>);
 
 impl ClaimPath {
+    /// Puts a claim where the path says; what is in the way of it goes.
+    pub(super) fn put(&self, claims: &mut Map<String, Value>, value: Value) {
+        let Some((last, way)) = self.names().split_last() else {
+            return;
+        };
+        let mut at = claims;
+        for name in way {
+            let inner = at.entry(name.clone()).or_insert_with(|| Map::new().into());
+            if !inner.is_object() {
+                *inner = Map::new().into();
+            }
+            match inner.as_object_mut() {
+                Some(inner) => at = inner,
+                None => return,
+            }
+        }
+        at.insert(last.clone(), value);
+    }
+
     /// Reads a path: dots go inwards, `\.` is a dot in a name and `\\` a backslash.
     ///
     /// # Errors

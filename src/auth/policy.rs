@@ -4,7 +4,6 @@
 use serde_json::{Map, Value};
 
 use super::claims::{ClaimPath, Claims, equal};
-use super::witness::put;
 
 /// What the claims of a token must be for a route.
 ///
@@ -217,7 +216,7 @@ impl Rule {
             if let Operand::Claim(path) = operand
                 && Claims::new(claims.clone()).at(path).is_none()
             {
-                put(claims, path, SOME.into());
+                path.put(claims, SOME.into());
             }
         }
         let values: Vec<Value> = holds
@@ -233,7 +232,7 @@ impl Rule {
             }
             many => many.to_vec().into(),
         };
-        put(claims, &self.claim, value);
+        self.claim.put(claims, value);
     }
 }
 

@@ -68,7 +68,7 @@ impl Guard {
         for example in wanted.clone() {
             for (path, value) in &refused {
                 let mut example = example.clone();
-                put(&mut example, path, value.clone());
+                path.put(&mut example, value.clone());
                 wanted.push(example);
             }
         }
@@ -172,7 +172,7 @@ fn tokens_of(verifier: &Verifier, wanted: &[Map<String, Value>], now: SystemTime
                         }
                     }
                     for (path, value) in verifier.own_claims() {
-                        put(&mut claims, path, value.clone());
+                        path.put(&mut claims, value.clone());
                     }
                     all.push(Witness {
                         verifier: verifier.name().to_owned(),
@@ -191,23 +191,4 @@ impl Witness {
     pub(crate) fn verifier(&self) -> &str {
         &self.verifier
     }
-}
-
-/// Puts a claim where its path says; what is in the way of it goes.
-pub(super) fn put(claims: &mut Map<String, Value>, path: &ClaimPath, value: Value) {
-    let Some((last, way)) = path.names().split_last() else {
-        return;
-    };
-    let mut at = claims;
-    for name in way {
-        let inner = at.entry(name.clone()).or_insert_with(|| Map::new().into());
-        if !inner.is_object() {
-            *inner = Map::new().into();
-        }
-        match inner.as_object_mut() {
-            Some(inner) => at = inner,
-            None => return,
-        }
-    }
-    at.insert(last.clone(), value);
 }

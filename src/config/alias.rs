@@ -3,9 +3,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::error::{Errors, Place};
-use super::mask::Stretch;
-use super::tree::{Key, Kind, Node};
+use super::error::Errors;
+use super::node::{Key, Kind, Node};
+use super::place::Place;
+use super::place::Stretch;
 
 /// How many values the aliases of a file may stand for in all: ten anchors of ten aliases each, ten times over, are
 /// billions.

@@ -17,8 +17,9 @@ use http::HeaderName;
 use http::uri::PathAndQuery;
 
 pub(crate) use self::tokens::read_users;
-use super::error::{Errors, Place};
+use super::error::Errors;
 use super::parsed;
+use super::place::Place;
 use super::source::{Loader, why};
 use crate::auth::{ClaimPath, Guard, RemoteKeys, is_credential};
 use crate::clock;

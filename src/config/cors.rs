@@ -5,8 +5,8 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::decode::Decoder;
+use super::node::Node;
 use super::parsed::{Cors, Spanned};
-use super::tree::Node;
 use super::value;
 use crate::message::cors::{ANY, Origin};
 

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
-use super::error::{Errors, Place};
-use super::mask::{Stretch, quoted};
+use super::error::Errors;
+use super::mask::quoted;
+use super::node::{Key, Kind, Node};
 use super::parsed::{Named, Server, Spanned};
-use super::tree::{Key, Kind, Node};
+use super::place::Place;
+use super::place::Stretch;
 use super::value::{self, Hint};
 
 /// Reads nodes and collects mistakes.
@@ -43,6 +45,25 @@ impl<'n> Fields<'n> {
             .iter()
             .find(|(known, _)| known.text == key)
             .map(|(key, _)| key.place)
+    }
+}
+
+/// A hint for a name that is not known: the nearest one, or where names come from.
+pub(crate) fn suggest<'n>(
+    name: &str,
+    known: impl Iterator<Item = &'n str> + Clone,
+    whence: &str,
+) -> String {
+    match nearest(name, known.clone()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => {
+            let known: Vec<&str> = known.collect();
+            if known.is_empty() {
+                format!("{whence} are none yet")
+            } else {
+                format!("{whence}: {}", known.join(", "))
+            }
+        }
     }
 }
 

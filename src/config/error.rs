@@ -5,32 +5,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::mask::{self, Stretch};
-
-/// Where something stands in the configuration's files.
-///
-/// The default, with line 0, is a place of its own: "the main file as a whole".
-#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
-pub(crate) struct Place {
-    /// The file, in the order in which the files were read; 0 is the main file.
-    pub(crate) file: u16,
-    /// The line, from 1; 0 where no line is meant.
-    pub(crate) line: u32,
-    /// The column in characters, from 1.
-    pub(crate) column: u32,
-    /// How many characters the caret marks on that line.
-    pub(crate) length: u32,
-}
-
-impl Place {
-    /// A file as a whole.
-    pub(crate) fn of_file(file: u16) -> Self {
-        Self {
-            file,
-            ..Self::default()
-        }
-    }
-}
+use super::mask;
+use super::place::{Excerpt, Place, Stretch};
 
 /// One mistake while it is being described.
 #[derive(Clone, Debug)]
@@ -240,17 +216,6 @@ pub struct ConfigError {
     /// What to write instead.
     pub hint: Option<String>,
     excerpt: Option<Excerpt>,
-}
-
-/// The line of a mistake, fit to be shown, and the caret under it.
-#[derive(Clone, Debug)]
-pub(super) struct Excerpt {
-    /// The line, without secrets and control characters.
-    pub(super) line: String,
-    /// How many characters stand before the caret.
-    pub(super) before: usize,
-    /// How many carets there are.
-    pub(super) carets: usize,
 }
 
 impl fmt::Display for ConfigError {

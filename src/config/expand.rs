@@ -6,11 +6,12 @@
 
 use std::path::PathBuf;
 
-use super::error::{Errors, Place};
+use super::error::Errors;
 use super::invisible;
 use super::mask::{has_password, quoted};
+use super::node::{Kind, Node};
+use super::place::Place;
 use super::source::{Loader, after, why};
-use super::tree::{Kind, Node};
 
 /// A text whose variables were replaced.
 #[derive(Debug, Default)]

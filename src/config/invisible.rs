@@ -1,6 +1,6 @@
 //! Characters that nobody sees: which they are, what they are called, and where in a file they do harm.
 
-use super::error::Place;
+use super::place::Place;
 
 /// The name of a character that cannot be seen, or looks like a blank and is none; `None` for all others.
 pub(crate) fn name(c: char) -> Option<String> {

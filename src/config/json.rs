@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::error::Errors;
-use super::tree::{Key, Kind, Node, Scalar};
+use super::node::{Key, Kind, Node, Scalar};
 use super::value::{self, Hint};
 use crate::auth;
 

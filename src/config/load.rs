@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::compile::compile;
 use super::decode;
-use super::error::{ConfigErrors, Place};
+use super::error::ConfigErrors;
 use super::merge;
+use super::place::Place;
 use super::source::{Disk, Sources};
 use crate::filesystem::Patience;
 use crate::snapshot::Snapshot;
@@ -179,24 +180,5 @@ impl Sources for Digesting {
 
     fn patiently(&self, path: &Path, work: Box<dyn FnOnce() + Send>) -> io::Result<()> {
         self.disk.patiently(path, work)
-    }
-}
-
-/// A hint for a name that is not known: the nearest one, or where names come from.
-pub(super) fn suggest<'n>(
-    name: &str,
-    known: impl Iterator<Item = &'n str> + Clone,
-    whence: &str,
-) -> String {
-    match decode::nearest(name, known.clone()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => {
-            let known: Vec<&str> = known.collect();
-            if known.is_empty() {
-                format!("{whence} are none yet")
-            } else {
-                format!("{whence}: {}", known.join(", "))
-            }
-        }
     }
 }

@@ -1,18 +1,9 @@
 //! What of a source line may be shown in a message: not a secret, no control characters, not too much.
 
-use super::error::{Excerpt, Place};
+use super::place::{Excerpt, Place, Stretch};
 
 /// The longest line that is shown whole, in characters.
 const LONGEST: usize = 160;
-
-/// A part of a file that no message may show.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Stretch {
-    /// The first character: line from 1, column from 0.
-    pub(crate) from: (usize, usize),
-    /// The first character after it.
-    pub(crate) to: (usize, usize),
-}
 
 /// How sure it is that the value of a key is a secret.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

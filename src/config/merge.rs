@@ -5,11 +5,13 @@
 
 use std::path::{Path, PathBuf};
 
-use super::error::{Errors, Place};
+use super::error::Errors;
 use super::expand::expand;
 use super::mask::quoted;
+use super::node::{Key, Kind, Node};
+use super::place::Place;
 use super::source::{Loader, after, is_pattern, why};
-use super::tree::{self, Key, Kind, Node};
+use super::tree;
 
 /// Reads the main file and all that it includes. `None` where the main file could not be read.
 pub(crate) fn tree(main: &Path, loader: &Loader<'_>, errors: &mut Errors) -> Option<Node> {

@@ -12,11 +12,13 @@ mod json;
 mod load;
 mod mask;
 mod merge;
+mod node;
 #[expect(
     dead_code,
     reason = "every part keeps its place, whether a check points there yet or not"
 )]
 mod parsed;
+mod place;
 mod policy_tests;
 mod print;
 mod revoked;
@@ -51,7 +53,7 @@ pub(crate) struct Loaded<'s> {
     pub(crate) errors: error::Errors,
     /// Reads certificates and keys, and knows all files that were asked for (`seen`).
     pub(crate) loader: source::Loader<'s>,
-    tree: Option<tree::Node>,
+    tree: Option<node::Node>,
 }
 
 impl Loaded<'_> {

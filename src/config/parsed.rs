@@ -15,8 +15,8 @@ use http::uri::PathAndQuery;
 use ipnet::IpNet;
 use serde_json::Value;
 
-use super::error::Place;
 use super::mask::quoted;
+use super::place::Place;
 use crate::snapshot::PolicyTest;
 
 pub(crate) use route::{

@@ -5,8 +5,8 @@ use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 
 use super::decode::Decoder;
 use super::json::json;
+use super::node::{Kind, Node};
 use super::parsed::Spanned;
-use super::tree::{Kind, Node};
 use super::value;
 use crate::auth::Claims;
 use crate::snapshot::{Expectation, PolicyTest};

@@ -7,8 +7,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use super::node::{Kind, Node, Scalar};
 use super::parsed::{Limits, Timeouts};
-use super::tree::{Kind, Node, Scalar};
 
 /// Writes a configuration's tree.
 pub(crate) fn print(root: &Node) -> String {

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use super::decode::Decoder;
-use super::error::{Errors, Place};
+use super::error::Errors;
 use super::merge;
+use super::node::{Kind, Node};
+use super::place::Place;
 use super::source::Loader;
-use super::tree::{Kind, Node};
 use super::value;
 use crate::auth::Revoked;
 

@@ -1,11 +1,11 @@
 //! `defaults` and `routes`: which keys there are, and what stands behind each.
 
 use super::decode::{Decoder, Fields};
+use super::node::{Kind, Node};
 use super::parsed::{
     AskRule, Auth, Defaults, HeaderChanges, Headers, JwtRule, ProxyTo, Redirect, Respond, Rewrite,
     Route, Spanned, Static,
 };
-use super::tree::{Kind, Node};
 use super::value;
 use crate::edits::Written;
 use crate::message::method;

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::decode::Decoder;
-use super::error::Place;
+use super::node::{Kind, Node};
 use super::parsed::{
     AccessLog, Balance, Buffer, Buffering, Certificate, Gateway, Level, Limits, Listener, Log,
     LogFormat, LogTarget, Server, Spanned, Timeouts, Tls, TlsVersion, Upstream, Workers,
 };
-use super::tree::{Kind, Node};
+use super::place::Place;
 use super::value;
 use crate::proxy::UpstreamSettings;
 

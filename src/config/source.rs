@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use super::error::Place;
+use super::place::Place;
 use crate::filesystem::{self, Patience};
 
 /// Files and variables.

@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::decode::Decoder;
 use super::json::json;
+use super::node::{Kind, Node};
 use super::parsed::{Cookies, Redis, Secret, Spanned, State, Throttle, Tokens};
-use super::tree::{Kind, Node};
 use super::value;
 use super::verifiers::ALGORITHMS;
 

@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::decode::{Decoder, Fields};
 use super::json::json;
+use super::node::{Kind, Node};
 use super::parsed::{Audience, Jwks, KeyFile, Secret, Spanned, TokenSource, Verifier};
-use super::tree::{Kind, Node};
 use super::value;
 use crate::auth::MAX_TRIES;
 use crate::net::url::Url;

@@ -10,8 +10,9 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout_at};
 
-use super::body::{AnswerBody, Outgoing};
+use super::body::AnswerBody;
 use super::h1::{AnswerFrames, RequestHead};
+use super::outgoing::Outgoing;
 use super::reserved::{CDN_LOOP, Vouched};
 use super::{Forward, headers};
 use crate::message::body::Body;

@@ -8,8 +8,10 @@ mod body;
 mod buffer;
 mod h1;
 mod headers;
+mod outgoing;
 mod pool;
 mod reserved;
+mod silence;
 mod spool;
 mod tunnel;
 mod upstream;
@@ -26,12 +28,13 @@ use tokio::time::Instant;
 
 use self::ahead::Ahead;
 pub(crate) use self::ask::{Ask, AskedAbout, disregard};
-use self::body::{AnswerBody, ClientBody, Outgoing};
+use self::body::AnswerBody;
 use self::buffer::TakeInError;
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::h1::answer_holds;
 use self::h1::{AnswerFrames, AnswerHead, Exchange, Fault, RequestHead};
 pub(crate) use self::headers::{Fields, is_grpc};
+use self::outgoing::{ClientBody, Outgoing};
 pub(crate) use self::pool::Address;
 use self::pool::Home;
 use self::reserved::TrailerRules;

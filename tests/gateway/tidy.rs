@@ -1,7 +1,7 @@
 //! The code keeps its own rules: who may import whom, where outside crates live, no loose ends.
 //! A new room of `src/` is added to the table here, with what it may use.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -162,6 +162,128 @@ fn imports_run_downward() {
 
 fn room(source: &Source) -> String {
     source.name.split('/').next().unwrap().to_owned()
+}
+
+/// The module paths that follow `prefix` in the code, lists taken apart: `a::{b, c::d}` is `a::b` and `a::c::d`.
+fn paths_after(code: &str, prefix: &str) -> BTreeSet<String> {
+    let mut paths = BTreeSet::new();
+    for (at, _) in code.match_indices(prefix) {
+        let before = code[..at].chars().next_back();
+        if before.is_none_or(|it| !it.is_alphanumeric() && it != '_' && it != ':') {
+            expand(&code[at + prefix.len()..], "", &mut paths);
+        }
+    }
+    paths
+}
+
+/// Reads one path, or a list of paths, and gives what follows it.
+fn expand<'c>(code: &'c str, outer: &str, paths: &mut BTreeSet<String>) -> &'c str {
+    let code = code.trim_start();
+    if let Some(mut list) = code.strip_prefix('{') {
+        loop {
+            list = expand(list, outer, paths).trim_start();
+            match list.strip_prefix(',') {
+                Some(more) => list = more,
+                None => return list.strip_prefix('}').unwrap_or(list),
+            }
+        }
+    }
+    let name = word(code);
+    let rest = &code[name.len()..];
+    let path = [outer, name.as_str()].concat();
+    match rest.strip_prefix("::") {
+        Some(rest) if !name.is_empty() => expand(rest, &format!("{path}::"), paths),
+        _ => {
+            paths.insert(path);
+            rest
+        }
+    }
+}
+
+/// The files that each file imports. What a file uses of the room around it, its face, is not counted.
+fn imports() -> BTreeMap<String, BTreeSet<String>> {
+    let module = |source: &Source| {
+        let name = source.name.strip_suffix("/mod").unwrap_or(&source.name);
+        name.replace('/', "::")
+    };
+    let all = sources();
+    let modules: BTreeSet<String> = all.iter().map(module).collect();
+    let mut imports = BTreeMap::new();
+    for source in &all {
+        let own = module(source);
+        let mut uses = BTreeSet::new();
+        let outer = |levels: usize| {
+            let parts: Vec<&str> = own.split("::").collect();
+            parts[..parts.len().saturating_sub(levels)].join("::")
+        };
+        for (prefix, base) in [
+            ("crate::", String::new()),
+            ("self::", own.clone()),
+            ("super::", outer(1)),
+            ("super::super::", outer(2)),
+        ] {
+            for path in paths_after(&source.code, prefix) {
+                let whole = format!("{base}::{path}");
+                let mut parts: Vec<&str> = whole.split("::").filter(|it| !it.is_empty()).collect();
+                while !parts.is_empty() && !modules.contains(&parts.join("::")) {
+                    parts.pop();
+                }
+                uses.insert(parts.join("::"));
+            }
+        }
+        let around =
+            |used: &str| used.is_empty() || own == used || own.starts_with(&format!("{used}::"));
+        uses.retain(|used| !around(used));
+        imports.insert(own, uses);
+    }
+    imports
+}
+
+#[test]
+fn files_import_each_other_in_no_circle() {
+    let imports = imports();
+    assert!(imports.values().map(BTreeSet::len).sum::<usize>() > imports.len());
+    // Whoever imports nothing that is left is in no circle, and is taken out.
+    let mut left = imports;
+    loop {
+        let free: Vec<String> = left
+            .iter()
+            .filter(|(_, uses)| uses.iter().all(|used| !left.contains_key(used)))
+            .map(|(file, _)| file.clone())
+            .collect();
+        if free.is_empty() {
+            break;
+        }
+        for file in free {
+            left.remove(&file);
+        }
+    }
+    let circles: Vec<String> = left
+        .iter()
+        .map(|(file, uses)| {
+            format!(
+                "{file} -> {}",
+                uses.iter().cloned().collect::<Vec<_>>().join(", ")
+            )
+        })
+        .collect();
+    assert!(
+        circles.is_empty(),
+        "in a circle, or above one:\n{}",
+        circles.join("\n")
+    );
+}
+
+#[test]
+fn paths_are_taken_apart() {
+    let paths = paths_after(
+        "use super::a::{b, c::{d, self}};\nlet x = super::e(1);\nuse not_super::f; super::super::g",
+        "super::",
+    );
+    assert_eq!(
+        paths.into_iter().collect::<Vec<_>>(),
+        ["a::b", "a::c::d", "a::c::self", "e", "super::g"]
+    );
 }
 
 #[test]

@@ -11,12 +11,13 @@ use crate::auth::{
     Location, RemoteKeys, RemoteSettings, Requirement, Revoked, TokenSource, Verifier,
     VerifierSettings,
 };
-use crate::config::error::{Errors, Place};
+use crate::config::decode::suggest;
+use crate::config::error::Errors;
 use crate::config::json;
-use crate::config::load::suggest;
+use crate::config::node::{Kind, Node};
 use crate::config::parsed;
+use crate::config::place::Place;
 use crate::config::revoked;
-use crate::config::tree::{Kind, Node};
 use crate::net::url::Url;
 use crate::proxy;
 use crate::route::Pattern;

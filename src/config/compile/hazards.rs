@@ -10,8 +10,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::Compiler;
-use crate::config::error::Place;
 use crate::config::parsed::{self, Spanned};
+use crate::config::place::Place;
 
 /// How many files of a served directory are named.
 const NAMED: usize = 3;

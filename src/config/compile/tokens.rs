@@ -13,12 +13,14 @@ use crate::auth::{
     Admitted, Algorithm, Audience, ClaimPath, Guard, KeySource, LiveRevoked, Revoked, TokenSource,
     Verifier, VerifierSettings,
 };
-use crate::config::error::{Errors, Place};
+use crate::config::error::Errors;
 use crate::config::json;
 use crate::config::merge;
+use crate::config::node::Kind;
 use crate::config::parsed;
+use crate::config::place::Place;
 use crate::config::source::why;
-use crate::config::tree::{self, Kind};
+use crate::config::tree;
 use crate::edits::HeaderEdits;
 use crate::message::method::MethodSet;
 use crate::proxy::{Ask, Forward, Purpose};

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Compiler;
-use crate::config::error::Place;
 use crate::config::parsed::{self, Buffering};
+use crate::config::place::Place;
 use crate::config::source::why;
 use crate::proxy::{
     Address, Buffer, BufferSettings, Purpose, SpoolSpace, Upstream, UpstreamSettings,

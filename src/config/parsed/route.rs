@@ -7,8 +7,8 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue};
 
-use super::super::error::Place;
-use super::super::tree::Node;
+use super::super::node::Node;
+use super::super::place::Place;
 use super::{Server, Spanned};
 use crate::edits::Written;
 use crate::message::cors::Origin;

@@ -27,8 +27,8 @@ pub(super) use self::head::AnswerHead;
 use self::head::Parsed;
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::properties::answer_holds;
-use super::body::Outgoing;
 use super::headers::Fields;
+use super::outgoing::Outgoing;
 use crate::message::body::BodyError;
 use crate::net::stream::Stream;
 use crate::wire::{SPARE_FIELDS, SendFault, Sending, poll_until};
