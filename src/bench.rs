@@ -13,6 +13,7 @@ use http_body::Body as _;
 
 use crate::auth::Remembered;
 use crate::config::{self, ConfigErrors};
+use crate::files::FileRequest;
 use crate::message::path::RequestPath;
 use crate::route::{Route, Target};
 use crate::snapshot::Snapshot;
@@ -90,18 +91,18 @@ impl Stages {
             .authenticate_at_once(&none, None, &self.nothing, now)
             .ok()?;
         let permit = route.guard.authorize(principal, &[]).ok()?;
-        let skip = route.file_depth();
-        let served = pin!(files.serve(
-            permit,
-            0,
-            &Method::GET,
-            &none,
-            &path,
-            skip,
-            None,
-            (Instant::now(), now),
-            false
-        ));
+        let asked = FileRequest {
+            worker: 0,
+            method: &Method::GET,
+            headers: &none,
+            path: &path,
+            skip: route.file_depth(),
+            query: None,
+            now,
+            at: Instant::now(),
+            carries: false,
+        };
+        let served = pin!(files.serve(permit, asked));
         match served.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(response)) => response.body().size_hint().exact(),
             Poll::Ready(Err(_)) | Poll::Pending => None,

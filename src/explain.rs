@@ -13,6 +13,7 @@ use std::time::{Instant, SystemTime};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 
 use crate::auth::{Claims, Guard, Principal, Remembered};
+use crate::files::FileRequest;
 use crate::gateway;
 use crate::message::cors::{self, Cors};
 use crate::message::method;
@@ -212,19 +213,18 @@ impl Decision {
         }
         match &route.target {
             Target::Files(files) => {
-                let skip = route.file_depth();
-                let (method, headers) = (request.method(), request.headers());
-                let serving = pin!(files.serve(
-                    permit,
-                    0,
-                    method,
-                    headers,
-                    &path,
-                    skip,
-                    target.query(),
-                    (Instant::now(), question.now),
-                    false
-                ));
+                let asked = FileRequest {
+                    worker: 0,
+                    method: request.method(),
+                    headers: request.headers(),
+                    path: &path,
+                    skip: route.file_depth(),
+                    query: target.query(),
+                    now: question.now,
+                    at: Instant::now(),
+                    carries: false,
+                };
+                let serving = pin!(files.serve(permit, asked));
                 let status = match serving.poll(&mut Context::from_waker(Waker::noop())) {
                     Poll::Ready(response) => response?.status(),
                     Poll::Pending => StatusCode::OK,

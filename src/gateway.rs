@@ -25,6 +25,7 @@ pub(crate) use self::preflight::{answer as answer_preflight, find as find_prefli
 use self::record::Record;
 pub(crate) use self::record::Recorded;
 use crate::auth::Guard;
+use crate::files::FileRequest;
 use crate::message::body::Body;
 use crate::message::method;
 use crate::message::path::RequestPath;
@@ -148,22 +149,18 @@ async fn serve(
 
     match &route.target {
         Target::Files(files) => {
-            let worker = connection.worker.index;
-            let skip = route.file_depth();
-            let (method, headers) = (request.method(), request.headers());
-            files
-                .serve(
-                    permit,
-                    worker,
-                    method,
-                    headers,
-                    &path,
-                    skip,
-                    target.query(),
-                    (record.began().into_std(), record.time()),
-                    connection.peer.is_plain() && request.version() != Version::HTTP_2,
-                )
-                .await
+            let asked = FileRequest {
+                worker: connection.worker.index,
+                method: request.method(),
+                headers: request.headers(),
+                path: &path,
+                skip: route.file_depth(),
+                query: target.query(),
+                now: record.time(),
+                at: record.began().into_std(),
+                carries: connection.peer.is_plain() && request.version() != Version::HTTP_2,
+            };
+            files.serve(permit, asked).await
         }
         Target::Upstream { forward, rewrite } => {
             if route.lacks_slash(&path, &request) {

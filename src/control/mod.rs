@@ -1,5 +1,287 @@
-//! The control side: what runs beside requests, on the main thread or on threads of its own.
-//! Nothing here is waited for by a request.
+//! The control side: what runs beside requests, on the main thread or on threads of its own. Its loop hears signals, reloads,
+//! and runs the errands of the clock; no request waits for it.
 
+mod errands;
 pub(crate) mod issuers;
 pub(crate) mod reload;
+mod signals;
+mod start;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use self::errands::Errands;
+use self::reload::{Active, Read, Reading, Watching};
+use self::signals::{Signal, Signals};
+use crate::auth::Guard;
+use crate::config::{self, ConfigErrors};
+use crate::observe::log::{self, Log};
+use crate::server::Server;
+use crate::snapshot::{ListenAddress, Snapshot};
+use crate::tokens::States;
+use crate::{clock, proxy};
+
+/// How long the last access records may take to be written.
+const FINISHING: Duration = Duration::from_secs(2);
+
+/// What [`run`] does beside serving.
+#[derive(Default)]
+pub struct RunOptions {
+    /// Called once, when all listeners are open.
+    pub on_ready: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl std::fmt::Debug for RunOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RunOptions")
+            .field("on_ready", &self.on_ready.is_some())
+            .finish()
+    }
+}
+
+/// Why the gateway cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The configuration is refused.
+    #[error("{0}")]
+    Config(#[from] ConfigErrors),
+    /// A listener cannot be bound.
+    #[error("cannot listen on {address}: {error}")]
+    Bind {
+        /// Its address, as configured.
+        address: String,
+        /// The operating system's reason.
+        error: std::io::Error,
+    },
+    /// The token service cannot start.
+    #[error("the token service cannot start: {0}")]
+    Tokens(String),
+    /// The operating system refuses a thread, a runtime, a signal handler or a file watch.
+    #[error("cannot start: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// Serves the configuration at `config` until SIGTERM, SIGQUIT or SIGINT, then drains.
+///
+/// # Errors
+/// The gateway cannot start. Once it serves, nothing but the end ends it.
+pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
+    let log = log::start()?;
+    start::raise_descriptor_limit();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let served = runtime.block_on(async {
+        let mut signals = Signals::catch()?;
+        let Some(mut control) = Control::begin(config, log, &mut signals).await? else {
+            return Ok(());
+        };
+        if let Some(on_ready) = options.on_ready {
+            on_ready();
+        }
+        control.serve(&mut signals).await;
+        control.end(signals).await;
+        Ok(())
+    });
+    // A name that is still being looked up is not waited for.
+    runtime.shutdown_background();
+    served
+}
+
+/// What is in force, and what changes it.
+struct Control {
+    config: PathBuf,
+    log: Log,
+    states: Arc<States>,
+    active: Active,
+    publish: watch::Sender<Arc<Snapshot>>,
+    server: Server,
+    watch: Watching,
+}
+
+impl Control {
+    /// Loads the first configuration, binds its listeners, and serves it; `None` where a signal to stop came before.
+    async fn begin(
+        config: &Path,
+        log: Log,
+        signals: &mut Signals,
+    ) -> Result<Option<Self>, RunError> {
+        let states = Arc::new(States::default());
+        let (active, first) = {
+            let (config, states) = (config.to_owned(), Arc::clone(&states));
+            let loading = tokio::task::spawn_blocking(move || start::start(&config, &states));
+            tokio::select! {
+                loaded = loading => loaded.map_err(std::io::Error::other)??,
+                () = signals.stop() => return Ok(None),
+            }
+        };
+        log.set(first.level);
+        follow_issuers(&first);
+        let (publish, snapshots) = watch::channel(Arc::clone(&first));
+        let mut server = Server::start(&snapshots)?;
+        let bound = tokio::select! {
+            bound = start::bind(&server, &first) => bound?,
+            () = signals.stop() => return Ok(None),
+        };
+        server.listen(&first, bound);
+        Ok(Some(Self {
+            config: config.to_owned(),
+            log,
+            states,
+            watch: Watching::start(active.files())?,
+            active,
+            publish,
+            server,
+        }))
+    }
+
+    /// The configuration in force.
+    fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.publish.borrow())
+    }
+
+    /// Serves until a signal to stop.
+    async fn serve(&mut self, signals: &mut Signals) {
+        let mut errands = Errands::begin();
+        // Whether a reload is due, and if so, whether a signal asked for it.
+        let mut due = None;
+        let mut reading = None;
+        loop {
+            if reading.is_none() {
+                reading = due.take().map(|asked| {
+                    let reader = self.active.reader(self.snapshot());
+                    Reading::begin(asked, reader, &self.states)
+                });
+            }
+            tokio::select! {
+                errand = errands.next() => (errand.run)(self),
+                signal = signals.next() => match signal {
+                    Signal::Stop => return,
+                    Signal::Reload => due = Some(true),
+                    Signal::Reopen => {
+                        if let Some(log) = &self.snapshot().access_log {
+                            log.reopen();
+                        }
+                    }
+                },
+                () = self.watch.changed() => due = due.or(Some(false)),
+                (asked, read) = Reading::end(&mut reading) => self.reload(asked, read),
+            }
+        }
+    }
+
+    /// Puts what was read in force, or says why not.
+    fn reload(&mut self, asked: bool, read: std::io::Result<(Read, Result<(), String>)>) {
+        let (read, started) = match read {
+            Ok(read) => read,
+            Err(error) => {
+                tracing::error!(config = %self.config.display(), %error, "configuration refused, the old one stays");
+                return;
+            }
+        };
+        let current = self.snapshot();
+        let server = &self.server;
+        let reloaded = self.active.reload(read, &current, asked, |next| {
+            started.map_err(|why| format!("the token service cannot start: {why}"))?;
+            server
+                .bind(next)
+                .map_err(|(address, error): (ListenAddress, _)| {
+                    format!("cannot listen on {address}: {error}")
+                })
+        });
+        if let Some((next, bound)) = reloaded {
+            self.log.set(next.level);
+            say_reported(&current);
+            follow_issuers(&next);
+            self.publish.send_replace(Arc::clone(&next));
+            proxy::retire(&current.upstreams, &next.upstreams);
+            self.server.listen(&next, bound);
+            tracing::info!(config = %self.config.display(), "configuration reloaded");
+            if let (Some(before), Some(tokens)) = (&current.tokens, &next.tokens) {
+                let (before, tokens) = (Arc::clone(before), Arc::clone(tokens));
+                let now = clock::now();
+                tokio::spawn(async move {
+                    tokens.end_those_who_left(&before, now).await;
+                });
+            }
+            // Its file is seen like any other change.
+            if let Err(error) = start::make_missing_key(&next) {
+                tracing::error!(%error, "a signing key cannot be made");
+            }
+        }
+        self.watch.follow(self.active.files());
+    }
+
+    /// Lets requests in flight end, within their bounds, and the access log write what it has.
+    async fn end(self, signals: Signals) {
+        let last = self.snapshot();
+        let timeouts = last.bounds.timeouts;
+        tracing::info!(bound = ?timeouts.shutdown, streams = ?timeouts.shutdown_streams, "draining");
+        let cut = self.server.drain(&timeouts, signals.again()).await;
+        if cut > 0 {
+            tracing::warn!(
+                connections = cut,
+                "connections were cut off at the end of the drain"
+            );
+        }
+        say_reported(&last);
+        if let Some(access_log) = &last.access_log {
+            access_log.finish(FINISHING).await;
+            access_log.tell(Instant::now());
+        }
+        tracing::info!("stopped");
+    }
+}
+
+/// Says how many requests passed that would have been refused, on routes whose refusals are only
+/// reported.
+fn say_reported(snapshot: &Snapshot) {
+    for route in &snapshot.routes {
+        let count = match &route.guard {
+            Guard::Jwt(guard) => guard.reported(),
+            Guard::Open | Guard::Ask(_) => 0,
+        };
+        if count > 0 {
+            tracing::warn!(
+                route = route.name,
+                count,
+                "requests passed that would be refused without `enforce: report`"
+            );
+        }
+    }
+}
+
+/// Fetches the keys that are at a URL, from now on; those that were followed before go on.
+fn follow_issuers(snapshot: &Snapshot) {
+    for keys in snapshot.verifiers.iter().filter_map(|(_, it)| it.remote()) {
+        issuers::follow(keys, &snapshot.dialer);
+    }
+}
+
+/// Reads, validates and compiles the configuration at `config` without binding anything. Gives
+/// the warnings, and the configuration written out with its secrets hidden.
+///
+/// # Errors
+/// Every mistake in it.
+pub fn check(config: &Path) -> Result<Checked, ConfigErrors> {
+    let loaded = config::load(config, &[], &reload::judge).map_err(|refused| refused.errors)?;
+    Ok(Checked {
+        warnings: loaded.warnings,
+        summary: config::summary(&loaded.snapshot),
+        printed: loaded.printed,
+    })
+}
+
+/// A configuration that is good.
+#[derive(Debug)]
+pub struct Checked {
+    /// What is allowed, but dangerous.
+    pub warnings: Vec<String>,
+    /// How much there is of what, and what is public, in one line.
+    pub summary: String,
+    /// The configuration as it was understood, as YAML, its secrets hidden.
+    pub printed: String,
+}

@@ -74,23 +74,30 @@ pub(crate) struct Files {
     cache_control: Option<HeaderValue>,
 }
 
-/// What is asked of the files.
+/// A request for a file.
 #[derive(Clone, Copy, Debug)]
-struct Query<'a> {
-    worker: usize,
-    method: &'a Method,
-    headers: &'a HeaderMap,
-    path: &'a RequestPath,
-    skip: usize,
-    query: Option<&'a str>,
-    now: SystemTime,
+pub(crate) struct FileRequest<'a> {
+    /// The index of the worker that serves it.
+    pub(crate) worker: usize,
+    /// Its method.
+    pub(crate) method: &'a Method,
+    /// Its header fields.
+    pub(crate) headers: &'a HeaderMap,
+    /// Its path.
+    pub(crate) path: &'a RequestPath,
+    /// How many leading segments of the path belong to the route: with 1, `/assets/a.css` is `a.css` below the root.
+    pub(crate) skip: usize,
+    /// What follows `?`, for redirects.
+    pub(crate) query: Option<&'a str>,
+    /// When it came, on the wall's clock.
+    pub(crate) now: SystemTime,
     /// The same moment on the clock that is never set.
-    at: Instant,
-    /// Whether the system can carry bytes from a file to the client.
-    carries: bool,
+    pub(crate) at: Instant,
+    /// Whether the system can carry bytes from a file to the client, as it can where nothing is encrypted.
+    pub(crate) carries: bool,
 }
 
-impl Query<'_> {
+impl FileRequest<'_> {
     /// The longest file that is better sent from memory.
     fn longest_in_memory(&self) -> u64 {
         if self.carries {
@@ -195,41 +202,14 @@ impl Files {
 
     /// Answers a request for a file.
     ///
-    /// `skip` is how many leading segments of the path belong to the route: with 1, `/assets/a.css`
-    /// is `a.css` below the root. `query` is what follows `?`, for redirects; `at` and `now` are when it was asked, on
-    /// the clock that is never set and on the wall. `carries` is whether the system can carry bytes from a file to
-    /// the client, as it can where nothing is encrypted.
-    ///
     /// # Errors
     /// `MethodNotAllowed`, `BadPath`, `FileNotFound`, `FileForbidden`, `PreconditionFailed`,
     /// `RangeNotSatisfiable`, and `Internal` where the machine fails.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the parts of one request, each of its own type"
-    )]
     pub(crate) async fn serve(
         &self,
         _: Permit,
-        worker: usize,
-        method: &Method,
-        headers: &HeaderMap,
-        path: &RequestPath,
-        skip: usize,
-        query: Option<&str>,
-        (at, now): (Instant, SystemTime),
-        carries: bool,
+        asked: FileRequest<'_>,
     ) -> Result<Response<Body>, Reject> {
-        let asked = Query {
-            worker,
-            method,
-            headers,
-            path,
-            skip,
-            query,
-            now,
-            at,
-            carries,
-        };
         let outcome = self.decide(asked)?;
         self.answer(asked, outcome).await
     }
@@ -237,7 +217,7 @@ impl Files {
     /// Reads what is to be kept in memory and is not there yet; then nothing has to be waited for.
     async fn answer(
         &self,
-        asked: Query<'_>,
+        asked: FileRequest<'_>,
         mut outcome: Outcome,
     ) -> Result<Response<Body>, Reject> {
         if let Outcome::Whole(target) | Outcome::Part(target, _) = &mut outcome
@@ -257,7 +237,7 @@ impl Files {
     }
 
     /// Finds the file and evaluates the request against it; reads nothing of it.
-    fn decide(&self, asked: Query<'_>) -> Result<Outcome, Reject> {
+    fn decide(&self, asked: FileRequest<'_>) -> Result<Outcome, Reject> {
         if !MethodSet::READ.contains(asked.method) {
             return Err(Reject::MethodNotAllowed(MethodSet::READ));
         }
@@ -290,7 +270,7 @@ impl Files {
     /// The file of a name, or the index of a directory; `None` for a directory without its slash.
     fn look_up(
         &self,
-        asked: Query<'_>,
+        asked: FileRequest<'_>,
         name: &str,
         directory: bool,
     ) -> Result<Option<Target>, Reject> {
@@ -319,7 +299,7 @@ impl Files {
 
     /// The app's page, for a browser that navigates to one of the app's own addresses, which may have dots in them. Never for a
     /// missing script or image: a page in its place would hide the error.
-    fn fall_back(&self, asked: Query<'_>, name: &str) -> Result<Option<Target>, Reject> {
+    fn fall_back(&self, asked: FileRequest<'_>, name: &str) -> Result<Option<Target>, Reject> {
         let last = name.rsplit('/').next().unwrap_or_default();
         match &self.fallback {
             Some(fallback) if !kind::is_asset(last) && accepts_html(asked.headers) => self
@@ -331,8 +311,8 @@ impl Files {
     }
 
     /// Finds a name below the root; `None` for a directory.
-    fn target(&self, asked: Query<'_>, name: &str) -> Result<Option<Target>, Reject> {
-        let Query {
+    fn target(&self, asked: FileRequest<'_>, name: &str) -> Result<Option<Target>, Reject> {
+        let FileRequest {
             worker, now, at, ..
         } = asked;
         let is_still = |stamp| self.root.stamp(worker, name, at) == Some(stamp);
@@ -372,7 +352,7 @@ impl Files {
         Ok(Some(Target { source, about }))
     }
 
-    fn respond(&self, asked: Query<'_>, outcome: Outcome) -> Result<Response<Body>, Reject> {
+    fn respond(&self, asked: FileRequest<'_>, outcome: Outcome) -> Result<Response<Body>, Reject> {
         let mut headers = HeaderMap::with_capacity(HEADERS);
         let (status, body) = match outcome {
             Outcome::Redirect => {
@@ -409,7 +389,7 @@ impl Files {
     fn describe(
         &self,
         headers: &mut HeaderMap,
-        asked: Query<'_>,
+        asked: FileRequest<'_>,
         about: &About,
     ) -> Result<(), Reject> {
         if let Some(date) = about.validators.last_modified(asked.now)? {
@@ -434,7 +414,7 @@ impl Files {
     fn content(
         &self,
         headers: &mut HeaderMap,
-        asked: Query<'_>,
+        asked: FileRequest<'_>,
         target: Target,
         offset: u64,
         len: u64,
@@ -474,7 +454,7 @@ impl Files {
 }
 
 /// Which bytes of the file are sent.
-fn wanted(asked: Query<'_>, about: &About) -> Wanted {
+fn wanted(asked: FileRequest<'_>, about: &About) -> Wanted {
     // Ranges are defined for GET alone (RFC 9110 section 14.2).
     if asked.method != Method::GET || !asked.headers.keys().any(|name| *name == header::RANGE) {
         return Wanted::Whole;
@@ -493,7 +473,7 @@ fn wanted(asked: Query<'_>, about: &About) -> Wanted {
 }
 
 /// The path with a slash, and the query as it came.
-fn location(asked: Query<'_>) -> Result<HeaderValue, Reject> {
+fn location(asked: FileRequest<'_>) -> Result<HeaderValue, Reject> {
     // Security: as the client wrote it, it may begin with two slashes, and its first segment be the name of another host.
     let mut location = asked.path.resolved().to_string();
     if !location.ends_with('/') {

@@ -150,14 +150,17 @@ impl Site {
                 .files
                 .serve(
                     Permit::for_tests(),
-                    0,
-                    &method,
-                    &headers,
-                    &path,
-                    skip,
-                    target.query(),
-                    (Instant::now(), now),
-                    carries,
+                    FileRequest {
+                        worker: 0,
+                        method: &method,
+                        headers: &headers,
+                        path: &path,
+                        skip,
+                        query: target.query(),
+                        now,
+                        at: Instant::now(),
+                        carries,
+                    },
                 )
                 .await?;
             let (mut head, body) = response.into_parts();
@@ -599,14 +602,17 @@ async fn a_file_replaced_while_it_is_served_is_the_old_one() {
         .files
         .serve(
             permit,
-            0,
-            &Method::GET,
-            &none,
-            &path,
-            0,
-            None,
-            (Instant::now(), now),
-            false,
+            FileRequest {
+                worker: 0,
+                method: &Method::GET,
+                headers: &none,
+                path: &path,
+                skip: 0,
+                query: None,
+                now,
+                at: Instant::now(),
+                carries: false,
+            },
         )
         .await;
     fs::write(site.path("next"), vec![b'n'; 700_000]).unwrap();
@@ -696,7 +702,7 @@ async fn a_head_or_a_304_reads_nothing_of_a_file() {
             headers.append(name, value.parse().unwrap());
         }
         let target = format!("/{name}").parse().unwrap();
-        let asked = Query {
+        let asked = FileRequest {
             worker: 0,
             method: &method,
             headers: &headers,

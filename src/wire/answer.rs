@@ -57,8 +57,7 @@ pub(super) fn write(
     out: &mut Vec<u8>,
     to: To,
     parts: &Parts,
-    hint: &SizeHint,
-    framing: Framing,
+    (hint, framing): (&SizeHint, Framing),
     may_stay: bool,
     (date, at): (&mut DateLine, u64),
 ) -> bool {

@@ -260,7 +260,8 @@ impl<S: AsyncRead + Carrier> Link<S> {
                 && framing != Framing::UntilClose
                 && !line.is_closing();
             let date = (&mut self.date, line.answering());
-            let keeps = answer::write(&mut self.out, to, &parts, &hint, framing, may_stay, date);
+            let framed = (&hint, framing);
+            let keeps = answer::write(&mut self.out, to, &parts, framed, may_stay, date);
             self.spare = parts.headers;
             if parts.status == StatusCode::SWITCHING_PROTOCOLS {
                 let mut sending = Sending::<B>::nothing();

@@ -1,0 +1,81 @@
+//! What a start does before it serves: the first configuration, the signing key that may lack, addresses, descriptors.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::RunError;
+use super::reload::Active;
+use crate::clock;
+use crate::server::{Bound, Server};
+use crate::snapshot::Snapshot;
+use crate::tokens::States;
+
+/// How long a start waits for addresses that another process has, and how often it tries.
+const FREED: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(100));
+
+/// Loads the first configuration, and starts what it needs beside workers. It may wait for file systems.
+pub(super) fn start(config: &Path, states: &States) -> Result<(Active, Arc<Snapshot>), RunError> {
+    let (mut active, mut first) = Active::load(config)?;
+    if make_missing_key(&first)? {
+        (active, first) = Active::load(config)?;
+    }
+    if let Some(tokens) = &first.tokens {
+        let started = tokens.start(states, clock::now());
+        started.map_err(RunError::Tokens)?;
+    }
+    Ok((active, first))
+}
+
+/// Binds all listeners; where an address is taken, by a process that is about to end perhaps, it tries again for a
+/// while.
+pub(super) async fn bind(server: &Server, snapshot: &Snapshot) -> Result<Vec<Bound>, RunError> {
+    let (patience, pause) = FREED;
+    let until = Instant::now() + patience;
+    let mut said = false;
+    loop {
+        let (address, error) = match server.bind(snapshot) {
+            Ok(bound) => return Ok(bound),
+            Err(failed) => failed,
+        };
+        if error.kind() != std::io::ErrorKind::AddrInUse || Instant::now() >= until {
+            return Err(RunError::Bind {
+                address: address.to_string(),
+                error,
+            });
+        }
+        if !said {
+            tracing::warn!(%address, ?patience, "the address is in use: waiting for it to be free");
+            said = true;
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Makes the signing key that the token service lacks; whether it lacked one.
+pub(super) fn make_missing_key(snapshot: &Snapshot) -> Result<bool, RunError> {
+    let Some(tokens) = &snapshot.tokens else {
+        return Ok(false);
+    };
+    let Some(key) = tokens.missing_key(clock::now()).map_err(RunError::Tokens)? else {
+        return Ok(false);
+    };
+    let folder = &tokens.settings().keys;
+    key.write(folder)
+        .map_err(|error| RunError::Tokens(format!("`{}`: {error}", folder.display())))?;
+    tracing::info!(file = key.file, folder = %folder.display(), "signing key made");
+    Ok(true)
+}
+
+/// As many descriptors as the system lets this process have: a connection is one or two.
+pub(super) fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+}
