@@ -23,6 +23,7 @@ use h2::server::{Builder, Connection, Handshake, SendResponse};
 use h2::{Ping, PingPong, Reason, RecvStream};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version, header};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 
 pub(super) use self::frames::Frames;
 pub(super) use self::shared::Shared;
@@ -30,7 +31,7 @@ use self::shared::{Fate, Word};
 use self::stream::{Incoming, MOST_HANDED, Piece};
 use super::head::length_of;
 use super::line::Line;
-use super::target;
+use super::{REST_AFTER, target};
 use crate::body::{Body, Carry};
 use crate::limits::Bounds;
 use crate::reject::Reject;
@@ -109,6 +110,16 @@ where
         self.shared.leave();
         if let State::Serves(serving) = &mut self.state {
             serving.connection.graceful_shutdown();
+        }
+    }
+
+    /// Somebody else needs its descriptor: a connection that has been silent for so long that one of HTTP/1.1 would rest is to
+    /// end, in the same way. It has to be polled then.
+    pub(crate) fn leave_if_idle(&mut self) {
+        let line = &self.shared.line;
+        let is_idle = line.is_idle() && Instant::now() >= line.idle_since() + REST_AFTER;
+        if is_idle && !self.shared.is_leaving() {
+            self.leave();
         }
     }
 
