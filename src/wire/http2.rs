@@ -157,10 +157,12 @@ where
     /// Hands a request over, in a task of its own.
     fn serve(&mut self, request: Request<RecvStream>, respond: SendResponse<Piece>) {
         let fragment = self.shared.hand_over(respond.stream_id().as_u32());
-        let (request, mut refusal) = whole(request, &self.shared);
-        if fragment {
+        let (mut request, mut refusal) = whole(request, &self.shared);
+        if let Some(path) = fragment {
             // `http` has dropped it unseen.
             refusal = Some(target::MALFORMED);
+            let target = target::legible(&path, self.shared.bounds.limits.uri_bytes);
+            *request.uri_mut() = with_path(request.uri(), target);
         }
         let is_head = *request.method() == Method::HEAD;
         let answering = Box::pin((self.answer)(request, refusal));
@@ -184,7 +186,8 @@ where
             let mut request = Box::new(Request::new(Body::Empty));
             *request.version_mut() = Version::HTTP_2;
             *request.method_mut() = refused.method;
-            *request.uri_mut() = legible(&refused.path);
+            *request.uri_mut() =
+                target::legible(&refused.path, self.shared.bounds.limits.uri_bytes);
             let answering = (self.answer)(request, Some(reject));
             tokio::spawn(async move { drop(answering.await) });
         }
@@ -260,24 +263,20 @@ fn whole(
     let length = judged.ok().flatten();
     let mut request = Box::new(request.map(|coming| Incoming::of(coming, length, shared)));
     join_cookies(request.headers_mut());
-    (request, judged.err())
+    let refusal = judged.err();
+    let path = request.uri().path();
+    if refusal.is_some() && !target::is_plain(path.as_bytes()) {
+        let target = target::legible(path.as_bytes(), shared.bounds.limits.uri_bytes);
+        *request.uri_mut() = with_path(request.uri(), target);
+    }
+    (request, refusal)
 }
 
-/// A path that is refused as it can be written down: what no path may hold is escaped.
-fn legible(path: &[u8]) -> Uri {
-    let mut text = String::with_capacity(path.len());
-    for byte in path {
-        if byte.is_ascii_graphic() && !matches!(byte, b'#' | b'"' | b'<' | b'>' | b'\\') {
-            text.push(char::from(*byte));
-        } else {
-            text.push('%');
-            for digit in [byte >> 4, byte & 0xf] {
-                let digit = char::from_digit(digit.into(), 16).unwrap_or_default();
-                text.push(digit.to_ascii_uppercase());
-            }
-        }
-    }
-    Uri::from_maybe_shared(text).unwrap_or_default()
+/// The same with the path of a target that is refused; who is asked stays known.
+fn with_path(uri: &Uri, target: Uri) -> Uri {
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = target.path_and_query().cloned();
+    Uri::from_parts(parts).unwrap_or(target)
 }
 
 /// Looks at what HTTP/1.1 would refuse and `h2` lets pass; gives the length of the body, where it is said.
