@@ -28,7 +28,7 @@ use tokio::time::Instant;
 pub(super) use self::frames::Frames;
 pub(super) use self::shared::Shared;
 use self::shared::{Fate, Word};
-use self::stream::{Incoming, MOST_HANDED, Piece};
+use self::stream::{Incoming, Interim, MOST_HANDED, Piece};
 use super::head::length_of;
 use super::line::Line;
 use super::{REST_AFTER, target};
@@ -44,6 +44,8 @@ const MAX_STREAMS: u32 = 128;
 const WINDOW: u32 = 1 << 20;
 /// Why a request is refused that `h2` does not hand over.
 const BROKEN: Reject = Reject::BadRequest("the request breaks HTTP/2");
+/// What a client says that waits for 100.
+const CONTINUE: &[u8] = b"100-continue";
 /// How many streams may be reset because of what the client sent.
 const MAX_FAULTS: usize = 1024;
 
@@ -157,7 +159,8 @@ where
     /// Hands a request over, in a task of its own.
     fn serve(&mut self, request: Request<RecvStream>, respond: SendResponse<Piece>) {
         let fragment = self.shared.hand_over(respond.stream_id().as_u32());
-        let (mut request, mut refusal) = whole(request, &self.shared);
+        let interim = waits_for_100(&request).then(Arc::default);
+        let (mut request, mut refusal) = whole(request, interim.clone(), &self.shared);
         if let Some(path) = fragment {
             // `http` has dropped it unseen.
             refusal = Some(target::MALFORMED);
@@ -167,7 +170,7 @@ where
         let is_head = *request.method() == Method::HEAD;
         let answering = Box::pin((self.answer)(request, refusal));
         let shared = Arc::clone(&self.shared);
-        tokio::spawn(stream::answer(answering, respond, is_head, shared));
+        tokio::spawn(stream::answer(answering, respond, is_head, interim, shared));
     }
 
     /// Requests that `h2` refuses by itself, for they break HTTP, are recorded as others are; at the end of the connection also
@@ -257,11 +260,12 @@ where
 /// A request of HTTP/2 as one of HTTP/1.1 would be, and why it is to be refused, if it is.
 fn whole(
     request: Request<RecvStream>,
+    interim: Option<Arc<Interim>>,
     shared: &Arc<Shared>,
 ) -> (Box<Request<Body>>, Option<Reject>) {
     let judged = judge(&request);
     let length = judged.ok().flatten();
-    let mut request = Box::new(request.map(|coming| Incoming::of(coming, length, shared)));
+    let mut request = Box::new(request.map(|coming| Incoming::of(coming, length, interim, shared)));
     join_cookies(request.headers_mut());
     let refusal = judged.err();
     let path = request.uri().path();
@@ -270,6 +274,15 @@ fn whole(
         *request.uri_mut() = with_path(request.uri(), target);
     }
     (request, refusal)
+}
+
+/// Whether the client sends its body only when it is told to, or after a while (RFC 9110 section 10.1.1).
+fn waits_for_100(request: &Request<RecvStream>) -> bool {
+    if request.body().is_end_stream() {
+        return false;
+    }
+    let mut expected = request.headers().get_all(header::EXPECT).iter();
+    expected.any(|value| value.as_bytes().trim_ascii().eq_ignore_ascii_case(CONTINUE))
 }
 
 /// The same with the path of a target that is refused; who is asked stays known.
