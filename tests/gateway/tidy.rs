@@ -67,7 +67,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     (
         "tokens",
-        &["auth", "body", "client", "cors", "reject", "filesystem"],
+        &[
+            "auth",
+            "body",
+            "client",
+            "cors",
+            "reject",
+            "filesystem",
+            "resolve",
+        ],
     ),
     (
         "route",
