@@ -51,6 +51,7 @@ use crate::auth::{Algorithm, Claims, LiveRevoked, Verifier};
 use crate::filesystem;
 use crate::message::body::Body;
 use crate::message::reject::TokenFault;
+use crate::net::resolve::Names;
 
 /// How many bytes a request to an endpoint may have.
 pub(crate) const BODY_BYTES: usize = 64 * 1024;
@@ -213,10 +214,15 @@ impl TokenService {
     ///
     /// # Errors
     /// Why it cannot be opened.
-    pub(crate) fn start(&self, states: &States, now: SystemTime) -> Result<(), String> {
+    pub(crate) fn start(
+        &self,
+        states: &States,
+        names: &Names,
+        now: SystemTime,
+    ) -> Result<(), String> {
         if self.state.get().is_none() {
             let state = states
-                .open(&self.at, self.lives(), millis(now), &self.revoked)
+                .open(&self.at, self.lives(), millis(now), &self.revoked, names)
                 .map_err(|why| format!("`{}`: {why}", self.at))?;
             // Nobody else starts it.
             drop(self.state.set(state));

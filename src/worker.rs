@@ -1,8 +1,12 @@
 //! What one worker thread owns: its view of the configuration, its remembered tokens, its ids.
 //! Nothing here is shared between cores but the immutable snapshot behind the view.
 
+use std::future::poll_fn;
 use std::ops::Deref;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::SystemTime;
 
 use tokio::sync::{Notify, watch};
@@ -53,6 +57,8 @@ pub(crate) struct Worker {
     pub(crate) remembered: Remembered,
     /// Told when connections of clients that wait for a request are to end.
     pub(crate) relief: Notify,
+    /// How often they were.
+    reliefs: AtomicU32,
     current: Mutex<Current>,
     ids: RequestIds,
 }
@@ -69,6 +75,7 @@ impl Worker {
             index,
             remembered: Remembered::new(token_bytes),
             relief: Notify::new(),
+            reliefs: AtomicU32::new(0),
             current: Mutex::new(Current {
                 snapshots,
                 view,
@@ -95,7 +102,31 @@ impl Worker {
         for upstream in &self.view().upstreams {
             upstream.close_idle(self.index);
         }
+        self.reliefs.fetch_add(1, Ordering::Relaxed);
         self.relief.notify_waiters();
+    }
+
+    /// Works until descriptors are scarce: the work's output, or `None` where they were first.
+    ///
+    /// The word is waited for once and then only looked for with one atomic load, as the work is woken for each request.
+    pub(crate) async fn unless_scarce<F: Future>(
+        &self,
+        mut work: Pin<&mut F>,
+    ) -> Option<F::Output> {
+        let mut relief = pin!(self.relief.notified());
+        let mut heard = None;
+        poll_fn(|cx| {
+            if let Poll::Ready(output) = work.as_mut().poll(cx) {
+                return Poll::Ready(Some(output));
+            }
+            // The task's waker stays the same, and is woken by the word from the first poll on.
+            let said = self.reliefs.load(Ordering::Relaxed);
+            if heard.replace(said) == Some(said) {
+                return Poll::Pending;
+            }
+            relief.as_mut().poll(cx).map(|()| None)
+        })
+        .await
     }
 
     fn current(&self) -> MutexGuard<'_, Current> {

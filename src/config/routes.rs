@@ -9,7 +9,7 @@ use super::parsed::{
 use super::value;
 use crate::edits::Written;
 use crate::message::method;
-use crate::proxy::frames;
+use crate::proxy::{ends_loops, frames};
 
 impl Decoder<'_> {
     /// `defaults`.
@@ -365,8 +365,22 @@ impl Decoder<'_> {
                     .hint("claims are for the app: under `request`");
             }
         }
+        let request = request.unwrap_or_default();
+        let set = request.set.iter().map(|(name, _)| name);
+        for name in set.chain(&request.remove) {
+            // Without its mark a request that an upstream leads back here would go round for ever.
+            if ends_loops(&name.value) {
+                let problem = format!(
+                    "`{}` of requests can be neither set nor removed",
+                    name.value
+                );
+                self.errors.at(name.place, problem).hint(
+                    "it ends loops: a request that comes back with it is 508 `loop_detected`",
+                );
+            }
+        }
         Some(Headers {
-            request: request.unwrap_or_default(),
+            request,
             response: response.unwrap_or_default(),
         })
     }

@@ -21,7 +21,7 @@ pub(super) fn start(config: &Path, states: &States) -> Result<(Active, Arc<Snaps
         (active, first) = Active::load(config)?;
     }
     if let Some(tokens) = &first.tokens {
-        let started = tokens.start(states, clock::now());
+        let started = tokens.start(states, first.dialer.names(), clock::now());
         started.map_err(RunError::Tokens)?;
     }
     Ok((active, first))

@@ -79,7 +79,10 @@ impl Names {
         Self::new(|host| Ok((host, 0).to_socket_addrs()?.collect()))
     }
 
-    fn new(look_up: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static) -> Self {
+    /// As this function looks them up, which may block.
+    pub(crate) fn new(
+        look_up: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
+    ) -> Self {
         Self(Arc::new(Shared {
             look_up: Box::new(look_up),
             known: Mutex::default(),

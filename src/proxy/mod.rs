@@ -38,7 +38,7 @@ use self::outgoing::{ClientBody, Outgoing};
 pub(crate) use self::pool::Address;
 use self::pool::Home;
 use self::reserved::TrailerRules;
-pub(crate) use self::reserved::{Vouched, frames, is_the_gateways};
+pub(crate) use self::reserved::{Vouched, ends_loops, frames, is_the_gateways};
 use self::spool::SpoolError;
 pub(crate) use self::spool::SpoolSpace;
 use self::upstream::Reuse;

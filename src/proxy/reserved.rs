@@ -156,8 +156,12 @@ pub(crate) fn frames(name: &HeaderName) -> bool {
             | "trailer"
             | "transfer-encoding"
             | "upgrade"
-            | "cdn-loop"
     )
+}
+
+/// Whether the field, in any spelling, carries the marks by which a gateway knows a request of its own again (RFC 8586).
+pub(crate) fn ends_loops(name: &HeaderName) -> bool {
+    fields::folded(name.as_str()) == CDN_LOOP.as_str()
 }
 
 /// What a client's trailers must not say.

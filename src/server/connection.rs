@@ -221,7 +221,18 @@ async fn converse_http2(client: Client) {
     let answer = |request, refusal| gateway::answer(Arc::clone(&connection), request, refusal);
     let line = Arc::clone(&connection.line);
     let mut serving = Box::pin(Http2::new(stream, held, line, bounds, answer));
-    let ended = match drain.unless_begun(serving.as_mut()).await {
+    let ended = loop {
+        let heard = {
+            let serves = connection.worker.unless_scarce(serving.as_mut());
+            drain.unless_begun(pin!(serves)).await
+        };
+        match heard {
+            Some(Some(ended)) => break Some(ended),
+            Some(None) => serving.leave_if_idle(),
+            None => break None,
+        }
+    };
+    let ended = match ended {
         Some(ended) => ended,
         None => {
             serving.leave();

@@ -13,6 +13,7 @@ pub(crate) use super::store::shared::Servers;
 use super::store::shared::Shared;
 use super::store::{Everywhere, Lives, Store, StoreDown, Whom, embedded};
 use crate::auth::LiveRevoked;
+use crate::net::resolve::Names;
 
 /// Where the store is.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -64,7 +65,7 @@ pub(crate) struct TokenState {
 }
 
 impl TokenState {
-    /// Opens the store; what ends is told to the workers through `revoked`.
+    /// Opens the store; what ends is told to the workers through `revoked`, and servers are found through `names`.
     ///
     /// # Errors
     /// Why it cannot be opened.
@@ -73,13 +74,15 @@ impl TokenState {
         lives: Lives,
         now: u64,
         revoked: &Arc<LiveRevoked>,
+        names: &Names,
     ) -> Result<Self, String> {
         let store: Arc<dyn Store> = match at {
             StateAt::Folder(folder) => {
                 Arc::new(Embedded::open(folder, lives, now, Arc::clone(revoked))?)
             }
             StateAt::Servers(servers) => {
-                Arc::new(Shared::open(servers.clone(), lives, Arc::clone(revoked))?)
+                let (servers, names) = (servers.clone(), names.clone());
+                Arc::new(Shared::open(servers, lives, Arc::clone(revoked), names)?)
             }
         };
         let hashing = Hashing::start().map_err(|error| error.to_string())?;
@@ -179,7 +182,8 @@ pub(crate) async fn end_from_outside(
             }
         }
         StateAt::Servers(servers) => {
-            Arc::new(Shared::open(servers.clone(), lives, Arc::default())?)
+            let names = Names::system();
+            Arc::new(Shared::open(servers.clone(), lives, Arc::default(), names)?)
         }
     };
     let mut tries = PATIENCE.as_millis() / 100;
@@ -216,6 +220,7 @@ impl States {
         lives: Lives,
         now: u64,
         revoked: &Arc<LiveRevoked>,
+        names: &Names,
     ) -> Result<Arc<TokenState>, String> {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|(_, state)| state.strong_count() > 0);
@@ -224,7 +229,7 @@ impl States {
             state.store.longest().at_least(lives);
             return Ok(state);
         }
-        let state = Arc::new(TokenState::open(at, lives, now, revoked)?);
+        let state = Arc::new(TokenState::open(at, lives, now, revoked, names)?);
         open.push((at.clone(), Arc::downgrade(&state)));
         Ok(state)
     }

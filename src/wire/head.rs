@@ -108,8 +108,7 @@ impl HeadScan {
     fn measure(&self, rest: &[u8], feed: Option<usize>, limits: &Limits) -> Result<(), Reject> {
         let end = self.line + feed.map_or(rest.len(), |feed| feed + 1);
         if !self.request_line {
-            // Method, version and line end beside the target.
-            let most = limits.uri_bytes.saturating_add(64);
+            let most = longest_line(limits);
             if end > most && most <= limits.header_bytes {
                 let begun = rest.get(..=most.saturating_sub(self.line)).unwrap_or(rest);
                 return Err(if memchr::memchr(b' ', begun).is_some() {
@@ -305,6 +304,47 @@ impl HeadScan {
             (false, Some(length)) => Ok(Head::Length(length)),
         }
     }
+}
+
+/// What stands for a request whose head is refused: it has the method and the path of the first line of what is here of the
+/// head, if they can be read. No more is looked at than was here when the line was found too long, so that it does not matter
+/// in which pieces it came.
+pub(super) fn refused<B>(head: &[u8], limits: &Limits, body: B) -> Box<Request<B>> {
+    let mut request = Box::new(Request::new(body));
+    let longest = longest_line(limits).min(limits.header_bytes);
+    let (begun, is_cut) = match head.get(..=longest) {
+        Some(begun) => (begun, true),
+        None => (head, false),
+    };
+    let begun = begun.strip_prefix(b"\r\n").unwrap_or(begun);
+    let line = match memchr::memchr(b'\n', begun) {
+        Some(feed) => begun.get(..feed).unwrap_or_default(),
+        None if is_cut => begun,
+        // Nobody knows what was still to come.
+        None => return request,
+    };
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let Some((method, rest)) = memchr::memchr(b' ', line).and_then(|at| line.split_at_checked(at))
+    else {
+        return request;
+    };
+    let Some(method) = Method::from_bytes(method).ok() else {
+        return request;
+    };
+    let rest = rest.strip_prefix(b" ").unwrap_or(rest);
+    let target_ends = memchr::memmem::rfind(rest, b" HTTP/").unwrap_or(rest.len());
+    let (target, version) = rest.split_at_checked(target_ends).unwrap_or_default();
+    *request.method_mut() = method;
+    *request.uri_mut() = target::legible(target, limits.uri_bytes);
+    if version == b" HTTP/1.0" {
+        *request.version_mut() = Version::HTTP_10;
+    }
+    request
+}
+
+/// How long a request line may be: method, version and line end beside the target.
+fn longest_line(limits: &Limits) -> usize {
+    limits.uri_bytes.saturating_add(64)
 }
 
 /// The number that `Content-Length` says.

@@ -24,7 +24,7 @@ use tokio_util::io::poll_read_buf;
 use super::answer::{self, DateLine, To};
 use super::chunk::Chunks;
 use super::decode::{Coming, Step};
-use super::head::{Head, HeadScan, Manners};
+use super::head::{self, Head, HeadScan, Manners};
 use super::line::Line;
 use super::request_body::{Feed, feed};
 use super::send::{Framing, SendFault, Sending};
@@ -221,7 +221,16 @@ impl<S: AsyncRead + Carrier> Link<S> {
         loop {
             let heading = match poll_fn(|cx| self.poll_head(cx, line)).await {
                 Heard::Head(length, head) => self.heading(length, head),
-                Heard::Refused(reject) => self.refused(reject),
+                Heard::Refused(reject) => {
+                    // What comes behind a body that is still in the way is none.
+                    let head = if self.coming.is_over() {
+                        &self.held
+                    } else {
+                        [].as_slice()
+                    };
+                    let request = head::refused(head, &self.bounds.limits, Body::Empty);
+                    self.refused(reject, request)
+                }
                 Heard::Silence => return Ended::Rests,
                 Heard::End => return Ended::Over,
             };
@@ -398,15 +407,18 @@ impl<S: AsyncRead + Carrier> Link<S> {
                 manners,
                 feed,
             },
-            Err(reject) => self.refused(reject),
+            Err(reject) => {
+                let request = head::refused(&bytes, &self.bounds.limits, Body::Empty);
+                self.refused(reject, request)
+            }
         }
     }
 
     /// What stands for a request whose head cannot be read; none is read after it.
-    fn refused(&mut self, reject: Reject) -> Heading {
+    fn refused(&mut self, reject: Reject, request: Box<Request<Body>>) -> Heading {
         self.broken = true;
         Heading {
-            request: Box::new(Request::new(Body::Empty)),
+            request,
             refusal: Some(reject),
             manners: Manners::default(),
             feed: None,

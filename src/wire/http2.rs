@@ -23,14 +23,15 @@ use h2::server::{Builder, Connection, Handshake, SendResponse};
 use h2::{Ping, PingPong, Reason, RecvStream};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version, header};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
 
 pub(super) use self::frames::Frames;
 pub(super) use self::shared::Shared;
 use self::shared::{Fate, Word};
-use self::stream::{Incoming, MOST_HANDED, Piece};
+use self::stream::{Incoming, Interim, MOST_HANDED, Piece};
 use super::head::length_of;
 use super::line::Line;
-use super::target;
+use super::{REST_AFTER, target};
 use crate::message::body::{Body, Carry};
 use crate::message::reject::Reject;
 use crate::net::limits::Bounds;
@@ -43,6 +44,8 @@ const MAX_STREAMS: u32 = 128;
 const WINDOW: u32 = 1 << 20;
 /// Why a request is refused that `h2` does not hand over.
 const BROKEN: Reject = Reject::BadRequest("the request breaks HTTP/2");
+/// What a client says that waits for 100.
+const CONTINUE: &[u8] = b"100-continue";
 /// How many streams may be reset because of what the client sent.
 const MAX_FAULTS: usize = 1024;
 
@@ -112,6 +115,16 @@ where
         }
     }
 
+    /// Somebody else needs its descriptor: a connection that has been silent for so long that one of HTTP/1.1 would rest is to
+    /// end, in the same way. It has to be polled then.
+    pub(crate) fn leave_if_idle(&mut self) {
+        let line = &self.shared.line;
+        let is_idle = line.is_idle() && Instant::now() >= line.idle_since() + REST_AFTER;
+        if is_idle && !self.shared.is_leaving() {
+            self.leave();
+        }
+    }
+
     fn poll_serving(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         self.shared.is_polled_by(cx.waker());
         loop {
@@ -146,15 +159,18 @@ where
     /// Hands a request over, in a task of its own.
     fn serve(&mut self, request: Request<RecvStream>, respond: SendResponse<Piece>) {
         let fragment = self.shared.hand_over(respond.stream_id().as_u32());
-        let (request, mut refusal) = whole(request, &self.shared);
-        if fragment {
+        let interim = waits_for_100(&request).then(Arc::default);
+        let (mut request, mut refusal) = whole(request, interim.clone(), &self.shared);
+        if let Some(path) = fragment {
             // `http` has dropped it unseen.
             refusal = Some(target::MALFORMED);
+            let target = target::legible(&path, self.shared.bounds.limits.uri_bytes);
+            *request.uri_mut() = with_path(request.uri(), target);
         }
         let is_head = *request.method() == Method::HEAD;
         let answering = Box::pin((self.answer)(request, refusal));
         let shared = Arc::clone(&self.shared);
-        tokio::spawn(stream::answer(answering, respond, is_head, shared));
+        tokio::spawn(stream::answer(answering, respond, is_head, interim, shared));
     }
 
     /// Requests that `h2` refuses by itself, for they break HTTP, are recorded as others are; at the end of the connection also
@@ -173,7 +189,8 @@ where
             let mut request = Box::new(Request::new(Body::Empty));
             *request.version_mut() = Version::HTTP_2;
             *request.method_mut() = refused.method;
-            *request.uri_mut() = legible(&refused.path);
+            *request.uri_mut() =
+                target::legible(&refused.path, self.shared.bounds.limits.uri_bytes);
             let answering = (self.answer)(request, Some(reject));
             tokio::spawn(async move { drop(answering.await) });
         }
@@ -243,30 +260,36 @@ where
 /// A request of HTTP/2 as one of HTTP/1.1 would be, and why it is to be refused, if it is.
 fn whole(
     request: Request<RecvStream>,
+    interim: Option<Arc<Interim>>,
     shared: &Arc<Shared>,
 ) -> (Box<Request<Body>>, Option<Reject>) {
     let judged = judge(&request);
     let length = judged.ok().flatten();
-    let mut request = Box::new(request.map(|coming| Incoming::of(coming, length, shared)));
+    let mut request = Box::new(request.map(|coming| Incoming::of(coming, length, interim, shared)));
     join_cookies(request.headers_mut());
-    (request, judged.err())
+    let refusal = judged.err();
+    let path = request.uri().path();
+    if refusal.is_some() && !target::is_plain(path.as_bytes()) {
+        let target = target::legible(path.as_bytes(), shared.bounds.limits.uri_bytes);
+        *request.uri_mut() = with_path(request.uri(), target);
+    }
+    (request, refusal)
 }
 
-/// A path that is refused as it can be written down: what no path may hold is escaped.
-fn legible(path: &[u8]) -> Uri {
-    let mut text = String::with_capacity(path.len());
-    for byte in path {
-        if byte.is_ascii_graphic() && !matches!(byte, b'#' | b'"' | b'<' | b'>' | b'\\') {
-            text.push(char::from(*byte));
-        } else {
-            text.push('%');
-            for digit in [byte >> 4, byte & 0xf] {
-                let digit = char::from_digit(digit.into(), 16).unwrap_or_default();
-                text.push(digit.to_ascii_uppercase());
-            }
-        }
+/// Whether the client sends its body only when it is told to, or after a while (RFC 9110 section 10.1.1).
+fn waits_for_100(request: &Request<RecvStream>) -> bool {
+    if request.body().is_end_stream() {
+        return false;
     }
-    Uri::from_maybe_shared(text).unwrap_or_default()
+    let mut expected = request.headers().get_all(header::EXPECT).iter();
+    expected.any(|value| value.as_bytes().trim_ascii().eq_ignore_ascii_case(CONTINUE))
+}
+
+/// The same with the path of a target that is refused; who is asked stays known.
+fn with_path(uri: &Uri, target: Uri) -> Uri {
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = target.path_and_query().cloned();
+    Uri::from_parts(parts).unwrap_or(target)
 }
 
 /// Looks at what HTTP/1.1 would refuse and `h2` lets pass; gives the length of the body, where it is said.

@@ -49,6 +49,36 @@ pub(crate) fn read(bytes: &Bytes, place: Range<usize>) -> Result<(Uri, Option<By
     Ok((uri, Some(query)))
 }
 
+/// A target that is refused, as it can be written down: its path, of `most` bytes of the target; what no path may hold is escaped.
+pub(super) fn legible(target: &[u8], most: usize) -> Uri {
+    /// What `Uri` has room for.
+    const LONGEST: usize = u16::MAX as usize - 4;
+    let target = target.get(..most).unwrap_or(target);
+    // A query may hold a token, and is in no record.
+    let path = target.split(|byte| *byte == b'?').next();
+    let mut text = String::new();
+    for byte in path.unwrap_or_default() {
+        if text.len() >= LONGEST {
+            break;
+        }
+        if byte.is_ascii_graphic() && !matches!(byte, b'#' | b'<' | b'>' | b'`') {
+            text.push(char::from(*byte));
+        } else {
+            text.push('%');
+            for digit in [byte >> 4, byte & 0xf] {
+                let digit = char::from_digit(digit.into(), 16).unwrap_or_default();
+                text.push(digit.to_ascii_uppercase());
+            }
+        }
+    }
+    // A host that is none does not hide the path behind it.
+    let behind = text.split_once("://").map(|(_, rest)| rest);
+    let behind = behind.and_then(|rest| Some(rest.get(rest.find('/')?..)?.to_owned()));
+    Uri::from_maybe_shared(text)
+        .or_else(|_| Uri::from_maybe_shared(behind.unwrap_or_default()))
+        .unwrap_or_default()
+}
+
 /// Keeps with a request the query that the client wrote.
 pub(crate) fn mark<B>(request: &mut Request<B>, query: Bytes) {
     request.extensions_mut().insert(Verbatim(query));
@@ -116,5 +146,28 @@ mod tests {
             let seen = is_plain(&bytes).then(|| read(&bytes, 0..bytes.len()));
             assert!(!matches!(seen, Some(Ok(_))), "{target:?}");
         }
+    }
+
+    #[test]
+    fn what_is_refused_can_be_written_down() {
+        let path = |target: &str, most| legible(target.as_bytes(), most).path().to_owned();
+        for (target, expected) in [
+            ("/a b", "/a%20b"),
+            ("/a#b?c", "/a%23b"),
+            ("/a?b#c", "/a"),
+            ("/\u{1}é%2f", "/%01%C3%A9%2f"),
+            ("*", "*"),
+            ("http://a.test?b", "/"),
+            ("http://a<b/c d", "/c%20d"),
+            // These have no path.
+            ("", "/"),
+            ("a/b", "/"),
+            ("a\"://", "/"),
+        ] {
+            assert_eq!(path(target, 100), expected, "{target}");
+        }
+        assert_eq!(path("/abc", 3), "/ab");
+        let longest = path(&format!("/{}", "\u{1}".repeat(100_000)), usize::MAX);
+        assert!(longest.len() > 65_000 && longest.ends_with("%01"));
     }
 }

@@ -62,7 +62,7 @@ fn a_request_begins_with_a_whole_head() {
 #[test]
 fn a_bad_head_is_refused_after_the_good_ones_before_it() {
     let (seen, refusal) = hear(&[&[POST, BAD, GOOD].concat()]);
-    assert_eq!(seen, [body("hello"), ("/".to_owned(), None)]);
+    assert_eq!(seen, [body("hello"), ("/a".to_owned(), None)]);
     assert_eq!(refusal.map(Reject::reason), Some("bad_request"));
 }
 

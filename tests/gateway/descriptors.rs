@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::support::{Answer, App, Gateway, H2, config, eventually, within};
+use super::support::{Answer, App, Frame, Framed, Gateway, H2, config, eventually, within};
 
 #[tokio::test]
 async fn requests_to_silent_apps_leave_descriptors_to_other_clients() {
@@ -18,11 +18,20 @@ async fn requests_to_silent_apps_leave_descriptors_to_other_clients() {
     let gateway = Gateway::start_with_descriptors(&text, 256).await;
     // Clients that have been idle for more than a second, and one that has a request in flight.
     let mut idle = Vec::new();
-    for _ in 0..30 {
+    for _ in 0..20 {
         let mut wire = gateway.connect().await;
         assert_eq!(wire.get("/ping", &[]).await.text(), "pong");
         idle.push(wire);
     }
+    let mut idle_h2 = tokio::task::JoinSet::new();
+    for at in 0..9 {
+        let mut h2 = Framed::connect(gateway.address(), &[]).await;
+        h2.send(&[Frame::get(1, "/ping")]).await;
+        assert_eq!(h2.answer(1).await.unwrap().1, b"pong");
+        idle_h2.spawn(is_sent_away(h2, at > 0));
+    }
+    let mut busy = Framed::connect(gateway.address(), &[]).await;
+    busy.send(&[Frame::get(1, "/silent/busy")]).await;
     tokio::time::sleep(Duration::from_millis(1500)).await;
 
     let mut crowd = tokio::task::JoinSet::new();
@@ -50,7 +59,30 @@ async fn requests_to_silent_apps_leave_descriptors_to_other_clients() {
     for wire in &mut idle {
         assert!(!wire.fill().await, "an idle client's connection is closed");
     }
+    idle_h2.join_all().await;
+    // A client whose request is still answered is not idle.
+    busy.send(&[Frame::new(Frame::PING, 0, 0, [7; 8])]).await;
+    let heard = busy
+        .until(|frame| frame.kind == Frame::GOAWAY || frame.payload == [7; 8])
+        .await;
+    assert_eq!(heard.kind, Frame::PING);
     drop(crowd);
     // The clients are gone, and so are their connections to the app.
     gateway.answers("/quick", 200, "ok").await;
+}
+
+/// An idle connection of HTTP/2 ends in an orderly way: what is sent before the client has heard of it is answered.
+async fn is_sent_away(mut h2: Framed, hears: bool) {
+    let left = h2.until(|frame| frame.kind == Frame::GOAWAY).await;
+    assert_eq!(left.codes(), (u32::MAX >> 1, 0));
+    if !hears {
+        // A client that says nothing more is not waited for.
+        h2.rest().await;
+        return;
+    }
+    let asked = h2.until(|frame| frame.kind == Frame::PING).await;
+    let heard = Frame::new(Frame::PING, 1, 0, asked.payload);
+    h2.send(&[Frame::get(3, "/ping"), heard]).await;
+    assert_eq!(h2.answer(3).await.unwrap().1, b"pong");
+    h2.rest().await;
 }

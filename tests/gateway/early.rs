@@ -107,6 +107,8 @@ async fn a_body_that_does_not_follow_is_the_next_requests_408() {
     assert!(began.elapsed() >= Duration::from_secs(4));
     let records = gateway.records_of(2).await;
     assert_eq!(records[1]["reason"], "request_timeout", "{records:#?}");
+    // Nothing of the body is taken for the head of a request.
+    assert_eq!(records[1]["path"], "/", "{records:#?}");
 }
 
 #[tokio::test]

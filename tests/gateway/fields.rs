@@ -361,7 +361,6 @@ fn headers_that_cannot_be_said_are_configuration_errors() {
             "request: {set: {Transfer_Encoding: chunked}}",
             "the gateway itself sets",
         ),
-        ("request: {set: {CDN-Loop: a}}", "the gateway itself sets"),
         ("response: {set: {Upgrade: h2c}}", "the gateway itself sets"),
         (
             "response: {set: {Content-Length: '5'}}",
@@ -377,5 +376,36 @@ fn headers_that_cannot_be_said_are_configuration_errors() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2), "{headers}: {said}");
         assert!(said.contains(message), "{headers}: {said}");
+    }
+}
+
+#[test]
+fn no_configuration_takes_the_marks_from_requests_that_end_loops() {
+    let refused = "a request that comes back with it is 508";
+    for (headers, message) in [
+        ("request: {remove: [CDN-Loop]}", Some(refused)),
+        ("request: {remove: [Via, cdn_loop, Accept]}", Some(refused)),
+        ("request: {set: {CDN-Loop: a}}", Some(refused)),
+        ("request: {set: {Cdn.Loop: a}}", Some(refused)),
+        ("response: {remove: [CDN-Loop]}", None),
+        ("response: {set: {CDN-Loop: a}}", None),
+        ("request: {remove: [CDN-Loops]}", None),
+    ] {
+        let route = "path: /*, proxy: 'http://127.0.0.1:9', auth: none";
+        let headers = format!("headers: {{{headers}}}");
+        for text in [
+            format!("routes: [{{{route}, {headers}}}]\n"),
+            format!("defaults: {{{headers}}}\nroutes: [{{{route}}}]\n"),
+        ] {
+            let folder = Folder::new();
+            folder.write("gateway.yaml", config(&text, &[]));
+            let output = run_to_end(&folder, &["check"], &[]);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            let code = if message.is_some() { 2 } else { 0 };
+            assert_eq!(output.status.code(), Some(code), "{text}: {said}");
+            if let Some(message) = message {
+                assert!(said.contains(message), "{text}: {said}");
+            }
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::support::{
     Answer, App, Authority, Folder, Frame, Framed, Gateway, H2, Wire, config, eventually,
-    fields_of, request, status_of,
+    fields_of, request, status_of, within,
 };
 
 async fn start(app: &App, settings: &str) -> Gateway {
@@ -814,4 +814,73 @@ async fn a_refused_request_has_its_own_path_in_its_record() {
         assert_eq!(record["method"], "DELETE");
     }
     assert_eq!(app.requests(), 0);
+}
+
+#[tokio::test]
+async fn who_waits_for_100_over_http2_gets_it_when_the_body_is_wanted() {
+    let app = App::start(|_| Answer::EchoBody).await;
+    let text = "routes:
+  - {path: /*, proxy: '@app', auth: none}
+  - {path: /large, proxy: '@app', auth: none, body_bytes: 3}
+  - {path: /streamed, proxy: direct, auth: none}
+  - {path: /fixed, respond: {body: pong}}
+upstreams: {direct: {servers: ['@app'], buffer: off}}
+";
+    let gateway = Gateway::start(&config(text, &[("app", &app.url())])).await;
+    let head = |path: &'static str, more: &[(&'static str, &'static [u8])]| {
+        let mut fields = fields_of("POST", path).to_vec();
+        fields.extend_from_slice(more);
+        Frame::head(1, false, &fields)
+    };
+    let data = |ends: bool| Frame::new(Frame::DATA, u8::from(ends), 1, *b"body");
+    for (path, expect) in [
+        ("/", &b"100-continue"[..]),
+        ("/a", b"100-Continue"),
+        ("/streamed", b"100-continue"),
+    ] {
+        for length in [None, Some(("content-length", &b"4"[..]))] {
+            let mut fields = vec![("expect", expect)];
+            fields.extend(length);
+            let mut h2 = Framed::connect(gateway.address(), &[]).await;
+            h2.send(&[head(path, &fields)]).await;
+            let interim = h2.until(|frame| frame.stream == 1).await;
+            assert!(
+                interim.is(Frame::HEADERS, 1) && !interim.ends_stream(),
+                "{path}"
+            );
+            assert_eq!(status_of(&interim.payload), 100, "{path}");
+            h2.send(&[data(true)]).await;
+            let (status, body) = h2.answer(1).await.unwrap();
+            assert_eq!((status, body.as_slice()), (200, &b"body"[..]), "{path}");
+            assert_eq!(app.last().field("expect"), None, "{path}");
+        }
+    }
+    // Who is refused, is answered without its body, or has sent it already, gets none.
+    let whole = |path| [head(path, &[("expect", b"100-continue")]), data(true)];
+    let large = [("expect", &b"100-continue"[..]), ("content-length", b"4")];
+    for (frames, status) in [
+        (vec![head("/large", &large)], 413),
+        (vec![head("/fixed", &large)], 200),
+        (whole("/").to_vec(), 200),
+        (whole("/streamed").to_vec(), 200),
+        (vec![head("/", &[("expect", b"else")]), data(true)], 200),
+    ] {
+        let mut h2 = Framed::connect(gateway.address(), &[]).await;
+        h2.send(&frames).await;
+        let first = h2.until(|frame| frame.stream == 1).await;
+        assert_eq!(status_of(&first.payload), status, "{frames:?}");
+    }
+    // And nobody who does not ask for it.
+    let mut h2 = Framed::connect(gateway.address(), &[]).await;
+    h2.send(&[head("/", &[])]).await;
+    assert!(
+        within(
+            Duration::from_millis(300),
+            h2.until(|frame| frame.stream == 1)
+        )
+        .await
+        .is_none()
+    );
+    h2.send(&[data(true)]).await;
+    assert_eq!(h2.answer(1).await.unwrap().0, 200);
 }

@@ -4,7 +4,8 @@
 use serde_json::json;
 
 use super::support::{
-    Answer, App, Authority, Folder, Gateway, H2, Kind, config, free_port, key, request, token,
+    Answer, App, Authority, Folder, Frame, Framed, Gateway, H2, Kind, config, fields_of, free_port,
+    key, request, token,
 };
 
 /// One host with one route, another one with guards beside the wide route.
@@ -474,4 +475,204 @@ routes:
         assert_eq!(gateway.get(target, &[]).await.status, 400, "{target}");
     }
     assert_eq!(app.requests(), before);
+}
+
+#[tokio::test]
+async fn the_record_of_a_head_that_is_refused_says_what_was_asked_for() {
+    let (app, gateway) = start().await;
+    let long = format!("/long/{}", "a".repeat(20_000));
+    let many = "X-A: a\r\n".repeat(200);
+    let head = |line: &str, fields: &str| format!("{line}\r\nHost: a\r\n{fields}\r\n");
+    let cut = &long[..8 * 1024];
+    let cases: [(String, &str, &str, &str); 21] = [
+        (
+            head("PUT /name HTTP/1.1", "X A: b\r\n"),
+            "bad_request",
+            "PUT",
+            "/name",
+        ),
+        (
+            head("PUT /value?q=secret HTTP/1.1", "X-A: \u{1}\r\n"),
+            "bad_request",
+            "PUT",
+            "/value",
+        ),
+        (
+            head("POST /colon HTTP/1.1", "X-A\r\n"),
+            "bad_request",
+            "POST",
+            "/colon",
+        ),
+        (
+            head("POST /fold HTTP/1.1", " x\r\n"),
+            "bad_request",
+            "POST",
+            "/fold",
+        ),
+        (
+            head("POST /length HTTP/1.1", "Content-Length: +1\r\n"),
+            "bad_request",
+            "POST",
+            "/length",
+        ),
+        (
+            head("POST /coding HTTP/1.1", "Transfer-Encoding: br\r\n"),
+            "unknown_transfer_coding",
+            "POST",
+            "/coding",
+        ),
+        (
+            head("DELETE /hosts HTTP/1.1", "Host: b\r\n"),
+            "bad_host",
+            "DELETE",
+            "/hosts",
+        ),
+        (
+            "PATCH /host HTTP/1.1\r\n\r\n".to_owned(),
+            "bad_host",
+            "PATCH",
+            "/host",
+        ),
+        (
+            "\r\nPATCH /host/2 HTTP/1.1\r\n\r\n".to_owned(),
+            "bad_host",
+            "PATCH",
+            "/host/2",
+        ),
+        (
+            head("POST /many HTTP/1.1", &many),
+            "head_too_large",
+            "POST",
+            "/many",
+        ),
+        (
+            head(&format!("POST {long} HTTP/1.1"), ""),
+            "uri_too_long",
+            "POST",
+            cut,
+        ),
+        (
+            head("GET /version HTTP/3.0", ""),
+            "version_not_supported",
+            "GET",
+            "/version",
+        ),
+        (
+            head("PUT /a b HTTP/1.1", ""),
+            "bad_request",
+            "PUT",
+            "/a%20b",
+        ),
+        (
+            head("PUT /control/\u{1}\u{7f} HTTP/1.1", ""),
+            "bad_request",
+            "PUT",
+            "/control/%01%7F",
+        ),
+        (
+            head("PUT /fragment#x HTTP/1.1", ""),
+            "bad_request",
+            "PUT",
+            "/fragment%23x",
+        ),
+        (
+            head("PUT /caf\u{e9}?\u{e9} HTTP/1.1", ""),
+            "bad_request",
+            "PUT",
+            "/caf%C3%A9",
+        ),
+        (
+            head("PUT /odd/<`>\"\\{} HTTP/1.1", ""),
+            "bad_request",
+            "PUT",
+            "/odd/%3C%60%3E\"\\{}",
+        ),
+        (
+            head("PUT http://a.test/whole#x HTTP/1.1", ""),
+            "bad_request",
+            "PUT",
+            "/whole%23x",
+        ),
+        (
+            head("PUT http://a<b.test/authority HTTP/1.1", ""),
+            "bad_request",
+            "PUT",
+            "/authority",
+        ),
+        (
+            head("PUT /no-version", ""),
+            "bad_request",
+            "PUT",
+            "/no-version",
+        ),
+        // What is no request line says nothing.
+        (
+            "\u{16}\u{3}\u{1} /x y\r\n\r\n".to_owned(),
+            "bad_request",
+            "GET",
+            "/",
+        ),
+    ];
+    for (count, (bytes, reason, method, path)) in cases.iter().enumerate() {
+        let mut wire = gateway.connect().await;
+        wire.try_send(bytes).await.ok();
+        assert!(wire.reply().await.status >= 400, "{bytes:.60}");
+        let records = gateway.records_of(count + 1).await;
+        let last = records.last().unwrap();
+        let told = (&last["reason"], &last["method"], &last["path"]);
+        assert_eq!(
+            told,
+            (&json!(reason), &json!(method), &json!(path)),
+            "{bytes:.60}"
+        );
+    }
+    // What is asked with HEAD is answered without a body.
+    let mut wire = gateway.connect().await;
+    wire.send("HEAD /bad HTTP/1.1\r\nHost: a\r\nX A: b\r\n\r\n")
+        .await;
+    let head = wire.head().await;
+    assert_eq!(head.status, 400);
+    wire.closed().await;
+    assert!(app.seen().is_empty());
+
+    // The same over HTTP/2.
+    let paths: [(&[u8], &str); 4] = [
+        (b"/h2/fragment#x", "/h2/fragment%23x"),
+        ("/h2/caf\u{e9}".as_bytes(), "/h2/caf%C3%A9"),
+        (b"/h2/<`>\"\\{}", "/h2/%3C%60%3E\"\\{}"),
+        (b"/h2/a b?q", "/h2/a%20b"),
+    ];
+    for (sent, path) in paths {
+        let mut h2 = Framed::connect(gateway.address(), &[]).await;
+        let mut fields = fields_of("PUT", "");
+        fields[3].1 = sent;
+        h2.send(&[Frame::head(1, true, &fields)]).await;
+        let record = gateway.record(path).await;
+        let told = (&record["reason"], &record["method"]);
+        assert_eq!(told, (&json!("bad_request"), &json!("PUT")), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_record_of_a_head_that_is_too_slow_says_what_was_asked_for() {
+    let app = App::echo().await;
+    let text = "timeouts: {header_read: 300ms}
+routes: [{path: /*, proxy: '@app', auth: none}]
+";
+    let gateway = Gateway::start(&config(text, &[("app", &app.url())])).await;
+    for head in [
+        "POST /slow HTTP/1.1\r\nHost: a\r\nX-",
+        "POST /slow HTTP/1.1\r\n",
+    ] {
+        let mut wire = gateway.connect().await;
+        wire.send(head).await;
+        assert_eq!(wire.reply().await.status, 408);
+    }
+    let records = gateway.records_of(2).await;
+    for record in &records {
+        assert_eq!(
+            (&record["method"], &record["path"]),
+            (&json!("POST"), &json!("/slow"))
+        );
+    }
 }

@@ -37,8 +37,11 @@ impl Reading {
         let states = Arc::clone(states);
         let reading = spawn_blocking(move || {
             let read = reader();
-            let tokens = read.snapshot().and_then(|next| next.tokens.as_ref());
-            let started = tokens.map_or(Ok(()), |tokens| tokens.start(&states, clock::now()));
+            let next = read.snapshot();
+            let tokens = next.and_then(|next| Some((next.tokens.as_ref()?, next.dialer.names())));
+            let started = tokens.map_or(Ok(()), |(tokens, names)| {
+                tokens.start(&states, names, clock::now())
+            });
             (read, started)
         });
         Self {

@@ -8,6 +8,8 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -19,9 +21,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use redis::aio::MultiplexedConnection;
 use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
+use redis::io::AsyncDNSResolver;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionInfo, FromRedisValue, IntoConnectionInfo as _,
-    RedisError, RedisResult, Script, ScriptInvocation, TlsCertificates,
+    RedisError, RedisFuture, RedisResult, Script, ScriptInvocation, TlsCertificates,
 };
 use serde_json::Map;
 use tokio::sync::{Semaphore, mpsc};
@@ -33,6 +36,7 @@ use super::{
     tell,
 };
 use crate::auth::LiveRevoked;
+use crate::net::resolve::Names;
 use crate::tokens::spender::Spender;
 
 /// How long a connection may take to stand.
@@ -157,7 +161,7 @@ impl Store for Shared {
 
 impl Shared {
     /// Speaks with these servers from now on; nobody waits until one is there. What ends is told to the
-    /// workers through `revoked`.
+    /// workers through `revoked`, and the servers' addresses come from `names`.
     ///
     /// # Errors
     /// Where the system has no threads left.
@@ -165,6 +169,7 @@ impl Shared {
         servers: Servers,
         lives: Lives,
         revoked: Arc<LiveRevoked>,
+        names: Names,
     ) -> Result<Self, String> {
         let longest = Arc::new(Longest::default());
         longest.at_least(lives);
@@ -175,6 +180,7 @@ impl Shared {
             .map_err(|error| error.to_string())?;
         let keeper = Keeper {
             servers: Arc::new(servers),
+            addresses: Addresses(names),
             longest: Arc::clone(&longest),
             revoked,
             scripts: Arc::default(),
@@ -187,6 +193,27 @@ impl Shared {
             .spawn(move || runtime.block_on(keeper.serve(taken)))
             .map_err(|error| error.to_string())?;
         Ok(Self { orders, longest })
+    }
+}
+
+/// The servers' addresses, for the library: also of those nodes of a cluster that only the cluster names.
+#[derive(Clone, Debug)]
+struct Addresses(Names);
+
+impl AsyncDNSResolver for Addresses {
+    fn resolve<'a, 'b: 'a>(
+        &'a self,
+        host: &'b str,
+        port: u16,
+    ) -> RedisFuture<'a, Box<dyn Iterator<Item = SocketAddr> + Send + 'a>> {
+        Box::pin(async move {
+            let found = self.0.find(host).await.map_err(io::Error::other)?;
+            let mut addresses = found.to_vec();
+            for address in &mut addresses {
+                address.set_port(port);
+            }
+            Ok(Box::new(addresses.into_iter()) as Box<dyn Iterator<Item = SocketAddr> + Send>)
+        })
     }
 }
 
@@ -298,6 +325,7 @@ enum Done {
 #[derive(Clone)]
 struct Keeper {
     servers: Arc<Servers>,
+    addresses: Addresses,
     longest: Arc<Longest>,
     revoked: Arc<LiveRevoked>,
     scripts: Arc<Scripts>,
@@ -356,7 +384,8 @@ impl Keeper {
         let infos = self.servers.infos()?;
         let settings = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECTING))
-            .set_response_timeout(Some(ANSWER));
+            .set_response_timeout(Some(ANSWER))
+            .set_dns_resolver(self.addresses.clone());
         let mut failure = io("there is no server");
         let mut found = None;
         for info in &infos {
@@ -381,6 +410,7 @@ impl Keeper {
             let mut cluster = ClusterClientBuilder::new(infos)
                 .connection_timeout(CONNECTING)
                 .response_timeout(ANSWER)
+                .async_dns_resolver(self.addresses.clone())
                 .retries(3);
             if let Some(certificates) = self.servers.certificates() {
                 cluster = cluster.certs(certificates);
@@ -1137,6 +1167,39 @@ return lives
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn servers_are_found_as_everything_else_is() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (came, comes) = std::sync::mpsc::channel();
+        thread::spawn(move || listener.incoming().try_for_each(|_| came.send(())));
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&asked);
+        let names = Names::new(move |host| {
+            seen.lock().unwrap().push(host.to_owned());
+            // Nobody listens at the first.
+            let ips = [[127, 0, 0, 64], [127, 0, 0, 1]];
+            Ok(ips.map(|ip| SocketAddr::from((ip, 0))).to_vec())
+        });
+        let servers = Servers {
+            urls: vec![format!("redis://store.test:{port}")],
+            username: None,
+            password: None,
+            ca: None,
+        };
+        let lives = Lives {
+            access: 60,
+            refresh: 60,
+        };
+        let store = Shared::open(servers, lives, Arc::default(), names).unwrap();
+        // A server that ends each connection is tried again, and again, and its name is remembered meanwhile.
+        for _ in 0..3 {
+            comes.recv_timeout(Duration::from_secs(10)).unwrap();
+        }
+        assert_eq!(*asked.lock().unwrap(), ["store.test"]);
+        drop(store);
+    }
 
     #[test]
     fn what_is_one_subjects_lies_together() {

@@ -77,6 +77,17 @@ struct Opened {
 }
 
 impl Opened {
+    /// The path of one of the requests.
+    fn path_of(&self, request: &Request) -> Vec<u8> {
+        let (place, coded) = &request.path;
+        let written = self.paths.get(place.clone()).unwrap_or_default();
+        let mut path = Vec::new();
+        if !coded || !huffman::decode(written, &mut path) {
+            path = written.to_vec();
+        }
+        path
+    }
+
     /// The paths are forgotten when no request is left.
     fn tidy(&mut self) -> usize {
         if self.requests.is_empty() {
@@ -256,14 +267,16 @@ impl Shared {
         }
     }
 
-    /// A request is handed over; says whether its path has a fragment.
-    pub(super) fn hand_over(&self, stream: u32) -> bool {
+    /// A request is handed over; gives its path if that has a fragment.
+    pub(super) fn hand_over(&self, stream: u32) -> Option<Vec<u8>> {
         let mut opened = self.opened();
         let mut requests = opened.requests.iter();
         let at = requests.position(|request| request.stream == stream);
         let request = at.and_then(|at| opened.requests.remove(at));
+        let request = request.filter(|request| request.fragment);
+        let path = request.map(|request| opened.path_of(&request));
         self.waiting.store(opened.tidy(), Ordering::Relaxed);
-        request.is_some_and(|request| request.fragment)
+        path
     }
 
     /// Takes out a request that was answered and not handed over, when all that wait to be were; or, at the end of the
@@ -276,12 +289,7 @@ impl Shared {
         let mut requests = opened.requests.iter();
         let at = requests.position(|request| at_the_end || request.fate != Fate::Unknown)?;
         let request = opened.requests.remove(at)?;
-        let (place, coded) = request.path;
-        let written = opened.paths.get(place).unwrap_or_default();
-        let mut path = Vec::new();
-        if !coded || !huffman::decode(written, &mut path) {
-            path = written.to_vec();
-        }
+        let path = opened.path_of(&request);
         self.waiting.store(opened.tidy(), Ordering::Relaxed);
         Some(Refused {
             fate: request.fate,

@@ -2,8 +2,9 @@
 
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -21,6 +22,31 @@ use crate::wire::{LINGER, LINGER_BYTES};
 
 /// How much of an answer, of one stream, is handed to `h2` before it is written.
 pub(super) const MOST_HANDED: usize = 32 * 1024;
+
+/// The 100 that a client waits for before it sends its body (RFC 9110 section 10.1.1): who reads the body, perhaps in another
+/// task, wants it, and the task of the stream sends it.
+#[derive(Debug, Default)]
+pub(super) struct Interim {
+    wanted: AtomicBool,
+    task: OnceLock<Waker>,
+}
+
+impl Interim {
+    /// The body is read, and nothing of it is here.
+    fn want(&self, cx: &Context<'_>) {
+        self.wanted.store(true, Ordering::Relaxed);
+        if let Some(task) = self.task.get().filter(|task| !task.will_wake(cx.waker())) {
+            task.wake_by_ref();
+        }
+    }
+
+    /// Whether it is to be sent; the task, which stays the same, hears of it.
+    fn is_wanted(&self, cx: &Context<'_>) -> bool {
+        self.task.get_or_init(|| cx.waker().clone());
+        self.wanted.load(Ordering::Relaxed)
+    }
+}
+
 /// The body of a request.
 pub(super) struct Incoming {
     /// `None` when it was read to its end.
@@ -28,12 +54,19 @@ pub(super) struct Incoming {
     /// How long it is, where that was said.
     length: Option<u64>,
     data_ended: bool,
+    /// What the client waits for before it sends any of it.
+    interim: Option<Arc<Interim>>,
     shared: Arc<Shared>,
 }
 
 impl Incoming {
     /// The body of a request with these fields.
-    pub(super) fn of(coming: RecvStream, length: Option<u64>, shared: &Arc<Shared>) -> Body {
+    pub(super) fn of(
+        coming: RecvStream,
+        length: Option<u64>,
+        interim: Option<Arc<Interim>>,
+        shared: &Arc<Shared>,
+    ) -> Body {
         if coming.is_end_stream() {
             return Body::Empty;
         }
@@ -41,6 +74,7 @@ impl Incoming {
             coming: Some(coming),
             length,
             data_ended: false,
+            interim,
             shared: Arc::clone(shared),
         })
     }
@@ -68,6 +102,11 @@ impl http_body::Body for Incoming {
         };
         if !this.data_ended {
             let polled = pin!(coming.data()).poll(cx);
+            if let Some(interim) = this.interim.take()
+                && polled.is_pending()
+            {
+                interim.want(cx);
+            }
             match ready!(polled) {
                 Some(Ok(data)) => {
                     let count = data.len();
@@ -235,14 +274,23 @@ pub(super) async fn answer<F, B, E>(
     mut answering: Pin<Box<F>>,
     mut respond: SendResponse<Piece>,
     is_head: bool,
+    mut interim: Option<Arc<Interim>>,
     shared: Arc<Shared>,
 ) where
     F: Future<Output = Result<Response<B>, E>>,
     B: Carry + Unpin,
 {
-    let answered = std::future::poll_fn(|cx| match answering.as_mut().poll(cx) {
-        Poll::Ready(answered) => Poll::Ready(Some(answered)),
-        Poll::Pending => respond.poll_reset(cx).map(|_| None),
+    let answered = std::future::poll_fn(|cx| {
+        if let Poll::Ready(answered) = answering.as_mut().poll(cx) {
+            return Poll::Ready(Some(answered));
+        }
+        if interim.take_if(|interim| interim.is_wanted(cx)).is_some() {
+            let mut head = Response::new(());
+            *head.status_mut() = StatusCode::CONTINUE;
+            // An error says that the stream is gone, of which `poll_reset` tells.
+            drop(respond.send_informational(head));
+        }
+        respond.poll_reset(cx).map(|_| None)
     })
     .await;
     drop(answering);
