@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::RunOptions;
+use crate::{RunOptions, config};
 
 /// nginx in front of the app, with the tokens checked.
 #[derive(Debug, Parser)]
@@ -84,6 +84,12 @@ enum Command {
         )]
         config: PathBuf,
     },
+    /// Print the JSON Schema of the configuration, for editors and CI.
+    Schema {
+        /// Print a list of all keys in Markdown instead.
+        #[arg(long)]
+        markdown: bool,
+    },
     /// Show the main job with nothing else installed: a certificate, an app and a user made on
     /// the spot, and the commands to try.
     Demo {
@@ -107,6 +113,15 @@ pub fn main() -> ExitCode {
         Command::User { command, config } => tokens::user(command, &config),
         Command::Token { command, config } => tokens::token(command, &config),
         Command::Key { command, config } => tokens::key(&command, &config),
+        Command::Schema { markdown } => {
+            let text = if markdown {
+                config::keys_page()
+            } else {
+                format!("{:#}\n", config::schema())
+            };
+            say(&mut std::io::stdout(), &text);
+            ExitCode::SUCCESS
+        }
         Command::Demo { config } => ended(demo::demo(&config)),
         Command::Check { config, print } => match crate::check(&config) {
             Ok(checked) => {

@@ -1,10 +1,9 @@
 //! `cors`: which keys there are, and what stands behind each.
 
-use std::time::Duration;
-
 use http::HeaderName;
 
 use super::decode::Decoder;
+use super::keys;
 use super::node::Node;
 use super::parsed::{Cors, Spanned};
 use super::value;
@@ -13,15 +12,7 @@ use crate::message::cors::{ANY, Origin};
 impl Decoder<'_> {
     /// `cors` of a route, or of `tokens`.
     pub(crate) fn cors(&mut self, node: &Node) -> Option<Cors> {
-        let known = [
-            "origins",
-            "credentials",
-            "methods",
-            "headers",
-            "expose",
-            "max_age",
-        ];
-        let fields = self.fields(node, "a map", &known)?;
+        let fields = self.fields(node, "a map", &keys::CORS)?;
         let origins = self.required(fields, "origins", |it, node| {
             it.one_or_more(node, "a list of origins", |it, node| {
                 it.scalar(
@@ -32,28 +23,13 @@ impl Decoder<'_> {
                 )
             })
         });
-        let names = |names: [&str; 2]| {
-            let names = names.into_iter();
-            names
-                .map(|name| Spanned::default_of(name.to_owned()))
-                .collect()
-        };
-        let mut cors = Cors {
-            origins: origins.unwrap_or_default(),
-            credentials: Spanned::default_of(false),
-            methods: Vec::new(),
-            headers: names(["Authorization", "Content-Type"]),
-            expose: names(["WWW-Authenticate", "Retry-After"]),
-            max_age: Spanned::default_of(Duration::from_secs(10 * 60)),
-        };
-        self.set(fields, "credentials", &mut cors.credentials, Self::boolean);
-        self.set(fields, "methods", &mut cors.methods, |it, node| {
+        let credentials = self.value(fields, "credentials", Self::boolean);
+        let methods = self.optional(fields, "methods", |it, node| {
             it.filled_list(node, "a list of methods", Self::method)
         });
-        for (key, into) in [("headers", &mut cors.headers), ("expose", &mut cors.expose)] {
-            self.set(fields, key, into, Self::header_names_or_star);
-        }
-        self.set(fields, "max_age", &mut cors.max_age, |it, node| {
+        let headers = self.value(fields, "headers", Self::header_names_or_star);
+        let expose = self.value(fields, "expose", Self::header_names_or_star);
+        let max_age = self.value(fields, "max_age", |it, node| {
             let what = "a duration of whole seconds";
             it.scalar(
                 node,
@@ -65,6 +41,14 @@ impl Decoder<'_> {
                 },
             )
         });
+        let cors = Cors {
+            origins: origins.unwrap_or_default(),
+            credentials: credentials?,
+            methods: methods.unwrap_or_default(),
+            headers: headers?,
+            expose: expose?,
+            max_age: max_age?,
+        };
         self.check_stars(&cors);
         Some(cors)
     }

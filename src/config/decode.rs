@@ -7,6 +7,8 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 
 use super::error::Errors;
+use super::fill::default_of;
+use super::keys::Section;
 use super::mask::quoted;
 use super::node::{Key, Kind, Node};
 use super::parsed::{Named, Server, Spanned};
@@ -28,6 +30,7 @@ pub(crate) struct Fields<'n> {
     /// Where the map stands.
     pub(crate) place: Place,
     entries: &'n [(Key, Node)],
+    section: &'static Section,
 }
 
 impl<'n> Fields<'n> {
@@ -122,8 +125,9 @@ impl Decoder<'_> {
         &mut self,
         node: &'n Node,
         what: &str,
-        known: &[&str],
+        section: &'static Section,
     ) -> Option<Fields<'n>> {
+        let known = &section.names();
         let Kind::Map(entries) = &node.kind else {
             self.unexpected(node, what, &format!("known here: {}", known.join(", ")));
             return None;
@@ -139,6 +143,23 @@ impl Decoder<'_> {
         Some(Fields {
             place: node.place,
             entries,
+            section,
+        })
+    }
+
+    /// The entries of a map whose unknown keys were reported already.
+    pub(crate) fn known_fields<'n>(
+        &mut self,
+        node: &'n Node,
+        section: &'static Section,
+    ) -> Option<Fields<'n>> {
+        let Kind::Map(entries) = &node.kind else {
+            return None;
+        };
+        Some(Fields {
+            place: node.place,
+            entries,
+            section,
         })
     }
 
@@ -166,7 +187,21 @@ impl Decoder<'_> {
         fields.get(key).and_then(|node| read(self, node))
     }
 
-    /// Reads a key into a value that has a default. Without the key, or with a mistake, the default stays.
+    /// Reads a key that has a default, which holds without the key, and where there is a mistake in its value.
+    pub(crate) fn value<T>(
+        &mut self,
+        fields: Fields<'_>,
+        key: &str,
+        mut read: impl FnMut(&mut Self, &Node) -> Option<T>,
+    ) -> Option<T> {
+        let written = fields.get(key).and_then(|node| read(self, node));
+        written.or_else(|| {
+            let default = default_of(fields.section.key(key)?)?;
+            read(self, &default)
+        })
+    }
+
+    /// Reads a key into a value. Without the key, or with a mistake, the value stays as it is.
     pub(crate) fn set<T>(
         &mut self,
         fields: Fields<'_>,

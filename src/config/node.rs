@@ -1,5 +1,6 @@
 //! The nodes of the marked tree. How they are made of a text is said in `tree`, what they mean is decided by their readers.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use super::mask::quoted;
@@ -12,6 +13,41 @@ pub(crate) struct Node {
     pub(crate) place: Place,
     /// What it is.
     pub(crate) kind: Kind,
+}
+
+impl Node {
+    /// Itself where it is a map, or else a map without entries in its place: what is to be read on after a mistake was
+    /// reported.
+    pub(crate) fn as_map(&self) -> Cow<'_, Self> {
+        match self.kind {
+            Kind::Map(_) => Cow::Borrowed(self),
+            Kind::Null | Kind::Scalar(_) | Kind::List(_) | Kind::Broken => Cow::Owned(Self {
+                place: self.place,
+                kind: Kind::Map(Vec::new()),
+            }),
+        }
+    }
+
+    /// A map with this value behind one key, or a list of it, in its place: what a value alone stands for.
+    pub(crate) fn below(self, key: &str, in_list: bool) -> Self {
+        let place = self.place;
+        let value = if in_list {
+            Self {
+                place,
+                kind: Kind::List(vec![self]),
+            }
+        } else {
+            self
+        };
+        let key = Key {
+            text: key.to_owned(),
+            place,
+        };
+        Self {
+            place,
+            kind: Kind::Map(vec![(key, value)]),
+        }
+    }
 }
 
 /// What a node is.

@@ -179,19 +179,6 @@ pub(crate) struct Limits {
     pub(crate) body_bytes: Spanned<u64>,
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections: Spanned::default_of(100_000),
-            connections_per_ip: Spanned::default_of(1000),
-            header_bytes: Spanned::default_of(32 << 10),
-            header_count: Spanned::default_of(100),
-            uri_bytes: Spanned::default_of(8 << 10),
-            body_bytes: Spanned::default_of(10 << 20),
-        }
-    }
-}
-
 /// `timeouts`; none is zero but `shutdown` and `shutdown_streams`.
 #[derive(Clone, Debug)]
 pub(crate) struct Timeouts {
@@ -209,21 +196,6 @@ pub(crate) struct Timeouts {
     pub(crate) shutdown: Spanned<Duration>,
     /// How long tunnels and streams may go on then, `shutdown` at most.
     pub(crate) shutdown_streams: Spanned<Duration>,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        let seconds = |seconds| Spanned::default_of(Duration::from_secs(seconds));
-        Self {
-            header_read: seconds(10),
-            body_read: seconds(30),
-            send: seconds(60),
-            keep_alive: seconds(75),
-            tls_handshake: seconds(10),
-            shutdown: seconds(30),
-            shutdown_streams: seconds(3),
-        }
-    }
 }
 
 /// One of `jwt`.
@@ -387,16 +359,6 @@ pub(crate) struct Throttle {
     pub(crate) per_user: Option<(NonZeroU32, Duration)>,
 }
 
-impl Default for Throttle {
-    fn default() -> Self {
-        let rate = |tries| NonZeroU32::new(tries).map(|tries| (tries, Duration::from_secs(60)));
-        Self {
-            per_ip: rate(10),
-            per_user: rate(5),
-        }
-    }
-}
-
 /// One of `keys`.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyFile {
@@ -511,21 +473,6 @@ pub(crate) struct Log {
     pub(crate) level: Spanned<Level>,
     /// One line a request.
     pub(crate) access: AccessLog,
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        let to = Spanned::default_of(LogTarget::Stdout);
-        let format = Spanned::default_of(LogFormat::Json);
-        Self {
-            level: Spanned::default_of(Level::Info),
-            access: AccessLog::On {
-                to,
-                format,
-                user: None,
-            },
-        }
-    }
 }
 
 /// How much is logged.

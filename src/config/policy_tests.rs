@@ -5,6 +5,7 @@ use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 
 use super::decode::Decoder;
 use super::json::json;
+use super::keys;
 use super::node::{Kind, Node};
 use super::parsed::Spanned;
 use super::value;
@@ -17,7 +18,7 @@ impl Decoder<'_> {
         if matches!(node.kind, Kind::List(_)) {
             return self.policy_tests(node).unwrap_or_default();
         }
-        let Some(fields) = self.fields(node, "a list of tests", &["tests"]) else {
+        let Some(fields) = self.fields(node, "a list of tests", &keys::TEST_FILE) else {
             return Vec::new();
         };
         self.required(fields, "tests", Self::policy_tests)
@@ -30,7 +31,7 @@ impl Decoder<'_> {
     }
 
     fn policy_test(&mut self, node: &Node) -> Option<Spanned<PolicyTest>> {
-        let fields = self.fields(node, "a map", &["request", "headers", "claims", "expect"])?;
+        let fields = self.fields(node, "a map", &keys::TEST)?;
         let request = self.required(fields, "request", |it, node| {
             it.scalar(node, "a request", "write it as `GET /path`", |text| {
                 request(text).map(|parts| (text.to_owned(), parts))
@@ -73,8 +74,7 @@ impl Decoder<'_> {
     }
 
     fn expectation(&mut self, node: &Node) -> Option<Expectation> {
-        let known = ["status", "reason", "route", "upstream", "headers"];
-        let fields = self.fields(node, "a map", &known)?;
+        let fields = self.fields(node, "a map", &keys::EXPECT)?;
         if matches!(&node.kind, Kind::Map(entries) if entries.is_empty()) {
             self.errors
                 .at(node.place, "this expects nothing")

@@ -2,91 +2,23 @@
 //!
 //! Values below keys such as `secret` are `***`. What came from a file by `${file:..}` is shown as it was
 //! written, and what came from the environment with its value, except where that itself has `${` in it.
-//! The defaults of `workers`, `limits` and `timeouts` are filled in.
+//! Every default is filled in.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
+use super::fill::filled;
 use super::node::{Kind, Node, Scalar};
-use super::parsed::{Limits, Timeouts};
 
-/// Writes a configuration's tree.
+/// Writes a configuration's tree, with every default.
 pub(crate) fn print(root: &Node) -> String {
     let mut out = String::new();
-    let entries = match &root.kind {
-        Kind::Map(entries) => entries.as_slice(),
-        Kind::Null | Kind::Scalar(_) | Kind::List(_) | Kind::Broken => &[],
-    };
-    let has = |key: &str| entries.iter().any(|(known, _)| known.text == key);
-    if !has("workers") {
-        out.push_str("workers: auto\n");
-    }
-    for (section, defaults) in [("limits", limits()), ("timeouts", timeouts())] {
-        if !has(section) {
-            let _written = writeln!(out, "{section}:");
-            fill(&mut out, &[], &defaults);
-        }
-    }
-    for (key, value) in entries {
-        entry(&mut out, &key.text, value, 0);
-        let present: Vec<&str> = match &value.kind {
-            Kind::Map(entries) => entries.iter().map(|(key, _)| key.text.as_str()).collect(),
-            Kind::Null | Kind::Scalar(_) | Kind::List(_) | Kind::Broken => continue,
-        };
-        match key.text.as_str() {
-            "limits" if !present.is_empty() => fill(&mut out, &present, &limits()),
-            "timeouts" if !present.is_empty() => fill(&mut out, &present, &timeouts()),
-            _ => {}
+    let root = filled(root);
+    if let Kind::Map(entries) = &root.kind {
+        for (key, value) in entries {
+            entry(&mut out, &key.text, value, 0);
         }
     }
     out
-}
-
-/// Writes the defaults that are not there.
-fn fill(out: &mut String, present: &[&str], defaults: &[(&str, String)]) {
-    for (key, value) in defaults.iter().filter(|(key, _)| !present.contains(key)) {
-        let _written = writeln!(out, "  {key}: {value}");
-    }
-}
-
-fn limits() -> Vec<(&'static str, String)> {
-    let limits = Limits::default();
-    vec![
-        ("connections", limits.connections.value.to_string()),
-        (
-            "connections_per_ip",
-            limits.connections_per_ip.value.to_string(),
-        ),
-        ("header_bytes", size(limits.header_bytes.value)),
-        ("header_count", limits.header_count.value.to_string()),
-        ("uri_bytes", size(limits.uri_bytes.value)),
-        ("body_bytes", size(limits.body_bytes.value)),
-    ]
-}
-
-fn timeouts() -> Vec<(&'static str, String)> {
-    let timeouts = Timeouts::default();
-    let seconds = |duration: Duration| format!("{}s", duration.as_secs());
-    vec![
-        ("header_read", seconds(timeouts.header_read.value)),
-        ("body_read", seconds(timeouts.body_read.value)),
-        ("send", seconds(timeouts.send.value)),
-        ("keep_alive", seconds(timeouts.keep_alive.value)),
-        ("tls_handshake", seconds(timeouts.tls_handshake.value)),
-        ("shutdown", seconds(timeouts.shutdown.value)),
-        ("shutdown_streams", seconds(timeouts.shutdown_streams.value)),
-    ]
-}
-
-fn size(bytes: u64) -> String {
-    let units = [("MiB", 20), ("KiB", 10)];
-    let fits = units
-        .into_iter()
-        .find(|(_, shift)| bytes > 0 && bytes.trailing_zeros() >= *shift);
-    fits.map_or_else(
-        || bytes.to_string(),
-        |(unit, shift)| format!("{}{unit}", bytes >> shift),
-    )
 }
 
 /// `key: value`, or the key and the value's lines below it.

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::decode::Decoder;
 use super::error::Errors;
+use super::keys;
 use super::merge;
 use super::node::{Kind, Node};
 use super::place::Place;
@@ -35,7 +36,7 @@ impl Decoder<'_> {
     /// `{jti: X}`, `{sub: Y}`, or `{sub: Y, before: TIME}`.
     fn revocation(&mut self, node: &Node, revoked: &mut Revoked) -> Option<()> {
         let what = "{jti: X}, {sub: Y} or {sub: Y, before: TIME}";
-        let fields = self.fields(node, what, &["jti", "sub", "before"])?;
+        let fields = self.fields(node, what, &keys::REVOCATION)?;
         let jti = self.optional(fields, "jti", Self::filled_text);
         let sub = self.optional(fields, "sub", Self::filled_text);
         let before = self.optional(fields, "before", |it, node| {

@@ -1,6 +1,7 @@
 //! `defaults` and `routes`: which keys there are, and what stands behind each.
 
-use super::decode::{Decoder, Fields};
+use super::decode::Decoder;
+use super::keys;
 use super::node::{Kind, Node};
 use super::parsed::{
     AskRule, Auth, Defaults, HeaderChanges, Headers, JwtRule, ProxyTo, Redirect, Respond, Rewrite,
@@ -14,7 +15,7 @@ use crate::proxy::{ends_loops, frames};
 impl Decoder<'_> {
     /// `defaults`.
     pub(crate) fn defaults(&mut self, node: &Node) -> Option<Defaults> {
-        let fields = self.fields(node, "a map", &["auth", "headers"])?;
+        let fields = self.fields(node, "a map", &keys::DEFAULTS)?;
         let auth = self.optional(fields, "auth", Self::auth);
         let headers = self.optional(fields, "headers", Self::header_rules);
         Some(Defaults {
@@ -26,23 +27,7 @@ impl Decoder<'_> {
     /// One of `routes`; `None` where it has no path.
     pub(crate) fn route(&mut self, node: &Node) -> Option<Route> {
         let before = self.errors.count();
-        let known = [
-            "name",
-            "host",
-            "methods",
-            "path",
-            "static",
-            "proxy",
-            "redirect",
-            "respond",
-            "auth",
-            "cors",
-            "rewrite",
-            "headers",
-            "body_bytes",
-            "timeouts",
-        ];
-        let fields = self.fields(node, "a map", &known)?;
+        let fields = self.fields(node, "a map", &keys::ROUTE)?;
         let name = self.optional(fields, "name", Self::filled_text);
         let hosts = self.optional(fields, "host", |it, node| {
             it.one_or_more(node, "a host or a list of hosts", |it, node| {
@@ -68,7 +53,7 @@ impl Decoder<'_> {
         let headers = self.optional(fields, "headers", Self::header_rules);
         let body_bytes = self.optional(fields, "body_bytes", Self::size_or_off);
         let times = self.optional(fields, "timeouts", |it, node| {
-            let fields = it.fields(node, "a map", &["response", "idle"])?;
+            let fields = it.fields(node, "a map", &keys::ROUTE_TIMEOUTS)?;
             let response = it.optional(fields, "response", Self::duration_or_off);
             Some((response, it.optional(fields, "idle", Self::duration)))
         });
@@ -116,29 +101,18 @@ impl Decoder<'_> {
         Some(read)
     }
 
+    /// `static`; a directory alone stands for a map with `root`.
     fn files(&mut self, node: &Node) -> Option<Static> {
-        let index = vec![Spanned::default_of("index.html".to_owned())];
-        if matches!(node.kind, Kind::Scalar(_)) {
-            let root = self.file(node)?;
-            return Some(Static {
-                place: node.place,
-                root,
-                index,
-                fallback: None,
-                cache_control: None,
-            });
-        }
-        let known = ["root", "index", "fallback", "cache_control"];
-        let fields = self.fields(node, "a folder or a map", &known)?;
-        let root = self.required(fields, "root", Self::file);
-        let mut files = Static {
-            place: fields.place,
-            root: Spanned::default_of(std::path::PathBuf::new()),
-            index,
-            fallback: self.optional(fields, "fallback", Self::url_path),
-            cache_control: self.optional(fields, "cache_control", Self::header_value),
+        let map;
+        let node = if matches!(node.kind, Kind::Scalar(_)) {
+            map = node.clone().below("root", false);
+            &map
+        } else {
+            node
         };
-        self.set(fields, "index", &mut files.index, |it, node| {
+        let fields = self.fields(node, "a folder or a map", &keys::STATIC)?;
+        let root = self.required(fields, "root", Self::file);
+        let index = self.value(fields, "index", |it, node| {
             it.list(node, "a list of file names", |it, node| {
                 it.scalar(node, "a file's name", "", |text| match text {
                     "" | "." | ".." => Err("such as index.html".to_owned()),
@@ -149,9 +123,14 @@ impl Decoder<'_> {
                 })
             })
         });
+        let fallback = self.optional(fields, "fallback", Self::url_path);
+        let cache_control = self.optional(fields, "cache_control", Self::header_value);
         Some(Static {
+            place: fields.place,
             root: root?,
-            ..files
+            index: index?,
+            fallback,
+            cache_control,
         })
     }
 
@@ -178,10 +157,9 @@ impl Decoder<'_> {
     }
 
     fn redirect(&mut self, node: &Node) -> Option<Redirect> {
-        let fields = self.fields(node, "a map", &["to", "status"])?;
+        let fields = self.fields(node, "a map", &keys::REDIRECT)?;
         let to = self.required(fields, "to", Self::filled_text);
-        let mut status = Spanned::default_of(308);
-        self.set(fields, "status", &mut status, |it, node| {
+        let status = self.value(fields, "status", |it, node| {
             let known = [
                 ("301", 301),
                 ("302", 302),
@@ -194,14 +172,13 @@ impl Decoder<'_> {
         Some(Redirect {
             place: fields.place,
             to: to?,
-            status,
+            status: status?,
         })
     }
 
     fn respond(&mut self, node: &Node) -> Option<Respond> {
-        let fields = self.fields(node, "a map", &["status", "body"])?;
-        let mut status = Spanned::default_of(200);
-        self.set(fields, "status", &mut status, |it, node| {
+        let fields = self.fields(node, "a map", &keys::RESPOND)?;
+        let status = self.value(fields, "status", |it, node| {
             it.scalar(node, "a status from 200 to 599", "", |text| {
                 let status = u16::try_from(value::integer(text)?).ok();
                 status
@@ -212,13 +189,13 @@ impl Decoder<'_> {
         let body = self.optional(fields, "body", Self::text);
         Some(Respond {
             place: fields.place,
-            status,
+            status: status?,
             body,
         })
     }
 
     fn rewrite(&mut self, node: &Node) -> Option<Spanned<Rewrite>> {
-        let fields = self.fields(node, "a map", &["strip_prefix", "path"])?;
+        let fields = self.fields(node, "a map", &keys::REWRITE)?;
         let strip = self.optional(fields, "strip_prefix", Self::url_path);
         let path = self.optional(fields, "path", Self::url_path);
         if let (Some(_), Some(second)) = (fields.get("strip_prefix"), fields.place_of("path")) {
@@ -245,68 +222,58 @@ impl Decoder<'_> {
 
     /// `auth`: `none`, a verifier's name, or a map.
     fn auth(&mut self, node: &Node) -> Option<Auth> {
-        let mut rule = JwtRule {
-            place: node.place,
-            verifiers: Vec::new(),
-            optional: Spanned::default_of(false),
-            require: None,
-            forward: Vec::new(),
-            strip_token: Spanned::default_of(false),
-            only_reports: Spanned::default_of(false),
-            ends_with_token: Spanned::default_of(false),
-        };
-        if let Kind::Scalar(scalar) = &node.kind {
-            if scalar.text == "none" {
+        let map;
+        let node = match &node.kind {
+            Kind::Scalar(scalar) if scalar.text == "none" => {
                 return Some(Auth::Public(node.place));
             }
-            rule.verifiers.push(self.verifier_name(node)?);
-            return Some(Auth::Jwt(Box::new(rule)));
-        }
-        if matches!(&node.kind, Kind::Map(entries) if entries.iter().any(|(key, _)| key.text == "ask"))
-        {
-            return self.ask(node);
-        }
-        let known = [
-            "jwt",
-            "ask",
-            "optional",
-            "require",
-            "forward",
-            "strip_token",
-            "enforce",
-            "on_expiry",
-        ];
-        let fields = self.fields(node, "`none`, a verifier's name or a map", &known)?;
-        let names = self.required(fields, "jwt", |it, node| {
+            Kind::Scalar(_) => {
+                map = node.clone().below("jwt", false);
+                &map
+            }
+            Kind::Map(entries) if entries.iter().any(|(key, _)| key.text == "ask") => {
+                return self.ask(node);
+            }
+            Kind::Null | Kind::List(_) | Kind::Map(_) | Kind::Broken => node,
+        };
+        let what = "`none`, a verifier's name or a map";
+        let fields = self.fields(node, what, &keys::JWT_RULE)?;
+        let verifiers = self.required(fields, "jwt", |it, node| {
             it.one_or_more(
                 node,
                 "a verifier's name or a list of names",
                 Self::verifier_name,
             )
         });
-        rule.verifiers = names.unwrap_or_default();
-        self.set(fields, "optional", &mut rule.optional, Self::boolean);
-        self.forward(fields, &mut rule);
-        self.set(fields, "strip_token", &mut rule.strip_token, Self::boolean);
-        self.set(fields, "enforce", &mut rule.only_reports, |it, node| {
+        let optional = self.value(fields, "optional", Self::boolean);
+        let require = self.optional(fields, "require", Self::require);
+        let forward = self.optional(fields, "forward", |it, node| {
+            it.headers(node, "a map from headers to claims", Self::filled_text)
+        });
+        let strip_token = self.value(fields, "strip_token", Self::boolean);
+        let only_reports = self.value(fields, "enforce", |it, node| {
             let known = [("report", true), ("refuse", false)];
             it.choice(node, "`refuse` or `report`", &known)
         });
-        self.set(
-            fields,
-            "on_expiry",
-            &mut rule.ends_with_token,
-            |it, node| {
-                let known = [("close", true), ("keep", false)];
-                it.choice(node, "`close` or `keep`", &known)
-            },
-        );
-        Some(Auth::Jwt(Box::new(rule)))
+        let ends_with_token = self.value(fields, "on_expiry", |it, node| {
+            let known = [("close", true), ("keep", false)];
+            it.choice(node, "`close` or `keep`", &known)
+        });
+        Some(Auth::Jwt(Box::new(JwtRule {
+            place: node.place,
+            verifiers: verifiers.unwrap_or_default(),
+            optional: optional?,
+            require,
+            forward: forward.unwrap_or_default(),
+            strip_token: strip_token?,
+            only_reports: only_reports?,
+            ends_with_token: ends_with_token?,
+        })))
     }
 
     /// `auth: {ask: URL, copy: [..]}`.
     fn ask(&mut self, node: &Node) -> Option<Auth> {
-        let fields = self.fields(node, "a map", &["ask", "copy"])?;
+        let fields = self.fields(node, "a map", &keys::ASK_RULE)?;
         let folder = self.folder;
         let url = self.required(fields, "ask", |it, node| {
             let node = it.without_password(node)?;
@@ -314,32 +281,31 @@ impl Decoder<'_> {
                 value::server_and_target(text, folder)
             })
         });
-        let mut copy = Vec::new();
-        self.set(fields, "copy", &mut copy, |it, node| {
+        let copy = self.value(fields, "copy", |it, node| {
             it.list(node, "a list of header names", Self::header_name)
         });
-        Some(Auth::Ask(Box::new(AskRule { url: url?, copy })))
+        Some(Auth::Ask(Box::new(AskRule {
+            url: url?,
+            copy: copy?,
+        })))
     }
 
-    /// What a token must hold, and what of it the app sees.
-    fn forward(&mut self, fields: Fields<'_>, rule: &mut JwtRule) {
-        rule.require = self.optional(fields, "require", |it, node| match &node.kind {
+    /// What a token must hold.
+    fn require(&mut self, node: &Node) -> Option<Node> {
+        match &node.kind {
             Kind::Map(entries) if !entries.is_empty() => Some(node.clone()),
             Kind::List(items) if !items.is_empty() => Some(node.clone()),
             Kind::Map(_) | Kind::List(_) => {
-                it.errors
+                self.errors
                     .at(node.place, "rules that ask for nothing")
                     .hint("leave `require` out");
                 None
             }
             Kind::Null | Kind::Scalar(_) | Kind::Broken => {
-                it.unexpected(node, "a map of claims or a list of such maps", "");
+                self.unexpected(node, "a map of claims or a list of such maps", "");
                 None
             }
-        });
-        self.set(fields, "forward", &mut rule.forward, |it, node| {
-            it.headers(node, "a map from headers to claims", Self::filled_text)
-        });
+        }
     }
 
     fn verifier_name(&mut self, node: &Node) -> Option<Spanned<String>> {
@@ -355,7 +321,7 @@ impl Decoder<'_> {
 
     /// `headers`.
     fn header_rules(&mut self, node: &Node) -> Option<Headers> {
-        let fields = self.fields(node, "a map", &["request", "response"])?;
+        let fields = self.fields(node, "a map", &keys::HEADERS)?;
         let request = self.optional(fields, "request", Self::header_changes);
         let response = self.optional(fields, "response", Self::header_changes);
         for (_, value) in response.iter().flat_map(|changes| &changes.set) {
@@ -400,7 +366,7 @@ impl Decoder<'_> {
     }
 
     fn header_changes(&mut self, node: &Node) -> Option<HeaderChanges> {
-        let fields = self.fields(node, "a map", &["set", "remove"])?;
+        let fields = self.fields(node, "a map", &keys::CHANGES)?;
         let set = self.optional(fields, "set", |it, node| {
             it.headers(node, "a map of headers", Self::written_value)
         });
@@ -412,7 +378,7 @@ impl Decoder<'_> {
                     .hint("it says how a message is framed, or what becomes of its connection");
             }
         }
-        let remove = self.optional(fields, "remove", |it, node| {
+        let remove = self.value(fields, "remove", |it, node| {
             it.list(node, "a list of header names", Self::header_name)
         });
         Some(HeaderChanges {

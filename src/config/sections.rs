@@ -1,39 +1,19 @@
 //! The sections of gateway.yaml but `jwt` and the routes: which keys there are, and what stands behind each.
 
-use std::time::Duration;
-
 use super::decode::Decoder;
+use super::keys;
 use super::node::{Kind, Node};
 use super::parsed::{
     AccessLog, Balance, Buffer, Buffering, Certificate, Gateway, Level, Limits, Listener, Log,
-    LogFormat, LogTarget, Server, Spanned, Timeouts, Tls, TlsVersion, Upstream, Workers,
+    LogFormat, Server, Spanned, Timeouts, Tls, TlsVersion, Upstream, Workers,
 };
 use super::place::Place;
 use super::value;
-use crate::proxy::UpstreamSettings;
-
-/// The keys of the file itself. `include` is read before, and is gone by now.
-pub(crate) const TOP: [&str; 14] = [
-    "include",
-    "workers",
-    "listeners",
-    "trusted_proxies",
-    "limits",
-    "timeouts",
-    "jwt",
-    "tokens",
-    "state",
-    "upstreams",
-    "defaults",
-    "routes",
-    "tests",
-    "log",
-];
 
 impl Decoder<'_> {
     /// The whole configuration, all files in one tree.
     pub(crate) fn gateway(&mut self, node: &Node) -> Option<Gateway> {
-        let fields = self.fields(node, "a map", &TOP)?;
+        let fields = self.fields(node, "a map", &keys::TOP)?;
         for key in ["listeners", "routes"] {
             if fields.get(key).is_none() {
                 self.errors
@@ -41,11 +21,11 @@ impl Decoder<'_> {
                     .hint("nothing to serve");
             }
         }
-        let workers = self.optional(fields, "workers", Self::workers);
+        let workers = self.value(fields, "workers", Self::workers);
         let listeners = self.optional(fields, "listeners", |it, node| {
             it.filled_list(node, "a list of listeners", Self::listener)
         });
-        let trusted = self.optional(fields, "trusted_proxies", |it, node| {
+        let trusted = self.value(fields, "trusted_proxies", |it, node| {
             it.list(node, "a list of networks", |it, node| {
                 it.scalar(
                     node,
@@ -55,32 +35,28 @@ impl Decoder<'_> {
                 )
             })
         });
-        let limits = self.optional(fields, "limits", Self::limits);
-        let timeouts = self.optional(fields, "timeouts", Self::timeouts);
+        let limits = self.value(fields, "limits", Self::limits);
+        let timeouts = self.value(fields, "timeouts", Self::timeouts);
         let jwt = self.optional(fields, "jwt", |it, node| {
-            it.named(node, "a map of verifiers", |it, node| {
-                Some(it.verifier(node))
-            })
+            it.named(node, "a map of verifiers", Self::verifier)
         });
         let tokens = self.optional(fields, "tokens", Self::tokens);
         let state = self.optional(fields, "state", Self::state);
         let upstreams = self.optional(fields, "upstreams", |it, node| {
-            it.named(node, "a map of upstreams", |it, node| {
-                Some(it.upstream(node))
-            })
+            it.named(node, "a map of upstreams", Self::upstream)
         });
         let defaults = self.optional(fields, "defaults", Self::defaults);
         let routes = self.optional(fields, "routes", |it, node| {
             it.filled_list(node, "a list of routes", Self::route)
         });
         let tests = self.optional(fields, "tests", Self::policy_tests);
-        let log = self.optional(fields, "log", Self::log);
+        let log = self.value(fields, "log", Self::log);
         Some(Gateway {
-            workers: workers.unwrap_or_else(|| Spanned::default_of(Workers::Auto)),
+            workers: workers?,
             listeners: listeners.unwrap_or_default(),
             trusted_proxies: trusted.unwrap_or_default(),
-            limits: limits.unwrap_or_default(),
-            timeouts: timeouts.unwrap_or_default(),
+            limits: limits?,
+            timeouts: timeouts?,
             jwt: jwt.unwrap_or_default(),
             tokens,
             state,
@@ -88,7 +64,7 @@ impl Decoder<'_> {
             defaults: defaults.unwrap_or_default(),
             routes: routes.unwrap_or_default(),
             tests: tests.unwrap_or_default(),
-            log: log.unwrap_or_default(),
+            log: log?,
         })
     }
 
@@ -107,36 +83,30 @@ impl Decoder<'_> {
 
     fn listener(&mut self, node: &Node) -> Option<Listener> {
         let before = self.errors.count();
-        let fields = self.fields(node, "a map", &["address", "redirect_to_https", "tls"])?;
+        let fields = self.fields(node, "a map", &keys::LISTENER)?;
         let folder = self.folder;
         let address = self.required(fields, "address", |it, node| {
             it.scalar(node, "an address", value::ADDRESSES, |text| {
                 value::listen_address(text, folder)
             })
         });
-        let mut redirect_to_https = Spanned::default_of(false);
-        self.set(
-            fields,
-            "redirect_to_https",
-            &mut redirect_to_https,
-            Self::boolean,
-        );
+        let redirect_to_https = self.value(fields, "redirect_to_https", Self::boolean);
         let tls = self.optional(fields, "tls", Self::tls);
         let broken = self.errors.count() > before;
         Some(Listener {
             place: fields.place,
             broken,
             address: address?,
-            redirect_to_https,
+            redirect_to_https: redirect_to_https?,
             tls,
         })
     }
 
     fn tls(&mut self, node: &Node) -> Option<Tls> {
-        let fields = self.fields(node, "a map", &["certificates", "min_version"])?;
+        let fields = self.fields(node, "a map", &keys::TLS)?;
         let certificates = self.required(fields, "certificates", |it, node| {
             it.filled_list(node, "a list of certificates", |it, node| {
-                let fields = it.fields(node, "a map", &["cert", "key"])?;
+                let fields = it.fields(node, "a map", &keys::CERTIFICATE)?;
                 let cert = it.required(fields, "cert", Self::file);
                 let key = it.required(fields, "key", Self::file);
                 Some(Certificate {
@@ -145,8 +115,7 @@ impl Decoder<'_> {
                 })
             })
         });
-        let mut min_version = Spanned::default_of(TlsVersion::V1_2);
-        self.set(fields, "min_version", &mut min_version, |it, node| {
+        let min_version = self.value(fields, "min_version", |it, node| {
             it.choice(
                 node,
                 "a TLS version",
@@ -156,169 +125,97 @@ impl Decoder<'_> {
         Some(Tls {
             place: fields.place,
             certificates: certificates.unwrap_or_default(),
-            min_version,
+            min_version: min_version?,
         })
     }
 
     fn limits(&mut self, node: &Node) -> Option<Limits> {
-        let known = [
-            "connections",
-            "connections_per_ip",
-            "header_bytes",
-            "header_count",
-            "uri_bytes",
-            "body_bytes",
-        ];
-        let fields = self.fields(node, "a map", &known)?;
-        let mut limits = Limits::default();
+        let fields = self.fields(node, "a map", &keys::LIMITS)?;
         let from_one = |it: &mut Self, node: &Node| it.integer(node, 1, u32::MAX);
-        self.set(fields, "connections", &mut limits.connections, from_one);
-        self.set(
-            fields,
-            "connections_per_ip",
-            &mut limits.connections_per_ip,
-            from_one,
-        );
-        self.set(fields, "header_bytes", &mut limits.header_bytes, Self::size);
-        self.set(fields, "header_count", &mut limits.header_count, from_one);
-        self.set(fields, "uri_bytes", &mut limits.uri_bytes, Self::size);
-        self.set(
-            fields,
-            "body_bytes",
-            &mut limits.body_bytes,
-            Self::size_or_off,
-        );
-        Some(limits)
+        Some(Limits {
+            connections: self.value(fields, "connections", from_one)?,
+            connections_per_ip: self.value(fields, "connections_per_ip", from_one)?,
+            header_bytes: self.value(fields, "header_bytes", Self::size)?,
+            header_count: self.value(fields, "header_count", from_one)?,
+            uri_bytes: self.value(fields, "uri_bytes", Self::size)?,
+            body_bytes: self.value(fields, "body_bytes", Self::size_or_off)?,
+        })
     }
 
     fn timeouts(&mut self, node: &Node) -> Option<Timeouts> {
-        let known = [
-            "header_read",
-            "body_read",
-            "send",
-            "keep_alive",
-            "tls_handshake",
-            "shutdown",
-            "shutdown_streams",
-        ];
-        let fields = self.fields(node, "a map", &known)?;
-        let mut timeouts = Timeouts::default();
-        self.set(
-            fields,
-            "header_read",
-            &mut timeouts.header_read,
-            Self::duration,
-        );
-        self.set(fields, "body_read", &mut timeouts.body_read, Self::duration);
-        self.set(fields, "send", &mut timeouts.send, Self::duration);
-        self.set(
-            fields,
-            "keep_alive",
-            &mut timeouts.keep_alive,
-            Self::duration,
-        );
-        self.set(
-            fields,
-            "tls_handshake",
-            &mut timeouts.tls_handshake,
-            Self::duration,
-        );
-        self.set(
-            fields,
-            "shutdown",
-            &mut timeouts.shutdown,
-            Self::duration_or_zero,
-        );
-        self.set(
-            fields,
-            "shutdown_streams",
-            &mut timeouts.shutdown_streams,
-            Self::duration_or_zero,
-        );
-        Some(timeouts)
+        let fields = self.fields(node, "a map", &keys::TIMEOUTS)?;
+        Some(Timeouts {
+            header_read: self.value(fields, "header_read", Self::duration)?,
+            body_read: self.value(fields, "body_read", Self::duration)?,
+            send: self.value(fields, "send", Self::duration)?,
+            keep_alive: self.value(fields, "keep_alive", Self::duration)?,
+            tls_handshake: self.value(fields, "tls_handshake", Self::duration)?,
+            shutdown: self.value(fields, "shutdown", Self::duration_or_zero)?,
+            shutdown_streams: self.value(fields, "shutdown_streams", Self::duration_or_zero)?,
+        })
     }
 
-    fn upstream(&mut self, node: &Node) -> Upstream {
+    /// One of `upstreams`; a URL alone stands for a map with `servers`.
+    fn upstream(&mut self, node: &Node) -> Option<Upstream> {
         let before = self.errors.count();
-        let seconds = |n| Spanned::default_of(Duration::from_secs(n));
-        let mut upstream = Upstream {
-            place: node.place,
-            broken: false,
-            servers: Vec::new(),
-            balance: Spanned::default_of(Balance::RoundRobin),
-            connect: seconds(2),
-            response: seconds(60),
-            idle: seconds(60),
-            keep_alive: Spanned::default_of(UpstreamSettings::KEEP_ALIVE),
-            fresh: Spanned::default_of(UpstreamSettings::FRESH),
-            buffer: Buffering::Default,
-            underscores: Spanned::default_of(false),
+        let alone = matches!(node.kind, Kind::Scalar(_));
+        let servers = if alone {
+            self.server(node).map(|server| vec![server])
+        } else {
+            let fields = self.fields(node, "a URL or a map", &keys::UPSTREAM);
+            fields.and_then(|fields| {
+                self.required(fields, "servers", |it, node| {
+                    it.filled_list(node, "a list of servers", Self::server_or_map)
+                })
+            })
         };
-        let known = [
-            "servers",
-            "balance",
-            "timeouts",
-            "connections",
-            "buffer",
-            "underscores",
-        ];
-        if matches!(node.kind, Kind::Scalar(_)) {
-            upstream.servers.extend(self.server(node));
-        } else if let Some(fields) = self.fields(node, "a URL or a map", &known) {
-            let servers = self.required(fields, "servers", |it, node| {
-                it.filled_list(node, "a list of servers", Self::server_or_map)
-            });
-            upstream.servers = servers.unwrap_or_default();
-            self.set(fields, "balance", &mut upstream.balance, |it, node| {
-                it.choice(
-                    node,
-                    "a way to balance",
-                    &[("round_robin", Balance::RoundRobin)],
-                )
-            });
-            let times = fields.get("timeouts");
-            let times =
-                times.and_then(|it| self.fields(it, "a map", &["connect", "response", "idle"]));
-            if let Some(times) = times {
-                self.set(times, "connect", &mut upstream.connect, Self::duration);
-                let response = &mut upstream.response;
-                self.set(times, "response", response, Self::duration_or_off);
-                self.set(times, "idle", &mut upstream.idle, Self::duration);
-            }
-            let known = ["keep_alive", "fresh"];
-            let connections = fields.get("connections");
-            let connections = connections.and_then(|it| self.fields(it, "a map", &known));
-            if let Some(fields) = connections {
-                let keep_alive = &mut upstream.keep_alive;
-                self.set(fields, "keep_alive", keep_alive, |it, node| {
-                    it.integer(node, 0, 65_535)
-                });
-                let fresh = &mut upstream.fresh;
-                self.set(fields, "fresh", fresh, Self::duration_or_zero);
-            }
-            self.set(fields, "buffer", &mut upstream.buffer, Self::buffer);
-            self.set(
-                fields,
-                "underscores",
-                &mut upstream.underscores,
-                |it, node| {
-                    it.choice(
-                        node,
-                        "what becomes of header names with `_`",
-                        &[("remove", false), ("pass", true)],
-                    )
-                },
-            );
-        }
-        upstream.broken = self.errors.count() > before;
-        upstream
+        let map = node.as_map();
+        let fields = self.known_fields(&map, &keys::UPSTREAM)?;
+        let balance = self.value(fields, "balance", |it, node| {
+            let known = [("round_robin", Balance::RoundRobin)];
+            it.choice(node, "a way to balance", &known)
+        });
+        let (connect, response, idle) = self.value(fields, "timeouts", |it, node| {
+            let fields = it.fields(node, "a map", &keys::UPSTREAM_TIMEOUTS)?;
+            Some((
+                it.value(fields, "connect", Self::duration)?,
+                it.value(fields, "response", Self::duration_or_off)?,
+                it.value(fields, "idle", Self::duration)?,
+            ))
+        })?;
+        let (keep_alive, fresh) = self.value(fields, "connections", |it, node| {
+            let fields = it.fields(node, "a map", &keys::CONNECTIONS)?;
+            let keep_alive = |it: &mut Self, node: &Node| it.integer(node, 0, 65_535);
+            Some((
+                it.value(fields, "keep_alive", keep_alive)?,
+                it.value(fields, "fresh", Self::duration_or_zero)?,
+            ))
+        })?;
+        let buffer = self.optional(fields, "buffer", Self::buffer);
+        let underscores = self.value(fields, "underscores", |it, node| {
+            let known = [("remove", false), ("pass", true)];
+            it.choice(node, "what becomes of header names with `_`", &known)
+        });
+        Some(Upstream {
+            place: node.place,
+            broken: self.errors.count() > before,
+            servers: servers.unwrap_or_default(),
+            balance: balance?,
+            connect,
+            response,
+            idle,
+            keep_alive,
+            fresh,
+            buffer: buffer.unwrap_or(Buffering::Default),
+            underscores: underscores?,
+        })
     }
 
     fn server_or_map(&mut self, node: &Node) -> Option<Spanned<Server>> {
         if matches!(node.kind, Kind::Scalar(_)) {
             return self.server(node);
         }
-        let fields = self.fields(node, "a URL or a map", &["url"])?;
+        let fields = self.fields(node, "a URL or a map", &keys::UPSTREAM_SERVER)?;
         self.required(fields, "url", Self::server)
     }
 
@@ -326,39 +223,31 @@ impl Decoder<'_> {
         if matches!(&node.kind, Kind::Scalar(scalar) if scalar.text == "off") {
             return Some(Buffering::Off);
         }
-        let fields = self.fields(
-            node,
-            "`off` or a map",
-            &["request", "response", "spool", "spool_bytes"],
-        )?;
-        let mut buffer = Buffer {
+        let fields = self.fields(node, "`off` or a map", &keys::BUFFER)?;
+        Some(Buffering::Own(Buffer {
             place: fields.place,
-            request: Spanned::default_of(64 << 10),
-            response: Spanned::default_of(64 << 10),
-            spool: None,
-            spool_bytes: Spanned::default_of(1 << 30),
-        };
-        self.set(fields, "request", &mut buffer.request, Self::size_or_zero);
-        self.set(fields, "response", &mut buffer.response, Self::size_or_zero);
-        buffer.spool = self.optional(fields, "spool", Self::file);
-        self.set(fields, "spool_bytes", &mut buffer.spool_bytes, Self::size);
-        Some(Buffering::Own(buffer))
+            request: self.value(fields, "request", Self::size_or_zero)?,
+            response: self.value(fields, "response", Self::size_or_zero)?,
+            spool: self.optional(fields, "spool", Self::file),
+            spool_bytes: self.value(fields, "spool_bytes", Self::size)?,
+        }))
     }
 
     fn log(&mut self, node: &Node) -> Option<Log> {
-        let fields = self.fields(node, "a map", &["level", "access"])?;
-        let mut log = Log::default();
+        let fields = self.fields(node, "a map", &keys::LOG)?;
         let levels = [
             ("error", Level::Error),
             ("warn", Level::Warn),
             ("info", Level::Info),
             ("debug", Level::Debug),
         ];
-        self.set(fields, "level", &mut log.level, |it, node| {
+        let level = self.value(fields, "level", |it, node| {
             it.choice(node, "a level", &levels)
         });
-        self.set(fields, "access", &mut log.access, Self::access_log);
-        Some(log)
+        Some(Log {
+            level: level?,
+            access: self.value(fields, "access", Self::access_log)?,
+        })
     }
 
     fn access_log(&mut self, node: &Node) -> Option<AccessLog> {
@@ -373,16 +262,14 @@ impl Decoder<'_> {
             });
             return off.map(|_| AccessLog::Off);
         }
-        let fields = self.fields(node, "`off` or a map", &["to", "format", "user"])?;
-        let mut to = Spanned::default_of(LogTarget::Stdout);
-        let mut format = Spanned::default_of(LogFormat::Json);
+        let fields = self.fields(node, "`off` or a map", &keys::ACCESS_LOG)?;
         let folder = self.folder;
-        self.set(fields, "to", &mut to, |it, node| {
+        let to = self.value(fields, "to", |it, node| {
             it.scalar(node, "stdout, stderr or a file", "", |text| {
                 value::log_target(text, folder)
             })
         });
-        self.set(fields, "format", &mut format, |it, node| {
+        let format = self.value(fields, "format", |it, node| {
             it.choice(
                 node,
                 "a format",
@@ -390,6 +277,10 @@ impl Decoder<'_> {
             )
         });
         let user = self.optional(fields, "user", Self::filled_text);
-        Some(AccessLog::On { to, format, user })
+        Some(AccessLog::On {
+            to: to?,
+            format: format?,
+            user,
+        })
     }
 }

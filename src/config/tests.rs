@@ -738,16 +738,9 @@ timeouts: {send: 5s}
     assert_eq!(
         printed,
         "\
-workers: auto
-limits:
-  connections: 100000
-  connections_per_ip: 1000
-  header_bytes: 32KiB
-  header_count: 100
-  uri_bytes: 8KiB
-  body_bytes: 10MiB
 listeners:
   - address: \"127.0.0.1:80\"
+    redirect_to_https: false
 jwt:
   a:
     secret: \"***\"
@@ -759,13 +752,22 @@ jwt:
       - \"\\t\"
       - \"3\"
       - no
+    stale_for: 1h
+    leeway: 30s
+    require_exp: true
+    from:
+      - header
 routes:
   - path: /*
-    static: .
+    static:
+      root: .
+      index:
+        - index.html
     headers:
       request:
         set:
           Authorization: \"***\"
+        remove: []
 timeouts:
   send: 5s
   header_read: 10s
@@ -774,6 +776,20 @@ timeouts:
   tls_handshake: 10s
   shutdown: 30s
   shutdown_streams: 3s
+workers: auto
+trusted_proxies: []
+limits:
+  connections: 100000
+  connections_per_ip: 1000
+  header_bytes: 32KiB
+  header_count: 100
+  uri_bytes: 8KiB
+  body_bytes: 10MiB
+log:
+  level: info
+  access:
+    to: stdout
+    format: json
 "
     );
 }

@@ -8,10 +8,10 @@ use serde_json::Value;
 
 use super::decode::Decoder;
 use super::json::json;
+use super::keys::{self, ALGORITHMS};
 use super::node::{Kind, Node};
 use super::parsed::{Cookies, Redis, Secret, Spanned, State, Throttle, Tokens};
 use super::value;
-use super::verifiers::ALGORITHMS;
 
 /// How a rate is written.
 const RATES: &str = "rates are 10/m, 5/s, 100/h";
@@ -19,27 +19,8 @@ const RATES: &str = "rates are 10/m, 5/s, 100/h";
 impl Decoder<'_> {
     /// `tokens`.
     pub(crate) fn tokens(&mut self, node: &Node) -> Option<Tokens> {
-        let known = [
-            "path",
-            "issuer",
-            "algorithm",
-            "keys",
-            "access_lifetime",
-            "refresh_lifetime",
-            "rotate_refresh",
-            "refresh_grace",
-            "rotate_keys_after",
-            "users",
-            "login",
-            "username_field",
-            "cookies",
-            "cors",
-            "claims",
-            "throttle",
-        ];
         let before = self.errors.count();
-        let fields = self.fields(node, "a map", &known)?;
-        let seconds = |seconds| Spanned::default_of(Duration::from_secs(seconds));
+        let fields = self.fields(node, "a map", &keys::TOKENS)?;
         let keys = self.required(fields, "keys", Self::file);
         let users = self.optional(fields, "users", Self::file);
         let folder = self.folder;
@@ -70,81 +51,54 @@ impl Decoder<'_> {
         let mut tokens = Tokens {
             place: node.place,
             broken: false,
-            path: Spanned::default_of("/api/token".to_owned()),
+            path: self.value(fields, "path", Self::url_path)?,
             issuer: self.optional(fields, "issuer", Self::filled_text),
-            algorithm: Spanned::default_of("ES256".to_owned()),
+            algorithm: self.value(fields, "algorithm", Self::signing_algorithm)?,
             keys: keys.unwrap_or_else(empty),
             users,
             login,
-            cookies: None,
-            cors: None,
-            username_field: Spanned::default_of("username".to_owned()),
-            access_lifetime: seconds(5 * 60),
-            refresh_lifetime: seconds(24 * 3600),
-            rotate_refresh: Spanned::default_of(true),
-            refresh_grace: seconds(10),
-            rotate_keys_after: seconds(5 * 60),
-            claims: Vec::new(),
-            throttle: Throttle::default(),
-        };
-        self.set(fields, "path", &mut tokens.path, Self::url_path);
-        self.set(fields, "algorithm", &mut tokens.algorithm, |it, node| {
-            let known = ALGORITHMS.map(|name| (name, name));
-            let name = it.choice(node, "an algorithm", &known)?;
-            Some(Spanned {
-                value: name.value.to_owned(),
-                place: name.place,
-                private: name.private,
-            })
-        });
-        self.set(
-            fields,
-            "username_field",
-            &mut tokens.username_field,
-            |it, node| {
+            cookies: self.optional(fields, "cookies", Self::cookies),
+            cors: self.optional(fields, "cors", Self::cors),
+            username_field: self.value(fields, "username_field", |it, node| {
                 it.scalar(node, "the name of a field", "", |text| match text {
                     "" | "password" => Err("such as `email`".to_owned()),
                     text => Ok(text.to_owned()),
                 })
-            },
-        );
-        tokens.cookies = self.optional(fields, "cookies", Self::cookies);
-        tokens.cors = self.optional(fields, "cors", Self::cors);
-        for (key, into) in [
-            ("access_lifetime", &mut tokens.access_lifetime),
-            ("refresh_lifetime", &mut tokens.refresh_lifetime),
-            ("rotate_keys_after", &mut tokens.rotate_keys_after),
-        ] {
-            self.set(fields, key, into, Self::whole_seconds);
-        }
-        self.set(
-            fields,
-            "refresh_grace",
-            &mut tokens.refresh_grace,
-            Self::duration_or_zero,
-        );
-        self.set(
-            fields,
-            "rotate_refresh",
-            &mut tokens.rotate_refresh,
-            Self::boolean,
-        );
+            })?,
+            access_lifetime: self.value(fields, "access_lifetime", Self::whole_seconds)?,
+            refresh_lifetime: self.value(fields, "refresh_lifetime", Self::whole_seconds)?,
+            rotate_refresh: self.value(fields, "rotate_refresh", Self::boolean)?,
+            refresh_grace: self.value(fields, "refresh_grace", Self::duration_or_zero)?,
+            rotate_keys_after: self.value(fields, "rotate_keys_after", Self::whole_seconds)?,
+            claims: Vec::new(),
+            throttle: self.value(fields, "throttle", Self::throttle)?,
+        };
         self.set(fields, "claims", &mut tokens.claims, |it, node| {
             it.named(node, "a map of claims", Self::issued_claim)
         });
-        self.set(fields, "throttle", &mut tokens.throttle, Self::throttle);
         tokens.broken = self.errors.count() > before;
         Some(tokens)
     }
 
+    fn signing_algorithm(&mut self, node: &Node) -> Option<Spanned<String>> {
+        let known = ALGORITHMS.map(|name| (name, name));
+        let name = self.choice(node, "an algorithm", &known)?;
+        Some(Spanned {
+            value: name.value.to_owned(),
+            place: name.place,
+            private: name.private,
+        })
+    }
+
     fn cookies(&mut self, node: &Node) -> Option<Cookies> {
-        let known = ["access", "refresh", "same_site", "domain", "origins"];
-        let fields = self.fields(node, "a map", &known)?;
-        let named = |name: &str| Spanned::default_of(name.to_owned());
-        let mut cookies = Cookies {
-            access: named("access_token"),
-            refresh: named("refresh_token"),
-            is_lax: Spanned::default_of(true),
+        let fields = self.fields(node, "a map", &keys::COOKIES)?;
+        let cookies = Cookies {
+            access: self.value(fields, "access", Self::cookie_name)?,
+            refresh: self.value(fields, "refresh", Self::cookie_name)?,
+            is_lax: self.value(fields, "same_site", |it, node| {
+                let known = [("lax", true), ("strict", false)];
+                it.choice(node, "`lax` or `strict`", &known)
+            })?,
             domain: self.optional(fields, "domain", |it, node| {
                 it.scalar(node, "a domain", "such as example.com", |text| {
                     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.');
@@ -157,40 +111,26 @@ impl Decoder<'_> {
                     }
                 })
             }),
-            origins: Vec::new(),
-        };
-        for (key, into) in [
-            ("access", &mut cookies.access),
-            ("refresh", &mut cookies.refresh),
-        ] {
-            self.set(fields, key, into, |it, node| {
-                it.scalar(node, "a cookie's name", "", |text| {
-                    value::cookie_name(text).map(str::to_owned)
+            origins: self.value(fields, "origins", |it, node| {
+                it.list(node, "a list of origins", |it, node| {
+                    const SUCH: &str = "such as https://app.example.com";
+                    it.scalar(node, "an origin", SUCH, |text| {
+                        crate::message::cors::normal(text).ok_or_else(|| SUCH.to_owned())
+                    })
                 })
-            });
-        }
-        self.set(fields, "same_site", &mut cookies.is_lax, |it, node| {
-            let known = [("lax", true), ("strict", false)];
-            it.choice(node, "`lax` or `strict`", &known)
-        });
-        self.set(fields, "origins", &mut cookies.origins, |it, node| {
-            it.list(node, "a list of origins", |it, node| {
-                it.scalar(
-                    node,
-                    "an origin",
-                    "such as https://app.example.com",
-                    |text| {
-                        crate::message::cors::normal(text)
-                            .ok_or_else(|| "such as https://app.example.com".to_owned())
-                    },
-                )
-            })
-        });
+            })?,
+        };
         if cookies.access.value == cookies.refresh.value {
             let problem = "the two cookies have one name";
             self.errors.at(cookies.refresh.place, problem);
         }
         Some(cookies)
+    }
+
+    fn cookie_name(&mut self, node: &Node) -> Option<Spanned<String>> {
+        self.scalar(node, "a cookie's name", "", |text| {
+            value::cookie_name(text).map(str::to_owned)
+        })
     }
 
     /// `state`: a folder, or where Redis or Valkey is.
@@ -201,7 +141,7 @@ impl Decoder<'_> {
                 self.file(node).map(State::Folder)
             }
             Kind::Map(_) => {
-                let fields = self.fields(node, what, &["redis", "username", "password", "ca"])?;
+                let fields = self.fields(node, what, &keys::STATE)?;
                 let urls = self.required(fields, "redis", Self::redis_urls);
                 let password = self.optional(fields, "password", |it, node| {
                     it.scalar(node, "a password", "", |text| {
@@ -284,18 +224,12 @@ impl Decoder<'_> {
                 per_user: None,
             });
         }
-        let fields = self.fields(node, "`off` or a map", &["per_ip", "per_user"])?;
-        let mut throttle = Throttle::default();
-        for (key, into) in [
-            ("per_ip", &mut throttle.per_ip),
-            ("per_user", &mut throttle.per_user),
-        ] {
-            self.set(fields, key, into, |it, node| {
-                let rate = it.scalar(node, "a rate", RATES, rate)?;
-                Some(Some(rate.value))
-            });
-        }
-        Some(throttle)
+        let fields = self.fields(node, "`off` or a map", &keys::THROTTLE)?;
+        let read = |it: &mut Self, node: &Node| it.scalar(node, "a rate", RATES, rate);
+        Some(Throttle {
+            per_ip: Some(self.value(fields, "per_ip", read)?.value),
+            per_user: Some(self.value(fields, "per_user", read)?.value),
+        })
     }
 }
 

@@ -6,41 +6,20 @@ use serde_json::Value;
 
 use super::decode::{Decoder, Fields};
 use super::json::json;
+use super::keys::{self, ALGORITHMS};
 use super::node::{Kind, Node};
 use super::parsed::{Audience, Jwks, KeyFile, Secret, Spanned, TokenSource, Verifier};
 use super::value;
 use crate::auth::MAX_TRIES;
 use crate::net::url::Url;
 
-/// The algorithms that tokens may be signed with.
-pub(super) const ALGORITHMS: [&str; 13] = [
-    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256",
-    "ES384", "ES512", "EdDSA",
-];
-
 impl Decoder<'_> {
     /// One of `jwt`.
-    pub(crate) fn verifier(&mut self, node: &Node) -> Verifier {
+    pub(crate) fn verifier(&mut self, node: &Node) -> Option<Verifier> {
         let before = self.errors.count();
-        let known = [
-            "algorithms",
-            "secret",
-            "keys",
-            "jwks",
-            "jwks_refresh",
-            "stale_for",
-            "ca",
-            "revoked",
-            "issuer",
-            "audience",
-            "leeway",
-            "require_exp",
-            "max_lifetime",
-            "typ",
-            "claims",
-            "from",
-            "weak_secret",
-        ];
+        self.fields(node, "a map", &keys::VERIFIER);
+        let map = node.as_map();
+        let fields = self.known_fields(&map, &keys::VERIFIER)?;
         let mut verifier = Verifier {
             place: node.place,
             broken: false,
@@ -49,25 +28,31 @@ impl Decoder<'_> {
             keys: Vec::new(),
             jwks: None,
             jwks_refresh: None,
-            stale_for: Spanned::default_of(Duration::from_secs(3600)),
-            ca: None,
-            revoked: None,
+            stale_for: self.value(fields, "stale_for", Self::duration_or_zero)?,
+            ca: self.optional(fields, "ca", Self::file),
+            revoked: self.optional(fields, "revoked", Self::file),
             issuer: Vec::new(),
             audience: None,
-            leeway: Spanned::default_of(Duration::from_secs(30)),
-            require_exp: Spanned::default_of(true),
-            max_lifetime: None,
-            typ: None,
+            leeway: self.value(fields, "leeway", Self::duration_or_zero)?,
+            require_exp: self.value(fields, "require_exp", Self::boolean)?,
+            max_lifetime: self.optional(fields, "max_lifetime", Self::duration),
+            typ: self.optional(fields, "typ", Self::filled_text),
             claims: Vec::new(),
-            from: vec![Spanned::default_of(TokenSource::Header)],
+            from: self.value(fields, "from", Self::token_sources)?,
             weak_secret: None,
         };
-        if let Some(fields) = self.fields(node, "a map", &known) {
-            self.signature(fields, &mut verifier);
-            self.claims(fields, &mut verifier);
-        }
+        self.signature(fields, &mut verifier);
+        self.claims(fields, &mut verifier);
         verifier.broken = self.errors.count() > before;
-        verifier
+        Some(verifier)
+    }
+
+    fn token_sources(&mut self, node: &Node) -> Option<Vec<Spanned<TokenSource>>> {
+        let what = "a list of header, cookie:NAME, query:NAME, websocket, basic";
+        self.one_or_more(node, what, |it, node| {
+            let general = value::TOKEN_SOURCES;
+            it.scalar(node, "a place of tokens", general, value::token_source)
+        })
     }
 
     /// The keys of a verifier that say whose signature is good.
@@ -113,13 +98,6 @@ impl Decoder<'_> {
                 }
             })
         });
-        self.set(
-            fields,
-            "stale_for",
-            &mut verifier.stale_for,
-            Self::duration_or_zero,
-        );
-        verifier.ca = self.optional(fields, "ca", Self::file);
         verifier.weak_secret = self
             .optional(fields, "weak_secret", |it, node| {
                 it.choice(node, "`allow`", &[("allow", ())])
@@ -160,7 +138,7 @@ impl Decoder<'_> {
                 file: self.file(node)?,
             });
         }
-        let fields = self.fields(node, "a path or a map", &["kid", "file"])?;
+        let fields = self.fields(node, "a path or a map", &keys::KEY_FILE)?;
         let kid = self.optional(fields, "kid", Self::filled_text);
         let file = self.required(fields, "file", Self::file);
         Some(KeyFile { kid, file: file? })
@@ -188,33 +166,8 @@ impl Decoder<'_> {
                 private,
             })
         });
-        self.set(
-            fields,
-            "leeway",
-            &mut verifier.leeway,
-            Self::duration_or_zero,
-        );
-        self.set(
-            fields,
-            "require_exp",
-            &mut verifier.require_exp,
-            Self::boolean,
-        );
-        verifier.max_lifetime = self.optional(fields, "max_lifetime", Self::duration);
-        verifier.typ = self.optional(fields, "typ", Self::filled_text);
-        verifier.revoked = self.optional(fields, "revoked", Self::file);
         self.set(fields, "claims", &mut verifier.claims, |it, node| {
             it.named(node, "a map of claims", Self::claim)
-        });
-        self.set(fields, "from", &mut verifier.from, |it, node| {
-            it.one_or_more(
-                node,
-                "a list of header, cookie:NAME, query:NAME, websocket, basic",
-                |it, node| {
-                    let general = value::TOKEN_SOURCES;
-                    it.scalar(node, "a place of tokens", general, value::token_source)
-                },
-            )
         });
     }
 
