@@ -30,7 +30,7 @@ impl Stages {
     /// Loads a configuration.
     ///
     /// # Errors
-    /// Every mistake in it.
+    /// Every error in it.
     pub fn load(config: &Path) -> Result<Self, ConfigErrors> {
         let loaded = config::load(config, &[], &|_| config::Verdict::default())
             .map_err(|refused| refused.errors)?;

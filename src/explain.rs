@@ -301,7 +301,7 @@ impl Decision {
         }
     }
 
-    /// A preflight of a route with `cors`, and what the browser makes of its answer.
+    /// A preflight of a route with `cors`, and what the browser makes of its response.
     fn preflight(&mut self, cors: &Cors, asked: &HeaderMap) -> Result<Outcome, Reject> {
         let origin = list(asked, &header::ORIGIN).join(", ");
         let method = list(asked, &header::ACCESS_CONTROL_REQUEST_METHOD).join(", ");
@@ -339,7 +339,7 @@ impl Decision {
         Ok(Outcome::Answered(answer.status()))
     }
 
-    /// Whether the page that asks may read the answer, where the request comes from a page.
+    /// Whether the page that asks may read the response, where the request comes from a page.
     fn say_reader<B>(&mut self, route: &Route, secure: bool, request: &Request<B>) {
         let headers = request.headers();
         if !headers.contains_key(header::ORIGIN) {

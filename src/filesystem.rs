@@ -81,7 +81,7 @@ impl Patience {
     /// Does `work`, which asks the file system about `path`, and waits for it at most this long.
     ///
     /// # Errors
-    /// `TimedOut` where there is no answer in this time, or an earlier question about the path still has none. The
+    /// `TimedOut` where there is no response in this time, or an earlier question about the path still has none. The
     /// system may refuse the thread, too.
     pub(crate) fn ask<T: Send + 'static>(
         &self,
@@ -120,7 +120,7 @@ impl Patience {
     }
 }
 
-/// A question that has no answer yet; dropped with its thread, however that ends.
+/// A question that has no response yet; dropped with its thread, however that ends.
 struct Asking {
     path: PathBuf,
     patience: Patience,

@@ -50,7 +50,7 @@ pub(crate) struct Connection {
     pub(crate) redirect_to_https: Option<u16>,
 }
 
-/// Answers one request, whatever it is; `refusal` is why its bytes could not be read in one way.
+/// Responds to one request, whatever it is; `refusal` is why its bytes could not be read in one way.
 ///
 /// The snapshot is taken once, at the start, so a reload in mid-request never mixes two
 /// configurations. Every request ends in one access record.

@@ -80,7 +80,7 @@ pub(crate) enum Target {
     },
     /// What tells clients how to get a token for the path below (RFC 9728).
     ResourceMetadata,
-    /// A fixed answer.
+    /// A fixed response.
     Respond {
         /// Its status.
         status: StatusCode,

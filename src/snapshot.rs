@@ -40,7 +40,7 @@ pub(crate) struct Snapshot {
     pub(crate) upstreams: Vec<Arc<Upstream>>,
     /// Headers that only the gateway may set.
     pub(crate) vouched: Vouched,
-    /// Edits of answers that belong to no route.
+    /// Edits of responses that belong to no route.
     pub(crate) response_headers: HeaderEdits,
     /// Where access records go.
     pub(crate) access_log: Option<Arc<AccessLog>>,
@@ -81,7 +81,7 @@ pub(crate) struct PolicyTest {
 /// and a reason the request must be let pass.
 #[derive(Debug, Default)]
 pub(crate) struct Expectation {
-    /// The gateway's own answer.
+    /// The gateway's own response.
     pub(crate) status: Option<StatusCode>,
     /// The word for why it is refused, as the access log has it.
     pub(crate) reason: Option<String>,

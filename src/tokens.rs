@@ -103,7 +103,7 @@ pub(crate) struct TokenSettings {
     pub(crate) issuer: Option<String>,
     /// What it signs with.
     pub(crate) algorithm: Algorithm,
-    /// The folder of its keys.
+    /// The directory of its keys.
     pub(crate) keys: PathBuf,
     /// The file of its users; without one the app decides who may log in.
     pub(crate) users: Option<PathBuf>,
@@ -150,7 +150,7 @@ pub(crate) struct TokenService {
     refresh: Arc<Verifier>,
 }
 
-/// An answer, and the word for the access log where it refuses.
+/// A response, and the word for the access log where it refuses.
 pub(crate) type Answered = (Response<Body>, Option<&'static str>);
 
 /// One request to an endpoint.
@@ -321,7 +321,7 @@ impl TokenService {
     }
 
     /// What is known of the user of a family, whose sessions of this time go on: by the users' file,
-    /// or by the app's answer to the login.
+    /// or by the app's response to the login.
     fn known_of<'f>(&'f self, family: &'f Family) -> Option<&'f Map<String, Value>> {
         if self.settings.users.is_none() {
             return Some(&family.claims);
@@ -414,7 +414,7 @@ impl TokenService {
         &self.ring
     }
 
-    /// Answers a request; gives the word for the access log, where it is refused.
+    /// Responds to a request; gives the word for the access log, where it is refused.
     pub(crate) async fn answer(&self, asked: Asked<'_>) -> Answered {
         if asked.endpoint == Endpoint::Keys {
             return (self.published(asked.method), None);
@@ -437,7 +437,7 @@ impl TokenService {
             }
             Endpoint::Refresh => {
                 if let Some(cookies) = &self.settings.cookies {
-                    // The answer sets cookies, as a login does, whoever's the token in the body is.
+                    // The response sets cookies, as a login does, whoever's the token in the body is.
                     cookies.check_page(asked.headers, asked.origin)?;
                 }
                 let (token, from_cookie) = self.token(asked, &fields, "refresh", Kind::Refresh)?;
@@ -572,7 +572,7 @@ impl TokenService {
     /// Begins a login that the app decides.
     ///
     /// # Errors
-    /// The answer to a request that asks for none, or too often, with the word for the access log.
+    /// The response to a request that asks for none, or too often, with the word for the access log.
     pub(crate) async fn begin_login(&self, asked: &Asked<'_>) -> Result<Login, Box<Answered>> {
         let begin = async {
             if *asked.method != Method::POST {
@@ -587,7 +587,7 @@ impl TokenService {
         begun.map_err(|answer| Box::new(answer.with_reason()))
     }
 
-    /// Answers a login that the app decided.
+    /// Responds to a login that the app decided.
     pub(crate) async fn end_login(&self, decided: Decided, asked: &Asked<'_>) -> Answered {
         let answer = match decided {
             Decided::User(sub, claims) => {
@@ -893,7 +893,7 @@ impl TokenService {
     }
 }
 
-/// The answer to a refresh token that is not good.
+/// The response to a refresh token that is not good.
 fn refused_refresh(fault: &TokenFault) -> Answer {
     let detail = if *fault == TokenFault::Expired {
         "Token is expired"
@@ -907,7 +907,7 @@ fn refused_refresh(fault: &TokenFault) -> Answer {
     Answer::invalid(detail, fault.reason())
 }
 
-/// The answer to a preflight for the key set: a page of any origin may get it, with any header.
+/// The response to a preflight for the key set: a page of any origin may get it, with any header.
 fn preflight_of_keys() -> Response<Body> {
     let mut response = Response::new(Body::Empty);
     *response.status_mut() = StatusCode::NO_CONTENT;

@@ -265,7 +265,7 @@ fn follow_issuers(snapshot: &Snapshot) {
 /// the warnings, and the configuration written out with its secrets hidden.
 ///
 /// # Errors
-/// Every mistake in it.
+/// Every error in it.
 pub fn check(config: &Path) -> Result<Checked, ConfigErrors> {
     let loaded = config::load(config, &[], &reload::judge).map_err(|refused| refused.errors)?;
     Ok(Checked {

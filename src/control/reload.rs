@@ -46,7 +46,7 @@ impl Active {
     /// Loads the first configuration.
     ///
     /// # Errors
-    /// Every mistake in it.
+    /// Every error in it.
     pub(crate) fn load(config: &Path) -> Result<(Self, Arc<Snapshot>), ConfigErrors> {
         let patience = Patience::default();
         let loaded = config::load_again(config, &[], &judge, None, &patience);
@@ -63,7 +63,7 @@ impl Active {
         Ok((active, Arc::new(loaded.snapshot)))
     }
 
-    /// The files and folders that the configuration was made from.
+    /// The files and directories that the configuration was made from.
     pub(crate) fn files(&self) -> &[PathBuf] {
         &self.files
     }

@@ -1,6 +1,6 @@
 //! Preconditions (RFC 9110 section 13): whether a file is sent, was kept, or is not the expected one.
 //!
-//! A malformed list of entity tags matches nothing: the safe answer of `If-None-Match` is the file,
+//! A malformed list of entity tags matches nothing: the safe response to `If-None-Match` is the file,
 //! and that of `If-Match` is 412.
 
 use std::fs::Metadata;
@@ -426,7 +426,7 @@ mod tests {
     }
 
     proptest! {
-        /// Any bytes at all get an answer, and bytes without the tag never hold it.
+        /// Any bytes at all get a response, and bytes without the tag never hold it.
         #[test]
         fn the_list_parser_is_total(list in any::<Vec<u8>>(), pieces in "(W/|\"a\"|\"|,| |b|\\*){0,8}") {
             for list in [list.as_slice(), pieces.as_bytes()] {

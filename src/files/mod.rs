@@ -145,7 +145,7 @@ enum Source {
     Large(Arc<File>, bool),
 }
 
-/// What the answer is to be.
+/// What the response is to be.
 #[derive(Debug)]
 enum Outcome {
     /// The path names a directory, but without its slash.
@@ -200,7 +200,7 @@ impl Files {
         self.root.walks()
     }
 
-    /// Answers a request for a file.
+    /// Responds to a request for a file.
     ///
     /// # Errors
     /// `MethodNotAllowed`, `BadPath`, `FileNotFound`, `FileForbidden`, `PreconditionFailed`,

@@ -198,7 +198,7 @@ mod tests {
             }
         }
 
-        /// Any bytes at all get an answer.
+        /// Any bytes at all get a response.
         #[test]
         fn the_parser_is_total(value in any::<Vec<u8>>(), len in any::<u64>()) {
             parse(&value, len);

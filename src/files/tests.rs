@@ -1,4 +1,4 @@
-//! Whole answers, from real directories.
+//! Whole responses, from real directories.
 
 use std::fs;
 use std::os::unix::fs::symlink;

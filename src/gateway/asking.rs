@@ -1,5 +1,5 @@
 //! The stage of a route where another server decides. How it is asked is the matter of `proxy`, what
-//! its answer means that of `auth`.
+//! its response means that of `auth`.
 
 use http::{Request, Response, StatusCode};
 
@@ -17,14 +17,14 @@ use crate::snapshot::Snapshot;
 pub(super) enum Asked {
     /// The request may pass.
     Permitted(Permit),
-    /// It may not, and the client gets this answer.
+    /// It may not, and the client gets this response.
     Answered(Response<Body>),
 }
 
 /// Asks the server that decides on a route.
 ///
 /// # Errors
-/// `AskFailed` where it does not decide, `AskDenied` where the client reads no other answers.
+/// `AskFailed` where it does not decide, `AskDenied` where the client reads no other responses.
 pub(super) fn ask<'a>(
     snapshot: &'a Snapshot,
     connection: &'a Connection,
@@ -55,7 +55,7 @@ pub(super) fn ask<'a>(
                 disregard(answer.into_body());
                 Ok(Asked::Permitted(permit))
             }
-            // A client of gRPC reads no other answers.
+            // A client of gRPC reads no other responses.
             Word::No if form == Form::Grpc => {
                 let nobody = answer.status() == StatusCode::UNAUTHORIZED;
                 Err(Reject::AskDenied { nobody })

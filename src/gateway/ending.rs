@@ -1,4 +1,4 @@
-//! When a tunnel, or an answer that still runs, ends with the token that opened it (`on_expiry: close`): at its
+//! When a tunnel, or a response that still runs, ends with the token that opened it (`on_expiry: close`): at its
 //! expiry, and within 5 s where it is revoked, its session ends or its user goes. What is looked at is decided in
 //! `auth`.
 

@@ -29,7 +29,7 @@ pub(super) struct Decider<'a> {
     pub(super) connection: &'a Connection,
 }
 
-/// Answers a request to an endpoint: it is short, and all of it is read first.
+/// Responds to a request to an endpoint: it is short, and all of it is read first.
 ///
 /// # Errors
 /// `BodyTooLarge`, `RequestTimeout`, `BadRequest`, where the body cannot be had.
@@ -126,7 +126,7 @@ async fn decided(
     Ok(service.end_login(decided, asked).await)
 }
 
-/// All of an app's answer, where it is short.
+/// All of an app's response, where it is short.
 async fn read(answer: Response<Body>) -> Result<(response::Parts, Bytes), &'static str> {
     let (head, body) = answer.into_parts();
     let reading = Limited::new(body, BODY_BYTES).collect();

@@ -26,7 +26,7 @@ pub(crate) fn find<'s, B>(
     Some((route, route.cors.as_deref()?))
 }
 
-/// The answer, but for what every answer of the route says.
+/// The response, but for what every response of the route says.
 ///
 /// # Errors
 /// `OriginRefused`.

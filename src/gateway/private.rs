@@ -1,12 +1,12 @@
-//! Answers to requests that a token, or another server's word, opened: they are for one client alone
+//! Responses to requests that a token, or another server's word, opened: they are for one client alone
 //! (RFC 9111 section 5.2.2.7). What refuses a request is not looked at here.
 
 use http::{HeaderMap, HeaderValue, header};
 
-/// What gives an answer to caches that serve many, or keeps it from all.
+/// What gives a response to caches that serve many, or keeps it from all.
 const SAID: [&str; 4] = ["private", "public", "no-store", "s-maxage"];
 
-/// Says so, unless the answer says itself who may keep it. An app's word stands as it is; what the gateway says
+/// Says so, unless the response says itself who may keep it. An app's word stands as it is; what the gateway says
 /// of its own files holds for this client.
 pub(super) fn keep(headers: &mut HeaderMap, is_file: bool) {
     let private = HeaderValue::from_static("private");

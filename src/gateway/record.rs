@@ -1,4 +1,4 @@
-//! The record of one request, from its head to the end of its answer, however that ends.
+//! The record of one request, from its head to the end of its response, however that ends.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -44,17 +44,17 @@ pub(crate) struct Record {
     agent: Option<(Option<HeaderValue>, Option<HeaderValue>)>,
     client: Client,
     route: Option<usize>,
-    /// Who may read the answer beside the host's own pages, on a route with `cors`.
+    /// Who may read the response beside the host's own pages, on a route with `cors`.
     reader: Option<HeaderValue>,
     subject: Option<String>,
     reason: Option<&'static str>,
     /// Why it would be refused, were refusals not only reported.
     reported: Option<Reject>,
-    /// Whether the answer is for this client alone.
+    /// Whether the response is for this client alone.
     private: bool,
-    /// Whether the answer is a stream, which does not end by itself.
+    /// Whether the response is a stream, which does not end by itself.
     streams: bool,
-    /// What its tunnel or its answer's body is to end with.
+    /// What its tunnel or its response's body is to end with.
     ending: Option<Box<Ending>>,
     status: u16,
     first_byte: Option<Instant>,
@@ -127,7 +127,7 @@ impl Record {
         }
     }
 
-    /// Who may read the answer beside the host's own pages, on a route with `cors`.
+    /// Who may read the response beside the host's own pages, on a route with `cors`.
     pub(crate) fn reader(&self) -> Option<HeaderValue> {
         self.reader.clone()
     }
@@ -205,7 +205,7 @@ impl Record {
         host.or_else(|| self.uri.authority().map(Authority::as_str))
     }
 
-    /// Whether the answer is for this client alone.
+    /// Whether the response is for this client alone.
     pub(crate) fn is_private(&self) -> bool {
         self.private
     }
@@ -215,7 +215,7 @@ impl Record {
         self.client.secure
     }
 
-    /// The app's answer is a stream, of events or of calls.
+    /// The app's response is a stream, of events or of calls.
     pub(crate) fn streams(&mut self) {
         self.streams = true;
         self.connection.line.enter_stream();
@@ -226,7 +226,7 @@ impl Record {
         self.reason = Some(reject.reason());
     }
 
-    /// The answer's head is ready; the record goes on with its body, or with its tunnel.
+    /// The response's head is ready; the record goes on with its body, or with its tunnel.
     pub(crate) fn finish(
         mut self: Box<Self>,
         response: Response<Body>,
@@ -259,7 +259,7 @@ impl Drop for Record {
             return;
         };
         if self.status == 0 {
-            // The request was given up: the client left before there was an answer.
+            // The request was given up: the client left before there was a response.
             self.reason = Some(Reject::ClientGone.reason());
             self.status = 499;
         }
@@ -312,7 +312,7 @@ pub(crate) struct Recorded {
     body: Body,
     /// What it is to end with.
     ending: Option<Box<Ending>>,
-    /// What begins behind an answer that switches protocols.
+    /// What begins behind a response that switches protocols.
     tunnel: Option<Box<Tunnel>>,
     record: Option<Box<Record>>,
     ended: bool,
@@ -384,7 +384,7 @@ impl http_body::Body for Recorded {
             None => match ready!(this.poll_body(cx)) {
                 Some(Err(error)) => {
                     // What has not been sent when a body breaks is thrown away; while a body
-                    // waits it sends all. What came of the answer is to reach the client.
+                    // waits it sends all. What came of the response is to reach the client.
                     this.broken = Some(error);
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
@@ -451,7 +451,7 @@ impl Carry for Recorded {
     }
 }
 
-/// The word for why an answer broke off.
+/// The word for why a response broke off.
 fn broken_off(error: &BodyError) -> &'static str {
     match error {
         BodyError::Io(_) => "file_broke_off",
@@ -468,7 +468,7 @@ fn broken_off(error: &BodyError) -> &'static str {
 impl Drop for Recorded {
     fn drop(&mut self) {
         if let Some(record) = &mut self.record {
-            // Such answers are whole without a body.
+            // Such responses are whole without a body.
             let bodiless = record.method == Method::HEAD || matches!(record.status, 204 | 304);
             let whole = self.ended || self.body.is_end_stream() || bodiless;
             if record.reason.is_none() && !whole {

@@ -14,10 +14,10 @@ pub(crate) enum BodyError {
     /// A file or a spool could not be read.
     #[error("reading a file failed: {0}")]
     Io(#[from] io::Error),
-    /// The upstream broke its answer off.
+    /// The upstream broke its response off.
     #[error("the upstream broke its answer off: {0}")]
     Upstream(#[source] io::Error),
-    /// The upstream broke the framing of its answer.
+    /// The upstream broke the framing of its response.
     #[error("the upstream's answer is malformed: {0}")]
     UpstreamMalformed(&'static str),
     /// The upstream fell silent.

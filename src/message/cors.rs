@@ -1,4 +1,4 @@
-//! `Cors`: which other origins' pages may send what to a route, and read its answers (the Fetch
+//! `Cors`: which other origins' pages may send what to a route, and read its responses (the Fetch
 //! standard's CORS protocol). Which route a request is for, and who may come in, is not decided here.
 
 use std::fmt;
@@ -180,9 +180,9 @@ pub(crate) struct CorsSettings {
     pub(crate) methods: MethodSet,
     /// The headers that they may send; `*` for all.
     pub(crate) headers: Vec<String>,
-    /// The headers of answers that they may read.
+    /// The headers of responses that they may read.
     pub(crate) expose: Vec<String>,
-    /// How long a browser may keep the answer to a preflight; whole seconds.
+    /// How long a browser may keep the response to a preflight; whole seconds.
     pub(crate) max_age: Duration,
 }
 
@@ -227,7 +227,7 @@ impl Cors {
         }
     }
 
-    /// Who may read the answer to a request: the value of `Access-Control-Allow-Origin`. `None` where
+    /// Who may read the response to a request: the value of `Access-Control-Allow-Origin`. `None` where
     /// it comes from no page of another origin, or of one that may not.
     pub(crate) fn reader(&self, request: &HeaderMap) -> Option<HeaderValue> {
         if self.is_for_any() {
@@ -240,7 +240,7 @@ impl Cors {
         known.then(|| origin.clone())
     }
 
-    /// Says in an answer who may read it. What an app says of that itself goes.
+    /// Says in a response who may read it. What an app says of that itself goes.
     pub(crate) fn apply(&self, reader: Option<HeaderValue>, answer: &mut HeaderMap) {
         for name in [
             header::ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -341,7 +341,7 @@ fn is_list_of_names(line: &HeaderValue) -> bool {
     line.as_bytes().iter().all(legal)
 }
 
-/// Tells caches that the answer is another one for another origin.
+/// Tells caches that the response is another one for another origin.
 fn vary_on_origin(answer: &mut HeaderMap) {
     let said = answer
         .get_all(header::VARY)

@@ -46,7 +46,7 @@ pub(crate) enum Reject {
     TokenInvalid(TokenFault),
     /// The keys that the token would be checked with could not be fetched.
     KeysMissing,
-    /// The server that decides whether the request may pass gave no answer that says so.
+    /// The server that decides whether the request may pass gave no response that says so.
     AskFailed,
     /// The server that decides said no; because it does not know who asks, or because it does.
     AskDenied {
@@ -69,7 +69,7 @@ pub(crate) enum Reject {
     RangeNotSatisfiable(u64),
     /// The upstream refused or broke the connection, or could not be reached.
     UpstreamUnreachable,
-    /// The upstream's answer breaks HTTP.
+    /// The upstream's response breaks HTTP.
     UpstreamInvalid,
     /// The upstream did not answer in time.
     UpstreamTimeout,
@@ -77,7 +77,7 @@ pub(crate) enum Reject {
     UpstreamBusy,
     /// The request has been here before: an upstream leads back to this gateway (RFC 8586).
     LoopDetected,
-    /// The client went away before it was answered; nobody sees this answer.
+    /// The client went away before it was answered; nobody sees this response.
     ClientGone,
     /// A fault of the gateway's own.
     Internal,

@@ -63,7 +63,7 @@ pub(crate) enum FetchProblem {
     /// The exchange.
     #[error("HTTP: {0}")]
     Http(String),
-    /// The answer's status.
+    /// The response's status.
     #[error("HTTP: the answer is {0}, not 200")]
     Status(StatusCode),
     /// Where a redirect leads.
@@ -77,7 +77,7 @@ pub(crate) enum FetchProblem {
     /// More bytes than a document may have.
     #[error("HTTP: the document is larger than 1 MiB")]
     TooLarge,
-    /// The answer's content coding.
+    /// The response's content coding.
     #[error("HTTP: {0}")]
     Coding(#[from] BadCoding),
     /// What the document says.
@@ -91,7 +91,7 @@ pub(crate) enum FetchProblem {
 /// Gets a document.
 ///
 /// # Errors
-/// Whatever is not a 2xx answer of at most 1 MiB within 5 s.
+/// Whatever is not a 2xx response of at most 1 MiB within 5 s.
 pub(crate) async fn get(
     url: &Url,
     tls: &ClientTls,
@@ -244,12 +244,12 @@ where
             life: life(&head.headers),
         }))
     };
-    // The connection is driven here and ends here, whatever comes of the answer.
+    // The connection is driven here and ends here, whatever comes of the response.
     let mut answering = pin!(answering);
     tokio::select! {
         biased;
         answer = &mut answering => answer,
-        // It may end before the answer was taken; what is wrong with it, the answer says.
+        // It may end before the response was taken; what is wrong with it, the response says.
         _ = connection => answering.await,
     }
 }

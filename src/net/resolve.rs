@@ -257,7 +257,7 @@ mod tests {
         SocketAddr::from(([192, 0, 2, last], 0))
     }
 
-    /// Names that are found as the channel brings answers, and how often they were looked up.
+    /// Names that are found as the channel brings responses, and how often they were looked up.
     fn scripted() -> (
         Names,
         mpsc::Sender<io::Result<Vec<SocketAddr>>>,

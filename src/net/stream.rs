@@ -129,7 +129,7 @@ impl Stream {
     }
 }
 
-/// Sends over TCP. Every answer comes here: `sendmsg` is a shorter way through the kernel than `writev`,
+/// Sends over TCP. Every response comes here: `sendmsg` is a shorter way through the kernel than `writev`,
 /// and the system's own call shorter than the C library's, which could be cancelled.
 fn poll_send(
     stream: &TcpStream,

@@ -1,4 +1,4 @@
-//! An answer is read ahead while its client takes nothing, so that its app is free sooner. What is passed on is never
+//! A response is read ahead while its client takes nothing, so that its app is free sooner. What is passed on is never
 //! delayed; which answers are read ahead is decided elsewhere.
 
 use std::pin::Pin;
@@ -10,10 +10,10 @@ use http_body::{Body, Frame, SizeHint};
 use super::blocks::Blocks;
 use crate::message::body::{BodyError, Carry};
 
-/// How much of an answer is read at a time where many may wait for their clients.
+/// How much of a response is read at a time where many may wait for their clients.
 const GENTLE: usize = 32 * 1024;
 
-/// An answer that can be told to read less at a time.
+/// A response that can be told to read less at a time.
 pub(crate) trait Paced {
     /// Reads pieces of so much at most, now.
     fn read_at_most(&mut self, most: usize);
@@ -22,7 +22,7 @@ pub(crate) trait Paced {
     fn read_less(&mut self);
 }
 
-/// An answer that is read ahead while its client takes nothing, in the task that sends it.
+/// A response that is read ahead while its client takes nothing, in the task that sends it.
 #[derive(Debug)]
 pub(crate) struct Ahead<A> {
     answer: A,

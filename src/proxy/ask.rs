@@ -1,5 +1,5 @@
 //! A subrequest: an authorization server is asked whether a request may pass, as nginx's
-//! auth_request does. What its answer means is decided by the caller.
+//! auth_request does. What its response means is decided by the caller.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::message::reject::Reject;
 use crate::message::request_id::RequestId;
 use crate::net::client::{Client, Peer};
 
-/// How long an answer may take; and its body, which nobody waits for.
+/// How long a response may take; and its body, which nobody waits for.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// How much of a body that nobody reads is taken in, so that the connection can be kept.
 const DISREGARDED: u64 = 64 * 1024;
@@ -63,10 +63,10 @@ pub(crate) struct AskedAbout<'a> {
 
 impl Ask {
     /// Asks: a GET with the request's headers and no body, the original method and target in
-    /// `X-Original-Method` and `X-Original-URI`. The answer's body is there as it comes.
+    /// `X-Original-Method` and `X-Original-URI`. The response's body is there as it comes.
     ///
     /// # Errors
-    /// `AskFailed` where there is no answer within 5 s, `LoopDetected` where the request has been here before.
+    /// `AskFailed` where there is no response within 5 s, `LoopDetected` where the request has been here before.
     pub(crate) async fn ask(&self, about: AskedAbout<'_>) -> Result<Response<Body>, Reject> {
         let headers = askable(about.headers);
         let mut fields = prepared(&about, &headers, &self.forward)?;
@@ -100,7 +100,7 @@ impl Ask {
         let json = HeaderValue::from_static("application/json");
         headers.insert(header::CONTENT_TYPE, json.clone());
         headers.insert(header::ACCEPT, json);
-        // The answer is read here; without this any coding would be right (RFC 9110 section 12.5.3).
+        // The response is read here; without this any coding would be right (RFC 9110 section 12.5.3).
         let identity = HeaderValue::from_static("identity");
         headers.insert(header::ACCEPT_ENCODING, identity);
         let fields = prepared(&about, &headers, &self.forward)?;
@@ -183,7 +183,7 @@ pub(crate) fn disregard(mut body: Body) {
     tokio::spawn(timeout_at(Instant::now() + DEADLINE, taking_in));
 }
 
-/// The request's headers without those that ask for less than the whole answer, or describe a body
+/// The request's headers without those that ask for less than the whole response, or describe a body
 /// that is not sent along.
 fn askable(headers: &HeaderMap) -> HeaderMap {
     let mut headers = headers.clone();

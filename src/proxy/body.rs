@@ -14,7 +14,7 @@ use super::pool::Home;
 use super::silence::Silence;
 use crate::message::body::BodyError;
 
-/// An app's answer; its connection goes back to the pool at its end, and is closed before it.
+/// An app's response; its connection goes back to the pool at its end, and is closed before it.
 #[derive(Debug)]
 pub(crate) struct AnswerBody {
     /// `None` when it has ended.

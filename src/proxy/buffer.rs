@@ -1,4 +1,4 @@
-//! What is taken in so that no client holds an app up: a request before the app is connected to, an answer before its
+//! What is taken in so that no client holds an app up: a request before the app is connected to, a response before its
 //! client asks for it; in memory, or through a spool. Which bodies, and what the client is told, is decided elsewhere.
 
 use std::future::poll_fn;
@@ -236,7 +236,7 @@ where
         return reader;
     }
     let mut pump = Box::pin(pump(body, writer));
-    // The usual small answer arrived together with its head: then this first poll takes all of it. If
+    // The usual small response arrived together with its head: then this first poll takes all of it. If
     // not, the task polls again at once, so that the wake-up which nobody hears is not missed.
     if pump
         .as_mut()

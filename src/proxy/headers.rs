@@ -75,7 +75,7 @@ pub(crate) fn is_grpc<B>(request: &Request<B>) -> bool {
         })
 }
 
-/// Whether the answer is a stream of events, which is never buffered.
+/// Whether the response is a stream of events, which is never buffered.
 pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
     let kind = fields::early(headers, &header::CONTENT_TYPE);
     kind.is_some_and(|kind| {

@@ -1,4 +1,4 @@
-//! Forwards one request to an upstream and brings its answer back. Which upstream, and the path
+//! Forwards one request to an upstream and brings its response back. Which upstream, and the path
 //! that it is asked for, is decided by the caller.
 
 mod ahead;
@@ -55,9 +55,9 @@ use crate::net::client::{Client, Counted, Peer};
 pub(crate) struct UpstreamTimeouts {
     /// To connect to one endpoint.
     pub(crate) connect: Duration,
-    /// From the last piece of the request to the head of the answer.
+    /// From the last piece of the request to the head of the response.
     pub(crate) response: Duration,
-    /// Between two pieces of the answer.
+    /// Between two pieces of the response.
     pub(crate) idle: Duration,
 }
 
@@ -75,7 +75,7 @@ impl UpstreamTimeouts {
 pub(crate) struct Buffer {
     /// Bytes of a request body that stay in memory.
     pub(crate) request: usize,
-    /// Bytes of an answer that stay in memory.
+    /// Bytes of a response that stay in memory.
     pub(crate) response: usize,
     /// Where the rest goes; without it nothing goes beyond memory.
     pub(crate) space: Option<Arc<SpoolSpace>>,
@@ -146,7 +146,7 @@ pub(crate) struct Draft<'a> {
     pub(crate) id: RequestId,
 }
 
-/// An answer, and the tunnel that it may open.
+/// A response, and the tunnel that it may open.
 #[derive(Debug)]
 pub(crate) struct Answer {
     /// What the client is sent.
@@ -160,7 +160,7 @@ pub(crate) struct Answer {
 pub(crate) use self::tunnel::Tunnel;
 
 impl Forward {
-    /// Sends a request that has its permit and waits for the head of the answer; its body streams.
+    /// Sends a request that has its permit and waits for the head of the response; its body streams.
     ///
     /// # Errors
     /// `Upstream*` for the app's failures, `Body*` and `Request*` for the client's.
@@ -319,9 +319,9 @@ impl Forward {
         Ok((target, fields))
     }
 
-    /// Sends the request over a kept or a new connection and waits for the head of the answer.
+    /// Sends the request over a kept or a new connection and waits for the head of the response.
     ///
-    /// A request that was written to a kept connection which then closed without a word is sent
+    /// A request that was written to an idle connection which then closed without a word is sent
     /// once more, over a new one, if its method is idempotent and it has no body (RFC 9110 section
     /// 9.2.2).
     async fn exchange(
@@ -395,7 +395,7 @@ async fn taken_in(
     })
 }
 
-/// An answer that is taken from the app before its client asks for it, as far as `buffer` has room.
+/// A response that is taken from the app before its client asks for it, as far as `buffer` has room.
 fn read_ahead(answer: AnswerBody, buffer: &Buffer, client: Option<IpAddr>, is_http2: bool) -> Body {
     let memory = buffer.response;
     let length = answer.size_hint().exact();
@@ -405,7 +405,7 @@ fn read_ahead(answer: AnswerBody, buffer: &Buffer, client: Option<IpAddr>, is_ht
             Body::stream(buffer::let_go(answer, memory, share))
         }
         None => {
-            // Over HTTP/2 many may wait: where not all of the answer fits, the app waits for its client anyway.
+            // Over HTTP/2 many may wait: where not all of the response fits, the app waits for its client anyway.
             let fits = !is_http2 || length.is_none_or(|length| length <= memory as u64);
             Body::ahead(Ahead::new(answer, if fits { memory } else { 0 }))
         }

@@ -144,7 +144,7 @@ pub(super) struct Keep {
     pub(super) idle: Duration,
 }
 
-/// Where a connection goes back to when its answer was taken to the end.
+/// Where a connection goes back to when its response was taken to the end.
 #[derive(Debug)]
 pub(crate) struct Home {
     pool: Arc<Pool>,

@@ -57,9 +57,9 @@ pub(crate) struct UpstreamSettings {
 pub(crate) struct BufferSettings {
     /// Bytes of a request body in memory.
     pub(crate) request: usize,
-    /// Bytes of an answer in memory.
+    /// Bytes of a response in memory.
     pub(crate) response: usize,
-    /// The spool's folder and how much it may hold.
+    /// The spool's directory and how much it may hold.
     pub(crate) spool: Option<(PathBuf, u64)>,
     /// Whether the upstream's configuration says so.
     pub(crate) is_own: bool,

@@ -1,4 +1,4 @@
-//! `KeyRing`: the keys that the gateway signs its tokens with, in a folder: one file a key, which
+//! `KeyRing`: the keys that the gateway signs its tokens with, in a directory: one file a key, which
 //! comes and goes at once, so that whatever happens in between leaves a ring that works.
 //!
 //! A key is published when its file is there, signs from a time that its file names, and is retired
@@ -76,7 +76,7 @@ impl NewKey {
         })
     }
 
-    /// Writes the file at once and for good, readable by its owner alone; makes the folder.
+    /// Writes the file at once and for good, readable by its owner alone; makes the directory.
     ///
     /// # Errors
     /// Whatever the file system says.

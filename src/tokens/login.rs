@@ -1,4 +1,4 @@
-//! A login that the app decides: what it is asked, and what its answer means. How it is asked is the
+//! A login that the app decides: what it is asked, and what its response means. How it is asked is the
 //! matter of the gateway.
 
 use bytes::Bytes;
@@ -48,7 +48,7 @@ impl Login {
         body.to_string().into()
     }
 
-    /// What an answer means: 2xx with a JSON object of claims lets the user in, whose name is `sub` or
+    /// What a response means: 2xx with a JSON object of claims lets the user in, whose name is `sub` or
     /// else the username; 401 and 403 do not, 429 asks to wait.
     pub(crate) fn decide(self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Decided {
         match status {

@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::fs::{Gid, Mode, Uid, fchmod, fchown};
 
 /// Puts a file in place at once and for good. It belongs to whom the one before belonged to, or the
-/// folder where there was none, so that root can write what the gateway's user reads; its group may
+/// directory where there was none, so that root can write what the gateway's user reads; its group may
 /// read it where it could before, others never. A link is followed.
 ///
 /// # Errors
@@ -53,7 +53,7 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     written
 }
 
-/// Gives the new file the owner of the one before, or of the folder.
+/// Gives the new file the owner of the one before, or of the directory.
 fn belong(file: &File, before: Option<&Metadata>, folder: &Metadata) -> io::Result<()> {
     let now = file.metadata()?;
     let model = before.unwrap_or(folder);

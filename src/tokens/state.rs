@@ -18,7 +18,7 @@ use crate::net::resolve::Names;
 /// Where the store is.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum StateAt {
-    /// In a folder of this machine.
+    /// In a directory of this machine.
     Folder(PathBuf),
     /// On servers that other gateways use, too.
     Servers(Servers),
@@ -168,7 +168,7 @@ pub(crate) async fn end_from_outside(
     whom: Whom,
     now: u64,
 ) -> Result<(), String> {
-    /// How long a server, or the gateway that has the folder, may take.
+    /// How long a server, or the gateway that has the directory, may take.
     const PATIENCE: Duration = Duration::from_secs(10);
     let store: Arc<dyn Store> = match at {
         StateAt::Folder(folder) => {

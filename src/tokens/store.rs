@@ -136,7 +136,7 @@ impl Order {
 }
 
 /// Where the families are. What ends is told to the workers before anybody is answered, and whether or
-/// not anybody still waits for the answer.
+/// not anybody still waits for the response.
 pub(crate) trait Store: Send + Sync + fmt::Debug {
     /// Takes an order. One that is dropped has failed.
     fn take(&self, order: Order);

@@ -194,14 +194,14 @@ pub(crate) fn is_name(name: &str) -> Result<(), String> {
 /// that renews a hash.
 ///
 /// # Errors
-/// Where the folder cannot be locked, and whatever is done says.
+/// Where the directory cannot be locked, and whatever is done says.
 pub(crate) fn alone<T>(file: &Path, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let folder = file
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());
     let folder = File::open(folder.unwrap_or_else(|| Path::new(".")))?;
     flock(&folder, FlockOperation::LockExclusive)?;
-    // The lock goes with the folder's descriptor.
+    // The lock goes with the directory's descriptor.
     let done = act();
     drop(folder);
     done

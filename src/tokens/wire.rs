@@ -16,7 +16,7 @@ const MOST_PARTS: usize = 100;
 /// The fields of a request, by name.
 pub(crate) type Fields = Map<String, Value>;
 
-/// An answer that is ready: its status, its body, and what else it says.
+/// A response that is ready: its status, its body, and what else it says.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -109,7 +109,7 @@ impl Answer {
         Self::invalid("Token is invalid", "token_malformed")
     }
 
-    /// A token that cannot be taken back (RFC 7009 section 2.2.1).
+    /// A token that cannot be revoked (RFC 7009 section 2.2.1).
     pub(crate) fn unsupported_token() -> Self {
         let body = json!({"error": "unsupported_token_type"});
         Self::refusal(StatusCode::BAD_REQUEST, "token_of_no_session", body)
@@ -157,13 +157,13 @@ impl Answer {
         }
     }
 
-    /// The answer as a response, and the word for the access log.
+    /// The response as a response, and the word for the access log.
     pub(crate) fn with_reason(self) -> (Response<Body>, Option<&'static str>) {
         let reason = self.reason;
         (self.response(), reason)
     }
 
-    /// The answer as a response; nothing of it may be kept (RFC 6749 section 5.1).
+    /// The response as a response; nothing of it may be kept (RFC 6749 section 5.1).
     pub(crate) fn response(self) -> Response<Body> {
         let body = if self.body.is_null() {
             Body::Empty
@@ -198,7 +198,7 @@ impl Answer {
 /// The fields of a body: JSON, or a form of either kind.
 ///
 /// # Errors
-/// The answer that says why it cannot be read.
+/// The response that says why it cannot be read.
 pub(crate) async fn fields(headers: &HeaderMap, body: &Bytes) -> Result<Fields, Answer> {
     if body.is_empty() {
         return Ok(Fields::new());
@@ -262,7 +262,7 @@ async fn multipart(kind: &str, body: &Bytes) -> Result<Fields, Answer> {
 /// The texts of these fields.
 ///
 /// # Errors
-/// The answer that names every field that is not there, or is no text.
+/// The response that names every field that is not there, or is no text.
 pub(crate) fn texts<const N: usize>(
     fields: &Fields,
     names: [&str; N],
@@ -286,7 +286,7 @@ pub(crate) fn texts<const N: usize>(
 /// reads it.
 ///
 /// # Errors
-/// The answer that names the field.
+/// The response that names the field.
 pub(crate) fn boolean(fields: &Fields, name: &'static str) -> Result<bool, Answer> {
     let text = match fields.get(name) {
         None => return Ok(false),

@@ -1,4 +1,4 @@
-//! The head of an answer of HTTP/1.1 as it is written (RFC 9112 section 4), and how its body is framed (section
+//! The head of a response of HTTP/1.1 as it is written (RFC 9112 section 4), and how its body is framed (section
 //! 6). Bytes out: nothing here waits.
 
 use http::header;
@@ -11,7 +11,7 @@ use super::head::Manners;
 use super::send::{Framing, field};
 use crate::clock;
 
-/// What an answer is an answer to.
+/// What a response is a response to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct To {
     /// Whether its method is HEAD.
@@ -30,7 +30,7 @@ impl To {
     }
 }
 
-/// How the body of an answer is framed (RFC 9112 section 6.3).
+/// How the body of a response is framed (RFC 9112 section 6.3).
 pub(super) fn framing(to: To, status: StatusCode, hint: &SizeHint) -> Framing {
     if to.is_head || is_bodiless(status) {
         return Framing::None;
@@ -44,14 +44,14 @@ pub(super) fn framing(to: To, status: StatusCode, hint: &SizeHint) -> Framing {
     }
 }
 
-/// Answers that never have a body, whatever they are answers to.
+/// Responses that never have a body, whatever they are responses to.
 fn is_bodiless(status: StatusCode) -> bool {
     status.is_informational()
         || status == StatusCode::NO_CONTENT
         || status == StatusCode::NOT_MODIFIED
 }
 
-/// Writes the head, and says whether the connection is kept open behind it: it is if it `may_stay` and the answer does
+/// Writes the head, and says whether the connection is kept open behind it: it is if it `may_stay` and the response does
 /// not say otherwise. `at` is when, in milliseconds after the connection began.
 pub(super) fn write(
     out: &mut Vec<u8>,

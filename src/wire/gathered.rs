@@ -1,5 +1,5 @@
 //! `Gathered`: small frames of HTTP/2 on their way to one write. h2 writes and flushes each frame of
-//! data alone, which is a record of TLS and a system call for each answer.
+//! data alone, which is a record of TLS and a system call for each response.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -10,7 +10,7 @@ use tokio::io::AsyncWrite;
 
 /// How many bytes are gathered: one record of TLS (RFC 8446 section 5.1).
 const MOST: usize = 16 * 1024;
-/// How many there is room for at first: an answer or two.
+/// How many there is room for at first: a response or two.
 const FIRST: usize = 4 * 1024;
 
 /// Bytes that were taken and are not written yet.

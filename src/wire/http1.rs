@@ -1,7 +1,7 @@
 //! One connection of HTTP/1.1 towards a client (RFC 9112): requests are read, strictly, and answered, one after the
 //! other. Who answers them is the caller's matter; nothing here knows of routes.
 //!
-//! One task has the socket. It reads ahead only what a request needs, writes an answer's head together with the first of its
+//! One task has the socket. It reads ahead only what a request needs, writes a response's head together with the first of its
 //! body, and looks meanwhile whether the client is still there. Deadlines are on timers that are not touched for each request.
 //! What becomes of a body that nobody reads is in `unread`.
 
@@ -60,9 +60,9 @@ pub(crate) enum Ended<B> {
     Rests,
     /// It is to be closed.
     Over,
-    /// It is good for nothing: the client has left, or cannot be told that its answer broke off in another way.
+    /// It is good for nothing: the client has left, or cannot be told that its response broke off in another way.
     Broken,
-    /// It speaks another protocol from now on; this is the body of the answer that said so.
+    /// It speaks another protocol from now on; this is the body of the response that said so.
     Switched(B),
 }
 
@@ -92,7 +92,7 @@ pub(crate) struct Link<S> {
     /// What is to be written; empty between two requests.
     out: Vec<u8>,
     date: DateLine,
-    /// The fields of the last answer, whose memory the next request's take.
+    /// The fields of the last response, whose memory the next request's take.
     spare: HeaderMap,
     timer: Option<Pin<Box<Sleep>>>,
     send_timer: Option<(u64, Pin<Box<Sleep>>)>,
@@ -208,7 +208,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
     /// Serves requests until the connection may rest, switches to another protocol, or ends. `answer` is given each
     /// request, and why it is to be refused, if it is.
     ///
-    /// A request whose client has left is dropped, with its answer.
+    /// A request whose client has left is dropped, with its response.
     pub(crate) async fn serve<F, B>(
         &mut self,
         line: &Line,
@@ -260,7 +260,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
             let (parts, body) = response.into_parts();
             let hint = body.size_hint();
             let framing = answer::framing(to, parts.status, &hint);
-            // Whether or not somebody reads the rest of the body to its end: the answer may be shorter than that.
+            // Whether or not somebody reads the rest of the body to its end: the response may be shorter than that.
             let readable = self.coming.is_over() || (!unasked && self.may_be_dropped());
             let may_stay = readable
                 && !self.broken
@@ -308,7 +308,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
 
     fn poll_head(&mut self, cx: &mut Context<'_>, line: &Line) -> Poll<Heard> {
         if !self.coming.is_over() {
-            // The rest of the last body is still in the way. Who sent another request behind it is to have an answer.
+            // The rest of the last body is still in the way. Who sent another request behind it is to have a response.
             return Poll::Ready(if line.is_closing() {
                 Heard::End
             } else {
@@ -425,7 +425,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
         }
     }
 
-    /// Waits for the answer; `None` when the client has left. The request's body is read meanwhile, as it is asked for.
+    /// Waits for the response; `None` when the client has left. The request's body is read meanwhile, as it is asked for.
     fn poll_answering<F: Future>(
         &mut self,
         cx: &mut Context<'_>,
@@ -568,7 +568,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
         self.dropped = 0;
     }
 
-    /// Sends an answer to its end.
+    /// Sends a response to its end.
     ///
     /// # Errors
     /// It cannot be, for a reason of the client's or of the body's. The connection is good for nothing then.

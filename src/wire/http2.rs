@@ -2,7 +2,7 @@
 //! fields and the states of its streams; here is what a gateway adds: deadlines and bounds for each stream, an end that loses no
 //! request, and an end for clients that give up most of what they ask for. Who answers is the caller's matter.
 //!
-//! hyper's own server would give each answer to `h2` whole, know nothing of a stream that takes nothing, and tell neither
+//! hyper's own server would give each response to `h2` whole, know nothing of a stream that takes nothing, and tell neither
 //! which stream a request came on nor why a connection is to end.
 
 mod blocks;
@@ -80,7 +80,7 @@ where
     B: Carry + Unpin + Send + 'static,
 {
     /// Begins with a stream of which `held` was read already. `answer` is given each request, and why it is to be refused, if
-    /// it is; also those of which nobody is sent the answer, so that they are known.
+    /// it is; also those of which nobody is sent the response, so that they are known.
     pub(crate) fn new(
         stream: S,
         held: BytesMut,
@@ -217,7 +217,7 @@ where
             Word::Left | Word::Gone => end(serving, Reason::NO_ERROR),
             Word::Ask => {
                 if let Some(ping) = &mut serving.ping {
-                    // Whatever comes counts as an answer. That to the last question is taken note of, so that there can be
+                    // Whatever comes counts as a response. That to the last question is taken note of, so that there can be
                     // another one; where it has not come, it is still asked for.
                     drop(ping.poll_pong(cx));
                     drop(ping.send_ping(Ping::opaque()));

@@ -19,7 +19,7 @@ pub(crate) struct Line {
     streams: AtomicU32,
     /// Requests that were answered to the end.
     answered: AtomicU32,
-    /// Milliseconds after `began` at which the last answer began.
+    /// Milliseconds after `began` at which the last response began.
     answering: AtomicU64,
     /// The same at which the last request ended.
     idle_since: AtomicU64,
@@ -63,7 +63,7 @@ impl Line {
             .store(self.milliseconds(now), Ordering::Relaxed);
     }
 
-    /// The answer of a request that is in flight turned out to be a stream, of events or of calls.
+    /// The response of a request that is in flight turned out to be a stream, of events or of calls.
     pub(crate) fn enter_stream(&self) {
         add(&self.streams, 1);
     }
@@ -89,7 +89,7 @@ impl Line {
         self.cut.load(Ordering::Relaxed)
     }
 
-    /// The head of an answer is there.
+    /// The head of a response is there.
     pub(crate) fn answer(&self, now: Instant) {
         self.answering
             .store(self.milliseconds(now), Ordering::Relaxed);
@@ -101,7 +101,7 @@ impl Line {
         elapsed.as_secs() * 1000 + u64::from(elapsed.subsec_millis())
     }
 
-    /// When the head of the last answer was there, in milliseconds after the connection began.
+    /// When the head of the last response was there, in milliseconds after the connection began.
     pub(super) fn answering(&self) -> u64 {
         self.answering.load(Ordering::Relaxed)
     }

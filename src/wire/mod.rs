@@ -43,11 +43,11 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long a connection is silent between requests before what serves it is given back.
 const REST_AFTER: Duration = Duration::from_secs(1);
 /// How much of a body that nobody reads is dropped in favour of the next request on its connection, in bytes, and for how
-/// long. A longer rest is the end of the connection, which the answer says. A chunked body does not tell how long it is: it
+/// long. A longer rest is the end of the connection, which the response says. A chunked body does not tell how long it is: it
 /// is dropped as long as it may take.
 const DROPPED: u64 = 1 << 20;
 const DROP_WITHIN: Duration = Duration::from_secs(5);
-/// How long, and for how many bytes, a refused upload is taken in and dropped behind its answer, so that the answer is not
+/// How long, and for how many bytes, a refused upload is taken in and dropped behind its response, so that the response is not
 /// destroyed by a reset (RFC 9112 section 9.6): most clients read when they have sent all.
 const LINGER: Duration = Duration::from_secs(30);
 const LINGER_BYTES: u64 = 1 << 30;

@@ -1,4 +1,4 @@
-//! The sending half of a message, a request's to an app and an answer's to a client: what was written of the
+//! The sending half of a message, a request's to an app and a response's to a client: what was written of the
 //! head, then the body, piece by piece, each with its framing, as fast as the one side takes it and the other gives it.
 
 use std::fs::File;

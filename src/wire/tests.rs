@@ -141,7 +141,7 @@ async fn read(client: &mut DuplexStream) -> String {
     String::from_utf8(text).unwrap()
 }
 
-/// The head of an answer without its date, and what is behind it.
+/// The head of a response without its date, and what is behind it.
 fn undated(text: &str) -> String {
     let lines = text.split_inclusive("\r\n");
     lines.filter(|line| !line.starts_with("date: ")).collect()
@@ -536,7 +536,7 @@ async fn frames_wait_for_each_other_only_where_there_are_several_answers() {
     let read = client.read(&mut room).await.unwrap();
     assert_eq!(&room[..read], b"onetwo");
 
-    // The last one's answer has nothing to wait for; those of several wait for each other.
+    // The last one's response has nothing to wait for; those of several wait for each other.
     line.leave(Instant::now());
     wire.write_all(b"last").await.unwrap();
     wire.flush().await.unwrap();

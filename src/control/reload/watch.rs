@@ -1,4 +1,4 @@
-//! When to look at the configuration's files again: change events of their folders, and a look
+//! When to look at the configuration's files again: change events of their directories, and a look
 //! every two seconds where there are none (bind mounts, network file systems). A thread of its own looks, and opens
 //! nothing: a drive that does not answer holds up neither signals nor the other files.
 
@@ -35,7 +35,7 @@ pub(crate) struct Watching {
 }
 
 impl Watching {
-    /// Starts the thread, which watches these files and folders.
+    /// Starts the thread, which watches these files and directories.
     ///
     /// # Errors
     /// The system refuses a thread or a runtime. Without change events the regular look goes on alone.
@@ -69,7 +69,7 @@ impl Watching {
         })
     }
 
-    /// Watches these files and folders from now on, see [`Watch::follow`].
+    /// Watches these files and directories from now on, see [`Watch::follow`].
     pub(crate) fn follow(&self, files: &[PathBuf]) {
         if self.files.send(files.to_vec()).is_err() {
             tracing::error!("the thread that watches the configuration's files is gone");
@@ -102,7 +102,7 @@ struct Watch {
 }
 
 impl Watch {
-    /// Watches these files and folders.
+    /// Watches these files and directories.
     fn new(files: &[PathBuf]) -> Self {
         let (sender, events) = mpsc::unbounded_channel();
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
@@ -137,7 +137,7 @@ impl Watch {
         watch
     }
 
-    /// Watches these files and folders from now on. What is new among them may have changed since
+    /// Watches these files and directories from now on. What is new among them may have changed since
     /// it was read, and so is looked at once more.
     fn follow(&mut self, files: &[PathBuf]) {
         if self.files != files {
@@ -154,7 +154,7 @@ impl Watch {
                 .collect();
             if let Some(watcher) = &mut self.watcher {
                 for folder in self.folders.difference(&wanted) {
-                    // A folder that is gone is no longer watched anyway.
+                    // A directory that is gone is no longer watched anyway.
                     drop(watcher.unwatch(folder));
                 }
                 for folder in wanted.difference(&self.folders) {
@@ -189,7 +189,7 @@ impl Watch {
             };
             self.unsettled = has_changed.then(|| Instant::now() + PATIENCE);
         };
-        // Others may write in the same folders all the time: how the files look decides, not events.
+        // Others may write in the same directories all the time: how the files look decides, not events.
         let mut looks = self.looks_now();
         while Instant::now() < patience {
             sleep(SETTLE).await;
@@ -204,7 +204,7 @@ impl Watch {
         self.unsettled = None;
     }
 
-    /// How all files look. All are asked about at once; where that has no answer, each by itself.
+    /// How all files look. All are asked about at once; where that has no response, each by itself.
     fn looks_now(&self) -> Vec<Option<Look>> {
         let files = self.files.clone();
         let all = move || files.iter().map(|file| Some(look(file))).collect();
@@ -221,7 +221,7 @@ impl Watch {
         self.patience.ask(file, GLANCE, move || ask(&named)).ok()
     }
 
-    /// Whether an event is about a followed file. Links and folders always are: a volume of
+    /// Whether an event is about a followed file. Links and directories always are: a volume of
     /// Kubernetes changes by one link beside the files.
     fn concerns(&self, paths: &[PathBuf]) -> bool {
         paths.is_empty()
@@ -247,7 +247,7 @@ fn is_change(kind: EventKind) -> bool {
     }
 }
 
-/// The folders whose events tell of a change: the one that names the file, and the one that a
+/// The directories whose events tell of a change: the one that names the file, and the one that a
 /// link leads to.
 fn folders_of(file: &Path) -> Vec<PathBuf> {
     let mut folders = Vec::new();

@@ -30,7 +30,7 @@ pub(crate) struct Entry<'a> {
     pub(crate) tls: bool,
     /// The status.
     pub(crate) status: u16,
-    /// Why the gateway answered itself, or why the answer broke off.
+    /// Why the gateway answered itself, or why the response broke off.
     pub(crate) reason: Option<&'static str>,
     /// The word for why it would be refused, were refusals of its route not only reported.
     pub(crate) reported: Option<&'static str>,
@@ -44,9 +44,9 @@ pub(crate) struct Entry<'a> {
     pub(crate) bytes: u64,
     /// When the request's head was here, on the clock that is never set.
     pub(crate) began: Instant,
-    /// When the answer's head was.
+    /// When the response's head was.
     pub(crate) first_byte: Instant,
-    /// When the answer had ended.
+    /// When the response had ended.
     pub(crate) ended: Instant,
     /// `Referer` and `User-Agent`, where the format asks for them.
     pub(crate) agent: Option<&'a (Option<HeaderValue>, Option<HeaderValue>)>,

@@ -1,4 +1,4 @@
-//! The body of an answer, taken out of its framing (RFC 9112 sections 6 and 7).
+//! The body of a response, taken out of its framing (RFC 9112 sections 6 and 7).
 
 use std::io;
 use std::pin::pin;
@@ -15,10 +15,10 @@ use crate::wire::{Chunks, Coming, Step, make_room};
 
 /// How much is read at a time, at first and at most.
 const READ: (usize, usize) = (16 * 1024, 256 * 1024);
-/// The longest trailers of an answer.
+/// The longest trailers of a response.
 const LONGEST_TRAILERS: usize = 32 * 1024;
 
-/// The frames of an answer, while they come.
+/// The frames of a response, while they come.
 #[derive(Debug)]
 pub(crate) struct AnswerFrames {
     exchange: Exchange,
@@ -84,8 +84,8 @@ impl AnswerFrames {
         self.coming.size_hint()
     }
 
-    /// The connection, after the end of an answer that lets it be used again: all of the request
-    /// was sent, and nothing came that belongs to no answer.
+    /// The connection, after the end of a response that lets it be used again: all of the request
+    /// was sent, and nothing came that belongs to no response.
     pub(crate) fn finish(self) -> Option<Box<Connection>> {
         let clean = self.keeps && self.is_ended() && self.pending.is_empty();
         self.exchange.finish().filter(|_| clean)

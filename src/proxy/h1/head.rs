@@ -1,4 +1,4 @@
-//! The heads of messages: a request's is written, an answer's is read (RFC 9112 sections 2 to 6), if it can be
+//! The heads of messages: a request's is written, a response's is read (RFC 9112 sections 2 to 6), if it can be
 //! read in one way. Bytes in, bytes out: nothing here waits.
 
 use std::mem::MaybeUninit;
@@ -14,10 +14,10 @@ use super::{LONGEST_HEAD, Outgoing, RequestHead};
 use crate::proxy::reserved::is_hop_by_hop;
 use crate::wire::{Framing, field, mend, name_of};
 
-/// The most fields of an answer.
+/// The most fields of a response.
 const MOST_FIELDS: usize = 256;
 
-/// The head of an answer.
+/// The head of a response.
 #[derive(Debug)]
 pub(crate) struct AnswerHead {
     /// The status.
@@ -25,12 +25,12 @@ pub(crate) struct AnswerHead {
     /// The app's own words for the status, where it has some.
     pub(crate) reason: Option<ReasonPhrase>,
     /// The fields, without those that belong to the app's connection, and without the length of a body that
-    /// follows: that is said by whoever sends it on. An answer that switches protocols, or wants to, keeps its
+    /// follows: that is said by whoever sends it on. A response that switches protocols, or wants to, keeps its
     /// `Upgrade`.
     pub(crate) headers: HeaderMap,
     /// How the body is framed.
     pub(super) framing: AnswerFraming,
-    /// Whether the app keeps the connection open after this answer.
+    /// Whether the app keeps the connection open after this response.
     pub(super) keeps: bool,
     /// How long it keeps it, less a second so that it is not met closing.
     pub(super) rests: Option<Duration>,
@@ -38,7 +38,7 @@ pub(crate) struct AnswerHead {
     pub(super) rest: Bytes,
 }
 
-/// How the body of an answer is framed (RFC 9112 section 6.3).
+/// How the body of a response is framed (RFC 9112 section 6.3).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum AnswerFraming {
     /// There is none.
@@ -52,7 +52,7 @@ pub(crate) enum AnswerFraming {
 }
 
 impl AnswerHead {
-    /// Takes what came behind the head of an answer that switches protocols.
+    /// Takes what came behind the head of a response that switches protocols.
     pub(crate) fn take_rest(&mut self) -> Bytes {
         std::mem::take(&mut self.rest)
     }
@@ -63,14 +63,14 @@ impl AnswerHead {
     }
 }
 
-/// What the beginning of a stream of answers is.
+/// What the beginning of a stream of responses is.
 #[derive(Debug)]
 pub(super) enum Parsed {
     /// A head that is not all there.
     Partial,
-    /// An interim answer of so many bytes.
+    /// An interim response of so many bytes.
     Interim(usize),
-    /// The final answer's, of so many bytes.
+    /// The final response's, of so many bytes.
     Final(Box<AnswerHead>, usize),
 }
 
@@ -114,7 +114,7 @@ pub(super) fn write(out: &mut Vec<u8>, head: RequestHead<'_>, body: &Outgoing) -
     framing
 }
 
-/// Reads the head of an answer from all that was read so far; the values of its fields are slices of
+/// Reads the head of a response from all that was read so far; the values of its fields are slices of
 /// that. `spare` is an empty table to use again. Lines that are not as RFC 9112 has them are mended first.
 ///
 /// # Errors
@@ -148,7 +148,7 @@ impl From<&'static str> for Unread {
 /// The same for a head whose lines have to be mended.
 fn read_mended(all: &Bytes, is_head: bool, spare: &mut HeaderMap) -> Result<Parsed, &'static str> {
     let within = all.get(..LONGEST_HEAD).unwrap_or(all);
-    // Empty lines before an answer are passed over.
+    // Empty lines before a response are passed over.
     let empty = within
         .iter()
         .take_while(|byte| matches!(**byte, b'\r' | b'\n'));
@@ -202,7 +202,7 @@ fn read(all: &Bytes, is_head: bool, spare: &mut HeaderMap) -> Result<Parsed, Unr
         .and_then(|code| StatusCode::from_u16(code).ok());
     let status = status.ok_or("the status is malformed")?;
     if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
-        // What follows would be read as the final answer.
+        // What follows would be read as the final response.
         if response.headers.iter().any(announces_body) {
             return Err("an interim answer announces a body".into());
         }
@@ -322,7 +322,7 @@ impl Own {
         }
     }
 
-    /// Whether nothing follows an answer that has no body. Some servers send one all the same, and then
+    /// Whether nothing follows a response that has no body. Some servers send one all the same, and then
     /// it is the one that they announced; to HEAD, where they said nothing, any.
     fn ends_here(&self, framing: AnswerFraming, is_head: bool) -> bool {
         match framing {
@@ -368,7 +368,7 @@ fn rests(value: &[u8]) -> Option<Duration> {
     Some(Duration::from_secs(seconds.saturating_sub(1)))
 }
 
-/// Whether a field says that a body follows; of an interim answer, which must not (RFC 9110 section 8.6).
+/// Whether a field says that a body follows; of an interim response, which must not (RFC 9110 section 8.6).
 fn announces_body(field: &httparse::Header<'_>) -> bool {
     let is = |name: &HeaderName| field.name.eq_ignore_ascii_case(name.as_str());
     let mut lengths = field.value.split(|byte| *byte == b',');

@@ -1,5 +1,5 @@
 //! One connection to an app, in HTTP/1.1 (RFC 9112), written for this one use: a head and the first
-//! piece of its body leave in one write, an answer's header values and the first piece of its body are
+//! piece of its body leave in one write, a response's header values and the first piece of its body are
 //! slices of what was read, whose memory is read into again once nobody holds them, and no task,
 //! channel or lock stands between the request and its socket. Which connection a request gets, and
 //! what its fields are, is decided elsewhere.
@@ -33,18 +33,18 @@ use crate::message::body::BodyError;
 use crate::net::stream::Stream;
 use crate::wire::{SPARE_FIELDS, SendFault, Sending, poll_until};
 
-/// How much of an answer is read at first: its head, and for most answers all of it.
+/// How much of a response is read at first: its head, and for most responses all of it.
 const FIRST_READ: usize = 8 * 1024;
-/// The longest head of an answer.
+/// The longest head of a response.
 const LONGEST_HEAD: usize = 64 * 1024;
-/// How many interim answers (1xx) may come before the final one.
+/// How many interim responses (1xx) may come before the final one.
 const MOST_INTERIM: usize = 16;
 
 /// A connection to an app.
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: Stream,
-    /// What was read of the answer's head; empty between two requests.
+    /// What was read of the response's head; empty between two requests.
     read: BytesMut,
     /// What is to be written, from its memory on; empty between two requests.
     write: Vec<u8>,
@@ -52,13 +52,13 @@ pub(super) struct Connection {
     sending: Sending<Outgoing>,
     /// How many pieces of its body had been sent when the last one came, and when that was.
     last_piece: Option<(u64, Instant)>,
-    /// The present request cannot be sent to its end; the answer may still be there.
+    /// The present request cannot be sent to its end; the response may still be there.
     deaf: bool,
-    /// An empty table for the fields of the next answer.
+    /// An empty table for the fields of the next response.
     spare: HeaderMap,
-    /// The deadline of the answer's head. It is set anew when it fires, not for each request.
+    /// The deadline of the response's head. It is set anew when it fires, not for each request.
     timer: Option<Pin<Box<Sleep>>>,
-    /// Whether the last answer might be followed by a body that it must not have.
+    /// Whether the last response might be followed by a body that it must not have.
     suspect: bool,
     /// How long the app said that it keeps the connection.
     rests: Option<Duration>,
@@ -81,7 +81,7 @@ impl Connection {
         }
     }
 
-    /// Whether the app has said nothing since its last answer, not even goodbye, as far as the event
+    /// Whether the app has said nothing since its last response, not even goodbye, as far as the event
     /// loop has heard.
     pub(super) fn is_quiet(&self) -> bool {
         self.read.is_empty() && self.stream.is_quiet()
@@ -92,18 +92,18 @@ impl Connection {
         self.read.is_empty() && self.stream.is_silent()
     }
 
-    /// Whether the app has said more than its last answer.
+    /// Whether the app has said more than its last response.
     pub(super) fn has_bytes(&self) -> bool {
         !self.read.is_empty() || self.stream.has_bytes()
     }
 
-    /// Whether the last answer has no body by its status alone. It should not be used again at once: a
-    /// body that was written all the same would be taken for the next answer.
+    /// Whether the last response has no body by its status alone. It should not be used again at once: a
+    /// body that was written all the same would be taken for the next response.
     pub(super) fn is_suspect(&self) -> bool {
         self.suspect
     }
 
-    /// How long the connection may be idle by the last answer's word.
+    /// How long the connection may be idle by the last response's word.
     pub(super) fn rests(&self) -> Option<Duration> {
         self.rests
     }
@@ -120,20 +120,20 @@ pub(super) struct RequestHead<'a> {
     pub(super) fields: &'a Fields<'a>,
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// The connection ended before the first byte of an answer.
+    /// The connection ended before the first byte of a response.
     Gone(io::Error),
-    /// The answer is not HTTP, or breaks off in its head.
+    /// The response is not HTTP, or breaks off in its head.
     Malformed(&'static str),
-    /// The answer did not come in time.
+    /// The response did not come in time.
     Late,
     /// The client's side of the request broke.
     Client(BodyError),
 }
 
-/// One request on one connection, and the answer that comes for it. Dropping it closes the
+/// One request on one connection, and the response that comes for it. Dropping it closes the
 /// connection, which is how the app learns that nobody waits any more.
 ///
 /// All of its state lies in the box, so that it is cheap to hand on.
@@ -143,7 +143,7 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    /// Begins to send a request; nothing is written before the answer is waited for.
+    /// Begins to send a request; nothing is written before the response is waited for.
     pub(super) fn begin(
         mut connection: Box<Connection>,
         head: RequestHead<'_>,
@@ -249,7 +249,7 @@ impl Exchange {
         pin!(stream.read_buf(read)).poll(cx)
     }
 
-    /// Ready when the answer is late. It is not while the client is still to send, which has a
+    /// Ready when the response is late. It is not while the client is still to send, which has a
     /// deadline of its own.
     fn poll_deadline(
         &mut self,
@@ -315,7 +315,7 @@ impl Exchange {
         Some(connection)
     }
 
-    /// Keeps a table for the fields of the connection's next answer.
+    /// Keeps a table for the fields of the connection's next response.
     pub(super) fn keep_table(&mut self, mut table: HeaderMap) {
         if table.capacity() <= SPARE_FIELDS {
             table.clear();

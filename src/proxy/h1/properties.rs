@@ -1,6 +1,6 @@
 //! What holds for whatever an app answers: the cuts make no difference, no body is longer or shorter
 //! than its framing says, hyper's client reads the same, and a connection is used again only after
-//! one whole answer and nothing else. For tests and `fuzz/`.
+//! one whole response and nothing else. For tests and `fuzz/`.
 
 #![allow(
     clippy::expect_used,
@@ -22,14 +22,14 @@ use crate::wire::properties::number;
 /// What became of an exchange.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Outcome {
-    /// The final answer's head.
+    /// The final response's head.
     pub(super) head: Option<Head>,
     /// What came of the body.
     pub(super) body: Vec<u8>,
     pub(super) end: End,
 }
 
-/// A final answer's head.
+/// A final response's head.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Head {
     pub(super) status: StatusCode,
@@ -49,9 +49,9 @@ pub(super) enum End {
     Switched(Vec<u8>),
     /// The body broke off or is malformed.
     Broken(String),
-    /// There is no answer, as it is malformed.
+    /// There is no response, as it is malformed.
     Refused(&'static str),
-    /// The connection ended before an answer.
+    /// The connection ended before a response.
     Gone,
     /// More is waited for.
     Waits,
@@ -164,7 +164,7 @@ pub(crate) fn answer_holds(method: &Method, bytes: &[u8], seed: u8, closes: bool
     }
 }
 
-/// The final answer's head, read naively.
+/// The final response's head, read naively.
 struct Naive<'a> {
     line: &'a [u8],
     fields: Vec<(String, Vec<u8>)>,
@@ -184,7 +184,7 @@ impl<'a> Naive<'a> {
         let mut rest = bytes;
         loop {
             let mut first = line(&mut rest).expect("a status line");
-            // Empty lines before an answer are passed over.
+            // Empty lines before a response are passed over.
             while first.is_empty() {
                 first = line(&mut rest).expect("a status line");
             }
@@ -207,7 +207,7 @@ impl<'a> Naive<'a> {
         items.map(<[u8]>::trim_ascii).collect()
     }
 
-    /// The body, and the answer as the strictest would write it.
+    /// The body, and the response as the strictest would write it.
     fn body(&self, method: &Method) -> (Vec<u8>, usize, Vec<u8>) {
         let codings = self.list("transfer-encoding");
         let lengths: Vec<u64> = self
@@ -340,7 +340,7 @@ fn compare(method: &Method, bytes: &[u8], ours: &Outcome) -> bool {
     true
 }
 
-/// What hyper's client makes of an answer.
+/// What hyper's client makes of a response.
 pub(super) struct Theirs {
     pub(super) status: StatusCode,
     fields: HeaderMap,
@@ -348,7 +348,7 @@ pub(super) struct Theirs {
     pub(super) body: Option<(Vec<u8>, Option<HeaderMap>)>,
 }
 
-/// The same with hyper's client; `None` where it refuses the answer.
+/// The same with hyper's client; `None` where it refuses the response.
 pub(super) fn ask_hyper(method: &Method, app: Script, length: usize) -> Option<Theirs> {
     let asked = async {
         let mut builder = hyper::client::conn::http1::Builder::new();

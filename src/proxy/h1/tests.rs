@@ -1,4 +1,4 @@
-//! Answers in all their framings, whole and in pieces, good and bad.
+//! Responses in all their framings, whole and in pieces, good and bad.
 
 use http::header::HeaderValue;
 use proptest::prelude::*;
@@ -86,7 +86,7 @@ fn bodies_are_framed_in_four_ways() {
 }
 
 /// Servers that send a body behind such a head all the same send the one that they announced, or that
-/// HEAD did not let them announce; it must not be read as the next answer.
+/// HEAD did not let them announce; it must not be read as the next response.
 #[test]
 fn what_announces_a_body_that_it_must_not_have_is_the_connections_last() {
     for status in [204, 304] {
@@ -171,7 +171,7 @@ fn a_connection_is_kept_only_where_the_app_keeps_it() {
             &whole(200, "a", kept),
         );
     }
-    // What comes after the end of an answer belongs to nobody.
+    // What comes after the end of a response belongs to nobody.
     check(
         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nab",
         false,

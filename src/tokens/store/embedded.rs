@@ -1,4 +1,4 @@
-//! The store of one gateway: a file in the folder of `state`. What was answered is there after kill -9.
+//! The store of one gateway: a file in the directory of `state`. What was answered is there after kill -9.
 //!
 //! Another process, such as the command line, puts what is to end into a file of its own beside it.
 //!
@@ -81,7 +81,7 @@ impl Store for Embedded {
 }
 
 impl Embedded {
-    /// Opens the store in this folder, or makes it. What ends is told to the workers through `revoked`.
+    /// Opens the store in this directory, or makes it. What ends is told to the workers through `revoked`.
     ///
     /// # Errors
     /// Why it cannot be opened; another gateway that has it is one reason.
@@ -482,7 +482,7 @@ enum Outcome {
 }
 
 impl Order {
-    /// Answers; gives a refresh that spent a token for somebody who was gone.
+    /// Responses; gives a refresh that spent a token for somebody who was gone.
     fn answer(self, outcome: Outcome) -> Option<Refresh> {
         match (self, outcome) {
             (Self::Begin(_, _, answer) | Self::EndAll(_, answer), Outcome::Done) => {
@@ -608,7 +608,7 @@ impl Tables<'_> {
                 self.put(&asked.family.id, &family)?;
                 Ok(Refreshed::Family(family))
             }
-            // Two tabs, or an answer that was lost: it gets what the first one got, once.
+            // Two tabs, or a response that was lost: it gets what the first one got, once.
             Some(_) if just_spent => {
                 family.repeated = true;
                 self.put(&asked.family.id, &family)?;
@@ -894,7 +894,7 @@ mod tests {
         assert_eq!(store.look(named("b")).await, Ok(None));
     }
 
-    /// The store in this folder, once the one before has let go of it.
+    /// The store in this directory, once the one before has let go of it.
     async fn reopened(
         folder: &Path,
         lives: Lives,

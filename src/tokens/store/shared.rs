@@ -901,7 +901,7 @@ async fn failing<T>(
     }
 }
 
-/// Answers; gives a refresh that spent a token for somebody who was gone.
+/// Responses; gives a refresh that spent a token for somebody who was gone.
 fn answer(order: Order, done: Done) -> Option<Refresh> {
     match (order, done) {
         (Order::Begin(_, _, told) | Order::EndAll(_, told), Done::Nothing) => tell(told, Ok(())),

@@ -1,4 +1,4 @@
-//! What a client still sends of a request that was answered already: it is read and dropped, so that the answer reaches the
+//! What a client still sends of a request that was answered already: it is read and dropped, so that the response reaches the
 //! client (RFC 9112 section 9.6), and a connection whose rest is short can go on. Bounded in bytes and time, and behind all
 //! other work of its worker. What a body means is not known here.
 
@@ -93,7 +93,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
     }
 
     /// Ends the connection in an orderly way: it says its last, and takes in what the client still sends, so that no reset
-    /// destroys the answer.
+    /// destroys the response.
     pub(crate) async fn close(&mut self) {
         let parting = async {
             poll_fn(|cx| Pin::new(&mut self.stream).poll_shutdown(cx)).await?;

@@ -343,7 +343,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Frames<S> {
         let this = self.get_mut();
         if !this.gathered.is_empty() {
             if !this.is_last_answer() && !this.gathered.is_stuck() {
-                // Other streams may have their answers ready in this very turn of the event loop, and
+                // Other streams may have their responses ready in this very turn of the event loop, and
                 // h2 may have more of them at hand: the task comes to `poll_read` once more, behind
                 // them.
                 cx.waker().wake_by_ref();

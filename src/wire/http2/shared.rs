@@ -16,7 +16,7 @@ use crate::clock;
 use crate::net::limits::Bounds;
 use crate::wire::Line;
 
-/// How many bytes of answers may wait for the client, of all streams together.
+/// How many bytes of responses may wait for the client, of all streams together.
 const MOST_UNSENT: usize = 1 << 20;
 /// How many requests have to have ended before their resets are judged.
 const JUDGED_FROM: u32 = 200;
@@ -114,7 +114,7 @@ pub(in crate::wire) struct Shared {
     leaving: AtomicBool,
     /// Wakes the task of the connection.
     task: OnceLock<Waker>,
-    /// Bytes of answers that were taken from where they come from and not written yet.
+    /// Bytes of responses that were taken from where they come from and not written yet.
     unsent: AtomicUsize,
     /// There may be room for more of them.
     room: Notify,
@@ -192,7 +192,7 @@ impl Shared {
         }
     }
 
-    /// A request has ended; or was given up, by the client or because of it, before its answer's head was there.
+    /// A request has ended; or was given up, by the client or because of it, before its response's head was there.
     pub(super) fn end(&self, given_up: bool) {
         let ended = self.ended.load(Ordering::Relaxed).saturating_add(1);
         self.ended.store(ended, Ordering::Relaxed);
@@ -209,7 +209,7 @@ impl Shared {
         }
     }
 
-    /// Whether more of an answer may be taken from where it comes from.
+    /// Whether more of a response may be taken from where it comes from.
     pub(super) fn has_room(&self) -> bool {
         self.unsent.load(Ordering::Relaxed) < MOST_UNSENT
     }
@@ -324,7 +324,7 @@ impl Shared {
         self.spoilt.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The value of `Date` (RFC 9110 section 6.6.1) for the answer whose head is there now. It is made, and the clock looked
+    /// The value of `Date` (RFC 9110 section 6.6.1) for the response whose head is there now. It is made, and the clock looked
     /// at, once a second.
     pub(super) fn date(&self) -> Option<HeaderValue> {
         let at = self.line.answering();

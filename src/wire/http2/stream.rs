@@ -1,4 +1,4 @@
-//! One stream of HTTP/2: the body of its request as it comes, and its answer as it goes. Each has a task of its own.
+//! One stream of HTTP/2: the body of its request as it comes, and its response as it goes. Each has a task of its own.
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -20,7 +20,7 @@ use super::shared::Shared;
 use crate::message::body::{Body, BodyError, Carry};
 use crate::wire::{LINGER, LINGER_BYTES};
 
-/// How much of an answer, of one stream, is handed to `h2` before it is written.
+/// How much of a response, of one stream, is handed to `h2` before it is written.
 pub(super) const MOST_HANDED: usize = 32 * 1024;
 
 /// The 100 that a client waits for before it sends its body (RFC 9110 section 10.1.1): who reads the body, perhaps in another
@@ -154,7 +154,7 @@ impl Drop for Incoming {
         let Some(coming) = self.coming.take() else {
             return;
         };
-        // A client that is told of the end of its stream before it has sent its body may never look at its answer.
+        // A client that is told of the end of its stream before it has sent its body may never look at its response.
         if !coming.is_end_stream()
             && let Ok(runtime) = Handle::try_current()
         {
@@ -182,7 +182,7 @@ async fn drain(mut coming: RecvStream) {
     }
 }
 
-/// Bytes of an answer, which are counted until they are written or thrown away.
+/// Bytes of a response, which are counted until they are written or thrown away.
 #[derive(Debug)]
 pub(super) struct Piece {
     bytes: Bytes,
@@ -255,7 +255,7 @@ impl Drop for TakenAhead {
     }
 }
 
-/// Why an answer is not sent to its end.
+/// Why a response is not sent to its end.
 #[derive(Debug, thiserror::Error)]
 enum Stop {
     /// The stream was reset, or the connection has ended.
@@ -269,7 +269,7 @@ enum Stop {
     Broken(BodyError),
 }
 
-/// Waits for the answer to a request and sends it. A request whose client has left is dropped, with its answer.
+/// Waits for the response to a request and sends it. A request whose client has left is dropped, with its response.
 pub(super) async fn answer<F, B, E>(
     mut answering: Pin<Box<F>>,
     mut respond: SendResponse<Piece>,
@@ -313,7 +313,7 @@ pub(super) async fn answer<F, B, E>(
             sent
         }
         Err(_) => {
-            // The stream was reset while its body was read, of which the answer was to tell.
+            // The stream was reset while its body was read, of which the response was to tell.
             shared.end(true);
             return;
         }
@@ -324,12 +324,12 @@ pub(super) async fn answer<F, B, E>(
     shared.end(false);
 }
 
-/// Answers that never have a body, whatever they are answers to.
+/// Responses that never have a body, whatever they are responses to.
 fn is_bodiless(status: StatusCode) -> bool {
     matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
-/// Makes the head of an answer one of HTTP/2 (RFC 9113 section 8.2.2), and complete.
+/// Makes the head of a response one of HTTP/2 (RFC 9113 section 8.2.2), and complete.
 fn prepare(parts: &mut Parts, hint: &SizeHint, is_head: bool, shared: &Shared) {
     let headers = &mut parts.headers;
     remove_fields_of_connections(headers);
@@ -503,7 +503,7 @@ impl Patience {
         .await
     }
 
-    /// Waits until some of what is reserved may be sent. The app is freed of its answer meanwhile, as far as there is room.
+    /// Waits until some of what is reserved may be sent. The app is freed of its response meanwhile, as far as there is room.
     async fn wait_for_window<B: Carry + Unpin>(
         &mut self,
         stream: &mut SendStream<Piece>,
