@@ -58,22 +58,28 @@ fn the_configuration_that_ships_is_accepted() {
     );
 }
 
-/// The pages that show configurations; none is there before the first is written.
+/// The pages that show configurations: the README, and everything below `docs/` and `examples/`.
 fn pages() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut pages = vec![root.join("README.md")];
-    for folder in [
-        "docs",
-        "examples",
-        "examples/django",
-        "examples/django/issuing",
-    ] {
-        let Ok(entries) = fs::read_dir(root.join(folder)) else {
+    let mut directories = vec![root.join("docs"), root.join("examples")];
+    while let Some(directory) = directories.pop() {
+        let Ok(entries) = fs::read_dir(directory) else {
             continue;
         };
-        pages.extend(entries.map(|entry| entry.unwrap().path()));
+        for entry in entries {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy();
+            if name.starts_with('.') || name == "node_modules" {
+                continue; // packages that an example was installed with
+            }
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|kind| kind == "md") {
+                pages.push(path);
+            }
+        }
     }
-    pages.retain(|page| page.is_file() && page.extension().is_some_and(|kind| kind == "md"));
     pages.sort();
     pages
 }

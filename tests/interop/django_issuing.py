@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The move from simplejwt to Portcullis's own tokens, as examples/django/issuing and docs/tokens.md tell it.
+"""The move from simplejwt to Portcullis's own tokens, as examples/django/issuing and docs/reference/tokens.md tell it.
 
     tests/interop/django_issuing.py [--gateway BINARY] [--venv FOLDER] [--only WORDS]
 
@@ -31,7 +31,7 @@ from harness import (
 )
 
 OVERALL_SECONDS = 120
-GUIDE = ROOT / "docs" / "tokens.md"
+GUIDE = ROOT / "docs" / "reference" / "tokens.md"
 
 # Hashes of PASSWORD as Django makes them, for less work; their packages are not needed here.
 HASHES = {
