@@ -665,6 +665,8 @@ def main():
 
 
 if __name__ == "__main__":
+    # As Ctrl-C does: what was started is ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         main()
     except Failure as failure:
