@@ -1,6 +1,7 @@
 //! Every whole configuration in README.md, docs/ and examples/ passes `portcullis check`: each fenced
-//! block of `yaml` there. A fragment says so: `yaml fragment`.
+//! block of `yaml` there. A fragment says so: `yaml fragment`. Links lead somewhere, and every reason code is explained.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -58,24 +59,137 @@ fn the_configuration_that_ships_is_accepted() {
     );
 }
 
-/// The pages that show configurations; none is there before the first is written.
+/// The pages that show configurations: the README, and everything below `docs/` and `examples/`.
 fn pages() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut pages = vec![root.join("README.md")];
-    for folder in [
-        "docs",
-        "examples",
-        "examples/django",
-        "examples/django/issuing",
-    ] {
-        let Ok(entries) = fs::read_dir(root.join(folder)) else {
+    let mut directories = vec![root.join("docs"), root.join("examples")];
+    while let Some(directory) = directories.pop() {
+        let Ok(entries) = fs::read_dir(directory) else {
             continue;
         };
-        pages.extend(entries.map(|entry| entry.unwrap().path()));
+        for entry in entries {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy();
+            if name.starts_with('.') || name == "node_modules" {
+                continue; // packages that an example was installed with
+            }
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|kind| kind == "md") {
+                pages.push(path);
+            }
+        }
     }
-    pages.retain(|page| page.is_file() && page.extension().is_some_and(|kind| kind == "md"));
     pages.sort();
     pages
+}
+
+#[test]
+fn every_link_between_the_documents_leads_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let more = ["ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"].map(|name| root.join(name));
+    let mut broken = Vec::new();
+    for page in pages().into_iter().chain(more) {
+        let text = fs::read_to_string(&page).unwrap();
+        for link in links(&text) {
+            let (file, anchor) = link.split_once('#').unwrap_or((&link, ""));
+            let target = if file.is_empty() {
+                page.clone()
+            } else {
+                page.parent().unwrap().join(file)
+            };
+            let part = ["how-to/", "tutorials/"].iter().any(|it| file.contains(it));
+            if part && !target.parent().unwrap().exists() {
+                continue; // that part of the documents is not written yet
+            }
+            let is_there = if anchor.is_empty() {
+                target.exists()
+            } else {
+                fs::read_to_string(&target).is_ok_and(|text| anchors(&text).contains(anchor))
+            };
+            if !is_there {
+                broken.push(format!("{}: {link}", page.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "broken links:\n{}", broken.join("\n"));
+}
+
+#[test]
+fn every_reason_code_is_in_the_reference() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let source = fs::read_to_string(root.join("src/message/reject.rs")).unwrap();
+    let page = fs::read_to_string(root.join("docs/reference/refusals.md")).unwrap();
+    let explained = anchors(&page);
+    let codes: Vec<&str> = source
+        .split("fn reason(self)")
+        .skip(1)
+        .filter_map(|body| body.split("\n    }\n").next())
+        .flat_map(|body| body.split("=> \"").skip(1))
+        .filter_map(|rest| rest.split('"').next())
+        .collect();
+    assert!(codes.len() > 40, "{codes:?}");
+    let missing: Vec<_> = codes
+        .iter()
+        .filter(|code| !explained.contains(**code))
+        .collect();
+    assert!(missing.is_empty(), "not in refusals.md: {missing:?}");
+}
+
+/// The targets of links to files of the repository, outside of fences and code spans.
+fn links(text: &str) -> Vec<String> {
+    prose(text)
+        .flat_map(|line| {
+            let spans: String = line.split('`').step_by(2).collect();
+            let inline: Vec<_> = spans
+                .split("](")
+                .skip(1)
+                .filter_map(|rest| Some(rest.split_once(')')?.0.to_owned()))
+                .collect();
+            let defined = line
+                .strip_prefix('[')
+                .and_then(|rest| Some(rest.split_once("]: ")?.1.to_owned()));
+            inline.into_iter().chain(defined)
+        })
+        .filter(|link| !link.contains("://"))
+        .collect()
+}
+
+/// What can be linked to: headings as GitHub makes anchors of them.
+fn anchors(text: &str) -> BTreeSet<String> {
+    prose(text)
+        .filter(|line| line.starts_with('#'))
+        .map(|line| {
+            line.trim_start_matches('#')
+                .trim()
+                .to_lowercase()
+                .chars()
+                .filter(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | ' '))
+                .map(|c| if c == ' ' { '-' } else { c })
+                .collect()
+        })
+        .collect()
+}
+
+/// The lines that stand in no fence.
+fn prose(text: &str) -> impl Iterator<Item = &str> {
+    let mut fenced = false;
+    text.lines().filter(move |line| {
+        let fence = line.trim_start().starts_with("```");
+        fenced ^= fence;
+        !fenced && !fence
+    })
+}
+
+#[test]
+fn links_and_anchors_are_read_as_github_reads_them() {
+    let text = "# A key: `auth.on_expiry`\n[a](b.md#c) `[x](y.md)` [d](https://e)\n```\n[no](no.md)\n# no\n```\n[f]: g.md\n";
+    assert_eq!(links(text), ["b.md#c", "g.md"]);
+    assert_eq!(
+        anchors(text).into_iter().collect::<Vec<_>>(),
+        ["a-key-authon_expiry"]
+    );
 }
 
 /// The fenced blocks whose info is `yaml` alone, with the line of the fence.

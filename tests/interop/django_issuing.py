@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The move from simplejwt to Portcullis's own tokens, as examples/django/issuing and docs/tokens.md tell it.
+"""The move from simplejwt to Portcullis's own tokens, as examples/django/issuing and docs/reference/simplejwt.md tell it.
 
     tests/interop/django_issuing.py [--gateway BINARY] [--venv FOLDER] [--only WORDS]
 
@@ -31,7 +31,7 @@ from harness import (
 )
 
 OVERALL_SECONDS = 120
-GUIDE = ROOT / "docs" / "tokens.md"
+GUIDE = ROOT / "docs" / "reference" / "simplejwt.md"
 
 # Hashes of PASSWORD as Django makes them, for less work; their packages are not needed here.
 HASHES = {
@@ -159,7 +159,7 @@ class Story:
             "import json; print(json.dumps([list(DEFAULTS), list(REMOVED_SETTINGS)]))"
         )
         defaults, removed = json.loads(said)
-        section = GUIDE.read_text().partition("\n## From simplejwt\n")[2].partition("\n## ")[0]
+        section = GUIDE.read_text().partition("\n## Every setting\n")[2].partition("\n## ")[0]
         rows = [line.split("|") for line in section.splitlines() if line.startswith("| `")]
         told = [key for row in rows for key in re.findall(r"`([A-Z_]+)`", row[1])]
         expect(len(told) == len(set(told)), f"twice in the table: {sorted({key for key in told if told.count(key) > 1})}")
