@@ -1,17 +1,25 @@
 //! The command line: one file a subcommand, exit codes decided here alone.
 
+mod check;
 mod demo;
-mod policy;
+mod explain;
+mod key;
 mod sample_app;
+mod test;
+mod token;
 mod tokens;
+mod user;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use crate::RunOptions;
+use crate::config::{self, ConfigErrors};
+use crate::observe::log;
+use crate::snapshot::Snapshot;
 
 /// nginx in front of the app, with the tokens checked.
 #[derive(Debug, Parser)]
@@ -39,13 +47,13 @@ enum Command {
         print: bool,
     },
     /// Say what becomes of a request, step by step, and why; serve nothing.
-    Explain(policy::ExplainArguments),
+    Explain(explain::ExplainArguments),
     /// Run the policy tests of the configuration and of *.test.yaml beside it.
-    Test(policy::TestArguments),
+    Test(test::TestArguments),
     /// Edit or show the users that may log in.
     User {
         #[command(subcommand)]
-        command: tokens::UserCommand,
+        command: user::UserCommand,
         /// The configuration.
         #[arg(
             short,
@@ -59,7 +67,7 @@ enum Command {
     /// Show what a token says, or which verifiers accept it.
     Token {
         #[command(subcommand)]
-        command: tokens::TokenCommand,
+        command: token::TokenCommand,
         /// The configuration.
         #[arg(
             short,
@@ -73,7 +81,7 @@ enum Command {
     /// Rotate or show the keys that the gateway signs its own tokens with.
     Key {
         #[command(subcommand)]
-        command: tokens::KeyCommand,
+        command: key::KeyCommand,
         /// The configuration.
         #[arg(
             short,
@@ -102,32 +110,13 @@ const BAD_CONFIG: u8 = 2;
 pub fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Run { config } => ended(crate::run(&config, RunOptions::default())),
-        Command::Explain(arguments) => policy::explain(&arguments),
-        Command::Test(arguments) => policy::test(&arguments),
-        Command::User { command, config } => tokens::user(command, &config),
-        Command::Token { command, config } => tokens::token(command, &config),
-        Command::Key { command, config } => tokens::key(&command, &config),
+        Command::Explain(arguments) => explain::explain(&arguments),
+        Command::Test(arguments) => test::test(&arguments),
+        Command::User { command, config } => user::user(command, &config),
+        Command::Token { command, config } => token::token(command, &config),
+        Command::Key { command, config } => key::key(&command, &config),
         Command::Demo { config } => ended(demo::demo(&config)),
-        Command::Check { config, print } => match crate::check(&config) {
-            Ok(checked) => {
-                for warning in checked.warnings {
-                    say(&mut std::io::stderr(), &format!("warning: {warning}\n"));
-                }
-                // What is printed reads as YAML, so the summary does not stand in it.
-                if print {
-                    say(&mut std::io::stdout(), &checked.printed);
-                    say(&mut std::io::stderr(), &format!("{}\n", checked.summary));
-                } else {
-                    let text = format!("{}: good\n{}\n", config.display(), checked.summary);
-                    say(&mut std::io::stdout(), &text);
-                }
-                ExitCode::SUCCESS
-            }
-            Err(errors) => {
-                say(&mut std::io::stderr(), &errors.to_string());
-                ExitCode::from(BAD_CONFIG)
-            }
-        },
+        Command::Check { config, print } => check::check(&config, print),
     }
 }
 
@@ -144,4 +133,19 @@ fn ended<E: std::fmt::Display>(outcome: Result<(), E>) -> ExitCode {
 /// A reader that is gone is no failure of the command.
 fn say(out: &mut dyn Write, text: &str) {
     drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
+}
+
+/// Reads a configuration, and the tests of these files beside its own.
+fn load(config: &Path, tests: &[PathBuf]) -> Result<Snapshot, ConfigErrors> {
+    log::plainly();
+    let loaded = config::load(config, tests, &|_| config::Verdict::default());
+    loaded
+        .map(|loaded| loaded.snapshot)
+        .map_err(|refused| refused.errors)
+}
+
+/// Says what is wrong with the configuration or the arguments.
+fn bad(what: impl std::fmt::Display) -> ExitCode {
+    say(&mut std::io::stderr(), &format!("{what}\n"));
+    ExitCode::from(BAD_CONFIG)
 }
