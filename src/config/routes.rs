@@ -16,6 +16,9 @@ impl Decoder<'_> {
     pub(crate) fn defaults(&mut self, node: &Node) -> Option<Defaults> {
         let fields = self.fields(node, "a map", &["auth", "headers"])?;
         let auth = self.optional(fields, "auth", Self::auth);
+        if fields.get("auth").is_some() && auth.is_none() {
+            self.errors.leave_unread("defaults");
+        }
         let headers = self.optional(fields, "headers", Self::header_rules);
         Some(Defaults {
             auth,
