@@ -129,7 +129,7 @@ fn revoke(token: Option<String>, sub: Option<String>, config: &Path) -> Result<S
 fn verify(token: &str, config: &Path) -> Result<String, Ended> {
     log::plainly();
     let loaded = config::load(config, &[], &|_| config::Verdict::default())
-        .map_err(|refused| Ended::Config(refused.errors.to_string()))?;
+        .map_err(|refused| Ended::Refused(refused.errors))?;
     let now = clock::now();
     let mut lines = String::new();
     let mut accepted = false;

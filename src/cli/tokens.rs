@@ -8,7 +8,8 @@ use std::time::UNIX_EPOCH;
 
 use serde_json::{Map, Value};
 
-use super::{BAD_CONFIG, say};
+use super::{bad, failed, refused, say};
+use crate::config::ConfigErrors;
 use crate::observe::log;
 use crate::tokens::{TokenService, Users, write_private};
 use crate::{clock, config};
@@ -17,6 +18,8 @@ use crate::{clock, config};
 #[derive(Debug)]
 pub(super) enum Ended {
     /// The configuration is refused.
+    Refused(ConfigErrors),
+    /// It lacks what the command is about.
     Config(String),
     /// It cannot be done.
     Failed(String),
@@ -26,7 +29,7 @@ pub(super) enum Ended {
 pub(super) fn service(config: &Path) -> Result<Arc<TokenService>, Ended> {
     log::plainly();
     let loaded = config::load(config, &[], &|_| config::Verdict::default())
-        .map_err(|refused| Ended::Config(refused.errors.to_string()))?;
+        .map_err(|refused| Ended::Refused(refused.errors))?;
     loaded
         .snapshot
         .tokens
@@ -40,14 +43,9 @@ pub(super) fn exit(outcome: Result<String, Ended>) -> ExitCode {
             say(&mut std::io::stdout(), &text);
             ExitCode::SUCCESS
         }
-        Err(Ended::Config(why)) => {
-            say(&mut std::io::stderr(), &format!("{why}\n"));
-            ExitCode::from(BAD_CONFIG)
-        }
-        Err(Ended::Failed(why)) => {
-            say(&mut std::io::stderr(), &format!("portcullis: {why}\n"));
-            ExitCode::FAILURE
-        }
+        Err(Ended::Refused(errors)) => refused(&errors),
+        Err(Ended::Config(why)) => bad(why),
+        Err(Ended::Failed(why)) => failed(why),
     }
 }
 
