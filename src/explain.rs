@@ -2,6 +2,7 @@
 //! it on the wire, and said step by step. Nothing is bound, dialled or sent here.
 
 mod hazards;
+mod near;
 mod wider;
 
 use std::fmt;
@@ -79,6 +80,35 @@ impl Decision {
             Outcome::Refused(_) | Outcome::Asked | Outcome::Unproven => false,
             Outcome::Answered(status) => !status.is_client_error() && !status.is_server_error(),
             Outcome::Forwarded => true,
+        }
+    }
+}
+
+impl Decision {
+    /// The steps of the way, each by its name.
+    pub(crate) fn steps(
+        &self,
+    ) -> impl ExactSizeIterator<Item = (&'static str, &str)> + DoubleEndedIterator {
+        self.steps.iter().map(|(name, text)| (*name, text.as_str()))
+    }
+
+    /// The header fields that the app would see, without tokens and secrets.
+    pub(crate) fn seen(&self) -> impl Iterator<Item = (&str, String)> {
+        let fields = self.app_sees.iter();
+        fields.map(|(name, value)| (name.as_str(), shown(name, value)))
+    }
+
+    /// The status that the gateway itself answers with, and the reason code of a refusal.
+    pub(crate) fn answer(&self) -> (Option<StatusCode>, Option<&'static str>) {
+        match &self.outcome {
+            Outcome::Refused(reject) => (Some(reject.status()), Some(reject.reason())),
+            Outcome::Answered(status) => (Some(*status), None),
+            // Only what is here is known.
+            Outcome::Unproven => {
+                let missing = Reject::KeysMissing;
+                (Some(missing.status()), Some(missing.reason()))
+            }
+            Outcome::Forwarded | Outcome::Asked => (None, None),
         }
     }
 }
@@ -490,6 +520,14 @@ impl Decision {
             };
             self.say("route", format!("not {}: {why}", described(route)));
         }
+        if found.is_none() && there.is_empty() {
+            let near: Vec<String> = near::nearest(&snapshot.routes, path)
+                .map(described)
+                .collect();
+            if !near.is_empty() {
+                self.say("route", format!("the nearest: {}", near.join(", ")));
+            }
+        }
     }
 
     fn say_refusal(&mut self, snapshot: &Snapshot, question: &Question<'_>, reject: Reject) {
@@ -636,16 +674,7 @@ pub(crate) fn check(
 
 fn differs(snapshot: &Snapshot, test: &PolicyTest, decision: &Decision) -> Option<String> {
     let expect = &test.expect;
-    let (status, reason) = match &decision.outcome {
-        Outcome::Refused(reject) => (Some(reject.status()), Some(reject.reason())),
-        Outcome::Answered(status) => (Some(*status), None),
-        // Tests know only what is here.
-        Outcome::Unproven => {
-            let missing = Reject::KeysMissing;
-            (Some(missing.status()), Some(missing.reason()))
-        }
-        Outcome::Forwarded | Outcome::Asked => (None, None),
-    };
+    let (status, reason) = decision.answer();
     let because = || {
         let last = decision.steps.iter().rev();
         let why = last

@@ -31,5 +31,5 @@ mod tokens;
 mod wire;
 mod worker;
 
-pub use self::config::{ConfigError, ConfigErrors};
+pub use self::config::{ConfigError, ConfigErrors, ConfigWarning};
 pub use self::control::{Checked, RunError, RunOptions, check, run};

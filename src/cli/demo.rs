@@ -7,20 +7,44 @@ use std::io::{self, ErrorKind, Write as _};
 use std::net::TcpListener;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair};
 use serde_json::{Map, Value};
 
-use super::sample_app;
 use super::tokens::{Ended, now_in_millis, service, users_file, write};
-use crate::clock;
+use super::{CONFIG, failed, refused, sample_app};
+use crate::config::ConfigErrors;
 use crate::tokens::{User, alone, hash_password, write_private};
+use crate::{RunError, clock};
 
 /// The plain listener of the demo's `gateway.yaml`.
 const HTTP: &str = "http://127.0.0.1:8080";
 /// Its TLS listener, by a name that the certificate carries.
 const HTTPS: &str = "https://localhost:8443";
+
+/// What `demo` is asked.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  portcullis demo
+  portcullis demo --port 9090 --dir /tmp/try
+
+Exit codes: 0 it ended on a signal, 1 it could not start.")]
+pub(super) struct DemoArguments {}
+
+/// Runs the demo.
+pub(super) fn command(_: DemoArguments, given: Option<PathBuf>) -> ExitCode {
+    let config = given.unwrap_or_else(|| PathBuf::from(CONFIG));
+    match demo(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(DemoError::Refused(errors) | DemoError::Run(RunError::Config(errors))) => {
+            refused(&errors);
+            ExitCode::FAILURE
+        }
+        Err(error) => failed(error),
+    }
+}
 
 /// How long the printed token is good.
 const TOKEN_LIFETIME: Duration = Duration::from_hours(1);
@@ -62,18 +86,22 @@ pub(crate) enum DemoError {
     Random(getrandom::Error),
     /// The configuration is refused.
     #[error("{0}")]
+    Refused(ConfigErrors),
+    /// The configuration lacks something.
+    #[error("{0}")]
     Config(String),
     /// No users, no key or no token was made.
     #[error("{0}")]
     Tokens(String),
     /// The gateway did not start.
     #[error(transparent)]
-    Run(#[from] crate::RunError),
+    Run(#[from] RunError),
 }
 
 impl From<Ended> for DemoError {
     fn from(ended: Ended) -> Self {
         match ended {
+            Ended::Refused(errors) => Self::Refused(errors),
             Ended::Config(why) => Self::Config(why),
             Ended::Failed(why) => Self::Tokens(why),
         }
@@ -482,7 +510,7 @@ mod tests {
         assert!(written.contains("\"carol\": 1\n"), "{written}");
         assert_eq!(written.lines().count(), 3);
         fs::write(&file, "carol\n").unwrap();
-        assert!(matches!(ensure_users(&config), Err(DemoError::Config(_))));
+        assert!(matches!(ensure_users(&config), Err(DemoError::Refused(_))));
         assert_eq!(fs::read_to_string(&file).unwrap(), "carol\n");
     }
 

@@ -1,162 +1,191 @@
 //! The command line: one file a subcommand, exit codes decided here alone.
 
+mod check;
 mod demo;
-mod policy;
+mod explain;
+mod key;
+mod paint;
 mod sample_app;
+mod schema;
+mod test;
+mod token;
 mod tokens;
+mod user;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::{RunOptions, config};
+use self::paint::Paint;
+use crate::config::{self, Accepted, ConfigErrors};
+use crate::observe::log;
+use crate::{RunError, RunOptions};
 
 /// nginx in front of the app, with the tokens checked.
 #[derive(Debug, Parser)]
-#[command(name = "portcullis", version, about)]
+#[command(
+    name = "portcullis",
+    version,
+    about,
+    arg_required_else_help = true,
+    after_help = "Examples:
+  portcullis demo
+  portcullis check && portcullis run
+
+`portcullis help COMMAND` has more of each."
+)]
 struct Arguments {
+    /// The configuration [default: gateway.yaml].
+    #[arg(short, long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The same as `check`.
+    #[arg(short = 't')]
+    check: bool,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve until SIGTERM, SIGQUIT or SIGINT, then drain.
-    Run {
-        /// The configuration.
-        #[arg(short, long, default_value = "gateway.yaml", value_name = "FILE")]
-        config: PathBuf,
-    },
+    #[command(
+        visible_alias = "serve",
+        after_help = "Examples:
+  portcullis run
+  portcullis run -c /etc/portcullis/gateway.yaml
+
+Saved changes are applied at once, and a file with an error changes nothing."
+    )]
+    Run,
     /// Read, validate and compile the configuration without binding anything.
-    Check {
-        /// The configuration.
-        #[arg(short, long, default_value = "gateway.yaml", value_name = "FILE")]
-        config: PathBuf,
-        /// Show it as it was understood, its secrets hidden.
-        #[arg(long)]
-        print: bool,
-    },
-    /// Say what becomes of a request, step by step, and why; serve nothing.
-    Explain(policy::ExplainArguments),
+    #[command(visible_alias = "validate")]
+    Check(check::CheckArguments),
+    /// Trace how the gateway would handle a request, step by step; serve nothing.
+    Explain(explain::ExplainArguments),
     /// Run the policy tests of the configuration and of *.test.yaml beside it.
-    Test(policy::TestArguments),
+    Test(test::TestArguments),
     /// Edit or show the users that may log in.
+    #[command(after_help = "Examples:
+  portcullis user add alice --set roles='[\"clerk\"]'
+  pass show shop/bob | portcullis user add bob
+  portcullis user list")]
     User {
         #[command(subcommand)]
-        command: tokens::UserCommand,
-        /// The configuration.
-        #[arg(
-            short,
-            long,
-            global = true,
-            default_value = "gateway.yaml",
-            value_name = "FILE"
-        )]
-        config: PathBuf,
+        command: user::UserCommand,
     },
-    /// Show what a token says, or which verifiers accept it.
+    /// Issue, revoke, show or check a token.
+    #[command(after_help = "Examples:
+  portcullis token issue alice --lifetime 1h
+  pbpaste | portcullis token verify -
+  portcullis token revoke --sub alice")]
     Token {
         #[command(subcommand)]
-        command: tokens::TokenCommand,
-        /// The configuration.
-        #[arg(
-            short,
-            long,
-            global = true,
-            default_value = "gateway.yaml",
-            value_name = "FILE"
-        )]
-        config: PathBuf,
+        command: token::TokenCommand,
     },
     /// Rotate or show the keys that the gateway signs its own tokens with.
+    #[command(after_help = "Examples:
+  portcullis key list
+  portcullis key rotate")]
     Key {
         #[command(subcommand)]
-        command: tokens::KeyCommand,
-        /// The configuration.
-        #[arg(
-            short,
-            long,
-            global = true,
-            default_value = "gateway.yaml",
-            value_name = "FILE"
-        )]
-        config: PathBuf,
+        command: key::KeyCommand,
     },
     /// Print the JSON Schema of the configuration, for editors and CI.
-    Schema {
-        /// Print a list of all keys in Markdown instead.
-        #[arg(long)]
-        markdown: bool,
-    },
-    /// Show the main job with nothing else installed: a certificate, an app and a user made on
-    /// the spot, and the commands to try.
-    Demo {
-        /// The configuration.
-        #[arg(short, long, default_value = "gateway.yaml", value_name = "FILE")]
-        config: PathBuf,
-    },
+    Schema(schema::SchemaArguments),
+    /// Try it with nothing else installed: a certificate, an app and users made on the spot, a page to
+    /// click through, and commands to copy.
+    Demo(demo::DemoArguments),
+    /// Show the version.
+    Version,
 }
 
 /// A configuration that is refused.
 const BAD_CONFIG: u8 = 2;
 
+/// Where the configuration is, unless the command line says otherwise.
+const CONFIG: &str = "gateway.yaml";
+
 /// Runs the program: 0 done, 1 cannot start or a test failed, 2 bad configuration or bad arguments,
 /// 3 a request that `explain` finds refused.
 #[must_use]
 pub fn main() -> ExitCode {
-    match Arguments::parse().command {
-        Command::Run { config } => ended(crate::run(&config, RunOptions::default())),
-        Command::Explain(arguments) => policy::explain(&arguments),
-        Command::Test(arguments) => policy::test(&arguments),
-        Command::User { command, config } => tokens::user(command, &config),
-        Command::Token { command, config } => tokens::token(command, &config),
-        Command::Key { command, config } => tokens::key(&command, &config),
-        Command::Schema { markdown } => {
-            let text = if markdown {
-                config::keys_page()
-            } else {
-                format!("{:#}\n", config::schema())
-            };
-            say(&mut std::io::stdout(), &text);
+    let arguments = Arguments::parse();
+    let given = arguments.config;
+    let config = given.clone().unwrap_or_else(|| PathBuf::from(CONFIG));
+    let command = match (arguments.command, arguments.check) {
+        (None, true) => Command::Check(check::CheckArguments::default()),
+        (Some(command), false) => command,
+        (Some(_), true) => misused(
+            ErrorKind::ArgumentConflict,
+            "`-t` is `check`, and stands without another subcommand such as `run`",
+        ),
+        (None, false) => misused(
+            ErrorKind::MissingSubcommand,
+            "a subcommand is missing, such as `portcullis run`",
+        ),
+    };
+    match command {
+        Command::Run => ended(&crate::run(&config, RunOptions::default())),
+        Command::Explain(arguments) => explain::explain(&arguments, &config),
+        Command::Test(arguments) => test::test(&arguments, &config),
+        Command::User { command } => user::user(command, &config),
+        Command::Token { command } => token::token(command, &config),
+        Command::Key { command } => key::key(&command, &config),
+        Command::Demo(arguments) => demo::command(arguments, given),
+        Command::Check(arguments) => check::check(arguments, given),
+        Command::Schema(arguments) => schema::schema(&arguments),
+        Command::Version => {
+            let version = Arguments::command().render_version();
+            say(&mut std::io::stdout(), &version);
             ExitCode::SUCCESS
         }
-        Command::Demo { config } => ended(demo::demo(&config)),
-        Command::Check { config, print } => match crate::check(&config) {
-            Ok(checked) => {
-                for warning in checked.warnings {
-                    say(&mut std::io::stderr(), &format!("warning: {warning}\n"));
-                }
-                // What is printed reads as YAML, so the summary does not stand in it.
-                if print {
-                    say(&mut std::io::stdout(), &checked.printed);
-                    say(&mut std::io::stderr(), &format!("{}\n", checked.summary));
-                } else {
-                    let text = format!("{}: good\n{}\n", config.display(), checked.summary);
-                    say(&mut std::io::stdout(), &text);
-                }
-                ExitCode::SUCCESS
-            }
-            Err(errors) => {
-                say(&mut std::io::stderr(), &errors.to_string());
-                ExitCode::from(BAD_CONFIG)
-            }
-        },
     }
 }
 
-fn ended<E: std::fmt::Display>(outcome: Result<(), E>) -> ExitCode {
+/// Ends the program as clap does where arguments do not go together.
+fn misused(kind: ErrorKind, what: &str) -> ! {
+    Arguments::command().error(kind, what).exit()
+}
+
+fn ended(outcome: &Result<(), RunError>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            say(&mut std::io::stderr(), &format!("portcullis: {error}\n"));
+        Err(RunError::Config(errors)) => {
+            say(&mut std::io::stderr(), &Paint::stderr().errors(errors));
             ExitCode::FAILURE
         }
+        Err(error) => failed(error),
     }
+}
+
+/// Says why a command cannot do what it was asked for.
+fn failed(why: impl std::fmt::Display) -> ExitCode {
+    say(&mut std::io::stderr(), &format!("portcullis: {why}\n"));
+    ExitCode::FAILURE
 }
 
 /// A reader that is gone is no failure of the command.
 fn say(out: &mut dyn Write, text: &str) {
     drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
+}
+
+/// Reads a configuration, and the tests of these files beside its own.
+fn load(config: &Path, tests: &[PathBuf]) -> Result<Accepted, ConfigErrors> {
+    log::plainly();
+    config::load(config, tests, &|_| config::Verdict::default()).map_err(|refused| refused.errors)
+}
+
+/// Says what is wrong with the arguments.
+fn bad(what: impl std::fmt::Display) -> ExitCode {
+    say(&mut std::io::stderr(), &format!("{what}\n"));
+    ExitCode::from(BAD_CONFIG)
+}
+
+/// Says what is wrong with the configuration.
+fn refused(errors: &ConfigErrors) -> ExitCode {
+    say(&mut std::io::stderr(), &Paint::stderr().errors(errors));
+    ExitCode::from(BAD_CONFIG)
 }

@@ -210,6 +210,7 @@ impl Compiler<'_> {
                         .hint("`redirect_to_https` belongs to a listener without `tls`");
                     None
                 }
+                (true, None | Some(0)) if self.errors.is_unread("listeners") => None,
                 (true, None | Some(0)) => {
                     let place = listener.redirect_to_https.place;
                     self.errors

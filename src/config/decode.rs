@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue};
 
 use super::error::Errors;
 use super::fill::default_of;
+use super::foreign;
 use super::keys::Section;
 use super::mask::quoted;
 use super::node::{Key, Kind, Node};
@@ -97,11 +98,19 @@ pub(crate) fn did_you_mean(word: &str, known: &[&str]) -> Hint {
     }
 }
 
+/// What is said of a key that is not known: the nearest one, or what another program's key is here.
+fn unknown(key: &str, known: &[&str]) -> Hint {
+    let near = nearest(key, known.iter().copied());
+    let nearly = near.is_some_and(|near| strsim::damerau_levenshtein(key, near) <= 1);
+    let theirs = if nearly { None } else { foreign::key(key) };
+    theirs.unwrap_or_else(|| did_you_mean(key, known))
+}
+
 impl Decoder<'_> {
     /// Reports that something else was expected here; nothing is said about what is broken already.
     pub(crate) fn unexpected(&mut self, node: &Node, expected: &str, hint: &str) {
         let found = match &node.kind {
-            Kind::Broken => return,
+            Kind::Broken => return self.errors.pass_over(),
             Kind::Null => "nothing".to_owned(),
             Kind::List(_) => "a list".to_owned(),
             Kind::Map(_) => "a map".to_owned(),
@@ -134,7 +143,7 @@ impl Decoder<'_> {
         };
         for (key, _) in entries {
             if !known.contains(&key.text.as_str()) {
-                let hint = did_you_mean(&key.text, known);
+                let hint = unknown(&key.text, known);
                 self.errors
                     .at(key.place, format!("unknown key {}", quoted(&key.text)))
                     .hint(hint);
@@ -335,6 +344,9 @@ impl Decoder<'_> {
     pub(crate) fn url_path(&mut self, node: &Node) -> Option<Spanned<String>> {
         let general = "a path begins with `/`";
         self.scalar(node, "a path", general, |text| {
+            if let Some(hint) = foreign::expression(text) {
+                return Err(hint);
+            }
             if text.starts_with('/') {
                 return Ok(text.to_owned());
             }

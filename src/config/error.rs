@@ -38,7 +38,11 @@ struct Text {
 pub(crate) struct Errors {
     texts: Vec<Text>,
     drafts: Vec<Draft>,
-    warnings: Vec<String>,
+    warnings: Vec<ConfigWarning>,
+    /// How many values were passed over that an error was reported for before.
+    passed_over: usize,
+    /// The sections of which it is not known what all they hold.
+    unread: Vec<&'static str>,
 }
 
 /// How many mistakes are shown.
@@ -92,19 +96,50 @@ impl Errors {
 
     /// Adds what is allowed, but dangerous. Its words may hold no secret's value, either.
     pub(crate) fn warn(&mut self, place: Place, warning: &str) {
-        let warning = format!("{}: {warning}", self.name(place));
+        let warning = ConfigWarning {
+            file: self.file(place).to_owned(),
+            line: place.line,
+            column: if place.line > 0 { place.column } else { 0 },
+            problem: warning.to_owned(),
+        };
         if !self.warnings.contains(&warning) {
             self.warnings.push(warning);
         }
     }
 
     /// All that is allowed, but dangerous; none of it is there afterwards.
-    pub(crate) fn take_warnings(&mut self) -> Vec<String> {
+    pub(crate) fn take_warnings(&mut self) -> Vec<ConfigWarning> {
         std::mem::take(&mut self.warnings)
     }
 
-    /// How many mistakes there are; equal before and after a step that found none.
+    /// Notes that a value is passed over whose error was reported before: what it belongs to is not whole, and what it
+    /// seems to lack is no second error.
+    pub(crate) fn pass_over(&mut self) {
+        self.passed_over += 1;
+    }
+
+    /// Notes that a section could not be read whole: that something is not found in it is no second error.
+    pub(crate) fn leave_unread(&mut self, section: &'static str) {
+        self.unread.push(section);
+    }
+
+    /// Whether a section could not be read whole.
+    pub(crate) fn is_unread(&self, section: &str) -> bool {
+        self.unread.contains(&section)
+    }
+
+    /// A number that is equal before and after a step that found everything whole.
     pub(crate) fn count(&self) -> usize {
+        self.drafts.len() + self.passed_over
+    }
+
+    /// Takes back the errors that were added since there were so many of them.
+    pub(crate) fn back_to(&mut self, number: usize) {
+        self.drafts.truncate(number);
+    }
+
+    /// How many errors there are.
+    pub(crate) fn number(&self) -> usize {
         self.drafts.len()
     }
 
@@ -183,7 +218,11 @@ impl Errors {
         };
         let more = drafts.len().saturating_sub(SHOWN);
         let shown = drafts.into_iter().take(SHOWN).map(whole).collect();
-        Err(ConfigErrors { shown, more })
+        Err(ConfigErrors {
+            shown,
+            more,
+            warnings: Vec::new(),
+        })
     }
 }
 
@@ -193,12 +232,65 @@ impl Errors {
 pub struct ConfigErrors {
     shown: Vec<ConfigError>,
     more: usize,
+    warnings: Vec<ConfigWarning>,
 }
 
 impl ConfigErrors {
     /// The first fifty mistakes, in the order of the files and lines.
     pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
         self.shown.iter()
+    }
+
+    /// How many errors there are beyond those.
+    #[must_use]
+    pub fn more(&self) -> usize {
+        self.more
+    }
+
+    /// What is allowed, but dangerous, as far as that was seen beside the errors.
+    pub fn warnings(&self) -> impl Iterator<Item = &ConfigWarning> {
+        self.warnings.iter()
+    }
+
+    /// The same, with these warnings.
+    pub(crate) fn with(mut self, warnings: Vec<ConfigWarning>) -> Self {
+        self.warnings = warnings;
+        self
+    }
+}
+
+/// What is allowed in a configuration, but dangerous. No part of it holds a secret's value.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ConfigWarning {
+    /// The file, as it was named; empty where the configuration as a whole is meant.
+    pub file: String,
+    /// The line, from 1; 0 where no line is meant.
+    pub line: u32,
+    /// The column in characters, from 1.
+    pub column: u32,
+    /// What is dangerous.
+    pub problem: String,
+}
+
+impl From<String> for ConfigWarning {
+    fn from(problem: String) -> Self {
+        Self {
+            file: String::new(),
+            line: 0,
+            column: 0,
+            problem,
+        }
+    }
+}
+
+impl fmt::Display for ConfigWarning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.file.as_str(), self.line) {
+            ("", _) => {}
+            (file, 0) => write!(f, "{file}: ")?,
+            (file, line) => write!(f, "{file}:{line}:{}: ", self.column)?,
+        }
+        f.write_str(&self.problem)
     }
 }
 
@@ -249,8 +341,8 @@ impl fmt::Display for ConfigErrors {
         let mut files: Vec<&str> = self.shown.iter().map(|error| error.file.as_str()).collect();
         files.dedup();
         let count = self.shown.len() + self.more;
-        let mistakes = if count == 1 { "mistake" } else { "mistakes" };
-        write!(f, "{count} {mistakes} in ")?;
+        let errors = if count == 1 { "error" } else { "errors" };
+        write!(f, "{count} {errors} in ")?;
         match files.as_slice() {
             [one] => f.write_str(one),
             [one, other] => write!(f, "{one} and {other}"),
@@ -300,7 +392,7 @@ gateway.yaml:2:1: second
     2 | two: 2
       | ^^^
 
-3 mistakes in gateway.yaml";
+3 errors in gateway.yaml";
         assert_eq!(errors.finish().unwrap_err().to_string(), expected);
     }
 
@@ -314,7 +406,7 @@ gateway.yaml:2:1: second
         let errors = errors.finish().unwrap_err();
         assert_eq!(errors.iter().count(), 50);
         let said = errors.to_string();
-        let end = "\n\n51 mistakes in gateway.yaml, of which the first 50 are shown";
+        let end = "\n\n51 errors in gateway.yaml, of which the first 50 are shown";
         assert!(said.ends_with(end), "{said}");
         assert_eq!(said.matches(": again").count(), 50);
     }

@@ -76,7 +76,7 @@ fn value_of(node: &Node, kind: keys::Kind) -> Node {
         keys::Kind::Section(known) => match (&node.kind, known.short) {
             (Kind::Map(_), _) => section(node, known),
             (Kind::Scalar(_), Some(short)) if has_defaults(known) => {
-                section(&node.clone().below(short, known.takes_list(short)), known)
+                section(&node.clone().behind(short, known.takes_list(short)), known)
             }
             (Kind::Null | Kind::Scalar(_) | Kind::List(_) | Kind::Broken, _) => node.clone(),
         },

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::compile::compile;
 use super::decode;
-use super::error::ConfigErrors;
+use super::error::{ConfigErrors, ConfigWarning};
+use super::lines::AllLines;
 use super::merge;
 use super::place::Place;
 use super::source::{Disk, Sources};
@@ -23,9 +24,11 @@ pub(crate) struct Loaded {
     /// What it compiles into.
     pub(crate) snapshot: Snapshot,
     /// What is allowed, but dangerous.
-    pub(crate) warnings: Vec<String>,
+    pub(crate) warnings: Vec<ConfigWarning>,
     /// Written out, its secrets hidden.
     pub(crate) printed: String,
+    /// Where its routes, and what holds for them, stand.
+    pub(crate) lines: AllLines,
     /// The files and folders that it was made from.
     pub(crate) files: Vec<PathBuf>,
     /// The same for the same contents.
@@ -127,18 +130,23 @@ pub(crate) fn load_again(
     }
     let early = read.errors.take_warnings();
     let printed = read.print();
+    let lines = AllLines::of(read.tree.as_ref(), &read.errors);
     let files = read.loader.seen();
     let digest = sources.hasher.borrow().finish();
     match (compiled, read.errors.finish()) {
         (Some((snapshot, warnings)), Ok(())) => Ok(Loaded {
             snapshot,
-            warnings: early.into_iter().chain(warnings).collect(),
+            warnings: early
+                .into_iter()
+                .chain(warnings.into_iter().map(ConfigWarning::from))
+                .collect(),
             printed,
+            lines,
             files,
             digest,
         }),
         (_, finished) => {
-            let errors = finished.err().unwrap_or_default();
+            let errors = finished.err().unwrap_or_default().with(early);
             Err(Refused {
                 errors,
                 files,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::Errors;
 use super::expand::expand;
+use super::foreign;
 use super::mask::quoted;
 use super::node::{Key, Kind, Node};
 use super::place::Place;
@@ -27,9 +28,24 @@ pub(crate) fn tree(main: &Path, loader: &Loader<'_>, errors: &mut Errors) -> Opt
         );
         return None;
     }
-    let before = errors.count();
-    let Some(mut root) = parse(file, text?.as_str(), loader, errors) else {
-        if errors.count() == before {
+    let (before, text) = (errors.number(), text?);
+    let parsed = parse(file, &text, loader, errors);
+    if !matches!(&parsed, Some(node) if matches!(node.kind, Kind::Map(_)))
+        && let Some(theirs) = foreign::file(&text)
+    {
+        // What of it is no YAML helps nobody.
+        errors.back_to(before);
+        let line = Place {
+            file,
+            line: theirs.line,
+            column: 1,
+            length: 1,
+        };
+        errors.at(line, theirs.problem).hint(theirs.hint);
+        return None;
+    }
+    let Some(mut root) = parsed else {
+        if errors.number() == before {
             errors
                 .at(Place::of_file(file), "this file is empty")
                 .hint("nothing to serve");
@@ -42,6 +58,10 @@ pub(crate) fn tree(main: &Path, loader: &Loader<'_>, errors: &mut Errors) -> Opt
             .hint("such as `listeners: [...]`, `routes: [...]`");
         return None;
     };
+    if let Some((key, problem, hint)) = foreign::traefiks(entries) {
+        errors.at(key.place, problem).hint(hint);
+        return None;
+    }
     let include = entries.iter().position(|(key, _)| key.text == "include");
     let include = include.map(|at| entries.remove(at).1);
     for (path, place) in include.map_or_else(Vec::new, |node| included(&node, loader, errors)) {

@@ -8,9 +8,11 @@ mod decode;
 mod error;
 mod expand;
 mod fill;
+mod foreign;
 mod invisible;
 mod json;
 mod keys;
+mod lines;
 mod load;
 mod mask;
 mod merge;
@@ -42,7 +44,8 @@ use std::fmt;
 use std::path::Path;
 
 pub(crate) use compile::read_users;
-pub use error::{ConfigError, ConfigErrors};
+pub use error::{ConfigError, ConfigErrors, ConfigWarning};
+pub(crate) use lines::Lines;
 pub(crate) use load::{Loaded as Accepted, Refused, Verdict, load, load_again};
 pub(crate) use policy_tests::request;
 pub(crate) use schema::{page as keys_page, schema};
@@ -91,6 +94,14 @@ pub(crate) fn read<'s>(main: &Path, sources: &'s dyn source::Sources) -> Loaded<
         loader,
         tree,
     }
+}
+
+/// The errors of a file's text, for tests of what is made of them.
+#[cfg(test)]
+pub(crate) fn errors_of(text: &str) -> ConfigErrors {
+    let memory = source::Memory::default().file("a.yaml", text);
+    let errors = read(Path::new("a.yaml"), &memory).errors;
+    errors.finish().err().unwrap_or_default()
 }
 
 /// What holds for every file: it is read, or its mistakes are said, each with words and a place in it.

@@ -29,7 +29,7 @@ impl Node {
     }
 
     /// A map with this value behind one key, or a list of it, in its place: what a value alone stands for.
-    pub(crate) fn below(self, key: &str, in_list: bool) -> Self {
+    pub(crate) fn behind(self, key: &str, in_list: bool) -> Self {
         let place = self.place;
         let value = if in_list {
             Self {

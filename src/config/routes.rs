@@ -17,6 +17,9 @@ impl Decoder<'_> {
     pub(crate) fn defaults(&mut self, node: &Node) -> Option<Defaults> {
         let fields = self.fields(node, "a map", &keys::DEFAULTS)?;
         let auth = self.optional(fields, "auth", Self::auth);
+        if fields.get("auth").is_some() && auth.is_none() {
+            self.errors.leave_unread("defaults");
+        }
         let headers = self.optional(fields, "headers", Self::header_rules);
         Some(Defaults {
             auth,
@@ -105,7 +108,7 @@ impl Decoder<'_> {
     fn files(&mut self, node: &Node) -> Option<Static> {
         let map;
         let node = if matches!(node.kind, Kind::Scalar(_)) {
-            map = node.clone().below("root", false);
+            map = node.clone().behind("root", false);
             &map
         } else {
             node
@@ -228,7 +231,7 @@ impl Decoder<'_> {
                 return Some(Auth::Public(node.place));
             }
             Kind::Scalar(_) => {
-                map = node.clone().below("jwt", false);
+                map = node.clone().behind("jwt", false);
                 &map
             }
             Kind::Map(entries) if entries.iter().any(|(key, _)| key.text == "ask") => {

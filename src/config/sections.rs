@@ -22,9 +22,13 @@ impl Decoder<'_> {
             }
         }
         let workers = self.value(fields, "workers", Self::workers);
+        let before = self.errors.count();
         let listeners = self.optional(fields, "listeners", |it, node| {
             it.filled_list(node, "a list of listeners", Self::listener)
         });
+        if self.errors.count() > before {
+            self.errors.leave_unread("listeners");
+        }
         let trusted = self.value(fields, "trusted_proxies", |it, node| {
             it.list(node, "a list of networks", |it, node| {
                 it.scalar(
@@ -51,6 +55,17 @@ impl Decoder<'_> {
         });
         let tests = self.optional(fields, "tests", Self::policy_tests);
         let log = self.value(fields, "log", Self::log);
+        for (section, read) in [
+            ("jwt", jwt.is_some()),
+            ("upstreams", upstreams.is_some()),
+            ("tokens", tokens.is_some()),
+            ("state", state.is_some()),
+            ("defaults", defaults.is_some()),
+        ] {
+            if fields.get(section).is_some() && !read {
+                self.errors.leave_unread(section);
+            }
+        }
         Some(Gateway {
             workers: workers?,
             listeners: listeners.unwrap_or_default(),

@@ -237,7 +237,7 @@ fn every_file_is_remembered() {
         loaded.loader.seen(),
         ["g.yaml", "k", "x.yaml"].map(PathBuf::from)
     );
-    assert_eq!(loaded.errors.count(), 4);
+    assert_eq!(loaded.errors.number(), 4);
 }
 
 #[test]
@@ -668,7 +668,7 @@ log: {level: inf}
     let errors = loaded.errors.finish().unwrap_err();
     let lines: Vec<u32> = errors.iter().map(|error| error.line).collect();
     assert_eq!(lines, [1, 2, 2, 2, 3, 4, 5, 6, 8, 9, 10]);
-    assert!(errors.to_string().ends_with("\n\n11 mistakes in a.yaml"));
+    assert!(errors.to_string().ends_with("\n\n11 errors in a.yaml"));
     let gateway = loaded.gateway.unwrap();
     assert!(gateway.jwt[0].1.broken && gateway.upstreams[0].1.broken && gateway.routes[0].broken);
 }
@@ -859,7 +859,7 @@ fn anchors_may_be_held_by_keys_that_begin_with_x() {
         ),
         "{said}"
     );
-    assert!(said.ends_with("\n1 mistake in a.yaml"), "{said}");
+    assert!(said.ends_with("\n1 error in a.yaml"), "{said}");
 }
 
 #[test]
@@ -917,7 +917,7 @@ a.yaml:1:15: expected `off` or a map, found `no`
     assert_eq!(route.response.as_ref().unwrap().value, a.response.value);
     let said = loaded.errors.finish().unwrap_err().to_string();
     assert!(
-        said.contains("`off` waits without end") && said.contains("1 mistake"),
+        said.contains("`off` waits without end") && said.contains("1 error"),
         "{said}"
     );
 }

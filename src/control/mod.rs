@@ -17,7 +17,7 @@ use self::errands::Errands;
 use self::reload::{Active, Read, Reading, Watching};
 use self::signals::{Signal, Signals};
 use crate::auth::Guard;
-use crate::config::{self, ConfigErrors};
+use crate::config::{self, ConfigErrors, ConfigWarning};
 use crate::observe::log::{self, Log};
 use crate::server::Server;
 use crate::snapshot::{ListenAddress, Snapshot};
@@ -279,7 +279,7 @@ pub fn check(config: &Path) -> Result<Checked, ConfigErrors> {
 #[derive(Debug)]
 pub struct Checked {
     /// What is allowed, but dangerous.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<ConfigWarning>,
     /// How much there is of what, and what is public, in one line.
     pub summary: String,
     /// The configuration as it was understood, as YAML, its secrets hidden.

@@ -30,11 +30,18 @@ pub(crate) struct Log {
     lines: Arc<Lines>,
 }
 
+/// Whether an output takes colours: a terminal does, unless its user says otherwise (no-color.org) or it is a dumb one.
+pub(crate) fn takes_colour(out: &impl IsTerminal) -> bool {
+    let said = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let dumb = said("TERM").is_some_and(|term| term == "dumb");
+    out.is_terminal() && said("NO_COLOR").is_none() && !dumb
+}
+
 /// Writes lines as they come, at `info`: for commands that end by themselves, with their last word written.
 pub(crate) fn plainly() {
     let lines = fmt::layer()
         .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
+        .with_ansi(takes_colour(&io::stderr()))
         .with_target(false);
     let started = tracing_subscriber::registry()
         .with(LevelFilter::INFO)
@@ -54,7 +61,7 @@ pub(crate) fn start() -> io::Result<Log> {
     let lines = Arc::new(Lines::default());
     let layer = fmt::layer()
         .with_writer(Arc::clone(&lines))
-        .with_ansi(io::stderr().is_terminal())
+        .with_ansi(takes_colour(&io::stderr()))
         .with_target(false);
     let started = tracing_subscriber::registry()
         .with(filter)

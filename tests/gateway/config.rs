@@ -567,3 +567,183 @@ fn values_of_headers_whose_names_speak_of_secrets_are_hidden() {
         assert!(!said.contains("hush"), "{said}");
     }
 }
+
+/// What is wrong where each of the configurations is to have one error, and the part to be of it.
+#[track_caller]
+fn one_error_each<T: AsRef<str>>(rows: &[(T, &str)]) {
+    let mut wrong = Vec::new();
+    for (text, part) in rows {
+        let text = text.as_ref();
+        let folder = Folder::new();
+        folder.write("site/index.html", "home");
+        folder.write("users.yaml", "{}\n");
+        let (code, said) = check_in(&folder, &config(text, &[]), &[]);
+        let one = said.ends_with("\n1 error in gateway.yaml\n") && said.contains(part);
+        if code != Some(2) || !one {
+            wrong.push(format!("{text}\n{said}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n----\n"));
+}
+
+#[test]
+fn an_unset_variable_causes_no_second_error() {
+    let unset = "the variable `NONE` is not set";
+    let jwt = "jwt: {app: {algorithms: [HS256], secret: 0123456789abcdef0123456789abcdef}}\n";
+    let route = "routes: [{path: /*, proxy: 'http://127.0.0.1:1', auth: app}]\n";
+    let tls = |cert: &str| {
+        format!(
+            "listeners: [{{address: 127.0.0.1:8080, redirect_to_https: true}}, {cert}]\n{ROUTE}"
+        )
+    };
+    let texts = [
+        format!("listeners: [{{address: '${{NONE}}'}}]\n{ROUTE}"),
+        tls("{address: '${NONE}', tls: {certificates: [{cert: a, key: b}]}}"),
+        format!("listeners: '${{NONE}}'\n{ROUTE}"),
+        format!("listeners: [{{address: '127.0.0.1:0', tls: {{certificates: [{{cert: '${{NONE}}', key: '${{NONE}}'}}]}}}}]\n{ROUTE}")
+            .replace("key: '${NONE}'", "key: gateway.yaml"),
+        format!("listeners: [{{address: '127.0.0.1:0', tls: {{certificates: '${{NONE}}'}}}}]\n{ROUTE}"),
+        format!("jwt: {{app: {{algorithms: [HS256], secret: '${{NONE}}'}}}}\n{route}"),
+        format!("jwt: {{app: {{algorithms: [RS256], keys: [{{kid: a, file: '${{NONE}}'}}]}}}}\n{route}"),
+        format!("jwt: {{app: {{algorithms: [RS256], jwks: '${{NONE}}'}}}}\n{route}"),
+        format!("jwt: {{app: {{algorithms: ['${{NONE}}'], jwks: 'https://a.example/k'}}}}\n{route}"),
+        format!("jwt: '${{NONE}}'\n{route}"),
+        format!("jwt: {{app: '${{NONE}}'}}\n{route}"),
+        format!("{jwt}upstreams: {{a: {{servers: ['${{NONE}}']}}}}\n{}", route.replace("'http://127.0.0.1:1'", "a")),
+        format!("{jwt}upstreams: {{a: '${{NONE}}'}}\n{}", route.replace("'http://127.0.0.1:1'", "a")),
+        format!("{jwt}upstreams: '${{NONE}}'\n{}", route.replace("'http://127.0.0.1:1'", "a")),
+        format!("{jwt}{}", route.replace("'http://127.0.0.1:1'", "'${NONE}'")),
+        format!("{jwt}{}", route.replace("auth: app", "auth: '${NONE}'")),
+        format!("{jwt}{}", route.replace("auth: app", "auth: {jwt: '${NONE}'}")),
+        format!("{jwt}{}", route.replace("auth: app", "auth: {ask: '${NONE}'}")),
+        format!("{jwt}{}", route.replace("auth: app", "auth: {jwt: app, require: '${NONE}'}")),
+        format!("{jwt}defaults: {{auth: '${{NONE}}'}}\n{}", route.replace(", auth: app", "")),
+        format!("{jwt}defaults: '${{NONE}}'\n{}", route.replace(", auth: app", "")),
+        "routes: '${NONE}'\n".to_owned(),
+        "routes: [{path: '${NONE}', respond: {body: a}}]\n".to_owned(),
+        "routes: [{path: /*, static: '${NONE}'}]\n".to_owned(),
+        "routes: [{path: /*, static: {root: '${NONE}'}}]\n".to_owned(),
+        "routes: [{path: /*, redirect: {to: '${NONE}'}}]\n".to_owned(),
+        "routes: [{path: /*, respond: '${NONE}'}]\n".to_owned(),
+        "routes: [{path: /a, methods: ['${NONE}'], respond: {body: a}}, {path: /a, methods: [GET], respond: {body: b}}]\n".to_owned(),
+        "routes: [{path: /a, methods: ['${NONE}'], respond: {body: a}}, {path: /a, respond: {body: b}}]\n".to_owned(),
+        "routes: [{path: /a, host: '${NONE}', respond: {body: a}}, {path: /a, respond: {body: b}}]\n".to_owned(),
+        "routes: [{path: /a, name: '${NONE}', proxy: 'http://127.0.0.1:1', auth: none, rewrite: {strip_prefix: '${NONE:-}${NONE}'}}]\n".replace("name: '${NONE}', ", ""),
+        format!("tokens: {{keys: '${{NONE}}', users: users.yaml}}\nstate: data/\n{ROUTE}"),
+        format!("tokens: {{keys: keys/, users: '${{NONE}}'}}\nstate: data/\n{ROUTE}"),
+        format!("tokens: {{keys: keys/, login: '${{NONE}}'}}\nstate: data/\n{ROUTE}"),
+        format!("tokens: {{keys: keys/, users: users.yaml}}\nstate: '${{NONE}}'\n{ROUTE}"),
+        format!("tokens: {{keys: keys/, users: users.yaml}}\nstate: {{redis: '${{NONE}}'}}\n{ROUTE}"),
+        "tokens: '${NONE}'\nstate: data/\nroutes: [{path: /*, respond: {body: a}, auth: tokens}]\n".to_owned(),
+        format!("log: {{access: {{to: '${{NONE}}'}}}}\n{ROUTE}"),
+        format!("tests: [{{request: '${{NONE}}', expect: {{status: 200}}}}]\n{ROUTE}"),
+        format!("trusted_proxies: ['${{NONE}}']\n{ROUTE}"),
+        "routes: [{path: /a, respond: {body: a}, cors: {origins: ['${NONE}']}}]\n".to_owned(),
+    ];
+    let rows: Vec<_> = texts.iter().map(|text| (text, unset)).collect();
+    one_error_each(&rows);
+}
+
+#[test]
+fn a_refused_value_causes_no_second_error() {
+    let jwt = "jwt: {app: {algorithms: [HS256], secret: 0123456789abcdef0123456789abcdef}}\n";
+    let route = "routes: [{path: /*, proxy: 'http://127.0.0.1:1', auth: app}]\n";
+    one_error_each(&[
+        (format!("listeners: [{{address: nonsense}}]\n{ROUTE}"), "an address"),
+        (
+            format!("listeners: [{{address: 127.0.0.1:8080, redirect_to_https: true}}, {{address: 8443, tls: {{certificates: [{{cert: a, key: b}}]}}}}]\n{ROUTE}"),
+            "an address",
+        ),
+        (format!("jwt: []\n{route}"), "a map of verifiers"),
+        (format!("jwt: {{app: {{algorithms: [HS265], secret: a}}}}\n{route}"), "an algorithm"),
+        (format!("{jwt}upstreams: []\n{}", route.replace("'http://127.0.0.1:1'", "a")), "a map of upstreams"),
+        (format!("{jwt}upstreams: {{a: 8000}}\n{}", route.replace("'http://127.0.0.1:1'", "a")), "a server's URL"),
+        (format!("{jwt}{}", route.replace("'http://127.0.0.1:1'", "'127.0.0.1:1'")), "an upstream's name"),
+        (format!("{jwt}{}", route.replace("auth: app", "auth: yes")), "a verifier's name"),
+        (format!("{jwt}defaults: {{auth: [app]}}\n{}", route.replace(", auth: app", "")), "a verifier's name"),
+        ("routes: [{path: a, respond: {body: a}}]\n".to_owned(), "a path"),
+        (
+            "routes: [{path: /a, methods: [get], respond: {body: a}}, {path: /a, respond: {body: b}}]\n".to_owned(),
+            "a method",
+        ),
+        (
+            "routes: [{path: /a, host: 'http://a', respond: {body: a}}, {path: /a, respond: {body: b}}]\n".to_owned(),
+            "a host",
+        ),
+        (format!("tokens: {{keys: keys/, users: [a]}}\nstate: data/\n{ROUTE}"), "a file's path"),
+        (
+            "tokens: []\nstate: data/\nroutes: [{path: /*, respond: {body: a}, auth: tokens}]\n".to_owned(),
+            "expected a map",
+        ),
+    ]);
+    // Its sister: what is wrong besides is said.
+    refused(
+        &config(
+            "jwt: {a: {algorithms: [HS256], secret: '${NONE}'}}\nroutes: [{path: /*, respond: {body: a}, auth: b}]\n",
+            &[],
+        ),
+        &["the variable `NONE`", "`b`", "2 errors"],
+    );
+}
+
+#[test]
+fn words_of_others_are_answered_with_ours() {
+    one_error_each(&[
+        (
+            format!("limits: {{client_max_body_size: 5m}}\n{ROUTE}"),
+            "nginx's `client_max_body_size` is `limits.body_bytes`",
+        ),
+        (
+            format!("entryPoints: {{}}\n{ROUTE}"),
+            "Traefik's `entryPoints` is `listeners` here",
+        ),
+        (
+            "routes: [{path: /*, respond: {body: a}, proxy_pass: 'http://a'}]\n".to_owned(),
+            "is `proxy` of a route here",
+        ),
+        (
+            "routes: [{path: /*, respond: {body: a}, try_files: x}]\n".to_owned(),
+            "is `static.fallback` of a route",
+        ),
+        (
+            "routes: [{path: '^/api/.*$', respond: {body: a}}]\n".to_owned(),
+            "paths have no regular expressions; write `/api/*`",
+        ),
+        (
+            "routes: [{path: '/users/\\d+', respond: {body: a}}]\n".to_owned(),
+            "write `/users/{id}`",
+        ),
+    ]);
+    for (text, part) in [
+        (
+            "server {\n  listen 80;\n  root /srv;\n}\n",
+            "gateway.yaml:1:1: this looks like nginx's configuration",
+        ),
+        (
+            "example.com {\n  reverse_proxy localhost:8000\n}\n",
+            "gateway.yaml:2:1: this looks like a Caddyfile",
+        ),
+        (
+            "global\n  maxconn 9\nfrontend a\n  bind :80\n",
+            "gateway.yaml:1:1: this looks like haproxy.cfg",
+        ),
+        (
+            "entryPoints: {web: {address: ':80'}}\n",
+            "gateway.yaml:1:1: this looks like Traefik's configuration",
+        ),
+        (
+            "http: {routers: {a: {rule: 'Host(`a`)'}}}\n",
+            "gateway.yaml:1:1: this looks like Traefik's configuration",
+        ),
+    ] {
+        let (code, said) = check(text);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains(part), "{said}");
+        assert!(said.ends_with("1 error in gateway.yaml\n"), "{said}");
+    }
+    // Their words inside a text are a text.
+    accepted(&config(
+        "routes:\n  - path: /*\n    respond:\n      body: |\n        server {\n          listen 80;\n        }\n",
+        &[],
+    ));
+}

@@ -18,6 +18,7 @@ mod attacks;
 mod blocking_files;
 mod buffering;
 mod claims;
+mod command_line;
 mod config;
 mod cors;
 mod descriptors;

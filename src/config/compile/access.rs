@@ -343,6 +343,9 @@ impl Compiler<'_> {
             match verifiers.iter().find(|(known, _)| *known == name.value) {
                 Some((_, Some((_, verifier)))) => found.push(Arc::clone(verifier)),
                 Some((_, None)) => missing = true,
+                None if self.errors.is_unread("jwt") || self.errors.is_unread("tokens") => {
+                    missing = true;
+                }
                 None => {
                     let known = verifiers.iter().map(|(known, _)| known.as_str());
                     let hint = suggest(&name.value, known, "the verifiers under `jwt`");

@@ -41,6 +41,10 @@ impl Compiler<'_> {
                     );
                 }
             }
+            // What it lacks makes it no twin of another.
+            if parsed.broken {
+                continue;
+            }
             route.index = routes.len();
             routes.push((Arc::new(route), parsed.path.place));
         }
@@ -237,7 +241,7 @@ impl Compiler<'_> {
         match parsed.auth.as_ref().or(gateway.defaults.auth.as_ref()) {
             Some(auth) => self.guard(auth, pattern, verifiers),
             None if parsed.proxy.is_some() => {
-                if !parsed.broken {
+                if !parsed.broken && !self.errors.is_unread("defaults") {
                     self.errors
                         .at(parsed.path.place, "nobody says who may use this proxied route")
                         .hint("add `auth: NAME` with a verifier from `jwt`, or `auth: none` for everybody; `defaults.auth` is for all routes");
@@ -342,6 +346,7 @@ impl Compiler<'_> {
             parsed::ProxyTo::Server(server) => {
                 self.bare(server, Purpose::Proxy, proxy.place, upstreams)
             }
+            parsed::ProxyTo::Upstream(_) if self.errors.is_unread("upstreams") => None,
             parsed::ProxyTo::Upstream(name) => upstreams.named(name).unwrap_or_else(|()| {
                 let hint = suggest(name, upstreams.names(), "the names under `upstreams`");
                 self.errors

@@ -50,7 +50,7 @@ impl Compiler<'_> {
             self.errors.at(name.place, problem);
         }
         let Some(state) = &gateway.state else {
-            if !parsed.broken {
+            if !parsed.broken && !self.errors.is_unread("state") {
                 self.errors
                     .at(
                         parsed.place,

@@ -1,0 +1,162 @@
+//! `portcullis user`: who may log in, edited in their file. A running gateway sees the change by itself.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+use super::tokens::{Ended, exit, members, now_in_millis, service, users_file, write};
+use crate::tokens::{User, Users, alone, hash_password, is_name};
+
+/// What `user` is asked.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum UserCommand {
+    /// Add a user; the password is asked for twice at a terminal, and is one line of a pipe.
+    Add {
+        /// The name.
+        name: String,
+        /// What else is known of them, such as roles=["clerk"]; JSON, or a text.
+        #[arg(long = "set", value_name = "NAME=VALUE")]
+        more: Vec<String>,
+    },
+    /// Give a user another password.
+    Password {
+        /// The name.
+        name: String,
+    },
+    /// Let a user no longer log in, and end their sessions.
+    Disable {
+        /// The name.
+        name: String,
+    },
+    /// Let a user log in again.
+    Enable {
+        /// The name.
+        name: String,
+    },
+    /// Take a user out, and end their sessions.
+    Remove {
+        /// The name.
+        name: String,
+    },
+    /// Show the users.
+    List,
+}
+
+/// Edits or shows the users: 0 done, 1 it cannot be done, 2 the configuration is refused.
+pub(super) fn user(command: UserCommand, config: &Path) -> ExitCode {
+    exit(ask_and_edit(command, config))
+}
+
+fn ask_and_edit(command: UserCommand, config: &Path) -> Result<String, Ended> {
+    let file = users_file(&*service(config)?)?;
+    // Nobody waits for somebody who types.
+    let password = match &command {
+        UserCommand::Add { .. } | UserCommand::Password { .. } => Some(new_password()?),
+        UserCommand::Disable { .. }
+        | UserCommand::Enable { .. }
+        | UserCommand::Remove { .. }
+        | UserCommand::List => None,
+    };
+    let edited = alone(&file, || Ok(edit(command, password, config)));
+    edited.map_err(|error| Ended::Failed(format!("`{}`: {error}", file.display())))?
+}
+
+fn edit(command: UserCommand, password: Option<String>, config: &Path) -> Result<String, Ended> {
+    let service = service(config)?;
+    let file = &users_file(&service)?;
+    let mut users = service.users().clone();
+    let known = |users: &Users, name: &str| {
+        let user = users.get(name).cloned();
+        user.ok_or_else(|| Ended::Failed(format!("there is no user {name:?}")))
+    };
+    let said = match command {
+        UserCommand::List => return Ok(list(&users)),
+        UserCommand::Add { name, more } => {
+            if users.get(&name).is_some() || users.broken().any(|(broken, _)| broken == name) {
+                let hint = format!("`portcullis user password {name}` changes the password");
+                return Err(Ended::Failed(format!("{name:?} is there already; {hint}")));
+            }
+            is_name(&name).map_err(Ended::Failed)?;
+            // Whoever had the name before has no sessions any more.
+            let mut user = User {
+                password,
+                active: true,
+                since: now_in_millis(),
+                ..User::default()
+            };
+            user.more = members(&more, &["password", "active", "since"])?;
+            users.put(&name, user);
+            format!("{name} may log in\n")
+        }
+        UserCommand::Password { name } => {
+            let mut user = known(&users, &name)?;
+            user.password = password;
+            user.since = now_in_millis();
+            users.put(&name, user);
+            format!("{name} has a new password, and logs in anew everywhere\n")
+        }
+        UserCommand::Disable { name } => {
+            let mut user = known(&users, &name)?;
+            user.active = false;
+            users.put(&name, user);
+            format!("{name} may no longer log in\n")
+        }
+        UserCommand::Enable { name } => {
+            let mut user = known(&users, &name)?;
+            if !user.active {
+                user.since = now_in_millis();
+            }
+            user.active = true;
+            users.put(&name, user);
+            format!("{name} may log in\n")
+        }
+        UserCommand::Remove { name } => {
+            if !users.remove(&name) {
+                known(&users, &name)?;
+            }
+            format!("{name} is gone\n")
+        }
+    };
+    write(file, &users)?;
+    Ok(said)
+}
+
+fn list(users: &Users) -> String {
+    let broken = users
+        .broken()
+        .map(|(name, why)| format!("{name:?}\tbroken\t{why}\n"));
+    let good = users.iter().map(|(name, user)| {
+        let state = match (user.active, &user.password) {
+            (false, _) => "disabled",
+            (true, None) => "no password",
+            (true, Some(_)) => "active",
+        };
+        let more = Value::Object(user.more.clone());
+        format!("{name}\t{state}\t{more}\n")
+    });
+    good.chain(broken).collect()
+}
+
+/// The hash of a new password: typed twice at a terminal, or one line of a pipe.
+fn new_password() -> Result<String, Ended> {
+    let failed = |error: std::io::Error| Ended::Failed(format!("no password: {error}"));
+    let password = if std::io::stdin().is_terminal() {
+        let first = rpassword::prompt_password("Password: ").map_err(failed)?;
+        let second = rpassword::prompt_password("Again: ").map_err(failed)?;
+        if first != second {
+            return Err(Ended::Failed("the two are not the same".to_owned()));
+        }
+        first
+    } else {
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line).map_err(failed)?;
+        line.trim_end_matches(['\r', '\n']).to_owned()
+    };
+    drop(std::io::stdout().flush());
+    if password.trim().is_empty() {
+        return Err(Ended::Failed("the password is blank".to_owned()));
+    }
+    hash_password(&password).map_err(Ended::Failed)
+}
