@@ -1,5 +1,5 @@
 //! What the configuration says, made into what serves: keys and certificates are read, names are
-//! looked up, roots are opened. Collects every mistake with its place; binds nothing.
+//! looked up, roots are opened. Collects every error with its place; binds nothing.
 
 mod access;
 mod cors;
@@ -49,7 +49,7 @@ pub(crate) struct Compiler<'c> {
 }
 
 /// Compiles a configuration. What is equal in `previous` goes on: pools of upstreams, verifiers
-/// with their remembered tokens, the access log. `None` where a mistake was added to `errors`.
+/// with their remembered tokens, the access log. `None` where an error was added to `errors`.
 pub(crate) fn compile(
     gateway: &parsed::Gateway,
     loader: &Loader<'_>,
@@ -147,7 +147,7 @@ pub(crate) fn compile(
 }
 
 impl Compiler<'_> {
-    /// A file that the configuration names; a mistake where it cannot be read.
+    /// A file that the configuration names; an error where it cannot be read.
     fn file(&mut self, path: &Path, place: Place) -> Option<Vec<u8>> {
         match self.loader.read(path) {
             Ok(bytes) => Some(bytes),

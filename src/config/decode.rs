@@ -1,5 +1,5 @@
-//! The decoder's tools: a node of the tree to a value, or a mistake that says what was found and what was expected.
-//! Unlike serde it goes on after a mistake. Which keys there are is said in `sections` and `routes`.
+//! The decoder's tools: a node of the tree to a value, or an error that says what was found and what was expected.
+//! Unlike serde it goes on after an error. Which keys there are is said in `sections` and `routes`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,9 +17,9 @@ use super::place::Place;
 use super::place::Stretch;
 use super::value::{self, Hint};
 
-/// Reads nodes and collects mistakes.
+/// Reads nodes and collects errors.
 pub(crate) struct Decoder<'e> {
-    /// Where mistakes go.
+    /// Where errors go.
     pub(crate) errors: &'e mut Errors,
     /// Where relative paths start.
     pub(crate) folder: &'e Path,
@@ -196,7 +196,7 @@ impl Decoder<'_> {
         fields.get(key).and_then(|node| read(self, node))
     }
 
-    /// Reads a key that has a default, which holds without the key, and where there is a mistake in its value.
+    /// Reads a key that has a default, which holds without the key, and where there is an error in its value.
     pub(crate) fn value<T>(
         &mut self,
         fields: Fields<'_>,
@@ -210,7 +210,7 @@ impl Decoder<'_> {
         })
     }
 
-    /// Reads a key into a value. Without the key, or with a mistake, the value stays as it is.
+    /// Reads a key into a value. Without the key, or with an error, the value stays as it is.
     pub(crate) fn set<T>(
         &mut self,
         fields: Fields<'_>,
@@ -359,7 +359,7 @@ impl Decoder<'_> {
         })
     }
 
-    /// A file or folder, from the configuration's folder where it is relative.
+    /// A file or directory, from the configuration's directory where it is relative.
     pub(crate) fn file(&mut self, node: &Node) -> Option<Spanned<PathBuf>> {
         let folder = self.folder;
         self.scalar(node, "a file's path", "", |text| {

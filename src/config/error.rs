@@ -1,6 +1,6 @@
-//! The mistakes of a configuration: collected with their places, rendered with the line and a caret.
+//! The errors of a configuration: collected with their places, rendered with the line and a caret.
 //! The texts of all files are kept here until the end, so that later steps can point into them.
-//! What a mistake means is decided elsewhere.
+//! What an error means is decided elsewhere.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::mask;
 use super::place::{Excerpt, Place, Stretch};
 
-/// One mistake while it is being described.
+/// One error while it is being described.
 #[derive(Clone, Debug)]
 pub(crate) struct Draft {
     place: Place,
@@ -33,7 +33,7 @@ struct Text {
     alias: Option<(u16, Place)>,
 }
 
-/// All mistakes found so far, and the texts that they point into.
+/// All errors found so far, and the texts that they point into.
 #[derive(Clone, Default)]
 pub(crate) struct Errors {
     texts: Vec<Text>,
@@ -45,7 +45,7 @@ pub(crate) struct Errors {
     unread: Vec<&'static str>,
 }
 
-/// How many mistakes are shown.
+/// How many errors are shown.
 const SHOWN: usize = 50;
 
 impl Errors {
@@ -85,7 +85,7 @@ impl Errors {
             .map_or(file, |(origin, _)| origin)
     }
 
-    /// Adds a mistake. Neither `problem` nor a hint may hold a secret's value.
+    /// Adds an error. Neither `problem` nor a hint may hold a secret's value.
     pub(crate) fn at(&mut self, place: Place, problem: impl Into<String>) -> &mut Draft {
         self.drafts.push_mut(Draft {
             place,
@@ -185,7 +185,7 @@ impl Errors {
             .map_or(&[], |text| &*text.lines)
     }
 
-    /// The end: nothing, or the mistakes in the order of the files and lines, each once, the first [`SHOWN`] of them.
+    /// The end: nothing, or the errors in the order of the files and lines, each once, the first [`SHOWN`] of them.
     pub(crate) fn finish(mut self) -> Result<(), ConfigErrors> {
         if self.drafts.is_empty() {
             return Ok(());
@@ -226,7 +226,7 @@ impl Errors {
     }
 }
 
-/// The mistakes of a configuration, the first fifty and how many more there are. `Display` shows each with its line, and
+/// The errors of a configuration, the first fifty and how many more there are. `Display` shows each with its line, and
 /// a count at the end.
 #[derive(Clone, Debug, Default)]
 pub struct ConfigErrors {
@@ -236,7 +236,7 @@ pub struct ConfigErrors {
 }
 
 impl ConfigErrors {
-    /// The first fifty mistakes, in the order of the files and lines.
+    /// The first fifty errors, in the order of the files and lines.
     pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
         self.shown.iter()
     }
@@ -294,7 +294,7 @@ impl fmt::Display for ConfigWarning {
     }
 }
 
-/// One mistake of a configuration. No part of it holds a secret's value.
+/// One error of a configuration. No part of it holds a secret's value.
 #[derive(Clone, Debug)]
 pub struct ConfigError {
     /// The file, as it was named.

@@ -32,7 +32,7 @@ struct Fault {
     hint: Option<&'static str>,
 }
 
-/// Replaces the variables in all values below a node. Values with a mistake are `Broken` afterwards.
+/// Replaces the variables in all values below a node. Values with an error are `Broken` afterwards.
 pub(crate) fn expand(node: &mut Node, loader: &Loader<'_>, errors: &mut Errors) {
     below(node, false, loader, errors);
 }

@@ -8,7 +8,7 @@ use super::value::{self, Hint};
 use crate::auth;
 
 /// A node as JSON, by YAML 1.2's core schema. Scalars that readers of YAML disagree about (`no`, `0755`, `0x1f`,
-/// `.inf`) are mistakes. A quoted scalar is a text. `None` where a mistake was reported.
+/// `.inf`) are errors. A quoted scalar is a text. `None` where an error was reported.
 pub(crate) fn json(node: &Node, errors: &mut Errors) -> Option<Value> {
     match &node.kind {
         Kind::Broken => None,

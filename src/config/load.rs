@@ -29,7 +29,7 @@ pub(crate) struct Loaded {
     pub(crate) printed: String,
     /// Where its routes, and what holds for them, stand.
     pub(crate) lines: AllLines,
-    /// The files and folders that it was made from.
+    /// The files and directories that it was made from.
     pub(crate) files: Vec<PathBuf>,
     /// The same for the same contents.
     pub(crate) digest: u64,
@@ -38,9 +38,9 @@ pub(crate) struct Loaded {
 /// A configuration that is not.
 #[derive(Debug)]
 pub(crate) struct Refused {
-    /// Every mistake.
+    /// Every error.
     pub(crate) errors: ConfigErrors,
-    /// The files and folders that were looked at.
+    /// The files and directories that were looked at.
     pub(crate) files: Vec<PathBuf>,
     /// The same for the same contents.
     pub(crate) digest: u64,
@@ -62,7 +62,7 @@ pub(crate) type Judge<'j> = &'j dyn Fn(&Snapshot) -> Verdict;
 /// beside it, are read and not judged.
 ///
 /// # Errors
-/// Every mistake in it, at once; a test that fails is one.
+/// Every error in it, at once; a test that fails is one.
 pub(crate) fn load(main: &Path, more: &[PathBuf], judge: Judge<'_>) -> Result<Loaded, Refused> {
     load_again(main, more, judge, None, &Patience::default())
 }
@@ -71,7 +71,7 @@ pub(crate) fn load(main: &Path, more: &[PathBuf], judge: Judge<'_>) -> Result<Lo
 /// before, as `patience` knows, is not waited for again.
 ///
 /// # Errors
-/// Every mistake in it, at once; a test that fails is one.
+/// Every error in it, at once; a test that fails is one.
 pub(crate) fn load_again(
     main: &Path,
     more: &[PathBuf],

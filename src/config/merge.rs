@@ -1,7 +1,7 @@
 //! Files to one tree: reads the main file and its includes, and puts them together.
 //!
 //! Maps merge, lists append, in the order of the patterns and then of the file names. The same name twice is a
-//! mistake. All relative paths, also those in included files, start at the main file's folder.
+//! error. All relative paths, also those in included files, start at the main file's directory.
 
 use std::path::{Path, PathBuf};
 
@@ -109,7 +109,7 @@ pub(crate) fn tree(main: &Path, loader: &Loader<'_>, errors: &mut Errors) -> Opt
 }
 
 /// Reads a file that the configuration names and that is YAML, too, variables and all. `None` where a
-/// mistake was reported.
+/// error was reported.
 pub(crate) fn side_file(
     path: &Path,
     place: Place,

@@ -1,5 +1,5 @@
-//! The configuration: files to `parsed::Gateway`, with every mistake of all files at once.
-//! Mistakes that need the meaning of things are added to `Loaded::errors` by who compiles the parsed types.
+//! The configuration: files to `parsed::Gateway`, with every error of all files at once.
+//! Errors that need the meaning of things are added to `Loaded::errors` by who compiles the parsed types.
 
 mod alias;
 mod compile;
@@ -56,7 +56,7 @@ pub(crate) use value::duration;
 pub(crate) struct Loaded<'s> {
     /// What it says; `None` where the main file could not be read at all. It may lack what `errors` names.
     pub(crate) gateway: Option<parsed::Gateway>,
-    /// The mistakes so far.
+    /// The errors so far.
     pub(crate) errors: error::Errors,
     /// Reads certificates and keys, and knows all files that were asked for (`seen`).
     pub(crate) loader: source::Loader<'s>,
@@ -78,7 +78,7 @@ impl fmt::Debug for Loaded<'_> {
     }
 }
 
-/// Reads a configuration: the main file, its includes, the variables. Never stops at the first mistake.
+/// Reads a configuration: the main file, its includes, the variables. Never stops at the first error.
 pub(crate) fn read<'s>(main: &Path, sources: &'s dyn source::Sources) -> Loaded<'s> {
     let loader = source::Loader::new(main, sources);
     let mut errors = error::Errors::default();
@@ -104,8 +104,8 @@ pub(crate) fn errors_of(text: &str) -> ConfigErrors {
     errors.finish().err().unwrap_or_default()
 }
 
-/// What holds for every file: it is read, or its mistakes are said, each with words and a place in it.
-/// Without a mistake it can be printed, and the print is as good.
+/// What holds for every file: it is read, or its errors are said, each with words and a place in it.
+/// Without an error it can be printed, and the print is as good.
 #[cfg(any(test, fuzzing))]
 #[track_caller]
 pub(crate) fn text_holds(text: &[u8]) {

@@ -16,7 +16,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Itself where it is a map, or else a map without entries in its place: what is to be read on after a mistake was
+    /// Itself where it is a map, or else a map without entries in its place: what is to be read on after an error was
     /// reported.
     pub(crate) fn as_map(&self) -> Cow<'_, Self> {
         match self.kind {
@@ -61,7 +61,7 @@ pub(crate) enum Kind {
     List(Vec<Node>),
     /// A map, in its order; no key is there twice.
     Map(Vec<(Key, Node)>),
-    /// Something that a mistake was reported for; nothing more is said about it.
+    /// Something that an error was reported for; nothing more is said about it.
     Broken,
 }
 

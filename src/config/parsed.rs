@@ -1,7 +1,7 @@
 //! What gateway.yaml says, as types: the shape is checked, the meaning is not.
 //! Every value carries its place. Names are not looked up, no file is opened, nothing is compiled here.
 //!
-//! Where a mistake was reported inside a part, the part is there with what could be read, and its `broken` is
+//! Where an error was reported inside a part, the part is there with what could be read, and its `broken` is
 //! set: what it lacks needs no second message.
 
 mod route;
@@ -74,7 +74,7 @@ pub(crate) enum TrustedPeers {
 pub(crate) struct Gateway {
     /// How many event loops there are.
     pub(crate) workers: Spanned<Workers>,
-    /// Where clients come in; at least one unless a mistake was reported.
+    /// Where clients come in; at least one unless an error was reported.
     pub(crate) listeners: Vec<Listener>,
     /// Whose X-Forwarded-* are believed.
     pub(crate) trusted_proxies: Vec<Spanned<TrustedPeers>>,
@@ -92,7 +92,7 @@ pub(crate) struct Gateway {
     pub(crate) upstreams: Named<Upstream>,
     /// What holds for every route that does not say otherwise.
     pub(crate) defaults: Defaults,
-    /// The routes; at least one unless a mistake was reported.
+    /// The routes; at least one unless an error was reported.
     pub(crate) routes: Vec<Route>,
     /// What is expected of it.
     pub(crate) tests: Vec<Spanned<PolicyTest>>,
@@ -114,7 +114,7 @@ pub(crate) enum Workers {
 pub(crate) struct Listener {
     /// Where it stands.
     pub(crate) place: Place,
-    /// Whether a mistake was reported inside.
+    /// Whether an error was reported inside.
     pub(crate) broken: bool,
     /// Where it listens.
     pub(crate) address: Spanned<ListenAddress>,
@@ -138,7 +138,7 @@ pub(crate) enum ListenAddress {
 pub(crate) struct Tls {
     /// Where it stands.
     pub(crate) place: Place,
-    /// At least one unless a mistake was reported.
+    /// At least one unless an error was reported.
     pub(crate) certificates: Vec<Certificate>,
     /// 1.2 by default.
     pub(crate) min_version: Spanned<TlsVersion>,
@@ -186,7 +186,7 @@ pub(crate) struct Timeouts {
     pub(crate) header_read: Spanned<Duration>,
     /// Between two pieces of a request's body.
     pub(crate) body_read: Spanned<Duration>,
-    /// How long a client may take nothing of an answer.
+    /// How long a client may take nothing of a response.
     pub(crate) send: Spanned<Duration>,
     /// How long an idle connection is kept.
     pub(crate) keep_alive: Spanned<Duration>,
@@ -203,7 +203,7 @@ pub(crate) struct Timeouts {
 pub(crate) struct Verifier {
     /// Where it stands.
     pub(crate) place: Place,
-    /// Whether a mistake was reported inside.
+    /// Whether an error was reported inside.
     pub(crate) broken: bool,
     /// Algorithms by their JOSE names, all known ones; empty where none is named.
     pub(crate) algorithms: Vec<Spanned<String>>,
@@ -219,7 +219,7 @@ pub(crate) struct Verifier {
     pub(crate) stale_for: Spanned<Duration>,
     /// A PEM file with the roots that its server is trusted by.
     pub(crate) ca: Option<Spanned<PathBuf>>,
-    /// The tokens that are taken back.
+    /// The revoked tokens.
     pub(crate) revoked: Option<Spanned<PathBuf>>,
     /// Issuers, any of which is fine; empty where none is asked for.
     pub(crate) issuer: Vec<Spanned<String>>,
@@ -277,7 +277,7 @@ impl fmt::Debug for Secret {
 pub(crate) struct Tokens {
     /// Where it stands.
     pub(crate) place: Place,
-    /// Whether a mistake was reported inside.
+    /// Whether an error was reported inside.
     pub(crate) broken: bool,
     /// Below which its endpoints are; `/api/token`.
     pub(crate) path: Spanned<String>,
@@ -285,7 +285,7 @@ pub(crate) struct Tokens {
     pub(crate) issuer: Option<Spanned<String>>,
     /// What it signs with, by its JOSE name; ES256.
     pub(crate) algorithm: Spanned<String>,
-    /// The folder of its keys.
+    /// The directory of its keys.
     pub(crate) keys: Spanned<PathBuf>,
     /// The file of its users; where there is none, `login`.
     pub(crate) users: Option<Spanned<PathBuf>>,
@@ -316,7 +316,7 @@ pub(crate) struct Tokens {
 /// `state`.
 #[derive(Clone, Debug)]
 pub(crate) enum State {
-    /// A folder.
+    /// A directory.
     Folder(Spanned<PathBuf>),
     /// Servers of Redis or Valkey.
     Redis(Redis),
@@ -325,7 +325,7 @@ pub(crate) enum State {
 /// `redis` of `state`, and what stands beside it.
 #[derive(Clone, Debug)]
 pub(crate) struct Redis {
-    /// One server, or nodes of a cluster; at least one unless a mistake was reported.
+    /// One server, or nodes of a cluster; at least one unless an error was reported.
     pub(crate) urls: Vec<Spanned<String>>,
     /// Who logs in there.
     pub(crate) username: Option<Spanned<String>>,
@@ -397,17 +397,17 @@ pub(crate) enum TokenSource {
 pub(crate) struct Upstream {
     /// Where it stands.
     pub(crate) place: Place,
-    /// Whether a mistake was reported inside.
+    /// Whether an error was reported inside.
     pub(crate) broken: bool,
-    /// At least one unless a mistake was reported.
+    /// At least one unless an error was reported.
     pub(crate) servers: Vec<Spanned<Server>>,
     /// How a server is picked.
     pub(crate) balance: Spanned<Balance>,
     /// How long a server may take to accept a connection; 2 s.
     pub(crate) connect: Spanned<Duration>,
-    /// How long a server may take to begin its answer; 60 s.
+    /// How long a server may take to begin its response; 60 s.
     pub(crate) response: Spanned<Duration>,
-    /// How long an answer may pause, and a kept connection may idle; 60 s.
+    /// How long a response may pause, and a connection may be idle; 60 s.
     pub(crate) idle: Spanned<Duration>,
     /// How many idle connections are kept; 1024, and 0 keeps none.
     pub(crate) keep_alive: Spanned<u32>,
@@ -458,9 +458,9 @@ pub(crate) struct Buffer {
     pub(crate) place: Place,
     /// How much of a request stays in memory; 64 KiB.
     pub(crate) request: Spanned<u64>,
-    /// How much of an answer stays in memory; 64 KiB.
+    /// How much of a response stays in memory; 64 KiB.
     pub(crate) response: Spanned<u64>,
-    /// The folder for what goes beyond.
+    /// The directory for what goes beyond.
     pub(crate) spool: Option<Spanned<PathBuf>>,
     /// How much may lie there in all; 1 GiB.
     pub(crate) spool_bytes: Spanned<u64>,
@@ -484,7 +484,7 @@ pub(crate) enum Level {
     Warn,
     /// And what happens.
     Info,
-    /// And what helps to find mistakes.
+    /// And what helps to find errors.
     Debug,
 }
 

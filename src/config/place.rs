@@ -34,7 +34,7 @@ pub(crate) struct Stretch {
     pub(crate) to: (usize, usize),
 }
 
-/// The line of a mistake, fit to be shown, and the caret under it.
+/// The line of an error, fit to be shown, and the caret under it.
 #[derive(Clone, Debug)]
 pub(super) struct Excerpt {
     /// The line, without secrets and control characters.

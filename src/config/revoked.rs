@@ -1,4 +1,4 @@
-//! `revoked`: the file of the tokens that are taken back.
+//! `revoked`: the file of the revoked tokens.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use super::source::Loader;
 use super::value;
 use crate::auth::Revoked;
 
-/// Reads the file; `None` where a mistake was reported.
+/// Reads the file; `None` where an error was reported.
 pub(super) fn read(
     path: &Path,
     place: Place,

@@ -113,7 +113,7 @@ impl Decoder<'_> {
         } else {
             node
         };
-        let fields = self.fields(node, "a folder or a map", &keys::STATIC)?;
+        let fields = self.fields(node, "a directory or a map", &keys::STATIC)?;
         let root = self.required(fields, "root", Self::file);
         let index = self.value(fields, "index", |it, node| {
             it.list(node, "a list of file names", |it, node| {

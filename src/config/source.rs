@@ -19,10 +19,10 @@ pub(crate) trait Sources {
     /// A variable's value; `None` where it is not set, or is not UTF-8.
     fn var(&self, name: &str) -> Option<String>;
 
-    /// The files that a shell pattern below `folder` names, sorted; hidden ones only by a pattern with the dot.
+    /// The files that a shell pattern below `directory` names, sorted; hidden ones only by a pattern with the dot.
     fn glob(&self, folder: &Path, pattern: &str) -> io::Result<Vec<PathBuf>>;
 
-    /// Does work that asks the file system about a path; an error where it gives no answer in time.
+    /// Does work that asks the file system about a path; an error where it gives no response in time.
     fn patiently(&self, path: &Path, work: Box<dyn FnOnce() + Send>) -> io::Result<()>;
 }
 
@@ -108,9 +108,9 @@ impl Sources for Disk {
     }
 }
 
-/// The pattern with its folder before it, whose own characters mean themselves.
+/// The pattern with its directory before it, whose own characters mean themselves.
 fn whole_pattern(folder: &Path, pattern: &str) -> io::Result<String> {
-    let no_text = || io::Error::other("the folder's name is not UTF-8");
+    let no_text = || io::Error::other("the directory's name is not UTF-8");
     let folder = glob::Pattern::escape(folder.to_str().ok_or_else(no_text)?);
     let whole = Path::new(&folder).join(pattern);
     Ok(whole.to_str().ok_or_else(no_text)?.to_owned())
@@ -137,7 +137,7 @@ pub(crate) struct Confidential {
 }
 
 impl<'s> Loader<'s> {
-    /// A loader whose relative paths start at the folder through which the main file was named.
+    /// A loader whose relative paths start at the directory through which the main file was named.
     pub(crate) fn new(main: &Path, sources: &'s dyn Sources) -> Self {
         let folder = main.parent().map(Path::to_owned).unwrap_or_default();
         Self {
@@ -149,7 +149,7 @@ impl<'s> Loader<'s> {
         }
     }
 
-    /// The folder at which relative paths start; empty for the current one.
+    /// The directory at which relative paths start; empty for the current one.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
@@ -191,7 +191,7 @@ impl<'s> Loader<'s> {
         self.sources.var(name)
     }
 
-    /// The files of a pattern, sorted. The folder in which the first wildcard stands is remembered, so that a
+    /// The files of a pattern, sorted. The directory in which the first wildcard stands is remembered, so that a
     /// new file there is noticed.
     pub(crate) fn glob(&self, pattern: &str) -> io::Result<Vec<PathBuf>> {
         let fixed: PathBuf = Path::new(pattern)
@@ -207,15 +207,15 @@ impl<'s> Loader<'s> {
         self.sources.glob(&self.folder, pattern)
     }
 
-    /// The files of a folder whose names fit the pattern, sorted. The folder is remembered, so that a new one
+    /// The files of a directory whose names fit the pattern, sorted. The directory is remembered, so that a new one
     /// is noticed.
     pub(crate) fn list(&self, folder: &Path, pattern: &str) -> io::Result<Vec<PathBuf>> {
         self.watch(folder);
         self.sources.glob(folder, pattern)
     }
 
-    /// Does work that asks the file system about a path, such as opening a folder; an error where it gives no
-    /// answer in time.
+    /// Does work that asks the file system about a path, such as opening a directory; an error where it gives no
+    /// response in time.
     pub(crate) fn patiently<T: Send + 'static>(
         &self,
         path: &Path,
@@ -237,7 +237,7 @@ impl<'s> Loader<'s> {
         one == other || whole(one).is_some_and(|one| whole(other) == Some(one))
     }
 
-    /// Remembers a file or folder that the configuration names but that is read by others.
+    /// Remembers a file or directory that the configuration names but that is read by others.
     pub(crate) fn watch(&self, path: &Path) {
         let mut seen = self.seen.borrow_mut();
         if !seen.iter().any(|known| known == path) {
@@ -245,7 +245,7 @@ impl<'s> Loader<'s> {
         }
     }
 
-    /// All files and folders that were asked for, the main file first.
+    /// All files and directories that were asked for, the main file first.
     pub(crate) fn seen(&self) -> Vec<PathBuf> {
         self.seen.borrow().clone()
     }

@@ -1,4 +1,4 @@
-//! Whole files: what is read, what every mistake looks like, what is printed.
+//! Whole files: what is read, what every error looks like, what is printed.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -137,10 +137,10 @@ fn good(memory: &Memory, main: &str) -> Gateway {
     loaded.gateway.unwrap()
 }
 
-/// The mistakes of one file, without the count.
+/// The errors of one file, without the count.
 fn mistakes(memory: &Memory, main: &str) -> String {
     match read(Path::new(main), memory).errors.finish() {
-        Ok(()) => "no mistake".to_owned(),
+        Ok(()) => "no error".to_owned(),
         Err(errors) => errors
             .iter()
             .map(ToString::to_string)
@@ -348,7 +348,7 @@ a.yaml:1:15: expected `off` or a map, found `no`
     1 | log: {access: no}
       |               ^^ write `off`",
     );
-    golden("log: {access: off}", "no mistake");
+    golden("log: {access: off}", "no error");
 }
 
 #[test]
@@ -486,10 +486,7 @@ a.yaml:1:63: credentials are for origins that are named, never for `*`
         "{origins: ['*'], headers: ['*'], expose: ['*'], max_age: 0s}",
         "{origins: https://a, credentials: true, headers: [], expose: []}",
     ] {
-        golden(
-            &format!("routes: [{{path: /a, cors: {good}}}]"),
-            "no mistake",
-        );
+        golden(&format!("routes: [{{path: /a, cors: {good}}}]"), "no error");
     }
 }
 
@@ -611,7 +608,7 @@ a.yaml:1:1: expected a map
         "a.yaml:2:4: this file is not UTF-8: the byte 0xe9 fits nowhere\n    2 | b: \u{fffd}\n      |    ^ an editor set to Latin-1 or Windows-1252 writes so; save it as UTF-8",
     );
     let bom = main(&format!("\u{feff}{REST}"));
-    check(&bom, "no mistake");
+    check(&bom, "no error");
 
     let included = main(&format!(
         "include: [none.yaml, 'd/*.yaml']\njwt: {{a: {{secret: s}}}}\n{REST}"
@@ -642,10 +639,7 @@ d/2.yaml:2:1: `routes` is here a second time; it was at a.yaml:4:1 first
     2 | routes: {}
       | ^^^^^^ each name is there once in all files together
 d/3.yaml: this file is empty; perhaps it is being written");
-    check(
-        &main(&format!("include: ['d/*.yaml']\n{REST}")),
-        "no mistake",
-    );
+    check(&main(&format!("include: ['d/*.yaml']\n{REST}")), "no error");
 }
 
 #[test]

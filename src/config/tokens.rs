@@ -133,9 +133,9 @@ impl Decoder<'_> {
         })
     }
 
-    /// `state`: a folder, or where Redis or Valkey is.
+    /// `state`: a directory, or where Redis or Valkey is.
     pub(crate) fn state(&mut self, node: &Node) -> Option<State> {
-        let what = "a folder, a URL of Redis, or a map";
+        let what = "a directory, a URL of Redis, or a map";
         match &node.kind {
             Kind::Scalar(scalar) if !scalar.text.contains("://") => {
                 self.file(node).map(State::Folder)

@@ -41,13 +41,13 @@ enum Inside {
 enum Pending {
     Key,
     Value(Key),
-    /// The value of a key that a mistake was reported for.
+    /// The value of a key that an error was reported for.
     Nothing,
     /// The value of a merge key.
     Merge,
 }
 
-/// Reads one file's text. Mistakes are added to `errors`; `None` where nothing could be read for them, or where
+/// Reads one file's text. Errors are added to `errors`; `None` where nothing could be read for them, or where
 /// the file says nothing.
 pub(crate) fn parse(file: u16, text: &str, errors: &mut Errors) -> Option<Node> {
     let forbidden = invisible::forbidden(file, errors.lines(file));
@@ -554,7 +554,7 @@ mod tests {
         let (_, errors) = read(text);
         let seen = errors
             .finish()
-            .map_or_else(|errors| errors.to_string(), |()| "no mistake".to_owned());
+            .map_or_else(|errors| errors.to_string(), |()| "no error".to_owned());
         let seen = seen
             .rsplit_once("\n\n")
             .map_or(seen.as_str(), |(errors, _)| errors);

@@ -149,7 +149,7 @@ pub(crate) fn boolean_of_yaml_1_1(word: &str) -> Option<bool> {
     }
 }
 
-/// Where a listener listens: `ADDRESS:PORT` or `unix:PATH`, the path from `folder`.
+/// Where a listener listens: `ADDRESS:PORT` or `unix:PATH`, the path from `directory`.
 pub(crate) fn listen_address(text: &str, folder: &Path) -> Result<ListenAddress, Hint> {
     if let Some(path) = text.strip_prefix("unix:") {
         return Ok(ListenAddress::Unix(socket_path(path, folder)?));
@@ -171,7 +171,7 @@ pub(crate) fn listen_address(text: &str, folder: &Path) -> Result<ListenAddress,
         })
 }
 
-/// The path after `unix:`, from the folder where it is relative.
+/// The path after `unix:`, from the directory where it is relative.
 fn socket_path(path: &str, folder: &Path) -> Result<PathBuf, Hint> {
     if path.is_empty() || path.starts_with("//") || path.contains('\0') {
         return Err("write `unix:/run/app.sock`".to_owned());
@@ -189,7 +189,7 @@ pub(crate) fn is_url(text: &str) -> bool {
     text.contains("://") || text.starts_with("unix:")
 }
 
-/// Where an app listens: `http://HOST:PORT` or `unix:PATH`, the path from `folder`.
+/// Where an app listens: `http://HOST:PORT` or `unix:PATH`, the path from `directory`.
 pub(crate) fn server(text: &str, folder: &Path) -> Result<Server, Hint> {
     if let Some(path) = text.strip_prefix("unix:") {
         return Ok(Server::Unix(socket_path(path, folder)?));
@@ -381,7 +381,7 @@ pub(crate) fn log_target(text: &str, folder: &Path) -> Result<LogTarget, Hint> {
     }
 }
 
-/// A path, from the folder where it is relative.
+/// A path, from the directory where it is relative.
 pub(crate) fn file_path(text: &str, folder: &Path) -> Result<PathBuf, Hint> {
     if text.is_empty() || text.contains('\0') {
         return Err("a path is not empty and has no NUL".to_owned());

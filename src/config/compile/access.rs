@@ -22,7 +22,7 @@ use crate::net::url::Url;
 use crate::proxy;
 use crate::route::Pattern;
 
-/// Verifiers by name; `None` for one whose mistakes were reported.
+/// Verifiers by name; `None` for one whose errors were reported.
 pub(super) type Verifiers = Vec<(String, Option<(VerifierSettings, Arc<Verifier>)>)>;
 
 impl Compiler<'_> {
@@ -199,9 +199,9 @@ impl Compiler<'_> {
     }
 
     /// The keys at a URL, or where the issuer's discovery document says; `Some(None)` where there
-    /// are none, `None` where a mistake was reported. One key set serves all verifiers that name
+    /// are none, `None` where an error was reported. One key set serves all verifiers that name
     /// it alike, over reloads too.
-    #[expect(clippy::option_option, reason = "a mistake is not the same as no URL")]
+    #[expect(clippy::option_option, reason = "an error is not the same as no URL")]
     fn remote(&mut self, parsed: &parsed::Verifier) -> Option<Option<Arc<RemoteKeys>>> {
         let named = parsed.jwks.as_ref().and_then(|jwks| match &jwks.value {
             parsed::Jwks::Url(url) => Some((url, jwks.place)),
@@ -274,7 +274,7 @@ impl Compiler<'_> {
         Some(Some(keys))
     }
 
-    /// Keys of the configuration that mean nothing without keys at a URL are mistakes.
+    /// Keys of the configuration that mean nothing without keys at a URL are errors.
     fn no_remote(&mut self, parsed: &parsed::Verifier) -> bool {
         let written = |place: Place| (place != Place::default()).then_some(place);
         let places = [
@@ -316,7 +316,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// What a route demands; `None` where a mistake was reported.
+    /// What a route demands; `None` where an error was reported.
     pub(super) fn guard(
         &mut self,
         auth: &parsed::Auth,

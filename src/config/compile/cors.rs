@@ -1,4 +1,4 @@
-//! `cors`: what it says, ready to be said in answers.
+//! `cors`: what it says, ready to be said in responses.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! `routes`: each becomes a guard and a target, or its mistakes are said.
+//! `routes`: each becomes a guard and a target, or its errors are said.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::proxy::{Ask, Forward, Purpose};
 use crate::route::{Host, Pattern, Rewrite, Route, Segment, Target, Template};
 
 impl Compiler<'_> {
-    /// Makes the routes, each with its place; those with mistakes are left out.
+    /// Makes the routes, each with its place; those with errors are left out.
     pub(super) fn routes(
         &mut self,
         gateway: &parsed::Gateway,
@@ -252,10 +252,10 @@ impl Compiler<'_> {
         }
     }
 
-    /// Whom the route's guard asks, where it asks; `None` where a mistake was reported.
+    /// Whom the route's guard asks, where it asks; `None` where an error was reported.
     #[expect(
         clippy::option_option,
-        reason = "a mistake is not the same as nobody to ask"
+        reason = "an error is not the same as nobody to ask"
     )]
     fn ask(
         &mut self,
@@ -379,7 +379,7 @@ impl Compiler<'_> {
         })
     }
 
-    /// Keys that mean nothing without `proxy` are mistakes, not ignored.
+    /// Keys that mean nothing without `proxy` are errors, not ignored.
     fn only_for_proxies(&mut self, parsed: &parsed::Route) {
         if parsed.proxy.is_some() {
             return;

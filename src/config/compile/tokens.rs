@@ -239,7 +239,7 @@ impl Compiler<'_> {
         })
     }
 
-    /// The signing keys; a folder that is not there yet has none.
+    /// The signing keys; a directory that is not there yet has none.
     fn ring(&mut self, folder: &parsed::Spanned<PathBuf>) -> Option<KeyRing> {
         let paths = match self.loader.list(&folder.value, "*.json") {
             Ok(paths) => paths,

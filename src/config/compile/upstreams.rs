@@ -12,7 +12,7 @@ use crate::proxy::{
     UpstreamTimeouts,
 };
 
-/// Upstreams by name; `None` for one whose mistakes were reported.
+/// Upstreams by name; `None` for one whose errors were reported.
 pub(super) struct Upstreams {
     named: Vec<(String, Option<Arc<Upstream>>)>,
     /// Those that a route names by a URL.

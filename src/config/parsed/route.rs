@@ -27,7 +27,7 @@ pub(crate) struct Defaults {
 pub(crate) struct Route {
     /// Where it stands.
     pub(crate) place: Place,
-    /// Whether a mistake was reported inside.
+    /// Whether an error was reported inside.
     pub(crate) broken: bool,
     /// Its name.
     pub(crate) name: Option<Spanned<String>>,
@@ -84,9 +84,9 @@ impl fmt::Display for HostPattern {
 pub(crate) struct Static {
     /// Where it stands.
     pub(crate) place: Place,
-    /// The folder.
+    /// The directory.
     pub(crate) root: Spanned<PathBuf>,
-    /// File names for a folder; `index.html` by default, empty for none.
+    /// File names for a directory; `index.html` by default, empty for none.
     pub(crate) index: Vec<Spanned<String>>,
     /// A path below the route's root, with its slash before it, for single-page apps.
     pub(crate) fallback: Option<Spanned<String>>,
@@ -141,7 +141,7 @@ pub(crate) enum Auth {
 pub(crate) struct AskRule {
     /// The server, and the path and query that it is asked for.
     pub(crate) url: Spanned<(Server, PathAndQuery)>,
-    /// The headers of its answer that the app gets.
+    /// The headers of its response that the app gets.
     pub(crate) copy: Vec<Spanned<HeaderName>>,
 }
 
@@ -150,7 +150,7 @@ pub(crate) struct AskRule {
 pub(crate) struct JwtRule {
     /// Where it stands.
     pub(crate) place: Place,
-    /// Names from `jwt`, any of which is fine; at least one unless a mistake was reported.
+    /// Names from `jwt`, any of which is fine; at least one unless an error was reported.
     pub(crate) verifiers: Vec<Spanned<String>>,
     /// Whether a request without a token passes; false by default.
     pub(crate) optional: Spanned<bool>,
@@ -169,7 +169,7 @@ pub(crate) struct JwtRule {
 /// `cors` of a route, or of `tokens`.
 #[derive(Clone, Debug)]
 pub(crate) struct Cors {
-    /// Whose pages may ask; at least one unless a mistake was reported, and `*` alone.
+    /// Whose pages may ask; at least one unless an error was reported, and `*` alone.
     pub(crate) origins: Vec<Spanned<Origin>>,
     /// Whether with credentials; false by default, and never with `*`.
     pub(crate) credentials: Spanned<bool>,
@@ -179,7 +179,7 @@ pub(crate) struct Cors {
     pub(crate) headers: Vec<Spanned<String>>,
     /// Names of the headers that they may read, as they were written, or `*` alone.
     pub(crate) expose: Vec<Spanned<String>>,
-    /// How long the answer to a preflight may be kept, whole seconds; 10 min.
+    /// How long the response to a preflight may be kept, whole seconds; 10 min.
     pub(crate) max_age: Spanned<Duration>,
 }
 
@@ -197,7 +197,7 @@ pub(crate) enum Rewrite {
 pub(crate) struct Headers {
     /// Of requests, on their way to the app.
     pub(crate) request: HeaderChanges,
-    /// Of answers, on their way to the client.
+    /// Of responses, on their way to the client.
     pub(crate) response: HeaderChanges,
 }
 

@@ -159,7 +159,7 @@ impl Watch {
                 }
                 for folder in wanted.difference(&self.folders) {
                     if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
-                        tracing::debug!(folder = %folder.display(), %error, "no change events from a folder");
+                        tracing::debug!(directory = %folder.display(), %error, "no change events from a directory");
                     }
                 }
             }
