@@ -1,6 +1,8 @@
 //! A `Reject` as a response: a problem document (RFC 9457), a page for browsers, a gRPC status
 //! for gRPC.
 
+mod page;
+
 use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
@@ -80,14 +82,7 @@ impl Asked {
                     code(reject)
                 ),
             ),
-            Self::Page(version) => (
-                version,
-                "text/html; charset=utf-8",
-                format!(
-                    "<!doctype html>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width\">\n<title>{0} {title}</title>\n<h1>{0} {title}</h1>\n<p>{detail}</p>\n<p><small>request {id}</small></p>\n",
-                    status.as_u16()
-                ),
-            ),
+            Self::Page(version) => (version, "text/html; charset=utf-8", page::page(reject, id)),
         };
         let mut response = Response::new(Body::full(body));
         *response.status_mut() = status;
@@ -118,9 +113,8 @@ impl Asked {
                         (Self::Problem(_), _) if char.is_ascii() => {
                             detail += &format!("\\u{:04x}", u32::from(char));
                         }
-                        (Self::Page(_), _) => detail += &format!("&#{};", u32::from(char)),
                         (Self::Problem(_), _) => detail.push(char),
-                        (Self::Grpc, _) => detail.push('?'),
+                        (Self::Grpc | Self::Page(_), _) => detail.push('?'),
                     }
                 }
                 detail.into()

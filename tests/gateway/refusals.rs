@@ -143,3 +143,68 @@ fn assert_refused(reply: &Reply, status: u16, what: &str) {
     );
     assert!(!reply.body.is_empty(), "{what}");
 }
+
+const PAGE: (&str, &str) = ("Accept", "text/html,application/xhtml+xml,*/*;q=0.8");
+
+#[tokio::test]
+async fn a_browser_gets_a_page_for_visitors_and_the_operator_the_reason() {
+    let (_app, gateway) = start().await;
+    for (path, status, sentence, reason, detail) in [
+        (
+            "/nowhere",
+            404,
+            "There is nothing at this address.",
+            "no_route",
+            "no route of the gateway",
+        ),
+        (
+            "/files/none",
+            404,
+            "There is nothing at this address.",
+            "file_not_found",
+            "no such file",
+        ),
+        (
+            "/private/x",
+            401,
+            "You need to sign in to see this page.",
+            "token_missing",
+            "bearer token",
+        ),
+        (
+            "/away/x",
+            502,
+            "not available at the moment",
+            "upstream_unreachable",
+            "could not be reached",
+        ),
+    ] {
+        let reply = gateway.get(path, &[PAGE]).await;
+        let page = reply.text();
+        assert_eq!(reply.status, status, "{path}");
+        assert_eq!(
+            reply.field("content-type"),
+            Some("text/html; charset=utf-8")
+        );
+        assert_eq!(reply.all("cache-control"), ["no-store"]);
+        assert!(page.contains(sentence) && !page.contains(detail), "{page}");
+        for part in [
+            "<html lang=\"en\">",
+            "prefers-color-scheme:dark",
+            "system-ui",
+            "place-items:center",
+        ] {
+            assert!(page.contains(part), "{part}: {page}");
+        }
+        let record = gateway.record(path).await;
+        assert_eq!(record["reason"], reason);
+        let id = record["id"].as_str().unwrap();
+        assert!(
+            page.contains(&format!("<small>Request {id}</small>")),
+            "{page}"
+        );
+        // The sister: who reads JSON gets the detail.
+        let problem = gateway.get(path, &[]).await.text();
+        assert!(problem.contains(detail), "{problem}");
+    }
+}
