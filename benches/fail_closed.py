@@ -46,6 +46,7 @@ from tools import FROM_PYPI, VERSION_FLAGS, add_from_pypi  # noqa: E402
 REFUSED, CLOSED, DOWN, OPEN = "refused", "closed", "down", "OPEN"
 # A line with which a program complains, in its check or its log.
 COMPLAINT = re.compile(r"\b(warn|warning|error|err|wrn)\b", re.IGNORECASE)
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 # What can be wrong: {key: what the table says}. Each gateway has its own way to write it.
 MISTAKES = {
@@ -340,7 +341,8 @@ class Traefik(Gateway):
 
 
 class Envoy(Gateway):
-    """The filter jwt_authn checks the token itself. For reloads the listener is in a file of its own that Envoy watches."""
+    """The filter jwt_authn checks the token itself. At a start the listener stands in the bootstrap file; for reloads, in a file
+    of its own that Envoy watches."""
 
     file = "listener.yaml"
     mistakes = {
@@ -387,11 +389,10 @@ class Envoy(Gateway):
               route: {{cluster: app}}
 """
 
-    def command(self, path):
-        place = self.site.directory / "envoy.yaml"
+    def bootstrap(self, name, listener):
+        place = self.site.directory / name
         place.write_text(f"""node: {{id: gateway, cluster: gateway}}
-dynamic_resources: {{lds_config: {{path_config_source: {{path: {path}}}}}}}
-static_resources:
+{listener}
   clusters:
   - name: app
     type: STATIC
@@ -401,6 +402,19 @@ static_resources:
       - lb_endpoints:
         - endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {self.site.app}}}}}}}
 """)
+        return place
+
+    def check(self, path):
+        """As a listener of the bootstrap file, where unknown fields are errors; in a file that is watched they are warnings."""
+        lines = path.read_text().split("\n")[1:]
+        first = ["- " + lines[1].strip(), *lines[2:]] if len(lines) > 1 else []
+        listener = "\n".join(f"  {line}" for line in first)
+        place = self.bootstrap("checked.yaml", f"static_resources:\n  listeners:\n{listener}")
+        return [self.program, "--mode", "validate", "-c", place, "--log-level", "warn"]
+
+    def command(self, path):
+        watched = f"dynamic_resources: {{lds_config: {{path_config_source: {{path: {path}}}}}}}\nstatic_resources:"
+        place = self.bootstrap("envoy.yaml", watched)
         return [self.program, "-c", place, "--concurrency", "1", "--disable-hot-restart", "--log-level", "warn"]
 
 
@@ -514,7 +528,7 @@ def checked(gateway, path):
 
 
 def complaints(said):
-    return sum(bool(COMPLAINT.search(line)) for line in said.splitlines())
+    return sum(bool(COMPLAINT.search(line)) for line in COLOUR.sub("", said).splitlines())
 
 
 def at_start(gateway, text):
