@@ -85,7 +85,8 @@ async def call(auth: httpx2.Auth, headers: dict | None = None, mode: str = "auto
     """Opens an MCP session and calls both tools; their texts."""
     async with httpx2.AsyncClient(auth=auth, headers=headers, timeout=30) as http:
         async with Client(streamable_http_client(URL, http_client=http), mode=mode) as client:
-            print(f"   protocol {client.protocol_version}; tools:", ", ".join(tool.name for tool in (await client.list_tools()).tools))
+            tools = (await client.list_tools()).tools
+            print(f"   protocol {client.protocol_version}; tools:", ", ".join(tool.name for tool in tools))
             texts = []
             for name, arguments in (("find_order", {"number": "7"}), ("who_am_i", {})):
                 result = await client.call_tool(name, arguments)

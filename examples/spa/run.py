@@ -45,7 +45,7 @@ def main() -> int:
             ):
                 servers.append(subprocess.Popen(command, cwd=HERE, stdout=log, stderr=log, stdin=subprocess.DEVNULL))
                 wait_for(port, servers[-1])
-            print("\nhttp://127.0.0.1:8080/ is the app: choose Orders, and sign in as whoever you like. Ctrl-C stops it.", flush=True)
+            print("\nhttp://127.0.0.1:8080/ is the app: choose Orders, sign in as anybody. Ctrl-C stops it.", flush=True)
             return servers[-1].wait()
         except KeyboardInterrupt:
             return 0

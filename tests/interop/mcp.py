@@ -28,7 +28,7 @@ from urllib.parse import urlencode
 from harness import (
     TOKEN_BEGINS, Answer, Checks, Child, Failed, Target, TimeLimit, claims_of, expect, free_port, limit_run, make_venv, wait_until,
 )
-from issuers import forgeries, install_npm
+from issuers import expect_refused, forgeries, install_npm
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "mcp"
@@ -93,7 +93,9 @@ class Story:
     # --- Checks ---
 
     def policy(self):
-        done = subprocess.run([self.binary, "test"], cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=20)
+        done = subprocess.run(
+            [self.binary, "test"], cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=20,
+        )
         expect(done.returncode == 0, done.stdout + done.stderr)
 
     def refused_and_told_where(self):
@@ -101,7 +103,8 @@ class Story:
             answer = self.post(path=path)
             challenge = answer.headers["WWW-Authenticate"]
             expect(answer.status == 401, answer.brief())
-            expect(f'resource_metadata="{self.gateway.origin}{METADATA}{path}"' in challenge and "error=" not in challenge, challenge)
+            named = f'resource_metadata="{self.gateway.origin}{METADATA}{path}"'
+            expect(named in challenge and "error=" not in challenge, challenge)
 
     def metadata(self):
         answer = self.gateway.get(f"{METADATA}/mcp")
@@ -111,31 +114,32 @@ class Story:
             "bearer_methods_supported": ["header"],
         }
         expect(answer.json() == expected, answer.brief())
-        # Pages of MCP clients that run in a browser read it, too.
         other = self.gateway.get(f"{METADATA}/other")
         expect(other.status == 404, f"a path without a route: {other.brief()}")
 
     def sdk(self):
         done = subprocess.run(
-            [self.python, "client.py", self.url], cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=60,
+            [self.python, "client.py", self.url], cwd=self.folder, env=self.environment,
+            capture_output=True, text=True, timeout=60,
         )
         expect(done.returncode == 0, done.stdout[-1500:] + done.stderr[-1500:])
         calls = [line.strip() for line in done.stdout.splitlines() if "->" in line]
-        expected = ["find_order(7) -> two lamps", "who_am_i() -> ada", "find_order(7) -> two lamps", "who_am_i() -> reports"]
-        expect(calls == expected, done.stdout)
+        found = "find_order(7) -> two lamps"
+        expect(calls == [found, "who_am_i() -> ada", found, "who_am_i() -> reports"], done.stdout)
 
     def without_scope(self):
         for token in (self.token("visitor", "orders:list"), self.token("reports", "")):
             answer = self.post(token)
             challenge = answer.headers["WWW-Authenticate"]
-            expect(answer.status == 403 and 'error="insufficient_scope", scope="orders:read"' in challenge, f"{answer.brief()} {challenge}")
+            named = 'error="insufficient_scope", scope="orders:read"' in challenge
+            expect(answer.status == 403 and named, f"{answer.brief()} {challenge}")
             expect("resource_metadata=" in challenge, challenge)
 
     def another_resource(self):
         token = self.token("reports", "orders:read", "https://billing.example/mcp")
         expect(claims_of(token)["aud"] == "https://billing.example/mcp", str(claims_of(token)))
         answer = self.post(token)
-        expect(answer.status == 401 and 'error="invalid_token"' in answer.headers["WWW-Authenticate"], answer.brief())
+        expect_refused("another resource", token, answer)
 
     def forged(self):
         token = self.token("reports", "orders:read")
@@ -143,7 +147,7 @@ class Story:
         made = forgeries(token, [self.issuer.get("/jwks").body])
         for name, bad in made.items():
             answer = self.post(bad)
-            expect(answer.status == 401 and 'error="invalid_token"' in answer.headers["WWW-Authenticate"], f"{name}: {answer.brief()}")
+            expect_refused(name, bad, answer)
         return f"{len(made)} forgeries"
 
     def records(self):

@@ -9,7 +9,8 @@ const CALLBACK = `${location.origin}/callback`;
 
 let token = null;
 
-const base64url = (bytes) => btoa(String.fromCharCode(...new Uint8Array(bytes))).replace(/\+/g, "-").replace(/\//g, "_").replace(/=/g, "");
+const base64 = (bytes) => btoa(String.fromCharCode(...new Uint8Array(bytes)));
+const base64url = (bytes) => base64(bytes).replace(/\+/g, "-").replace(/\//g, "_").replace(/=/g, "");
 const random = () => base64url(crypto.getRandomValues(new Uint8Array(32)));
 
 async function provider() {
@@ -32,7 +33,9 @@ async function cameBack() {
   const begun = JSON.parse(sessionStorage.getItem("sign-in"));
   sessionStorage.removeItem("sign-in");
   const given = new URLSearchParams(location.search);
-  if (!begun || given.get("state") !== begun.state || !given.get("code")) throw new Error(given.get("error_description") ?? "the sign-in failed");
+  if (!begun || given.get("state") !== begun.state || !given.get("code")) {
+    throw new Error(given.get("error_description") ?? "the sign-in failed");
+  }
   const response = await fetch((await provider()).token_endpoint, {
     method: "POST",
     body: new URLSearchParams({
@@ -86,5 +89,9 @@ document.querySelector("nav").addEventListener("click", (event) => {
 });
 addEventListener("popstate", show);
 
-if (location.pathname === "/callback") await cameBack().catch((error) => { document.querySelector("#view").textContent = error.message; });
-if (location.pathname !== "/callback") show();
+try {
+  if (location.pathname === "/callback") await cameBack();
+  show();
+} catch (error) {
+  document.querySelector("#view").textContent = error.message;
+}
