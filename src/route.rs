@@ -216,7 +216,10 @@ impl Route {
             | Target::ResourceMetadata
             | Target::Respond { .. } => None,
         };
-        self.deciding_parameters().all(|(_, at)| is_one(at))
+        // The server that is asked decides on the path as it was written, and files are opened by the resolved one.
+        let decided_elsewhere = self.ask.is_some() && matches!(self.target, Target::Files(_));
+        !decided_elsewhere
+            && self.deciding_parameters().all(|(_, at)| is_one(at))
             && rest.is_none_or(|count| path.stays_below(count))
     }
 

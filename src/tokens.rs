@@ -39,7 +39,7 @@ pub(crate) use self::password::hash as hash_password;
 pub(crate) use self::private::write_private;
 use self::spender::Spender;
 use self::state::{Renewal, TokenState};
-pub(crate) use self::state::{Servers, StateAt, States, end_from_outside};
+pub(crate) use self::state::{Servers, StateAt, States, end_from_outside, is_taken};
 pub(crate) use self::store::FamilyName;
 use self::store::{Everywhere, Family, Lives, Refresh, Refreshed, StoreDown};
 pub(crate) use self::store::{SLACK, Whom};

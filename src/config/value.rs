@@ -227,12 +227,23 @@ pub(crate) fn server(text: &str, folder: &Path) -> Result<Server, Hint> {
     Ok(Server::Http { host, port })
 }
 
-/// A server and what it is asked for: `http://HOST:PORT/PATH`, or `unix:PATH` for its root.
+/// A server and what it is asked for: `http://HOST:PORT/PATH`, `unix:SOCKET:/PATH`, or `unix:SOCKET` for its root.
 pub(crate) fn server_and_target(text: &str, folder: &Path) -> Result<(Server, PathAndQuery), Hint> {
-    let at = text
-        .find("://")
-        .and_then(|scheme| Some(scheme + 3 + text.get(scheme + 3..)?.find(['/', '?'])?));
-    let (base, target) = at.map_or((text, ""), |at| text.split_at(at));
+    let (base, target) = match text.strip_prefix("unix:") {
+        Some(socket) => match socket.find(":/") {
+            Some(at) => {
+                let (base, target) = text.split_at("unix:".len() + at);
+                (base, target.trim_start_matches(':'))
+            }
+            None => (text, ""),
+        },
+        None => {
+            let at = text
+                .find("://")
+                .and_then(|scheme| Some(scheme + 3 + text.get(scheme + 3..)?.find(['/', '?'])?));
+            at.map_or((text, ""), |at| text.split_at(at))
+        }
+    };
     let target = match target {
         "" => "/".to_owned(),
         query if query.starts_with('?') => format!("/{query}"),

@@ -9,9 +9,9 @@ use super::reload::Active;
 use crate::clock;
 use crate::server::{Bound, Server};
 use crate::snapshot::Snapshot;
-use crate::tokens::States;
+use crate::tokens::{States, is_taken};
 
-/// How long a start waits for addresses that another process has, and how often it tries.
+/// How long a start waits for addresses and for a `state` that another process still uses, and how often it tries.
 const FREED: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(100));
 
 /// Loads the first configuration, and starts what it needs beside workers. It may wait for file systems.
@@ -21,8 +21,26 @@ pub(super) fn start(config: &Path, states: &States) -> Result<(Active, Arc<Snaps
         (active, first) = Active::load(config)?;
     }
     if let Some(tokens) = &first.tokens {
-        let started = tokens.start(states, first.dialer.names(), clock::now());
-        started.map_err(RunError::Tokens)?;
+        let (patience, pause) = FREED;
+        let until = Instant::now() + patience;
+        let mut said = false;
+        while let Err(why) = tokens.start(states, first.dialer.names(), clock::now()) {
+            if !is_taken(&why) || Instant::now() >= until {
+                return Err(RunError::Tokens(why));
+            }
+            if !said {
+                tracing::warn!(
+                    ?patience,
+                    "another process uses `state`: waiting for it to end"
+                );
+                said = true;
+            }
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "this thread is there to wait; no runtime's worker is it"
+            )]
+            std::thread::sleep(pause);
+        }
     }
     Ok((active, first))
 }

@@ -20,7 +20,23 @@ use crate::snapshot::Snapshot;
 pub(crate) fn hazards(snapshot: &Snapshot, now: SystemTime) -> Vec<(usize, String)> {
     let mut found = twins(snapshot, now);
     found.extend(logins(snapshot));
+    found.extend(shared_files(snapshot));
     found
+}
+
+/// Routes whose guard compares a parameter of the path, which says nothing of the file that is served: below `static` a
+/// file's name is what the star takes.
+fn shared_files(snapshot: &Snapshot) -> impl Iterator<Item = (usize, String)> {
+    let routes = snapshot.routes.iter();
+    routes.filter_map(|route| {
+        let is_of_all = route.pattern.star && matches!(route.target, Target::Files(_));
+        let (name, _) = route.deciding_parameters().next().filter(|_| is_of_all)?;
+        let warning = format!(
+            "`{{{name}}}` decides who has access, and is no part of a file's name: below `{}` everybody opens the same files",
+            route.pattern.text
+        );
+        Some((route.index, warning))
+    })
 }
 
 /// Exact paths whose twin, with the last slash or without it, another route lets through: most frameworks take one for

@@ -167,7 +167,7 @@ impl Cookies {
     ) -> Result<(), Answer> {
         match self.origin(headers, own) {
             Origin::Own => Ok(()),
-            Origin::Unsaid => Err(Answer::other_origin("neither Origin nor Sec-Fetch-Site")),
+            Origin::Unsaid => Err(Answer::other_origin("")),
             Origin::Other(origin) => Err(Answer::other_origin(&origin)),
         }
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::hashing::Hashing;
 use super::store::embedded::Embedded;
+pub(crate) use super::store::embedded::is_taken;
 pub(crate) use super::store::shared::Servers;
 use super::store::shared::Shared;
 use super::store::{Everywhere, Lives, Store, StoreDown, Whom, embedded};
@@ -175,7 +176,7 @@ pub(crate) async fn end_from_outside(
             match Embedded::open(folder, lives, now, Arc::default()) {
                 Ok(store) => Arc::new(store),
                 // The gateway runs.
-                Err(why) if embedded::is_taken(&why) => {
+                Err(why) if is_taken(&why) => {
                     return embedded::ask_who_has_it(folder, &whom, now, PATIENCE).await;
                 }
                 Err(why) => return Err(format!("`{}`: {why}", folder.display())),

@@ -122,7 +122,11 @@ impl Answer {
             .filter(|c| !c.is_control())
             .take(80)
             .collect();
-        let what = format!("CSRF Failed: {shown} is not an origin that may use the cookies.");
+        let what = if shown.is_empty() {
+            "CSRF Failed: the request has neither Origin nor Sec-Fetch-Site.".to_owned()
+        } else {
+            format!("CSRF Failed: {shown} is not an origin that may use the cookies.")
+        };
         let body = json!({ "detail": what });
         Self::refusal(StatusCode::FORBIDDEN, "other_origin", body)
     }

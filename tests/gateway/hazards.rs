@@ -228,6 +228,43 @@ fn an_exact_path_that_is_stricter_than_its_twin_is_said() {
 }
 
 #[test]
+fn a_parameter_that_decides_and_names_no_file_is_said() {
+    let folder = Folder::new();
+    folder.write("media/a.txt", "a");
+    for (route, is_said) in [
+        (
+            "{path: '/media/{user}/*', static: media, auth: {jwt: a, require: {sub: '{user}'}}}",
+            true,
+        ),
+        ("{path: '/media/{user}/*', static: media, auth: a}", false),
+        (
+            "{path: '/media/{name}', static: media, auth: {jwt: a, require: {file: '{name}'}}}",
+            false,
+        ),
+        (
+            "{path: '/media/{user}/*', proxy: 'http://127.0.0.1:9', auth: {jwt: a, require: {sub: '{user}'}}}",
+            false,
+        ),
+    ] {
+        let text =
+            format!("jwt: {{a: {{algorithms: [HS256], secret: '${{S}}'}}}}\nroutes: [{route}]\n");
+        folder.write("gateway.yaml", config(&text, &[]));
+        let output = run_to_end(
+            &folder,
+            &["check"],
+            &[("S", "0123456789abcdef0123456789abcdef")],
+        );
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{route}\n{said}");
+        assert_eq!(
+            said.contains("everybody opens the same files"),
+            is_said,
+            "{route}\n{said}"
+        );
+    }
+}
+
+#[test]
 fn secrets_that_others_can_read_are_said() {
     let folder = Folder::new();
     let key = KeyPair::generate().unwrap();

@@ -267,6 +267,72 @@ async fn what_a_revoked_token_opened_ends_where_the_route_says_so() {
 }
 
 #[tokio::test]
+async fn the_server_that_is_asked_and_the_files_mean_one_path() {
+    let folder = Folder::new();
+    folder.write("media/ada/a.txt", "ada's");
+    folder.write("media/bob/b.txt", "bob's");
+    // As an app would compare it.
+    let decider = App::start(|seen| {
+        let uri = seen.field("x-original-uri").unwrap_or_default();
+        let status = if uri.starts_with("/media/ada/") {
+            204
+        } else {
+            403
+        };
+        Answer::Raw(format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n").into_bytes())
+    })
+    .await;
+    let text = "routes: [{path: '/media/*', static: media, auth: {ask: '@decider/may'}}]\n";
+    let gateway = Gateway::start_in(folder, &config(text, &[("decider", &decider.url())])).await;
+    for (path, status) in [
+        ("/media/ada/a.txt", 200),
+        ("/media/bob/b.txt", 403),
+        ("/media/ada/../bob/b.txt", 400),
+        ("/media/ada/%2e%2e/bob/b.txt", 400),
+        ("/media/ada//../../bob/b.txt", 400),
+        ("/media/ada/..%2fbob/b.txt", 400),
+        ("/media/ada/;/../../bob/b.txt", 400),
+        ("/media//ada/a.txt", 400),
+    ] {
+        let asked = decider.requests();
+        assert_eq!(gateway.get(path, &[]).await.status, status, "{path}");
+        let mut h2 = H2::connect(gateway.address()).await;
+        assert_eq!(h2.get(path, &[]).await.status, status, "{path} over HTTP/2");
+        if status == 400 {
+            assert_eq!(decider.requests(), asked, "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn another_server_on_a_unix_socket_is_asked_for_its_path() {
+    let folder = Folder::new();
+    let socket = folder.path("decider.sock");
+    let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+    let asked = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = vec![0; 4096];
+        let length = tokio::io::AsyncReadExt::read(&mut stream, &mut head)
+            .await
+            .unwrap();
+        let reply = b"HTTP/1.1 204 No Content\r\n\r\n";
+        tokio::io::AsyncWriteExt::write_all(&mut stream, reply)
+            .await
+            .unwrap();
+        String::from_utf8_lossy(&head[..length])
+            .lines()
+            .next()
+            .unwrap()
+            .to_owned()
+    });
+    let app = App::echo().await;
+    let text = "routes: [{path: /*, proxy: '@app', auth: {ask: 'unix:decider.sock:/may?x=1'}}]\n";
+    let gateway = Gateway::start_in(folder, &config(text, &[("app", &app.url())])).await;
+    assert_eq!(gateway.get("/a", &[]).await.status, 200);
+    assert_eq!(asked.await.unwrap(), "GET /may?x=1 HTTP/1.1");
+}
+
+#[tokio::test]
 async fn another_server_decides_where_the_route_asks_it() {
     let app = App::echo().await;
     let answer = |status: &str, fields: &str, body: &str| {

@@ -35,6 +35,26 @@ fn folder(text: &str) -> Folder {
     folder
 }
 
+#[tokio::test]
+async fn a_start_waits_for_a_state_that_another_process_still_uses() {
+    let folder = folder(&text(FREE));
+    let data = folder.path("data");
+    let mut first = Gateway::start_in(folder, &text(FREE)).await;
+    let next = Folder::new();
+    for name in ["keys", "users.yaml"] {
+        next.link(name, first.folder.path(name));
+    }
+    let there = text(FREE).replace("state: data/", &format!("state: '{}'", data.display()));
+    let ending = async {
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        first.signal(Signal::TERM);
+        first.exit().await;
+    };
+    let (second, ()) = tokio::join!(Gateway::start_in(next, &there), ending);
+    assert!(second.stderr().contains("another process uses `state`"));
+    login(&second, "alice").await;
+}
+
 /// `portcullis user`, with the password in a pipe.
 fn user(folder: &Folder, arguments: &[&str]) -> String {
     let mut child = Command::new(env!("CARGO_BIN_EXE_portcullis"))

@@ -163,9 +163,9 @@ const WISHES: &str = "end-";
 /// How often they are looked for.
 const LOOKING: Duration = Duration::from_millis(500);
 
-/// Whether this is why a store cannot be opened: another process has it.
+/// Whether this is why a store cannot be opened, its name before it or not: another process has it.
 pub(crate) fn is_taken(why: &str) -> bool {
-    why == redb::DatabaseError::DatabaseAlreadyOpen.to_string()
+    why.ends_with(&redb::DatabaseError::DatabaseAlreadyOpen.to_string())
 }
 
 /// Asks the process that has the store to end sessions, and waits until it has.
