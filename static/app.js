@@ -1,5 +1,5 @@
-// The demo's page: signs in, keeps the access token fresh, and shows what the gateway answers. The tabs of a browser
-// share one session: what one of them takes, renews or ends holds for all.
+// The demo's page: signs in, keeps the access token fresh, and shows what the gateway answers, and which lines of its
+// configuration decided. The tabs of a browser share one session: what one of them takes, renews or ends holds for all.
 
 const $ = (id) => document.getElementById(id);
 const KEPT = "portcullis-demo";
@@ -70,9 +70,25 @@ const wait = (response) => 1000 * (Number.parseInt(response.headers.get("Retry-A
 function refusalOf(response, answer) {
   const seconds = Math.ceil(wait(response) / 1000);
   if (response.status === 401) return "Wrong name or password. The demo prints new passwords at every start.";
-  if (response.status === 429) return `Too many tries. Try again in ${seconds} s.`;
-  if (response.status === 503) return `No tokens are to be had now. Try again in ${seconds} s.`;
+  if (response.status === 429) return `Too many attempts. Try again in ${seconds} s.`;
+  if (response.status === 503) return `No tokens can be issued now. Try again in ${seconds} s.`;
   return answer.detail ?? `It failed (${response.status}).`;
+}
+
+/** Signs in by the link that the demo printed. Its code stands behind the `#`, which no browser sends and no log has. */
+async function signInByLink() {
+  const code = /^#sign-in=([\w-]+)$/.exec(location.hash)?.[1];
+  if (!code) return;
+  history.replaceState(null, "", location.pathname);
+  if (tokens) return;
+  try {
+    const response = await post("/demo/sign-in", { code });
+    const answer = await response.json().catch(() => ({}));
+    if (response.ok) await alone(() => keep(answer));
+    else showNote("The link was used, or is too old. Sign in with a password that the demo printed.");
+  } catch {
+    showNote("The gateway cannot be reached.");
+  }
 }
 
 async function signIn(username, password) {
@@ -149,7 +165,7 @@ function showWho() {
   $("avatar").textContent = (claims.sub ?? "?").slice(0, 1);
   $("roles").textContent = [claims.roles].flat().join(", ");
   const clock = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
-  $("countdown").textContent = `The token is good for ${clock}, and is renewed by itself.`;
+  $("countdown").textContent = `The token is valid for ${clock}, and is renewed by itself.`;
   $("life").value = Math.max(0, left / whole);
 }
 
@@ -171,14 +187,14 @@ const CALLS = {
 };
 
 const MEANINGS = {
-  200: "Let through.",
+  200: "Allowed.",
   400: "The gateway could not read this in one way only, and refused it.",
-  401: "The gateway asked for a good token. The app never heard of this request.",
-  403: "The token is good, but its claims are not enough. The app never heard of this request.",
+  401: "The gateway asked for a valid token. The app never heard of this request.",
+  403: "The token is valid, but its claims are not enough. The app never heard of this request.",
   404: "No route, or nothing there.",
   429: "Too many requests. Retry-After says when to come again.",
-  502: "The app did not answer as it should.",
-  503: "The app, or the keys, are not to be had now.",
+  502: "The app did not respond as it should.",
+  503: "The app, or the keys, are not available now.",
   504: "The app took too long.",
 };
 
@@ -191,14 +207,26 @@ function meaningOf(name, status, tokenMissing) {
   return "The token was checked, and the app was told who asks.";
 }
 
-async function call(name) {
+/** What `explain` says of a request, and the lines that decided; null where the gateway is away, or has no such route. */
+async function explained(path, headers) {
+  try {
+    const response = await post("/demo/explain", { method: "GET", url: `${location.origin}${path}`, headers });
+    return response.ok ? await response.json() : null;
+  } catch {
+    return null;
+  }
+}
+
+/** Makes a call and shows its response; the first one of a visit leaves the window where it is. */
+async function call(name, first = false) {
   const { path, token, headers } = CALLS[name];
   const mine = ++turn;
-  const ask = () => {
+  const fields = () => {
     const sent = { ...headers };
     if (token && tokens) sent.Authorization = `Bearer ${tokens.access}`;
-    return fetch(path, { headers: sent, cache: "no-store" });
+    return sent;
   };
+  const ask = () => fetch(path, { headers: fields(), cache: "no-store" });
   const tokenMissing = token && !tokens;
 
   let began = performance.now();
@@ -214,6 +242,7 @@ async function call(name) {
   } catch {
     if (mine !== turn) return;
     showAnswer({ good: false, status: "no answer", request: `GET ${path}`, meaning: "The gateway cannot be reached." });
+    showWhy(path, null);
     return;
   }
   const answer = {
@@ -223,13 +252,17 @@ async function call(name) {
     timing: `${(performance.now() - began).toFixed(1)} ms`,
     meaning: meaningOf(name, response.status, tokenMissing),
     challenge: response.headers.get("WWW-Authenticate"),
+    first,
   };
+  const why = explained(path, fields()).then((said) => mine === turn && showWhy(path, said));
   if (response.ok && response.headers.get("Content-Type")?.startsWith("text/event-stream")) {
     if (mine === turn) showAnswer({ ...answer, body: "" });
     await follow(response.body, began, () => mine === turn);
     return;
   }
-  const text = await response.text().catch(() => "The answer broke off.");
+  const text = await response.text().catch(() => "The response broke off.");
+  // What decided is there with the response, not after it.
+  await why;
   if (mine !== turn) return;
   let json = null;
   try {
@@ -266,9 +299,7 @@ async function follow(stream, began, wanted) {
 
 // ---- The answer
 
-function showAnswer({ good, status, request, timing, meaning, challenge, seen, body }) {
-  $("empty").hidden = true;
-  $("answer").hidden = false;
+function showAnswer({ good, status, request, timing, meaning, challenge, seen, body, first }) {
   $("status").textContent = status;
   $("status").classList.toggle("good", good);
   $("request").textContent = request;
@@ -280,9 +311,50 @@ function showAnswer({ good, status, request, timing, meaning, challenge, seen, b
   $("seen").replaceChildren(...Object.entries(seen ?? {}).sort(byOrigin).map(row));
   $("body-box").hidden = body === undefined || (body === "" && !good);
   $("body").textContent = body ?? "";
+  if (first) return;
   // On a phone the answer is below the buttons.
   const { top, bottom } = $("status").getBoundingClientRect();
   if (top < 0 || bottom > innerHeight) $("answer-title").scrollIntoView();
+}
+
+// ---- What decided
+
+/** Shows the lines of the configuration that decided, and the steps of `explain`. */
+function showWhy(path, said) {
+  $("why").hidden = said === null;
+  if (said === null) return;
+  $("command").textContent = `portcullis explain ${path}`;
+  $("lines-box").hidden = said.excerpts.length === 0;
+  $("lines").replaceChildren(...said.excerpts.flatMap(excerpt));
+  let before = "";
+  $("explain").replaceChildren(...said.steps.map(({ step, text }) => {
+    const line = document.createElement("div");
+    const [name, words] = [document.createElement("span"), document.createElement("span")];
+    name.textContent = step === before ? "" : step;
+    words.textContent = text;
+    before = step;
+    line.append(name, " ", words);
+    return line;
+  }));
+}
+
+/** Some lines of a file, with their numbers, below what they are. */
+function excerpt({ of, file, first, lines }) {
+  const title = document.createElement("p");
+  title.className = "hint";
+  title.textContent = of === "route" ? `${file}, line ${first}` : `${file}, line ${first}: ${of}, since the route has no auth of its own`;
+  if (of === "tokens") title.textContent = `${file}, line ${first}: tokens, whose endpoint this is`;
+  const text = document.createElement("pre");
+  // The indentation that all have says nothing here.
+  const indent = Math.min(...lines.filter((line) => line.trim()).map((line) => line.search(/\S/)));
+  for (const [at, line] of lines.entries()) {
+    const number = document.createElement("span");
+    number.textContent = first + at;
+    const whole = document.createElement("div");
+    whole.append(number, " ", line.slice(indent));
+    text.append(whole);
+  }
+  return [title, text];
 }
 
 /** The gateway's own headers first, then by name. */
@@ -348,3 +420,5 @@ for (const button of document.querySelectorAll("[data-call]")) {
 
 show(kept());
 setInterval(everySecond, 1000);
+await signInByLink();
+await call("app", true);

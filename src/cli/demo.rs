@@ -2,9 +2,12 @@
 //! and two users, starts a sample app, and says what to try, then runs the gateway as
 //! `portcullis run` does. The gateway itself knows nothing of the demo.
 
+mod place;
+mod text;
+
 use std::fs;
 use std::io::{self, ErrorKind, Write as _};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -13,16 +16,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair};
 use serde_json::{Map, Value};
 
+use self::place::{Addresses, Place};
+use self::text::{Told, instructions};
+use super::guide::{Guide, Link};
 use super::tokens::{Ended, now_in_millis, service, users_file, write};
-use super::{CONFIG, failed, refused, sample_app};
+use super::{bad, failed, load, refused, sample_app};
 use crate::config::ConfigErrors;
 use crate::tokens::{User, alone, hash_password, write_private};
 use crate::{RunError, clock};
-
-/// The plain listener of the demo's `gateway.yaml`.
-const HTTP: &str = "http://127.0.0.1:8080";
-/// Its TLS listener, by a name that the certificate carries.
-const HTTPS: &str = "https://localhost:8443";
 
 /// What `demo` is asked.
 #[derive(Debug, clap::Args)]
@@ -30,13 +31,31 @@ const HTTPS: &str = "https://localhost:8443";
   portcullis demo
   portcullis demo --port 9090 --dir /tmp/try
 
-Exit codes: 0 it ended on a signal, 1 it could not start.")]
-pub(super) struct DemoArguments {}
+In a clone of the repository it serves the gateway.yaml there, with -c FILE any other; elsewhere it
+brings its own files along, and takes other ports where the usual ones are taken.
 
-/// Runs the demo.
-pub(super) fn command(_: DemoArguments, given: Option<PathBuf>) -> ExitCode {
-    let config = given.unwrap_or_else(|| PathBuf::from(CONFIG));
-    match demo(&config) {
+Exit codes: 0 ended by a signal, 1 it cannot start, 2 wrong arguments.")]
+pub(super) struct DemoArguments {
+    /// Where its files are put, and stay; a temporary directory by default.
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// The port of the page; 8080, or the next free one, by default.
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
+}
+
+/// Runs the demo: 0 where it ended by a signal, 1 where it cannot start.
+pub(super) fn command(arguments: DemoArguments, given: Option<PathBuf>) -> ExitCode {
+    let place = match (given, arguments.dir, arguments.port) {
+        (Some(config), None, None) => Place::of(config),
+        (Some(_), ..) => {
+            return bad(
+                "`--dir` and `--port` are for the files that the demo brings along, not for those of -c FILE",
+            );
+        }
+        (None, dir, port) => Place::find(dir, port),
+    };
+    match place.and_then(demo) {
         Ok(()) => ExitCode::SUCCESS,
         Err(DemoError::Refused(errors) | DemoError::Run(RunError::Config(errors))) => {
             refused(&errors);
@@ -58,14 +77,24 @@ const USERS: [(&str, &str); 2] = [("alice", "clerk"), ("bob", "admin")];
 /// Why the demo ended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DemoError {
-    /// Something else listens where the sample app should.
+    /// Something else listens where the configuration wants to.
     #[error(
-        "the demo's sample app needs {}, and another program listens there (a second demo?)",
-        sample_app::ADDRESS
+        "another program listens on {0} (a second demo?); `portcullis demo --port 8081` is one with files and ports of its own"
     )]
-    PortTaken,
+    Taken(SocketAddr),
+    /// The port that was asked for cannot be had.
+    #[error("cannot listen on {address}: {error}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A configuration that is there says the ports itself.
+    #[error("{} is there already, and says the ports itself: edit it, or leave --port out", .0.display())]
+    HasPorts(PathBuf),
     /// The sample app could not be started.
-    #[error("cannot start the sample app on {address}: {0}", address = sample_app::ADDRESS)]
+    #[error("cannot start the sample app: {0}")]
     App(#[source] io::Error),
     /// A file of the demo could not be read or written.
     #[error("{}: {source}", path.display())]
@@ -79,7 +108,7 @@ pub(crate) enum DemoError {
     #[error("cannot make the demo's certificate: {0}")]
     Certificate(#[from] rcgen::Error),
     /// There is nothing to run; nothing was made.
-    #[error("there is no {}: run the demo in the repository's folder, or give -c FILE", .0.display())]
+    #[error("there is no {}: `portcullis demo` without -c brings its own", .0.display())]
     NoConfiguration(PathBuf),
     /// The operating system gave no random bytes.
     #[error("no random bytes: {0}")]
@@ -115,28 +144,45 @@ struct Printed {
     roles: &'static str,
 }
 
-/// Runs the gateway on `config` with a sample app behind it, until SIGTERM, SIGQUIT or SIGINT.
+/// Runs the gateway on a configuration with a sample app behind it, until SIGTERM, SIGQUIT or SIGINT.
 ///
-/// The certificate and its key are kept in `certs/` beside `config`; users, signing keys and sessions
-/// where `config` says. The passwords are new at every start.
-pub(crate) fn demo(config: &Path) -> Result<(), DemoError> {
-    if !config.is_file() {
-        return Err(DemoError::NoConfiguration(config.to_owned()));
-    }
-    // First of all: a second demo must not take the passwords from under the first.
-    let listener = TcpListener::bind(sample_app::ADDRESS).map_err(|error| {
-        if error.kind() == ErrorKind::AddrInUse {
-            DemoError::PortTaken
-        } else {
-            DemoError::App(error)
-        }
-    })?;
-    ensure_certificate(&folder_of(config, "certs")?, clock::now())?;
-    let users = ensure_users(config)?;
+/// The certificate and its key are kept in `certs/` beside it; users, signing keys and sessions where it says. The
+/// passwords are new at every start.
+fn demo(mut place: Place) -> Result<(), DemoError> {
+    let config = place.config.clone();
+    ensure_certificate(&folder_of(&config, "certs")?, clock::now())?;
+    let loaded = load(&config, &[]).map_err(DemoError::Refused)?;
+    let addresses = Addresses::of(&loaded.snapshot);
+    // Before any password changes: a second demo must not take them from under the first.
+    let app = match place.release() {
+        Some(app) => app,
+        None => TcpListener::bind(addresses.app).map_err(|error| {
+            if error.kind() == ErrorKind::AddrInUse {
+                DemoError::Taken(addresses.app)
+            } else {
+                DemoError::App(error)
+            }
+        })?,
+    };
+    addresses.are_free()?;
+    let users = ensure_users(&config)?;
     // A token from before the users would be none of theirs.
-    let token = first_token(config, clock::now())?;
-    let text = instructions(config, &users, &token);
-    sample_app::start(listener).map_err(DemoError::App)?;
+    let token = first_token(&config, clock::now())?;
+    let code = password()?;
+    let is_guided = Guide::has_route(&loaded.snapshot);
+    let (http, https) = (addresses.page(), addresses.secure_page());
+    let text = instructions(&Told {
+        config: &config,
+        notes: &place.notes,
+        http: &http,
+        https: &https,
+        code: is_guided.then_some(&code),
+        users: &users,
+        token: &token,
+    });
+    let [alice, _] = users;
+    let link = Link::new(code, alice.name, alice.password, addresses.http);
+    sample_app::start(app, Guide::new(&config, link)).map_err(DemoError::App)?;
 
     let on_ready = move || {
         let mut out = io::stdout().lock();
@@ -145,7 +191,7 @@ pub(crate) fn demo(config: &Path) -> Result<(), DemoError> {
         }
     };
     crate::run(
-        config,
+        &config,
         crate::RunOptions {
             on_ready: Some(Box::new(on_ready)),
         },
@@ -280,109 +326,6 @@ fn password() -> Result<String, DemoError> {
     Ok(password)
 }
 
-/// What is printed when the gateway is ready: who can sign in, and commands to copy.
-fn instructions(config: &Path, users: &[Printed; 2], token: &str) -> String {
-    let file = quote(&config.display().to_string());
-    let backup = quote(&format!("{}.bak", config.display()));
-    let certificate = quote(&join(config, "certs/demo.pem").display().to_string());
-    let bearer = "-H \"Authorization: Bearer $TOKEN\"";
-    // `-i.bak`, in one word, is what both GNU's and BSD's sed understand.
-    let edit = format!("sed -i.bak 's/body: pong/body: edited/' {file}");
-    let [alice, _] = users;
-    let steps = [
-        (
-            "Sign in, as the page does: an access and a refresh token",
-            vec![format!(
-                "curl -i -d 'username={}&password={}' {HTTP}/api/token/",
-                alice.name, alice.password
-            )],
-        ),
-        (
-            "For what follows, a token for alice, good for an hour",
-            vec![format!("export TOKEN={token}")],
-        ),
-        (
-            "A static file: 200",
-            vec![format!("curl -i {HTTP}/favicon.svg")],
-        ),
-        (
-            "The app without a token: 401, and the app never hears of it",
-            vec![format!("curl -i {HTTP}/api/orders/")],
-        ),
-        (
-            "The app with the token: 200, and it is told who asks (x-user-id)",
-            vec![format!("curl -i {bearer} {HTTP}/api/orders/")],
-        ),
-        (
-            "A route for admins, but alice is a clerk: 403",
-            vec![format!("curl -i {bearer} {HTTP}/api/admin/")],
-        ),
-        (
-            "The same app over TLS",
-            vec![format!(
-                "curl -i --cacert {certificate} {bearer} {HTTPS}/api/orders/"
-            )],
-        ),
-        (
-            "A live edit: the answer changes, no restart",
-            vec![
-                format!("curl -w '\\n' {HTTP}/ping"),
-                format!("{edit} && sleep 1 && curl -w '\\n' {HTTP}/ping"),
-                format!("mv {backup} {file}"),
-            ],
-        ),
-    ];
-
-    let mut text = format!(
-        "\nPortcullis serves {file}. Ctrl-C ends the demo.\n\n\
-         \x20 Browser   {HTTP}/\n\
-         \x20 TLS       {HTTPS}/ (self-signed, the browser will ask)\n"
-    );
-    for (label, user) in ["Sign in", "or"].iter().zip(users) {
-        let Printed {
-            name,
-            password,
-            roles,
-        } = user;
-        line(
-            &mut text,
-            &format!("  {label:8}  {name:6} {password}  ({roles})"),
-        );
-    }
-    line(&mut text, "\nTo try in another terminal, in this folder:");
-    for (title, commands) in &steps {
-        line(&mut text, &format!("\n  {title}"));
-        for command in commands {
-            line(&mut text, &format!("    {command}"));
-        }
-    }
-    text.push('\n');
-    text
-}
-
-/// Adds a line.
-fn line(text: &mut String, line: &str) {
-    text.push_str(line);
-    text.push('\n');
-}
-
-/// `name` beside `config`, written as short as the user wrote `config`.
-fn join(config: &Path, name: &str) -> PathBuf {
-    config
-        .parent()
-        .map_or_else(|| PathBuf::from(name), |parent| parent.join(name))
-}
-
-/// A word for a POSIX shell: as it is where that is safe, else in single quotes.
-fn quote(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@%".contains(c);
-    if !word.is_empty() && !word.starts_with('-') && word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
@@ -392,61 +335,9 @@ mod tests {
     #[test]
     fn a_folder_without_a_configuration_is_left_as_it_was() {
         let folder = tempfile::tempdir().unwrap();
-        let refused = demo(&folder.path().join("gateway.yaml"));
+        let refused = Place::of(folder.path().join("gateway.yaml"));
         assert!(matches!(refused, Err(DemoError::NoConfiguration(_))));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn the_addresses_are_those_of_the_repositorys_gateway_yaml() {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("gateway.yaml");
-        let text = fs::read_to_string(file).unwrap();
-        assert!(text.contains(&format!("servers: [http://{}]", sample_app::ADDRESS)));
-        assert!(text.contains(&format!(
-            "address: {}\n",
-            HTTP.trim_start_matches("http://")
-        )));
-        assert!(text.contains(&HTTPS.replace("https://localhost", "address: 127.0.0.1")));
-        assert!(text.contains("body: pong"), "the live edit finds its line");
-    }
-
-    #[test]
-    fn the_text_shows_every_step_and_names_the_file_as_given() {
-        let users = USERS.map(|(name, roles)| Printed {
-            name,
-            password: format!("password-of-{name}"),
-            roles,
-        });
-        let text = instructions(Path::new("my demo/gateway.yaml"), &users, "a.b.c");
-        for needle in [
-            "password-of-alice  (clerk)",
-            "password-of-bob  (admin)",
-            "-d 'username=alice&password=password-of-alice' http://127.0.0.1:8080/api/token/\n",
-            "export TOKEN=a.b.c\n",
-            "curl -i http://127.0.0.1:8080/api/orders/\n",
-            "sed -i.bak 's/body: pong/body: edited/' 'my demo/gateway.yaml' &&",
-            "--cacert 'my demo/certs/demo.pem'",
-            "curl -w '\\n' http://127.0.0.1:8080/ping\n",
-        ] {
-            assert!(text.contains(needle), "{needle:?} is not in\n{text}");
-        }
-    }
-
-    #[track_caller]
-    fn check_quote(word: &str, expected: &str) {
-        assert_eq!(quote(word), expected, "word {word:?}");
-    }
-
-    #[test]
-    fn words_are_quoted_where_a_shell_would_read_them_otherwise() {
-        check_quote("gateway.yaml", "gateway.yaml");
-        check_quote("../a/gateway.yaml", "../a/gateway.yaml");
-        check_quote("my demo.yaml", "'my demo.yaml'");
-        check_quote("it's", r"'it'\''s'");
-        check_quote("$(x)", "'$(x)'");
-        check_quote("~/x", "'~/x'");
-        check_quote("-x", "'-x'");
-        check_quote("", "''");
     }
 
     #[test]

@@ -133,7 +133,10 @@ fn request_of(arguments: &ExplainArguments) -> Result<(Request<()>, Option<bool>
 }
 
 /// Where what decided stands in the configuration's files.
-fn lines_of<'l>(decision: &Decision, loaded: &'l Accepted) -> Vec<(&'static str, &'l Lines)> {
+pub(super) fn lines_of<'l>(
+    decision: &Decision,
+    loaded: &'l Accepted,
+) -> Vec<(&'static str, &'l Lines)> {
     let Some(index) = decision.route else {
         return Vec::new();
     };

@@ -3,6 +3,7 @@
 mod check;
 mod demo;
 mod explain;
+mod guide;
 mod key;
 mod paint;
 mod sample_app;

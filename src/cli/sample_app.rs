@@ -1,10 +1,12 @@
 //! The app behind the gateway in `portcullis demo`: it answers with what it received, so that the
 //! gateway's work can be seen. It knows nothing of tokens, and trusts whoever reaches its port.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::TcpListener;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -19,6 +21,8 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::time::Interval;
 
+use super::guide::{self, Guide};
+
 /// Where the app listens; the same as the upstream in the demo's `gateway.yaml`.
 pub(crate) const ADDRESS: &str = "127.0.0.1:9000";
 
@@ -30,19 +34,20 @@ const TICKS: u8 = 10;
 /// Serves the app on `listener` on a thread of its own, until the process ends.
 ///
 /// Fails where the listener, the thread or its runtime cannot be set up.
-pub(crate) fn start(listener: TcpListener) -> std::io::Result<()> {
+pub(crate) fn start(listener: TcpListener, guide: Guide) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     std::thread::Builder::new()
         .name("sample-app".to_owned())
-        .spawn(move || tokio::task::LocalSet::new().block_on(&runtime, serve(listener)))?;
+        .spawn(move || tokio::task::LocalSet::new().block_on(&runtime, serve(listener, guide)))?;
     Ok(())
 }
 
 /// Accepts for ever. No deadlines: only the gateway talks to this port, and it has its own.
-async fn serve(listener: TcpListener) -> std::io::Result<()> {
+async fn serve(listener: TcpListener, guide: Guide) -> std::io::Result<()> {
+    let guide = Rc::new(RefCell::new(guide));
     let listener = tokio::net::TcpListener::from_std(listener)?;
     loop {
         let Ok((stream, _)) = listener.accept().await else {
@@ -50,9 +55,12 @@ async fn serve(listener: TcpListener) -> std::io::Result<()> {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
+        let guide = Rc::clone(&guide);
         tokio::task::spawn_local(async move {
-            let service =
-                service_fn(|request| async move { Ok::<_, Infallible>(answer(request).await) });
+            let service = service_fn(|request| {
+                let guide = Rc::clone(&guide);
+                async move { Ok::<_, Infallible>(answer(request, &guide).await) }
+            });
             let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "the sample app lost a connection");
@@ -62,13 +70,17 @@ async fn serve(listener: TcpListener) -> std::io::Result<()> {
 }
 
 /// Answers one request.
-async fn answer<B>(request: Request<B>) -> Response<Answer>
+async fn answer<B>(request: Request<B>, guide: &RefCell<Guide>) -> Response<Answer>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     match request.uri().path() {
         "/api/events" => events(),
+        path if path.starts_with("/demo/") => {
+            let (status, value) = guide::answer(request, guide).await;
+            answer_json(status, &value)
+        }
         path if path.starts_with("/api/") => mirror(request).await,
         _ => answer_json(StatusCode::NOT_FOUND, &json!({"detail": "Not found."})),
     }
@@ -203,8 +215,11 @@ impl Body for Answer {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use http_body_util::Full;
 
+    use super::super::guide::Link;
     use super::*;
 
     fn send(request: Request<Full<Bytes>>) -> (u16, Value) {
@@ -212,7 +227,14 @@ mod tests {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let response = answer(request).await;
+            let link = Link::new(
+                String::new(),
+                "alice",
+                String::new(),
+                ([127, 0, 0, 1], 1).into(),
+            );
+            let guide = RefCell::new(Guide::new(Path::new("none.yaml"), link));
+            let response = answer(request, &guide).await;
             let status = response.status().as_u16();
             let body = response.into_body().collect().await.unwrap().to_bytes();
             (status, serde_json::from_slice(&body).unwrap())

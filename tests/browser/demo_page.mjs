@@ -105,7 +105,8 @@ async function startDemo() {
     const [, tls] = await find(/^ +TLS +(https:\S+?)\/? /m, "its address over TLS");
     const [, name, password] = await find(/^ +Sign in +(\S+) +(\S+)/m, "the first user");
     const [, adminName, adminPassword] = await find(/^ +or +(\S+) +(\S+)/m, "the second user");
-    return { base, tls, user: { name, password }, admin: { name: adminName, password: adminPassword }, file, prompt, stop };
+    const [, link] = await find(/^ +Open +(http:\S+#sign-in=\S+)$/m, "the sign-in link");
+    return { base, tls, link, user: { name, password }, admin: { name: adminName, password: adminPassword }, file, prompt, stop };
   } catch (error) {
     await stop();
     throw error;
@@ -130,7 +131,7 @@ async function open(browser, base, options = {}) {
   const statuses = [];
   // Chromium writes an error for every answer of 400 and more; those from /api/ are what the page is there to show.
   page.on("console", (message) => {
-    const expected = message.text().startsWith("Failed to load resource") && new URL(message.location().url).pathname.startsWith("/api/");
+    const expected = message.text().startsWith("Failed to load resource") && /^\/(api\/|demo\/sign-in$)/.test(new URL(message.location().url).pathname);
     if (["error", "warning"].includes(message.type()) && !expected) faults.push(`console: ${message.text()} (${message.location().url})`);
   });
   page.on("pageerror", (error) => faults.push(`exception: ${error.message}`));
@@ -140,9 +141,10 @@ async function open(browser, base, options = {}) {
   page.on("response", (response) => {
     const path = new URL(response.url()).pathname;
     statuses.push([path, response.status()]);
-    if (response.status() >= 400 && !path.startsWith("/api/")) faults.push(`${response.status()} for ${path}`);
+    // A link that was used is shown to be.
+    if (response.status() >= 400 && !path.startsWith("/api/") && path !== "/demo/sign-in") faults.push(`${response.status()} for ${path}`);
   });
-  const response = await page.goto(`${base}/`, { waitUntil: "networkidle" });
+  const response = await page.goto(base.includes("#") ? base : `${base}/`, { waitUntil: "networkidle" });
   return { context, page, faults, statuses, response };
 }
 
@@ -172,6 +174,9 @@ async function answer(page) {
     body: (await shown(page, "body")) ? await text(page, "body") : null,
     seen: (await shown(page, "seen-box"))
       ? Object.fromEntries(await page.$$eval("#seen tr", (rows) => rows.map((row) => [...row.cells].map((cell) => cell.textContent))))
+      : null,
+    why: (await shown(page, "why"))
+      ? { lines: await text(page, "lines"), command: await text(page, "command"), steps: await text(page, "explain") }
       : null,
     marked: await page.$$eval("#seen .mark", (cells) => cells.map((cell) => cell.textContent)),
   };
@@ -248,13 +253,22 @@ async function theWholeVisit(browser, demo, base) {
     equal(protocol, scheme === "https" ? "h2" : "http/1.1", "protocol");
     ok(await shown(page, "sign-in"), "no sign-in form");
     ok(!(await shown(page, "signed-in")), "signed in already");
-    ok(await shown(page, "empty"), "an answer before a question");
+  });
+
+  await step(on("nothing is empty before the first click"), async () => {
+    const { status, request, meaning, why, body } = await answer(page);
+    equal([status, request], [401, "GET /api/orders/"], "the call that the page makes itself");
+    ok(meaning.includes("Nobody is signed in"), meaning);
+    ok(body?.includes("bearer token"), `body ${body}`);
+    ok(why.lines.includes("path: /api/*") && why.steps.includes("401 token_missing"), JSON.stringify(why));
+    equal(await page.evaluate(() => scrollY), 0, "scrolled by");
   });
 
   await step(on("nobody: the app is not reached"), async () => {
     for (const name of ["anonymous", "app", "admin", "forged", "events"]) {
-      const { status, good, challenge, seen, meaning } = await press(page, name);
+      const { status, good, challenge, seen, meaning, why } = await press(page, name);
       equal(status, 401, name);
+      ok(why.steps.includes("401 token_missing"), `${name}: ${why.steps}`);
       ok(!good, `${name}: shown as good`);
       ok(challenge?.startsWith("Bearer"), `${name}: WWW-Authenticate is ${challenge}`);
       equal(seen, null, `${name}: seen by the app`);
@@ -290,7 +304,10 @@ async function theWholeVisit(browser, demo, base) {
   });
 
   await step(on("the app is told who asks, and how"), async () => {
-    const { status, good, seen, marked, challenge, timing, request } = await press(page, "app");
+    const { status, good, seen, marked, challenge, timing, request, why } = await press(page, "app");
+    equal(why.command, "portcullis explain /api/orders/", "command");
+    ok(why.steps.includes("accepts it") && why.steps.includes("x-user-id: " + user.name), why.steps);
+    ok(/^gateway\.yaml, line (\d+)\1 - path: \/api\/\*/.test(why.lines), why.lines);
     equal(status, 200, "status");
     ok(good, "not shown as good");
     equal(challenge, null, "WWW-Authenticate");
@@ -327,8 +344,9 @@ async function theWholeVisit(browser, demo, base) {
   });
 
   await step(on("admin: 403 for a clerk"), async () => {
-    const { status, good, seen, challenge, meaning } = await press(page, "admin");
+    const { status, good, seen, challenge, meaning, why } = await press(page, "admin");
     equal(status, 403, "status");
+    ok(why.lines.includes("require: {roles: [admin]}") && why.steps.includes("403 forbidden"), JSON.stringify(why));
     ok(!good, "shown as good");
     equal(seen, null, "seen by the app");
     ok(challenge?.includes("insufficient_scope"), `WWW-Authenticate is ${challenge}`);
@@ -336,7 +354,8 @@ async function theWholeVisit(browser, demo, base) {
   });
 
   await step(on("ping is answered by the gateway"), async () => {
-    const { status, body, seen, challenge } = await press(page, "ping");
+    const { status, body, seen, challenge, why } = await press(page, "ping");
+    ok(why.lines.includes("body: pong") && why.steps.includes("200, fixed"), JSON.stringify(why));
     equal([status, body, seen, challenge], [200, "pong", null, null], "ping");
   });
 
@@ -347,6 +366,7 @@ async function theWholeVisit(browser, demo, base) {
       try {
         writeFileSync(demo.file, before.replace("body: pong", "body: edited"));
         await until(async () => (await pinged()) === "edited", "the edit");
+        ok((await answer(page)).why.lines.includes("body: edited"), "the edited line is shown");
         writeFileSync(demo.file, before.replace("body: pong", "bodi: pong"));
         await new Promise((resolve) => setTimeout(resolve, 1500));
         equal(await pinged(), "edited", "after a mistake");
@@ -413,6 +433,55 @@ async function theWholeVisit(browser, demo, base) {
 
   await step(on("nothing else went wrong on the page"), () => equal(faults, [], "faults"));
   await context.close();
+}
+
+/** The link that the demo printed signs in one browser, once. */
+async function theLink(browser, demo) {
+  await step("the link signs in, once, and is gone from the address", async () => {
+    const { context, page, faults } = await open(browser, demo.link);
+    await until(() => shown(page, "signed-in"), "the sign-in");
+    equal(await text(page, "name"), demo.user.name, "name");
+    equal(await page.evaluate(() => location.href), `${demo.base}/`, "address");
+    await until(async () => (await answer(page)).status === 200, "the first call");
+    ok((await answer(page)).seen["x-user-id"] === demo.user.name, "the app was not told who asks");
+    equal(faults, [], "faults");
+    await context.close();
+    const other = await open(browser, demo.link);
+    await until(() => shown(other.page, "sign-in-note"), "the note");
+    ok((await text(other.page, "sign-in-note")).includes("was used"), "the words for a used link");
+    ok(await shown(other.page, "sign-in"), "no form");
+    equal(await other.page.evaluate(() => [location.hash, localStorage.length]), ["", 0], "what is kept");
+    await other.context.close();
+  });
+}
+
+/** What a browser is shown that asks for something that is not there. */
+async function theErrorPage(browser, demo) {
+  for (const colorScheme of ["light", "dark"]) {
+    for (const [size, viewport] of [["wide", WIDE], ["narrow", NARROW]]) {
+      await step(`the page of a refusal, ${colorScheme}, ${size}: in the middle, and readable`, async () => {
+        const context = await browser.newContext({ viewport, colorScheme });
+        const page = await context.newPage();
+        const problems = [];
+        page.on("console", (message) => { if (!message.text().startsWith("Failed to load resource")) problems.push(message.text()); });
+        const response = await page.goto(`${demo.base}/nothing/here`);
+        equal(response.status(), 404, "status");
+        if (env.SHOTS) await page.screenshot({ path: join(env.SHOTS, `${colorScheme}-${size}-7-404.png`) });
+        const { ratio, of } = await page.evaluate(lowestContrast);
+        ok(ratio >= 4.5, `contrast ${ratio.toFixed(2)} of ${JSON.stringify(of)}`);
+        const off = await page.$eval("main", (element) => {
+          const { left, right, top, bottom } = element.getBoundingClientRect();
+          return [Math.abs(left + right - innerWidth), Math.abs(top + bottom - innerHeight), document.documentElement.scrollWidth - innerWidth];
+        });
+        ok(off[0] <= 2 && off[1] <= 2 && off[2] <= 0, `not in the middle: ${off}`);
+        ok((await page.textContent("p")).startsWith("There is nothing at this address."), "the sentence");
+        const dark = await page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+        equal(dark, colorScheme === "dark" ? "rgb(17, 24, 23)" : "rgb(246, 247, 247)", "ground");
+        equal(problems, [], "console");
+        await context.close();
+      });
+    }
+  }
 }
 
 /** What the tabs keep. */
@@ -553,14 +622,14 @@ async function theTokensLife(browser, demo) {
     await page.unroute("**/api/token/blacklist/");
   });
 
-  await step("too many tries are told how long to wait", async () => {
+  await step("too many attempts are told how long to wait", async () => {
     await edit(page, demo, (text) => text.replace("per_user: 1000/m", "per_user: 3/m"));
     for (let tries = 0; tries < 3; tries += 1) {
       await signIn(page, { name: demo.user.name, password: "wrong" });
       ok((await text(page, "sign-in-note")).startsWith("Wrong"), await text(page, "sign-in-note"));
     }
     await signIn(page, demo.user);
-    ok(/^Too many tries\. Try again in \d+ s\.$/.test(await text(page, "sign-in-note")), await text(page, "sign-in-note"));
+    ok(/^Too many attempts\. Try again in \d+ s\.$/.test(await text(page, "sign-in-note")), await text(page, "sign-in-note"));
     ok(!(await shown(page, "signed-in")), "signed in");
   });
 
@@ -702,11 +771,13 @@ try {
     args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
       "--disable-component-update", "--disable-sync"],
   });
+  if (demo.link) await theLink(browser, demo);
   await theWholeVisit(browser, demo, demo.base);
   if (demo.tls) await theWholeVisit(browser, demo, demo.tls);
   if (demo.file) await theTokensLife(browser, demo);
   if (demo.file) await aPageOfAnotherOrigin(browser, demo);
   await theLooks(browser, demo);
+  await theErrorPage(browser, demo);
 } catch (error) {
   failed += 1;
   console.log(`FAIL  ${error?.stack ?? error}`);

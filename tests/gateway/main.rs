@@ -21,6 +21,7 @@ mod claims;
 mod command_line;
 mod config;
 mod cors;
+mod demo;
 mod descriptors;
 mod docs;
 mod early;
