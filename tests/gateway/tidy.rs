@@ -31,7 +31,16 @@ const HOMES: &[(&str, &[&str])] = &[
     ("serde", &["config", "auth", "cli", "tokens"]),
     ("serde_json", &["config", "auth", "cli", "tokens"]),
     ("saphyr_parser", &["config", "auth", "cli"]),
-    ("jsonwebtoken", &[]),
+    (
+        "jsonwebtoken",
+        &[
+            "auth/algorithm",
+            "auth/keys",
+            "auth/provider",
+            "auth/public_key",
+            "auth/signing",
+        ],
+    ),
     ("aws_lc_rs", &["auth", "net/tls", "tokens"]),
     ("quick_cache", &["auth/remembered"]),
     ("arc_swap", &["auth/remote", "auth/revoked"]),
