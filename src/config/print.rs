@@ -4,48 +4,50 @@
 //! written, and what came from the environment with its value, except where that itself has `${` in it.
 //! The defaults of `workers`, `limits` and `timeouts` are filled in.
 
-use std::fmt::Write as _;
+use std::borrow::Cow;
 use std::time::Duration;
 
 use super::node::{Kind, Node, Scalar};
 use super::parsed::{Limits, Timeouts};
+use crate::yaml::{self, Yaml};
 
 /// Writes a configuration's tree.
 pub(crate) fn print(root: &Node) -> String {
-    let mut out = String::new();
     let entries = match &root.kind {
         Kind::Map(entries) => entries.as_slice(),
         Kind::Null | Kind::Scalar(_) | Kind::List(_) | Kind::Broken => &[],
     };
     let has = |key: &str| entries.iter().any(|(known, _)| known.text == key);
+    let mut all = Vec::new();
     if !has("workers") {
-        out.push_str("workers: auto\n");
+        all.push((Cow::Borrowed("workers"), Yaml::Plain("auto".into())));
     }
     for (section, defaults) in [("limits", limits()), ("timeouts", timeouts())] {
         if !has(section) {
-            let _written = writeln!(out, "{section}:");
-            fill(&mut out, &[], &defaults);
+            let mut filled = Vec::new();
+            fill(&mut filled, defaults);
+            all.push((section.into(), Yaml::Map(filled)));
         }
     }
     for (key, value) in entries {
-        entry(&mut out, &key.text, value, 0);
-        let present: Vec<&str> = match &value.kind {
-            Kind::Map(entries) => entries.iter().map(|(key, _)| key.text.as_str()).collect(),
-            Kind::Null | Kind::Scalar(_) | Kind::List(_) | Kind::Broken => continue,
-        };
-        match key.text.as_str() {
-            "limits" if !present.is_empty() => fill(&mut out, &present, &limits()),
-            "timeouts" if !present.is_empty() => fill(&mut out, &present, &timeouts()),
+        let mut value = written(value);
+        match (key.text.as_str(), &mut value) {
+            ("limits", Yaml::Map(present)) if !present.is_empty() => fill(present, limits()),
+            ("timeouts", Yaml::Map(present)) if !present.is_empty() => fill(present, timeouts()),
             _ => {}
         }
+        all.push((Cow::Borrowed(&key.text), value));
     }
-    out
+    // A tree of texts is always written.
+    yaml::write(&Yaml::Map(all)).unwrap_or_default()
 }
 
-/// Writes the defaults that are not there.
-fn fill(out: &mut String, present: &[&str], defaults: &[(&str, String)]) {
-    for (key, value) in defaults.iter().filter(|(key, _)| !present.contains(key)) {
-        let _written = writeln!(out, "  {key}: {value}");
+/// Adds the defaults that are not there.
+fn fill(present: &mut Vec<(Cow<'_, str>, Yaml<'_>)>, defaults: Vec<(&'static str, String)>) {
+    for (key, value) in defaults {
+        if !present.iter().any(|(known, _)| known == key) {
+            present.push((key.into(), Yaml::Plain(value.into())));
+        }
     }
 }
 
@@ -89,104 +91,54 @@ fn size(bytes: u64) -> String {
     )
 }
 
-/// `key: value`, or the key and the value's lines below it.
-fn entry(out: &mut String, key: &str, value: &Node, depth: usize) {
-    let _written = write!(out, "{:1$}{2}:", "", depth * 2, plain_or_quoted(key));
-    match &value.kind {
-        Kind::List(items) if !items.is_empty() => {
-            out.push('\n');
-            list(out, items, depth + 1);
-        }
-        Kind::Map(entries) if !entries.is_empty() => {
-            out.push('\n');
+/// A value as it is shown.
+fn written(node: &Node) -> Yaml<'_> {
+    match &node.kind {
+        Kind::List(items) => Yaml::List(items.iter().map(written).collect()),
+        Kind::Map(entries) => Yaml::Map(
             entries
                 .iter()
-                .for_each(|(key, value)| entry(out, &key.text, value, depth + 1));
-        }
-        Kind::List(_) | Kind::Map(_) | Kind::Scalar(_) | Kind::Null | Kind::Broken => {
-            let _written = writeln!(out, " {}", leaf(value));
-        }
-    }
-}
-
-fn list(out: &mut String, items: &[Node], depth: usize) {
-    for item in items {
-        let begin = out.len();
-        match &item.kind {
-            Kind::List(items) if !items.is_empty() => list(out, items, depth + 1),
-            Kind::Map(entries) if !entries.is_empty() => {
-                entries
-                    .iter()
-                    .for_each(|(key, value)| entry(out, &key.text, value, depth + 1));
-            }
-            Kind::List(_) | Kind::Map(_) | Kind::Scalar(_) | Kind::Null | Kind::Broken => {
-                let _written = writeln!(out, "{:1$}{2}", "", (depth + 1) * 2, leaf(item));
-            }
-        }
-        // The item's first line is indented for its dash already.
-        let dash = begin + depth * 2;
-        out.replace_range(dash..dash + 2, "- ");
-    }
-}
-
-/// A value on one line.
-fn leaf(node: &Node) -> String {
-    match &node.kind {
-        Kind::List(_) => "[]".to_owned(),
-        Kind::Map(_) => "{}".to_owned(),
-        Kind::Null | Kind::Broken => "null".to_owned(),
-        Kind::Scalar(Scalar { hidden: true, .. }) => "\"***\"".to_owned(),
+                .map(|(key, value)| (Cow::Borrowed(key.text.as_str()), written(value)))
+                .collect(),
+        ),
+        Kind::Null | Kind::Broken => Yaml::Plain("null".into()),
+        Kind::Scalar(Scalar { hidden: true, .. }) => Yaml::Text("***".into()),
         Kind::Scalar(scalar) => match &scalar.written {
-            Some(written) if scalar.from_file || scalar.text.contains("${") => quoted(written),
-            Some(_) | None if scalar.quoted => quoted(&scalar.text),
-            Some(_) | None => plain_or_quoted(&scalar.text),
+            Some(written) if scalar.from_file || scalar.text.contains("${") => {
+                Yaml::Text(written.into())
+            }
+            Some(_) | None if scalar.quoted => Yaml::Text((&scalar.text).into()),
+            Some(_) | None => Yaml::Plain((&scalar.text).into()),
         },
     }
 }
 
-/// A text without quotes where YAML takes it for one line of plain text.
-fn plain_or_quoted(text: &str) -> String {
-    let first = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '+');
-    let sign = text
-        .strip_prefix('-')
-        .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
-    let legal = |c: char| {
-        first(c)
-            || matches!(
-                c,
-                '-' | '*' | '@' | '%' | '=' | ',' | ';' | '(' | ')' | ' ' | ':'
-            )
-    };
-    let plain = (text.starts_with(first) || sign)
-        && text.chars().all(legal)
-        && !text.contains(": ")
-        && !text.ends_with([' ', ':'])
-        && !text.starts_with("...");
-    if plain { text.to_owned() } else { quoted(text) }
+/// Whether serde_yaml reads in a text what this tree says: the same keys, and texts where it has texts.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn reads_the_same(tree: &Node, printed: &str) -> bool {
+    serde_yaml::from_str(printed).is_ok_and(|theirs| is_of(tree, &theirs))
 }
 
-/// A text in double quotes.
-fn quoted(text: &str) -> String {
-    let mut out = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            // Control characters, and those that YAML takes for line ends or byte order marks.
-            c if c.is_control()
-                || matches!(
-                    c,
-                    '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}'
-                ) =>
-            {
-                let _written = write!(out, "\\U{:08x}", u32::from(c));
-            }
-            c => out.push(c),
+#[cfg(any(test, fuzzing))]
+fn is_of(node: &Node, theirs: &serde_yaml::Value) -> bool {
+    use serde_yaml::Value;
+    match (&node.kind, theirs) {
+        (Kind::Null, Value::Null) => true,
+        (Kind::Scalar(scalar), Value::String(text)) => scalar.text == *text,
+        (Kind::Scalar(scalar), Value::Null | Value::Bool(_) | Value::Number(_)) => !scalar.quoted,
+        (Kind::List(items), Value::Sequence(theirs)) => {
+            let alike = |(item, theirs)| is_of(item, theirs);
+            items.len() == theirs.len() && items.iter().zip(theirs).all(alike)
         }
+        (Kind::Map(entries), Value::Mapping(theirs)) => {
+            entries.len() == theirs.len()
+                && entries
+                    .iter()
+                    .zip(theirs)
+                    .all(|((key, value), (theirs, their_value))| {
+                        theirs.as_str() == Some(&key.text) && is_of(value, their_value)
+                    })
+        }
+        _ => false,
     }
-    out.push('"');
-    out
 }

@@ -715,8 +715,8 @@ fn the_print_reads_the_same() {
 jwt:
   app:
     algorithms:
-      - HS256
-    secret: \"***\"
+    - HS256
+    secret: '***'
     claims:
       token_type: access
       tenant.id: 7
@@ -747,25 +747,25 @@ limits:
   uri_bytes: 8KiB
   body_bytes: 10MiB
 listeners:
-  - address: \"127.0.0.1:80\"
+- address: '127.0.0.1:80'
 jwt:
   a:
-    secret: \"***\"
-    typ: \"${file:k}\"
+    secret: '***'
+    typ: '${file:k}'
     issuer:
-      - \"${B}\"
-      - \" a: b #\\\"\\\\\"
-      - \"-\"
-      - \"\\t\"
-      - \"3\"
-      - no
+    - '${B}'
+    - ' a: b #\"\\'
+    - '-'
+    - \"\\t\"
+    - '3'
+    - no
 routes:
-  - path: /*
-    static: .
-    headers:
-      request:
-        set:
-          Authorization: \"***\"
+- path: /*
+  static: .
+  headers:
+    request:
+      set:
+        Authorization: '***'
 timeouts:
   send: 5s
   header_read: 10s
