@@ -1,8 +1,8 @@
 //! YAML as the program writes it, by serde_yaml: layout, quotes, text blocks. What the program reads is read elsewhere.
 //!
 //! serde_yaml writes by the words of YAML 1.2 alone, and has its own form of numbers. A text such as `no`, which older
-//! YAML takes for a boolean, gets no quotes from it, and `1.50` becomes 1.5. Such scalars are written here: a stand-in
-//! keeps their place in serde_yaml's output, and is replaced.
+//! YAML takes for a boolean, gets no quotes from it, `1.50` becomes 1.5, and U+2028 stands where it ends a line for some.
+//! Such scalars are written here: a stand-in keeps their place in serde_yaml's output, and is replaced.
 
 use std::borrow::Cow;
 
@@ -79,9 +79,13 @@ impl StandIns {
     }
 
     fn text<'a>(&mut self, text: &'a str) -> Result<Cow<'a, str>, serde_yaml::Error> {
-        // Escapes where the characters themselves can stand, such as emoji, are of no use.
-        let escaped = text.chars().any(|c| c > '\u{ffff}') && text.chars().all(is_shown);
-        if escaped || (!is_a_word(text) && by_serde(text)? == text) {
+        let lines = text.contains('\n');
+        // serde_yaml escapes what is beyond U+FFFF, such as emoji.
+        let beyond = text.chars().any(|c| c > '\u{ffff}');
+        if text.chars().any(|c| !is_shown(c) && c != '\n') || (lines && beyond) {
+            return Ok(self.instead(escaped(text)));
+        }
+        if !lines && (beyond || (!is_a_word(text) && by_serde(text)? == text)) {
             let quoted = format!("'{}'", text.replace('\'', "''"));
             return Ok(self.instead(quoted));
         }
@@ -125,9 +129,27 @@ fn is_a_word(text: &str) -> bool {
         && !WORDS.iter().any(|word| word.eq_ignore_ascii_case(text))
 }
 
+/// A text in double quotes.
+fn escaped(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if is_shown(c) => out.push(c),
+            c => out.push_str(&format!("\\U{:08x}", u32::from(c))),
+        }
+    }
+    out.push('"');
+    out
+}
+
 /// Whether a character can be seen, and stand in single quotes.
 fn is_shown(c: char) -> bool {
-    // Beside control characters, what YAML takes for line ends, byte order marks or no characters.
+    // Beside control characters, what some readers take for line ends, and byte order marks and what is no character.
     !c.is_control()
         && !matches!(
             c,
@@ -218,7 +240,7 @@ mod tests {
             written(
                 &json!({"<<": {"${x}": "a${b", "it's": "\u{1f600} it's", "#": "# a: b", "a": "one\ntwo\n", "b": "\u{7}"}})
             ),
-            "'<<':\n  '#': '# a: b'\n  '${x}': 'a${b'\n  a: |\n    one\n    two\n  b: \"\\a\"\n  it's: '\u{1f600} it''s'\n"
+            "'<<':\n  '#': '# a: b'\n  '${x}': 'a${b'\n  a: |\n    one\n    two\n  b: \"\\U00000007\"\n  it's: '\u{1f600} it''s'\n"
         );
         assert_eq!(
             written(&json!({"a": {}, "b": [[], [[1]], {"c": "d"}]})),
@@ -245,7 +267,8 @@ mod tests {
         fn serde_yaml_reads_what_was_written(
             texts in prop::collection::vec(any::<String>(), 0..4), odd in "[-0-9a-z.:# '\"\n\t$<>{}\\[\\]&*!|%@?,~=+]{0,8}",
         ) {
-            let value = json!({"texts": texts, odd.as_str(): {"odd": odd}, "list": [[odd]]});
+            let lines = texts.join("\n");
+            let value = json!({"texts": texts, odd.as_str(): {"odd": odd, "lines": lines}, "list": [[odd]]});
             let read: Value = serde_yaml::from_str(&written(&value)).unwrap();
             prop_assert_eq!(read, value);
         }
