@@ -30,6 +30,7 @@ mod snapshot;
 mod tokens;
 mod wire;
 mod worker;
+mod yaml;
 
 pub use self::config::{ConfigError, ConfigErrors, ConfigWarning};
 pub use self::control::{Checked, RunError, RunOptions, check, run};

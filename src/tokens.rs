@@ -704,7 +704,7 @@ impl TokenService {
         tokio::task::spawn_blocking(move || {
             let written = alone(&file, || {
                 if filesystem::read(&file)? == *as_read {
-                    write_private(&file, users.write().as_bytes())?;
+                    write_private(&file, users.write()?.as_bytes())?;
                     for name in &renewed {
                         state.renewed(name);
                     }

@@ -3,53 +3,61 @@
 
 use std::fmt;
 
+use jsonwebtoken::Algorithm as Jwt;
+
 /// A signature algorithm of JWS (RFC 7518 section 3.1, RFC 8037 section 3.1).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Algorithm {
-    /// HMAC with SHA-256.
-    Hs256,
-    /// HMAC with SHA-384.
-    Hs384,
-    /// HMAC with SHA-512.
-    Hs512,
-    /// RSASSA-PKCS1-v1_5 with SHA-256.
-    Rs256,
-    /// RSASSA-PKCS1-v1_5 with SHA-384.
-    Rs384,
-    /// RSASSA-PKCS1-v1_5 with SHA-512.
-    Rs512,
-    /// RSASSA-PSS with SHA-256.
-    Ps256,
-    /// RSASSA-PSS with SHA-384.
-    Ps384,
-    /// RSASSA-PSS with SHA-512.
-    Ps512,
-    /// ECDSA on P-256 with SHA-256.
-    Es256,
-    /// ECDSA on P-384 with SHA-384.
-    Es384,
-    /// ECDSA on P-521 with SHA-512.
+    /// One that jsonwebtoken has.
+    Jwt(Jwt),
+    /// ECDSA on P-521 with SHA-512, until jsonwebtoken has it
+    /// (<https://github.com/Keats/jsonwebtoken/issues/250>).
     Es512,
-    /// Ed25519.
-    EdDsa,
 }
 
 impl Algorithm {
-    /// Every algorithm, in the order of the enum.
+    /// HMAC with SHA-256.
+    pub(crate) const HS256: Self = Self::Jwt(Jwt::HS256);
+    /// HMAC with SHA-384.
+    pub(crate) const HS384: Self = Self::Jwt(Jwt::HS384);
+    /// HMAC with SHA-512.
+    pub(crate) const HS512: Self = Self::Jwt(Jwt::HS512);
+    /// RSASSA-PKCS1-v1_5 with SHA-256.
+    pub(crate) const RS256: Self = Self::Jwt(Jwt::RS256);
+    /// RSASSA-PKCS1-v1_5 with SHA-384.
+    pub(crate) const RS384: Self = Self::Jwt(Jwt::RS384);
+    /// RSASSA-PKCS1-v1_5 with SHA-512.
+    pub(crate) const RS512: Self = Self::Jwt(Jwt::RS512);
+    /// RSASSA-PSS with SHA-256.
+    pub(crate) const PS256: Self = Self::Jwt(Jwt::PS256);
+    /// RSASSA-PSS with SHA-384.
+    pub(crate) const PS384: Self = Self::Jwt(Jwt::PS384);
+    /// RSASSA-PSS with SHA-512.
+    pub(crate) const PS512: Self = Self::Jwt(Jwt::PS512);
+    /// ECDSA on P-256 with SHA-256.
+    pub(crate) const ES256: Self = Self::Jwt(Jwt::ES256);
+    /// ECDSA on P-384 with SHA-384.
+    pub(crate) const ES384: Self = Self::Jwt(Jwt::ES384);
+    /// ECDSA on P-521 with SHA-512.
+    pub(crate) const ES512: Self = Self::Es512;
+    /// Ed25519.
+    pub(crate) const EDDSA: Self = Self::Jwt(Jwt::EdDSA);
+
+    /// Every algorithm, in the order of messages.
     pub(crate) const ALL: [Self; 13] = [
-        Self::Hs256,
-        Self::Hs384,
-        Self::Hs512,
-        Self::Rs256,
-        Self::Rs384,
-        Self::Rs512,
-        Self::Ps256,
-        Self::Ps384,
-        Self::Ps512,
-        Self::Es256,
-        Self::Es384,
-        Self::Es512,
-        Self::EdDsa,
+        Self::HS256,
+        Self::HS384,
+        Self::HS512,
+        Self::RS256,
+        Self::RS384,
+        Self::RS512,
+        Self::PS256,
+        Self::PS384,
+        Self::PS512,
+        Self::ES256,
+        Self::ES384,
+        Self::ES512,
+        Self::EDDSA,
     ];
 
     /// The algorithm with this name, as a configuration writes it.
@@ -85,29 +93,45 @@ impl Algorithm {
     /// The algorithm that `alg` of a token or of a JWK names; compared with case, as RFC 7515
     /// section 4.1.1 says. `none` is not an algorithm.
     pub(crate) fn named(name: &str) -> Option<Self> {
-        // RFC 9864 writes EdDSA with Ed25519 as `Ed25519`; it is the same algorithm.
-        if name == "Ed25519" {
-            return Some(Self::EdDsa);
+        match name {
+            "ES512" => Some(Self::ES512),
+            // RFC 9864 writes EdDSA with Ed25519 as `Ed25519`; it is the same algorithm.
+            "Ed25519" => Some(Self::EDDSA),
+            _ => {
+                let known = name.parse().ok().map(Self::Jwt);
+                // jsonwebtoken may come to know more.
+                known.filter(|known| AlgorithmSet::ALL.contains(*known))
+            }
         }
-        Self::ALL.into_iter().find(|known| known.name() == name)
     }
 
     /// The name as RFC 7518 writes it.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Hs256 => "HS256",
-            Self::Hs384 => "HS384",
-            Self::Hs512 => "HS512",
-            Self::Rs256 => "RS256",
-            Self::Rs384 => "RS384",
-            Self::Rs512 => "RS512",
-            Self::Ps256 => "PS256",
-            Self::Ps384 => "PS384",
-            Self::Ps512 => "PS512",
-            Self::Es256 => "ES256",
-            Self::Es384 => "ES384",
-            Self::Es512 => "ES512",
-            Self::EdDsa => "EdDSA",
+            Self::HS256 => "HS256",
+            Self::HS384 => "HS384",
+            Self::HS512 => "HS512",
+            Self::RS256 => "RS256",
+            Self::RS384 => "RS384",
+            Self::RS512 => "RS512",
+            Self::PS256 => "PS256",
+            Self::PS384 => "PS384",
+            Self::PS512 => "PS512",
+            Self::ES256 => "ES256",
+            Self::ES384 => "ES384",
+            Self::ES512 => "ES512",
+            Self::EDDSA => "EdDSA",
+            Self::Jwt(_) => "an algorithm that is not known here",
+        }
+    }
+
+    /// How long a secret has to be (RFC 7518 section 3.2); `None` for what is no HMAC.
+    pub(crate) fn secret_bytes(self) -> Option<usize> {
+        match self {
+            Self::HS256 => Some(32),
+            Self::HS384 => Some(48),
+            Self::HS512 => Some(64),
+            Self::Jwt(_) | Self::Es512 => None,
         }
     }
 }
@@ -130,17 +154,33 @@ impl AlgorithmSet {
     /// What an RSA key can do.
     pub(crate) const RSA: Self = Self(0b1_1111_1000);
     /// What a key on P-256 can do.
-    pub(crate) const P256: Self = Self::of(Algorithm::Es256);
+    pub(crate) const P256: Self = Self::of(Algorithm::ES256);
     /// What a key on P-384 can do.
-    pub(crate) const P384: Self = Self::of(Algorithm::Es384);
+    pub(crate) const P384: Self = Self::of(Algorithm::ES384);
     /// What a key on P-521 can do.
-    pub(crate) const P521: Self = Self::of(Algorithm::Es512);
+    pub(crate) const P521: Self = Self::of(Algorithm::ES512);
     /// What an Ed25519 key can do.
-    pub(crate) const ED25519: Self = Self::of(Algorithm::EdDsa);
+    pub(crate) const ED25519: Self = Self::of(Algorithm::EDDSA);
 
     /// The set of this one.
     pub(crate) const fn of(algorithm: Algorithm) -> Self {
-        Self(1 << algorithm as u16)
+        Self(match algorithm {
+            Algorithm::HS256 => 1,
+            Algorithm::HS384 => 1 << 1,
+            Algorithm::HS512 => 1 << 2,
+            Algorithm::RS256 => 1 << 3,
+            Algorithm::RS384 => 1 << 4,
+            Algorithm::RS512 => 1 << 5,
+            Algorithm::PS256 => 1 << 6,
+            Algorithm::PS384 => 1 << 7,
+            Algorithm::PS512 => 1 << 8,
+            Algorithm::ES256 => 1 << 9,
+            Algorithm::ES384 => 1 << 10,
+            Algorithm::ES512 => 1 << 11,
+            Algorithm::EDDSA => 1 << 12,
+            // Of no set.
+            Algorithm::Jwt(_) => 0,
+        })
     }
 
     /// Whether the algorithm is in the set.
@@ -205,7 +245,7 @@ mod tests {
         for algorithm in Algorithm::ALL {
             assert_eq!(Algorithm::parse(algorithm.name()), Ok(algorithm));
         }
-        assert_eq!(Algorithm::parse("Ed25519"), Ok(Algorithm::EdDsa));
+        assert_eq!(Algorithm::parse("Ed25519"), Ok(Algorithm::EDDSA));
     }
 
     #[test]

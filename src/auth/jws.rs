@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn the_header_names_the_algorithm() {
-        header(r#"{"alg":"HS256"}"#, Ok(Some(Algorithm::Hs256)));
+        header(r#"{"alg":"HS256"}"#, Ok(Some(Algorithm::HS256)));
         header(r#"{"alg":"hs256"}"#, Ok(None));
         for none in ["none", "None", "NONE", "nOnE", "none ", ""] {
             header(&format!(r#"{{"alg":"{none}"}}"#), Ok(None));
@@ -248,7 +248,7 @@ mod tests {
             Err(TokenFault::Critical),
         );
         header(r#"{"alg":"HS256","b64":false}"#, Err(TokenFault::Critical));
-        header(r#"{"alg":"HS256","b64":true}"#, Ok(Some(Algorithm::Hs256)));
+        header(r#"{"alg":"HS256","b64":true}"#, Ok(Some(Algorithm::HS256)));
     }
 
     #[test]
@@ -260,7 +260,7 @@ mod tests {
         );
         header(
             r#"{"alg":"HS256","kid":"a","typ":"JWT","jku":"x"}"#,
-            Ok(Some(Algorithm::Hs256)),
+            Ok(Some(Algorithm::HS256)),
         );
     }
 

@@ -5,13 +5,15 @@
 use std::collections::BTreeSet;
 
 use aws_lc_rs::digest;
+use jsonwebtoken::DecodingKey;
+use jsonwebtoken::errors::ErrorKind;
 
 use super::algorithm::{Algorithm, AlgorithmSet};
 use super::jwk::{self, Jwk, Material};
 use super::jws::Jws;
 use super::key_fault::{KeyFault, KeyProblem};
 use super::pem;
-use super::signature::SignatureKey;
+use super::provider::{self, SignatureVerifier};
 use crate::message::reject::TokenFault;
 
 /// How many keys are tried where the token does not say which.
@@ -53,7 +55,7 @@ struct Key {
     thumbprints: Vec<String>,
     algorithms: AlgorithmSet,
     /// Ready for each of its algorithms.
-    ready: Vec<(Algorithm, SignatureKey)>,
+    ready: Vec<(Algorithm, SignatureVerifier)>,
     /// The same for the same name, algorithms and key; tells whether a key is still there.
     fingerprint: [u8; 32],
     /// Which of several secrets it is, from 1; 0 for all that has no such place.
@@ -268,7 +270,7 @@ impl KeySet {
         let signature = jws.signature()?;
         let message = jws.signed.as_bytes();
         candidates
-            .find(|(_, ready)| ready.verifies(message, &signature))
+            .find(|(_, ready)| ready.verify(message, &signature).is_ok())
             .map(|(key, _)| key)
             .ok_or(TokenFault::Signature)
     }
@@ -418,8 +420,8 @@ impl Loader {
                 )
             }));
         }
-        let ready = |algorithm| SignatureKey::secret(secret, algorithm);
-        self.add(kid, Vec::new(), allowed, secret, ready)
+        let key = DecodingKey::from_secret(secret);
+        self.add(kid, Vec::new(), allowed, secret, &key)
     }
 
     fn pem(&mut self, kid: Option<String>, file: &[u8]) -> Result<(), KeyProblem> {
@@ -434,8 +436,8 @@ impl Loader {
             });
         }
         key.check()?;
-        let ready = |algorithm| SignatureKey::public(&key, algorithm);
-        self.add(kid, thumbprints, allowed, &key.bytes(), ready)
+        let bytes = key.bytes();
+        self.add(kid, thumbprints, allowed, &bytes, &key.decoding_key())
     }
 
     fn jwks(&mut self, source: usize, document: &[u8]) -> Result<(), KeyProblem> {
@@ -494,8 +496,8 @@ impl Loader {
             Material::Secret(secret) => self.hmac(key.kid, &secret, allowed)?,
             Material::Public(material) => {
                 material.check()?;
-                let ready = |algorithm| SignatureKey::public(&material, algorithm);
-                self.add(key.kid, key.thumbprints, allowed, &material.bytes(), ready)?;
+                let (bytes, ready) = (material.bytes(), material.decoding_key());
+                self.add(key.kid, key.thumbprints, allowed, &bytes, &ready)?;
             }
         }
         Ok(())
@@ -509,7 +511,7 @@ impl Loader {
         thumbprints: Vec<String>,
         algorithms: AlgorithmSet,
         bytes: &[u8],
-        ready: impl Fn(Algorithm) -> Option<SignatureKey>,
+        key: &DecodingKey,
     ) -> Result<(), KeyProblem> {
         let mut hash = digest::Context::new(&digest::SHA256);
         hash.update(format!("{kid:?} {algorithms} ").as_bytes());
@@ -521,20 +523,32 @@ impl Loader {
             same.thumbprints.extend(thumbprints);
             return Ok(());
         }
-        let ready: Option<Vec<_>> = algorithms
+        let ready: Result<Vec<_>, jsonwebtoken::errors::Error> = algorithms
             .iter()
-            .map(|algorithm| Some((algorithm, ready(algorithm)?)))
+            .map(|algorithm| Ok((algorithm, provider::verifier(algorithm, key)?)))
             .collect();
         self.keys.push(Key {
             kid,
             thumbprints,
             algorithms,
-            ready: ready.ok_or(KeyProblem::Malformed("its numbers are not a key"))?,
+            ready: ready.map_err(|error| no_key(error.kind()))?,
             fingerprint,
             nth_secret: 0,
         });
         Ok(())
     }
+}
+
+/// What jsonwebtoken's error about a key means to whoever wrote the key down.
+fn no_key(error: &ErrorKind) -> KeyProblem {
+    use ErrorKind::{InvalidEcdsaKey, InvalidEddsaKey, InvalidRsaKey};
+    KeyProblem::Malformed(if matches!(error, InvalidRsaKey(_)) {
+        "its numbers are not an RSA key"
+    } else if matches!(error, InvalidEcdsaKey | InvalidEddsaKey) {
+        "its numbers are not a point on its curve"
+    } else {
+        "its numbers are not a key"
+    })
 }
 
 fn is_blank(secret: &[u8]) -> bool {
@@ -543,15 +557,11 @@ fn is_blank(secret: &[u8]) -> bool {
 
 /// The algorithms whose hash is longer than the secret, with the bytes that they need.
 fn too_short(secret: &[u8], allowed: AlgorithmSet) -> impl Iterator<Item = (Algorithm, usize)> {
-    let sizes = [
-        (Algorithm::Hs256, 32),
-        (Algorithm::Hs384, 48),
-        (Algorithm::Hs512, 64),
-    ];
     let bytes = secret.len();
-    sizes
-        .into_iter()
-        .filter(move |(algorithm, needed)| allowed.contains(*algorithm) && bytes < *needed)
+    allowed
+        .iter()
+        .filter_map(|algorithm| Some((algorithm, algorithm.secret_bytes()?)))
+        .filter(move |(_, needed)| bytes < *needed)
 }
 
 #[cfg(test)]
@@ -692,19 +702,19 @@ mod tests {
 
     #[test]
     fn a_public_key_is_never_a_secret() {
-        let file = pem("PUBLIC KEY", &spki(&KEYS, Algorithm::Rs256));
+        let file = pem("PUBLIC KEY", &spki(&KEYS, Algorithm::RS256));
         refuses(
             KeySource::Secret(file.clone()),
-            &[Algorithm::Hs256],
+            &[Algorithm::HS256],
             &KeyProblem::SecretIsPem,
         );
         // A verifier that takes both kinds does not mix them up.
         let keys = load(
-            &[source(Algorithm::Hs256), named_pem(None, file.clone())],
-            &[Algorithm::Hs256, Algorithm::Rs256],
+            &[source(Algorithm::HS256), named_pem(None, file.clone())],
+            &[Algorithm::HS256, Algorithm::RS256],
         )
         .unwrap();
-        let der = spki(&KEYS, Algorithm::Rs256);
+        let der = spki(&KEYS, Algorithm::RS256);
         for secret in [file, der] {
             let signed = format!("{}.{}", encode(r#"{"alg":"HS256"}"#), encode("{}"));
             let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &secret);
@@ -712,8 +722,8 @@ mod tests {
             let token = format!("{signed}.{}", encode(mac));
             assert_eq!(verify(&keys, &token), Err(TokenFault::Signature));
         }
-        assert_eq!(verify(&keys, &mint(Algorithm::Hs256, &json!({}))), Ok(()));
-        assert_eq!(verify(&keys, &mint(Algorithm::Rs256, &json!({}))), Ok(()));
+        assert_eq!(verify(&keys, &mint(Algorithm::HS256, &json!({}))), Ok(()));
+        assert_eq!(verify(&keys, &mint(Algorithm::RS256, &json!({}))), Ok(()));
     }
 
     fn kid_token(kid: Option<&str>, algorithm: Algorithm) -> String {
@@ -726,16 +736,21 @@ mod tests {
 
     #[test]
     fn the_kid_chooses_the_key() {
-        use Algorithm::{Es256, Rs256};
-        let right = || pem("PUBLIC KEY", &spki(&KEYS, Rs256));
-        let wrong = || pem("PUBLIC KEY", &spki(&OTHER, Rs256));
+        let right = || pem("PUBLIC KEY", &spki(&KEYS, Algorithm::RS256));
+        let wrong = || pem("PUBLIC KEY", &spki(&OTHER, Algorithm::RS256));
         let check = |sources: &[KeySource], kid: Option<&str>, expected: Result<(), TokenFault>| {
             let algorithms: &[_] = match sources {
-                [KeySource::Pem { kid: Some(kid), .. }, ..] if kid == "e" => &[Rs256, Es256],
-                _ => &[Rs256],
+                [KeySource::Pem { kid: Some(kid), .. }, ..] if kid == "e" => {
+                    &[Algorithm::RS256, Algorithm::ES256]
+                }
+                _ => &[Algorithm::RS256],
             };
             let keys = load(sources, algorithms).unwrap();
-            assert_eq!(verify(&keys, &kid_token(kid, Rs256)), expected, "{kid:?}");
+            assert_eq!(
+                verify(&keys, &kid_token(kid, Algorithm::RS256)),
+                expected,
+                "{kid:?}"
+            );
         };
         let named = [named_pem(Some("a"), wrong()), named_pem(Some("b"), right())];
         check(&named, Some("b"), Ok(()));
@@ -751,7 +766,7 @@ mod tests {
         let types = [
             KeySource::Pem {
                 kid: Some("e".to_owned()),
-                bytes: pem("PUBLIC KEY", &spki(&KEYS, Es256)),
+                bytes: pem("PUBLIC KEY", &spki(&KEYS, Algorithm::ES256)),
             },
             named_pem(None, right()),
         ];
@@ -760,64 +775,86 @@ mod tests {
 
     #[test]
     fn an_algorithm_that_no_key_can_do_is_a_mistake() {
-        use Algorithm::{EdDsa, Hs256, Hs384, Rs256};
-        let faults = load(&[source(Hs256)], &[Hs256, Rs256, EdDsa]).unwrap_err();
-        let idle = AlgorithmSet::of(Rs256).or(AlgorithmSet::of(EdDsa));
+        let faults = load(
+            &[source(Algorithm::HS256)],
+            &[Algorithm::HS256, Algorithm::RS256, Algorithm::EDDSA],
+        )
+        .unwrap_err();
+        let idle = AlgorithmSet::of(Algorithm::RS256).or(AlgorithmSet::of(Algorithm::EDDSA));
         assert_eq!(faults, [KeyFault::IdleAlgorithms(idle)]);
-        assert!(load(&[source(Hs256)], &[Hs256, Hs384]).is_ok());
+        assert!(
+            load(
+                &[source(Algorithm::HS256)],
+                &[Algorithm::HS256, Algorithm::HS384]
+            )
+            .is_ok()
+        );
         // A set may get such a key any day.
-        assert!(load(&[jwks(&[jwk(Rs256)])], &[Rs256, EdDsa]).is_ok());
+        assert!(
+            load(
+                &[jwks(&[jwk(Algorithm::RS256)])],
+                &[Algorithm::RS256, Algorithm::EDDSA]
+            )
+            .is_ok()
+        );
     }
 
     #[test]
     fn a_fetched_set_leaves_out_what_it_cannot_use_and_every_secret() {
-        use Algorithm::{Es256, Hs256, Rs256};
         let named = |key, kid: &str| with(key, json!({"kid": kid}));
         let fetched =
             |keys: &[Value]| KeySet::fetched(json!({"keys": keys}).to_string().as_bytes());
         let (set, said) = fetched(&[
-            named(jwk(Hs256), "s"),
+            named(jwk(Algorithm::HS256), "s"),
             json!({"kty": "RSA", "kid": "short", "n": encode([0xff; 128]), "e": "AQAB"}),
-            named(jwk(Rs256), "a"),
-            named(jwk(Rs256), "a"),
-            named(jwk(Es256), "a"),
+            named(jwk(Algorithm::RS256), "a"),
+            named(jwk(Algorithm::RS256), "a"),
+            named(jwk(Algorithm::ES256), "a"),
         ])
         .unwrap();
         assert_eq!(said.len(), 2, "{said:?}");
         assert_eq!(set.names().collect::<Vec<_>>(), [Some("a"), Some("a")]);
-        assert_eq!(verify(&set, &kid_token(Some("a"), Rs256)), Ok(()));
-        assert_eq!(verify(&set, &kid_token(Some("a"), Es256)), Ok(()));
         assert_eq!(
-            verify(&set, &kid_token(Some("s"), Hs256)),
+            verify(&set, &kid_token(Some("a"), Algorithm::RS256)),
+            Ok(())
+        );
+        assert_eq!(
+            verify(&set, &kid_token(Some("a"), Algorithm::ES256)),
+            Ok(())
+        );
+        assert_eq!(
+            verify(&set, &kid_token(Some("s"), Algorithm::HS256)),
             Err(TokenFault::Algorithm)
         );
         for none in [
             vec![],
-            vec![named(jwk(Hs256), "s")],
+            vec![named(jwk(Algorithm::HS256), "s")],
             vec![json!({"kty": "new"})],
         ] {
             assert!(fetched(&none).is_err());
         }
         assert_eq!(KeySet::fetched(b"<html>").unwrap_err(), KeyProblem::NotJwks);
         // What an older set has may go, come or change.
-        let (smaller, _) = fetched(&[named(jwk(Rs256), "a")]).unwrap();
+        let (smaller, _) = fetched(&[named(jwk(Algorithm::RS256), "a")]).unwrap();
         assert!(smaller.is_within(&set) && !set.is_within(&smaller));
-        let (renamed, _) = fetched(&[named(jwk(Rs256), "b")]).unwrap();
+        let (renamed, _) = fetched(&[named(jwk(Algorithm::RS256), "b")]).unwrap();
         assert!(!smaller.is_within(&renamed));
-        let (narrower, _) =
-            fetched(&[with(jwk(Rs256), json!({"kid": "a", "alg": "RS512"}))]).unwrap();
+        let (narrower, _) = fetched(&[with(
+            jwk(Algorithm::RS256),
+            json!({"kid": "a", "alg": "RS512"}),
+        )])
+        .unwrap();
         assert!(!smaller.is_within(&narrower));
     }
 
     #[test]
     fn keys_of_one_name_are_all_tried_and_equal_ones_are_one() {
-        use Algorithm::{Es256, Rs256};
         let own = |algorithm| with(jwk(algorithm), json!({"kid": "a"}));
         let other = |algorithm| {
             let key = jwk_of(&OTHER, algorithm);
             with(key, json!({"kid": "a", "alg": algorithm.name()}))
         };
-        for algorithm in [Rs256, Es256] {
+        for algorithm in [Algorithm::RS256, Algorithm::ES256] {
             let token = kid_token(Some("a"), algorithm);
             for set in [
                 vec![own(algorithm), other(algorithm)],
@@ -852,9 +889,8 @@ mod tests {
 
     #[test]
     fn null_and_empty_members_of_a_key_count_as_absent() {
-        use Algorithm::{Es256, Rs256};
         for empty in [json!(null), json!(""), json!([]), json!({})] {
-            for algorithm in [Rs256, Es256] {
+            for algorithm in [Algorithm::RS256, Algorithm::ES256] {
                 let mut key = jwk(algorithm);
                 for name in ["kid", "use", "key_ops", "alg", "x5t", "x5t#S256", "d"] {
                     key[name] = empty.clone();
@@ -864,13 +900,15 @@ mod tests {
                 let token = kid_token(Some("any"), algorithm);
                 assert_eq!(verify(&keys, &token), Ok(()), "{empty}");
             }
-            let mut key = jwk(Rs256);
+            let mut key = jwk(Algorithm::RS256);
             key["n"] = empty;
             refuses(jwks(&[key]), &[], &KeyProblem::Member("n"));
         }
         let marked = [
             b"\xef\xbb\xbf",
-            json!({"keys": [jwk(Rs256)]}).to_string().as_bytes(),
+            json!({"keys": [jwk(Algorithm::RS256)]})
+                .to_string()
+                .as_bytes(),
         ]
         .concat();
         assert!(KeySet::fetched(&marked).is_ok());
@@ -879,10 +917,9 @@ mod tests {
 
     #[test]
     fn of_several_secrets_each_is_tried_and_each_is_strong() {
-        use Algorithm::{Hs256, Hs384};
         let secret = |text: &str| KeySource::Secret(text.repeat(8).into_bytes());
-        let own = || source(Hs256);
-        let token = mint(Hs256, &json!({}));
+        let own = || source(Algorithm::HS256);
+        let token = mint(Algorithm::HS256, &json!({}));
         for (sources, nth) in [
             (
                 vec![own(), secret("other-0"), secret("other-1")],
@@ -894,40 +931,58 @@ mod tests {
             ),
             (vec![own()], None),
         ] {
-            let keys = load(&sources, &[Hs256]).unwrap();
+            let keys = load(&sources, &[Algorithm::HS256]).unwrap();
             assert_eq!(verify(&keys, &token), Ok(()));
             assert_eq!(keys.secret_of(&Jws::parse(&token).unwrap()), nth);
         }
-        let others = load(&[secret("other-0"), secret("other-1")], &[Hs256]).unwrap();
+        let others = load(&[secret("other-0"), secret("other-1")], &[Algorithm::HS256]).unwrap();
         assert_eq!(verify(&others, &token), Err(TokenFault::Signature));
         assert_eq!(others.secret_of(&Jws::parse(&token).unwrap()), None);
         let short = || KeySource::Secret(b"short".to_vec());
-        let faults = load(&[own(), short(), short()], &[Hs256]).unwrap_err();
+        let faults = load(&[own(), short(), short()], &[Algorithm::HS256]).unwrap_err();
         let places: Vec<_> = faults.iter().map(KeyFault::key).collect();
         assert_eq!(places, [Some(1), Some(2)]);
-        assert!(load(&[secret("other-0"), secret("ab-cde")], &[Hs256, Hs384]).is_ok());
-        assert!(load(&[secret("other-0"), secret("ab-cd")], &[Hs256, Hs384]).is_err());
+        assert!(
+            load(
+                &[secret("other-0"), secret("ab-cde")],
+                &[Algorithm::HS256, Algorithm::HS384]
+            )
+            .is_ok()
+        );
+        assert!(
+            load(
+                &[secret("other-0"), secret("ab-cd")],
+                &[Algorithm::HS256, Algorithm::HS384]
+            )
+            .is_err()
+        );
     }
 
     #[test]
     fn four_keys_are_tried_and_no_more() {
-        use Algorithm::Es256;
         let wrong = || {
             let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
             named_pem(None, pair.public_key_pem().into_bytes())
         };
-        let right = || named_pem(None, pem("PUBLIC KEY", &spki(&KEYS, Es256)));
-        let token = kid_token(None, Es256);
-        let four = load(&[wrong(), wrong(), wrong(), right()], &[Es256]).unwrap();
+        let right = || named_pem(None, pem("PUBLIC KEY", &spki(&KEYS, Algorithm::ES256)));
+        let token = kid_token(None, Algorithm::ES256);
+        let four = load(&[wrong(), wrong(), wrong(), right()], &[Algorithm::ES256]).unwrap();
         assert_eq!(verify(&four, &token), Ok(()));
-        let five = load(&[wrong(), wrong(), wrong(), wrong(), right()], &[Es256]).unwrap();
+        let five = load(
+            &[wrong(), wrong(), wrong(), wrong(), right()],
+            &[Algorithm::ES256],
+        )
+        .unwrap();
         assert_eq!(verify(&five, &token), Err(TokenFault::Signature));
     }
 
     #[test]
     fn secrets_are_as_long_as_the_hash() {
-        use Algorithm::{Hs256, Hs384, Hs512, Rs256};
-        for (algorithm, needed) in [(Hs256, 32), (Hs384, 48), (Hs512, 64)] {
+        for (algorithm, needed) in [
+            (Algorithm::HS256, 32),
+            (Algorithm::HS384, 48),
+            (Algorithm::HS512, 64),
+        ] {
             let secret = |bytes| KeySource::Secret(vec![b'x'; bytes]);
             assert!(load(&[secret(needed)], &[algorithm]).is_ok());
             let short = KeyProblem::ShortSecret {
@@ -936,7 +991,7 @@ mod tests {
                 needed,
             };
             refuses(secret(needed - 1), &[algorithm], &short);
-            refuses(secret(needed - 1), &[Hs256, algorithm], &short);
+            refuses(secret(needed - 1), &[Algorithm::HS256, algorithm], &short);
             let (_, warnings) =
                 KeySet::load(&[secret(needed - 1)], &[algorithm], ShortSecrets::Allow).unwrap();
             assert_eq!(warnings.len(), 1);
@@ -946,36 +1001,42 @@ mod tests {
         }
         for blank in [b"".as_slice(), b" \n", &[b' '; 64]] {
             let blank = || KeySource::Secret(blank.to_vec());
-            refuses(blank(), &[Hs256], &KeyProblem::BlankSecret);
-            assert!(KeySet::load(&[blank()], &[Hs256], ShortSecrets::Allow).is_err());
+            refuses(blank(), &[Algorithm::HS256], &KeyProblem::BlankSecret);
+            assert!(KeySet::load(&[blank()], &[Algorithm::HS256], ShortSecrets::Allow).is_err());
         }
         let unfit = KeyProblem::Algorithms {
             kind: "a secret",
             fits: AlgorithmSet::HMAC,
         };
-        refuses(source(Hs256), &[Rs256], &unfit);
-        refuses(source(Hs256), &[], &KeyProblem::NoAlgorithms);
-        assert_eq!(load(&[], &[Hs256]).unwrap_err(), [KeyFault::NoKey]);
+        refuses(source(Algorithm::HS256), &[Algorithm::RS256], &unfit);
+        refuses(source(Algorithm::HS256), &[], &KeyProblem::NoAlgorithms);
+        assert_eq!(
+            load(&[], &[Algorithm::HS256]).unwrap_err(),
+            [KeyFault::NoKey]
+        );
     }
 
     #[test]
     fn pem_files_are_public_keys_of_the_right_type() {
-        use Algorithm::{Es256, Es384, Hs256, Rs256};
         let rsa = aws_lc_rs::signature::KeyPair::public_key(&KEYS.rsa).as_ref();
         let pkcs1 = || named_pem(None, pem("RSA PUBLIC KEY", rsa));
-        let keys = load(&[pkcs1()], &[Rs256]).unwrap();
-        assert_eq!(verify(&keys, &mint(Rs256, &json!({}))), Ok(()));
+        let keys = load(&[pkcs1()], &[Algorithm::RS256]).unwrap();
+        assert_eq!(verify(&keys, &mint(Algorithm::RS256, &json!({}))), Ok(()));
         refuses(pkcs1(), &[], &KeyProblem::NoAlgorithms);
         let unfit = |kind, fits| KeyProblem::Algorithms { kind, fits };
-        refuses(pkcs1(), &[Hs256], &unfit("an RSA key", AlgorithmSet::RSA));
         refuses(
-            source(Es256),
-            &[Es384],
+            pkcs1(),
+            &[Algorithm::HS256],
+            &unfit("an RSA key", AlgorithmSet::RSA),
+        );
+        refuses(
+            source(Algorithm::ES256),
+            &[Algorithm::ES384],
             &unfit("a P-256 key", AlgorithmSet::P256),
         );
         refuses(
-            source(Es384),
-            &[Es256, Rs256],
+            source(Algorithm::ES384),
+            &[Algorithm::ES256, Algorithm::RS256],
             &unfit("a P-384 key", AlgorithmSet::P384),
         );
         for (file, problem) in [
@@ -1002,23 +1063,22 @@ mod tests {
                 KeyProblem::Malformed("the PEM file's content is damaged"),
             ),
         ] {
-            refuses(named_pem(None, file), &[Rs256], &problem);
+            refuses(named_pem(None, file), &[Algorithm::RS256], &problem);
         }
-        let mut damaged = spki(&KEYS, Es256);
+        let mut damaged = spki(&KEYS, Algorithm::ES256);
         *damaged.last_mut().unwrap() ^= 1;
         refuses(
             named_pem(None, pem("PUBLIC KEY", &damaged)),
-            &[Es256],
+            &[Algorithm::ES256],
             &KeyProblem::Malformed("its numbers are not a point on its curve"),
         );
     }
 
     #[test]
     fn a_certificate_gives_its_key() {
-        use Algorithm::{EdDsa, Es256};
         for (algorithm, kind) in [
-            (Es256, &rcgen::PKCS_ECDSA_P256_SHA256),
-            (EdDsa, &rcgen::PKCS_ED25519),
+            (Algorithm::ES256, &rcgen::PKCS_ECDSA_P256_SHA256),
+            (Algorithm::EDDSA, &rcgen::PKCS_ED25519),
         ] {
             let pair = rcgen::KeyPair::generate_for(kind).unwrap();
             let params = rcgen::CertificateParams::new(vec!["issuer.example".to_owned()]).unwrap();
@@ -1072,8 +1132,7 @@ mod tests {
 
     #[test]
     fn sets_pass_over_what_they_cannot_use_and_refuse_what_is_wrong() {
-        use Algorithm::{Hs256, Rs256};
-        let rsa = |more| with(jwk(Rs256), more);
+        let rsa = |more| with(jwk(Algorithm::RS256), more);
         for passed in [
             rsa(json!({"use": "enc"})),
             rsa(json!({"use": "SIG"})),
@@ -1085,7 +1144,8 @@ mod tests {
             json!({"kty": "EC", "crv": "secp256k1", "x": "", "y": ""}),
             json!({"kty": "OKP", "crv": "X25519", "x": ""}),
         ] {
-            let faults = load(&[jwks(std::slice::from_ref(&passed))], &[Rs256]).unwrap_err();
+            let faults =
+                load(&[jwks(std::slice::from_ref(&passed))], &[Algorithm::RS256]).unwrap_err();
             let none = |fault: &KeyFault| {
                 matches!(
                     fault,
@@ -1102,8 +1162,12 @@ mod tests {
                 passed,
                 rsa(json!({"kid": "a", "use": "sig", "key_ops": ["verify"]})),
             ]);
-            let (keys, said) = KeySet::load(&[beside], &[Rs256], ShortSecrets::Refuse).unwrap();
-            assert_eq!(verify(&keys, &kid_token(Some("a"), Rs256)), Ok(()));
+            let (keys, said) =
+                KeySet::load(&[beside], &[Algorithm::RS256], ShortSecrets::Refuse).unwrap();
+            assert_eq!(
+                verify(&keys, &kid_token(Some("a"), Algorithm::RS256)),
+                Ok(())
+            );
             assert_eq!(said.len(), usize::from(!is_usual), "{said:?}");
             assert!(
                 said.iter()
@@ -1120,7 +1184,11 @@ mod tests {
             &KeyProblem::Member("n"),
         );
         refuses(jwks(&[json!({"n": "AA"})]), &[], &KeyProblem::Member("kty"));
-        refuses(jwks(&[jwk(Hs256), jwk(Rs256)]), &[], &KeyProblem::MixedSet);
+        refuses(
+            jwks(&[jwk(Algorithm::HS256), jwk(Algorithm::RS256)]),
+            &[],
+            &KeyProblem::MixedSet,
+        );
         refuses(jwks(&[]), &[], &KeyProblem::NoUsableKey);
         for document in ["", "[]", "{}", r#"{"keys":{}}"#, r#"{"keys":[],"keys":[]}"#] {
             refuses(KeySource::Jwks(document.into()), &[], &KeyProblem::NotJwks);
@@ -1137,11 +1205,11 @@ mod tests {
         let faults = load(
             &[
                 KeySource::Secret(b"hunter2".to_vec()),
-                source(Algorithm::Rs256),
+                source(Algorithm::RS256),
                 named_pem(None, b"hunter2".to_vec()),
                 jwks(&[json!({"kty": "oct", "k": encode("hunter2"), "kid": "weak"})]),
             ],
-            &[Algorithm::Hs256, Algorithm::Rs256],
+            &[Algorithm::HS256, Algorithm::RS256],
         )
         .unwrap_err();
         let places: Vec<_> = faults.iter().map(KeyFault::key).collect();

@@ -433,7 +433,7 @@ mod tests {
             let keys: Vec<Value> = keys
                 .iter()
                 .map(|kid| {
-                    let mut jwk = super::super::testing::jwk(super::super::Algorithm::EdDsa);
+                    let mut jwk = super::super::testing::jwk(super::super::Algorithm::EDDSA);
                     jwk["kid"] = (*kid).into();
                     jwk
                 })
@@ -465,7 +465,7 @@ mod tests {
     #[tokio::test]
     async fn keys_from_the_same_place_go_on_where_their_times_change() {
         let before = keys(None);
-        let document = serde_json::json!({"keys": [super::super::testing::jwk(super::super::Algorithm::EdDsa)]});
+        let document = serde_json::json!({"keys": [super::super::testing::jwk(super::super::Algorithm::EDDSA)]});
         let (set, _) = KeySet::fetched(document.to_string().as_bytes()).unwrap();
         let since = Instant::now();
         before.end(Ok(Fetched {

@@ -407,7 +407,7 @@ const CLAIMS: &str =
 #[test]
 fn rfc_7515_a_1_hs256_and_rfc_7519_3_1() {
     accepted(&secret(), HS256, CLAIMS);
-    joe_is_root_until_exp(&secret(), Algorithm::Hs256, HS256);
+    joe_is_root_until_exp(&secret(), Algorithm::HS256, HS256);
     let jws = Jws::parse(HS256).unwrap();
     assert_eq!(jws.typ.as_deref(), Some("JWT"));
 }
@@ -415,13 +415,13 @@ fn rfc_7515_a_1_hs256_and_rfc_7519_3_1() {
 #[test]
 fn rfc_7515_a_2_rs256() {
     accepted(&rsa(), RS256, CLAIMS);
-    joe_is_root_until_exp(&rsa(), Algorithm::Rs256, RS256);
+    joe_is_root_until_exp(&rsa(), Algorithm::RS256, RS256);
 }
 
 #[test]
 fn rfc_7515_a_3_es256() {
     accepted(&p256(), ES256, CLAIMS);
-    joe_is_root_until_exp(&p256(), Algorithm::Es256, ES256);
+    joe_is_root_until_exp(&p256(), Algorithm::ES256, ES256);
 }
 
 #[test]
@@ -598,11 +598,11 @@ fn rfc_7517_a_1_a_set_of_public_keys_is_read() {
     };
     assert!(left.problem.is_passed_over() && left.problem.is_usual());
     assert_eq!(rsa.kid.as_deref(), Some("2011-04-29"));
-    assert_eq!(rsa.algorithm, Some(Algorithm::Rs256));
+    assert_eq!(rsa.algorithm, Some(Algorithm::RS256));
     assert!(matches!(rsa.material, Material::Public(_)));
     let (keys, warnings) = KeySet::load(
         &[KeySource::Jwks(set.into_bytes())],
-        &[Algorithm::Rs256],
+        &[Algorithm::RS256],
         ShortSecrets::Refuse,
     )
     .unwrap();

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 
 use super::algorithm::Algorithm;
 use super::keys::KeySource;
+use super::public_key::PublicKey;
 use super::revoked::Revoked;
 use super::verify::{Audience, VerifierSettings};
 
@@ -79,19 +80,20 @@ pub(super) fn sign(keys: &Keys, algorithm: Algorithm, message: &[u8]) -> Vec<u8>
             .to_vec()
     };
     match algorithm {
-        Algorithm::Hs256 => mac(hmac::HMAC_SHA256),
-        Algorithm::Hs384 => mac(hmac::HMAC_SHA384),
-        Algorithm::Hs512 => mac(hmac::HMAC_SHA512),
-        Algorithm::Rs256 => rsa(&RSA_PKCS1_SHA256),
-        Algorithm::Rs384 => rsa(&RSA_PKCS1_SHA384),
-        Algorithm::Rs512 => rsa(&RSA_PKCS1_SHA512),
-        Algorithm::Ps256 => rsa(&RSA_PSS_SHA256),
-        Algorithm::Ps384 => rsa(&RSA_PSS_SHA384),
-        Algorithm::Ps512 => rsa(&RSA_PSS_SHA512),
-        Algorithm::Es256 => keys.p256.sign(&random, message).unwrap().as_ref().to_vec(),
-        Algorithm::Es384 => keys.p384.sign(&random, message).unwrap().as_ref().to_vec(),
-        Algorithm::Es512 => keys.p521.sign(&random, message).unwrap().as_ref().to_vec(),
-        Algorithm::EdDsa => keys.ed25519.sign(message).as_ref().to_vec(),
+        Algorithm::HS256 => mac(hmac::HMAC_SHA256),
+        Algorithm::HS384 => mac(hmac::HMAC_SHA384),
+        Algorithm::HS512 => mac(hmac::HMAC_SHA512),
+        Algorithm::RS256 => rsa(&RSA_PKCS1_SHA256),
+        Algorithm::RS384 => rsa(&RSA_PKCS1_SHA384),
+        Algorithm::RS512 => rsa(&RSA_PKCS1_SHA512),
+        Algorithm::PS256 => rsa(&RSA_PSS_SHA256),
+        Algorithm::PS384 => rsa(&RSA_PSS_SHA384),
+        Algorithm::PS512 => rsa(&RSA_PSS_SHA512),
+        Algorithm::ES256 => keys.p256.sign(&random, message).unwrap().as_ref().to_vec(),
+        Algorithm::ES384 => keys.p384.sign(&random, message).unwrap().as_ref().to_vec(),
+        Algorithm::ES512 => keys.p521.sign(&random, message).unwrap().as_ref().to_vec(),
+        Algorithm::EDDSA => keys.ed25519.sign(message).as_ref().to_vec(),
+        Algorithm::Jwt(unknown) => panic!("{unknown:?}"),
     }
 }
 
@@ -119,24 +121,26 @@ pub(super) fn mint(algorithm: Algorithm, claims: &Value) -> String {
 /// The public key for an algorithm as SubjectPublicKeyInfo, in DER.
 pub(super) fn spki(keys: &Keys, algorithm: Algorithm) -> Vec<u8> {
     match algorithm {
-        Algorithm::Es256 => keys.p256.public_key().as_der().unwrap().as_ref().to_vec(),
-        Algorithm::Es384 => keys.p384.public_key().as_der().unwrap().as_ref().to_vec(),
-        Algorithm::Es512 => keys.p521.public_key().as_der().unwrap().as_ref().to_vec(),
-        Algorithm::EdDsa => keys
+        Algorithm::ES256 => keys.p256.public_key().as_der().unwrap().as_ref().to_vec(),
+        Algorithm::ES384 => keys.p384.public_key().as_der().unwrap().as_ref().to_vec(),
+        Algorithm::ES512 => keys.p521.public_key().as_der().unwrap().as_ref().to_vec(),
+        Algorithm::EDDSA => keys
             .ed25519
             .public_key()
             .as_der()
             .unwrap()
             .as_ref()
             .to_vec(),
-        Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512 => panic!("a secret is not public"),
-        Algorithm::Rs256
-        | Algorithm::Rs384
-        | Algorithm::Rs512
-        | Algorithm::Ps256
-        | Algorithm::Ps384
-        | Algorithm::Ps512 => keys.rsa.public_key().as_der().unwrap().as_ref().to_vec(),
+        Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => panic!("a secret is not public"),
+        Algorithm::Jwt(_) => keys.rsa.public_key().as_der().unwrap().as_ref().to_vec(),
     }
+}
+
+/// The public key for an algorithm.
+pub(super) fn public_key(keys: &Keys, algorithm: Algorithm) -> PublicKey {
+    super::pem::public_key(&pem("PUBLIC KEY", &spki(keys, algorithm)))
+        .unwrap()
+        .key
 }
 
 /// A PEM file.
@@ -157,19 +161,10 @@ pub(super) fn pem(label: &str, der: &[u8]) -> Vec<u8> {
 /// The issuer's key for an algorithm: the secret, or the public key as a PEM file.
 pub(super) fn source(algorithm: Algorithm) -> KeySource {
     match algorithm {
-        Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512 => {
+        Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => {
             KeySource::Secret(SECRET.to_vec())
         }
-        Algorithm::Rs256
-        | Algorithm::Rs384
-        | Algorithm::Rs512
-        | Algorithm::Ps256
-        | Algorithm::Ps384
-        | Algorithm::Ps512
-        | Algorithm::Es256
-        | Algorithm::Es384
-        | Algorithm::Es512
-        | Algorithm::EdDsa => KeySource::Pem {
+        Algorithm::Jwt(_) | Algorithm::Es512 => KeySource::Pem {
             kid: None,
             bytes: pem("PUBLIC KEY", &spki(&KEYS, algorithm)),
         },
@@ -188,21 +183,16 @@ pub(super) fn jwk_of(keys: &Keys, algorithm: Algorithm) -> Value {
         json!({"kty": "EC", "crv": name, "x": encode(x), "y": encode(y)})
     };
     match algorithm {
-        Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512 => {
+        Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => {
             json!({"kty": "oct", "k": encode(SECRET)})
         }
-        Algorithm::Es256 => curve("P-256", keys.p256.public_key().as_ref()),
-        Algorithm::Es384 => curve("P-384", keys.p384.public_key().as_ref()),
-        Algorithm::Es512 => curve("P-521", keys.p521.public_key().as_ref()),
-        Algorithm::EdDsa => {
+        Algorithm::ES256 => curve("P-256", keys.p256.public_key().as_ref()),
+        Algorithm::ES384 => curve("P-384", keys.p384.public_key().as_ref()),
+        Algorithm::ES512 => curve("P-521", keys.p521.public_key().as_ref()),
+        Algorithm::EDDSA => {
             json!({"kty": "OKP", "crv": "Ed25519", "x": encode(keys.ed25519.public_key())})
         }
-        Algorithm::Rs256
-        | Algorithm::Rs384
-        | Algorithm::Rs512
-        | Algorithm::Ps256
-        | Algorithm::Ps384
-        | Algorithm::Ps512 => {
+        Algorithm::Jwt(_) => {
             let n = keys
                 .rsa
                 .public_key()

@@ -6,7 +6,7 @@ use super::testing::{NOW, OTHER, mint, now, raw, raw_by, settings};
 use super::*;
 
 fn verifier(change: impl FnOnce(&mut VerifierSettings)) -> Arc<Verifier> {
-    let mut settings = settings(Algorithm::Hs256);
+    let mut settings = settings(Algorithm::HS256);
     change(&mut settings);
     Arc::new(Verifier::new(settings, None).unwrap())
 }
@@ -56,7 +56,7 @@ fn at_once(
 }
 
 fn permit(guard: &Guard, claims: &Value) -> Result<Permit, Reject> {
-    let headers = bearer(&mint(Algorithm::Hs256, claims));
+    let headers = bearer(&mint(Algorithm::HS256, claims));
     guard.authorize(authenticate(guard, &headers)?, &[("user", Some("7"))])
 }
 
@@ -99,7 +99,7 @@ fn a_good_token_gets_in_and_others_do_not() {
         Err(Reject::TokenInvalid(TokenFault::Algorithm))
     );
     let twice = raw(
-        Algorithm::Hs256,
+        Algorithm::HS256,
         r#"{"alg":"HS256"}"#,
         &format!(r#"{{"exp":{},"sub":"a","sub":"b"}}"#, NOW + 60),
     );
@@ -108,7 +108,7 @@ fn a_good_token_gets_in_and_others_do_not() {
         Err(Reject::TokenInvalid(TokenFault::Malformed))
     );
     let critical = raw(
-        Algorithm::Hs256,
+        Algorithm::HS256,
         r#"{"alg":"HS256","crit":["x"],"x":1}"#,
         "{}",
     );
@@ -129,7 +129,7 @@ fn optional_lets_the_anonymous_in_and_never_a_bad_token() {
     let anonymous = authenticate(&guard, &HeaderMap::new()).unwrap();
     assert!(anonymous.is_anonymous());
     assert!(guard.authorize(anonymous, &[]).is_ok());
-    let expired = mint(Algorithm::Hs256, &json!({"exp": NOW - 60}));
+    let expired = mint(Algorithm::HS256, &json!({"exp": NOW - 60}));
     assert_eq!(
         authenticate(&guard, &bearer(&expired)).unwrap_err(),
         Reject::TokenInvalid(TokenFault::Expired)
@@ -263,7 +263,7 @@ fn strip_token_takes_it_out_of_wherever_it_was() {
         let verifier = verifier(|settings| settings.from = from.clone());
         guard_of(vec![verifier], |settings| settings.strip_token = strip)
     });
-    let token = mint(Algorithm::Hs256, &json!({}));
+    let token = mint(Algorithm::HS256, &json!({}));
     let mut headers = bearer(&token);
     headers.insert(COOKIE, format!("a=1; at={token}; b=2").parse().unwrap());
     let query = format!("x=1&token={token}");
@@ -294,7 +294,7 @@ fn a_place_counts_for_the_verifiers_that_list_it() {
     let guard = guard_of(vec![by_header, by_cookie], |_| {});
     let cookie = |issuer: &str| {
         let mut headers = HeaderMap::new();
-        let token = mint(Algorithm::Hs256, &json!({"iss": issuer}));
+        let token = mint(Algorithm::HS256, &json!({"iss": issuer}));
         headers.insert(COOKIE, format!("at={token}").parse().unwrap());
         headers
     };
@@ -317,7 +317,7 @@ fn of_several_verifiers_the_one_with_the_issuer_decides() {
     for verifiers in [vec![strict(), lenient()], vec![lenient(), strict()]] {
         let guard = guard_of(verifiers, |_| {});
         let seen = |claims: Value| {
-            authenticate(&guard, &bearer(&mint(Algorithm::Hs256, &claims))).map(drop)
+            authenticate(&guard, &bearer(&mint(Algorithm::HS256, &claims))).map(drop)
         };
         assert_eq!(seen(json!({"iss": "a", "aud": "me"})), Ok(()));
         assert_eq!(
@@ -333,8 +333,8 @@ fn of_several_verifiers_the_one_with_the_issuer_decides() {
 fn without_an_issuer_each_fitting_verifier_is_tried_up_to_four() {
     let other_secret =
         || verifier(|settings| settings.keys = vec![KeySource::Secret(vec![b'o'; 32])]);
-    let rsa = || Arc::new(Verifier::new(settings(Algorithm::Rs256), None).unwrap());
-    let token = bearer(&mint(Algorithm::Hs256, &json!({})));
+    let rsa = || Arc::new(Verifier::new(settings(Algorithm::RS256), None).unwrap());
+    let token = bearer(&mint(Algorithm::HS256, &json!({})));
     let with = |others: Vec<Arc<Verifier>>| {
         let mut verifiers = others;
         verifiers.push(verifier(|_| {}));
@@ -352,18 +352,18 @@ fn without_an_issuer_each_fitting_verifier_is_tried_up_to_four() {
         other => panic!("{other:?}"),
     };
     assert_eq!(
-        seen(mint(Algorithm::Hs256, &json!({}))),
+        seen(mint(Algorithm::HS256, &json!({}))),
         TokenFault::Signature
     );
     assert_eq!(
-        seen(mint(Algorithm::Es256, &json!({}))),
+        seen(mint(Algorithm::ES256, &json!({}))),
         TokenFault::Algorithm
     );
     assert_eq!(
-        seen(mint(Algorithm::Rs256, &json!({"exp": 1}))),
+        seen(mint(Algorithm::RS256, &json!({"exp": 1}))),
         TokenFault::Expired
     );
-    let forged = raw_by(&OTHER, Algorithm::Rs256, r#"{"alg":"RS256"}"#, "{}");
+    let forged = raw_by(&OTHER, Algorithm::RS256, r#"{"alg":"RS256"}"#, "{}");
     assert_eq!(seen(forged), TokenFault::Signature);
 }
 
@@ -372,7 +372,7 @@ fn a_remembered_token_is_still_checked_against_the_clock() {
     let guard = guard(|_| {});
     let remembered = Remembered::new(1 << 20);
     let headers = bearer(&mint(
-        Algorithm::Hs256,
+        Algorithm::HS256,
         &json!({"exp": NOW + 60, "sub": "a"}),
     ));
     let at = |seconds| {
@@ -395,7 +395,7 @@ fn what_one_route_remembers_does_not_open_another() {
     let wide = guard_of(vec![Arc::clone(&lenient)], |_| {});
     let narrow = guard_of(vec![Arc::clone(&strict)], |_| {});
     let both = guard_of(vec![lenient, strict], |_| {});
-    let headers = bearer(&mint(Algorithm::Hs256, &json!({"iss": "a", "aud": "you"})));
+    let headers = bearer(&mint(Algorithm::HS256, &json!({"iss": "a", "aud": "you"})));
     let seen = |guard: &Guard| at_once(guard, &headers, None, &remembered, now()).map(drop);
     let refused = Err(Reject::TokenInvalid(TokenFault::Audience));
     for _ in 0..2 {
@@ -408,7 +408,7 @@ fn what_one_route_remembers_does_not_open_another() {
 #[test]
 fn bad_tokens_are_not_remembered_and_a_new_verifier_knows_nothing() {
     let remembered = Remembered::new(1 << 20);
-    let token = mint(Algorithm::Hs256, &json!({}));
+    let token = mint(Algorithm::HS256, &json!({}));
     let headers = bearer(&token);
     let old = guard(|_| {});
     assert!(at_once(&old, &headers, None, &remembered, now()).is_ok());
@@ -440,7 +440,7 @@ fn guards_are_shared_between_workers_and_nothing_shows_a_token() {
 
     let guard = guard(|_| {});
     let remembered = Remembered::new(1 << 20);
-    let token = mint(Algorithm::Hs256, &json!({"email": "a@example.com"}));
+    let token = mint(Algorithm::HS256, &json!({"email": "a@example.com"}));
     let headers = bearer(&token);
     let principal = at_once(&guard, &headers, None, &remembered, now()).unwrap();
     let found = token::find(&headers, None, &[TokenSource::Header]).unwrap();

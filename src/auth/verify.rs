@@ -715,7 +715,7 @@ mod tests {
     use super::super::testing::{NOW, now, raw, settings};
     use super::*;
 
-    const ALGORITHM: Algorithm = Algorithm::Hs256;
+    const ALGORITHM: Algorithm = Algorithm::HS256;
 
     fn verifier(change: impl FnOnce(&mut VerifierSettings)) -> Verifier {
         let mut settings = settings(ALGORITHM);

@@ -70,10 +70,11 @@ pub(super) fn write(file: &Path, users: &Users) -> Result<(), Ended> {
             "the user {name:?} cannot be read, {why}"
         )));
     }
-    let text = users.write();
+    let unwritten = |error: std::io::Error| Ended::Failed(cannot_hold(file, &error.to_string()));
+    let text = users.write().map_err(unwritten)?;
     // What cannot be read back would put everybody out.
     let read = config::read_users(&text).map_err(|why| Ended::Failed(cannot_hold(file, &why)))?;
-    if read.write() != text {
+    if read.write().map_err(unwritten)? != text {
         return Err(Ended::Failed(cannot_hold(
             file,
             "it would be read otherwise",

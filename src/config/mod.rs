@@ -105,7 +105,7 @@ pub(crate) fn errors_of(text: &str) -> ConfigErrors {
 }
 
 /// What holds for every file: it is read, or its errors are said, each with words and a place in it.
-/// Without an error it can be printed, and the print is as good.
+/// Without an error it can be printed, and the print is as good. serde_yaml, the other reader, reads the print, too.
 #[cfg(any(test, fuzzing))]
 #[track_caller]
 pub(crate) fn text_holds(text: &[u8]) {
@@ -120,6 +120,11 @@ pub(crate) fn text_holds(text: &[u8]) {
         let printed_again = again.print();
         assert!(again.errors.is_empty(), "{printed}");
         assert_eq!(printed_again, printed);
+        let tree = again.tree.as_ref();
+        assert!(
+            tree.is_some_and(|tree| print::reads_the_same(tree, &printed)),
+            "{printed}"
+        );
     } else if let Err(errors) = loaded.errors.finish() {
         assert!(errors.iter().all(|error| !error.to_string().is_empty()));
     }

@@ -4,121 +4,66 @@
 //! written, and what came from the environment with its value, except where that itself has `${` in it.
 //! Every default is filled in.
 
-use std::fmt::Write as _;
+use std::borrow::Cow;
 
 use super::fill::filled;
 use super::node::{Kind, Node, Scalar};
+use crate::yaml::{self, Yaml};
 
 /// Writes a configuration's tree, with every default.
 pub(crate) fn print(root: &Node) -> String {
-    let mut out = String::new();
-    let root = filled(root);
-    if let Kind::Map(entries) = &root.kind {
-        for (key, value) in entries {
-            entry(&mut out, &key.text, value, 0);
-        }
-    }
-    out
+    // A tree of texts is always written.
+    yaml::write(&written(&filled(root))).unwrap_or_default()
 }
 
-/// `key: value`, or the key and the value's lines below it.
-fn entry(out: &mut String, key: &str, value: &Node, depth: usize) {
-    let _written = write!(out, "{:1$}{2}:", "", depth * 2, plain_or_quoted(key));
-    match &value.kind {
-        Kind::List(items) if !items.is_empty() => {
-            out.push('\n');
-            list(out, items, depth + 1);
-        }
-        Kind::Map(entries) if !entries.is_empty() => {
-            out.push('\n');
+/// A value as it is shown.
+fn written(node: &Node) -> Yaml<'_> {
+    match &node.kind {
+        Kind::List(items) => Yaml::List(items.iter().map(written).collect()),
+        Kind::Map(entries) => Yaml::Map(
             entries
                 .iter()
-                .for_each(|(key, value)| entry(out, &key.text, value, depth + 1));
-        }
-        Kind::List(_) | Kind::Map(_) | Kind::Scalar(_) | Kind::Null | Kind::Broken => {
-            let _written = writeln!(out, " {}", leaf(value));
-        }
-    }
-}
-
-fn list(out: &mut String, items: &[Node], depth: usize) {
-    for item in items {
-        let begin = out.len();
-        match &item.kind {
-            Kind::List(items) if !items.is_empty() => list(out, items, depth + 1),
-            Kind::Map(entries) if !entries.is_empty() => {
-                entries
-                    .iter()
-                    .for_each(|(key, value)| entry(out, &key.text, value, depth + 1));
-            }
-            Kind::List(_) | Kind::Map(_) | Kind::Scalar(_) | Kind::Null | Kind::Broken => {
-                let _written = writeln!(out, "{:1$}{2}", "", (depth + 1) * 2, leaf(item));
-            }
-        }
-        // The item's first line is indented for its dash already.
-        let dash = begin + depth * 2;
-        out.replace_range(dash..dash + 2, "- ");
-    }
-}
-
-/// A value on one line.
-fn leaf(node: &Node) -> String {
-    match &node.kind {
-        Kind::List(_) => "[]".to_owned(),
-        Kind::Map(_) => "{}".to_owned(),
-        Kind::Null | Kind::Broken => "null".to_owned(),
-        Kind::Scalar(Scalar { hidden: true, .. }) => "\"***\"".to_owned(),
+                .map(|(key, value)| (Cow::Borrowed(key.text.as_str()), written(value)))
+                .collect(),
+        ),
+        Kind::Null | Kind::Broken => Yaml::Plain("null".into()),
+        Kind::Scalar(Scalar { hidden: true, .. }) => Yaml::Text("***".into()),
         Kind::Scalar(scalar) => match &scalar.written {
-            Some(written) if scalar.from_file || scalar.text.contains("${") => quoted(written),
-            Some(_) | None if scalar.quoted => quoted(&scalar.text),
-            Some(_) | None => plain_or_quoted(&scalar.text),
+            Some(written) if scalar.from_file || scalar.text.contains("${") => {
+                Yaml::Text(written.into())
+            }
+            Some(_) | None if scalar.quoted => Yaml::Text((&scalar.text).into()),
+            Some(_) | None => Yaml::Plain((&scalar.text).into()),
         },
     }
 }
 
-/// A text without quotes where YAML takes it for one line of plain text.
-fn plain_or_quoted(text: &str) -> String {
-    let first = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '+');
-    let sign = text
-        .strip_prefix('-')
-        .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
-    let legal = |c: char| {
-        first(c)
-            || matches!(
-                c,
-                '-' | '*' | '@' | '%' | '=' | ',' | ';' | '(' | ')' | ' ' | ':'
-            )
-    };
-    let plain = (text.starts_with(first) || sign)
-        && text.chars().all(legal)
-        && !text.contains(": ")
-        && !text.ends_with([' ', ':'])
-        && !text.starts_with("...");
-    if plain { text.to_owned() } else { quoted(text) }
+/// Whether serde_yaml reads in a text what this tree says: the same keys, and texts where it has texts.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn reads_the_same(tree: &Node, printed: &str) -> bool {
+    serde_yaml::from_str(printed).is_ok_and(|theirs| is_of(&filled(tree), &theirs))
 }
 
-/// A text in double quotes.
-fn quoted(text: &str) -> String {
-    let mut out = String::from("\"");
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            // Control characters, and those that YAML takes for line ends or byte order marks.
-            c if c.is_control()
-                || matches!(
-                    c,
-                    '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}'
-                ) =>
-            {
-                let _written = write!(out, "\\U{:08x}", u32::from(c));
-            }
-            c => out.push(c),
+#[cfg(any(test, fuzzing))]
+fn is_of(node: &Node, theirs: &serde_yaml::Value) -> bool {
+    use serde_yaml::Value;
+    match (&node.kind, theirs) {
+        (Kind::Null, Value::Null) => true,
+        (Kind::Scalar(scalar), Value::String(text)) => scalar.text == *text,
+        (Kind::Scalar(scalar), Value::Null | Value::Bool(_) | Value::Number(_)) => !scalar.quoted,
+        (Kind::List(items), Value::Sequence(theirs)) => {
+            let alike = |(item, theirs)| is_of(item, theirs);
+            items.len() == theirs.len() && items.iter().zip(theirs).all(alike)
         }
+        (Kind::Map(entries), Value::Mapping(theirs)) => {
+            entries.len() == theirs.len()
+                && entries
+                    .iter()
+                    .zip(theirs)
+                    .all(|((key, value), (theirs, their_value))| {
+                        theirs.as_str() == Some(&key.text) && is_of(value, their_value)
+                    })
+        }
+        _ => false,
     }
-    out.push('"');
-    out
 }

@@ -108,7 +108,7 @@ impl KeyRing {
 
     /// A ring with a key that nobody has; `None` where the system has no random numbers.
     pub(crate) fn stranger() -> Option<Self> {
-        let key = NewKey::make(Algorithm::EdDsa, 0, 0).ok()?;
+        let key = NewKey::make(Algorithm::EDDSA, 0, 0).ok()?;
         Self::read(&[(PathBuf::new(), key.bytes)]).ok()
     }
 
@@ -206,7 +206,7 @@ mod tests {
         let files: Vec<_> = times
             .iter()
             .map(|(now, from)| {
-                let key = NewKey::make(Algorithm::EdDsa, *now, *from).unwrap();
+                let key = NewKey::make(Algorithm::EDDSA, *now, *from).unwrap();
                 (PathBuf::from(key.file), key.bytes)
             })
             .collect();
@@ -217,7 +217,7 @@ mod tests {
     fn a_key_signs_from_its_time_and_goes_when_all_that_it_signed_has_expired() {
         let ring = ring(&[(200, 500), (100, 100)]);
         let signs = |now| {
-            ring.signing(Algorithm::EdDsa, now)
+            ring.signing(Algorithm::EDDSA, now)
                 .unwrap()
                 .kid()
                 .split('-')
@@ -230,24 +230,24 @@ mod tests {
         assert_eq!(signs(499), "100");
         assert_eq!(signs(500), "200");
         let retired = |now| {
-            ring.retired(Algorithm::EdDsa, now, 1000)
+            ring.retired(Algorithm::EDDSA, now, 1000)
                 .map(|key| key.created)
                 .collect::<Vec<_>>()
         };
         assert_eq!(retired(500), [0; 0]);
         assert_eq!(retired(1560), [0; 0]);
         assert_eq!(retired(1561), [100]);
-        assert!(ring.has(Algorithm::EdDsa) && !ring.has(Algorithm::Es256));
+        assert!(ring.has(Algorithm::EDDSA) && !ring.has(Algorithm::ES256));
         assert!(ring.published().contains("\"200-"));
-        assert!(KeyRing::default().signing(Algorithm::EdDsa, 1).is_none());
+        assert!(KeyRing::default().signing(Algorithm::EDDSA, 1).is_none());
     }
 
     #[test]
     fn an_algorithm_that_comes_back_signs_at_once_and_its_key_is_not_retired() {
         let made = [
-            (Algorithm::Es256, 100),
-            (Algorithm::EdDsa, 200),
-            (Algorithm::Es256, 5000),
+            (Algorithm::ES256, 100),
+            (Algorithm::EDDSA, 200),
+            (Algorithm::ES256, 5000),
         ];
         let ring = |count: usize| {
             let files = made.iter().take(count).map(|(algorithm, from)| {
@@ -265,20 +265,20 @@ mod tests {
             all.map(|key| key.created).collect::<Vec<_>>()
         };
         let two = ring(2);
-        assert_eq!(signs(&two, Algorithm::EdDsa, 150), "100");
-        assert_eq!(signs(&two, Algorithm::EdDsa, 200), "200");
-        assert_eq!(signs(&two, Algorithm::Es256, 9000), "100");
-        assert_eq!(retired(&two, Algorithm::EdDsa, 9000), [100]);
-        assert_eq!(retired(&two, Algorithm::Es256, 9000), [0; 0]);
+        assert_eq!(signs(&two, Algorithm::EDDSA, 150), "100");
+        assert_eq!(signs(&two, Algorithm::EDDSA, 200), "200");
+        assert_eq!(signs(&two, Algorithm::ES256, 9000), "100");
+        assert_eq!(retired(&two, Algorithm::EDDSA, 9000), [100]);
+        assert_eq!(retired(&two, Algorithm::ES256, 9000), [0; 0]);
         let three = ring(3);
-        assert_eq!(signs(&three, Algorithm::Es256, 4999), "100");
-        assert_eq!(retired(&three, Algorithm::Es256, 6060), [0; 0]);
-        assert_eq!(retired(&three, Algorithm::Es256, 6061), [100, 200]);
+        assert_eq!(signs(&three, Algorithm::ES256, 4999), "100");
+        assert_eq!(retired(&three, Algorithm::ES256, 6060), [0; 0]);
+        assert_eq!(retired(&three, Algorithm::ES256, 6061), [100, 200]);
     }
 
     #[test]
     fn a_secret_is_not_published() {
-        let key = NewKey::make(Algorithm::Hs256, 1, 1).unwrap();
+        let key = NewKey::make(Algorithm::HS256, 1, 1).unwrap();
         let ring = KeyRing::read(&[(PathBuf::from("a"), key.bytes)]).unwrap();
         assert_eq!(ring.published(), r#"{"keys":[]}"#);
         assert!(String::from_utf8(ring.verifying()).unwrap().contains("oct"));
@@ -289,7 +289,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt as _;
         let folder = tempfile::tempdir().unwrap();
         let keys = folder.path().join("keys");
-        let key = NewKey::make(Algorithm::Es256, 1, 1).unwrap();
+        let key = NewKey::make(Algorithm::ES256, 1, 1).unwrap();
         key.write(&keys).unwrap();
         let path = keys.join(&key.file);
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 
 use super::password;
 use crate::auth::Admitted;
+use crate::yaml::{self, Yaml};
 
 /// One user.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -141,31 +142,33 @@ impl Users {
         self.by_name.remove(name).is_some() || self.broken.remove(name).is_some()
     }
 
-    /// The file's content: a line a user, in JSON, which is YAML.
-    pub(crate) fn write(&self) -> String {
-        let mut text = String::new();
-        for (name, broken) in &self.broken {
-            if let Some(content) = &broken.content {
-                text.push_str(&format!("{}: {content}\n", Value::from(name.as_str())));
-            }
-        }
-        for (name, user) in &self.by_name {
-            let mut members = Map::new();
-            if let Some(password) = &user.password {
-                members.insert("password".to_owned(), password.as_str().into());
-            }
-            members.insert("active".to_owned(), user.active.into());
-            if user.since > 0 {
-                members.insert("since".to_owned(), user.since.into());
-            }
-            members.extend(user.more.clone());
-            let name = Value::from(name.as_str());
-            text.push_str(&format!("{name}: {}\n", Value::Object(members)));
-        }
-        if text.is_empty() {
-            return "{}\n".to_owned();
-        }
-        text
+    /// The file's content.
+    ///
+    /// # Errors
+    /// Where it cannot be YAML.
+    pub(crate) fn write(&self) -> io::Result<String> {
+        let contents = self.broken.values().map(|broken| broken.content.as_ref());
+        let broken = self.broken.keys().zip(contents);
+        let broken = broken.filter_map(|(name, content)| Some((name, Yaml::from(content?))));
+        let users = self.by_name.iter().map(|(name, user)| {
+            let more = user.more.iter();
+            let more = more.map(|(name, value)| (name.as_str().into(), value.into()));
+            let known = [
+                user.password
+                    .as_deref()
+                    .map(|hash| ("password".into(), Yaml::Text(hash.into()))),
+                Some(("active".into(), Yaml::Plain(user.active.to_string().into()))),
+                (user.since > 0)
+                    .then(|| ("since".into(), Yaml::Plain(user.since.to_string().into()))),
+            ];
+            (
+                name,
+                Yaml::Map(known.into_iter().flatten().chain(more).collect()),
+            )
+        });
+        let all = broken.chain(users);
+        let all = all.map(|(name, user)| (name.as_str().into(), user));
+        yaml::write(&Yaml::Map(all.collect())).map_err(io::Error::other)
     }
 }
 
@@ -263,18 +266,12 @@ mod tests {
             "bob: \"b\"": {"active": false},
         }));
         assert!(users.active("alice").is_some() && users.active("bob: \"b\"").is_none());
-        let text = users.write();
-        assert_eq!(text.lines().count(), 2);
-        let back: Map<String, Value> = text
-            .lines()
-            .map(|line| {
-                let whole: Value = serde_json::from_str(&format!("{{{line}}}")).unwrap();
-                let (name, user) = whole.as_object().unwrap().iter().next().unwrap();
-                (name.clone(), user.clone())
-            })
-            .collect();
-        assert_eq!(read(&Value::Object(back)), users);
-        assert_eq!(Users::default().write(), "{}\n");
+        let text = users.write().unwrap();
+        let begin = format!("alice:\n  password: {hash}\n  active: true\n  since: 1500\n");
+        assert!(text.starts_with(&begin), "{text}");
+        let back: Value = serde_yaml::from_str(&text).unwrap();
+        assert_eq!(read(&back), users);
+        assert_eq!(Users::default().write().unwrap(), "{}\n");
     }
 
     #[test]
@@ -302,8 +299,9 @@ mod tests {
             assert!(users.active("bob").is_some() && users.active(name).is_none());
             // It is not lost where somebody else is changed, and can be taken out.
             let (name, content) = (name.to_owned(), &all[name]);
-            let line = format!("{}: {content}\n", Value::from(name.as_str()));
-            assert!(users.write().contains(&line), "{}", users.write());
+            let text = users.write().unwrap();
+            let back: Value = serde_yaml::from_str(&text).unwrap();
+            assert_eq!(back.get(&name), Some(content), "{text}");
             let mut mended = users.clone();
             mended.put(&name, User::default());
             assert!(mended.broken().next().is_none());

@@ -150,7 +150,7 @@ fn not_found<B>(body: B) -> Response<B> {
 }
 
 /// What hyper's server hears of the same.
-fn heard_by_hyper(pieces: Vec<Vec<u8>>, closes: bool) -> Vec<Heard> {
+pub(super) fn heard_by_hyper(pieces: Vec<Vec<u8>>, closes: bool) -> Vec<Heard> {
     let length: usize = pieces.iter().map(Vec::len).sum();
     let heard = RefCell::new(Vec::new());
     let service = service_fn(async |request: http::Request<Incoming>| {

@@ -601,3 +601,83 @@ fn small_pieces_that_are_held_share_their_memory() {
     make_room(&mut buf, room);
     assert!(buf.capacity() >= room.0, "used again");
 }
+
+/// What hyper's server takes and is refused here. ARCHITECTURE.md says why, in the same words, under "The packages".
+const STRICTER: &[(&str, &str)] = &[
+    ("lines that end in LF alone", "GET / HTTP/1.1\nHost: h\n\n"),
+    (
+        "several empty lines before a request",
+        "\r\n\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n",
+    ),
+    (
+        "HTTP/1.1 without `Host`, or with an empty one",
+        "GET / HTTP/1.1\r\n\r\n",
+    ),
+    (
+        "HTTP/1.1 without `Host`, or with an empty one",
+        "GET / HTTP/1.1\r\nHost:\r\n\r\n",
+    ),
+    (
+        "`Host` more than once",
+        "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+    ),
+    (
+        "`Content-Length` more than once, even with one value",
+        "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\na",
+    ),
+    (
+        "`Content-Length` with leading zeros",
+        "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 01\r\n\r\na",
+    ),
+    (
+        "`Content-Length` beside `Transfer-Encoding`",
+        "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "transfer codings beside `chunked`",
+        "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "`chunked` more than once",
+        "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "`chunked` more than once",
+        "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "a fragment in the target",
+        "GET /#a HTTP/1.1\r\nHost: h\r\n\r\n",
+    ),
+    (
+        "bytes outside ASCII in the target",
+        "GET /\u{e9} HTTP/1.1\r\nHost: h\r\n\r\n",
+    ),
+    (
+        "blanks behind a chunk's size",
+        "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1 \r\na\r\n0\r\n\r\n",
+    ),
+    (
+        "chunk extensions that are malformed",
+        "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1;=\u{1}\r\na\r\n0\r\n\r\n",
+    ),
+];
+
+#[test]
+fn what_hyper_takes_and_is_refused_here_is_written_down() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/ARCHITECTURE.md"));
+    let page = page.unwrap();
+    for (what, bytes) in STRICTER {
+        let (ours, _) = heard(vec![bytes.as_bytes().to_vec()], true);
+        assert!(
+            ours.iter().any(|request| request.refusal.is_some()),
+            "{what} is taken here"
+        );
+        let theirs = properties::heard_by_hyper(vec![bytes.as_bytes().to_vec()], true);
+        assert!(
+            matches!(theirs.as_slice(), [request] if request.body.is_some()),
+            "hyper refuses {what}"
+        );
+        assert!(page.contains(&format!("\n| {what} | ")), "{what}");
+    }
+}

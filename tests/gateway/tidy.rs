@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// The floors, the ground first, with the rooms on each. A room may use what stands on a floor below its own, and nothing
 /// beside it.
 const FLOORS: &[&[&str]] = &[
-    &["clock", "filesystem", "script"],
+    &["clock", "filesystem", "script", "yaml"],
     &["net"],
     &["message"],
     &["auth", "observe", "wire"],
@@ -28,10 +28,20 @@ const TOP: &[&str] = &["lib", "main", "cli", "bench", "fuzz"];
 /// Outside crates and the only places that may use them.
 const HOMES: &[(&str, &[&str])] = &[
     ("h2", &["wire/http2"]),
-    ("serde", &["config", "auth", "cli", "tokens"]),
-    ("serde_json", &["config", "auth", "cli", "tokens"]),
+    ("serde", &["config", "auth", "cli", "tokens", "yaml"]),
+    ("serde_json", &["config", "auth", "cli", "tokens", "yaml"]),
+    ("serde_yaml", &["config/print", "yaml"]),
     ("saphyr_parser", &["config", "auth", "cli"]),
-    ("jsonwebtoken", &[]),
+    (
+        "jsonwebtoken",
+        &[
+            "auth/algorithm",
+            "auth/keys",
+            "auth/provider",
+            "auth/public_key",
+            "auth/signing",
+        ],
+    ),
     ("aws_lc_rs", &["auth", "net/tls", "tokens"]),
     ("quick_cache", &["auth/remembered"]),
     ("arc_swap", &["auth/remote", "auth/revoked"]),

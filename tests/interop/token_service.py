@@ -1,6 +1,6 @@
 """Portcullis's token service as its clients see it: a gateway with `tokens`, the calls, and sessions that remember.
 
-Standard library only. It knows nothing of Django, and nothing of what becomes of a gateway: that is told by the
+Needs Debian's python3-yaml. It knows nothing of Django, and nothing of what becomes of a gateway: that is told by the
 stories that use it.
 """
 
@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
+
+import yaml
 
 from harness import Answer, Child, Connection, Target, base64url, claims_of, expect, free_port, wait_until
 
@@ -143,9 +145,8 @@ class Gateway(Side):
         beside.rename(self.folder / "users.yaml")
 
     def read_users(self) -> dict[str, dict]:
-        """The users' file, as it was written here or by the gateway: JSON, or a line of JSON a user."""
-        text = (self.folder / "users.yaml").read_text()
-        return json.loads(text if text.startswith("{") else f"{{{','.join(text.splitlines())}}}")
+        """The users' file, as it was written here or by the gateway, as PyYAML reads it."""
+        return yaml.safe_load((self.folder / "users.yaml").read_text())
 
     def launch(self) -> None:
         """Starts it, and waits for nothing."""

@@ -306,14 +306,14 @@ mod tests {
 
     #[track_caller]
     fn check(change: impl FnOnce(&mut VerifierSettings), claims: Value, expected: &str) {
-        let mut settings = settings(Algorithm::Hs256);
+        let mut settings = settings(Algorithm::HS256);
         change(&mut settings);
         let verifier = Verifier::new(settings, None).unwrap();
         let header = r#"{"alg":"HS256","typ":"JWT"}"#;
         let mut claims = claims;
         let members = claims.as_object_mut().unwrap();
         members.entry("exp").or_insert_with(|| json!(NOW + 60));
-        let token = raw(Algorithm::Hs256, header, &claims.to_string());
+        let token = raw(Algorithm::HS256, header, &claims.to_string());
         let jws = Jws::parse(&token).unwrap();
         let read = jws.claims().unwrap();
         let fault = verifier
