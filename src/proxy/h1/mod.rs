@@ -206,7 +206,7 @@ impl Exchange {
                         // It is not forwarded: the client gets a 100 when its body is wanted.
                         *interim += 1;
                         if *interim > MOST_INTERIM {
-                            return Poll::Ready(Err(Fault::Malformed("too many interim responses")));
+                            return Poll::Ready(Err(Fault::Malformed("too many 1xx responses")));
                         }
                         all.advance(length);
                         self.put_back(all);
