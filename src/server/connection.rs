@@ -24,7 +24,7 @@ use crate::snapshot::Listener;
 use crate::wire::{Ended, Http2, Line, Link, Opening};
 use crate::worker::Worker;
 
-/// How long closing an idle connection may take.
+/// How long closing an idle or draining connection may take.
 const PARTING: Duration = Duration::from_secs(2);
 
 /// How long a connected client may take to send its first bytes when its listener is closed.

@@ -66,7 +66,7 @@ enum Order {
     Stop,
 }
 
-/// Sockets for the listeners of a snapshot that are not open yet, each for one listener and all workers.
+/// The sockets of a listener that is not open yet, one per worker.
 #[derive(Debug)]
 pub(crate) struct Bound {
     address: ListenAddress,
