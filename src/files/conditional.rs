@@ -1,7 +1,7 @@
-//! Preconditions (RFC 9110 section 13): whether a file is sent, was kept, or is not the expected one.
+//! Preconditions (RFC 9110 section 13): whether a file is sent, is unchanged, or is not the expected one.
 //!
-//! A malformed list of entity tags matches nothing: the safe response to `If-None-Match` is the file,
-//! and that of `If-Match` is 412.
+//! A malformed list of entity tags matches nothing: the safe response to `If-None-Match` is then the file, and to
+//! `If-Match` 412.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -12,21 +12,21 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use super::header_value;
 use crate::message::reject::Reject;
 
-/// The first second of the year 10000, which no HTTP date can name.
+/// The first second of the year 10000, which no HTTP date can represent.
 const END_OF_DATES: u64 = 253_402_300_800;
 
-/// What tells one version of a file from another (RFC 9110 section 8.8).
+/// Identifies a version of a file (RFC 9110 section 8.8).
 #[derive(Clone, Debug)]
 pub(super) struct Validators {
     /// A strong entity tag.
     pub(super) etag: HeaderValue,
-    /// When the file was written, in seconds since 1970; `None` where no HTTP date can say it.
+    /// When the file was modified, in seconds since 1970; `None` if no HTTP date can represent it.
     modified: Option<u64>,
     /// The same as a date.
     date: Option<HeaderValue>,
 }
 
-/// What the preconditions of a request say.
+/// The result of a request's preconditions.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Verdict {
     /// The file is sent.
@@ -40,9 +40,9 @@ pub(super) enum Verdict {
 impl Validators {
     /// The validators of an open file.
     pub(super) fn of(meta: &Metadata) -> Result<Self, Reject> {
-        // Nanoseconds as one number: also a file that was written twice in a second differs.
+        // With nanoseconds, so that a file that was written twice in a second differs, too.
         let nanos = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
-        // No inode: copies on other machines have inodes of their own.
+        // No inode: copies on other machines have different inodes.
         let etag = format_args!("\"{:x}-{nanos:x}\"", meta.size());
         let modified = u64::try_from(meta.mtime())
             .ok()
@@ -92,10 +92,10 @@ impl Validators {
         }
     }
 
-    /// Whether `If-Range` lets a range be served (RFC 9110 section 13.1.5).
+    /// Whether `If-Range` allows a range to be served (RFC 9110 section 13.1.5).
     ///
-    /// A date is good only if it is exactly the file's and its second is over: within that second
-    /// the file may have changed twice.
+    /// A date is valid only if it is exactly the file's and its second is over: within that second the file may have
+    /// changed twice.
     pub(super) fn range_may_be_served(&self, headers: &HeaderMap, now: SystemTime) -> bool {
         if !headers.contains_key(header::IF_RANGE) {
             return true;
@@ -130,8 +130,8 @@ impl Validators {
         Some(listed)
     }
 
-    /// Whether the file was written after the date of a field; `None` without one valid date, or
-    /// where the file has no date, so that the field is ignored.
+    /// Whether the file was modified after the date of a field; `None` without exactly one valid date, or if the file
+    /// has no date, so that the field is ignored.
     fn modified_after(&self, headers: &HeaderMap, name: &HeaderName) -> Option<bool> {
         let date = date(single(headers, name)?.as_bytes())?;
         Some(self.modified? > date)
@@ -141,14 +141,13 @@ impl Validators {
 /// How entity tags are compared (RFC 9110 section 8.8.3.2).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Compare {
-    /// A weak tag equals nothing.
+    /// A weak tag matches nothing.
     Strong,
-    /// The weakness does not count.
+    /// Weakness is ignored.
     Weak,
 }
 
-/// Whether a list of entity tags holds the tag, which is strong and has its quotes; `None` where
-/// the list is malformed.
+/// Whether a list of entity tags contains the tag, which is strong and quoted; `None` if the list is malformed.
 fn lists(list: &[u8], etag: &[u8], compare: Compare) -> Option<bool> {
     let mut listed = false;
     let mut rest = list.trim_ascii();
@@ -180,7 +179,7 @@ fn lists(list: &[u8], etag: &[u8], compare: Compare) -> Option<bool> {
     }
 }
 
-/// The value of a field that stands on exactly one line.
+/// The value of a field that occurs on exactly one line.
 fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
     let mut lines = headers.get_all(name).iter();
     lines.next().filter(|_| lines.next().is_none())
@@ -192,18 +191,18 @@ fn date(value: &[u8]) -> Option<u64> {
     Some(seconds(date))
 }
 
-/// A date in the one format that is written (RFC 9110 section 5.6.7).
+/// A date in the only format to be sent (RFC 9110 section 5.6.7).
 fn http_date(at: u64) -> Result<HeaderValue, Reject> {
     let date = httpdate::HttpDate::from(UNIX_EPOCH + Duration::from_secs(at));
     header_value(format_args!("{date}"))
 }
 
-/// Whole seconds since 1970; a clock before that is taken for 1970.
+/// Whole seconds since 1970; an earlier time counts as 1970.
 fn seconds(at: SystemTime) -> u64 {
     at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// Whether a field is one of those that are evaluated before a method is.
+/// Whether a field is evaluated before the method is.
 fn is_precondition(name: &HeaderName) -> bool {
     matches!(
         *name,
@@ -426,7 +425,7 @@ mod tests {
     }
 
     proptest! {
-        /// Any bytes at all get a response, and bytes without the tag never hold it.
+        /// Any input gets a response, and a list without the tag never matches.
         #[test]
         fn the_list_parser_is_total(list in any::<Vec<u8>>(), pieces in "(W/|\"a\"|\"|,| |b|\\*){0,8}") {
             for list in [list.as_slice(), pieces.as_bytes()] {
@@ -437,7 +436,7 @@ mod tests {
             }
         }
 
-        /// A well-formed list holds what is in it, and nothing else.
+        /// A well-formed list contains its members, and nothing else.
         #[test]
         fn a_list_holds_its_members(tags in prop::collection::vec("[a-c,!é]{0,2}", 0..5)) {
             let list = tags.iter().map(|tag| format!("\"{tag}\"")).collect::<Vec<_>>().join(" , ");
@@ -445,7 +444,7 @@ mod tests {
             prop_assert_eq!(lists(list.as_bytes(), b"\"a\"", Compare::Strong), Some(expected));
         }
 
-        /// Dates that a peer made up never stop the gateway.
+        /// Invalid dates from a peer never cause a panic.
         #[test]
         fn dates_are_total(value in "(Sun, |Sunday, )?[0-9]{0,3}[ -](Nov|Feb)[ -][0-9]{0,5} [0-9]{2}:[0-9]{2}:[0-9]{2}( GMT)?|\\PC{0,29}") {
             date(value.as_bytes());

@@ -1,7 +1,7 @@
-//! Descriptors of larger files that were asked for before, so that the next request opens nothing.
+//! Keeps larger files open that were requested before, so that the next request need not open them.
 //!
-//! An open file is asked whether it has changed, each time if it is large, and once a second whether its name still
-//! names it. What nobody asks for is closed after some seconds: the disk gets back the space of a file that was deleted.
+//! An open file is checked for changes, each time if it is large, and once a second whether its name still refers to
+//! it. Unused files are closed after some seconds, which frees the disk space of deleted ones.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -18,7 +18,7 @@ use super::store;
 
 /// How many files one worker keeps open for one route.
 const MOST: usize = 256;
-/// A file that was not asked for from one sweep to the next is closed.
+/// A file that was not requested between two sweeps is closed.
 const SWEEP: Duration = Duration::from_secs(10);
 
 /// A large file.
@@ -26,14 +26,14 @@ const SWEEP: Duration = Duration::from_secs(10);
 pub(super) struct Held {
     /// The file itself.
     pub(super) file: Arc<File>,
-    /// What is known of it.
+    /// Its metadata.
     pub(super) about: Arc<About>,
 }
 
-/// The open files of one route, and the memory that they are sent through.
+/// The open files of one route, and the memory for sending them.
 #[derive(Debug)]
 pub(super) struct Descriptors {
-    /// For each worker its own: never waited for.
+    /// One per worker, so that the lock never blocks.
     workers: Box<[Arc<Shelf>]>,
 }
 
@@ -47,9 +47,9 @@ struct Shelf {
 #[derive(Debug, Default)]
 struct Open {
     files: HashMap<Box<str>, Entry, RandomState>,
-    /// Counts the looks at this shelf.
+    /// Counts the look-ups in this shelf.
     uses: u64,
-    /// What the count was at the last sweep.
+    /// The count at the last sweep.
     swept: u64,
     /// Whether a task sweeps this shelf.
     is_swept: bool,
@@ -60,20 +60,20 @@ struct Entry {
     held: Held,
     stamp: Stamp,
     trust: Trust,
-    /// The count when it was last asked for.
+    /// The count when it was last requested.
     used: u64,
 }
 
 impl Descriptors {
-    /// Nothing is open yet.
+    /// Initially no file is open.
     pub(super) fn new(workers: usize) -> Self {
         Self {
             workers: (0..workers.max(1)).map(|_| Arc::default()).collect(),
         }
     }
 
-    /// The open file of a name below the root. `is_still` tells whether the name stands for the file in that
-    /// state yet; it is asked where that was not found out not long ago.
+    /// The open file of a name below the root. `is_still` checks whether the name still refers to the file in that
+    /// state; it is called if the last check is not recent.
     pub(super) fn get(
         &self,
         worker: usize,
@@ -103,8 +103,8 @@ impl Descriptors {
         None
     }
 
-    /// Keeps a file open, as it was found at this time in this state. When there is no room, the one that was
-    /// not asked for the longest makes it.
+    /// Keeps a file open that was found at this time in this state. If there is no room, the least recently requested
+    /// file is closed.
     pub(super) fn put(&self, worker: usize, name: &str, held: Held, stamp: Stamp, now: SystemTime) {
         let Some(shelf) = self.workers.get(worker) else {
             return;
@@ -136,12 +136,12 @@ impl Descriptors {
 }
 
 impl Held {
-    /// Whether it could be kept in memory as well. Then it is sent at once, and asked about as seldom as what is.
+    /// Whether it could also be cached in memory. Then it is sent at once, and checked as rarely as cached files.
     pub(super) fn is_small(&self) -> bool {
         self.about.len <= store::LONGEST
     }
 
-    /// A write, but also a deletion or a rename over the file, shows at the open file itself.
+    /// A write, but also a deletion or a rename over the file, shows in the metadata of the open file itself.
     fn is(&self, stamp: Stamp) -> bool {
         self.file
             .metadata()
@@ -154,8 +154,8 @@ impl Shelf {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts the sweeper where there is none; it ends when there is nothing left, or with the route. Without a
-    /// runtime, in a benchmark, there is none.
+    /// Starts the sweeper if there is none; it ends when nothing is left, or with the route. Without a runtime, in a
+    /// benchmark, there is none.
     fn see_that_it_is_swept(self: &Arc<Self>) {
         if self.open().is_swept {
             return;
@@ -178,7 +178,7 @@ impl Shelf {
         });
     }
 
-    /// Closes what was not asked for since the last time; tells whether anything is left.
+    /// Closes files that were not requested since the last sweep; returns whether any are left.
     fn sweep(&self) -> bool {
         self.pieces.release();
         let mut open = self.open();
@@ -191,7 +191,7 @@ impl Shelf {
     }
 }
 
-/// Closes files elsewhere: with its last descriptor a deleted file's blocks are given back, which takes long if it was large.
+/// Closes files on the blocking pool: closing a deleted file frees its blocks, which is slow for large files.
 fn close(files: Vec<Entry>) {
     if files.is_empty() {
         return;
@@ -214,7 +214,7 @@ mod tests {
         put_as(descriptors, name, 0)
     }
 
-    /// Keeps a file open that is said to be so long.
+    /// Keeps a file open that claims to have this length.
     fn put_as(descriptors: &Descriptors, name: &str, len: u64) -> Arc<File> {
         let file = Arc::new(tempfile::tempfile().unwrap());
         let meta = file.metadata().unwrap();

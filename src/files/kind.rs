@@ -1,4 +1,4 @@
-//! Content types, from a file's name alone. The content is never looked at.
+//! Content types, determined by a file's name only. The content is never examined.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::message::reject::Reject;
 /// The media type of the files that browsers render as pages.
 pub(super) const HTML: &str = "text/html";
 
-/// What is not known is bytes; with `nosniff` a browser only stores it.
+/// An unknown type is sent as bytes; with `nosniff` a browser only stores it.
 const UNKNOWN: &str = "application/octet-stream";
 
 /// The media type of a file by its name's extension, without parameters.
@@ -19,10 +19,10 @@ pub(super) fn media_type(name: &str) -> &'static str {
         .unwrap_or(UNKNOWN)
 }
 
-/// Whether a name is that of a file which pages load or link to: it ends like a known media type's files, and not rather like the
-/// name of a host or a version.
+/// Whether pages load or link to files with such a name: it has the extension of a known media type, and does not
+/// rather look like a host name or a version.
 pub(super) fn is_asset(name: &str) -> bool {
-    /// Media types have these endings, too; addresses such as `/@ada@example.com` and `/releases/v1.x` are more frequent.
+    /// Also extensions of media types, but addresses like `/@ada@example.com` and `/releases/v1.x` are more frequent.
     const NAMES: &[&str] = &[
         "ac", "ai", "au", "bz", "cc", "com", "es", "fm", "in", "ink", "ma", "me", "mk", "ms",
         "org", "pm", "ps", "py", "rs", "sh", "so", "st", "tr", "x",
@@ -33,15 +33,15 @@ pub(super) fn is_asset(name: &str) -> bool {
     })
 }
 
-/// The value of `Content-Type` (RFC 9110 section 8.3): text says that it is UTF-8. JSON always is (RFC 8259 section 8.1), and
-/// its media types have no such parameter, nor has that of SVG.
+/// The value of `Content-Type` (RFC 9110 section 8.3): text is declared as UTF-8. JSON always is UTF-8 (RFC 8259
+/// section 8.1), and its media types have no such parameter, nor has that of SVG.
 pub(super) fn content_type(media_type: &'static str) -> Result<HeaderValue, Reject> {
     macro_rules! value {
         ($text:literal) => {
             const { HeaderValue::from_static($text) }
         };
     }
-    // What a web site is made of costs no allocation, and no look at the text.
+    // The usual types of a web site cost no allocation, and no parsing.
     Ok(match media_type {
         HTML => value!("text/html; charset=utf-8"),
         "text/css" => value!("text/css; charset=utf-8"),

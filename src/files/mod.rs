@@ -1,7 +1,7 @@
 //! Static files from disk: what is sent for a path below a route, and with which headers.
 //!
-//! Listings, precompressed variants and error pages are not made here. `resolve` opens, `stream` reads,
-//! `store` remembers what is small, `descriptors` keeps open what is larger.
+//! Listings, precompressed variants and error pages are not made here. `resolve` opens files, `stream` reads them,
+//! `store` caches small ones, `descriptors` keeps larger ones open.
 
 mod conditional;
 mod descriptors;
@@ -43,20 +43,20 @@ use crate::message::reject::Reject;
 /// Room for the headers of a file and for those that the gateway adds.
 const HEADERS: usize = 12;
 
-/// How long a root's descriptor, the content of a file in memory, and the descriptor of a file are trusted
-/// before their path is looked at again.
+/// How long a root's descriptor, the content of a file in memory, and the descriptor of a file are trusted before their
+/// path is checked again.
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
 
-/// What a route with files is made from.
+/// The settings of a route with files.
 #[derive(Debug)]
 pub(crate) struct FilesSettings {
-    /// The directory that is served.
+    /// The directory to serve.
     pub(crate) root: PathBuf,
-    /// The names that stand for a directory, the first that is there.
+    /// The index files of a directory; the first that exists is used.
     pub(crate) index: Vec<String>,
-    /// What a single-page app answers to a navigation that names no file, as a path below the root.
+    /// The page that a single-page app sends for a navigation that names no file, as a path below the root.
     pub(crate) fallback: Option<String>,
-    /// The value of `Cache-Control`; without one, only pages get `no-cache`.
+    /// The value of `Cache-Control`; if absent, only pages get `no-cache`.
     pub(crate) cache_control: Option<HeaderValue>,
     /// How many workers serve the files; each has a descriptor of the root.
     pub(crate) workers: usize,
@@ -87,13 +87,13 @@ pub(crate) struct FileRequest<'a> {
     pub(crate) path: &'a RequestPath,
     /// How many leading segments of the path belong to the route: with 1, `/assets/a.css` is `a.css` below the root.
     pub(crate) skip: usize,
-    /// What follows `?`, for redirects.
+    /// The query (after `?`), for redirects.
     pub(crate) query: Option<&'a str>,
-    /// When it came, on the wall's clock.
+    /// When it arrived, in wall-clock time.
     pub(crate) now: SystemTime,
-    /// The same moment on the clock that is never set.
+    /// The same moment on the monotonic clock.
     pub(crate) at: Instant,
-    /// Whether the system can carry bytes from a file to the client, as it can where nothing is encrypted.
+    /// Whether the kernel can send bytes from a file to the client (`sendfile`), which it can if nothing is encrypted.
     pub(crate) carries: bool,
 }
 
@@ -115,7 +115,7 @@ struct Target {
     about: Arc<About>,
 }
 
-/// What is known of one version of a file, for all who ask for it.
+/// The metadata of one version of a file, shared by all its requests.
 #[derive(Debug)]
 struct About {
     len: u64,
@@ -124,7 +124,7 @@ struct About {
 }
 
 impl About {
-    /// What a file's name and its state say.
+    /// The metadata that follows from a file's name and its state.
     fn of(meta: &Metadata, name: &str) -> Result<Self, Reject> {
         Ok(Self {
             len: meta.len(),
@@ -141,16 +141,16 @@ enum Source {
     Memory(Bytes),
     /// A small file, just opened, in this state; its name below the root.
     Small(Arc<File>, Stamp, Box<str>),
-    /// A larger file, which others may be reading, too; and whether it is known to be in the system's memory.
+    /// A larger file, which others may be reading, too; and whether it is known to be in the page cache.
     Large(Arc<File>, bool),
 }
 
-/// What the response is to be.
+/// The kind of response.
 #[derive(Debug)]
 enum Outcome {
-    /// The path names a directory, but without its slash.
+    /// The path names a directory, but without its trailing slash.
     Redirect,
-    /// The client has the file already.
+    /// The client's copy is current.
     NotModified(Target),
     /// All of the file.
     Whole(Target),
@@ -160,10 +160,8 @@ enum Outcome {
 
 impl Files {
     /// Opens the root.
-    ///
     /// # Errors
-    /// Where the root is not a directory that can be opened, or an index or the fallback is not a
-    /// plain name below it.
+    /// The root is not a directory that can be opened, or an index or the fallback is not a plain name below it.
     pub(crate) fn open(settings: FilesSettings) -> io::Result<Self> {
         let FilesSettings {
             root,
@@ -195,7 +193,7 @@ impl Files {
         })
     }
 
-    /// Whether names are looked up by hand, for want of `openat2`.
+    /// Whether paths are resolved in user space, because `openat2` is not available.
     pub(crate) fn walks(&self) -> bool {
         self.root.walks()
     }
@@ -203,8 +201,8 @@ impl Files {
     /// Responds to a request for a file.
     ///
     /// # Errors
-    /// `MethodNotAllowed`, `BadPath`, `FileNotFound`, `FileForbidden`, `PreconditionFailed`,
-    /// `RangeNotSatisfiable`, and `Internal` where the machine fails.
+    /// `MethodNotAllowed`, `BadPath`, `FileNotFound`, `FileForbidden`, `PreconditionFailed`, `RangeNotSatisfiable`, and
+    /// `Internal` for failures of the system.
     pub(crate) async fn serve(
         &self,
         _: Permit,
@@ -214,7 +212,7 @@ impl Files {
         self.answer(asked, outcome).await
     }
 
-    /// Reads what is to be kept in memory and is not there yet; then nothing has to be waited for.
+    /// Reads files to be cached that are not in memory yet, so that the response needs no waiting.
     async fn answer(
         &self,
         asked: FileRequest<'_>,
@@ -236,7 +234,7 @@ impl Files {
         self.respond(asked, outcome)
     }
 
-    /// Finds the file and evaluates the request against it; reads nothing of it.
+    /// Finds the file and evaluates the request against its metadata, without reading its content.
     fn decide(&self, asked: FileRequest<'_>) -> Result<Outcome, Reject> {
         if !MethodSet::READ.contains(asked.method) {
             return Err(Reject::MethodNotAllowed(MethodSet::READ));
@@ -267,7 +265,7 @@ impl Files {
         }
     }
 
-    /// The file of a name, or the index of a directory; `None` for a directory without its slash.
+    /// The file of a name, or the index of a directory; `None` for a directory without its trailing slash.
     fn look_up(
         &self,
         asked: FileRequest<'_>,
@@ -275,7 +273,7 @@ impl Files {
         directory: bool,
     ) -> Result<Option<Target>, Reject> {
         if !directory {
-            // The root itself, asked for by the route's own path.
+            // The root itself, requested by the route's own path.
             if name.is_empty() {
                 return Ok(None);
             }
@@ -289,7 +287,7 @@ impl Files {
             };
             match self.target(asked, &file) {
                 Ok(Some(target)) => return Ok(Some(target)),
-                // The next name; a directory is no index either.
+                // Try the next name; a directory is not an index either.
                 Ok(None) | Err(Reject::FileNotFound) => {}
                 Err(other) => return Err(other),
             }
@@ -297,8 +295,8 @@ impl Files {
         Err(Reject::FileNotFound)
     }
 
-    /// The app's page, for a browser that navigates to one of the app's own addresses, which may have dots in them. Never for a
-    /// missing script or image: a page in its place would hide the error.
+    /// The app's page, for a browser that navigates to one of the app's own addresses, which may contain dots. Never
+    /// for a missing script or image: a page in its place would hide the error.
     fn fall_back(&self, asked: FileRequest<'_>, name: &str) -> Result<Option<Target>, Reject> {
         let last = name.rsplit('/').next().unwrap_or_default();
         match &self.fallback {
@@ -323,7 +321,7 @@ impl Files {
             }));
         }
         if let Some(held) = self.descriptors.get(worker, name, now, is_still) {
-            // Where it is small, it was sent not long ago.
+            // A small file was sent recently.
             let is_warm = held.is_small();
             return Ok(Some(Target {
                 source: Source::Large(held.file, is_warm),
@@ -385,7 +383,7 @@ impl Files {
         Ok(response)
     }
 
-    /// What a client that has the file wants to know too (RFC 9110 section 15.4.5).
+    /// Headers that a client with a current copy needs, too (RFC 9110 section 15.4.5).
     fn describe(
         &self,
         headers: &mut HeaderMap,
@@ -400,7 +398,7 @@ impl Files {
             Some(value) => {
                 headers.insert(header::CACHE_CONTROL, value.clone());
             }
-            // A page names its scripts by version: a stale page would ask for what is gone.
+            // A page names its scripts by version: a stale page would request files that no longer exist.
             None if about.media_type == kind::HTML => {
                 let no_cache = const { HeaderValue::from_static("no-cache") };
                 headers.insert(header::CACHE_CONTROL, no_cache);
@@ -423,13 +421,13 @@ impl Files {
             header::CONTENT_TYPE,
             kind::content_type(target.about.media_type)?,
         );
-        // What is not said to be constant is looked at byte by byte each time.
+        // A value that is not a constant would be checked byte by byte each time.
         let nosniff = const { HeaderValue::from_static("nosniff") };
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
         let bytes = const { HeaderValue::from_static("bytes") };
         headers.insert(header::ACCEPT_RANGES, bytes);
         if asked.method == Method::HEAD || len == 0 {
-            // Of a body that is sent, the length is said by whoever sends it.
+            // The length of a body is added by the code that sends it.
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(len));
             return Ok(Body::Empty);
         }
@@ -453,9 +451,9 @@ impl Files {
     }
 }
 
-/// Which bytes of the file are sent.
+/// Which bytes of the file to send.
 fn wanted(asked: FileRequest<'_>, about: &About) -> Wanted {
-    // Ranges are defined for GET alone (RFC 9110 section 14.2).
+    // Ranges are defined only for GET (RFC 9110 section 14.2).
     if asked.method != Method::GET || !asked.headers.keys().any(|name| *name == header::RANGE) {
         return Wanted::Whole;
     }
@@ -472,9 +470,9 @@ fn wanted(asked: FileRequest<'_>, about: &About) -> Wanted {
     }
 }
 
-/// The path with a slash, and the query as it came.
+/// The path with a trailing slash, and the unchanged query.
 fn location(asked: FileRequest<'_>) -> Result<HeaderValue, Reject> {
-    // Security: as the client wrote it, it may begin with two slashes, and its first segment be the name of another host.
+    // Security: the client's own spelling may begin with two slashes and so name another host in its first segment.
     let mut location = asked.path.resolved().to_string();
     if !location.ends_with('/') {
         location.push('/');
@@ -486,7 +484,7 @@ fn location(asked: FileRequest<'_>) -> Result<HeaderValue, Reject> {
     HeaderValue::try_from(location).map_err(|_| Reject::BadPath)
 }
 
-/// Whether a browser asks for a page.
+/// Whether a browser requests a page.
 fn accepts_html(headers: &HeaderMap) -> bool {
     headers
         .get_all(header::ACCEPT)

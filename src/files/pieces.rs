@@ -1,35 +1,35 @@
-//! Memory for the pieces of large files: filled, sent, and filled again. It is made of zeroes only once, and what
-//! was sent last is taken first, as it is still in the processor's cache.
+//! Memory for the pieces of large files: filled, sent, and reused. It is zeroed only once, and the memory that was sent
+//! last is reused first, because it is still in the processor's cache.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-/// How long a piece is at most.
+/// The longest piece.
 pub(super) const PIECE: usize = 256 * 1024;
-/// How long a little piece is at most.
+/// The longest little piece.
 const LITTLE: usize = 32 * 1024;
-/// For how many pieces memory is kept that nobody uses now.
+/// The most pieces whose unused memory is kept.
 const SPARE: usize = 4;
 
-/// The memory of one route and worker.
+/// The memory for one route and worker.
 #[derive(Debug, Default)]
 pub(super) struct Pieces {
     spare: Mutex<Vec<Box<[u8]>>>,
 }
 
-/// A piece. When the last who holds it lets go, its memory is there for the next one.
+/// A piece. When its last holder drops it, its memory becomes available for the next one.
 #[derive(Debug)]
 pub(super) struct Piece {
-    /// [`PIECE`] bytes, or the length of a little one; none only while it is dropped.
+    /// [`PIECE`] bytes, or the length of a little one; empty only while it is dropped.
     memory: Box<[u8]>,
     len: usize,
     home: Arc<Pieces>,
 }
 
 impl Pieces {
-    /// A piece of `len` bytes, or of [`PIECE`] if that is less. What stands in it means nothing.
+    /// A piece of `len` bytes, or of [`PIECE`] if that is less. Its content is undefined.
     pub(super) fn take(self: &Arc<Self>, len: usize) -> Piece {
         let spare = self.lock().pop();
         Piece {
@@ -39,7 +39,7 @@ impl Pieces {
         }
     }
 
-    /// A piece of `len` bytes, or of [`LITTLE`] if that is less, whose memory is its own: many may wait for readers.
+    /// A piece of `len` bytes, or of [`LITTLE`] if that is less, whose memory is not shared: many may wait for readers.
     pub(super) fn take_little(self: &Arc<Self>, len: usize) -> Piece {
         let len = len.min(LITTLE);
         Piece {
@@ -49,12 +49,12 @@ impl Pieces {
         }
     }
 
-    /// Gives back to the system what nobody uses now.
+    /// Frees unused memory.
     pub(super) fn release(&self) {
         self.lock().clear();
     }
 
-    /// For how many pieces there is memory that nobody uses.
+    /// The number of unused pieces of memory.
     #[cfg(test)]
     pub(super) fn spare(&self) -> usize {
         self.lock().len()
@@ -66,12 +66,12 @@ impl Pieces {
 }
 
 impl Piece {
-    /// Leaves only the first bytes.
+    /// Keeps only the first bytes.
     pub(super) fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
 
-    /// The piece, full, as it travels.
+    /// The filled piece, to be sent.
     pub(super) fn freeze(self) -> Bytes {
         Bytes::from_owner(self)
     }

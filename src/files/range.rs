@@ -1,9 +1,9 @@
-//! The `Range` field (RFC 9110 section 14): which bytes of a file are wanted.
+//! The `Range` field (RFC 9110 section 14): which bytes of a file are requested.
 //!
-//! One range is served. Several at once are answered with the whole file, which the RFC allows and
-//! which no client can turn into work for the gateway.
+//! A single range is served. A request for several gets the whole file, which the RFC permits and which no client can
+//! turn into work for the gateway.
 
-/// The first and the last byte of a range; both lie in the file.
+/// The first and the last byte of a range; both are in the file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Part {
     /// The first byte.
@@ -15,23 +15,23 @@ pub(super) struct Part {
 impl Part {
     /// How many bytes the range has; at least one.
     pub(super) fn len(self) -> u64 {
-        // A part lies in a file, so this cannot overflow.
+        // A part is within a file, so this cannot overflow.
         self.last.saturating_sub(self.first).saturating_add(1)
     }
 }
 
-/// What a `Range` field asks for.
+/// What a `Range` field requests.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Wanted {
-    /// The whole file: the field is malformed, has several ranges, or a unit that is not known.
+    /// The whole file: the field is malformed, has several ranges, or an unknown unit.
     Whole,
     /// These bytes.
     Part(Part),
-    /// Bytes that the file does not have.
+    /// Bytes beyond the end of the file.
     Unsatisfiable,
 }
 
-/// Reads the value of a `Range` field against a file of `len` bytes.
+/// Parses the value of a `Range` field for a file of `len` bytes.
 pub(super) fn parse(value: &[u8], len: u64) -> Wanted {
     one_range(value).map_or(Wanted::Whole, |range| range.within(len))
 }
@@ -66,7 +66,7 @@ impl Written {
     }
 }
 
-/// The only range of a set in bytes; `None` where there is another number of them.
+/// The only range of a set in bytes; `None` if there is not exactly one.
 fn one_range(value: &[u8]) -> Option<Written> {
     let (unit, set) = value.split_at_checked(memchr::memchr(b'=', value)?)?;
     if !unit.eq_ignore_ascii_case(b"bytes") {
@@ -93,7 +93,7 @@ fn one_range(value: &[u8]) -> Option<Written> {
     }
 }
 
-/// A run of digits. One that no file is long enough for is as good as the largest number.
+/// A run of digits. A number larger than any file saturates.
 fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
@@ -185,7 +185,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the client sends, what is served lies in the file.
+        /// Whatever the client sends, the served range is within the file.
         #[test]
         fn a_part_lies_in_the_file(
             value in "(bytes=|Bytes=|lines=)?([0-9]{0,21}|-|,| |\\PC){0,6}",
@@ -198,14 +198,14 @@ mod tests {
             }
         }
 
-        /// Any bytes at all get a response.
+        /// Any input gets a response.
         #[test]
         fn the_parser_is_total(value in any::<Vec<u8>>(), len in any::<u64>()) {
             parse(&value, len);
             parse(&[b"bytes=".as_slice(), &value].concat(), len);
         }
 
-        /// A range in the file is served as it was asked for.
+        /// A range within the file is served as requested.
         #[test]
         fn a_range_in_the_file_is_kept(first in 0_u64..1000, more in 0_u64..1000, rest in 1_u64..9) {
             let last = first + more;

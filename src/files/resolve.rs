@@ -1,8 +1,8 @@
-//! From a decoded path to an open file below the root, and to nothing else.
+//! Resolves a decoded path to an open file below the root, and to nothing else.
 //!
-//! The kernel keeps the look-up below the root (`openat2` with `RESOLVE_BENEATH`), so no check can
-//! be outrun by a rename. Where it does not know that call, or a sandbox forbids it, the path is walked by hand, to the same
-//! files. What the file is sent as is not decided here.
+//! The kernel confines the look-up to the root (`openat2` with `RESOLVE_BENEATH`), so that no rename can race with a
+//! check. Where that call is unknown, or forbidden by a sandbox, the path is resolved in user space, with the same
+//! result. How the file is sent is not decided here.
 
 use std::fs::{self, File, Metadata};
 use std::io;
@@ -19,18 +19,18 @@ use super::TRUSTED_FOR;
 use super::stamp::Stamp;
 use crate::message::reject::Reject;
 
-/// How often an open that a rename or a signal disturbed is begun anew.
+/// How often an open that a rename or a signal interrupted is retried.
 const ATTEMPTS: u32 = 16;
-/// How many links one look-up follows; as many as Linux does.
+/// How many symlinks one look-up follows; the same number as on Linux.
 const LINKS: u32 = 40;
 
-/// Without `O_NONBLOCK` the open of a FIFO would wait for its writer.
+/// Without `O_NONBLOCK`, opening a FIFO would wait for its writer.
 const FILE: OFlags = OFlags::RDONLY
     .union(OFlags::NONBLOCK)
     .union(OFlags::NOCTTY)
     .union(OFlags::CLOEXEC);
 
-/// A directory to look things up in; its own permission to be read is not needed for that.
+/// A directory for look-ups, which do not require permission to read it.
 #[cfg(target_os = "linux")]
 const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 #[cfg(not(target_os = "linux"))]
@@ -38,25 +38,25 @@ const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::CLOEXEC);
 
-/// What a name below the root is.
+/// The kind of object at a name below the root.
 #[derive(Debug)]
 pub(super) enum Found {
-    /// A regular file. Both halves are of one inode, whatever happens to the name.
+    /// A regular file. Both values are of one inode, whatever happens to the name.
     File(File, Metadata),
     /// A directory.
     Directory,
 }
 
-/// How the look-up is kept below the root.
+/// How the look-up is confined to the root.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Lookup {
-    /// The kernel does it: symlinks that stay below the root are followed.
+    /// By the kernel: symlinks that stay below the root are followed.
     Kernel,
-    /// Segment by segment, where the kernel cannot.
+    /// Segment by segment, if the kernel cannot.
     Walk,
 }
 
-/// The directory that a route serves: one descriptor a worker, so that no two cores share a lock.
+/// The directory that a route serves: one descriptor per worker, so that no two cores share a lock.
 #[derive(Debug)]
 pub(super) struct Root {
     path: PathBuf,
@@ -67,9 +67,9 @@ pub(super) struct Root {
 /// One worker's descriptor of the root.
 #[derive(Debug)]
 struct Handle {
-    /// `None` while the root is away.
+    /// `None` while the root does not exist.
     opened: Option<Opened>,
-    /// When the path was last looked at.
+    /// When the path was last checked.
     checked: Instant,
 }
 
@@ -86,7 +86,7 @@ impl Root {
     /// Opens the directory once for each worker.
     ///
     /// # Errors
-    /// Where the path is not a directory that can be opened.
+    /// The path is not a directory that can be opened.
     pub(super) fn open(path: PathBuf, workers: usize, now: Instant) -> io::Result<Self> {
         let first = Opened::at(&path)?;
         let lookup = Lookup::detect(&first);
@@ -106,29 +106,29 @@ impl Root {
         })
     }
 
-    /// Whether names are looked up by hand, for want of `openat2`.
+    /// Whether paths are resolved in user space, because `openat2` is not available.
     pub(super) fn walks(&self) -> bool {
         self.lookup == Lookup::Walk
     }
 
-    /// Opens what a name below the root is. The name is relative and has no `..`.
+    /// Opens the object at a name below the root. The name is relative and has no `..`.
     ///
     /// # Errors
-    /// `FileNotFound` for what is not there, leads outside the root, or is neither a file nor a
-    /// directory; `FileForbidden` for what may not be opened; `Internal` for what the machine
-    /// lacks, or for a worker that there is not.
+    /// `FileNotFound` for what does not exist, leads outside the root, or is neither a file nor a directory;
+    /// `FileForbidden` if opening is not permitted; `Internal` if the system lacks resources, or the worker does not
+    /// exist.
     pub(super) fn find(&self, worker: usize, name: &str, now: Instant) -> Result<Found, Reject> {
         let mut handle = self.handle(worker, now).ok_or(Reject::Internal)?;
         let found = handle.find(self.lookup, name);
-        // A deploy may delete the old directory within the second: look at the path before a 404.
+        // A deployment may delete the old directory within the second: check the path before a 404.
         if matches!(found, Err(Reject::FileNotFound)) && handle.refresh(&self.path, now) {
             return handle.find(self.lookup, name);
         }
         found
     }
 
-    /// What a name names, without opening it. Good for recognising a file that was opened before,
-    /// and for nothing else: the look-up is not kept below the root.
+    /// The stamp of the object at a name, without opening it. Use it only to recognise a file that was opened before:
+    /// this look-up is not confined to the root.
     pub(super) fn stamp(&self, worker: usize, name: &str, now: Instant) -> Option<Stamp> {
         let handle = self.handle(worker, now)?;
         let root = handle.opened.as_ref()?.borrow();
@@ -136,7 +136,7 @@ impl Root {
         Stamp::of_stat(&stat)
     }
 
-    /// A worker's descriptor, which was looked at not long ago.
+    /// A worker's descriptor, which was checked recently.
     fn handle(&self, worker: usize, now: Instant) -> Option<MutexGuard<'_, Handle>> {
         let handle = self.handles.get(worker)?;
         let mut handle = handle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -148,7 +148,7 @@ impl Root {
 }
 
 impl Handle {
-    /// Takes up the directory that the path names now; tells whether it is another one.
+    /// Opens the directory that the path names now; returns whether it is a different one.
     fn refresh(&mut self, path: &Path, now: Instant) -> bool {
         self.checked = now;
         let old = self.opened.as_ref().map(|opened| opened.identity);
@@ -162,7 +162,7 @@ impl Handle {
                 true
             }
             Err(error) => {
-                // For want of descriptors, say, the old one goes on.
+                // After other errors, such as a lack of descriptors, the old one stays in use.
                 if matches!(
                     error.kind(),
                     io::ErrorKind::NotFound
@@ -217,7 +217,7 @@ fn identity(meta: &Metadata) -> Identity {
 }
 
 impl Lookup {
-    /// What this kernel offers; a sandbox that refuses system calls it does not know counts too.
+    /// Detects what this kernel offers; a sandbox that rejects unknown system calls counts, too.
     fn detect(root: &Opened) -> Self {
         match beneath(root.borrow(), ".", DIRECTORY) {
             Err(Errno::NOSYS | Errno::PERM) => Self::Walk,
@@ -254,8 +254,8 @@ fn beneath(_: BorrowedFd<'_>, _: &str, _: OFlags) -> Result<OwnedFd, Errno> {
     Err(Errno::NOSYS)
 }
 
-/// Opens segment by segment, and lets the kernel follow no symlink: where one leads is read, and gone the same way. `..` goes
-/// back to a directory that was come through, so whatever is renamed meanwhile, nothing leads outside the root.
+/// Opens segment by segment. The kernel follows no symlink: its target is read and resolved in the same way. `..`
+/// returns to a directory that was passed through, so nothing leads outside the root, whatever is renamed meanwhile.
 fn walk(root: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
     if name.is_empty() {
         return Err(Errno::NOENT);
@@ -274,13 +274,13 @@ fn walk(root: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
             _ => {}
         }
         let within = through.last().map_or(root, rustix::fd::AsFd::as_fd);
-        // What a slash follows is a directory.
+        // A segment followed by a slash is a directory.
         let flags = if ahead.is_empty() { FILE } else { DIRECTORY };
         let opened = rustix::fs::openat(within, &*segment, flags | OFlags::NOFOLLOW, Mode::empty());
         match opened {
             Ok(file) if ahead.is_empty() => return Ok(file),
             Ok(directory) => through.push(directory),
-            // A link is one of these, by the flags and the system.
+            // The error for a symlink is one of these, depending on the flags and the system.
             Err(error @ (Errno::LOOP | Errno::NOTDIR | Errno::MLINK)) => {
                 let Ok(target) = rustix::fs::readlinkat(within, &*segment, Vec::new()) else {
                     return Err(error);
@@ -303,13 +303,13 @@ fn walk(root: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
     }
 }
 
-/// Puts a path's segments on a stack, the first one on top.
+/// Pushes a path's segments on a stack, the first one on top.
 fn push(ahead: &mut Vec<Vec<u8>>, path: &[u8]) {
     let segments = path.split(|byte| *byte == b'/').map(<[u8]>::to_vec);
     ahead.extend(segments.rev());
 }
 
-/// What a failed open is to the client.
+/// The refusal for a failed open.
 fn refusal(error: Errno) -> Reject {
     match error {
         // XDEV: it leads outside the root. NXIO and NODEV: a socket, or a device without a driver.
@@ -338,7 +338,7 @@ mod tests {
 
     use super::*;
 
-    /// What the rows below expect.
+    /// The results expected below.
     #[derive(Clone, Copy, Debug, Eq, PartialEq)]
     enum Is {
         File,
@@ -354,7 +354,7 @@ mod tests {
         start: Instant,
     }
 
-    /// `site/` is the root; `secret` lies beside it.
+    /// `site/` is the root; `secret` is beside it.
     fn fixture() -> Fixture {
         let folder = tempfile::tempdir().unwrap();
         let site = folder.path().join("site");
@@ -399,7 +399,7 @@ mod tests {
 
     #[test]
     fn this_machine_has_the_kernel_lookup() {
-        // Where it has not, the rows of the kernel below could not hold either.
+        // On other machines, the tests of the kernel look-up below could not pass either.
         assert_eq!(fixture().root.lookup, Lookup::Kernel);
     }
 
@@ -466,7 +466,7 @@ mod tests {
         site.check("itself/alias/../itself/a.txt", Is::File);
         site.check("itself/sub/b.txt", Is::File);
         site.check("round/b.txt", NOT_FOUND);
-        // The kernel gives up behind forty links.
+        // The kernel gives up after forty symlinks.
         symlink("a.txt", site.site("0")).unwrap();
         for at in 1..50 {
             symlink(format!("{}", at - 1), site.site(&at.to_string())).unwrap();

@@ -1,4 +1,4 @@
-//! Whether a file is still as it was found: what was kept of it is good for no other state.
+//! Whether a file is still in the state in which it was found: what is cached of it is valid for no other state.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -8,11 +8,11 @@ use rustix::fs::Stat;
 
 use super::TRUSTED_FOR;
 
-/// A file that was changed this recently may be changed once more without its stamp showing it, as the
-/// file system's clock is coarse. It is not kept yet.
+/// A file that was changed this recently may change once more without a new stamp, because the file system's clock is
+/// coarse. It is not cached yet.
 const SETTLED: Duration = Duration::from_secs(2);
 
-/// What tells one state of a file from every other: any write, rename or replacement changes it.
+/// Identifies a state of a file: any write, rename or replacement changes it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Stamp {
     device: u64,
@@ -34,7 +34,7 @@ impl Stamp {
         }
     }
 
-    /// The stamp of what a name names. `None` where the numbers do not fit.
+    /// The stamp of the file that a name refers to. `None` if the numbers do not fit.
     #[cfg_attr(
         target_os = "linux",
         expect(clippy::useless_conversion, reason = "other systems have other types")
@@ -49,7 +49,7 @@ impl Stamp {
         })
     }
 
-    /// Whether the last change is so long ago that the next one must show.
+    /// Whether the last change is so long ago that the next one must change the stamp.
     pub(super) fn is_settled(&self, now: SystemTime) -> bool {
         let changed = u64::try_from(self.changed.0).unwrap_or_default();
         UNIX_EPOCH
@@ -58,16 +58,16 @@ impl Stamp {
     }
 }
 
-/// The state in which a name's file was found, which is looked at anew once in a while.
+/// The state in which a name's file was found, which is rechecked from time to time.
 #[derive(Debug)]
 pub(super) struct Trust {
     stamp: Stamp,
-    /// When the file system was last asked.
+    /// When the file system was last queried.
     checked: SystemTime,
 }
 
 impl Trust {
-    /// Trust in a file that was found in this state now.
+    /// Trusts a file that was found in this state now.
     pub(super) fn new(stamp: Stamp, now: SystemTime) -> Self {
         Self {
             stamp,
@@ -75,10 +75,10 @@ impl Trust {
         }
     }
 
-    /// Whether the name may be taken for the same file in the same state. `is_still` finds it out; it is
-    /// asked where that was not found out not long ago.
+    /// Whether the name still refers to the same file in the same state. `is_still` queries the file system; it is
+    /// called if the last check is not recent.
     pub(super) fn holds(&mut self, now: SystemTime, is_still: impl FnOnce(Stamp) -> bool) -> bool {
-        // A clock that was set back is no proof of youth.
+        // A clock that was set back proves nothing about age.
         let age = now.duration_since(self.checked);
         if age.is_ok_and(|age| age < TRUSTED_FOR) {
             return true;

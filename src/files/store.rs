@@ -1,5 +1,5 @@
-//! The contents of small files that were sent before, so that the next request neither opens nor reads
-//! them. Once a second the file system is asked whether a file is still the same one.
+//! Caches the contents of small files, so that the next request neither opens nor reads them. Once a second the file
+//! system is queried whether a file is still the same.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,11 +11,11 @@ use foldhash::quality::RandomState;
 use super::About;
 use super::stamp::{Stamp, Trust};
 
-/// A longer file is not kept.
+/// Longer files are not cached.
 pub(super) const LONGEST: u64 = 256 * 1024;
-/// How many bytes of content one worker keeps for one route, in each of two generations.
+/// How many bytes of content one worker caches for one route, in each of two generations.
 const MOST: usize = 4 << 20;
-/// What a kept file weighs beside its content.
+/// The weight of a cached file besides its content.
 const OVERHEAD: usize = 512;
 
 /// A file as it was sent.
@@ -23,19 +23,19 @@ const OVERHEAD: usize = 512;
 pub(super) struct Kept {
     /// All of it.
     pub(super) content: Bytes,
-    /// What is known of it.
+    /// Its metadata.
     pub(super) about: Arc<About>,
 }
 
-/// The kept files of one route.
+/// The cached files of one route.
 #[derive(Debug)]
 pub(super) struct Store {
-    /// For each worker its own: never waited for.
+    /// One per worker, so that the lock never blocks.
     workers: Box<[Mutex<Shelf>]>,
 }
 
-/// Two generations: when the young one is full it takes the place of the old one. A file of the old one that is asked
-/// for is young again, so what is in use stays, whoever asks for a crowd of other names.
+/// Two generations: when the young one is full, it replaces the old one. A file of the old one that is requested
+/// becomes young again, so that files in use stay cached, even if a client requests many other names.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Shelf {
@@ -56,15 +56,15 @@ struct Entry {
 }
 
 impl Store {
-    /// A store with nothing in it.
+    /// An empty store.
     pub(super) fn new(workers: usize) -> Self {
         Self {
             workers: (0..workers.max(1)).map(|_| Mutex::default()).collect(),
         }
     }
 
-    /// What was kept of a name below the root. `is_still` tells whether the file is in that state yet; it
-    /// is asked where that was not found out not long ago.
+    /// The cached file of a name below the root. `is_still` checks whether the file is still in that state; it is
+    /// called if the last check is not recent.
     pub(super) fn get(
         &self,
         worker: usize,
@@ -87,7 +87,7 @@ impl Store {
         Some(kept)
     }
 
-    /// Keeps a file, as it was found at this time in this state.
+    /// Caches a file that was found at this time in this state.
     pub(super) fn put(&self, worker: usize, name: &str, kept: Kept, stamp: Stamp, now: SystemTime) {
         let Some(shelf) = self.workers.get(worker) else {
             return;

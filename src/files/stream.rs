@@ -1,5 +1,5 @@
-//! The bytes of an open file. What the system has in memory is read on the loop, anything else on the blocking
-//! pool, so that no request waits for another one's disk.
+//! The bytes of an open file. Cached bytes are read on the event loop, all others on the blocking pool, so that no
+//! request waits for the disk access of another.
 
 use std::fs::File;
 use std::io;
@@ -18,19 +18,19 @@ use super::pieces::{PIECE, Piece, Pieces};
 use crate::message::body::{Body, BodyError, Carried, Carry, SendFile};
 use crate::message::reject::Reject;
 
-/// What is at most this long is read without a stream, into memory of its own.
+/// Up to this length, bytes are read without a stream, into memory of their own.
 const SMALL: u64 = 64 * 1024;
-/// What is at most this long costs less to copy than to be carried by the system.
+/// Up to this length, copying costs less than `sendfile`.
 pub(super) const LONGEST_COPIED: u64 = 8 * 1024;
-/// How much the system is asked to carry at a time.
+/// How many bytes one `sendfile` is asked to send.
 const CARRIED: usize = 1024 * 1024;
-/// How far apart are the bytes that tell whether a file is in memory.
+/// The distance between the bytes that are probed to tell whether a file is in memory.
 const LOOK: u64 = 128 * 1024;
 
-/// All of a file of `len` bytes, into memory.
+/// Reads all of a file of `len` bytes into memory.
 ///
 /// # Errors
-/// `Internal` where they cannot be read, or are no longer all there.
+/// `Internal` if they cannot be read, or the file has become shorter.
 pub(super) async fn read(file: Arc<File>, len: u64) -> Result<Bytes, Reject> {
     let mut content = vec![0; usize::try_from(len).map_err(|_| Reject::Internal)?];
     if read_cached(&file, &mut content, 0) == Ok(content.len()) {
@@ -42,34 +42,34 @@ pub(super) async fn read(file: Arc<File>, len: u64) -> Result<Bytes, Reject> {
             let read = runtime.spawn_blocking(read).await;
             read.map_err(io::Error::other).flatten()
         }
-        // A benchmark has none.
+        // A benchmark has no runtime.
         Err(_) => read(),
     };
     content.map(Bytes::from).map_err(|_| Reject::Internal)
 }
 
-/// A large file, or a large range of one. It gives all its bytes or ends with an error: a file that
-/// was cut off while it is served is never padded.
+/// A large file, or a large range of one. It yields all its bytes or ends with an error: a file that is truncated while
+/// it is served is never padded.
 pub(super) struct FileStream {
     file: Arc<File>,
     offset: u64,
-    /// How many bytes are still to come.
+    /// How many bytes are left.
     left: u64,
-    /// Whether the file system can tell that it would have to wait.
+    /// Whether the file system can report that a read would block.
     can_try: bool,
-    /// Whether the system can carry the file to a socket.
+    /// Whether the kernel can send the file to a socket (`sendfile`).
     can_carry: bool,
-    /// Whether all of it is known to be in the system's memory.
+    /// Whether all of it is known to be in the page cache.
     is_warm: bool,
     /// The piece that the blocking pool is reading.
     reading: Option<JoinHandle<io::Result<Piece>>>,
     pieces: Arc<Pieces>,
-    /// Whether little is to be held ahead of the reader.
+    /// Whether only little may be read ahead of the reader.
     gentle: bool,
 }
 
 impl FileStream {
-    /// `len` bytes of a file, from the byte at `offset` on.
+    /// `len` bytes of a file, starting at `offset`.
     pub(super) fn new(file: Arc<File>, offset: u64, len: u64, pieces: Arc<Pieces>) -> Self {
         Self {
             file,
@@ -84,13 +84,13 @@ impl FileStream {
         }
     }
 
-    /// The same, where it is known whether all of it is in the system's memory.
+    /// Sets whether all of it is known to be in the page cache.
     pub(super) fn warm(self, is_warm: bool) -> Self {
         Self { is_warm, ..self }
     }
 
-    /// The body for who cannot be carried to. Only a small one that needs no waiting is read at once; where that fails,
-    /// the body does.
+    /// The body for connections without `sendfile`. Only a small one that can be read without blocking is read at once;
+    /// read errors surface in the body.
     pub(super) fn into_body(self) -> Body {
         if self.left <= SMALL
             && let Ok(len) = usize::try_from(self.left)
@@ -103,13 +103,13 @@ impl FileStream {
         Body::file(self)
     }
 
-    /// Reads what is in memory already; tells whether that was anything.
+    /// Reads what is in memory already; returns whether that was anything.
     fn try_read(&mut self, room: &mut Piece) -> bool {
         if !self.can_try {
             return false;
         }
         match read_cached(&self.file, room, self.offset) {
-            // Some kernels say 0 where they mean "not in memory": the blocking read decides.
+            // Some kernels return 0 for "not in memory": the blocking read decides.
             Ok(0) | Err(Errno::AGAIN | Errno::INTR) => false,
             Ok(count) => {
                 room.truncate(count);
@@ -122,7 +122,7 @@ impl FileStream {
         }
     }
 
-    /// Hands a piece out.
+    /// Returns a piece as a frame.
     fn give(&mut self, piece: Piece) -> Frame<Bytes> {
         // Lossless: a piece is at most 256 KiB long.
         let count = piece.len() as u64;
@@ -200,7 +200,7 @@ impl Carry for FileStream {
             return Poll::Ready(Ok(None));
         }
         Poll::Ready(match ready!(send(cx, &this.file, this.offset, count)) {
-            // It was cut off meanwhile.
+            // It was truncated meanwhile.
             Ok(0) => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
             Ok(count) => {
                 this.offset = this.offset.saturating_add(count as u64);
@@ -221,8 +221,8 @@ impl Carry for FileStream {
     }
 }
 
-/// Whether what is looked at of these bytes is in memory, so that carrying them will hardly wait for a disk: the system
-/// keeps and reads ahead larger pieces than lie between two looks.
+/// Whether the probed bytes are in memory, so that sending will hardly wait for a disk: the kernel caches and reads
+/// ahead larger pieces than the distance between two probes.
 fn is_cached(file: &File, offset: u64, count: usize) -> bool {
     let last = count.saturating_sub(1) as u64;
     let looks = (0..=last / LOOK).map(|at| at * LOOK).chain([last]);
@@ -231,7 +231,7 @@ fn is_cached(file: &File, offset: u64, count: usize) -> bool {
         .all(|read| read == Ok(1))
 }
 
-/// Reads only what needs no waiting.
+/// Reads only what can be read without blocking.
 #[cfg(target_os = "linux")]
 fn read_cached(file: &File, room: &mut [u8], offset: u64) -> Result<usize, Errno> {
     use rustix::io::{ReadWriteFlags, preadv2};
@@ -256,7 +256,7 @@ mod tests {
 
     use super::*;
 
-    /// Bytes in which no two places look the same.
+    /// Bytes in which no two positions look the same.
     fn bytes(len: usize) -> Vec<u8> {
         (0_u32..).flat_map(u32::to_le_bytes).take(len).collect()
     }
@@ -275,7 +275,7 @@ mod tests {
         Ok(body.collect().await?.to_bytes().to_vec())
     }
 
-    /// Both ways of reading give the same.
+    /// Both ways of reading give the same result.
     #[track_caller]
     fn streams(content: &[u8], offset: u64, len: u64) -> [FileStream; 2] {
         [true, false].map(|can_try| {
@@ -336,7 +336,7 @@ mod tests {
         let content = bytes(limit + 1);
         let large = body_of(&content, 0, SMALL + 1);
         assert!(matches!(large, Body::File(_)));
-        // Only where the file system can tell what it has in memory.
+        // Only if the file system can tell what it has in memory.
         if read_cached(&file(&content), &mut [0], 0).is_ok() {
             let small = body_of(&content, 0, SMALL);
             assert!(matches!(small, Body::Full(_)));
@@ -371,7 +371,7 @@ mod tests {
         }
     }
 
-    /// Carries as the system would, `most` bytes at a time, and reads what it does not take.
+    /// Sends as the kernel would, `most` bytes at a time, and collects the bytes.
     fn carry(mut stream: FileStream, most: usize) -> Result<Vec<u8>, BodyError> {
         let mut got = Vec::new();
         let mut cx = Context::from_waker(std::task::Waker::noop());
@@ -393,7 +393,7 @@ mod tests {
     #[test]
     fn a_file_is_carried_piece_by_piece_and_never_padded() {
         let content = bytes(2 * CARRIED + 17);
-        // Only where the file system can tell what it has in memory.
+        // Only if the file system can tell what it has in memory.
         if read_cached(&file(&content), &mut [0], 0).is_err() {
             return;
         }
@@ -402,7 +402,7 @@ mod tests {
             let stream = FileStream::new(file(&content), 5, len - 9, Arc::default());
             assert!(carry(stream, most).unwrap() == content[5..content.len() - 4]);
         }
-        // Its last byte is in no memory: what is not there is read, and missed there.
+        // The byte is beyond the end, and so not in memory: such bytes are read, and reported missing there.
         let mut last = FileStream::new(file(&content), len, 1, Arc::default());
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let mut send = |_: &mut Context<'_>, _: &File, _, _| Poll::Ready(Ok(0));

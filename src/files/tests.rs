@@ -112,12 +112,12 @@ impl Site {
         self.ask_at(now, method, target, skip, fields).await
     }
 
-    /// Asks an hour from now, when what was written just now may be kept in memory.
+    /// Requests an hour from now, when a file written just now may be cached.
     async fn ask_later(&self, target: &str, fields: &[(&str, &str)]) -> Result<Seen, Reject> {
         self.ask_after(1, target, fields).await
     }
 
-    /// The same after so many hours.
+    /// The same after this many hours.
     async fn ask_after(
         &self,
         hours: u64,
@@ -144,7 +144,7 @@ impl Site {
         let target = target.parse::<http::uri::PathAndQuery>().unwrap();
         let path = RequestPath::parse(&target)?;
         let mut seen = None;
-        // What is sent is the same, whoever carries it.
+        // The bytes sent are the same with and without `sendfile`.
         for carries in [false, true] {
             let response = self
                 .files
@@ -164,7 +164,7 @@ impl Site {
                 )
                 .await?;
             let (mut head, body) = response.into_parts();
-            // Whoever sends a body says how long it is.
+            // The code that sends a body adds its length.
             let len = body.size_hint().exact();
             let is_sent = method == Method::GET && matches!(head.status.as_u16(), 200 | 206);
             if let Some(len) = len.filter(|len| is_sent && *len > 0) {
@@ -637,7 +637,7 @@ async fn a_file_replaced_while_it_is_served_is_the_old_one() {
 #[tokio::test]
 async fn what_is_kept_in_memory_is_what_is_on_the_disk() {
     let site = site();
-    // Each an hour later, when the file system is asked again.
+    // Each an hour later, when the file system is queried again.
     let hours = std::cell::Cell::new(1);
     let body = async |target: &str| {
         hours.set(hours.get() + 1);
@@ -714,7 +714,7 @@ async fn a_head_or_a_304_reads_nothing_of_a_file() {
             carries: false,
         };
         let outcome = site.files.decide(asked).unwrap();
-        // From here on, whoever reads gets less than is there.
+        // From here on, every reader gets less than announced.
         fs::write(site.path(name), b"").unwrap();
         let answer = site.files.answer(asked, outcome).await;
         let whole = match answer {
@@ -770,7 +770,7 @@ async fn what_is_kept_open_is_what_is_on_the_disk() {
     assert!(body().await.unwrap() == [b'c'; SIZE + 1]);
     write(&site.path("large.bin"), b"d");
     assert_eq!(body().await.unwrap(), b"d");
-    // An hour passes, as a small file is in memory now. Then the file is replaced.
+    // An hour passes, because a small file is cached now. Then the file is replaced.
     write(&site.path("large.bin"), &[b'e'; SIZE]);
     let seen = site.ask_after(2, "/large.bin", &[]).await.unwrap();
     assert!(seen.body == [b'e'; SIZE] && is_held());

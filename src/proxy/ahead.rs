@@ -1,5 +1,5 @@
-//! A response is read ahead while its client takes nothing, so that its app is free sooner. What is passed on is never
-//! delayed; which answers are read ahead is decided elsewhere.
+//! Reads a response ahead while its client is not reading, so that the app is free sooner. Forwarding is never delayed;
+//! which responses are read ahead is decided elsewhere.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -10,32 +10,32 @@ use http_body::{Body, Frame, SizeHint};
 use super::blocks::Blocks;
 use crate::message::body::{BodyError, Carry};
 
-/// How much of a response is read at a time where many may wait for their clients.
+/// How many bytes of a response are read at a time where many may wait for their clients.
 const GENTLE: usize = 32 * 1024;
 
-/// A response that can be told to read less at a time.
+/// A response whose reads can be made smaller.
 pub(crate) trait Paced {
-    /// Reads pieces of so much at most, now.
+    /// Limits the current read size to `most`.
     fn read_at_most(&mut self, most: usize);
 
-    /// Reads in small pieces for now: nobody waits for them.
+    /// Reads in small pieces for now, because no client waits for them.
     fn read_less(&mut self);
 }
 
-/// A response that is read ahead while its client takes nothing, in the task that sends it.
+/// A response that is read ahead while its client is not reading, by the task that sends it.
 #[derive(Debug)]
 pub(crate) struct Ahead<A> {
     answer: A,
     blocks: Blocks,
     memory: usize,
-    /// Whether little is to be held ahead of the client.
+    /// Whether only little may be read ahead of the client.
     gentle: bool,
-    /// What came behind the blocks: trailers, or why there is no more.
+    /// What followed the blocks: trailers, or the error that ended the body.
     last: Option<Result<Frame<Bytes>, BodyError>>,
 }
 
 impl<A> Ahead<A> {
-    /// Reads `memory` bytes ahead, and what comes with the last of them.
+    /// Reads `memory` bytes ahead, and what arrives with the last of them.
     pub(crate) fn new(answer: A, memory: usize) -> Self {
         Self {
             answer,
@@ -117,7 +117,7 @@ mod tests {
 
     use super::*;
 
-    /// Gives its pieces, then an end or a fault.
+    /// Yields its pieces, then the end or an error.
     struct Pieces(Vec<Result<usize, BodyError>>, usize);
 
     impl Body for Pieces {
@@ -150,7 +150,7 @@ mod tests {
         }
     }
 
-    /// Polls ahead so often; then reads all: its length, and whether it broke.
+    /// Polls ahead `polls` times, then reads everything: the bytes read ahead, the total, and whether it failed.
     async fn read(pieces: Vec<Result<usize, BodyError>>, polls: usize) -> (usize, usize, bool) {
         let mut ahead = Ahead::new(Pieces(pieces, 0), 100);
         for _ in 0..polls {

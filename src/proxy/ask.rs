@@ -1,5 +1,5 @@
-//! A subrequest: an authorization server is asked whether a request may pass, as nginx's
-//! auth_request does. What its response means is decided by the caller.
+//! Subrequests: an authorization server decides whether a request is allowed, as with nginx's auth_request. The caller
+//! interprets its response.
 
 use std::time::Duration;
 
@@ -20,53 +20,53 @@ use crate::message::reject::Reject;
 use crate::message::request_id::RequestId;
 use crate::net::client::{Client, Peer};
 
-/// How long a response may take; and its body, which nobody waits for.
+/// How long a response may take, and then its body, for which no one waits.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// How much of a body that nobody reads is taken in, so that the connection can be kept.
+/// How many bytes of an unused body are read so that the connection can be reused.
 const DISREGARDED: u64 = 64 * 1024;
 
 static X_ORIGINAL_METHOD: HeaderName = HeaderName::from_static("x-original-method");
 static X_ORIGINAL_URI: HeaderName = HeaderName::from_static("x-original-uri");
 
-/// Whom to ask.
+/// The server to query.
 #[derive(Debug)]
 pub(crate) struct Ask {
-    /// The way there.
+    /// The connection to it.
     pub(crate) forward: Forward,
-    /// The path and query that are asked for.
+    /// The path and query to request.
     pub(crate) target: PathAndQuery,
 }
 
-/// The request that is asked about.
+/// The request to be authorised.
 #[derive(Debug)]
 pub(crate) struct AskedAbout<'a> {
     /// Its method.
     pub(crate) method: &'a Method,
     /// Its target, as the client wrote it.
     pub(crate) uri: &'a Uri,
-    /// Its path and query, as an app will be asked for them but for the route's rewriting: the
-    /// server that is asked must not read another path than the gateway does.
+    /// Its path and query as an app would receive them, but without the route's rewriting: the authorization server
+    /// must not see another path than the gateway.
     pub(crate) target: &'a str,
     /// Its headers.
     pub(crate) headers: &'a HeaderMap,
     /// The worker that serves it.
     pub(crate) worker: usize,
-    /// The peer that it came from.
+    /// The peer that sent it.
     pub(crate) peer: &'a Peer,
-    /// Who it comes from, as far as trusted proxies tell it.
+    /// The client, as identified by the peer's address and trusted proxies.
     pub(crate) client: &'a Client,
-    /// What only the gateway may say.
+    /// Fields that only the gateway may set.
     pub(crate) vouched: &'a Vouched,
     /// Its id.
     pub(crate) id: RequestId,
 }
 
 impl Ask {
-    /// Asks: a GET with the request's headers and no body, the original method and target in
-    /// `X-Original-Method` and `X-Original-URI`. The response's body is there as it comes.
+    /// Sends a GET with the request's headers and no body, and the original method and target in `X-Original-Method`
+    /// and `X-Original-URI`. The response's body is streamed.
     ///
     /// # Errors
-    /// `AskFailed` where there is no response within 5 s, `LoopDetected` where the request has been here before.
+    /// `AskFailed` if there is no response within 5 s, `LoopDetected` if the request has passed this gateway before.
     pub(crate) async fn ask(&self, about: AskedAbout<'_>) -> Result<Response<Body>, Reject> {
         let headers = askable(about.headers);
         let mut fields = prepared(&about, &headers, &self.forward)?;
@@ -78,11 +78,11 @@ impl Ask {
             .await
     }
 
-    /// Asks with a POST of a JSON document instead. Of the request's headers go along those that say
-    /// who asks, and none that says more.
+    /// Sends a POST with a JSON document instead. Of the request's headers, only those that identify the sender are
+    /// passed on.
     ///
     /// # Errors
-    /// As [`Ask::ask`].
+    /// As for [`Ask::ask`].
     pub(crate) async fn post(
         &self,
         about: AskedAbout<'_>,
@@ -94,13 +94,13 @@ impl Ask {
                 headers.insert(name, value.clone());
             }
         }
-        // Those that ended a loop would not be known without it.
+        // Without these, the server could not detect a loop.
         let loops = about.headers.get_all(&CDN_LOOP).iter();
         headers.extend(loops.map(|value| (CDN_LOOP.clone(), value.clone())));
         let json = HeaderValue::from_static("application/json");
         headers.insert(header::CONTENT_TYPE, json.clone());
         headers.insert(header::ACCEPT, json);
-        // The response is read here; without this any coding would be right (RFC 9110 section 12.5.3).
+        // The response is read here; without this, any coding would be permitted (RFC 9110 section 12.5.3).
         let identity = HeaderValue::from_static("identity");
         headers.insert(header::ACCEPT_ENCODING, identity);
         let fields = prepared(&about, &headers, &self.forward)?;
@@ -125,7 +125,7 @@ impl Ask {
         let answered = timeout_at(now + DEADLINE, asking).await;
         let (mut head, exchange, home) =
             answered.map_err(|_| Reject::AskFailed)?.map_err(|reject| {
-                // A client that left is no fault of the server that was asked.
+                // A client that disconnected is not a failure of the server.
                 if reject == Reject::ClientGone {
                     reject
                 } else {
@@ -146,7 +146,7 @@ impl Ask {
     }
 }
 
-/// These headers as the server that is asked gets them.
+/// The headers to be sent to the authorization server.
 fn prepared<'a>(
     about: &AskedAbout<'a>,
     headers: &'a HeaderMap,
@@ -164,8 +164,7 @@ fn prepared<'a>(
     headers::prepare(headers, about.uri, None, hop)
 }
 
-/// Takes in a body that nobody reads, where it is short, so that its connection can be kept. Nobody
-/// waits for it.
+/// Reads a short, unused body to its end in the background, so that its connection can be reused.
 pub(crate) fn disregard(mut body: Body) {
     if body.is_end_stream() {
         return;
@@ -179,12 +178,11 @@ pub(crate) fn disregard(mut body: Body) {
             }
         }
     };
-    // What takes longer is not worth the connection.
+    // A slower body is not worth the connection.
     tokio::spawn(timeout_at(Instant::now() + DEADLINE, taking_in));
 }
 
-/// The request's headers without those that ask for less than the whole response, or describe a body
-/// that is not sent along.
+/// The request's headers without those that request less than the whole response, or describe a body that is not sent.
 fn askable(headers: &HeaderMap) -> HeaderMap {
     let mut headers = headers.clone();
     for name in [

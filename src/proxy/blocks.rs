@@ -1,26 +1,26 @@
-//! Bytes of a body that are in memory. Knows nothing of files.
+//! Bytes of a body in memory. Knows nothing of files.
 
 use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
-/// Pieces below this length are copied together; longer ones are kept as they came.
+/// Pieces below this length are copied together; longer ones are kept as they are.
 const COPY_BELOW: usize = 4 * 1024;
-/// Pieces that are copied together make blocks of up to this length.
+/// Pieces that are copied together form blocks of up to this length.
 const JOIN_BELOW: usize = 16 * 1024;
 
 /// Bytes in memory, in order. Many small pieces become few blocks.
 #[derive(Debug, Default)]
 pub(crate) struct Blocks {
-    /// Blocks that do not grow any more, before what `close` adds to them.
+    /// Blocks that no longer grow, before those that `close` adds.
     pub(crate) closed: VecDeque<Bytes>,
     open: BytesMut,
-    /// Bytes in all of it.
+    /// The total number of bytes.
     pub(crate) len: usize,
 }
 
 impl Blocks {
-    /// Appends; a small piece is copied behind other small ones.
+    /// Appends a piece; small pieces are copied together.
     pub(crate) fn push(&mut self, piece: Bytes) {
         if piece.is_empty() {
             return;
@@ -32,7 +32,7 @@ impl Blocks {
         if !(small && fits) {
             self.close();
         }
-        // A single small piece, the usual small body, stays as it came.
+        // A single small piece, the usual small body, is not copied.
         if small && !first {
             self.open.extend_from_slice(&piece);
         } else {
@@ -40,7 +40,7 @@ impl Blocks {
         }
     }
 
-    /// Makes `closed` hold everything.
+    /// Moves everything to `closed`.
     pub(crate) fn close(&mut self) {
         if !self.open.is_empty() {
             self.closed
@@ -58,7 +58,7 @@ impl Blocks {
         Some(piece)
     }
 
-    /// All of it, where that is one piece.
+    /// All of it, if that is one piece.
     pub(crate) fn as_one(&self) -> Option<&Bytes> {
         self.closed.front().filter(|first| first.len() == self.len)
     }

@@ -1,4 +1,4 @@
-//! An app's response body on its way back. What goes out is said in `outgoing`.
+//! The body of an app's response. Request bodies are in `outgoing`.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -14,7 +14,7 @@ use super::pool::Home;
 use super::silence::Silence;
 use crate::message::body::BodyError;
 
-/// An app's response; its connection goes back to the pool at its end, and is closed before it.
+/// An app's response. Its connection returns to the pool when the response is complete, and is closed otherwise.
 #[derive(Debug)]
 pub(crate) struct AnswerBody {
     /// `None` when it has ended.
@@ -23,7 +23,7 @@ pub(crate) struct AnswerBody {
 }
 
 impl AnswerBody {
-    /// Lets the app be silent for `idle`; `None` is for ever.
+    /// Permits the app to be silent for `idle`; `None` means no limit.
     pub(crate) fn new(frames: AnswerFrames, home: Home, idle: Option<Duration>) -> Self {
         let silence = Silence::new(idle);
         let mut body = Self {
@@ -34,14 +34,14 @@ impl AnswerBody {
         body
     }
 
-    /// Whether all that is still to come of it was read already.
+    /// Whether the rest of it was read already.
     pub(crate) fn is_here(&self) -> bool {
         self.coming
             .as_ref()
             .is_none_or(|(frames, _)| frames.is_here())
     }
 
-    /// At the end the connection is free for the next request.
+    /// At the end, releases the connection for the next request.
     fn release_at_end(&mut self) {
         if let Some((frames, home)) = self.coming.take_if(|(frames, _)| frames.is_ended()) {
             if let Some(connection) = frames.finish() {

@@ -1,5 +1,5 @@
-//! What is taken in so that no client holds an app up: a request before the app is connected to, a response before its
-//! client asks for it; in memory, or through a spool. Which bodies, and what the client is told, is decided elsewhere.
+//! Buffers bodies so that no client occupies an app: a request before connecting to the app, a response before its
+//! client requests it; in memory, or in a spool. Which bodies, and what the client is told, is decided elsewhere.
 
 use std::future::poll_fn;
 use std::io;
@@ -16,27 +16,27 @@ use super::blocks::Blocks;
 use super::spool::{SpoolError, SpoolReader, SpoolShare, SpoolWriter, spool};
 use crate::message::body::BodyError;
 
-/// Why a request body could not be taken in.
+/// Why a request body could not be buffered.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TakeInError {
     /// It could not be stored.
     #[error(transparent)]
     Spool(#[from] SpoolError),
-    /// It broke off, or is too long.
+    /// It was interrupted, or is too long.
     #[error(transparent)]
     Body(#[from] BodyError),
-    /// It is longer than what can ever be stored of one client, which this carries.
-    #[error("the body exceeds {0} bytes, the most that is stored of one client")]
+    /// It is longer than the most that is stored per client, which this contains.
+    #[error("the body exceeds {0} bytes, the most that is stored per client")]
     NeverFits(u64),
-    /// It comes so slowly that it holds its space for too long.
-    #[error("the body comes too slowly")]
+    /// It arrives so slowly that it occupies its space for too long.
+    #[error("the body arrives too slowly")]
     Slow,
 }
 
-/// Bytes that a body in a spool comes with at least in each so long a time: what is slower holds others' space.
+/// The minimum rate of a body in a spool: bytes per period. Slower ones occupy space that others need.
 const SLOWEST: (u64, Duration) = (30 << 10, Duration::from_secs(30));
 
-/// Whether a body that is stored comes fast enough.
+/// Checks whether a stored body arrives fast enough.
 #[derive(Debug)]
 struct Pace {
     until: Pin<Box<Sleep>>,
@@ -44,7 +44,7 @@ struct Pace {
 }
 
 impl Pace {
-    /// It begins now.
+    /// Starts now.
     fn begin() -> Self {
         Self {
             until: Box::pin(sleep(SLOWEST.1)),
@@ -69,16 +69,16 @@ impl Pace {
 #[derive(Debug)]
 pub(crate) struct Held<B> {
     blocks: Blocks,
-    /// What follows, where not all of it is here.
+    /// What follows, if not all of it is in memory.
     rest: Option<B>,
     trailers: Option<HeaderMap>,
 }
 
-/// Reads `body` into memory until it has ended, or has more than `memory` bytes. What is here of it then is `memory`
-/// bytes and one piece at most.
+/// Reads `body` into memory until it has ended, or has more than `memory` bytes. It then holds at most `memory` bytes
+/// and one piece.
 ///
 /// # Errors
-/// The body's.
+/// Those of the body.
 pub(crate) async fn hold<B>(body: B, memory: usize) -> Result<Held<B>, BodyError>
 where
     B: Body<Data = Bytes, Error = BodyError> + Unpin,
@@ -106,7 +106,7 @@ where
 }
 
 impl<B> Held<B> {
-    /// All of the body, where it is one piece in memory and nothing more.
+    /// All of the body, if it is one piece in memory and nothing more.
     pub(crate) fn as_one(&self) -> Option<&Bytes> {
         let whole = self.rest.is_none() && self.trailers.is_none();
         self.blocks.as_one().filter(|_| whole)
@@ -144,7 +144,7 @@ where
             && rest.is_none_or(|rest| rest.is_end_stream())
     }
 
-    /// Exact where all is here, or announced. HTTP/1.1 sends trailers only in a message that does not say its length.
+    /// Exact if all is in memory, or announced. HTTP/1.1 sends trailers only in a message without a length.
     fn size_hint(&self) -> SizeHint {
         let held = self.blocks.len as u64;
         let rest = match &self.rest {
@@ -162,10 +162,10 @@ where
     }
 }
 
-/// Reads `body` to its end into a spool of `memory` bytes in memory and the rest in `space`.
+/// Reads `body` to its end into a spool, with `memory` bytes in memory and the rest in `space`.
 ///
-/// The reader that it gives knows the exact length, unless there are trailers. What was stored is given
-/// back when the future is dropped or fails.
+/// The returned reader knows the exact length, unless there are trailers. Stored bytes are released when the future is
+/// dropped or fails.
 pub(crate) async fn take_in<B>(
     body: B,
     memory: usize,
@@ -216,11 +216,11 @@ where
     Ok(reader)
 }
 
-/// Takes `body` in as fast as it comes, by a task of its own, and gives it out at the reader's pace.
+/// Reads `body` as fast as it arrives, in a task of its own; the reader reads at its own pace.
 ///
-/// A body that is there already needs no task. When memory and `space` are used up, the task waits for
-/// the reader. It stops when the reader is dropped, and drops `body`, which cancels the upstream request.
-/// The reader promises the exact length that `body` promises. Call it within a tokio runtime.
+/// A body that has already arrived needs no task. When memory and `space` are used up, the task waits for the reader.
+/// It stops when the reader is dropped, and drops `body`, which cancels the upstream request. The reader announces the
+/// exact length that `body` announces. Call it within a tokio runtime.
 pub(crate) fn let_go<B>(body: B, memory: usize, space: Option<SpoolShare>) -> SpoolReader
 where
     B: Body<Data = Bytes, Error = BodyError> + Send + 'static,
@@ -236,8 +236,8 @@ where
         return reader;
     }
     let mut pump = Box::pin(pump(body, writer));
-    // The usual small response arrived together with its head: then this first poll takes all of it. If
-    // not, the task polls again at once, so that the wake-up which nobody hears is not missed.
+    // The usual small response arrived together with its head, and this first poll reads all of it. Otherwise the task
+    // polls again at once, so that the wake-up lost by the no-op waker is not missed.
     if pump
         .as_mut()
         .poll(&mut Context::from_waker(Waker::noop()))
@@ -287,7 +287,7 @@ mod tests {
     use super::*;
     use crate::net::client::Counted;
 
-    /// Gives its frames; then ends, or stays silent. Tells when it is dropped.
+    /// Yields its frames; then ends, or stays silent. Signals when it is dropped.
     struct Script {
         frames: VecDeque<Result<Frame<Bytes>, BodyError>>,
         silent: bool,
@@ -346,7 +346,7 @@ mod tests {
         }
     }
 
-    /// Reads to the end; gives the length of the data and what came last if it was no data.
+    /// Reads to the end; returns the length of the data, and the last frame or error if it was not data.
     async fn read(mut reader: SpoolReader) -> (usize, Option<Result<HeaderMap, BodyError>>) {
         let mut length = 0;
         loop {
@@ -411,7 +411,7 @@ mod tests {
         .await;
         assert!(matches!(never.err(), Some(TakeInError::NeverFits(50_016))));
 
-        // What others hold now may be free later.
+        // Space held by others now may be free later.
         while space.used() > 0 {
             tokio::task::yield_now().await;
         }
@@ -431,7 +431,7 @@ mod tests {
         }
     }
 
-    /// A body that gives so many bytes each second, for ever.
+    /// A body that yields this many bytes each second, without end.
     struct Trickle(u64, Pin<Box<Sleep>>);
 
     impl Body for Trickle {

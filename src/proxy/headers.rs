@@ -1,5 +1,5 @@
-//! The fields of forwarded messages: strip what belongs to one connection and what only the
-//! gateway may say, then set what it says.
+//! The fields of forwarded messages: removes those that belong to one connection or that only the gateway may set, then
+//! sets the gateway's own.
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -34,14 +34,14 @@ const OWN_FIELDS: usize = 12;
 static X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The names that `Connection` lists; every line counts, not just the first.
+/// The names that `Connection` lists, on all of its lines.
 fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     headers
         .get_all(header::CONNECTION)
         .iter()
         .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
         .map(<[u8]>::trim_ascii)
-        // What is usually named is no field, or goes anyway.
+        // The usual options are not field names, or are removed anyway.
         .filter(|name| {
             !name.eq_ignore_ascii_case(b"keep-alive") && !name.eq_ignore_ascii_case(b"close")
         })
@@ -50,7 +50,7 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
         .collect()
 }
 
-/// The protocol that a request wants to switch to, where it asks as RFC 9110 section 7.8 says.
+/// The protocol that a request wants to switch to, if it asks according to RFC 9110 section 7.8.
 pub(crate) fn upgrade<B>(request: &Request<B>) -> Option<HeaderValue> {
     let headers = request.headers();
     let protocol = fields::rare(headers, &header::UPGRADE)?;
@@ -61,7 +61,7 @@ pub(crate) fn upgrade<B>(request: &Request<B>) -> Option<HeaderValue> {
     (asked && known).then(|| protocol.clone())
 }
 
-/// Whether the request is a call of gRPC: a POST over HTTP/2 of `application/grpc`, with or without a suffix and parameters.
+/// Whether the request is a gRPC call: a POST over HTTP/2 of `application/grpc`, perhaps with suffix and parameters.
 pub(crate) fn is_grpc<B>(request: &Request<B>) -> bool {
     const KIND: &[u8] = b"application/grpc";
     if request.version() != Version::HTTP_2 || request.method() != Method::POST {
@@ -85,38 +85,38 @@ pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
     })
 }
 
-/// What a forwarded request is told of its way.
+/// What a forwarded request is told about its origin and path.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Hop<'a> {
-    /// The peer that it came from.
+    /// The peer that sent it.
     pub(crate) peer: &'a Peer,
-    /// Who it comes from, as far as trusted proxies tell it.
+    /// The client, as identified by the peer's address and trusted proxies.
     pub(crate) client: &'a Client,
-    /// What only the gateway may say.
+    /// Fields that only the gateway may set.
     pub(crate) vouched: &'a Vouched,
-    /// The edits that are made later: what they set or remove is not taken from a client.
+    /// Edits that are applied later: fields that they set or remove are not accepted from a client.
     pub(crate) edits: Option<&'a HeaderEdits>,
-    /// Whether names with `_` pass.
+    /// Whether names with `_` are allowed.
     pub(crate) underscores: bool,
     /// The request's id.
     pub(crate) id: RequestId,
-    /// The `Host` for a client of HTTP/1.0 that names none.
+    /// The `Host` for an HTTP/1.0 client that sends none.
     pub(crate) host: &'a HeaderValue,
 }
 
-/// The fields of a forwarded request as they are sent, most of them where the client's request and the
-/// configuration have them. There are few, and each is looked for once: a list costs less than a table.
+/// The fields of a forwarded request as they are sent, most of them borrowed from the client's request and the
+/// configuration. They are few, and each is looked up once: a list costs less than a map.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Fields<'a>(Vec<(&'a HeaderName, Value<'a>)>);
 
-/// What a field says.
+/// A field's value.
 #[derive(Clone, Debug)]
 pub(crate) enum Value<'a> {
-    /// What the client, or the configuration, says.
+    /// From the client, or the configuration.
     Lent(&'a HeaderValue),
-    /// What was made for this request.
+    /// Created for this request.
     Own(HeaderValue),
-    /// Part of what the client says.
+    /// Part of a value from the client.
     Part(&'a [u8]),
     /// The digits of a request's id.
     Id([u8; 16]),
@@ -152,7 +152,7 @@ impl<'a> Fields<'a> {
         self.0.retain(|(known, _)| *known != name);
     }
 
-    /// Says that this was taken away of the path: behind what a trusted proxy has taken away before.
+    /// Adds this prefix, which was stripped from the path, to that which a trusted proxy stripped before.
     pub(super) fn below(&mut self, prefix: &'a HeaderValue) {
         let mut outer = self.0.iter();
         let outer = outer.find(|(known, _)| **known == X_FORWARDED_PREFIX);
@@ -171,10 +171,10 @@ impl<'a> Fields<'a> {
         self.0.iter().any(|(known, _)| *known == name)
     }
 
-    /// Makes the edits of a configuration. A value of a claim that is absent is left out.
+    /// Applies the edits of a configuration. A value that refers to an absent claim is left out.
     ///
     /// # Errors
-    /// `ClaimUnfit` where a claim cannot be a header.
+    /// `ClaimUnfit` if a claim cannot be a header.
     pub(crate) fn apply(
         &mut self,
         edits: &'a HeaderEdits,
@@ -199,7 +199,7 @@ impl<'a> Fields<'a> {
         Ok(())
     }
 
-    /// What may be said of the request.
+    /// The facts that templates may refer to.
     fn facts<'f>(&'f self, hop: Hop<'f>, permit: &'f Permit) -> Facts<'f> {
         let host = self.0.iter().find(|(name, _)| **name == header::HOST);
         Facts {
@@ -211,7 +211,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Makes one field of several: HTTP/2 may carry cookies so, HTTP/1.1 has one (RFC 9113 section 8.2.3).
+    /// Joins all fields of a name: HTTP/2 may split cookies, HTTP/1.1 has one field (RFC 9113 section 8.2.3).
     fn join(&mut self, name: &'a HeaderName, between: &[u8]) {
         let lines = || self.0.iter().filter(|(known, _)| *known == name);
         if lines().nth(1).is_none() {
@@ -219,7 +219,7 @@ impl<'a> Fields<'a> {
         }
         let values: Vec<&[u8]> = lines().map(|(_, value)| value.bytes()).collect();
         let sensitive = lines().any(|(_, value)| value.is_sensitive());
-        // Parts of valid fields make a valid one.
+        // Joining valid values gives a valid value.
         if let Ok(mut joined) = HeaderValue::from_bytes(&values.join(between)) {
             joined.set_sensitive(sensitive);
             self.set(name, joined);
@@ -238,7 +238,7 @@ impl Value<'_> {
         }
     }
 
-    /// The same as a header's value.
+    /// As a header value.
     pub(crate) fn to_header(&self) -> Option<HeaderValue> {
         match self {
             Self::Lent(value) => Some((*value).clone()),
@@ -257,12 +257,11 @@ impl Value<'_> {
     }
 }
 
-/// Makes a client's header fields those of the forwarded request, in one pass: strips what belongs
-/// to one connection and what only the gateway may say, then says it. How the body is framed is
-/// said by whoever sends it.
+/// Builds the fields of the forwarded request from the client's in one pass: removes those that belong to one
+/// connection or that only the gateway may set, then sets the latter. The sender adds the fields that frame the body.
 ///
 /// # Errors
-/// `LoopDetected` where the request has been here before.
+/// `LoopDetected` if the request has passed this gateway before.
 pub(crate) fn prepare<'a>(
     headers: &'a HeaderMap,
     uri: &'a Uri,
@@ -316,7 +315,7 @@ pub(crate) fn prepare<'a>(
     }
     let named = match (named, uri.authority()) {
         (Some(named), _) => named.as_bytes(),
-        // HTTP/2 says it in `:authority`.
+        // HTTP/2 sends it in `:authority`.
         (None, Some(authority)) => {
             let authority = authority.as_str().as_bytes();
             fields.add(&header::HOST, Value::Part(authority));
@@ -351,8 +350,8 @@ pub(crate) fn prepare<'a>(
 }
 
 impl Hop<'_> {
-    /// Whether a client's field of this name reaches the app, as far as its connection and its framing do not say
-    /// otherwise.
+    /// Whether a client's field of this name is forwarded to the app, apart from what its `Connection` and framing
+    /// exclude.
     fn lets_pass(&self, name: &str) -> bool {
         let taken = |name: &str| {
             self.vouched.names.covers(name) || self.edits.is_some_and(|it| it.names.covers(name))
@@ -375,8 +374,8 @@ impl Hop<'_> {
 }
 
 impl<'a> Fields<'a> {
-    /// Says for whom the gateway forwards, in one tale: what a trusted proxy told, or what the gateway sees. `named` is
-    /// the host as the client wrote it.
+    /// Sets the fields that describe the client, from one source: a trusted proxy's, or the gateway's own view. `named`
+    /// is the host as the client wrote it.
     fn say_who(&mut self, peer: &'a Peer, client: &'a Client, named: &'a [u8]) {
         let told = client.told.as_deref();
         let chain = told.map_or(&peer.text, |told| &told.chain);
@@ -403,19 +402,19 @@ impl<'a> Fields<'a> {
 fn port_of(host: &[u8]) -> Option<&[u8]> {
     let colon = memchr::memrchr(b':', host)?;
     let port = host.get(colon + 1..)?;
-    // Colons of an address of IPv6 stand in brackets.
+    // The colons of an IPv6 address are in brackets.
     (!port.is_empty() && port.iter().all(u8::is_ascii_digit)).then_some(port)
 }
 
-/// Whether a line of `TE` says that trailers are understood.
+/// Whether a line of `TE` says that trailers are accepted.
 fn takes_trailers(line: &HeaderValue) -> bool {
     line.as_bytes()
         .split(|byte| *byte == b',')
         .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
-/// A piece of a body as it is handed on: data as it is, trailers without what a head would not
-/// have been let keep. `rules` are for a client's; an app may say what it likes of who is who.
+/// A frame of a body to be forwarded: data unchanged, trailers without fields that heads must not have either. `rules`
+/// apply to clients; an app may send any identity headers.
 pub(crate) fn cleaned(frame: Frame<Bytes>, rules: Option<&TrailerRules>) -> Frame<Bytes> {
     match frame.into_trailers() {
         Ok(mut trailers) => {
@@ -426,8 +425,7 @@ pub(crate) fn cleaned(frame: Frame<Bytes>, rules: Option<&TrailerRules>) -> Fram
     }
 }
 
-/// Removes from trailers what must not stand there: framing, routing, identity (RFC 9110
-/// section 6.5.1).
+/// Removes fields that are forbidden in trailers: framing, routing, identity (RFC 9110 section 6.5.1).
 fn clean_trailers(trailers: &mut HeaderMap, rules: Option<&TrailerRules>) {
     let is_doomed = |name: &&HeaderName| {
         is_for_heads(name) || rules.is_some_and(|rules| rules.forbid(name.as_str()))
@@ -593,7 +591,7 @@ mod tests {
         }
     }
 
-    /// What apps read as `-`.
+    /// Bytes that apps read as `-`.
     const ODD: &str = "_.~!#$%&'*+^`|";
 
     #[test]
@@ -630,7 +628,7 @@ mod tests {
             assert!(passes(true), "{free}");
             assert_eq!(passes(false), byte != '_', "{free}");
         }
-        // Nor does the plain spelling of what the route sets or removes, or of what carries claims.
+        // Nor does the plain spelling of fields that the route sets or removes, or that carry claims.
         for name in ["x-stage", "x-secret-key", "x-user-id", "proxy"] {
             let headers = sent(&[("host", "h"), (name, "6")], true, true);
             assert!(!headers.contains_key(name), "{name}");

@@ -1,5 +1,5 @@
-//! Forwards one request to an upstream and brings its response back. Which upstream, and the path
-//! that it is asked for, is decided by the caller.
+//! Forwards one request to an upstream and returns its response. The caller chooses the upstream and the path to
+//! request.
 
 mod ahead;
 mod ask;
@@ -50,7 +50,7 @@ use crate::message::reject::{Longest, Reject};
 use crate::message::request_id::RequestId;
 use crate::net::client::{Client, Counted, Peer};
 
-/// Idle times towards an upstream.
+/// Timeouts towards an upstream.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct UpstreamTimeouts {
     /// To connect to one endpoint.
@@ -62,7 +62,7 @@ pub(crate) struct UpstreamTimeouts {
 }
 
 impl UpstreamTimeouts {
-    /// What holds where nothing is said.
+    /// The defaults.
     pub(crate) const DEFAULT: Self = Self {
         connect: Duration::from_secs(2),
         response: Duration::from_secs(60),
@@ -77,13 +77,13 @@ pub(crate) struct Buffer {
     pub(crate) request: usize,
     /// Bytes of a response that stay in memory.
     pub(crate) response: usize,
-    /// Where the rest goes; without it nothing goes beyond memory.
+    /// Where the rest is stored; without it, nothing is stored outside memory.
     pub(crate) space: Option<Arc<SpoolSpace>>,
-    /// Whether the upstream's configuration says so, and does not leave it at the default.
+    /// Whether the upstream's configuration sets this, instead of leaving the default.
     pub(crate) is_own: bool,
 }
 
-/// The way from a route to its upstream.
+/// A route's connection to its upstream.
 #[derive(Debug)]
 pub(crate) struct Forward {
     /// The upstream.
@@ -92,55 +92,55 @@ pub(crate) struct Forward {
     pub(crate) timeouts: UpstreamTimeouts,
 }
 
-/// One request on its way out, with all that its head is made of.
+/// A request to be forwarded, with everything that its head is built from.
 #[derive(Debug)]
 pub(crate) struct Outbound<'a> {
     /// The client's request.
     pub(crate) request: Box<Request<Body>>,
-    /// The path and query that the app is asked for, where they are not the client's.
+    /// The path and query to request from the app, if they differ from the client's.
     pub(crate) target: Option<String>,
-    /// What was taken away of the path.
+    /// The prefix that was stripped from the path.
     pub(crate) prefix: Option<&'a HeaderValue>,
     /// The worker that serves the request.
     pub(crate) worker: usize,
-    /// The peer that it came from.
+    /// The peer that sent it.
     pub(crate) peer: &'a Peer,
-    /// Who it comes from, as far as trusted proxies tell it.
+    /// The client, as identified by the peer's address and trusted proxies.
     pub(crate) client: &'a Client,
-    /// What only the gateway may say.
+    /// Fields that only the gateway may set.
     pub(crate) vouched: &'a Vouched,
-    /// The route's edits, made last.
+    /// The route's header edits, applied last.
     pub(crate) edits: &'a HeaderEdits,
     /// The request's id.
     pub(crate) id: RequestId,
     /// When the request began.
     pub(crate) began: Instant,
-    /// Bytes that the body may have.
+    /// The most bytes that the body may have.
     pub(crate) body_bytes: u64,
-    /// Between two pieces of the body.
+    /// The longest time between two pieces of the body.
     pub(crate) body_read: Duration,
 }
 
-/// What the head of a forwarded request is made of.
+/// What the head of a forwarded request is built from.
 #[derive(Debug)]
 pub(crate) struct Draft<'a> {
-    /// The client's header fields; a token that the app is not to see is taken out of them.
+    /// The client's header fields; a token that the app must not see is removed from them.
     pub(crate) headers: &'a mut HeaderMap,
     /// The client's target.
     pub(crate) uri: &'a Uri,
-    /// The path and query that the app is asked for.
+    /// The path and query to request from the app.
     pub(crate) target: &'a str,
-    /// What was taken away of the path.
+    /// The prefix that was stripped from the path.
     pub(crate) prefix: Option<&'a HeaderValue>,
-    /// The protocol that the client wants to change to.
+    /// The protocol that the client wants to switch to.
     pub(crate) upgrade: Option<&'a HeaderValue>,
-    /// The peer that it came from.
+    /// The peer that sent it.
     pub(crate) peer: &'a Peer,
-    /// Who it comes from, as far as trusted proxies tell it.
+    /// The client, as identified by the peer's address and trusted proxies.
     pub(crate) client: &'a Client,
-    /// What only the gateway may say.
+    /// Fields that only the gateway may set.
     pub(crate) vouched: &'a Vouched,
-    /// The route's edits, made last.
+    /// The route's header edits, applied last.
     pub(crate) edits: &'a HeaderEdits,
     /// The request's id.
     pub(crate) id: RequestId,
@@ -149,21 +149,21 @@ pub(crate) struct Draft<'a> {
 /// A response, and the tunnel that it may open.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    /// What the client is sent.
+    /// The response for the client.
     pub(crate) response: Response<Body>,
     /// Whether its body is a stream of events, or of a gRPC call, which does not end by itself.
     pub(crate) streams: bool,
-    /// The two ends of a tunnel, where the app switched protocols.
+    /// Both ends of a tunnel, if the app switched protocols.
     pub(crate) tunnel: Option<Tunnel>,
 }
 
 pub(crate) use self::tunnel::Tunnel;
 
 impl Forward {
-    /// Sends a request that has its permit and waits for the head of the response; its body streams.
+    /// Sends an authorised request and waits for the head of the response, whose body is streamed.
     ///
     /// # Errors
-    /// `Upstream*` for the app's failures, `Body*` and `Request*` for the client's.
+    /// `Upstream*` for failures of the app, `Body*` and `Request*` for those of the client.
     pub(crate) async fn forward(
         &self,
         permit: Permit,
@@ -179,7 +179,7 @@ impl Forward {
             client: &Client { ip: client, .. },
             ..
         } = outbound;
-        // A handshake has no body (RFC 9110 section 7.8): what has one is a request like others.
+        // A handshake has no body (RFC 9110 section 7.8): a request with a body is an ordinary one.
         let bodiless = request.body().is_end_stream();
         let upgrade = bodiless.then(|| headers::upgrade(&request)).flatten();
         let buffer = self.upstream.buffer.as_ref();
@@ -240,7 +240,7 @@ impl Forward {
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             let mut answer = tunnel::open(*head, exchange, upgrade)?;
             if offers_bearer {
-                // A browser gives a WebSocket up where none of its protocols is chosen.
+                // A browser closes a WebSocket if none of its protocols is chosen.
                 let fields = answer.response.headers_mut();
                 let chosen = fields.entry(header::SEC_WEBSOCKET_PROTOCOL);
                 chosen.or_insert(HeaderValue::from_static("bearer"));
@@ -249,12 +249,12 @@ impl Forward {
         }
         let event_stream = headers::is_event_stream(&head.headers);
         let bodiless = head.is_bodiless();
-        // A stream of events may be silent for long; TCP's keep-alive tells whether it lives.
+        // A stream of events may be silent for long; TCP keep-alive tells whether the connection is alive.
         let idle = (!event_stream).then_some(self.timeouts.idle);
         let answer = AnswerBody::new(AnswerFrames::new(exchange, &mut head), home, idle);
         let body = match buffer {
             _ if bodiless => Body::Empty,
-            // What is here already needs no other place.
+            // A body that is already read needs no buffer.
             Some(buffer) if !event_stream && !answer.is_here() => {
                 let is_http2 = parts.version == Version::HTTP_2;
                 read_ahead(answer, buffer, client, is_http2)
@@ -274,11 +274,11 @@ impl Forward {
         })
     }
 
-    /// What the app will see: the target and the header fields, without those of the body.
+    /// The target and the header fields that the app will see, without those that frame the body.
     ///
     /// # Errors
-    /// `LoopDetected` where the request has been here before, `ClaimUnfit` where a header that the route sets would
-    /// carry a claim that no header can.
+    /// `LoopDetected` if the request has passed this gateway before, `ClaimUnfit` if a header that the route sets would
+    /// carry a claim that no header can hold.
     pub(crate) fn head<'a>(
         &'a self,
         permit: &'a Permit,
@@ -319,11 +319,10 @@ impl Forward {
         Ok((target, fields))
     }
 
-    /// Sends the request over a kept or a new connection and waits for the head of the response.
+    /// Sends the request over an idle or a new connection and waits for the head of the response.
     ///
-    /// A request that was written to an idle connection which then closed without a word is sent
-    /// once more, over a new one, if its method is idempotent and it has no body (RFC 9110 section
-    /// 9.2.2).
+    /// A request that was written to an idle connection which then closed without a response is retried once, over a
+    /// new connection, if its method is idempotent and it has no body (RFC 9110 section 9.2.2).
     async fn exchange(
         &self,
         worker: usize,
@@ -335,7 +334,7 @@ impl Forward {
         let is_head = *head.method == Method::HEAD;
         let mut replayed = false;
         loop {
-            // A look at the clock that most requests do not need.
+            // Most requests need not read the clock here.
             let now = if replayable { began } else { Instant::now() };
             let reuse = match (replayable, replayed) {
                 (_, true) => Reuse::Never,
@@ -356,14 +355,14 @@ impl Forward {
             match fault {
                 Fault::Gone(_) if lease.reused && replayable && !replayed => replayed = true,
                 Fault::Gone(error) => {
-                    tracing::debug!(upstream.name = upstream, %error, "the app closed the connection without an answer");
+                    tracing::debug!(upstream.name = upstream, %error, "the app closed the connection without a response");
                     return Err(Reject::UpstreamUnreachable);
                 }
                 Fault::Malformed(what) => {
                     tracing::warn!(
                         upstream.name = upstream,
                         what,
-                        "the app's answer is not HTTP"
+                        "the app's response is not HTTP"
                     );
                     return Err(Reject::UpstreamInvalid);
                 }
@@ -374,7 +373,7 @@ impl Forward {
     }
 }
 
-/// As much of a request's body as `buffer` has room for, before the app is connected to: with a `spool` all of it.
+/// Buffers a request's body before connecting to the app, as far as `buffer` has room: with a `spool`, all of it.
 async fn taken_in(
     body: ClientBody,
     buffer: &Buffer,
@@ -395,7 +394,7 @@ async fn taken_in(
     })
 }
 
-/// A response that is taken from the app before its client asks for it, as far as `buffer` has room.
+/// A response that is read from the app before its client requests it, as far as `buffer` has room.
 fn read_ahead(answer: AnswerBody, buffer: &Buffer, client: Option<IpAddr>, is_http2: bool) -> Body {
     let memory = buffer.response;
     let length = answer.size_hint().exact();
@@ -405,7 +404,7 @@ fn read_ahead(answer: AnswerBody, buffer: &Buffer, client: Option<IpAddr>, is_ht
             Body::stream(buffer::let_go(answer, memory, share))
         }
         None => {
-            // Over HTTP/2 many may wait: where not all of the response fits, the app waits for its client anyway.
+            // Over HTTP/2 many may wait: if not all of the response fits, the app waits for its client anyway.
             let fits = !is_http2 || length.is_none_or(|length| length <= memory as u64);
             Body::ahead(Ahead::new(answer, if fits { memory } else { 0 }))
         }
@@ -430,7 +429,7 @@ fn taking_in_failed(error: &TakeInError) -> Reject {
     }
 }
 
-/// What a broken request body is answered with.
+/// The refusal for a request body that failed.
 fn refusal_of(error: &BodyError) -> Reject {
     match error {
         BodyError::TooLarge(limit) => Reject::BodyTooLarge(Longest::BodyBytes(*limit)),

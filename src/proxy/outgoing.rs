@@ -1,4 +1,4 @@
-//! Request bodies on their way to an app. What comes back is said in `body`.
+//! Request bodies sent to an app. Response bodies are in `body`.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -14,16 +14,16 @@ use super::silence::Silence;
 use super::spool::SpoolReader;
 use crate::message::body::{Body, BodyError, Carry};
 
-/// A request body on its way to the app.
+/// A request body to be sent to the app.
 #[derive(Debug)]
 pub(crate) enum Outgoing {
     /// There is none.
     Empty,
-    /// As the client sends it.
+    /// Streamed from the client.
     Streamed(ClientBody),
-    /// The beginning is here, or all of it.
+    /// Its beginning is in memory, or all of it.
     Held(Box<Held<ClientBody>>),
-    /// All of it is here already, perhaps on disk.
+    /// All of it is stored, possibly on disk.
     Stored(SpoolReader),
     /// It is one piece in memory.
     Own(Bytes),
@@ -72,19 +72,19 @@ impl http_body::Body for Outgoing {
 
 impl Carry for Outgoing {}
 
-/// A client's body, bounded in bytes and in silence.
+/// A client's body, with limits on its bytes and on the time between pieces.
 #[derive(Debug)]
 pub(crate) struct ClientBody {
     incoming: Body,
     taken: u64,
     limit: u64,
     silence: Silence,
-    /// What its trailers must not say.
+    /// Fields that its trailers must not contain.
     rules: TrailerRules,
 }
 
 impl ClientBody {
-    /// Takes at most `limit` bytes, with at most `body_read` between two pieces.
+    /// Accepts at most `limit` bytes, with at most `body_read` between two pieces.
     pub(crate) fn new(
         incoming: Body,
         limit: u64,

@@ -1,5 +1,5 @@
-//! The servers of upstreams, and the idle connections that each worker has to each of them. Which server
-//! a request goes to is decided in `upstream`.
+//! The servers of upstreams, and each worker's idle connections to them. `upstream` decides which server a request goes
+//! to.
 
 use std::collections::VecDeque;
 use std::fmt::{Display, Formatter};
@@ -13,13 +13,12 @@ use tokio::time::{Instant, sleep};
 
 use super::h1::Connection;
 
-/// How often idle connections are looked through for those that the app has closed, or that were not
-/// needed for long.
+/// How often idle connections are checked for those that the app has closed, or that have not been used for long.
 const SWEEP: Duration = Duration::from_secs(5);
-/// How long a connection is not used behind a response that has no body by its status (204, 304) and
-/// announced none: some servers write one all the same, a moment later.
+/// How long a connection is not reused after a response that has no body by its status (204, 304) and announced none:
+/// some servers send one all the same, a moment later.
 const QUARANTINE: Duration = Duration::from_secs(1);
-/// How often the log says that an endpoint cannot be reached.
+/// How often an unreachable endpoint is logged.
 const SAID_EVERY: Duration = Duration::from_secs(1);
 
 /// Where an endpoint listens.
@@ -41,8 +40,8 @@ impl Display for Address {
     }
 }
 
-/// One server of an upstream. The next configuration keeps it, with its connections, whatever else of
-/// the upstream it changes.
+/// One server of an upstream. The next configuration keeps it, with its connections, whatever else changes in the
+/// upstream.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     address: Address,
@@ -51,7 +50,7 @@ pub(crate) struct Endpoint {
     said: Mutex<Said>,
 }
 
-/// When the log last said that an endpoint cannot be reached, and what it has not said since.
+/// When an unreachable endpoint was last logged, and how many failures were not logged since.
 #[derive(Debug, Default)]
 struct Said {
     at: Option<Instant>,
@@ -62,20 +61,20 @@ struct Said {
 #[derive(Debug, Default)]
 struct Pool {
     turns: Turns,
-    /// Whether no configuration has the endpoint any more.
+    /// Whether no configuration uses the endpoint any more.
     is_left: AtomicBool,
-    /// Used by one worker alone: never waited for.
+    /// Used by one worker only, so that the lock never blocks.
     idle: Mutex<Resting>,
 }
 
-/// The turns of a worker's event loop: how often it has asked the system what the sockets have. Until
-/// then, a socket that was just read to its end seems quiet, whatever has come since.
+/// The turns of a worker's event loop: how often it has polled the system for readiness. Until the next poll, a socket
+/// that was just read to its end seems quiet, whatever has arrived since.
 #[derive(Debug, Default)]
 struct Turns(OnceLock<RuntimeMetrics>);
 
 impl Turns {
-    /// The present turn. Two that differ have the system's word between them; two that are equal may
-    /// have it, too, where the loop was too busy to wait for it.
+    /// The current turn. Between two different turns the system was polled; between two equal ones it may have been,
+    /// too, if the loop was too busy to park.
     fn now(&self) -> u64 {
         let metrics = self.0.get_or_init(|| Handle::current().metrics());
         metrics.worker_park_count(0)
@@ -84,15 +83,15 @@ impl Turns {
 
 #[derive(Debug, Default)]
 struct Resting {
-    /// Those that the next request may have, the latest last.
+    /// Available to the next request, the latest last.
     ready: Vec<Idle>,
-    /// Those behind a response that might still be followed by a body that it must not have, the
-    /// earliest first. They are ready when they were quiet for [`QUARANTINE`].
+    /// Connections whose response might still be followed by a body that it must not have, the earliest first. They
+    /// become available once they were quiet for [`QUARANTINE`].
     suspect: VecDeque<Idle>,
-    /// Whether a task looks through them from time to time.
+    /// Whether a task checks them from time to time.
     swept: bool,
-    /// Whether the app was seen to write a body where there must be none. No connection is kept then
-    /// behind a response that has none: the next body may come later than the quarantine ends.
+    /// Whether the app was seen to send a body where there must be none. Connections are then not kept after a response
+    /// without a body: the next body may arrive after the quarantine.
     distrusted: bool,
 }
 
@@ -102,20 +101,20 @@ struct Idle {
     since: Instant,
     /// How long it may be idle.
     longest: Duration,
-    /// The turn of the event loop in which it was given back.
+    /// The turn of the event loop in which it was returned.
     turn: u64,
 }
 
 impl Idle {
-    /// Whether nothing has come since the last response, neither bytes nor an end.
+    /// Whether nothing has arrived since the last response, neither bytes nor an end.
     fn is_quiet(&self, turn: u64) -> bool {
-        // The event loop has not asked the system since: it is asked now.
+        // The event loop has not polled since: ask the system now.
         self.connection.is_quiet() && (self.turn != turn || self.connection.is_silent())
     }
 }
 
 impl Resting {
-    /// Moves those that were quiet long enough to where they are taken from.
+    /// Makes connections available that were quiet long enough.
     fn acquit(&mut self, now: Instant, turn: u64) {
         let long = |idle: &mut Idle| now.duration_since(idle.since) >= QUARANTINE;
         while let Some(idle) = self.suspect.pop_front_if(long) {
@@ -144,7 +143,7 @@ pub(super) struct Keep {
     pub(super) idle: Duration,
 }
 
-/// Where a connection goes back to when its response was taken to the end.
+/// Where a connection returns to when its response is complete.
 #[derive(Debug)]
 pub(crate) struct Home {
     pool: Arc<Pool>,
@@ -166,15 +165,13 @@ impl Endpoint {
         &self.address
     }
 
-    /// Where this worker's connections to it come from and go back to; `None` where there is no such
-    /// worker.
+    /// The pool of this worker's connections to it; `None` if there is no such worker.
     pub(super) fn home(&self, worker: usize, keep: Keep) -> Option<Home> {
         let pool = Arc::clone(self.pools.get(worker)?);
         Some(Home { pool, keep })
     }
 
-    /// No configuration has it any more: its idle connections are closed with the next sweep, and no
-    /// more are kept.
+    /// No configuration uses it any more: its idle connections are closed with the next sweep, and no more are kept.
     pub(super) fn leave(&self) {
         for pool in &self.pools {
             pool.is_left.store(true, Ordering::Relaxed);
@@ -190,8 +187,7 @@ impl Endpoint {
         }
     }
 
-    /// Says in the log that it cannot be reached: at most once a second, however many requests find
-    /// out.
+    /// Logs that it cannot be reached: at most once a second, however many requests fail.
     pub(super) fn is_unreachable(&self, upstream: &str, why: &dyn Display) {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -210,7 +206,7 @@ impl Endpoint {
 }
 
 impl Home {
-    /// An idle connection that was used less than `fresh` ago; `now` is the present time.
+    /// An idle connection that was used less than `fresh` ago; `now` is the current time.
     pub(super) fn take(&self, now: Instant, fresh: Duration) -> Option<Box<Connection>> {
         let turn = self.pool.turns.now();
         let mut idle = self.pool.idle.lock().ok()?;
@@ -265,8 +261,8 @@ impl Home {
 }
 
 impl Pool {
-    /// Closes what was not needed for long, or was closed by the app; says whether any are left. As
-    /// the latest is used first, those that a quiet time does not need are the ones that grow old.
+    /// Closes connections that were idle for too long or closed by the app; returns whether any are left. As the latest
+    /// is used first, connections that are not needed at quiet times grow old.
     fn sweep(&self) -> bool {
         let Ok(mut idle) = self.idle.lock() else {
             return false;
@@ -289,7 +285,7 @@ impl Pool {
     }
 }
 
-/// Looks through the idle connections until there are none.
+/// Checks the idle connections until there are none.
 async fn sweep(pool: Weak<Pool>, every: Duration) {
     loop {
         sleep(every).await;

@@ -1,4 +1,4 @@
-//! Which fields of a client's only the gateway, or a trusted proxy, may set, in whatever spelling. One list for heads and
+//! The header fields that only the gateway, or a trusted proxy, may set, in any spelling. One list for heads and
 //! trailers, HTTP/1.1 and HTTP/2.
 
 use std::hash::{BuildHasher, RandomState};
@@ -7,14 +7,14 @@ use http::header::{self, HeaderName, HeaderValue};
 
 use crate::message::fields::{self, NameSet};
 
-/// The requests that went through this gateway carry its id here (RFC 8586).
+/// Requests that pass this gateway carry its id here (RFC 8586).
 pub(super) static CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 
-/// What only the gateway says, on every route.
+/// Fields that only the gateway sets, on every route.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Vouched {
-    /// The headers that carry claims on any route: a client's own never pass. Shared with the bodies, whose trailers
-    /// are judged by it.
+    /// The headers that carry claims on any route: copies sent by clients are always removed. Shared with the bodies,
+    /// whose trailers are checked against it.
     pub(super) names: NameSet,
     /// The id of this process in `CDN-Loop`.
     pub(super) id: HeaderValue,
@@ -27,7 +27,7 @@ impl Default for Vouched {
 }
 
 impl Vouched {
-    /// The set of all routes' names; the id is that of `before`, so that it is one for the life of the process.
+    /// The set of all routes' names; the id is that of `before`, so that it stays the same for the life of the process.
     pub(crate) fn new(names: impl IntoIterator<Item = HeaderName>, before: Option<&Self>) -> Self {
         Self {
             names: NameSet::new(names),
@@ -36,13 +36,13 @@ impl Vouched {
     }
 }
 
-/// An id that no other process has, and that nobody guesses before a request has carried it.
+/// An id that no other process has, and that cannot be guessed before a request has carried it.
 fn new_id() -> HeaderValue {
     let mut bytes = [0; 8];
     let random = if getrandom::fill(&mut bytes).is_ok() {
         u64::from_ne_bytes(bytes)
     } else {
-        // The standard library has a key of the system's, or ends the program.
+        // The standard library has a random key from the system, or aborts.
         RandomState::new().hash_one(0)
     };
     let id = HeaderValue::try_from(format!("portcullis-{random:016x}"));
@@ -56,11 +56,11 @@ pub(super) enum Setter {
     Anybody,
     /// Trusted proxies.
     Trusted,
-    /// The gateway alone, which also says what trusted proxies told it.
+    /// Only the gateway, which also passes on what trusted proxies sent.
     Nobody,
 }
 
-/// Who may set the field of this name, which is folded.
+/// Who may set the field of this name, which must be folded.
 pub(super) fn setter(name: &str) -> Setter {
     match name.as_bytes() {
         [b'x', b'-', rest @ ..] => setter_of_x(rest),
@@ -72,7 +72,7 @@ pub(super) fn setter(name: &str) -> Setter {
     }
 }
 
-/// The same for a name behind its `x-`.
+/// The same for the part of a name after `x-`.
 fn setter_of_x(rest: &[u8]) -> Setter {
     match rest {
         b"real-ip" | b"forwarded-for" | b"forwarded-proto" | b"forwarded-host"
@@ -88,14 +88,13 @@ fn setter_of_x(rest: &[u8]) -> Setter {
         | b"original-method"
         | b"rewrite-url"
         | b"sendfile-type" => Setter::Trusted,
-        // `-Prefix`, `-Scheme`, `-Server`, `-User`, `-Email`, `-Client-Cert` and whatever is said so.
+        // `-Prefix`, `-Scheme`, `-Server`, `-User`, `-Email`, `-Client-Cert` and any other such name.
         _ if rest.starts_with(b"forwarded-") || rest.starts_with(b"accel-") => Setter::Trusted,
         _ => Setter::Anybody,
     }
 }
 
-/// Whether the field is meaningful for one connection only (RFC 9110 section 7.6.1), or is
-/// answered by the gateway itself.
+/// Whether the field applies to one connection only (RFC 9110 section 7.6.1), or is handled by the gateway itself.
 pub(super) fn is_hop_by_hop(name: &str) -> bool {
     match name.len() {
         2 => name == "te",
@@ -111,19 +110,17 @@ pub(super) fn is_hop_by_hop(name: &str) -> bool {
     }
 }
 
-/// Whether a name that is spelt with other bytes than letters, digits and `-` would be read by an app as one that a
-/// client must not set so.
+/// Whether an app would read a name with bytes other than letters, digits and `-` as one that a client must not set.
 pub(super) fn shadows(folded: &str) -> bool {
     is_hop_by_hop(folded)
         || setter(folded) != Setter::Anybody
         || matches!(folded, "content-length" | "cdn-loop")
 }
 
-/// Whether the field says how a message goes its way, which no configuration may make it say
-/// otherwise of a client.
+/// Whether the field describes how a message is sent or forwarded, so that no configuration may make it carry identity.
 pub(crate) fn is_the_gateways(name: &HeaderName) -> bool {
     let folded = fields::folded(name.as_str());
-    // What proxies that sign users in say of them; no app takes it for how the message came.
+    // Authenticating proxies describe users with these; no app reads them as forwarding information.
     let of_users = matches!(
         folded.as_str(),
         "x-forwarded-user"
@@ -141,7 +138,7 @@ pub(crate) fn is_the_gateways(name: &HeaderName) -> bool {
         )
 }
 
-/// Whether the field, in any spelling, says how a message is framed or what becomes of its connection.
+/// Whether the field, in any spelling, frames a message or controls its connection.
 pub(crate) fn frames(name: &HeaderName) -> bool {
     let folded = fields::folded(name.as_str());
     matches!(
@@ -159,24 +156,24 @@ pub(crate) fn frames(name: &HeaderName) -> bool {
     )
 }
 
-/// Whether the field, in any spelling, carries the marks by which a gateway knows a request of its own again (RFC 8586).
+/// Whether the field, in any spelling, carries the ids by which a gateway detects loops (RFC 8586).
 pub(crate) fn ends_loops(name: &HeaderName) -> bool {
     fields::folded(name.as_str()) == CDN_LOOP.as_str()
 }
 
-/// What a client's trailers must not say.
+/// Fields that a client's trailers must not contain.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TrailerRules {
     /// The headers that carry claims on any route.
     pub(super) vouched: NameSet,
     /// Those that the route sets or removes.
     pub(super) edited: NameSet,
-    /// Whether names with `_` pass.
+    /// Whether names with `_` are allowed.
     pub(super) underscores: bool,
 }
 
 impl TrailerRules {
-    /// Whether a field of this name must not stand in trailers.
+    /// Whether a field of this name is forbidden in trailers.
     pub(super) fn forbid(&self, name: &str) -> bool {
         let folded = fields::folded(name);
         setter(&folded) != Setter::Anybody
@@ -187,8 +184,8 @@ impl TrailerRules {
     }
 }
 
-/// Whether a field of this name says of a message's framing, way or sender what trailers must not (RFC 9110 section
-/// 6.5.1).
+/// Whether a field of this name concerns framing, routing or the sender, and is therefore forbidden in trailers (RFC
+/// 9110 section 6.5.1).
 pub(super) fn is_for_heads(name: &HeaderName) -> bool {
     let folded = fields::folded(name.as_str());
     is_hop_by_hop(&folded)

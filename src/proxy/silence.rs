@@ -1,4 +1,4 @@
-//! A bound on how long a peer may say nothing in the middle of a body.
+//! A limit on how long a peer may be silent in the middle of a body.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep};
 
-/// A bound on the time between two pieces; its timer is made at the first wait.
+/// A limit on the time between two pieces; its timer is created at the first wait.
 #[derive(Debug)]
 pub(super) struct Silence {
     allowed: Option<Duration>,
@@ -14,7 +14,7 @@ pub(super) struct Silence {
 }
 
 impl Silence {
-    /// At most `allowed` between two pieces; `None` is for ever.
+    /// At most `allowed` between two pieces; `None` means no limit.
     pub(super) fn new(allowed: Option<Duration>) -> Self {
         Self {
             allowed,
@@ -37,7 +37,7 @@ impl Silence {
         timer.as_mut().poll(cx)
     }
 
-    /// A piece came.
+    /// A piece has arrived.
     pub(super) fn end(&mut self) {
         if let Some((_, running)) = &mut self.timer {
             *running = false;

@@ -1,7 +1,7 @@
-//! A first-in first-out store of one body: first in memory, then in unlinked files.
+//! A FIFO store of one body: first in memory, then in unlinked files.
 //!
-//! It knows nothing of requests and answers; `buffer` says which bodies go through it.
-//! No file is touched on the event loop: files are made, written, read and closed by blocking tasks.
+//! It knows nothing of requests and responses; `buffer` decides which bodies go through it. No file is accessed on the
+//! event loop: blocking tasks create, write, read and close files.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -33,19 +33,19 @@ const GATHER: usize = 64 * 1024;
 /// Why a piece could not be stored.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SpoolError {
-    /// The memory is full and the disk space is used up.
+    /// The memory and the disk space are used up.
     #[error("the spool is full")]
     Full,
-    /// A file of the spool could not be made or written.
+    /// A file of the spool could not be created or written.
     #[error("writing to the spool failed: {0}")]
     Io(#[source] io::Error),
-    /// Nobody will read what is stored.
+    /// The reader is gone.
     #[error("the reader of the spool went away")]
     ReaderGone,
 }
 
 impl From<io::Error> for SpoolError {
-    /// A disk or a quota that is full is a full spool.
+    /// A full disk or quota counts as a full spool.
     fn from(error: io::Error) -> Self {
         if matches!(
             error.kind(),
@@ -58,7 +58,7 @@ impl From<io::Error> for SpoolError {
     }
 }
 
-/// One unlinked file of a body. The file is closed before its space is given back: fields drop in order.
+/// One unlinked file of a body. The file is closed before its space is released: fields are dropped in order.
 #[derive(Debug)]
 struct Segment {
     file: Arc<File>,
@@ -74,11 +74,11 @@ enum End {
     Open,
     /// All of it was stored.
     Finished(Option<HeaderMap>),
-    /// It broke off; the error is taken by the reader.
+    /// It failed; the reader takes the error.
     Failed(Option<BodyError>),
 }
 
-/// What both ends see. The bytes stand in this order: `head`, `files`, `tail`.
+/// The state shared by both ends. The order of the bytes is `head`, `files`, `tail`.
 #[derive(Debug)]
 struct State {
     memory: usize,
@@ -87,7 +87,7 @@ struct State {
     /// Gathered for the next write to a file; its bytes are reserved already.
     tail: Blocks,
     tail_space: Option<Reservation>,
-    /// Bytes between `files` and `tail` are on their way to the disk, or were lost there.
+    /// Bytes between `files` and `tail` are being written to disk, or were lost there.
     writing: bool,
     end: End,
     reader_gone: bool,
@@ -96,7 +96,7 @@ struct State {
 }
 
 impl State {
-    /// Takes the tail back into memory where no file stands before it and it fits.
+    /// Moves the tail back into memory if no file precedes it and it fits.
     fn promote(&mut self) {
         let fits = self.head.len == 0 || self.head.len + self.tail.len <= self.memory;
         if self.tail.len > 0 && self.files.is_empty() && !self.writing && fits {
@@ -105,7 +105,7 @@ impl State {
         }
     }
 
-    /// How many bytes may go to memory now.
+    /// How many bytes may be stored in memory now.
     fn room(&self) -> usize {
         if self.files.is_empty() && !self.writing && self.tail.len == 0 {
             self.memory.saturating_sub(self.head.len)
@@ -139,7 +139,7 @@ impl State {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// The reader took something, or went away.
+    /// The reader took something, or is gone.
     taken: Notify,
 }
 
@@ -149,10 +149,10 @@ impl Shared {
     }
 }
 
-/// Makes an empty store: `memory` bytes in memory, what is beyond in unlinked files within `space`.
+/// Creates an empty store: `memory` bytes in memory, the rest in unlinked files within `space`.
 ///
-/// Beside `memory`, a body that goes to disk holds up to 64 KiB and one piece that wait to be written,
-/// and up to 64 KiB that were read.
+/// Besides `memory`, a body on disk uses up to 64 KiB and one piece for data to be written, and up to 64 KiB for data
+/// that was read.
 pub(crate) fn spool(memory: usize, space: Option<SpoolShare>) -> (SpoolWriter, SpoolReader) {
     let shared = Arc::new(Shared {
         state: Mutex::new(State {
@@ -178,7 +178,7 @@ pub(crate) fn spool(memory: usize, space: Option<SpoolShare>) -> (SpoolWriter, S
     (writer, SpoolReader::new(shared))
 }
 
-/// Drops files where it may block: closing a long unlinked file takes time.
+/// Drops files where blocking is permitted: closing a long unlinked file takes time.
 fn discard<T: Send + 'static>(files: T) {
     if let Ok(runtime) = Handle::try_current() {
         drop(runtime.spawn_blocking(move || drop(files)));

@@ -10,18 +10,18 @@ use crate::message::body::Body;
 use crate::message::reject::Reject;
 use crate::net::stream::Stream;
 
-/// The app's end of a tunnel that begins when the 101 is sent.
+/// The app's end of a tunnel, which begins when the 101 is sent.
 #[derive(Debug)]
 pub(crate) struct Tunnel {
     upstream: Stream,
-    /// What the app said right behind its 101.
+    /// Bytes that the app sent right after its 101.
     said: Bytes,
 }
 
-/// Makes the 101 of the app the client's, where the client asked for that very protocol.
+/// Turns the app's 101 into the response for the client, if the client requested that protocol.
 ///
 /// # Errors
-/// `UpstreamInvalid` where it did not.
+/// `UpstreamInvalid` if it did not.
 pub(crate) fn open(
     mut head: AnswerHead,
     exchange: Exchange,
@@ -55,8 +55,8 @@ pub(crate) fn open(
 }
 
 impl Tunnel {
-    /// Carries bytes both ways until one end closes; says how many went each way, to the app
-    /// first. The client has said `early` already.
+    /// Copies bytes in both directions until one end closes; returns the number of bytes in each direction, to the app
+    /// first. `early` was already received from the client.
     pub(crate) async fn run<C>(self, mut client: C, early: &[u8]) -> (u64, u64)
     where
         C: AsyncRead + AsyncWrite + Unpin,

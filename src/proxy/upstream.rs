@@ -1,5 +1,5 @@
-//! One upstream: its servers, and which of them a request's connection goes to. Idle connections are
-//! kept in `pool`; what is said over them is not known here.
+//! One upstream: its servers, and which of them a request goes to. Idle connections are kept in `pool`; the protocol
+//! spoken over them is not known here.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,57 +16,57 @@ use crate::message::reject::Reject;
 use crate::net::dial::{Call, DialError, Dialer, Need};
 use crate::net::stream::Stream;
 
-/// How long idle connections are given to end where descriptors are scarce.
+/// How long idle connections are given to close when descriptors are scarce.
 const RELIEF: Duration = Duration::from_millis(20);
 
-/// Whose requests an upstream carries. Connections are never shared between two of these: what a
-/// client may leave behind on one must not become the response that decides who it is.
+/// Whose requests an upstream carries. Connections are never shared between two purposes: what a client may leave
+/// behind on one must not become the response that decides who it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Purpose {
     /// Clients' own.
     Proxy,
-    /// Those that ask whether a client's may pass.
+    /// Subrequests that decide whether a client's request is allowed.
     Ask,
-    /// Those that ask whether a password is right.
+    /// Requests that check a password.
     Login,
 }
 
-/// What an upstream is made from; equal settings keep all of it over a reload.
+/// The settings of an upstream; if they are equal after a reload, all of it is kept.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct UpstreamSettings {
     /// Whose requests it carries.
     pub(crate) purpose: Purpose,
     /// Its name, or its URL.
     pub(crate) name: String,
-    /// Its endpoints, taken in turn.
+    /// Its endpoints, used in turn.
     pub(crate) endpoints: Vec<Address>,
-    /// Its timeouts, where a route says nothing else.
+    /// Its timeouts, unless the route sets others.
     pub(crate) timeouts: UpstreamTimeouts,
-    /// Idle connections of each endpoint, in each worker.
+    /// The most idle connections per endpoint and worker.
     pub(crate) keep_alive: usize,
-    /// How long a connection may have been idle for a request that cannot be repeated.
+    /// How long a connection may have been idle to be used for a request that cannot be retried.
     pub(crate) fresh: Duration,
     /// Whether and how bodies are buffered.
     pub(crate) buffer: Option<BufferSettings>,
-    /// Whether names of fields with `_` reach it.
+    /// Whether field names with `_` are forwarded.
     pub(crate) underscores: bool,
 }
 
-/// What a buffer is made from.
+/// The settings of a buffer.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct BufferSettings {
     /// Bytes of a request body in memory.
     pub(crate) request: usize,
     /// Bytes of a response in memory.
     pub(crate) response: usize,
-    /// The spool's directory and how much it may hold.
+    /// The spool's directory and the most bytes that it may hold.
     pub(crate) spool: Option<(PathBuf, u64)>,
-    /// Whether the upstream's configuration says so.
+    /// Whether the upstream's configuration sets this.
     pub(crate) is_own: bool,
 }
 
 impl BufferSettings {
-    /// What holds where nothing is said.
+    /// The defaults.
     pub(crate) const DEFAULT: Self = Self {
         request: 64 << 10,
         response: 64 << 10,
@@ -76,9 +76,9 @@ impl BufferSettings {
 }
 
 impl UpstreamSettings {
-    /// Idle connections where nothing is said.
+    /// The default number of idle connections.
     pub(crate) const KEEP_ALIVE: u32 = 1024;
-    /// `fresh` where nothing is said: app servers close after 2 s (gunicorn) and more.
+    /// The default of `fresh`: app servers close after 2 s (gunicorn) and more.
     pub(crate) const FRESH: Duration = Duration::from_secs(1);
 }
 
@@ -94,11 +94,11 @@ pub(crate) struct Upstream {
     settings: UpstreamSettings,
     dialer: Dialer,
     endpoints: Box<[Arc<Endpoint>]>,
-    /// Each worker's place in the round of the endpoints.
+    /// Each worker's position in the round robin over the endpoints.
     rounds: Box<[Round]>,
 }
 
-/// On cache lines of its own, as its worker writes to it for each request.
+/// On cache lines of its own, because its worker writes to it for each request.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Round(AtomicUsize);
@@ -108,26 +108,26 @@ struct Round(AtomicUsize);
 pub(crate) struct Lease {
     /// The connection.
     pub(super) connection: Box<Connection>,
-    /// Where it goes back to.
+    /// The pool to return it to.
     pub(super) home: Home,
-    /// Whether another request used it before.
+    /// Whether another request has used it before.
     pub(super) reused: bool,
 }
 
-/// Which idle connections will do.
+/// Which idle connections may be used.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Reuse {
-    /// None: another may be as stale as the one before.
+    /// None: another one may be stale, too.
     Never,
-    /// Any: the request can be repeated.
+    /// Any: the request can be retried.
     Any,
-    /// One that the app will hardly be closing: the request cannot be repeated.
+    /// Only one that the app is unlikely to be closing: the request cannot be retried.
     Fresh,
 }
 
 impl Upstream {
-    /// An upstream for `workers` workers. Endpoints of the same addresses are those that `before` has,
-    /// which is the upstream of this name in the configuration before.
+    /// An upstream for `workers` workers. Endpoints with the same address are taken over from `before`, the upstream of
+    /// this name in the previous configuration.
     pub(crate) fn new(
         settings: UpstreamSettings,
         buffer: Option<Buffer>,
@@ -154,17 +154,17 @@ impl Upstream {
         }
     }
 
-    /// Whether names of fields with `_` reach it.
+    /// Whether field names with `_` are forwarded.
     pub(crate) fn underscores(&self) -> bool {
         self.settings.underscores
     }
 
-    /// Whether calls of gRPC stream through, which an upstream with a `buffer` of its own does not let them.
+    /// Whether gRPC calls are streamed, which a `buffer` of the upstream's own prevents.
     pub(crate) fn streams_calls(&self) -> bool {
         self.buffer.as_ref().is_none_or(|buffer| !buffer.is_own)
     }
 
-    /// What it was made from.
+    /// The settings that it was made from.
     pub(crate) fn settings(&self) -> &UpstreamSettings {
         &self.settings
     }
@@ -174,12 +174,12 @@ impl Upstream {
         self.endpoints.iter()
     }
 
-    /// A connection: an idle one of the endpoint whose turn it is, or a new one. An endpoint that
-    /// cannot be reached passes its turn on. `now` is the present time.
+    /// A connection: an idle one to the endpoint whose turn it is, or a new one. If an endpoint cannot be reached, the
+    /// next one is tried. `now` is the current time.
     ///
     /// # Errors
-    /// `UpstreamUnreachable` when no endpoint could be connected to, `UpstreamBusy` when too few
-    /// descriptors are left for a new connection.
+    /// `UpstreamUnreachable` if no endpoint could be connected to, `UpstreamBusy` if too few descriptors are left for a
+    /// new connection.
     pub(crate) async fn lease(
         &self,
         worker: usize,
@@ -211,7 +211,7 @@ impl Upstream {
                     reused: true,
                 });
             }
-            // In a box: the way of a request that needs no new connection is not to carry its room.
+            // Boxed: requests that need no new connection should not carry its state.
             match Box::pin(self.dial(endpoint.address(), connect)).await {
                 Ok(stream) => {
                     return Ok(Lease {
@@ -227,8 +227,7 @@ impl Upstream {
         Err(Reject::UpstreamUnreachable)
     }
 
-    /// A new connection. Where descriptors are scarce, idle connections are closed, and it is tried
-    /// once more.
+    /// Opens a connection. If descriptors are scarce, idle connections are closed, and it is retried once.
     async fn dial(&self, address: &Address, within: Duration) -> Result<Stream, DialError> {
         match dial(&self.dialer, address, within).await {
             Err(DialError::Scarce) => {
@@ -247,8 +246,8 @@ impl Upstream {
     }
 }
 
-/// Tells the endpoints that the configuration `after` does not have any more: their idle connections
-/// are closed within seconds, though requests of before may still hold on to them.
+/// Retires the endpoints that the configuration `after` no longer has: their idle connections are closed within
+/// seconds, though earlier requests may still hold the endpoints.
 pub(crate) fn retire(before: &[Arc<Upstream>], after: &[Arc<Upstream>]) {
     for endpoint in before.iter().flat_map(|upstream| upstream.endpoints()) {
         let mut stay = after.iter().flat_map(|upstream| upstream.endpoints());
@@ -258,7 +257,7 @@ pub(crate) fn retire(before: &[Arc<Upstream>], after: &[Arc<Upstream>]) {
     }
 }
 
-/// What a server is called where no client names it: the upstream's name, or its URL's host.
+/// The `Host` to use if the client sent none: the upstream's name, or its URL's host.
 fn host_of(name: &str) -> HeaderValue {
     let host = name.strip_prefix("http://").unwrap_or(name);
     let host = host.split('/').next().unwrap_or_default();

@@ -1,6 +1,5 @@
-//! One task a connection: TLS, then HTTP/1.1 or HTTP/2, until it ends, falls idle or is drained.
-//! Between requests that are far apart a connection rests: a smaller task waits at the socket, and
-//! buffers and state are given back.
+//! One task per connection: TLS, then HTTP/1.1 or HTTP/2, until it ends, becomes idle or is drained. While a connection
+//! is idle, a smaller task waits at the socket, and buffers and state are released.
 
 use std::future::poll_fn;
 use std::io;
@@ -25,17 +24,17 @@ use crate::snapshot::Listener;
 use crate::wire::{Ended, Http2, Line, Link, Opening};
 use crate::worker::Worker;
 
-/// How long the end of a connection that rests may take to be told.
+/// How long closing an idle or draining connection may take.
 const PARTING: Duration = Duration::from_secs(2);
 
-/// How long a client that has connected and not spoken yet may take to do so, when its listener is closed.
+/// How long a connected client may take to send its first bytes when its listener is closed.
 const FIRST_WORD: Duration = Duration::from_millis(500);
-/// How often it is looked, at the end of the process, whether only streams are left on a connection.
+/// How often a connection is checked, at the end of the process, for having only streams left.
 const LOOK: Duration = Duration::from_millis(50);
 
 type ClientStream = Either<Stream, Box<TlsStream<Stream>>>;
 
-/// What a client speaks on a connection that has begun.
+/// The protocol of a connection that has begun.
 #[derive(Clone, Copy, Debug)]
 enum Speaks {
     /// HTTP/1.1, or HTTP/2 with prior knowledge.
@@ -46,17 +45,17 @@ enum Speaks {
     Plainly,
 }
 
-/// All that lasts of a connection from its handshake to its end.
+/// The state of a connection from its handshake to its end.
 struct Client {
     link: Link<ClientStream>,
     connection: Arc<Connection>,
     place: Place,
     drain: Drain,
-    /// Whether it has spoken, which can only have been HTTP/1.1 if it came to rest.
+    /// Whether it has sent a request, which was HTTP/1.1 if the connection became idle.
     spoke: bool,
 }
 
-/// A connection that was accepted, with the settings that it keeps.
+/// An accepted connection, with the settings that it keeps.
 #[derive(Debug)]
 pub(crate) struct Accepted {
     /// Its stream.
@@ -65,13 +64,13 @@ pub(crate) struct Accepted {
     pub(crate) ip: Option<IpAddr>,
     /// Its place in the count of connections.
     pub(crate) place: Place,
-    /// The listener that it came to.
+    /// The listener that accepted it.
     pub(crate) listener: Arc<Listener>,
-    /// Sizes and deadlines.
+    /// Limits and timeouts.
     pub(crate) bounds: Arc<Bounds>,
 }
 
-/// Serves a connection that was accepted, to its end.
+/// Serves an accepted connection until it ends.
 pub(crate) async fn serve(worker: Arc<Worker>, accepted: Accepted, drain: Drain) {
     let Accepted {
         stream,
@@ -114,7 +113,7 @@ pub(crate) async fn serve(worker: Arc<Worker>, accepted: Accepted, drain: Drain)
     }
 }
 
-/// Shakes hands, unless the client speaks plain HTTP: a record of TLS never begins with a letter (RFC 8446 section 5.1).
+/// Does the TLS handshake, unless the client speaks plain HTTP: TLS never begins with a letter (RFC 8446 section 5.1).
 async fn shake_hands(tls: &Tls, stream: Stream) -> io::Result<(ClientStream, Speaks)> {
     let first = stream.first_byte().await?;
     if first.is_some_and(|byte| byte.is_ascii_alphabetic()) {
@@ -145,7 +144,7 @@ async fn refuse_plain(mut client: Client) {
     }
 }
 
-/// Serves a connection until it ends or may rest.
+/// Serves a connection until it ends or becomes idle.
 async fn converse(mut client: Client) {
     if !client.spoke {
         let opening = {
@@ -200,7 +199,7 @@ async fn converse(mut client: Client) {
     }
 }
 
-/// Ends a connection in an orderly way. A client that still sends what nobody reads does not hold the drain up.
+/// Closes a connection gracefully. A client that still sends unread data does not delay the drain.
 async fn part(mut client: Client) {
     let mut closing = pin!(client.link.close());
     if client.drain.unless_begun(closing.as_mut()).await.is_none() {
@@ -208,7 +207,7 @@ async fn part(mut client: Client) {
     }
 }
 
-/// Serves requests of HTTP/2 to the end of the connection.
+/// Serves HTTP/2 requests until the connection ends.
 async fn converse_http2(client: Client) {
     let Client {
         link,
@@ -243,12 +242,12 @@ async fn converse_http2(client: Client) {
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(client.ip = ?connection.peer.ip, %error, "a connection ended");
+        tracing::debug!(client.ip = ?connection.peer.ip, %error, "an HTTP/2 connection failed");
     }
     drop(place);
 }
 
-/// Ready when the process ends and nothing is left on a connection but streams that have had their time.
+/// Ready when the process ends and a connection has only streams left, whose time is over.
 async fn only_streams_left(drain: &mut Drain, line: &Line) {
     drain.streams_end().await;
     while !line.has_only_streams() {
@@ -257,12 +256,12 @@ async fn only_streams_left(drain: &mut Drain, line: &Line) {
     line.cut();
 }
 
-/// Lets a connection rest in a task of its own, so that the one that served it ends: it waits at
-/// the socket for the next request, for its time to end, or for the drain.
+/// Lets an idle connection wait in a task of its own, so that the one that served it ends: it waits at the socket for
+/// the next request, for its timeout, or for the drain.
 fn rest(mut client: Client) {
     client.link.rest();
-    // In a box: a future has room for what it is given twice. And no function, which would have
-    // room for the box twice.
+    // Boxed, because a future reserves space twice for its arguments. And not a function, which would reserve space for
+    // the box twice.
     let mut client = Box::new(client);
     tokio::spawn(async move {
         let Client {
@@ -280,12 +279,12 @@ fn rest(mut client: Client) {
         if heard {
             tokio::spawn(converse(*client));
         } else if timeout(PARTING, client.link.close()).await.is_err() {
-            tracing::debug!(client.ip = ?client.connection.peer.ip, "a connection did not end in time");
+            tracing::debug!(client.ip = ?client.connection.peer.ip, "closing an idle connection timed out");
         }
     });
 }
 
-/// What is below TLS, where there is TLS.
+/// The stream below TLS, if there is TLS.
 fn plain(stream: &ClientStream) -> &Stream {
     match stream {
         Either::Left(stream) => stream,

@@ -1,19 +1,19 @@
-//! Connections that were closed because of a limit, by the address that they came from: counted, and told
-//! once a minute. Nothing is decided here.
+//! Connections that were closed because of a limit: counted by client address, and logged at most once a minute.
+//! Nothing is decided here.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long nothing is told after something was.
+/// The least time between two reports.
 const AGAIN: Duration = Duration::from_secs(60);
-/// How many addresses are remembered; those beyond are counted together.
+/// How many addresses are remembered; all others are counted together.
 const REMEMBERED: usize = 1024;
-/// How many of them are named.
+/// How many of them are logged by name.
 const NAMED: usize = 10;
 
-/// The limit that a connection was beyond.
+/// The limit that a connection exceeded.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Beyond {
     /// `connections`.
@@ -31,19 +31,19 @@ impl Beyond {
     }
 }
 
-/// The connections that were cut and not told yet.
+/// The closed connections that were not logged yet.
 #[derive(Debug, Default)]
 pub(super) struct Cut(Mutex<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
     by: HashMap<(Beyond, Option<IpAddr>), u64>,
-    /// Those of addresses that were too many.
+    /// Those from addresses beyond the remembered ones.
     others: u64,
     told: Option<Instant>,
 }
 
-/// What is told: the addresses with the most, then all others together.
+/// What is logged: the addresses with the most, then all others together.
 #[derive(Debug, Eq, PartialEq)]
 struct Report {
     named: Vec<((Beyond, Option<IpAddr>), u64)>,
@@ -64,7 +64,7 @@ impl Cut {
         }
     }
 
-    /// Tells the operator, at once and then once a minute.
+    /// Logs the counts, at once and then once a minute.
     pub(super) fn tell(&self, now: Instant) {
         let Some(report) = self.report(now) else {
             return;

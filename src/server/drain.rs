@@ -1,5 +1,5 @@
-//! The word that a listener's connections should end when their requests do, and when those end that
-//! would never do so by themselves.
+//! Signals a listener's connections to end with their requests, and when streams must end that would never do so by
+//! themselves.
 
 use std::future::{pending, poll_fn};
 use std::pin::{Pin, pin};
@@ -8,11 +8,11 @@ use std::task::Poll;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-/// Says the word; said by being dropped, too.
+/// Sends the signal, also by being dropped.
 #[derive(Debug)]
 pub(crate) struct DrainTrigger(watch::Sender<Word>);
 
-/// Waits for the word.
+/// Waits for the signal.
 #[derive(Clone, Debug)]
 pub(crate) struct Drain(watch::Receiver<Word>);
 
@@ -22,28 +22,28 @@ enum Word {
     Serve,
     /// The listener is closed: connections end with their requests.
     Close,
-    /// The process ends, and at this time what streams.
+    /// The process ends, and streams end at this time.
     End(Instant),
 }
 
-/// A trigger and what waits for it.
+/// A trigger and its receiver.
 pub(crate) fn drain() -> (DrainTrigger, Drain) {
     let (sender, receiver) = watch::channel(Word::Serve);
     (DrainTrigger(sender), Drain(receiver))
 }
 
 impl DrainTrigger {
-    /// Tells all who wait that the listener is closed.
+    /// Signals that the listener is closed.
     pub(crate) fn pull(&self) {
         self.0.send_replace(Word::Close);
     }
 
-    /// Tells all who wait that the process ends, and when streams do.
+    /// Signals that the process ends, and when streams do.
     pub(crate) fn end(&self, streams_until: Instant) {
         self.0.send_replace(Word::End(streams_until));
     }
 
-    /// Whether somebody waits.
+    /// Whether any receiver is left.
     pub(crate) fn is_waited_for(&self) -> bool {
         self.0.receiver_count() > 0
     }
@@ -53,30 +53,30 @@ impl Drain {
     /// Ready when draining has begun.
     pub(crate) async fn begun(&mut self) {
         let begun = |word: &Word| !matches!(word, Word::Serve);
-        // An error means that the trigger is gone, which says the same.
+        // An error means that the trigger is gone, which means the same.
         drop(self.0.wait_for(begun).await);
     }
 
-    /// Whether the listener alone is closed, and the process goes on.
+    /// Whether only the listener is closed, and the process continues.
     pub(crate) fn is_of_listener_alone(&self) -> bool {
         matches!(*self.0.borrow(), Word::Close)
     }
 
-    /// Ready when what would not end by itself is to end with the process.
+    /// Ready when streams are to end with the process.
     pub(crate) async fn streams_end(&mut self) {
         let ends = |word: &Word| matches!(word, Word::End(_));
         let word = self.0.wait_for(ends).await.map(|word| *word);
         match word {
             Ok(Word::End(until)) => sleep_until(until).await,
-            // The trigger is gone without a word of the end: there is none to wait for.
+            // The trigger is gone without a signal to end: there is nothing to wait for.
             Ok(Word::Serve | Word::Close) | Err(_) => pending().await,
         }
     }
 
-    /// Works until the word comes: the work's output, or `None` where the word came first.
+    /// Runs `work` until draining begins: returns its output, or `None` if draining began first.
     ///
-    /// The word is waited for once and then only looked for with one atomic load, as the work is
-    /// woken for each request.
+    /// The signal is awaited once and then only checked with one atomic load, because the work is woken for each
+    /// request.
     pub(crate) async fn unless_begun<F: Future>(
         &mut self,
         mut work: Pin<&mut F>,
@@ -88,7 +88,7 @@ impl Drain {
             if let Poll::Ready(output) = work.as_mut().poll(cx) {
                 return Poll::Ready(Some(output));
             }
-            // The task's waker stays the same, and is woken by the word from the first poll on.
+            // The task's waker stays the same, and is registered for the signal from the first poll on.
             if !waits || said.has_changed().unwrap_or(true) {
                 waits = true;
                 return begun.as_mut().poll(cx).map(|()| None);

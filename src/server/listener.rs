@@ -21,12 +21,12 @@ use crate::net::stream::Stream;
 use crate::snapshot::ListenAddress;
 use crate::worker::{View, Worker};
 
-/// Connections that wait to be accepted, for each worker.
+/// The backlog of connections to be accepted, per worker.
 const BACKLOG: i32 = 4096;
-/// How long handshakes that have begun are waited for when a listener closes.
+/// How long a closing listener waits for handshakes that have begun.
 const HANDSHAKES: Duration = Duration::from_millis(200);
-/// Drops segments that ask for a connection (RFC 9293 section 3.1: SYN without ACK), in the kernel's language for filters:
-/// load the flags, mask two of them, compare, drop or take.
+/// Drops segments that request a connection (RFC 9293 section 3.1: SYN without ACK), as a classic BPF program: load the
+/// flags, mask two of them, compare, drop or accept.
 #[cfg(target_os = "linux")]
 const NO_SYN: [SockFilter; 5] = [
     SockFilter::new(0x30, 0, 0, 13),
@@ -35,10 +35,10 @@ const NO_SYN: [SockFilter; 5] = [
     SockFilter::new(0x06, 0, 0, 0),
     SockFilter::new(0x06, 0, 0, u32::MAX),
 ];
-/// How long to wait when there are no descriptors or no memory left.
+/// How long to wait when descriptors or memory are exhausted.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
-/// A socket that listens, not yet part of a runtime.
+/// A listening socket, not yet part of a runtime.
 #[derive(Debug)]
 pub(crate) enum Socket {
     /// TCP.
@@ -48,7 +48,7 @@ pub(crate) enum Socket {
 }
 
 impl Socket {
-    /// A client whose connection the kernel has accepted already; where there is none, the error is `WouldBlock`.
+    /// A connection that the kernel has accepted already; if there is none, the error is `WouldBlock`.
     fn accept_waiting(&self) -> io::Result<(Stream, Option<IpAddr>)> {
         match self {
             Self::Tcp(listener) => {
@@ -65,8 +65,8 @@ impl Socket {
     }
 }
 
-/// Whether two listeners would take each other's clients, which the system allows only to sockets that share
-/// their address knowingly.
+/// Whether two listeners would receive each other's clients, which the system permits only to sockets that share their
+/// address deliberately.
 pub(crate) fn overlap(one: &ListenAddress, other: &ListenAddress) -> bool {
     let (ListenAddress::Tcp(one), ListenAddress::Tcp(other)) = (one, other) else {
         return one == other;
@@ -77,12 +77,12 @@ pub(crate) fn overlap(one: &ListenAddress, other: &ListenAddress) -> bool {
     one.port() == other.port() && (takes(one.ip(), other.ip()) || takes(other.ip(), one.ip()))
 }
 
-/// Finds out whether an address is free. Sockets with SO_REUSEPORT share an address with those of another process;
-/// without it, the bind finds out that the address is taken. It does not listen, so that no client comes to a socket
-/// that is gone at once.
+/// Checks whether an address is free. Sockets with SO_REUSEPORT would share it with those of another process; without
+/// that option, the bind fails if the address is taken. It does not listen, so that no client connects to a socket that
+/// is closed at once.
 ///
 /// # Errors
-/// It is not.
+/// It is not free.
 pub(crate) fn probe(address: &ListenAddress) -> io::Result<()> {
     match address {
         ListenAddress::Tcp(address) => bound_tcp(*address, ReusePort::No).map(drop),
@@ -90,9 +90,9 @@ pub(crate) fn probe(address: &ListenAddress) -> io::Result<()> {
     }
 }
 
-/// Binds one socket for each worker. TCP has an accept queue for each (SO_REUSEPORT); a Unix
-/// socket has one for all, and takes the place of our own that has the same path, if it is to `replace` that. Says the
-/// address that was bound, too. Probe it first.
+/// Binds one socket per worker. TCP has an accept queue for each (SO_REUSEPORT); a Unix socket has one for all, and
+/// takes the place of our own with the same path, if it is to `replace` that. Also returns the address that was bound.
+/// Probe it first.
 ///
 /// # Errors
 /// The address cannot be bound.
@@ -126,7 +126,7 @@ enum ReusePort {
     No,
 }
 
-/// One accept queue for each worker.
+/// One accept queue per worker.
 fn bind_queues(address: SocketAddr, workers: usize) -> io::Result<(ListenAddress, Vec<Socket>)> {
     let first = bind_tcp(address)?;
     let local = first.local_addr()?;
@@ -143,7 +143,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-/// A socket that has the address, and does not listen yet.
+/// A socket that is bound to the address, but does not listen yet.
 fn bound_tcp(address: SocketAddr, reuse: ReusePort) -> io::Result<RawSocket> {
     let socket = RawSocket::new(
         Domain::for_address(address),
@@ -153,7 +153,7 @@ fn bound_tcp(address: SocketAddr, reuse: ReusePort) -> io::Result<RawSocket> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(reuse == ReusePort::Yes)?;
     if address.is_ipv6() {
-        // `[::]` takes IPv4 as well, as an address without a family is expected to.
+        // `[::]` accepts IPv4 as well, as is expected of an address without a family.
         let any = address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
         socket.set_only_v6(!any)?;
     }
@@ -181,7 +181,7 @@ fn bind_unix(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
     Ok(bound)
 }
 
-/// Binds a Unix socket beside `path` and moves it there: no client finds the place empty.
+/// Binds a Unix socket beside `path` and renames it, so that clients always find a socket there.
 fn replace_unix(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
@@ -190,7 +190,7 @@ fn replace_unix(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
     Ok(bound)
 }
 
-/// What tells the file of a Unix socket from another that took its place; `None` for other addresses.
+/// Identifies the file of a Unix socket, to detect its replacement; `None` for other addresses.
 pub(crate) fn identity(address: &ListenAddress) -> Option<(u64, u64)> {
     let ListenAddress::Unix(path) = address else {
         return None;
@@ -199,7 +199,7 @@ pub(crate) fn identity(address: &ListenAddress) -> Option<(u64, u64)> {
     Some((file.dev(), file.ino()))
 }
 
-/// Removes what a closed listener leaves behind, if it is still that listener's.
+/// Removes the file of a closed listener, if it still belongs to that listener.
 pub(crate) fn forget(address: &ListenAddress, identity_then: Option<(u64, u64)>) {
     if let ListenAddress::Unix(path) = address {
         if identity(address) != identity_then {
@@ -230,8 +230,8 @@ impl Listening {
         }
     }
 
-    /// Passes over new clients from now on, as if the network had lost what they sent; false where that cannot be done.
-    /// Connections that stand, and handshakes that have begun, are as they were.
+    /// Ignores new clients from now on, as if the network had lost their packets; returns false if that is not
+    /// possible. Established connections and handshakes that have begun are not affected.
     fn turns_away(&self) -> bool {
         #[cfg(target_os = "linux")]
         if let Self::Tcp(listener) = self {
@@ -240,7 +240,7 @@ impl Listening {
         false
     }
 
-    /// The socket, which the runtime no longer watches.
+    /// The socket, no longer registered with the runtime.
     fn into_socket(self) -> io::Result<Socket> {
         match self {
             Self::Tcp(listener) => listener.into_std().map(Socket::Tcp),
@@ -249,9 +249,9 @@ impl Listening {
     }
 }
 
-/// A connection that was accepted, with the options of its socket.
+/// An accepted connection, with its socket options set.
 fn prepared(stream: TcpStream, peer: SocketAddr) -> (Stream, Option<IpAddr>) {
-    // A client may be gone already; then the first read says so.
+    // The client may have disconnected already; the first read reports that.
     let socket = SockRef::from(&stream);
     let alive = TcpKeepalive::new().with_time(Duration::from_secs(60));
     drop(
@@ -277,7 +277,7 @@ pub(crate) async fn accept(
     let listening = match listening {
         Ok(listening) => listening,
         Err(error) => {
-            tracing::error!(%address, %error, "the listener cannot be served");
+            tracing::error!(%address, %error, "the listener cannot be started");
             return;
         }
     };
@@ -286,7 +286,7 @@ pub(crate) async fn accept(
         let mut all = view.listeners.iter();
         all.find(|listener| listener.address == address).cloned()
     };
-    // Its settings outlive its place in the configuration: the last clients come behind the reload that closes it.
+    // Keep its settings after it is removed from the configuration: its last clients arrive after that reload.
     let mut known = listener_of(&worker.view());
     let mut take = |accepted: io::Result<(Stream, Option<IpAddr>)>| match accepted {
         Ok((stream, ip)) => {
@@ -294,7 +294,7 @@ pub(crate) async fn accept(
             let counted = (!view.trusted.trusts(ip)).then(|| Counted::of(ip));
             let number = stream.descriptor();
             if number.is_some_and(|number| !view.dialer.admits(number)) {
-                tracing::debug!(client.ip = ?ip, "a connection was closed: descriptors are short");
+                tracing::debug!(client.ip = ?ip, "a connection was closed: file descriptors are scarce");
                 return None;
             }
             let place = match tally.enter(counted, &view.bounds.limits) {
@@ -325,13 +325,13 @@ pub(crate) async fn accept(
         };
         if let Some(error) = take(accepted) {
             worker.relieve();
-            tracing::warn!(%address, %error, "connections have to wait");
+            tracing::warn!(%address, %error, "no connections can be accepted for now");
             tokio::time::sleep(EXHAUSTED).await;
         }
     }
     if drain.is_of_listener_alone() && listening.turns_away() {
-        // Another listener may have taken this one's place: who asks for a connection now asks again, and comes to
-        // that. Those whose handshakes have begun are waited for.
+        // Another listener may have taken this one's place: clients that connect now retry, and reach that one.
+        // Handshakes that have begun are awaited.
         let until = Instant::now() + HANDSHAKES;
         while let Ok(accepted) = timeout_at(until, listening.accept()).await {
             if take(accepted).is_some() {
@@ -339,8 +339,8 @@ pub(crate) async fn accept(
             }
         }
     }
-    // Clients whose connections the kernel has accepted already are served, and told to close. The kernel is asked
-    // itself, up to the end: the runtime has not heard of the last ones.
+    // Clients whose connections the kernel has accepted already are served, and told to close. Accept directly from the
+    // kernel, because the runtime does not know of the last ones.
     let Ok(socket) = listening.into_socket() else {
         return;
     };
@@ -353,7 +353,7 @@ pub(crate) async fn accept(
     }
 }
 
-/// Whether an error of `accept` concerns one connection alone, and the next one may do.
+/// Whether an error of `accept` concerns only one connection, so that the next one may succeed.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
     matches!(
@@ -362,8 +362,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Whether an error is the lack of something that comes back with time; all others concern one
-/// connection alone.
+/// Whether an error is a temporary lack of resources; all others concern only one connection.
 fn is_exhausted(error: &io::Error) -> bool {
     use rustix::io::Errno;
     let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];

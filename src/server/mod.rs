@@ -1,5 +1,5 @@
-//! The worker threads: each has its own runtime, its own accept queues and its own pools.
-//! What they serve is decided in `gateway`; what they listen on is told to them.
+//! The worker threads: each has its own runtime, accept queues and pools. `gateway` decides what they serve; they are
+//! told what to listen on.
 
 mod connection;
 mod cut;
@@ -22,10 +22,10 @@ use crate::net::limits::Timeouts;
 use crate::snapshot::{ListenAddress, Snapshot};
 use crate::worker::Worker;
 
-/// Bytes of verified tokens that all workers remember together.
+/// Bytes of verified tokens that all workers cache together.
 const REMEMBERED_TOKENS: usize = 64 << 20;
 
-/// The least time between two times that a worker closes its idle connections for want of descriptors.
+/// The shortest interval at which a worker closes its idle connections for lack of descriptors.
 const RELIEF: Duration = Duration::from_millis(50);
 
 /// The running workers.
@@ -33,16 +33,16 @@ const RELIEF: Duration = Duration::from_millis(50);
 pub(crate) struct Server {
     workers: Vec<Handle>,
     tally: Arc<Tally>,
-    /// The listeners that are open.
+    /// The open listeners.
     listening: HashMap<ListenAddress, Open>,
 }
 
-/// A listener that is open.
+/// An open listener.
 #[derive(Debug)]
 struct Open {
     /// The address that it is bound to.
     local: ListenAddress,
-    /// Its file, where it has one.
+    /// Its socket file, if it has one.
     file: Option<(u64, u64)>,
 }
 
@@ -52,21 +52,21 @@ struct Handle {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What a worker is told.
+/// An instruction for a worker.
 #[derive(Debug)]
 enum Order {
     /// Accept connections of this listener from this socket.
     Listen(ListenAddress, Socket),
-    /// Stop accepting; its connections end when their requests do.
+    /// Stop accepting; its connections end with their requests.
     Close(ListenAddress),
-    /// Stop accepting anything; every connection ends when its requests do, and at this time where only streams are
-    /// left on it.
+    /// Stop accepting anything; every connection ends with its requests, and at this time if only streams are left on
+    /// it.
     Drain(Instant),
-    /// End now.
+    /// Terminate now.
     Stop,
 }
 
-/// Sockets for the listeners of a snapshot that are not open yet: one of each for each worker.
+/// The sockets of a listener that is not open yet, one per worker.
 #[derive(Debug)]
 pub(crate) struct Bound {
     address: ListenAddress,
@@ -98,7 +98,7 @@ impl Server {
                 .name(format!("worker-{index}"))
                 .spawn(move || {
                     runtime.block_on(work(&worker, &tally, inbox));
-                    // What still runs is cut off; the drain's deadline has passed.
+                    // Remaining tasks are cut off; the drain's deadline has passed.
                     runtime.shutdown_timeout(Duration::from_millis(100));
                 })?;
             workers.push(Handle {
@@ -113,8 +113,8 @@ impl Server {
         })
     }
 
-    /// Binds what the snapshot listens on and the server does not yet. What it no longer listens on gives its
-    /// address up to that: for a moment both have it.
+    /// Binds the listeners that the snapshot adds. Those that it removes give up their addresses to them: for a moment
+    /// both are bound.
     ///
     /// # Errors
     /// The address and why it cannot be bound; then nothing has changed.
@@ -129,7 +129,7 @@ impl Server {
             .filter(|(address, _)| !wanted().any(|wanted| wanted == *address))
             .collect();
         let new = || wanted().filter(|address| !self.listening.contains_key(*address));
-        // All are probed before the first listens: where one is taken, no client has come to another.
+        // All are probed before the first listens: if one is taken, no client has connected to another.
         for address in new() {
             let probed =
                 if wanted().any(|other| other != address && listener::overlap(address, other)) {
@@ -144,7 +144,7 @@ impl Server {
                 };
             probed.map_err(|error| (address.clone(), error))?;
         }
-        // A file in whose place another one is put does not come back: where something fails, that is before.
+        // A replaced socket file cannot be restored, so anything that can fail is done before.
         let (unix, others): (Vec<_>, Vec<_>) =
             new().partition(|address| matches!(address, ListenAddress::Unix(_)));
         let mut bound: Vec<Bound> = Vec::new();
@@ -168,8 +168,8 @@ impl Server {
         Ok(bound)
     }
 
-    /// Opens what was bound and closes what the snapshot no longer listens on. Call it when the
-    /// snapshot is published.
+    /// Opens the listeners that were bound and closes those that the snapshot removes. Call it when the snapshot is
+    /// published.
     pub(crate) fn listen(&mut self, snapshot: &Snapshot, bound: Vec<Bound>) {
         let wanted = |address: &ListenAddress| {
             snapshot
@@ -209,13 +209,13 @@ impl Server {
         }
     }
 
-    /// Tells the operator which connections were closed because of a limit, at once and then once a minute.
+    /// Logs which connections were closed because of a limit, at once and then once a minute.
     pub(crate) fn tell(&self, now: std::time::Instant) {
         self.tally.cut.tell(now);
     }
 
-    /// Stops accepting, lets requests in flight end within `shutdown`, and streams within `shutdown_streams`, then
-    /// ends the workers; at once when `hurry` is ready. Says how many connections were cut off.
+    /// Stops accepting, waits `shutdown` for requests in flight and `shutdown_streams` for streams, then ends the
+    /// workers; at once when `hurry` is ready. Returns how many connections were cut off.
     pub(crate) async fn drain(mut self, timeouts: &Timeouts, hurry: impl Future) -> usize {
         for (address, open) in &self.listening {
             // Before the sockets close, so that the next process finds either a listener or nothing.
@@ -254,11 +254,11 @@ impl Server {
 
 fn tell(worker: &Handle, order: Order) {
     if worker.orders.send(order).is_err() {
-        tracing::error!("a worker thread has ended before its time");
+        tracing::error!("a worker thread ended unexpectedly");
     }
 }
 
-/// Closes idle connections each time when descriptors are scarce, in every worker.
+/// Closes idle connections whenever descriptors are scarce; runs in every worker.
 async fn relieve(worker: Arc<Worker>) {
     let mut scarce = worker.view().dialer.scarce();
     while scarce.changed().await.is_ok() {
@@ -271,7 +271,7 @@ async fn relieve(worker: Arc<Worker>) {
     }
 }
 
-/// The main task of one worker: follows its orders until it is told to stop.
+/// The main task of a worker: follows its orders until it is stopped.
 async fn work(
     worker: &Arc<Worker>,
     tally: &Arc<Tally>,

@@ -1,5 +1,4 @@
-//! How many connections are open, over all workers and by client. Touched once a connection,
-//! never by a request.
+//! Counts the open connections, over all workers and by client. Accessed once per connection, never by a request.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,11 +13,11 @@ use crate::net::limits::Limits;
 pub(crate) struct Tally {
     open: AtomicUsize,
     by_client: Mutex<HashMap<Counted, u32>>,
-    /// Those that found no place.
+    /// Those that were rejected.
     pub(super) cut: Cut,
 }
 
-/// A connection's place in the tally, given back when it is dropped.
+/// A connection's place in the tally, released when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
     tally: Arc<Tally>,
@@ -26,7 +25,7 @@ pub(crate) struct Place {
 }
 
 impl Tally {
-    /// Counts a connection in; `client` is `None` for one that speaks for many.
+    /// Counts a connection; `client` is `None` for a peer that forwards for many clients.
     ///
     /// # Errors
     /// The limit that is reached.

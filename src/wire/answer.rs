@@ -1,5 +1,5 @@
-//! The head of a response of HTTP/1.1 as it is written (RFC 9112 section 4), and how its body is framed (section
-//! 6). Bytes out: nothing here waits.
+//! Writes the head of an HTTP/1.1 response (RFC 9112 section 4) and chooses the framing of its body (section 6).
+//! Produces bytes; nothing here waits.
 
 use http::header;
 use http::response::Parts;
@@ -11,17 +11,17 @@ use super::head::Manners;
 use super::send::{Framing, field};
 use crate::clock;
 
-/// What a response is a response to.
+/// The request that a response belongs to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct To {
     /// Whether its method is HEAD.
     pub(super) is_head: bool,
-    /// What it says of its connection.
+    /// What it says about its connection.
     pub(super) manners: Manners,
 }
 
 impl To {
-    /// A request with this method.
+    /// For a request with this method.
     pub(super) fn new(method: &Method, manners: Manners) -> Self {
         Self {
             is_head: *method == Method::HEAD,
@@ -44,15 +44,15 @@ pub(super) fn framing(to: To, status: StatusCode, hint: &SizeHint) -> Framing {
     }
 }
 
-/// Responses that never have a body, whatever they are responses to.
+/// Status codes whose responses never have a body, whatever the request.
 fn is_bodiless(status: StatusCode) -> bool {
     status.is_informational()
         || status == StatusCode::NO_CONTENT
         || status == StatusCode::NOT_MODIFIED
 }
 
-/// Writes the head, and says whether the connection is kept open behind it: it is if it `may_stay` and the response does
-/// not say otherwise. `at` is when, in milliseconds after the connection began.
+/// Writes the head and returns whether the connection stays open after it: it does if it `may_stay` and the response
+/// does not say otherwise. `at` is the time in milliseconds since the connection began.
 pub(super) fn write(
     out: &mut Vec<u8>,
     to: To,
@@ -78,7 +78,7 @@ pub(super) fn write(
                 continue;
             }
             header::DATE => dated = true,
-            // HTTP/1.0 has none (RFC 9110 section 7.8).
+            // HTTP/1.0 has no `Upgrade` (RFC 9110 section 7.8).
             header::UPGRADE if to.manners.http_1_0 => continue,
             header::UPGRADE => offers = !switches,
             _ => {}
@@ -89,7 +89,7 @@ pub(super) fn write(
         Framing::Length(length) => content_length(out, length),
         Framing::Chunked { .. } => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
         Framing::UntilClose => {}
-        // The length that the body of a GET would have, where that is known.
+        // The length that the body of a GET would have, if known.
         Framing::None if to.is_head || parts.status == StatusCode::NOT_MODIFIED => {
             match (length, hint.exact()) {
                 (Some(length), _) => field(out, &header::CONTENT_LENGTH, length.as_bytes()),
@@ -143,16 +143,16 @@ fn content_length(out: &mut Vec<u8>, length: u64) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// The line of `Date` (RFC 9110 section 6.6.1). It is made, and the clock looked at, once a second.
+/// The `Date` line (RFC 9110 section 6.6.1). It is formatted, and the clock read, once a second.
 #[derive(Debug, Default)]
 pub(super) struct DateLine {
-    /// When its second is over, in the milliseconds of its connection.
+    /// When its second is over, in milliseconds since the connection began.
     until: u64,
     text: Vec<u8>,
 }
 
 impl DateLine {
-    /// Writes it, `at` so many milliseconds after the connection began.
+    /// Writes it; `at` is the time in milliseconds since the connection began.
     fn write(&mut self, out: &mut Vec<u8>, at: u64) {
         if at >= self.until || self.text.is_empty() {
             let now = clock::now();

@@ -1,40 +1,40 @@
-//! Chunked bodies (RFC 9112 section 7.1): where their data is, and where they end. Clients' are read strictly; of
-//! apps' some lines are taken that only look odd.
+//! Chunked bodies (RFC 9112 section 7.1): locates their data and their end. Clients' bodies are parsed strictly; apps'
+//! may contain some lines that are odd but unambiguous.
 
 use crate::message::alphabet::TOKEN;
 
 /// The longest chunk-size line with its extensions, in bytes.
 const LONGEST_LINE: usize = 4096;
 
-/// Where in a chunked body the next byte stands.
+/// The state of the parser of a chunked body.
 #[derive(Debug)]
 pub(crate) struct Chunks {
     at: At,
     size: u64,
-    /// Bytes of the present line, or of the trailers so far.
+    /// Bytes of the current line, or of the trailers so far.
     length: usize,
-    /// Bytes that all trailers may have.
+    /// The most bytes that all trailers together may have.
     longest_trailers: usize,
-    /// The bytes of the trailers, where they are wanted.
+    /// The bytes of the trailers, if they are wanted.
     trailers: Option<Vec<u8>>,
-    /// Whether lines may end in a bare LF (RFC 9112 section 2.2), sizes in blanks, and extensions and trailers look
-    /// like anything, as nginx lets apps write them.
+    /// Whether lines may end in a bare LF (RFC 9112 section 2.2), sizes in white space, and extensions and trailers may
+    /// have any form, as nginx permits for upstreams.
     lenient: bool,
 }
 
 /// What the next bytes of a chunked body are.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Piece {
-    /// After `skip` bytes of framing, so many of data.
+    /// After `skip` bytes of framing, `length` bytes of data.
     Data {
         /// Bytes before the data.
         skip: usize,
         /// Bytes of data.
         length: usize,
     },
-    /// All of it is framing, and the body goes on.
+    /// All of it is framing, and the body continues.
     Framing,
-    /// So many bytes end the body.
+    /// The body ends after this many bytes.
     End(usize),
 }
 
@@ -51,9 +51,9 @@ enum At {
     Quoted,
     QuotedPair,
     QuotedEnd,
-    /// A blank behind the size, in an app's line.
+    /// White space after the size, in a line from an app.
     Blank,
-    /// An extension, in an app's line.
+    /// An extension, in a line from an app.
     Anything,
     SizeLineFeed,
     Data,
@@ -62,14 +62,14 @@ enum At {
     /// The first byte of a trailer line.
     TrailerFirst,
     TrailerName,
-    /// Behind the colon.
+    /// After the colon.
     Trailer,
     TrailerLineFeed,
     LastLineFeed,
 }
 
 impl Chunks {
-    /// The beginning of a chunked body.
+    /// Starts a chunked body.
     pub(crate) fn new(longest_trailers: usize) -> Self {
         Self {
             at: At::First,
@@ -81,7 +81,7 @@ impl Chunks {
         }
     }
 
-    /// The beginning of a chunked body whose trailers are wanted.
+    /// Starts a chunked body whose trailers are wanted.
     pub(crate) fn with_trailers(longest_trailers: usize) -> Self {
         Self {
             trailers: Some(Vec::new()),
@@ -89,7 +89,7 @@ impl Chunks {
         }
     }
 
-    /// The beginning of an app's chunked body, whose trailers are wanted.
+    /// Starts a chunked body from an app, whose trailers are wanted.
     pub(crate) fn of_an_app(longest_trailers: usize) -> Self {
         Self {
             lenient: true,
@@ -97,20 +97,20 @@ impl Chunks {
         }
     }
 
-    /// Whether it is an app's, whose trailers are to be mended.
+    /// Whether it comes from an app, so that its trailers have to be normalised.
     pub(crate) fn is_an_apps(&self) -> bool {
         self.lenient
     }
 
-    /// The lines of the trailers with the empty line that ends them, after the end of the body.
+    /// The lines of the trailers with the empty line that ends them. Call it after the end of the body.
     pub(crate) fn take_trailers(&mut self) -> Vec<u8> {
         self.trailers.take().unwrap_or_default()
     }
 
-    /// Finds the next data in `bytes`. What it says is used up when it returns.
+    /// Finds the next data in `bytes`. What the returned piece covers counts as consumed.
     ///
     /// # Errors
-    /// What breaks the framing.
+    /// A description of the framing error.
     pub(crate) fn piece(&mut self, bytes: &[u8]) -> Result<Piece, &'static str> {
         for (at, byte) in bytes.iter().enumerate() {
             if self.at == At::Data {
@@ -129,10 +129,10 @@ impl Chunks {
         Ok(Piece::Framing)
     }
 
-    /// Follows `bytes`; says how many belong to this body, and whether it has ended.
+    /// Consumes `bytes`; returns how many belong to this body, and whether it has ended.
     ///
     /// # Errors
-    /// What breaks the framing.
+    /// A description of the framing error.
     pub(crate) fn follow(&mut self, bytes: &[u8]) -> Result<(usize, bool), &'static str> {
         let mut at = 0;
         while let Some(byte) = bytes.get(at) {
@@ -154,7 +154,7 @@ impl Chunks {
         Ok((at, false))
     }
 
-    /// Goes one byte on, and says whether it was the last one of the body.
+    /// Consumes one byte, and returns whether it was the last one of the body.
     fn step(&mut self, byte: u8) -> Result<bool, &'static str> {
         self.length = self.length.saturating_add(1);
         if let Some(trailers) = &mut self.trailers
@@ -186,7 +186,7 @@ impl Chunks {
             (At::DataReturn, b'\n') if self.lenient => self.behind_data(),
             (At::TrailerFirst, b'\n') if self.lenient => return Ok(true),
             (At::Trailer, b'\n') if self.lenient => At::TrailerFirst,
-            // What stands there is looked at when all of them are here.
+            // Their content is checked when all of them have been received.
             (At::TrailerFirst, byte) if self.lenient && is_field_byte(byte) => At::Trailer,
             (At::Digits | At::Name | At::Value | At::QuotedEnd, b';') => At::NameFirst,
             (At::Digits | At::Name | At::Value | At::QuotedEnd, b'\r') => At::SizeLineFeed,
@@ -255,7 +255,7 @@ impl Chunks {
     }
 }
 
-/// Bytes of field values: no control character but the tab (RFC 9110 section 5.5).
+/// Bytes permitted in field values: no control character but the tab (RFC 9110 section 5.5).
 fn is_field_byte(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
@@ -266,7 +266,7 @@ mod tests {
 
     use super::*;
 
-    /// Fed byte by byte: how many bytes until the end, or what is wrong.
+    /// Parses byte by byte: returns the number of bytes until the end, or the error.
     fn slowly(bytes: &[u8]) -> Result<Option<usize>, &'static str> {
         let mut chunks = Chunks::new(256);
         for (at, byte) in bytes.iter().enumerate() {
@@ -390,7 +390,7 @@ mod tests {
     }
 
     proptest! {
-        /// How the bytes are cut into pieces makes no difference.
+        /// How the bytes are split makes no difference.
         #[test]
         fn pieces_make_no_difference(text in "([0-9a-f]{1,2}(;a)?\r\n[a-z]{0,6}(\r\n)?|0\r\n\r\n|[\r\n]){0,8}") {
             let mut chunks = Chunks::new(256);

@@ -1,5 +1,5 @@
-//! A body is taken out of its framing (RFC 9112 sections 6 and 7), a client's and an app's alike. Slices in,
-//! places out: nothing here waits, and nothing is copied.
+//! Decodes the framing of bodies (RFC 9112 sections 6 and 7), from clients and apps alike. Takes slices and returns
+//! positions: nothing here waits, and nothing is copied.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::SizeHint;
@@ -10,42 +10,42 @@ use super::mend::mend;
 /// The most fields in trailers.
 const MOST_TRAILERS: usize = 64;
 
-/// How what is still to come of a body is framed.
+/// How the rest of a body is framed.
 #[derive(Debug)]
 pub(crate) enum Coming {
-    /// So many bytes.
+    /// This many bytes are left.
     Length(u64),
     /// Chunks.
     Chunked(Chunks),
-    /// All that comes until the sender closes.
+    /// Everything until the sender closes.
     UntilClose,
-    /// Nothing is to come.
+    /// Nothing is left.
     Nothing,
 }
 
 /// What the next bytes of a body are.
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// All of them are framing, and the body goes on.
+    /// All of them are framing, and the body continues.
     More,
-    /// After `skip` bytes of framing, so many of data.
+    /// After `skip` bytes of framing, `length` bytes of data.
     Data {
         /// Bytes before the data.
         skip: usize,
         /// Bytes of data.
         length: usize,
     },
-    /// So many bytes end the body; these are its trailers.
+    /// The body ends after this many bytes; these are its trailers.
     End(usize, Option<HeaderMap>),
 }
 
 impl Coming {
-    /// Chunks, whose trailers may have so many bytes.
+    /// Chunks whose trailers may have this many bytes.
     pub(crate) fn chunked(longest_trailers: usize) -> Self {
         Self::Chunked(Chunks::with_trailers(longest_trailers))
     }
 
-    /// Chunks that an app sends, whose trailers may have so many bytes.
+    /// Chunks from an app, whose trailers may have this many bytes.
     pub(crate) fn chunked_by_an_app(longest_trailers: usize) -> Self {
         Self::Chunked(Chunks::of_an_app(longest_trailers))
     }
@@ -55,7 +55,7 @@ impl Coming {
         matches!(self, Self::Nothing)
     }
 
-    /// How much is still to come, where that is known.
+    /// How much is left, if known.
     pub(crate) fn size_hint(&self) -> SizeHint {
         match self {
             Self::Length(left) => SizeHint::with_exact(*left),
@@ -64,10 +64,10 @@ impl Coming {
         }
     }
 
-    /// Says what the next of these bytes, which are not none, are. What it says is used up when it returns.
+    /// Decodes the next step of `bytes`, which must not be empty. What the returned step covers counts as consumed.
     ///
     /// # Errors
-    /// What breaks the framing.
+    /// A description of the framing error.
     pub(crate) fn step(&mut self, bytes: &[u8]) -> Result<Step, &'static str> {
         match self {
             Self::Nothing => Ok(Step::End(0, None)),
@@ -101,11 +101,11 @@ impl Coming {
         }
     }
 
-    /// Whether these bytes, which came right behind data, are the end of the body, without trailers, and nothing
-    /// more: then it has ended, and they are used up. The data and the end can go their way together.
+    /// Whether these bytes, received right after data, are the end of the body without trailers, and nothing more. If
+    /// so, the body has ended and they are consumed, so that the data and the end can be forwarded together.
     ///
     /// # Errors
-    /// What breaks the framing.
+    /// A description of the framing error.
     pub(crate) fn ends_with(&mut self, bytes: &[u8]) -> Result<bool, &'static str> {
         const LAST: &[u8] = b"\r\n0\r\n\r\n";
         let Self::Chunked(chunks) = self else {
@@ -119,7 +119,7 @@ impl Coming {
     }
 }
 
-/// The fields of trailers, `None` where there are none.
+/// The fields of trailers, or `None` if there are none.
 fn trailers(lines: &[u8]) -> Result<Option<HeaderMap>, &'static str> {
     let mut fields = [httparse::EMPTY_HEADER; MOST_TRAILERS];
     let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(lines, &mut fields)

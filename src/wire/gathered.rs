@@ -1,5 +1,5 @@
-//! `Gathered`: small frames of HTTP/2 on their way to one write. h2 writes and flushes each frame of
-//! data alone, which is a record of TLS and a system call for each response.
+//! `Gathered`: collects small HTTP/2 frames for a single write. h2 writes and flushes each DATA frame alone, which
+//! costs a TLS record and a system call per response.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -8,12 +8,12 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, BytesMut};
 use tokio::io::AsyncWrite;
 
-/// How many bytes are gathered: one record of TLS (RFC 8446 section 5.1).
+/// How many bytes are gathered: one TLS record (RFC 8446 section 5.1).
 const MOST: usize = 16 * 1024;
-/// How many there is room for at first: a response or two.
+/// The initial capacity: enough for a response or two.
 const FIRST: usize = 4 * 1024;
 
-/// Bytes that were taken and are not written yet.
+/// Bytes that were accepted and are not written yet.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
     bytes: BytesMut,
@@ -21,17 +21,17 @@ pub(super) struct Gathered {
 }
 
 impl Gathered {
-    /// Whether nothing waits.
+    /// Whether nothing is waiting.
     pub(super) fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
-    /// Whether the writer would take nothing when it was last asked.
+    /// Whether the writer was not ready at the last attempt.
     pub(super) fn is_stuck(&self) -> bool {
         self.stuck
     }
 
-    /// Takes all of the bytes, and says how many; or none, where they are too many.
+    /// Takes all of the bytes and returns how many, or takes none and returns `None` if they are too many.
     pub(super) fn take(&mut self, slices: &[IoSlice<'_>]) -> Option<usize> {
         let more: usize = slices.iter().map(|slice| slice.len()).sum();
         if self.bytes.len() + more > MOST {
@@ -46,10 +46,10 @@ impl Gathered {
         Some(more)
     }
 
-    /// Writes all of it. Where it `ends` a time of work, its memory is given back.
+    /// Writes all of it. If this `ends` a period of activity, its memory is released.
     ///
     /// # Errors
-    /// Those of the writer; it takes nothing more.
+    /// Those of the writer, which accepts nothing more.
     pub(super) fn poll_write_to<W: AsyncWrite>(
         &mut self,
         mut writer: Pin<&mut W>,

@@ -1,5 +1,5 @@
-//! One request head, read strictly (RFC 9112 sections 2 to 6), once: its end, how its body is framed, what
-//! it says of the connection, and where its fields are. Bytes in, a request out: nothing here waits.
+//! Parses one request head, strictly (RFC 9112 sections 2 to 6) and in one pass: its end, the framing of its body, what
+//! it says about the connection, and the positions of its fields. Bytes in, a request out: nothing here waits.
 
 use std::ops::Range;
 
@@ -23,14 +23,14 @@ pub(crate) enum Head {
     Chunked,
 }
 
-/// What a request says of its connection.
+/// What a request says about its connection.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Manners {
-    /// It speaks HTTP/1.0.
+    /// It uses HTTP/1.0.
     pub(super) http_1_0: bool,
-    /// `Connection` says `close`.
+    /// `Connection` contains `close`.
     pub(super) closes: bool,
-    /// `Connection` says `keep-alive`, which HTTP/1.0 needs.
+    /// `Connection` contains `keep-alive`, which HTTP/1.0 requires.
     pub(super) stays: bool,
     /// It waits for 100 before it sends its body (RFC 9110 section 10.1.1).
     pub(super) expects: bool,
@@ -38,17 +38,17 @@ pub(super) struct Manners {
     pub(super) trailers: bool,
 }
 
-/// Where a field stands in the head.
+/// The position of a field in the head.
 #[derive(Clone, Copy, Debug)]
 struct Place {
     name: (usize, usize),
     value: (usize, usize),
 }
 
-/// A head that is being read; it goes on where it stopped.
+/// A head that is being parsed; parsing resumes where it stopped.
 #[derive(Debug, Default)]
 pub(crate) struct HeadScan {
-    /// Where the present line begins.
+    /// Where the current line begins.
     line: usize,
     request_line: bool,
     method: Range<usize>,
@@ -61,11 +61,11 @@ pub(crate) struct HeadScan {
 }
 
 impl HeadScan {
-    /// Goes on with `bytes`, which begin where the head begins. Says where the head ends and what
-    /// follows; `None` where it has not ended yet.
+    /// Continues with `bytes`, which start at the beginning of the head. Returns where the head ends and what follows,
+    /// or `None` if it has not ended yet.
     ///
     /// # Errors
-    /// Why the head is refused.
+    /// The reason why the head is rejected.
     pub(crate) fn scan(
         &mut self,
         bytes: &[u8],
@@ -73,7 +73,7 @@ impl HeadScan {
     ) -> Result<Option<(usize, Head)>, Reject> {
         while let Some(rest) = bytes.get(self.line..) {
             let feed = memchr::memchr(b'\n', rest);
-            // What is too long is refused for that, whether its end has come or not.
+            // A line that is too long is rejected for that, whether its end has arrived or not.
             self.measure(rest, feed, limits)?;
             let Some(feed) = feed else {
                 break;
@@ -89,7 +89,7 @@ impl HeadScan {
             let at = self.line;
             self.line += feed + 1;
             if !self.request_line {
-                // One empty line before a request is let pass (RFC 9112 section 2.2).
+                // One empty line before a request is ignored (RFC 9112 section 2.2).
                 if line.is_empty() && self.line == 2 {
                     continue;
                 }
@@ -104,7 +104,7 @@ impl HeadScan {
         Ok(None)
     }
 
-    /// Measures the present line, all of it or what has come of it.
+    /// Checks the length of the current line, complete or not.
     fn measure(&self, rest: &[u8], feed: Option<usize>, limits: &Limits) -> Result<(), Reject> {
         let end = self.line + feed.map_or(rest.len(), |feed| feed + 1);
         if !self.request_line {
@@ -180,7 +180,7 @@ impl HeadScan {
         };
         let (name, value) = line.split_at_checked(colon).unwrap_or_default();
         let value = value.strip_prefix(b":").unwrap_or(value);
-        // Whether all of their bytes may stand there is looked at when they become a name and a value.
+        // Whether all of their bytes are permitted is checked when the request is built.
         let before = value.iter().take_while(|byte| is_blank(**byte)).count();
         let kept = value.get(before..).unwrap_or_default();
         let behind = kept
@@ -231,23 +231,23 @@ impl HeadScan {
         Ok(())
     }
 
-    /// What the head, all of which was scanned, says of its connection.
+    /// What the head says about its connection. Call it when all of it is scanned.
     pub(super) fn manners(&self) -> Manners {
         self.manners
     }
 
-    /// The request whose head, all of it, was scanned; the values of its fields are slices of it. `spare` is a
-    /// table to use again. The scan is ready for the next head then.
+    /// The request with this head, which must be scanned completely; field values are slices of it. `spare` is a map to
+    /// reuse. Afterwards the scan is ready for the next head.
     ///
     /// # Errors
-    /// What `http` does not understand of it.
+    /// The head contains something that `http` rejects.
     pub(super) fn request<B>(
         &mut self,
         head: &Bytes,
         body: B,
         spare: HeaderMap,
     ) -> Result<Box<Request<B>>, Reject> {
-        // In a box from the beginning: it is handed on several times.
+        // Boxed from the start, because it is moved several times.
         let mut request = Box::new(Request::new(body));
         let method = Method::from_bytes(head.get(self.method.clone()).unwrap_or_default());
         *request.method_mut() =
@@ -278,7 +278,7 @@ impl HeadScan {
         Ok(request)
     }
 
-    /// Begins with the next head.
+    /// Starts with the next head.
     pub(super) fn begin_again(&mut self) {
         let mut fields = std::mem::take(&mut self.fields);
         fields.clear();
@@ -306,9 +306,9 @@ impl HeadScan {
     }
 }
 
-/// What stands for a request whose head is refused: it has the method and the path of the first line of what is here of the
-/// head, if they can be read. No more is looked at than was here when the line was found too long, so that it does not matter
-/// in which pieces it came.
+/// Represents a request whose head is rejected, with the method and the path of its first line if they can be read.
+/// Only the bytes that made the line too long are examined, so that the result does not depend on how they were split
+/// into reads.
 pub(super) fn refused<B>(head: &[u8], limits: &Limits, body: B) -> Box<Request<B>> {
     let mut request = Box::new(Request::new(body));
     let longest = longest_line(limits).min(limits.header_bytes);
@@ -320,7 +320,7 @@ pub(super) fn refused<B>(head: &[u8], limits: &Limits, body: B) -> Box<Request<B
     let line = match memchr::memchr(b'\n', begun) {
         Some(feed) => begun.get(..feed).unwrap_or_default(),
         None if is_cut => begun,
-        // Nobody knows what was still to come.
+        // The rest of the line is not known.
         None => return request,
     };
     let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -342,19 +342,19 @@ pub(super) fn refused<B>(head: &[u8], limits: &Limits, body: B) -> Box<Request<B
     request
 }
 
-/// How long a request line may be: method, version and line end beside the target.
+/// The longest permitted request line: method, version and line end besides the target.
 fn longest_line(limits: &Limits) -> usize {
     limits.uri_bytes.saturating_add(64)
 }
 
-/// The number that `Content-Length` says.
+/// Parses the value of `Content-Length`.
 ///
 /// # Errors
-/// It is none, or more than one way to read it.
+/// It is not a number, or is ambiguous.
 pub(super) fn length_of(value: &[u8]) -> Result<u64, Reject> {
     let digits = value.trim_ascii();
     let plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-    // Some read a leading zero as octal.
+    // Some parsers read a leading zero as octal.
     let zeros = digits.len() > 1 && digits.starts_with(b"0");
     let length = std::str::from_utf8(digits).ok();
     let length = length.and_then(|text| text.parse().ok());
@@ -363,14 +363,13 @@ pub(super) fn length_of(value: &[u8]) -> Result<u64, Reject> {
         .ok_or(Reject::BadRequest("Content-Length is not a number"))
 }
 
-/// Whether a list of options names this one.
+/// Whether a list of options contains this one.
 fn has_option(value: &[u8], option: &[u8]) -> bool {
     let mut options = value.split(|byte| *byte == b',');
     options.any(|word| word.trim_ascii().eq_ignore_ascii_case(option))
 }
 
-/// 501 for a coding that is not known; 400 where `chunked` is not last, or repeated (RFC 9112
-/// section 6.3).
+/// 501 for an unknown coding; 400 if `chunked` is not last, or repeated (RFC 9112 section 6.3).
 fn refused_coding(codings: &[u8]) -> Reject {
     let mut names = codings.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
     let malformed = |name: &[u8]| {
@@ -386,7 +385,7 @@ fn refused_coding(codings: &[u8]) -> Reject {
     }
 }
 
-/// The white space around a field's value (RFC 9110 section 5.6.3), and no other.
+/// White space around a field's value (RFC 9110 section 5.6.3), and no other.
 fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t')
 }
@@ -421,7 +420,7 @@ mod tests {
             expected,
             "{text:?}"
         );
-        // Byte by byte: the same, and never a byte more than the head.
+        // Byte by byte: the same result, and never a byte more than the head.
         let mut scan = HeadScan::default();
         let mut slowly = Ok(None);
         for end in 1..=text.len() {
@@ -638,7 +637,7 @@ mod tests {
             &format!("GET /{}", "a".repeat(200)),
             Err(Reject::UriTooLong),
         );
-        // Too long as such, in one piece or in many.
+        // Too long in itself, in one piece or in many.
         check(
             &format!("{} / HTTP/1.1\r\nHost: h\r\n\r\n", "A".repeat(170)),
             bad("the request line is malformed"),

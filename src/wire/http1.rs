@@ -1,9 +1,9 @@
-//! One connection of HTTP/1.1 towards a client (RFC 9112): requests are read, strictly, and answered, one after the
-//! other. Who answers them is the caller's matter; nothing here knows of routes.
+//! One HTTP/1.1 connection to a client (RFC 9112): requests are parsed, strictly, and answered one after another. The
+//! caller answers them; nothing here knows of routes.
 //!
-//! One task has the socket. It reads ahead only what a request needs, writes a response's head together with the first of its
-//! body, and looks meanwhile whether the client is still there. Deadlines are on timers that are not touched for each request.
-//! What becomes of a body that nobody reads is in `unread`.
+//! One task owns the socket. It reads ahead only what a request needs, writes the head of a response together with the
+//! start of its body, and meanwhile checks whether the client is still connected. Timers for deadlines are not reset
+//! for each request. `unread` handles request bodies that are not read.
 
 mod unread;
 
@@ -34,93 +34,93 @@ use crate::message::reject::Reject;
 use crate::net::limits::Bounds;
 use crate::net::stream::Carrier;
 
-/// How much room a head is read into, and the least that is left for it.
+/// The buffer for reading a head, and the least free space in it before it grows.
 const HEAD_ROOM: (usize, usize) = (8 * 1024, 1024);
-/// How much of a body is read at a time: at first, and at most, once so much of it was taken.
+/// How many bytes of a body are read at a time: at first, and at most, once that many have been consumed.
 const BODY_ROOM: (usize, usize) = (16 * 1024, 64 * 1024);
-/// How much memory for what is to be written is kept for the next request.
+/// The most buffer space for output that is kept for the next request.
 const OUT_ROOM: usize = 32 * 1024;
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// What a connection begins with.
+/// What a connection starts with.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Opening {
     /// HTTP/1.0 or HTTP/1.1.
     Http1,
     /// HTTP/2.
     Http2,
-    /// Silence: it may rest.
+    /// Silence: the connection may become idle.
     Nothing,
 }
 
 /// Why a connection serves no more requests.
 #[derive(Debug)]
 pub(crate) enum Ended<B> {
-    /// It is silent, and may rest.
+    /// It is silent and may become idle.
     Rests,
     /// It is to be closed.
     Over,
-    /// It is good for nothing: the client has left, or cannot be told that its response broke off in another way.
+    /// It is unusable: the client is gone, or only a broken connection can tell it that its response was aborted.
     Broken,
-    /// It speaks another protocol from now on; this is the body of the response that said so.
+    /// It switches to another protocol; this is the body of the response that announced it.
     Switched(B),
 }
 
-/// A connection: its stream, and what was read of it and not used yet.
+/// A connection: its stream, and the bytes that were read from it and not consumed yet.
 #[derive(Debug)]
 pub(crate) struct Link<S> {
     stream: S,
     bounds: Arc<Bounds>,
     held: BytesMut,
     scan: HeadScan,
-    /// When the head that is arriving began.
+    /// When the first bytes of the current head arrived.
     head_began: Option<Instant>,
-    /// What is still to come of the present request's body.
+    /// How the rest of the current request's body is framed.
     coming: Coming,
-    /// How much of it is read at a time.
+    /// How many bytes of it are read at a time.
     body_room: usize,
-    /// How much of it was given to its reader.
+    /// How many bytes of it were passed to its reader.
     given: u64,
-    /// How much of it was read for nobody.
+    /// How many bytes of it were read and discarded.
     dropped: u64,
-    /// What is still to be written of a 100 that the client waits for.
+    /// The unsent rest of a `100 Continue` that the client waits for.
     interim: &'static [u8],
-    /// Whether no more can be understood of what the client sends.
+    /// Whether the client's further input can no longer be parsed.
     broken: bool,
-    /// Whether the client has said its last.
+    /// Whether the client has closed its sending half.
     input_ended: bool,
-    /// What is to be written; empty between two requests.
+    /// Output that is not sent yet; empty between two requests.
     out: Vec<u8>,
     date: DateLine,
-    /// The fields of the last response, whose memory the next request's take.
+    /// The fields of the last response, whose memory the next request reuses.
     spare: HeaderMap,
     timer: Option<Pin<Box<Sleep>>>,
     send_timer: Option<(u64, Pin<Box<Sleep>>)>,
 }
 
-/// What came of waiting for a request.
+/// The result of waiting for a request.
 #[derive(Clone, Copy, Debug)]
 enum Heard {
-    /// A head of so many bytes.
+    /// A head of this many bytes.
     Head(usize, Head),
-    /// Something that is none, or not in time.
+    /// Input that is not a request, or that came too slowly.
     Refused(Reject),
     Silence,
     End,
 }
 
-/// A request whose head is here.
+/// A request whose head has been received.
 #[derive(Debug)]
 struct Heading {
     request: Box<Request<Body>>,
-    /// Why it is to be refused.
+    /// Why it is to be rejected.
     refusal: Option<Reject>,
     manners: Manners,
     feed: Option<Feed>,
 }
 
 impl<S: AsyncRead + Carrier> Link<S> {
-    /// A connection that nothing was read from yet.
+    /// A connection from which nothing has been read yet.
     pub(crate) fn new(stream: S, bounds: Arc<Bounds>) -> Self {
         Self {
             stream,
@@ -143,22 +143,22 @@ impl<S: AsyncRead + Carrier> Link<S> {
         }
     }
 
-    /// What the bytes come from and go to.
+    /// The stream that the bytes are read from and written to.
     pub(crate) fn stream(&self) -> &S {
         &self.stream
     }
 
-    /// The stream, and what was read of it and not used.
+    /// The stream, and the bytes that were read from it and not consumed.
     pub(crate) fn into_parts(self) -> (S, BytesMut, Arc<Bounds>) {
         (self.stream, self.held, self.bounds)
     }
 
-    /// When the silence between two requests has lasted too long.
+    /// When the connection has been idle for too long.
     pub(crate) fn closes_at(&self, line: &Line) -> Instant {
         line.idle_since() + self.bounds.timeouts.keep_alive
     }
 
-    /// Gives back what a silent connection does not need. Call it between requests only.
+    /// Releases what an idle connection does not need. Call it only between requests.
     pub(crate) fn rest(&mut self) {
         self.held = BytesMut::new();
         self.scan = HeadScan::default();
@@ -169,11 +169,10 @@ impl<S: AsyncRead + Carrier> Link<S> {
         self.send_timer = None;
     }
 
-    /// Reads until it is clear whether the client begins with HTTP/2's preface, or that it is in
-    /// no hurry to begin at all.
+    /// Reads until it is clear whether the client starts with the HTTP/2 preface, or sends nothing for now.
     ///
     /// # Errors
-    /// The connection broke.
+    /// The connection failed.
     pub(crate) async fn sniff(&mut self, line: &Line) -> io::Result<Opening> {
         let quiet = Instant::now() + REST_AFTER;
         loop {
@@ -197,7 +196,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
                     self.head_began.get_or_insert_with(Instant::now);
                 }
                 Ok(Err(error)) => return Err(error),
-                // Half a preface is a head that is too slow, whatever it was to become.
+                // A partial preface counts as a head that came too slowly, whatever it was to become.
                 Err(_) if self.head_began.is_some() => return Ok(Opening::Http1),
                 Err(_) if until < closes => return Ok(Opening::Nothing),
                 Err(_) => return Err(io::ErrorKind::TimedOut.into()),
@@ -205,10 +204,10 @@ impl<S: AsyncRead + Carrier> Link<S> {
         }
     }
 
-    /// Serves requests until the connection may rest, switches to another protocol, or ends. `answer` is given each
-    /// request, and why it is to be refused, if it is.
+    /// Serves requests until the connection may become idle, switches to another protocol, or ends. `answer` is called
+    /// with each request, and with the reason to reject it, if there is one.
     ///
-    /// A request whose client has left is dropped, with its response.
+    /// If the client disconnects, its request is dropped, with the response.
     pub(crate) async fn serve<F, B>(
         &mut self,
         line: &Line,
@@ -222,7 +221,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
             let heading = match poll_fn(|cx| self.poll_head(cx, line)).await {
                 Heard::Head(length, head) => self.heading(length, head),
                 Heard::Refused(reject) => {
-                    // What comes behind a body that is still in the way is none.
+                    // Bytes after an unread body are not a request.
                     let head = if self.coming.is_over() {
                         &self.held
                     } else {
@@ -250,17 +249,17 @@ impl<S: AsyncRead + Carrier> Link<S> {
                 return Ended::Broken;
             };
             let interim = std::mem::take(&mut self.interim);
-            // Who still waits for 100 may send its body, or not: what comes next could be either.
+            // A client that still waits for 100 may send its body or not: the next bytes could be either.
             let unasked = interim.len() == CONTINUE.len();
             if !unasked {
-                // What is left of a 100 that was begun.
+                // The rest of a 100 that was partly sent.
                 self.out.extend_from_slice(interim);
                 self.drop_what_is_here(feed.as_ref()).await;
             }
             let (parts, body) = response.into_parts();
             let hint = body.size_hint();
             let framing = answer::framing(to, parts.status, &hint);
-            // Whether or not somebody reads the rest of the body to its end: the response may be shorter than that.
+            // Whether or not the rest of the body is read to its end: the response may be complete before that.
             let readable = self.coming.is_over() || (!unasked && self.may_be_dropped());
             let may_stay = readable
                 && !self.broken
@@ -294,7 +293,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
         }
     }
 
-    /// Reads more into `held`: `room` is how much, and how little there may be left of it before there is new memory.
+    /// Reads more into `held`. `room`: the buffer size, and the least free space in it before it is reallocated.
     fn poll_more(&mut self, cx: &mut Context<'_>, room: (usize, usize)) -> Poll<io::Result<usize>> {
         make_room(&mut self.held, room);
         let count = ready!(poll_read_buf(
@@ -308,7 +307,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
 
     fn poll_head(&mut self, cx: &mut Context<'_>, line: &Line) -> Poll<Heard> {
         if !self.coming.is_over() {
-            // The rest of the last body is still in the way. Who sent another request behind it is to have a response.
+            // The last body is still unread. If the client has sent another request after it, it must get a response.
             return Poll::Ready(if line.is_closing() {
                 Heard::End
             } else {
@@ -320,7 +319,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
                 match self.scan.scan(&self.held, &self.bounds.limits) {
                     Ok(Some((length, head))) => {
                         if self.head_began.take().is_some() {
-                            // It may be set to a later time than the silence behind this request needs.
+                            // It may be set to a later time than the idle period after this request needs.
                             self.timer = None;
                         }
                         return Poll::Ready(Heard::Head(length, head));
@@ -331,7 +330,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
                     Err(reject) => return Poll::Ready(Heard::Refused(reject)),
                 }
             }
-            // A head that has begun is read to its end, in its time.
+            // A head that has begun is read to its end, within its time limit.
             if (line.is_closing() && self.held.is_empty()) || self.input_ended {
                 return Poll::Ready(Heard::End);
             }
@@ -353,9 +352,9 @@ impl<S: AsyncRead + Carrier> Link<S> {
         }
     }
 
-    /// Ready when the present head takes too long, or the silence before it.
+    /// Ready when the current head, or the idle period before it, takes too long.
     fn poll_deadline(&mut self, cx: &mut Context<'_>, line: &Line) -> Poll<()> {
-        // The task's waker stays the same, and is woken from the first poll on.
+        // The task's waker stays the same, and is registered from the first poll on.
         let waits = |timer: &Pin<Box<Sleep>>| !timer.is_elapsed();
         if self.head_began.is_none() && self.timer.as_ref().is_some_and(waits) {
             return Poll::Pending;
@@ -367,7 +366,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
         poll_until(&mut self.timer, cx, deadline)
     }
 
-    /// Makes a request of the head that was scanned.
+    /// Builds a request from the head that was scanned.
     fn heading(&mut self, length: usize, head: Head) -> Heading {
         let manners = self.scan.manners();
         let bytes = self.held.split_to(length).freeze();
@@ -385,7 +384,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
                 }
             },
             Head::Chunked => {
-                // What is broken already is not begun with.
+                // A body that is already malformed is not started.
                 let longest = self.bounds.limits.header_bytes;
                 let followed = Chunks::new(longest).follow(&self.held);
                 refusal = followed.err().map(Reject::BadRequest);
@@ -414,7 +413,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
         }
     }
 
-    /// What stands for a request whose head cannot be read; none is read after it.
+    /// Represents a request whose head cannot be parsed; no request is read after it.
     fn refused(&mut self, reject: Reject, request: Box<Request<Body>>) -> Heading {
         self.broken = true;
         Heading {
@@ -425,7 +424,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
         }
     }
 
-    /// Waits for the response; `None` when the client has left. The request's body is read meanwhile, as it is asked for.
+    /// Waits for the response; `None` if the client disconnected. Meanwhile the request's body is read on demand.
     fn poll_answering<F: Future>(
         &mut self,
         cx: &mut Context<'_>,
@@ -444,16 +443,15 @@ impl<S: AsyncRead + Carrier> Link<S> {
         }
     }
 
-    /// Looks after the client while it is answered: reads its body where it is asked for, and else whether it is
-    /// still there. Ready when a piece of the body was laid down, or no more of it is to come.
-    ///
+    /// Watches the client while the response is awaited: reads its body on demand, and otherwise checks whether it is
+    /// still connected. Ready when a piece of the body was delivered, or no more of it will come.
     /// # Errors
-    /// It has left.
+    /// It has disconnected.
     fn poll_client(&mut self, cx: &mut Context<'_>, feed: Option<&Feed>) -> Poll<Result<(), ()>> {
         match feed {
             Some(feed) if !self.coming.is_over() && !self.broken => {
                 if feed.is_abandoned() {
-                    // Who waits for 100 sends nothing that could be dropped, and is not to be asked for it.
+                    // A client that waits for 100 has sent nothing to discard, and must not be asked to.
                     if !self.interim.is_empty() {
                         return Poll::Pending;
                     }
@@ -474,7 +472,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
         }
     }
 
-    /// Ready when the client has left. What it sends before its request is answered is kept for later, if it is not much.
+    /// Ready when the client disconnects. A small amount of data that it sends before its response is kept for later.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while !self.input_ended && !self.broken {
             if self.held.len() > self.bounds.limits.header_bytes {
@@ -491,7 +489,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
         }
     }
 
-    /// The next frame of the present request's body.
+    /// The next frame of the current request's body.
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         loop {
             while !self.held.is_empty() && !self.coming.is_over() {
@@ -527,7 +525,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
                     let early = io::ErrorKind::UnexpectedEof.into();
                     return Poll::Ready(Some(Err(BodyError::Client(early))));
                 }
-                // A client that fills the room has more, and whoever has taken so much takes more.
+                // A client that fills the buffer has more to send, and a reader that has consumed this much wants more.
                 Ok(count) if count >= room && self.given >= BODY_ROOM.1 as u64 => {
                     self.body_room = (room * 2).min(BODY_ROOM.1);
                 }
@@ -537,7 +535,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
         }
     }
 
-    /// Sends the 100 that the client waits for, if it waits for one.
+    /// Sends the 100 that the client waits for, if any.
     fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.interim.is_empty() {
             return Poll::Ready(Ok(()));
@@ -552,7 +550,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    /// Gives back what a request needed that was larger than most.
+    /// Releases buffers that an unusually large request needed.
     fn shrink(&mut self) {
         if self.held.is_empty() && self.held.capacity() > HEAD_ROOM.0 {
             self.held = BytesMut::new();
@@ -568,10 +566,10 @@ impl<S: AsyncRead + Carrier> Link<S> {
         self.dropped = 0;
     }
 
-    /// Sends a response to its end.
+    /// Sends a complete response.
     ///
     /// # Errors
-    /// It cannot be, for a reason of the client's or of the body's. The connection is good for nothing then.
+    /// It failed because of the client or the body. The connection is unusable afterwards.
     async fn send<B>(&mut self, sending: &mut Sending<B>, feed: Option<&Feed>) -> Result<(), ()>
     where
         B: Carry + Unpin,
@@ -584,11 +582,11 @@ impl<S: AsyncRead + Carrier> Link<S> {
                         return Poll::Ready(Ok(()));
                     }
                     Poll::Ready(Err(SendFault::Reader(error))) => {
-                        tracing::debug!(%error, "the client takes no more of an answer");
+                        tracing::debug!(%error, "the response could not be sent to the client");
                         return Poll::Ready(Err(()));
                     }
                     Poll::Ready(Err(SendFault::Body(error))) => {
-                        tracing::debug!(%error, "an answer broke off");
+                        tracing::debug!(%error, "the response was aborted");
                         return Poll::Ready(Err(()));
                     }
                     Poll::Pending => {}
@@ -600,7 +598,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
                         return Poll::Ready(Err(()));
                     }
                     sending.poll_ahead(cx);
-                    // A client that is gone takes nothing, of which the stream will tell.
+                    // A disconnected client reads nothing, which the stream reports.
                     if self.coming.is_over() || self.broken {
                         return Poll::Pending;
                     }
@@ -611,7 +609,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
         .await
     }
 
-    /// Ready when the client has taken nothing for `send`.
+    /// Ready when the client has read nothing for `send`.
     fn poll_send_deadline(&mut self, cx: &mut Context<'_>, taken: u64) -> Poll<()> {
         let send = self.bounds.timeouts.send;
         let (known, timer) = self

@@ -1,9 +1,9 @@
-//! One connection of HTTP/2 towards a client (RFC 9113). `h2`, which is hyper's own, has its frames, the compression of its
-//! fields and the states of its streams; here is what a gateway adds: deadlines and bounds for each stream, an end that loses no
-//! request, and an end for clients that give up most of what they ask for. Who answers is the caller's matter.
+//! One HTTP/2 connection to a client (RFC 9113). `h2`, which hyper uses too, handles frames, header compression and
+//! stream states. This module adds what a gateway needs: deadlines and limits per stream, a shutdown that loses no
+//! request, and protection from clients that cancel most of their requests. The caller answers requests.
 //!
-//! hyper's own server would give each response to `h2` whole, know nothing of a stream that takes nothing, and tell neither
-//! which stream a request came on nor why a connection is to end.
+//! hyper's own server would hand each response to `h2` whole, would not notice a stream whose client reads nothing, and
+//! would report neither the stream of a request nor why a connection is to end.
 
 mod blocks;
 mod frames;
@@ -36,20 +36,20 @@ use crate::message::body::{Body, Carry};
 use crate::message::reject::Reject;
 use crate::net::limits::Bounds;
 
-/// Streams that one connection may have open.
+/// The most streams that one connection may have open.
 const MAX_STREAMS: u32 = 128;
-/// How much of a request's body, and of all bodies of one connection, a client may send before it is read: what an app that
-/// does not listen makes the gateway hold. Smaller windows make uploads from afar slow, and cost more for each byte; larger
-/// ones, and larger frames, cost as much as these.
+/// How many bytes of a request's body, and of all bodies of one connection, a client may send before they are read, and
+/// so how much an app that does not read makes the gateway buffer. Smaller windows slow down uploads over long
+/// distances and cost more per byte; larger windows, and larger frames, cost no less.
 const WINDOW: u32 = 1 << 20;
-/// Why a request is refused that `h2` does not hand over.
+/// The reason for rejecting a request that `h2` does not hand over.
 const BROKEN: Reject = Reject::BadRequest("the request breaks HTTP/2");
-/// What a client says that waits for 100.
+/// The value of `Expect` in a request that waits for 100.
 const CONTINUE: &[u8] = b"100-continue";
-/// How many streams may be reset because of what the client sent.
+/// How many streams may be reset because of protocol errors by the client.
 const MAX_FAULTS: usize = 1024;
 
-/// A connection that is served while it is polled; ready at its end.
+/// A connection that is served while it is polled; ready when it ends.
 pub(crate) struct Http2<S, A> {
     state: State<S>,
     shared: Arc<Shared>,
@@ -79,8 +79,8 @@ where
     F: Future<Output = Result<Response<B>, Infallible>> + Send + 'static,
     B: Carry + Unpin + Send + 'static,
 {
-    /// Begins with a stream of which `held` was read already. `answer` is given each request, and why it is to be refused, if
-    /// it is; also those of which nobody is sent the response, so that they are known.
+    /// Starts with a stream of which `held` was read already. `answer` is called with each request and the reason to
+    /// reject it, if any; also for requests whose response is not sent, so that they are recorded.
     pub(crate) fn new(
         stream: S,
         held: BytesMut,
@@ -106,8 +106,8 @@ where
         }
     }
 
-    /// The connection is to end when its requests are answered: the client is told which of them will be, and can send the
-    /// others elsewhere (RFC 9113 section 6.8). It has to be polled then.
+    /// Ends the connection once its requests are answered: GOAWAY tells the client which of them will be, so that it
+    /// can send the others elsewhere (RFC 9113 section 6.8). It has to be polled afterwards.
     pub(crate) fn leave(&mut self) {
         self.shared.leave();
         if let State::Serves(serving) = &mut self.state {
@@ -115,8 +115,8 @@ where
         }
     }
 
-    /// Somebody else needs its descriptor: a connection that has been silent for so long that one of HTTP/1.1 would rest is to
-    /// end, in the same way. It has to be polled then.
+    /// Ends the connection in the same way to free its descriptor, if it has been silent for as long as makes an
+    /// HTTP/1.1 connection idle. It has to be polled afterwards.
     pub(crate) fn leave_if_idle(&mut self) {
         let line = &self.shared.line;
         let is_idle = line.is_idle() && Instant::now() >= line.idle_since() + REST_AFTER;
@@ -144,7 +144,7 @@ where
                     return Poll::Ready(Ok(()));
                 }
                 Poll::Pending => {
-                    // All requests that wait were handed over.
+                    // All waiting requests have been handed over.
                     self.record_refused(None);
                     let word = self.shared.heard();
                     if word == Word::GoOn {
@@ -156,13 +156,13 @@ where
         }
     }
 
-    /// Hands a request over, in a task of its own.
+    /// Handles a request in a task of its own.
     fn serve(&mut self, request: Request<RecvStream>, respond: SendResponse<Piece>) {
         let fragment = self.shared.hand_over(respond.stream_id().as_u32());
         let interim = waits_for_100(&request).then(Arc::default);
         let (mut request, mut refusal) = whole(request, interim.clone(), &self.shared);
         if let Some(path) = fragment {
-            // `http` has dropped it unseen.
+            // `http` has removed it silently.
             refusal = Some(target::MALFORMED);
             let target = target::legible(&path, self.shared.bounds.limits.uri_bytes);
             *request.uri_mut() = with_path(request.uri(), target);
@@ -173,14 +173,14 @@ where
         tokio::spawn(stream::answer(answering, respond, is_head, interim, shared));
     }
 
-    /// Requests that `h2` refuses by itself, for they break HTTP, are recorded as others are; at the end of the connection also
-    /// those that were not handed over, and why.
+    /// Records requests that `h2` rejects by itself because they violate HTTP, like all others; at the end of the
+    /// connection also those that were not handed over, and why.
     fn record_refused(&mut self, at_the_end: Option<Reject>) {
         while let Some(refused) = self.shared.refused(at_the_end.is_some()) {
             let reject = match (refused.fate, at_the_end) {
                 (Fate::TooLarge, _) => Reject::HeadTooLarge,
                 (Fate::Unknown, Some(Reject::ClientGone)) if self.shared.is_leaving() => {
-                    // It was told which requests are not looked at, and can send them again.
+                    // The client was told which requests are not processed, and can send them again.
                     continue;
                 }
                 (Fate::Unknown, Some(reject)) => reject,
@@ -196,7 +196,7 @@ where
         }
     }
 
-    /// Does what the frames or the streams have said.
+    /// Acts on a message from the frames or the streams.
     fn follow(&mut self, word: Word, cx: &mut Context<'_>) {
         if word == Word::Leave {
             return self.leave();
@@ -210,15 +210,15 @@ where
             Word::Calm => {
                 tracing::debug!(
                     reason = "reset_flood",
-                    "a connection gave most of its requests up"
+                    "the client cancelled most of the requests of a connection"
                 );
                 end(serving, Reason::ENHANCE_YOUR_CALM);
             }
             Word::Left | Word::Gone => end(serving, Reason::NO_ERROR),
             Word::Ask => {
                 if let Some(ping) = &mut serving.ping {
-                    // Whatever comes counts as a response. That to the last question is taken note of, so that there can be
-                    // another one; where it has not come, it is still asked for.
+                    // Any input counts as a response. The last pong is consumed, so that another ping can be sent; if
+                    // it has not arrived, the last ping is still outstanding.
                     drop(ping.poll_pong(cx));
                     drop(ping.send_ping(Ping::opaque()));
                 }
@@ -243,7 +243,7 @@ where
             let begun = Pin::new(&mut **handshake).poll(cx);
             if begun.is_pending() && (this.shared.heard() != Word::GoOn || this.shared.is_leaving())
             {
-                // There is nothing yet that could be lost.
+                // Nothing can be lost yet.
                 return Poll::Ready(Ok(()));
             }
             let mut connection = ready!(begun)?;
@@ -257,7 +257,7 @@ where
     }
 }
 
-/// A request of HTTP/2 as one of HTTP/1.1 would be, and why it is to be refused, if it is.
+/// Converts an HTTP/2 request to the form of an HTTP/1.1 request, with the reason to reject it, if any.
 fn whole(
     request: Request<RecvStream>,
     interim: Option<Arc<Interim>>,
@@ -276,7 +276,7 @@ fn whole(
     (request, refusal)
 }
 
-/// Whether the client sends its body only when it is told to, or after a while (RFC 9110 section 10.1.1).
+/// Whether the client sends its body only after a 100, or after a while (RFC 9110 section 10.1.1).
 fn waits_for_100(request: &Request<RecvStream>) -> bool {
     if request.body().is_end_stream() {
         return false;
@@ -285,14 +285,14 @@ fn waits_for_100(request: &Request<RecvStream>) -> bool {
     expected.any(|value| value.as_bytes().trim_ascii().eq_ignore_ascii_case(CONTINUE))
 }
 
-/// The same with the path of a target that is refused; who is asked stays known.
+/// Replaces the path with that of a rejected target; the authority is kept.
 fn with_path(uri: &Uri, target: Uri) -> Uri {
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = target.path_and_query().cloned();
     Uri::from_parts(parts).unwrap_or(target)
 }
 
-/// Looks at what HTTP/1.1 would refuse and `h2` lets pass; gives the length of the body, where it is said.
+/// Checks what HTTP/1.1 would reject and `h2` accepts; returns the announced length of the body, if any.
 fn judge<B>(request: &Request<B>) -> Result<Option<u64>, Reject> {
     let said = request.uri().path_and_query();
     if said.is_some_and(|said| !target::is_plain(said.as_str().as_bytes())) {
@@ -310,8 +310,8 @@ fn judge<B>(request: &Request<B>) -> Result<Option<u64>, Reject> {
     Ok(length)
 }
 
-/// Clients may send each cookie in a field of its own; one field is made of them before anything reads or counts them
-/// (RFC 9113 section 8.2.3).
+/// Clients may send each cookie in a field of its own; they are joined into one field before anything reads or counts
+/// them (RFC 9113 section 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     let is_cookie = |(name, _): &(&HeaderName, &HeaderValue)| **name == header::COOKIE;
     if headers.iter().filter(is_cookie).count() < 2 {
@@ -319,7 +319,7 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
     let crumbs = headers.get_all(header::COOKIE).iter();
     let crumbs: Vec<&[u8]> = crumbs.map(HeaderValue::as_bytes).collect();
-    // What is joined of values can always be one.
+    // Joining valid values always gives a valid value.
     if let Ok(joined) = HeaderValue::try_from(crumbs.join(b"; ".as_slice())) {
         headers.insert(header::COOKIE, joined);
     }

@@ -1,27 +1,26 @@
-//! `Line`: what the requests of one connection and its bytes tell each other.
+//! `Line`: the state shared between a connection and its requests.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The shared state of one connection. All of it is used by one thread alone; it is `Sync` only
-/// because the runtime asks for it.
+/// The shared state of one connection. Only one thread uses it; it is `Sync` only because the runtime requires it.
 #[derive(Debug)]
 pub(crate) struct Line {
     began: Instant,
-    /// Whether the connection is to end when its request does.
+    /// Whether the connection is to close when its request ends.
     closing: AtomicBool,
     /// Whether it was cut off with its streams.
     cut: AtomicBool,
     in_flight: AtomicU32,
     /// How many of them are streams, which do not end by themselves.
     streams: AtomicU32,
-    /// Requests that were answered to the end.
+    /// Requests whose responses are complete.
     answered: AtomicU32,
     /// Milliseconds after `began` at which the last response began.
     answering: AtomicU64,
-    /// The same at which the last request ended.
+    /// Milliseconds after `began` at which the last request ended.
     idle_since: AtomicU64,
 }
 
@@ -40,12 +39,12 @@ impl Line {
         }
     }
 
-    /// A connection of HTTP/1.1 is to end with its present request, or now. Its task has to be polled then.
+    /// Closes an HTTP/1.1 connection after its current request, if any. Its task has to be polled afterwards.
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it is to end.
+    /// Whether it is to close.
     pub(super) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Relaxed)
     }
@@ -55,7 +54,7 @@ impl Line {
         add(&self.in_flight, 1);
     }
 
-    /// A request is answered to the end.
+    /// The response to a request is complete.
     pub(crate) fn leave(&self, now: Instant) {
         add(&self.in_flight, u32::MAX);
         add(&self.answered, 1);
@@ -63,12 +62,12 @@ impl Line {
             .store(self.milliseconds(now), Ordering::Relaxed);
     }
 
-    /// The response of a request that is in flight turned out to be a stream, of events or of calls.
+    /// The response of a request in flight turned out to be a stream, of events or of calls.
     pub(crate) fn enter_stream(&self) {
         add(&self.streams, 1);
     }
 
-    /// Such a one has ended. Call it before [`Line::leave`].
+    /// A stream has ended. Call it before [`Line::leave`].
     pub(crate) fn leave_stream(&self) {
         add(&self.streams, u32::MAX);
     }
@@ -79,7 +78,7 @@ impl Line {
         streams > 0 && streams == self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// The connection is cut off, since the process ends.
+    /// The connection is cut off, because the process ends.
     pub(crate) fn cut(&self) {
         self.cut.store(true, Ordering::Relaxed);
     }
@@ -89,7 +88,7 @@ impl Line {
         self.cut.load(Ordering::Relaxed)
     }
 
-    /// The head of a response is there.
+    /// The head of a response is ready.
     pub(crate) fn answer(&self, now: Instant) {
         self.answering
             .store(self.milliseconds(now), Ordering::Relaxed);
@@ -101,12 +100,12 @@ impl Line {
         elapsed.as_secs() * 1000 + u64::from(elapsed.subsec_millis())
     }
 
-    /// When the head of the last response was there, in milliseconds after the connection began.
+    /// When the head of the last response was ready, in milliseconds after the connection began.
     pub(super) fn answering(&self) -> u64 {
         self.answering.load(Ordering::Relaxed)
     }
 
-    /// How many requests were answered to the end; it wraps around.
+    /// How many requests have been answered completely; wraps around.
     pub(super) fn answered(&self) -> u32 {
         self.answered.load(Ordering::Relaxed)
     }
@@ -122,7 +121,7 @@ impl Line {
     }
 }
 
-/// Adds, wrapping around. One thread alone comes here: nothing is lost between the two.
+/// Adds, wrapping around. Only one thread calls this, so that no update is lost between load and store.
 fn add(count: &AtomicU32, more: u32) {
     let sum = count.load(Ordering::Relaxed).wrapping_add(more);
     count.store(sum, Ordering::Relaxed);

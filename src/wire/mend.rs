@@ -1,23 +1,23 @@
-//! Field lines that apps write and RFC 9112 does not have, written as it has them, where they can be read in one way
-//! only. Bytes in, bytes out. What clients send is never mended: it is refused.
+//! Normalises field lines from apps that violate RFC 9112 but can be read in one way only. Bytes in, bytes out. Lines
+//! from clients are never normalised: they are rejected.
 
 use crate::message::alphabet::TOKEN;
 
-/// Field lines, mended.
+/// Field lines, normalised.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) struct Mended {
-    /// The lines, each with one colon behind its name, and CR LF at its end.
+    /// The lines, each with one colon after its name, and CR LF at its end.
     pub(crate) text: Vec<u8>,
-    /// How many bytes they were, the empty line behind them included; `None` where that has not come.
+    /// How many bytes they had, including the empty line after them; `None` if that has not arrived.
     pub(crate) length: Option<usize>,
 }
 
-/// Mends as many whole lines as there are: white space before a colon goes (RFC 9112 section 5.1), a folded line
-/// becomes one with a blank (section 5.2), a bare LF ends a line (section 2.2), a name without a colon has an empty
-/// value, and a second status line is passed over, both as with nginx.
+/// Normalises as many whole lines as there are: white space before a colon is removed (RFC 9112 section 5.1), a folded
+/// line is joined with a space (section 5.2), and a bare LF ends a line (section 2.2). As in nginx, a name without a
+/// colon gets an empty value, and a second status line is skipped.
 ///
 /// # Errors
-/// What can be read in two ways, or not at all.
+/// Lines that can be read in two ways, or not at all.
 pub(crate) fn mend(lines: &[u8]) -> Result<Mended, &'static str> {
     let mut text = Vec::with_capacity(lines.len() + 64);
     let (mut at, mut framing, mut folds) = (0, false, false);
@@ -36,7 +36,7 @@ pub(crate) fn mend(lines: &[u8]) -> Result<Mended, &'static str> {
         }
         if let Some(b' ' | b'\t') = line.first() {
             let more = without_blanks(line);
-            // Some take a line of blanks for the end, and some a folded number for a short one.
+            // Some parsers take a line of white space for the end, and some truncate a folded number.
             if !folds || framing || more.is_empty() || !more.iter().all(|byte| is_value(*byte)) {
                 return Err("a line of the head is folded where that can be read in two ways");
             }
@@ -76,7 +76,7 @@ pub(crate) fn mend(lines: &[u8]) -> Result<Mended, &'static str> {
     Ok(Mended { text, length: None })
 }
 
-/// Without the white space at both ends (RFC 9110 section 5.6.3), and no other.
+/// Removes the white space at both ends (RFC 9110 section 5.6.3), and no other.
 fn without_blanks(mut text: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = text {
         text = rest;
@@ -84,7 +84,7 @@ fn without_blanks(mut text: &[u8]) -> &[u8] {
     text
 }
 
-/// A byte of a field's value (RFC 9110 section 5.5).
+/// Whether this byte is permitted in a field's value (RFC 9110 section 5.5).
 fn is_value(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }

@@ -1,7 +1,7 @@
-//! The bytes of clients' connections. HTTP/1.1 is read and written here, strictly: a request that can be read in two
-//! ways is refused. HTTP/2 is `h2`'s; its streams are bounded, timed and judged here. Knows nothing of routes.
+//! Client connections as bytes. HTTP/1.1 is parsed and written here, strictly: a request with two readings is rejected.
+//! HTTP/2 is handled by `h2`; its streams are limited, timed and validated here. Knows nothing of routes.
 //!
-//! What both directions have in common, chunks, bodies and their sending, is used towards apps, too.
+//! Code common to both directions (chunks, bodies, sending them) is also used for upstream connections.
 
 mod answer;
 mod chunk;
@@ -40,25 +40,25 @@ pub(crate) use self::target::verbatim_query;
 
 /// The client's half of the HTTP/2 preface (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// How long a connection is silent between requests before what serves it is given back.
+/// How long a connection must be idle between requests before the resources that serve it are released.
 const REST_AFTER: Duration = Duration::from_secs(1);
-/// How much of a body that nobody reads is dropped in favour of the next request on its connection, in bytes, and for how
-/// long. A longer rest is the end of the connection, which the response says. A chunked body does not tell how long it is: it
-/// is dropped as long as it may take.
+/// How many bytes of an unread body are discarded so that the connection can serve the next request, and for how long.
+/// If more is left, the connection is closed, and the response announces it. A chunked body does not announce its
+/// length, so it is discarded for as long as the time limit permits.
 const DROPPED: u64 = 1 << 20;
 const DROP_WITHIN: Duration = Duration::from_secs(5);
-/// How long, and for how many bytes, a refused upload is taken in and dropped behind its response, so that the response is not
-/// destroyed by a reset (RFC 9112 section 9.6): most clients read when they have sent all.
+/// How long, and for how many bytes, a rejected upload is read and discarded after its response, so that a reset does
+/// not destroy the response (RFC 9112 section 9.6): most clients read only after they have sent everything.
 const LINGER: Duration = Duration::from_secs(30);
 const LINGER_BYTES: u64 = 1 << 30;
-/// How long a client is silent that is taken to be done, where its bytes do not tell.
+/// How long a client must be silent to count as done, where its bytes do not tell.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// For how many fields a table is kept to be used again, at most.
+/// The largest header map, in fields, that is kept for reuse.
 pub(crate) const SPARE_FIELDS: usize = 64;
 
-/// Makes room for what is read next: as much as is `wanted` where that costs nothing, and else at least so much as is
-/// `least`. Pieces that are still held share their memory with the next ones: few bytes never hold much of it.
+/// Makes room for the next read: `wanted` bytes if that costs no allocation, and otherwise at least `least`. Pieces
+/// still in use share their memory with the next ones, so that a few bytes never keep much memory alive.
 pub(crate) fn make_room(buf: &mut BytesMut, (wanted, least): (usize, usize)) {
     let spare = buf.capacity() - buf.len();
     if spare < wanted && !buf.try_reclaim(wanted) && spare < least {
@@ -66,8 +66,8 @@ pub(crate) fn make_room(buf: &mut BytesMut, (wanted, least): (usize, usize)) {
     }
 }
 
-/// Ready when the deadline has passed. A timer that fires too early is set anew then: setting it for every request
-/// would cost more than that.
+/// Ready when the deadline has passed. A timer that fires too early is reset only then, because resetting it for every
+/// request would cost more.
 pub(crate) fn poll_until(
     timer: &mut Option<Pin<Box<Sleep>>>,
     cx: &mut Context<'_>,

@@ -1,17 +1,17 @@
-//! The names of header fields: those that most messages have are known by all their bytes at once, in the spellings in
-//! which clients and apps write them; `http` looks at each byte of the others. Which fields mean what is not known here.
+//! Header field names. Common names, in the spellings that clients and apps use, are recognised by a single comparison;
+//! `http` parses all others byte by byte. What a field means is not known here.
 
 use http::header::{self, HeaderName, InvalidHeaderName};
 
-/// The name that is written so.
+/// Parses a field name.
 ///
 /// # Errors
-/// It is no token (RFC 9110 section 5.1).
+/// It is not a token (RFC 9110 section 5.1).
 pub(crate) fn name_of(written: &[u8]) -> Result<HeaderName, InvalidHeaderName> {
     usual(written).map_or_else(|| HeaderName::from_bytes(written), Ok)
 }
 
-/// A usual name in a usual spelling. Its length is told first, so that few are compared.
+/// A common name in a common spelling. The length is compared first, so that few comparisons are left.
 fn usual(written: &[u8]) -> Option<HeaderName> {
     Some(match (written.len(), written) {
         (2, b"TE" | b"te") => header::TE,
@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn what_is_known_is_what_http_reads() {
         let mut known = 0;
-        // Every literal of the table stands in this file.
+        // Every literal of the table is in this file.
         for literal in include_str!("names.rs").split("b\"").skip(1) {
             let written = literal.split('"').next().unwrap_or_default().as_bytes();
             if let Some(name) = usual(written) {

@@ -1,5 +1,5 @@
-//! What holds for whatever a client sends: the cuts make no difference, and hyper's server hears the same requests of
-//! the same bytes, as far as they are not refused. For tests and `fuzz/`.
+//! Properties that hold for any client input: how it is split makes no difference, and hyper's server reads the same
+//! requests from the same bytes, as far as they are not rejected. For tests and `fuzz/`.
 
 #![allow(
     clippy::expect_used,
@@ -45,7 +45,7 @@ pub(super) const TIMEOUTS: Timeouts = Timeouts {
     shutdown_streams: Duration::from_secs(3),
 };
 
-/// Those that the tests' connections keep.
+/// The bounds of the tests' connections.
 pub(super) fn bounds() -> Arc<Bounds> {
     Arc::new(Bounds {
         limits: LIMITS,
@@ -53,18 +53,18 @@ pub(super) fn bounds() -> Arc<Bounds> {
     })
 }
 
-/// A request as it was heard.
+/// A request as it was read.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Heard {
     pub(super) method: Method,
     pub(super) target: Uri,
-    /// Its query as it was written, where its target has another.
+    /// Its query as it was written, if its target has another.
     query: Option<String>,
     version: http::Version,
     fields: HeaderMap,
-    /// `None` where it is not all there.
+    /// `None` if it is incomplete.
     pub(super) body: Option<Vec<u8>>,
-    /// Why it is refused; why its body is broken counts, too.
+    /// Why it was rejected, also because of its body.
     pub(super) refusal: Option<Reject>,
 }
 
@@ -82,10 +82,10 @@ impl Heard {
     }
 }
 
-/// What became of a connection.
+/// The state of a connection after a test.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum End {
-    /// It is kept.
+    /// It stays open.
     Open,
     /// It has ended.
     Closed,
@@ -93,7 +93,7 @@ pub(super) enum End {
     Http2,
 }
 
-/// What our server hears of a client that says these pieces; each request is read to its end and answered.
+/// The requests that our server reads from these pieces; each is read to its end and answered.
 pub(super) fn heard(pieces: Vec<Vec<u8>>, closes: bool) -> (Vec<Heard>, End) {
     let length = pieces.iter().map(Vec::len).sum();
     let heard = RefCell::new(Vec::new());
@@ -105,7 +105,7 @@ pub(super) fn heard(pieces: Vec<Vec<u8>>, closes: bool) -> (Vec<Heard>, End) {
         let mut data = Vec::new();
         let mut body = request.into_body();
         let fault = loop {
-            // The body of a refused request is nobody's.
+            // The body of a rejected request is not read.
             if refusal.is_some() {
                 break None;
             }
@@ -149,7 +149,7 @@ fn not_found<B>(body: B) -> Response<B> {
     response
 }
 
-/// What hyper's server hears of the same.
+/// What hyper's server reads from the same.
 pub(super) fn heard_by_hyper(pieces: Vec<Vec<u8>>, closes: bool) -> Vec<Heard> {
     let length: usize = pieces.iter().map(Vec::len).sum();
     let heard = RefCell::new(Vec::new());
@@ -172,8 +172,8 @@ pub(super) fn heard_by_hyper(pieces: Vec<Vec<u8>>, closes: bool) -> Vec<Heard> {
     heard.into_inner()
 }
 
-/// A client sends these bytes, cut as the seed says: the cuts make no difference, and hyper hears
-/// the same requests, as far as we do not refuse them.
+/// A client sends these bytes, split according to the seed: how makes no difference, and hyper reads the same requests,
+/// as far as we do not reject them.
 #[track_caller]
 pub(crate) fn request_holds(bytes: &[u8], seed: u8, closes: bool) {
     let (mut whole, whole_end) = heard(vec![bytes.to_vec()], closes);
@@ -194,14 +194,14 @@ pub(crate) fn request_holds(bytes: &[u8], seed: u8, closes: bool) {
         }
     }
     assert_eq!(whole, pieced, "{:?}", bytes.escape_ascii().to_string());
-    // hyper reads no lengths that are as high as they can be.
+    // hyper does not accept lengths close to the maximum.
     if whole_end == End::Http2 || memchr::memmem::find(bytes, b"1844674407370955161").is_some() {
         return;
     }
     for pieces in [vec![bytes.to_vec()], pieces] {
         let hypers = heard_by_hyper(pieces, closes);
         for (at, ours) in whole.iter().enumerate() {
-            // hyper refuses what its targets do not hold.
+            // hyper rejects characters that its targets cannot hold.
             if ours.refusal.is_some() || ours.query.is_some() {
                 break;
             }
@@ -211,7 +211,7 @@ pub(crate) fn request_holds(bytes: &[u8], seed: u8, closes: bool) {
     }
 }
 
-/// Digits, read.
+/// Parses digits.
 pub(crate) fn number(digits: &[u8]) -> u64 {
     let text = std::str::from_utf8(digits).expect("digits");
     text.parse().expect("a number")

@@ -1,5 +1,5 @@
-//! The body of a request of HTTP/1.1 while it comes: whoever reads it asks the connection for the next frame, and
-//! the connection, which alone touches the socket, lays it down here.
+//! Streams the body of an HTTP/1.1 request: the reader requests the next frame, and the connection, which alone
+//! accesses the socket, delivers it here.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,23 +18,23 @@ pub(super) struct Feed(Arc<Mutex<Shared>>);
 #[derive(Debug)]
 pub(super) struct Fed {
     shared: Arc<Mutex<Shared>>,
-    /// How much is still to come, where that is known.
+    /// How much is left, if known.
     left: Option<u64>,
 }
 
-/// One thread alone comes here, though perhaps two of its tasks.
+/// Only one thread uses this, though perhaps in two of its tasks.
 #[derive(Debug, Default)]
 struct Shared {
-    /// What was laid down and not taken yet.
+    /// What was delivered and not taken yet.
     next: Option<Result<Frame<Bytes>, BodyError>>,
     ended: bool,
-    /// Whether the reader waits for something to be laid down.
+    /// Whether the reader waits for the next frame.
     wanted: bool,
     reader: Option<Waker>,
     connection: Option<Waker>,
 }
 
-/// A body that comes, of so many bytes where that is known.
+/// A body that is being received, with its length if known.
 pub(super) fn feed(length: Option<u64>) -> (Feed, Fed) {
     let shared = Arc::new(Mutex::new(Shared::default()));
     let fed = Fed {
@@ -48,7 +48,7 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Keeps a waker, unless it is there already.
+/// Stores a waker, unless it is stored already.
 fn keep(place: &mut Option<Waker>, cx: &Context<'_>) {
     if !place
         .as_ref()
@@ -58,7 +58,7 @@ fn keep(place: &mut Option<Waker>, cx: &Context<'_>) {
     }
 }
 
-/// Wakes the other end, where that is not the very task that runs.
+/// Wakes the other end, unless that is the task that is running.
 fn wake(place: Option<&Waker>, cx: &Context<'_>) {
     if let Some(waker) = place.filter(|waker| !waker.will_wake(cx.waker())) {
         waker.wake_by_ref();
@@ -66,19 +66,19 @@ fn wake(place: Option<&Waker>, cx: &Context<'_>) {
 }
 
 impl Feed {
-    /// Whether the reader waits; it is heard of when it does.
+    /// Whether the reader waits. Otherwise the connection is woken when it does.
     pub(super) fn is_wanted(&self, cx: &Context<'_>) -> bool {
         let mut shared = lock(&self.0);
         keep(&mut shared.connection, cx);
         shared.wanted
     }
 
-    /// Whether nobody will read any more.
+    /// Whether the reader is gone.
     pub(super) fn is_abandoned(&self) -> bool {
         Arc::strong_count(&self.0) == 1
     }
 
-    /// Lays down what came: a frame or a fault, or the end; `ended` also where it is the last frame.
+    /// Delivers a frame, an error, or the end; `ended` is also true with the last frame.
     pub(super) fn lay_down(
         &self,
         cx: &Context<'_>,

@@ -1,5 +1,5 @@
-//! The sending half of a message, a request's to an app and a response's to a client: what was written of the
-//! head, then the body, piece by piece, each with its framing, as fast as the one side takes it and the other gives it.
+//! Sends a message, a request to an app or a response to a client: first its head, which is written already, then the
+//! body, piece by piece with its framing, as fast as one side reads and the other supplies it.
 
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
@@ -14,9 +14,9 @@ use tokio::io::AsyncWrite;
 use crate::message::body::{BodyError, Carry};
 use crate::net::stream::Carrier;
 
-/// Pieces up to this long are copied behind their framing; longer ones are written from where they are.
+/// Pieces up to this long are copied after their framing; longer ones are written without a copy.
 const COPIED: usize = 8 * 1024;
-/// No more pieces are gathered when so much waits to be written.
+/// No more pieces are gathered once this many bytes wait to be written.
 const GATHERED: usize = 16 * 1024;
 
 /// How a body is framed.
@@ -24,9 +24,9 @@ const GATHERED: usize = 16 * 1024;
 pub(crate) enum Framing {
     /// There is none.
     None,
-    /// So many bytes are still to come.
+    /// This many bytes are left.
     Length(u64),
-    /// Chunks, with trailers where `trailers` says so.
+    /// Chunks, with trailers if `trailers` is set.
     Chunked {
         /// Whether the reader understands trailers.
         trailers: bool,
@@ -38,39 +38,39 @@ pub(crate) enum Framing {
 /// Why a message could not be sent to its end.
 #[derive(Debug)]
 pub(crate) enum SendFault {
-    /// The reader takes no more.
+    /// The reader accepts no more.
     Reader(io::Error),
-    /// The body gives no more.
+    /// The body failed.
     Body(BodyError),
 }
 
-/// How far the sending has come.
+/// The progress of sending a message.
 #[derive(Debug)]
 pub(crate) struct Sending<B> {
-    /// `None` when it is not asked any more.
+    /// `None` once it is no longer polled.
     body: Option<B>,
     framing: Framing,
-    /// How much of the connection's `write` has left.
+    /// How many bytes of the connection's `write` have been sent.
     at: usize,
-    /// A long piece that leaves after `write`.
+    /// A long piece to be sent after `write`.
     piece: Bytes,
-    /// Whether the long piece is followed by the end of its chunk.
+    /// Whether the long piece is followed by the line end of its chunk.
     owes_line_end: bool,
-    /// Whether the body has given all.
+    /// Whether the body has been read to its end.
     complete: bool,
     done: bool,
-    /// Whether the reader's stream may hold back what it was given.
+    /// Whether the reader's stream may still buffer some of the bytes.
     unflushed: bool,
-    /// Whether the body has nothing at hand.
+    /// Whether the body was pending at the last poll.
     is_dry: bool,
-    /// How many pieces the body has given.
+    /// How many pieces the body has supplied.
     pieces: u64,
-    /// How many bytes the stream has taken.
+    /// How many bytes the stream has accepted.
     taken: u64,
 }
 
 impl<B: Carry + Unpin> Sending<B> {
-    /// A body to be sent behind a head that waits in `write`.
+    /// A body to be sent after a head that waits in `write`.
     pub(crate) fn new(body: B, framing: Framing) -> Self {
         Self {
             body: Some(body),
@@ -104,34 +104,34 @@ impl<B: Carry + Unpin> Sending<B> {
         }
     }
 
-    /// Whether all of the message has left.
+    /// Whether the whole message has been sent.
     pub(crate) fn is_done(&self) -> bool {
         self.done
     }
 
-    /// Whether all that the body has given has left, and it has no more at hand.
+    /// Whether everything that the body has supplied is sent, and the body is pending.
     pub(crate) fn waits_for_body(&self, write: &[u8]) -> bool {
         self.is_dry && self.piece.is_empty() && write.len() == self.at && !self.unflushed
     }
 
-    /// Lets the body take in some of what is next, while the reader takes nothing.
+    /// Lets the body read ahead while the reader accepts nothing.
     pub(crate) fn poll_ahead(&mut self, cx: &mut Context<'_>) {
         if let Some(body) = &mut self.body {
             Pin::new(body).poll_ahead(cx);
         }
     }
 
-    /// How many pieces the body has given so far.
+    /// How many pieces the body has supplied so far.
     pub(crate) fn pieces(&self) -> u64 {
         self.pieces
     }
 
-    /// How many bytes the reader's stream has taken so far.
+    /// How many bytes the reader's stream has accepted so far.
     pub(crate) fn taken(&self) -> u64 {
         self.taken
     }
 
-    /// Sends; ready when all has left.
+    /// Sends; ready when everything is sent.
     pub(crate) fn poll<S: Carrier>(
         &mut self,
         cx: &mut Context<'_>,
@@ -158,14 +158,14 @@ impl<B: Carry + Unpin> Sending<B> {
                     return Poll::Pending;
                 }
                 self.done = true;
-                // What it holds, a spool's space say, is not kept until the other half has ended.
+                // Frees what the body holds, such as the space of a spool, before the other half has ended.
                 self.body = None;
                 return Poll::Ready(Ok(()));
             }
         }
     }
 
-    /// Lets the system carry bytes of the body from its file, where it can; says whether it did.
+    /// Lets the kernel send bytes of the body from its file (`sendfile`) where possible; returns whether it did.
     fn poll_carry<S: Carrier>(
         &mut self,
         cx: &mut Context<'_>,
@@ -211,7 +211,7 @@ impl<B: Carry + Unpin> Sending<B> {
         Poll::Ready(Ok(true))
     }
 
-    /// Takes pieces of the body as long as it has some at hand and they are short.
+    /// Collects pieces of the body while it has some ready and they are short.
     fn gather(&mut self, cx: &mut Context<'_>, write: &mut Vec<u8>) -> Result<(), BodyError> {
         self.is_dry = false;
         while !self.complete && self.piece.is_empty() && write.len() - self.at < GATHERED {
@@ -315,7 +315,7 @@ impl<B: Carry + Unpin> Sending<B> {
         Ok(())
     }
 
-    /// The body has given its last.
+    /// The body has reached its end.
     fn end(&mut self, write: &mut Vec<u8>) -> Result<(), BodyError> {
         match self.framing {
             Framing::None | Framing::UntilClose | Framing::Length(0) => {}
@@ -327,7 +327,7 @@ impl<B: Carry + Unpin> Sending<B> {
     }
 }
 
-/// Writes one field line. Neither names nor values can hold a line end.
+/// Writes one field line. Neither names nor values can contain a line end.
 pub(crate) fn field(out: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
     out.extend_from_slice(name.as_str().as_bytes());
     out.extend_from_slice(b": ");
@@ -335,7 +335,7 @@ pub(crate) fn field(out: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// The body is not as long as its sender said.
+/// The body is not as long as its sender announced.
 fn other_length(than: &str) -> BodyError {
     let what = format!("the body has {than} bytes than announced");
     BodyError::Io(io::Error::new(io::ErrorKind::InvalidData, what))

@@ -1,5 +1,5 @@
-//! The request target (RFC 9112 section 3.2, RFC 9113 section 8.3.1): which bytes may stand in it, and what becomes of those that
-//! clients write and `Uri` does not hold. How its path is read is not decided here.
+//! The request target (RFC 9112 section 3.2, RFC 9113 section 8.3.1): which bytes it may contain, and how those that
+//! clients send but `Uri` rejects are handled. How its path is interpreted is not decided here.
 
 use std::ops::Range;
 
@@ -8,28 +8,28 @@ use http::{Request, Uri};
 
 use crate::message::reject::Reject;
 
-/// What curl, node and Go send in a query as it was typed, and `Uri` refuses.
+/// Characters that curl, node and Go send unescaped in a query, and that `Uri` rejects.
 const RAW: [(u8, &[u8]); 3] = [(b'"', b"%22"), (b'<', b"%3C"), (b'>', b"%3E")];
 
-/// A query as the client wrote it, where the `Uri` has some of it escaped. It is in the extensions of such requests.
+/// The query as the client wrote it, if it is escaped in the `Uri`. Stored in the extensions of such requests.
 #[derive(Clone, Debug)]
 struct Verbatim(Bytes);
 
-/// What is refused is refused for this.
+/// The reason for every rejected target.
 pub(super) const MALFORMED: Reject = Reject::BadRequest("the request target is malformed");
 
-/// Whether all bytes of a target may stand in one: what is visible in ASCII, without the sign of a fragment, which is never sent.
+/// Whether all bytes of a target are permitted: visible ASCII, except `#`, because a fragment is never sent.
 pub(crate) fn is_plain(target: &[u8]) -> bool {
-    // Without a way out in the middle, many bytes are looked at together.
+    // Without an early exit, the loop can be vectorised.
     let fits = |byte: u8| (byte > b' ') & (byte < 0x7f) & (byte != b'#');
     let plain = target.iter().fold(true, |all, byte| all & fits(*byte));
     plain && !target.is_empty()
 }
 
-/// Reads the target that stands at this place, and whose bytes are plain. The second is what [`mark`] takes.
+/// Parses the target at this place, whose bytes must be plain. The second value is for [`mark`].
 ///
 /// # Errors
-/// `BadRequest` where its path holds `<`, `>` or a backtick, or where it is neither a path, nor `*`, nor a whole URI.
+/// `BadRequest` if its path contains `<`, `>` or a backtick, or if it is neither a path, nor `*`, nor a complete URI.
 pub(crate) fn read(bytes: &Bytes, place: Range<usize>) -> Result<(Uri, Option<Bytes>), Reject> {
     if let Ok(uri) = Uri::from_maybe_shared(bytes.slice(place.clone())) {
         return Ok((uri, None));
@@ -49,12 +49,12 @@ pub(crate) fn read(bytes: &Bytes, place: Range<usize>) -> Result<(Uri, Option<By
     Ok((uri, Some(query)))
 }
 
-/// A target that is refused, as it can be written down: its path, of `most` bytes of the target; what no path may hold is escaped.
+/// A rejected target, for logs: the path in its first `most` bytes, with bytes escaped that no path may contain.
 pub(super) fn legible(target: &[u8], most: usize) -> Uri {
-    /// What `Uri` has room for.
+    /// The longest text that `Uri` accepts.
     const LONGEST: usize = u16::MAX as usize - 4;
     let target = target.get(..most).unwrap_or(target);
-    // A query may hold a token, and is in no record.
+    // A query may contain a token and is never logged.
     let path = target.split(|byte| *byte == b'?').next();
     let mut text = String::new();
     for byte in path.unwrap_or_default() {
@@ -71,7 +71,7 @@ pub(super) fn legible(target: &[u8], most: usize) -> Uri {
             }
         }
     }
-    // A host that is none does not hide the path behind it.
+    // An invalid host does not hide the path after it.
     let behind = text.split_once("://").map(|(_, rest)| rest);
     let behind = behind.and_then(|rest| Some(rest.get(rest.find('/')?..)?.to_owned()));
     Uri::from_maybe_shared(text)
@@ -79,13 +79,13 @@ pub(super) fn legible(target: &[u8], most: usize) -> Uri {
         .unwrap_or_default()
 }
 
-/// Keeps with a request the query that the client wrote.
+/// Stores with a request the query that the client wrote.
 pub(crate) fn mark<B>(request: &mut Request<B>, query: Bytes) {
     request.extensions_mut().insert(Verbatim(query));
 }
 
-/// The query of a request as the client wrote it, where that of its `Uri` is escaped. All but the app go by the latter, which
-/// means the same.
+/// The query of a request as the client wrote it, if that of its `Uri` is escaped. Everything but the app uses the
+/// escaped one, which is equivalent.
 pub(crate) fn verbatim_query<B>(request: &Request<B>) -> Option<&str> {
     let Verbatim(query) = request.extensions().get()?;
     std::str::from_utf8(query).ok()

@@ -1,4 +1,4 @@
-//! What is heard of what a client sends, however the bytes are cut, and what it is answered.
+//! What the server reads of a client's input, however it is split, and how it responds.
 
 mod unread;
 
@@ -29,7 +29,7 @@ const BAD: &[u8] = b"GET /a HTTP/1.1\nHost: h\r\n\r\n";
 /// A target and a body.
 type Seen = (String, Option<Vec<u8>>);
 
-/// What is heard of these pieces, and the refusal of the last request.
+/// The requests read from these pieces, and why the last one was rejected.
 fn hear(pieces: &[&[u8]]) -> (Vec<Seen>, Option<Reject>) {
     let (heard, _) = heard(pieces.iter().map(|piece| piece.to_vec()).collect(), false);
     let refusal = heard.last().and_then(|last| last.refusal);
@@ -129,7 +129,7 @@ where
     (client, line, task)
 }
 
-/// All that comes until nothing has come for a while, or the end.
+/// Reads until nothing has arrived for a while, or the end.
 async fn read(client: &mut DuplexStream) -> String {
     let mut text = Vec::new();
     let mut room = [0; 1024];
@@ -141,7 +141,7 @@ async fn read(client: &mut DuplexStream) -> String {
     String::from_utf8(text).unwrap()
 }
 
-/// The head of a response without its date, and what is behind it.
+/// The text of responses without their dates.
 fn undated(text: &str) -> String {
     let lines = text.split_inclusive("\r\n");
     lines.filter(|line| !line.starts_with("date: ")).collect()
@@ -462,7 +462,7 @@ fn the_requests_that_others_collected_are_read_in_one_way() {
     }
 }
 
-/// Parts that requests are made of, good ones and bad ones.
+/// Parts that requests are made of, valid and invalid.
 fn parts() -> impl Strategy<Value = Vec<u8>> {
     let message = prop::sample::select(vec![GOOD, POST, CHUNKED, BAD]).prop_map(<[u8]>::to_vec);
     let part = prop::sample::select(vec![
@@ -536,7 +536,7 @@ async fn frames_wait_for_each_other_only_where_there_are_several_answers() {
     let read = client.read(&mut room).await.unwrap();
     assert_eq!(&room[..read], b"onetwo");
 
-    // The last one's response has nothing to wait for; those of several wait for each other.
+    // The last response has nothing to wait for; several responses wait for each other.
     line.leave(Instant::now());
     wire.write_all(b"last").await.unwrap();
     wire.flush().await.unwrap();
@@ -590,7 +590,7 @@ fn small_pieces_that_are_held_share_their_memory() {
     let memory: usize = held
         .windows(2)
         .filter(|pair| {
-            // Where the next piece does not lie behind the last there is new memory.
+            // Where the next piece does not follow the last one, there is new memory.
             pair[1].as_ptr() as usize != pair[0].as_ptr() as usize + 4096
         })
         .count()

@@ -1,4 +1,4 @@
-//! The body of a response, taken out of its framing (RFC 9112 sections 6 and 7).
+//! Decodes the framing of a response's body (RFC 9112 sections 6 and 7).
 
 use std::io;
 use std::pin::pin;
@@ -13,18 +13,18 @@ use super::{Connection, Exchange};
 use crate::message::body::BodyError;
 use crate::wire::{Chunks, Coming, Step, make_room};
 
-/// How much is read at a time, at first and at most.
+/// The read size, at first and at most.
 const READ: (usize, usize) = (16 * 1024, 256 * 1024);
 /// The longest trailers of a response.
 const LONGEST_TRAILERS: usize = 32 * 1024;
 
-/// The frames of a response, while they come.
+/// The frames of a response that is being received.
 #[derive(Debug)]
 pub(crate) struct AnswerFrames {
     exchange: Exchange,
     coming: Coming,
     keeps: bool,
-    /// What was read and not taken out of its framing yet.
+    /// What was read and not decoded yet.
     pending: Bytes,
     room: BytesMut,
     read: usize,
@@ -50,18 +50,18 @@ impl AnswerFrames {
         }
     }
 
-    /// Whether all of it was given.
+    /// Whether all of it was returned.
     pub(crate) fn is_ended(&self) -> bool {
         self.coming.is_over()
     }
 
-    /// Whether all that is still to come was read already.
+    /// Whether the rest of it was read already.
     pub(crate) fn is_here(&self) -> bool {
         let here = self.pending.len() as u64;
         match &self.coming {
             Coming::Nothing => true,
             Coming::Length(left) => *left <= here,
-            // Looked at from the beginning, which is where it is when this is asked.
+            // Parsed from the beginning, where the body still is when this is called.
             Coming::Chunked(_) => Chunks::new(LONGEST_TRAILERS)
                 .follow(&self.pending)
                 .is_ok_and(|(_, ended)| ended),
@@ -69,29 +69,29 @@ impl AnswerFrames {
         }
     }
 
-    /// Reads so much at a time at most, now.
+    /// Limits the current read size to `most`.
     pub(crate) fn read_at_most(&mut self, most: usize) {
         self.read = self.read.min(most);
     }
 
-    /// Reads little at a time, until the app is found to have more again.
+    /// Reads little at a time, until the app turns out to have more again.
     pub(crate) fn read_less(&mut self) {
         self.read = READ.0;
     }
 
-    /// How much is still to come, where that is known.
+    /// How many bytes are left, if known.
     pub(crate) fn size_hint(&self) -> SizeHint {
         self.coming.size_hint()
     }
 
-    /// The connection, after the end of a response that lets it be used again: all of the request
-    /// was sent, and nothing came that belongs to no response.
+    /// The connection, after a response that permits reuse: all of the request was sent, and no bytes were received
+    /// that belong to no response.
     pub(crate) fn finish(self) -> Option<Box<Connection>> {
         let clean = self.keeps && self.is_ended() && self.pending.is_empty();
         self.exchange.finish().filter(|_| clean)
     }
 
-    /// The next frame. The request goes on being sent meanwhile.
+    /// The next frame. Meanwhile the request continues to be sent.
     pub(crate) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
@@ -122,12 +122,12 @@ impl AnswerFrames {
         }
     }
 
-    /// Reads into `pending`, which is empty.
+    /// Reads into `pending`, which must be empty.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         make_room(&mut self.room, (self.read, READ.0 / 2));
         let reading = self.exchange.connection.stream.read_buf(&mut self.room);
         let count = ready!(pin!(reading).poll(cx))?;
-        // An app that fills the room has more.
+        // An app that fills the buffer has more.
         if count >= self.read {
             self.read = (self.read * 2).min(READ.1);
         }
@@ -135,7 +135,7 @@ impl AnswerFrames {
         Poll::Ready(Ok(count))
     }
 
-    /// Takes one frame out of `pending`; `None` where that needs more.
+    /// Decodes one frame of `pending`; `None` if that needs more.
     fn decode(&mut self) -> Result<Option<Frame<Bytes>>, &'static str> {
         if self.pending.is_empty() || self.is_ended() {
             return Ok(None);
@@ -146,7 +146,7 @@ impl AnswerFrames {
                 Ok(None)
             }
             Step::Data { skip, length } => {
-                // To have all of it costs less than to have a part.
+                // Taking all of it costs less than splitting off a part.
                 let mut data = if skip + length == self.pending.len() {
                     std::mem::take(&mut self.pending)
                 } else {

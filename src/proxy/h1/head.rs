@@ -1,5 +1,5 @@
-//! The heads of messages: a request's is written, a response's is read (RFC 9112 sections 2 to 6), if it can be
-//! read in one way. Bytes in, bytes out: nothing here waits.
+//! Message heads: writes those of requests, and parses those of responses (RFC 9112 sections 2 to 6) if they are
+//! unambiguous. Bytes in, bytes out: nothing here waits.
 
 use std::mem::MaybeUninit;
 use std::time::Duration;
@@ -22,19 +22,18 @@ const MOST_FIELDS: usize = 256;
 pub(crate) struct AnswerHead {
     /// The status.
     pub(crate) status: StatusCode,
-    /// The app's own words for the status, where it has some.
+    /// The app's own reason phrase, if it has one.
     pub(crate) reason: Option<ReasonPhrase>,
-    /// The fields, without those that belong to the app's connection, and without the length of a body that
-    /// follows: that is said by whoever sends it on. A response that switches protocols, or wants to, keeps its
-    /// `Upgrade`.
+    /// The fields, without those that belong to the app's connection, and without the length of a body that follows,
+    /// which the sender adds. A response that switches protocols, or demands it, keeps its `Upgrade`.
     pub(crate) headers: HeaderMap,
     /// How the body is framed.
     pub(super) framing: AnswerFraming,
     /// Whether the app keeps the connection open after this response.
     pub(super) keeps: bool,
-    /// How long it keeps it, less a second so that it is not met closing.
+    /// How long it keeps it open, less a second to avoid a race with its closing.
     pub(super) rests: Option<Duration>,
-    /// What was read behind the head.
+    /// What was read after the head.
     pub(super) rest: Bytes,
 }
 
@@ -43,16 +42,16 @@ pub(crate) struct AnswerHead {
 pub(crate) enum AnswerFraming {
     /// There is none.
     None,
-    /// So many bytes.
+    /// This many bytes.
     Length(u64),
     /// Chunks.
     Chunked,
-    /// All that comes until the app closes.
+    /// Everything until the app closes.
     UntilClose,
 }
 
 impl AnswerHead {
-    /// Takes what came behind the head of a response that switches protocols.
+    /// Takes the bytes after the head of a response that switches protocols.
     pub(crate) fn take_rest(&mut self) -> Bytes {
         std::mem::take(&mut self.rest)
     }
@@ -63,18 +62,18 @@ impl AnswerHead {
     }
 }
 
-/// What the beginning of a stream of responses is.
+/// What the received bytes begin with.
 #[derive(Debug)]
 pub(super) enum Parsed {
-    /// A head that is not all there.
+    /// An incomplete head.
     Partial,
-    /// An interim response of so many bytes.
+    /// An interim response of this many bytes.
     Interim(usize),
-    /// The final response's, of so many bytes.
+    /// The head of the final response, of this many bytes.
     Final(Box<AnswerHead>, usize),
 }
 
-/// Writes a request's head, and says how its body has to be framed.
+/// Writes a request's head, and returns how its body has to be framed.
 pub(super) fn write(out: &mut Vec<u8>, head: RequestHead<'_>, body: &Outgoing) -> Framing {
     let framing = match (body, body.size_hint().exact()) {
         (Outgoing::Empty, _) => Framing::None,
@@ -86,7 +85,7 @@ pub(super) fn write(out: &mut Vec<u8>, head: RequestHead<'_>, body: &Outgoing) -
     out.extend_from_slice(head.target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
     for (name, value) in head.fields.iter() {
-        // Not from a configuration either.
+        // Not even from a configuration.
         if *name == header::CONTENT_LENGTH || *name == header::TRANSFER_ENCODING {
             continue;
         }
@@ -94,7 +93,7 @@ pub(super) fn write(out: &mut Vec<u8>, head: RequestHead<'_>, body: &Outgoing) -
     }
     match framing {
         Framing::None => {
-            // Such a method is expected to have a body (RFC 9110 section 8.6).
+            // These methods are expected to have a body (RFC 9110 section 8.6).
             if matches!(*head.method, Method::POST | Method::PUT | Method::PATCH) {
                 out.extend_from_slice(b"content-length: 0\r\n");
             }
@@ -107,18 +106,18 @@ pub(super) fn write(out: &mut Vec<u8>, head: RequestHead<'_>, body: &Outgoing) -
         Framing::Chunked { .. } => {
             out.extend_from_slice(b"transfer-encoding: chunked\r\n");
         }
-        // A request has no such end.
+        // A request cannot end like this.
         Framing::UntilClose => {}
     }
     out.extend_from_slice(b"\r\n");
     framing
 }
 
-/// Reads the head of a response from all that was read so far; the values of its fields are slices of
-/// that. `spare` is an empty table to use again. Lines that are not as RFC 9112 has them are mended first.
+/// Parses the head of a response from the bytes received so far; field values are slices of them. `spare` is an empty
+/// map to reuse. Lines that violate RFC 9112 are normalised first.
 ///
 /// # Errors
-/// What is wrong with it; a body that could be framed in two ways is an error, too.
+/// A description of the error, also if the body could be framed in two ways.
 pub(super) fn parse(
     all: &Bytes,
     is_head: bool,
@@ -131,11 +130,11 @@ pub(super) fn parse(
     }
 }
 
-/// Why a head was not read.
+/// Why a head was not parsed.
 enum Unread {
-    /// There are lines that the parser does not take.
+    /// It has lines that the parser rejects.
     OddLines,
-    /// For this reason.
+    /// It is invalid for this reason.
     For(&'static str),
 }
 
@@ -145,10 +144,10 @@ impl From<&'static str> for Unread {
     }
 }
 
-/// The same for a head whose lines have to be mended.
+/// The same for a head whose lines have to be normalised.
 fn read_mended(all: &Bytes, is_head: bool, spare: &mut HeaderMap) -> Result<Parsed, &'static str> {
     let within = all.get(..LONGEST_HEAD).unwrap_or(all);
-    // Empty lines before a response are passed over.
+    // Empty lines before a response are skipped.
     let empty = within
         .iter()
         .take_while(|byte| matches!(**byte, b'\r' | b'\n'));
@@ -176,7 +175,7 @@ fn read(all: &Bytes, is_head: bool, spare: &mut HeaderMap) -> Result<Parsed, Unr
     let bytes = all.as_ref();
     let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
     let mut response = httparse::Response::new(&mut []);
-    // A head that is too long is so also where all of it is here.
+    // A head that is too long is rejected even if all of it has been received.
     let within = bytes.get(..LONGEST_HEAD).unwrap_or(bytes);
     let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
         &mut response,
@@ -204,7 +203,7 @@ fn read(all: &Bytes, is_head: bool, spare: &mut HeaderMap) -> Result<Parsed, Unr
     if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
         // What follows would be read as the final response.
         if response.headers.iter().any(announces_body) {
-            return Err("an interim answer announces a body".into());
+            return Err("an interim response announces a body".into());
         }
         return Ok(Parsed::Interim(length));
     }
@@ -264,7 +263,7 @@ struct Own {
 }
 
 impl Own {
-    /// Takes a field in, and says whether it is passed on as it is.
+    /// Processes a field, and returns whether it is forwarded unchanged.
     fn take(
         &mut self,
         name: &HeaderName,
@@ -272,7 +271,7 @@ impl Own {
         status: StatusCode,
     ) -> Result<bool, &'static str> {
         if *name == header::CONTENT_LENGTH {
-            // To say the same number again, on another line or in a list, changes nothing (RFC 9110 section 8.6).
+            // Repeating the same number, on another line or in a list, changes nothing (RFC 9110 section 8.6).
             for digits in value.split(|byte| *byte == b',') {
                 let number = length(digits.trim_ascii())?;
                 if self.length.is_some_and(|known| known != number) {
@@ -283,7 +282,7 @@ impl Own {
             return Ok(false);
         }
         if *name == header::TRANSFER_ENCODING {
-            // The body ends at the same place, however often this is said.
+            // The body ends at the same place, however often this is repeated.
             let mut codings = value.split(|byte| *byte == b',');
             if !codings.all(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"chunked")) {
                 return Err("Transfer-Encoding is not chunked alone");
@@ -301,7 +300,7 @@ impl Own {
             self.rests = rests(value);
             return Ok(false);
         }
-        // The second one has to say to what (RFC 9110 section 15.5.22).
+        // 426 has to name the protocol (RFC 9110 section 15.5.22).
         let switches = matches!(
             status,
             StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED
@@ -309,7 +308,7 @@ impl Own {
         Ok((switches && *name == header::UPGRADE) || !is_hop_by_hop(name.as_str()))
     }
 
-    /// One word of `Connection` (RFC 9110 section 7.6.1).
+    /// One option of `Connection` (RFC 9110 section 7.6.1).
     fn option(&mut self, option: &[u8]) {
         if option.eq_ignore_ascii_case(b"keep-alive") {
             self.stays = true;
@@ -322,8 +321,8 @@ impl Own {
         }
     }
 
-    /// Whether nothing follows a response that has no body. Some servers send one all the same, and then
-    /// it is the one that they announced; to HEAD, where they said nothing, any.
+    /// Whether nothing follows a response that has no body. Some servers send one all the same: the one that they
+    /// announced or, for HEAD without a length, any.
     fn ends_here(&self, framing: AnswerFraming, is_head: bool) -> bool {
         match framing {
             AnswerFraming::None if is_head => self.length == Some(0),
@@ -354,8 +353,8 @@ impl Own {
     }
 }
 
-/// `timeout=N` of a `Keep-Alive` field, less one second (RFC 2068 section 19.7.1.1 has the field; no
-/// later one took it over, but app servers send it).
+/// `timeout=N` of a `Keep-Alive` field, less one second. RFC 2068 section 19.7.1.1 defines the field; no later RFC
+/// does, but app servers send it.
 fn rests(value: &[u8]) -> Option<Duration> {
     let seconds = std::str::from_utf8(value)
         .ok()?
@@ -368,7 +367,7 @@ fn rests(value: &[u8]) -> Option<Duration> {
     Some(Duration::from_secs(seconds.saturating_sub(1)))
 }
 
-/// Whether a field says that a body follows; of an interim response, which must not (RFC 9110 section 8.6).
+/// Whether a field announces a body, which one of an interim response must not (RFC 9110 section 8.6).
 fn announces_body(field: &httparse::Header<'_>) -> bool {
     let is = |name: &HeaderName| field.name.eq_ignore_ascii_case(name.as_str());
     let mut lengths = field.value.split(|byte| *byte == b',');

@@ -1,8 +1,7 @@
-//! One connection to an app, in HTTP/1.1 (RFC 9112), written for this one use: a head and the first
-//! piece of its body leave in one write, a response's header values and the first piece of its body are
-//! slices of what was read, whose memory is read into again once nobody holds them, and no task,
-//! channel or lock stands between the request and its socket. Which connection a request gets, and
-//! what its fields are, is decided elsewhere.
+//! An HTTP/1.1 connection to an app (RFC 9112), written for this one use: a head and the first piece of its body are
+//! sent in one write; a response's header values and the first piece of its body are slices of the read buffer, whose
+//! memory is reused once they are dropped; and no task, channel or lock stands between the request and its socket.
+//! Which connection a request gets, and what its fields are, is decided elsewhere.
 
 mod answer;
 mod head;
@@ -33,7 +32,7 @@ use crate::message::body::BodyError;
 use crate::net::stream::Stream;
 use crate::wire::{SPARE_FIELDS, SendFault, Sending, poll_until};
 
-/// How much of a response is read at first: its head, and for most responses all of it.
+/// The first read of a response: its head, and for most responses all of it.
 const FIRST_READ: usize = 8 * 1024;
 /// The longest head of a response.
 const LONGEST_HEAD: usize = 64 * 1024;
@@ -44,28 +43,28 @@ const MOST_INTERIM: usize = 16;
 #[derive(Debug)]
 pub(super) struct Connection {
     stream: Stream,
-    /// What was read of the response's head; empty between two requests.
+    /// The part of the response's head that was read; empty between two requests.
     read: BytesMut,
-    /// What is to be written, from its memory on; empty between two requests.
+    /// Output that is not sent yet; empty between two requests, but its memory is kept.
     write: Vec<u8>,
-    /// How far the present request was sent.
+    /// The progress of sending the current request.
     sending: Sending<Outgoing>,
-    /// How many pieces of its body had been sent when the last one came, and when that was.
+    /// How many pieces of its body had been sent when the last one was, and when that was.
     last_piece: Option<(u64, Instant)>,
-    /// The present request cannot be sent to its end; the response may still be there.
+    /// The current request cannot be sent completely; a response may still arrive.
     deaf: bool,
-    /// An empty table for the fields of the next response.
+    /// An empty map for the fields of the next response.
     spare: HeaderMap,
-    /// The deadline of the response's head. It is set anew when it fires, not for each request.
+    /// The deadline of the response's head. It is reset when it fires, not for each request.
     timer: Option<Pin<Box<Sleep>>>,
     /// Whether the last response might be followed by a body that it must not have.
     suspect: bool,
-    /// How long the app said that it keeps the connection.
+    /// How long the app announced that it keeps the connection.
     rests: Option<Duration>,
 }
 
 impl Connection {
-    /// A connection over a stream that is open.
+    /// A connection over an open stream.
     pub(super) fn new(stream: Stream) -> Self {
         Self {
             stream,
@@ -81,35 +80,34 @@ impl Connection {
         }
     }
 
-    /// Whether the app has said nothing since its last response, not even goodbye, as far as the event
-    /// loop has heard.
+    /// Whether the app has sent nothing since its last response, nor closed, as far as the event loop knows.
     pub(super) fn is_quiet(&self) -> bool {
         self.read.is_empty() && self.stream.is_quiet()
     }
 
-    /// The same, by the system's own word.
+    /// The same, by querying the system.
     pub(super) fn is_silent(&self) -> bool {
         self.read.is_empty() && self.stream.is_silent()
     }
 
-    /// Whether the app has said more than its last response.
+    /// Whether the app has sent bytes after its last response.
     pub(super) fn has_bytes(&self) -> bool {
         !self.read.is_empty() || self.stream.has_bytes()
     }
 
-    /// Whether the last response has no body by its status alone. It should not be used again at once: a
-    /// body that was written all the same would be taken for the next response.
+    /// Whether the last response has no body by its status alone. Such a connection should not be reused at once: a
+    /// body that was sent all the same would be read as the next response.
     pub(super) fn is_suspect(&self) -> bool {
         self.suspect
     }
 
-    /// How long the connection may be idle by the last response's word.
+    /// How long the connection may be idle according to the last response.
     pub(super) fn rests(&self) -> Option<Duration> {
         self.rests
     }
 }
 
-/// The head of a request as the app is sent it.
+/// The head of a request as it is sent to the app.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RequestHead<'a> {
     /// The method.
@@ -125,25 +123,25 @@ pub(super) struct RequestHead<'a> {
 pub(super) enum Fault {
     /// The connection ended before the first byte of a response.
     Gone(io::Error),
-    /// The response is not HTTP, or breaks off in its head.
+    /// The response is not HTTP, or ends within its head.
     Malformed(&'static str),
-    /// The response did not come in time.
+    /// The response did not arrive in time.
     Late,
-    /// The client's side of the request broke.
+    /// The client's side of the request failed.
     Client(BodyError),
 }
 
-/// One request on one connection, and the response that comes for it. Dropping it closes the
-/// connection, which is how the app learns that nobody waits any more.
+/// One request on one connection, and its response. Dropping it closes the connection, which tells the app that the
+/// response is no longer wanted.
 ///
-/// All of its state lies in the box, so that it is cheap to hand on.
+/// All of its state is in the box, so that it is cheap to move.
 #[derive(Debug)]
 pub(super) struct Exchange {
     connection: Box<Connection>,
 }
 
 impl Exchange {
-    /// Begins to send a request; nothing is written before the response is waited for.
+    /// Starts a request; nothing is written until the response is awaited.
     pub(super) fn begin(
         mut connection: Box<Connection>,
         head: RequestHead<'_>,
@@ -158,11 +156,11 @@ impl Exchange {
         Self { connection }
     }
 
-    /// Sends, and waits for the head of the final answer: `response` after `since`, or after the
-    /// last piece of the request that was there to be sent, whichever is later.
+    /// Sends, and waits for the head of the final response: until `response` after `since`, or after the last piece of
+    /// the request that was ready to be sent, whichever is later.
     ///
     /// # Errors
-    /// Why there will be none.
+    /// Why there will be no response.
     pub(super) async fn answer(
         &mut self,
         is_head: bool,
@@ -205,10 +203,10 @@ impl Exchange {
                         return Poll::Ready(Ok(head));
                     }
                     Ok(Parsed::Interim(length)) => {
-                        // The client gets none: it is told 100 when its body is wanted.
+                        // It is not forwarded: the client gets a 100 when its body is wanted.
                         *interim += 1;
                         if *interim > MOST_INTERIM {
-                            return Poll::Ready(Err(Fault::Malformed("too many interim answers")));
+                            return Poll::Ready(Err(Fault::Malformed("too many 1xx responses")));
                         }
                         all.advance(length);
                         self.put_back(all);
@@ -226,18 +224,18 @@ impl Exchange {
         }
     }
 
-    /// Reading goes on behind these bytes, in their own memory.
+    /// Continues reading after these bytes, in their own memory.
     fn put_back(&mut self, bytes: Bytes) {
         self.connection.read = BytesMut::new();
         self.connection.read = BytesMut::from(bytes);
     }
 
-    /// The connection ended before a whole head.
+    /// The connection ended before a complete head.
     fn ended(&self, error: io::Error) -> Fault {
         if self.connection.read.is_empty() {
             Fault::Gone(error)
         } else {
-            Fault::Malformed("the head broke off")
+            Fault::Malformed("the head is incomplete")
         }
     }
 
@@ -249,8 +247,7 @@ impl Exchange {
         pin!(stream.read_buf(read)).poll(cx)
     }
 
-    /// Ready when the response is late. It is not while the client is still to send, which has a
-    /// deadline of its own.
+    /// Ready when the response is late. It is not while the client still has to send, which has a deadline of its own.
     fn poll_deadline(
         &mut self,
         cx: &mut Context<'_>,
@@ -267,10 +264,10 @@ impl Exchange {
         poll_until(&mut self.connection.timer, cx, deadline)
     }
 
-    /// Sends what can be sent now. That the app does not listen is no error: it may have answered.
+    /// Sends what can be sent now. It is not an error if the app does not read: it may have responded already.
     ///
     /// # Errors
-    /// The client's side of the request broke.
+    /// The client's side of the request failed.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<(), BodyError> {
         let Connection {
             stream,
@@ -291,7 +288,7 @@ impl Exchange {
         match sent {
             Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
             Poll::Ready(Err(SendFault::Reader(error))) => {
-                tracing::debug!(%error, "the app stopped listening to a request");
+                tracing::debug!(%error, "the app stopped reading a request");
                 *deaf = true;
                 *sending = Sending::nothing();
                 Ok(())
@@ -315,7 +312,7 @@ impl Exchange {
         Some(connection)
     }
 
-    /// Keeps a table for the fields of the connection's next response.
+    /// Keeps a map for the fields of the connection's next response.
     pub(super) fn keep_table(&mut self, mut table: HeaderMap) {
         if table.capacity() <= SPARE_FIELDS {
             table.clear();

@@ -1,6 +1,6 @@
-//! What holds for whatever an app answers: the cuts make no difference, no body is longer or shorter
-//! than its framing says, hyper's client reads the same, and a connection is used again only after
-//! one whole response and nothing else. For tests and `fuzz/`.
+//! Properties that hold for any response of an app: how it is split makes no difference, no body is longer or shorter
+//! than its framing says, hyper's client reads the same, and a connection is reused only after one whole response and
+//! nothing else. For tests and `fuzz/`.
 
 #![allow(
     clippy::expect_used,
@@ -19,12 +19,12 @@ use super::*;
 use crate::script::{Script, cut, drive};
 use crate::wire::properties::number;
 
-/// What became of an exchange.
+/// The result of an exchange.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Outcome {
     /// The final response's head.
     pub(super) head: Option<Head>,
-    /// What came of the body.
+    /// What was received of the body.
     pub(super) body: Vec<u8>,
     pub(super) end: End,
 }
@@ -40,24 +40,24 @@ pub(super) struct Head {
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum End {
-    /// All of it came; whether the connection can be used again.
+    /// All of it was received; `kept`: whether the connection can be reused.
     Whole {
         trailers: Option<HeaderMap>,
         kept: bool,
     },
-    /// The protocol is another one from here on; what the app has said in it.
+    /// The protocol was switched; what the app has sent in the new one.
     Switched(Vec<u8>),
-    /// The body broke off or is malformed.
+    /// The body was interrupted or is malformed.
     Broken(String),
-    /// There is no response, as it is malformed.
+    /// There is no response, because it is malformed.
     Refused(&'static str),
     /// The connection ended before a response.
     Gone,
-    /// More is waited for.
+    /// It waits for more.
     Waits,
 }
 
-/// Sends a request to an app that answers so.
+/// Sends a request to an app that responds with this script.
 pub(super) fn ask(method: &Method, app: Script, length: usize) -> Outcome {
     let mut seen = Outcome {
         head: None,
@@ -132,7 +132,7 @@ async fn listen(method: &Method, app: Script, seen: &mut Outcome) -> End {
     }
 }
 
-/// An app answers so, cut as the seed says, and then closes or not. A deaf one takes no request.
+/// An app sends these bytes, split according to the seed, and then closes or not. A deaf one reads no request.
 #[track_caller]
 pub(crate) fn answer_holds(method: &Method, bytes: &[u8], seed: u8, closes: bool, deaf: bool) {
     let app = |pieces| {
@@ -154,7 +154,7 @@ pub(crate) fn answer_holds(method: &Method, bytes: &[u8], seed: u8, closes: bool
             "an answer is left over"
         );
         assert!(!kept || !said_goodbye(&answer));
-        // Written as the strictest would, it is read by everybody in the same way.
+        // Written in the strictest form, it is read by everyone in the same way.
         assert!(compare(method, &strict, &whole), "hyper does not take it");
         let chunked = |head: &Head| head.framing == AnswerFraming::Chunked;
         assert!(trailers.is_none() || whole.head.as_ref().is_some_and(chunked));
@@ -164,14 +164,14 @@ pub(crate) fn answer_holds(method: &Method, bytes: &[u8], seed: u8, closes: bool
     }
 }
 
-/// The final response's head, read naively.
+/// The final response's head, parsed naively.
 struct Naive<'a> {
     line: &'a [u8],
     fields: Vec<(String, Vec<u8>)>,
     behind: &'a [u8],
 }
 
-/// Takes a line off, without its end.
+/// Splits off a line, without its end.
 fn line<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let end = rest.iter().position(|byte| *byte == b'\n')?;
     let line = rest.get(..end)?;
@@ -184,7 +184,7 @@ impl<'a> Naive<'a> {
         let mut rest = bytes;
         loop {
             let mut first = line(&mut rest).expect("a status line");
-            // Empty lines before a response are passed over.
+            // Empty lines before a response are skipped.
             while first.is_empty() {
                 first = line(&mut rest).expect("a status line");
             }
@@ -200,14 +200,14 @@ impl<'a> Naive<'a> {
         }
     }
 
-    /// What all fields of a name list.
+    /// The items in all fields of a name.
     fn list(&self, name: &str) -> Vec<&[u8]> {
         let fields = self.fields.iter().filter(|field| field.0 == name);
         let items = fields.flat_map(|field| field.1.split(|byte| *byte == b','));
         items.map(<[u8]>::trim_ascii).collect()
     }
 
-    /// The body, and the response as the strictest would write it.
+    /// The body, and the response in the strictest form.
     fn body(&self, method: &Method) -> (Vec<u8>, usize, Vec<u8>) {
         let codings = self.list("transfer-encoding");
         let lengths: Vec<u64> = self
@@ -275,7 +275,7 @@ impl<'a> Naive<'a> {
     }
 }
 
-/// The fields up to an empty line: a line that begins with a blank belongs to the one before it.
+/// The fields up to an empty line: a line that begins with a blank continues the one before it.
 fn fields(rest: &mut &[u8]) -> Option<Vec<(String, Vec<u8>)>> {
     let mut fields: Vec<(String, Vec<u8>)> = Vec::new();
     loop {
@@ -296,14 +296,14 @@ fn fields(rest: &mut &[u8]) -> Option<Vec<(String, Vec<u8>)>> {
     }
 }
 
-/// Whether the app says that it closes, or leaves it to be understood.
+/// Whether the app says that it closes the connection, or implies it.
 fn said_goodbye(answer: &Naive<'_>) -> bool {
     let options = answer.list("connection");
     let says = |word: &[u8]| options.iter().any(|it| it.eq_ignore_ascii_case(word));
     says(b"close") || answer.line.starts_with(b"HTTP/1.0") && !says(b"keep-alive")
 }
 
-/// hyper's client reads what is taken here in the same way, or does not take it. Whether it takes it.
+/// Checks that hyper's client reads what is accepted here in the same way, or rejects it; returns which.
 fn compare(method: &Method, bytes: &[u8], ours: &Outcome) -> bool {
     let Some(head) = &ours.head else { return false };
     let Some(theirs) = ask_hyper(method, Script::new([bytes.to_vec()], true), bytes.len()) else {
@@ -330,9 +330,9 @@ fn compare(method: &Method, bytes: &[u8], ours: &Outcome) -> bool {
             assert_eq!(ours.body, body);
             assert_eq!(*trailers, their_trailers);
         }
-        // It does not take all lines of chunks that are taken from apps.
+        // hyper does not accept all chunk lines that are accepted from apps.
         (End::Whole { .. }, None) => return false,
-        // hyper takes some lines of chunks that are refused here.
+        // hyper accepts some chunk lines that are rejected here.
         (End::Broken(what), Some(_)) => assert!(what.contains("malformed"), "{what}"),
         (End::Switched(_), _) | (End::Broken(_), None) => {}
         (End::Refused(_) | End::Gone | End::Waits, _) => panic!("a head without an end"),
@@ -340,15 +340,15 @@ fn compare(method: &Method, bytes: &[u8], ours: &Outcome) -> bool {
     true
 }
 
-/// What hyper's client makes of a response.
+/// A response as hyper's client reads it.
 pub(super) struct Theirs {
     pub(super) status: StatusCode,
     fields: HeaderMap,
-    /// Body and trailers; `None` where it is broken.
+    /// Body and trailers; `None` if the body is broken.
     pub(super) body: Option<(Vec<u8>, Option<HeaderMap>)>,
 }
 
-/// The same with hyper's client; `None` where it refuses the response.
+/// The same with hyper's client; `None` if it rejects the response.
 pub(super) fn ask_hyper(method: &Method, app: Script, length: usize) -> Option<Theirs> {
     let asked = async {
         let mut builder = hyper::client::conn::http1::Builder::new();

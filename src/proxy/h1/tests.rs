@@ -1,4 +1,4 @@
-//! Responses in all their framings, whole and in pieces, good and bad.
+//! Responses in all framings, whole and in pieces, valid and invalid.
 
 use http::header::HeaderValue;
 use proptest::prelude::*;
@@ -7,7 +7,7 @@ use super::properties::{End, answer_holds, ask};
 use super::*;
 use crate::script::{Script, cut};
 
-/// What became of an answer: status, body, trailers, and whether the connection can be used again.
+/// The result of a response: status, body, trailers, and whether the connection can be reused.
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Seen {
     Answer {
@@ -16,7 +16,7 @@ enum Seen {
         trailers: usize,
         kept: bool,
     },
-    /// The body broke off or is malformed.
+    /// The body was interrupted or is malformed.
     Broken(u16),
     Refused,
     Gone,
@@ -85,8 +85,8 @@ fn bodies_are_framed_in_four_ways() {
     );
 }
 
-/// Servers that send a body behind such a head all the same send the one that they announced, or that
-/// HEAD did not let them announce; it must not be read as the next response.
+/// Servers that send a body after such a head all the same send the one that they announced, or, for HEAD, one that
+/// they could not announce; it must not be read as the next response.
 #[test]
 fn what_announces_a_body_that_it_must_not_have_is_the_connections_last() {
     for status in [204, 304] {
@@ -171,7 +171,7 @@ fn a_connection_is_kept_only_where_the_app_keeps_it() {
             &whole(200, "a", kept),
         );
     }
-    // What comes after the end of a response belongs to nobody.
+    // Bytes after the end of a response belong to no response.
     check(
         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nab",
         false,
@@ -311,7 +311,7 @@ fn what_breaks_off_is_never_taken_for_whole() {
 fn fields_of_the_apps_connection_stop_here() {
     let fields = |text: &str| {
         let text = Bytes::from(format!("HTTP/1.1 200 OK\r\n{text}\r\n"));
-        // To HEAD, where the length is not said by a body.
+        // For HEAD, because then the body does not determine the length.
         let Ok(Parsed::Final(head, _)) = head::parse(&text, true, &mut HeaderMap::new()) else {
             panic!("{text:?}");
         };
@@ -370,7 +370,7 @@ fn a_head_is_written_with_the_framing_of_its_body() {
     );
 }
 
-/// Parts that answers are made of, good ones and bad ones.
+/// Parts that responses are made of, valid and invalid.
 fn parts() -> impl Strategy<Value = String> {
     let line = prop::sample::select(vec![
         "HTTP/1.1 200 OK\r\n",
@@ -416,7 +416,7 @@ fn parts() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2048))]
 
-    /// What is taken here hyper's client takes for the same, however it is cut.
+    /// What is accepted here, hyper's client reads in the same way, however it is split.
     #[test]
     fn an_answer_is_read_in_one_way(
         answer in parts(),
@@ -428,7 +428,7 @@ proptest! {
         answer_holds(&method, answer.as_bytes(), seed, closes, deaf);
     }
 
-    /// Any bytes at all get an end, and no panic.
+    /// Any input ends with a result, and without a panic.
     #[test]
     fn reading_is_total(bytes in any::<Vec<u8>>(), seed in any::<u8>(), closes in any::<bool>()) {
         let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";

@@ -1,4 +1,4 @@
-//! The end of a spool that gives the body out again, and the reads from its files.
+//! The reading end of a spool, and reads from its files.
 
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -13,15 +13,15 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::{End, GATHER, Shared, discard};
 use crate::message::body::BodyError;
 
-/// The end of a spool that gives the body out again. Dropped, it tells the writer.
+/// The reading end of a spool. When dropped, it notifies the writer.
 #[derive(Debug)]
 pub(crate) struct SpoolReader {
     shared: Arc<Shared>,
-    /// The read under way.
+    /// The read in progress.
     hop: Option<JoinHandle<io::Result<Bytes>>>,
     length: Option<u64>,
     given: u64,
-    /// A file could not be read; the error was given out.
+    /// A file could not be read, and the error was returned.
     broken: bool,
 }
 
@@ -42,16 +42,16 @@ impl SpoolReader {
         self.shared.lock().written
     }
 
-    /// Promises that the body will have `length` bytes, as its `Content-Length` said.
+    /// Announces that the body will have `length` bytes, as in its `Content-Length`.
     pub(crate) fn with_length(mut self, length: u64) -> Self {
         self.length = Some(length);
         self
     }
 
-    /// Counts a piece that was read from the first file, and lets go of a file that was read to its end.
+    /// Counts a piece that was read from the first file, and releases a file that was read to its end.
     fn took_from_file(&self, read: usize) {
         let mut state = self.shared.lock();
-        // A file that a write is under way to stays, even where all before that write was read.
+        // A file that is being written to stays, even if everything before that write was read.
         let keep = usize::from(state.writing);
         let done = state.files.front_mut().is_some_and(|first| {
             first.read += read as u64;
@@ -68,7 +68,7 @@ impl SpoolReader {
         }
     }
 
-    /// Drops all that is stored and tells the writer.
+    /// Drops everything stored and notifies the writer.
     fn let_go(&self) {
         let mut state = self.shared.lock();
         state.reader_gone = true;
@@ -115,7 +115,7 @@ impl http_body::Body for SpoolReader {
                         return this.give(piece);
                     }
                     Err(error) => {
-                        // What follows the gap must not be given out.
+                        // What follows the gap must not be returned.
                         this.let_go();
                         this.broken = true;
                         return Poll::Ready(Some(Err(BodyError::Io(error))));
@@ -128,7 +128,7 @@ impl http_body::Body for SpoolReader {
                 drop(state);
                 return this.give(piece);
             }
-            // With a write under way, the first of two files may have been read to its end before.
+            // While a write is in progress, the first of two files may have been read to its end before.
             if state.files.len() > 1
                 && state
                     .files
@@ -175,8 +175,8 @@ impl http_body::Body for SpoolReader {
         self.given >= state.written && matches!(state.end, End::Finished(None))
     }
 
-    /// Exact once the body is finished, or when its length was promised. With trailers only a lower bound
-    /// is told: HTTP/1.1 sends trailers only in a message that does not say its length.
+    /// Exact once the body is finished, or if its length was announced. With trailers it is only a lower bound:
+    /// HTTP/1.1 sends trailers only in a message without a length.
     fn size_hint(&self) -> SizeHint {
         let state = self.shared.lock();
         let left = state.written.saturating_sub(self.given);

@@ -1,4 +1,4 @@
-//! The disk space that all bodies of one upstream share, and its bookkeeping. Makes no files but one, as a proof.
+//! The disk space shared by all bodies of one upstream, and its accounting. Creates only one file, as a check.
 
 use std::collections::HashMap;
 use std::fs::DirBuilder;
@@ -12,41 +12,41 @@ use tokio::sync::Semaphore;
 use super::SpoolError;
 use crate::net::client::Counted;
 
-/// The shortest and the longest length at which a file of a body is followed by the next one.
+/// The smallest and the largest size at which the next file of a body is started.
 const FILE_BYTES: (u64, u64) = (256 * 1024, 16 * 1024 * 1024);
-/// About how many files a body makes that fills the whole space.
+/// About how many files a body uses that fills the whole space.
 const FILES: u64 = 64;
 
-/// The part of the space that the bodies of one client have at most.
+/// The most that the bodies of one client may use is the total divided by this.
 const SHARE: usize = 4;
 
-/// The disk space of one upstream's spool: a directory and a bound in bytes over all bodies at once.
+/// The disk space of one upstream's spool: a directory and a limit in bytes over all bodies at once.
 #[derive(Debug)]
 pub(crate) struct SpoolSpace {
     pub(super) dir: PathBuf,
     pub(super) total: usize,
-    /// One permit a free byte.
+    /// One permit per free byte.
     free: Semaphore,
     pub(super) file_bytes: u64,
-    /// The parts of clients that have bodies here, one permit a free byte. Asked for once by a body that goes to disk.
+    /// The shares of clients with bodies here, one permit per free byte. Looked up once per body that goes to disk.
     shares: Mutex<HashMap<Counted, Weak<Semaphore>>>,
 }
 
-/// The part of a [`SpoolSpace`] that one client's bodies have together.
+/// The part of a [`SpoolSpace`] that one client's bodies share.
 #[derive(Debug)]
 pub(crate) struct SpoolShare {
     pub(super) space: Arc<SpoolSpace>,
     client: Counted,
-    /// Bytes that it has at most.
+    /// The most bytes that it may have.
     pub(super) most: usize,
     free: OnceLock<Arc<Semaphore>>,
 }
 
 impl SpoolSpace {
-    /// Opens the spool in `dir` with room for `bytes` bytes, and proves that files can be made there.
+    /// Opens the spool in `dir` with room for `bytes` bytes, and checks that files can be created there.
     ///
-    /// A missing directory is made with mode 0700. The proof writes one byte to an unlinked file.
-    /// Errors are those of the file system. This blocks; it belongs to the loading of a configuration.
+    /// A missing directory is created with mode 0700. The check writes one byte to an unlinked file. Errors are those
+    /// of the file system. This blocks; call it while loading a configuration.
     pub(crate) fn open(dir: PathBuf, bytes: u64) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         tempfile::tempfile_in(&dir)?.write_all_at(b"x", 0)?;
@@ -82,7 +82,7 @@ impl SpoolSpace {
         })
     }
 
-    /// The free bytes of a client's share, the same for all of its bodies at one time.
+    /// The free bytes of a client's share, common to all of its bodies.
     fn free_of(&self, client: Counted) -> Arc<Semaphore> {
         let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = shares.get(&client).and_then(Weak::upgrade) {
@@ -114,7 +114,7 @@ impl SpoolShare {
         self.free.get_or_init(|| self.space.free_of(self.client))
     }
 
-    /// Takes `bytes` bytes if they are free now.
+    /// Reserves `bytes` bytes if they are free now.
     pub(super) fn try_reserve(&self, bytes: usize) -> Option<Reservation> {
         let permits = u32::try_from(bytes).ok()?;
         let own = self.free().try_acquire_many(permits).ok()?;
@@ -123,7 +123,7 @@ impl SpoolShare {
         Some(self.reserved(bytes))
     }
 
-    /// Takes `bytes` bytes, waiting in line for them; at most `most`, or it waits for ever.
+    /// Reserves `bytes` bytes, waiting in line for them; more than `most` would wait forever.
     pub(super) async fn reserve(&self, bytes: usize) -> Result<Reservation, SpoolError> {
         let permits = u32::try_from(bytes).map_err(|_| SpoolError::Full)?;
         let full = |_| SpoolError::Full;
@@ -143,7 +143,7 @@ impl SpoolShare {
     }
 }
 
-/// Bytes of a [`SpoolSpace`] that are taken until this is dropped.
+/// Bytes of a [`SpoolSpace`] that are reserved until this is dropped.
 #[derive(Debug)]
 pub(super) struct Reservation {
     space: Arc<SpoolSpace>,
@@ -152,7 +152,7 @@ pub(super) struct Reservation {
 }
 
 impl Reservation {
-    /// Gives these bytes to `sum`.
+    /// Adds these bytes to `sum`.
     pub(super) fn add_to(mut self, sum: &mut Option<Self>) {
         if let Some(sum) = sum {
             sum.bytes = sum.bytes.saturating_add(std::mem::take(&mut self.bytes));

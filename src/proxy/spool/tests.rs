@@ -1,4 +1,4 @@
-//! Stories of one spool, and its law: what was written comes out, in order, whatever the pace.
+//! Tests of one spool, and its invariant: what was written is read, in order, at any pace.
 
 use std::future::poll_fn;
 use std::path::Path;
@@ -22,7 +22,7 @@ fn space(bytes: usize) -> (TempDir, Arc<SpoolSpace>) {
     (dir, Arc::new(space))
 }
 
-/// Bytes whose place can be told from their value.
+/// Bytes whose position can be told from their value.
 fn pattern(from: u64, length: usize) -> Bytes {
     let from = usize::try_from(from % 251).unwrap();
     let round: Vec<u8> = (0..251).collect();
@@ -33,7 +33,7 @@ async fn next(reader: &mut SpoolReader) -> Option<Result<http_body::Frame<Bytes>
     poll_fn(|cx| Pin::new(&mut *reader).poll_frame(cx)).await
 }
 
-/// Reads to the end of the data; gives their length, and the trailers or the error behind them.
+/// Reads to the end of the data; returns their length, and the trailers or the error after them.
 async fn drain(
     reader: &mut SpoolReader,
     mut at: u64,
@@ -59,7 +59,7 @@ async fn drain(
     }
 }
 
-/// Files are closed by blocking tasks: waits until the last of them gave its space back.
+/// Files are closed by blocking tasks: waits until the last of them has released its space.
 async fn all_given_back(space: &SpoolSpace) {
     let back = async {
         while space.used() > 0 {
@@ -165,7 +165,7 @@ async fn a_write_waits_for_the_reader_and_goes_on() {
     all_given_back(&space).await;
 }
 
-/// Another body's slow client holds all of the disk; this one still gets on through its memory.
+/// Another body's slow client holds all of the disk; this one still makes progress through its memory.
 #[tokio::test]
 async fn one_client_has_a_quarter_of_the_space_at_most() {
     let (_dir, space) = space(400);
@@ -186,7 +186,7 @@ async fn one_client_has_a_quarter_of_the_space_at_most() {
     nobodys.try_write(pattern(0, 100)).await.unwrap();
     assert_eq!(space.used(), 300);
 
-    // What is given back can be taken again, by the same client.
+    // Released space can be reserved again, by the same client.
     first.finish(None);
     drain(&mut first_out, 0).await;
     drop(first_out);
@@ -373,7 +373,7 @@ async fn fifty_mebibytes_stay_bounded_in_memory_and_have_no_name_on_disk() {
     all_given_back(&space).await;
 }
 
-/// A body far longer than the space flows through it, because files are given back as they are read.
+/// A body far longer than the space flows through it, because files are released as they are read.
 #[tokio::test]
 async fn a_body_longer_than_the_space_flows_through_it() {
     let (_dir, space) = space(KIB * KIB);
@@ -454,8 +454,8 @@ fn run<F: Future>(story: F) -> F::Output {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
 
-    /// Against a naive queue: a poll gives what stands first in it or nothing yet, a refused piece
-    /// leaves no trace and is refused only for want of space, and in the end nothing is missing.
+    /// Against a naive queue: a poll returns the first piece or nothing yet, a rejected piece leaves no trace and is
+    /// rejected only for lack of space, and in the end nothing is missing.
     #[test]
     fn a_script_of_writes_and_reads_agrees_with_a_queue(
         script in steps(),
@@ -509,7 +509,7 @@ proptest! {
         });
     }
 
-    /// A writer that waits and a reader at their own paces: everything arrives, nothing stands still.
+    /// A waiting writer and a reader, each at its own pace: everything arrives, and nothing hangs.
     #[test]
     fn a_waiting_writer_and_any_reader_get_through(
         pieces in proptest::collection::vec((0..90 * KIB, 0..3_usize), 0..60),

@@ -1,4 +1,4 @@
-//! The end of a spool that stores, and the writes to its files.
+//! The writing end of a spool, and writes to its files.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -15,36 +15,36 @@ use super::space::{Reservation, SpoolShare};
 use super::{End, GATHER, Segment, Shared, SpoolError, discard};
 use crate::message::body::BodyError;
 
-/// A waiting writer does not cut its piece for less room than this.
+/// A waiting writer does not split its piece for less room than this.
 const SLIVER: usize = 4 * 1024;
 
-/// What a blocking task wrote.
+/// The result of a write by a blocking task.
 #[derive(Debug)]
 pub(super) struct Written {
     file: Arc<File>,
-    /// The end of what the file holds.
+    /// The end of the data in the file.
     end: u64,
     space: Option<Reservation>,
-    /// The file was made for this write.
+    /// The file was created for this write.
     is_new: bool,
 }
 
-/// The end of a spool that stores. Dropped before the end was said, the reader sees an error.
+/// The writing end of a spool. If it is dropped before the end of the body, the reader gets an error.
 ///
-/// A call that is cancelled may leave a part of its piece behind: drop or [`fail`](Self::fail) the writer then.
+/// A call that is cancelled may have stored part of its piece: drop or [`fail`](Self::fail) the writer then.
 #[derive(Debug)]
 pub(crate) struct SpoolWriter {
     pub(super) shared: Arc<Shared>,
     pub(super) space: Option<SpoolShare>,
-    /// The write under way.
+    /// The write in progress.
     pub(super) hop: Option<JoinHandle<io::Result<Written>>>,
 }
 
 impl SpoolWriter {
     /// Appends `piece`; never waits for the reader, only for the disk.
     ///
-    /// [`SpoolError::Full`] when memory is full and the space is used up, or there is none; then nothing
-    /// of the piece was stored.
+    /// Returns [`SpoolError::Full`] if memory is full and the space is used up, or there is none; then nothing of the
+    /// piece was stored.
     pub(crate) async fn try_write(&mut self, mut piece: Bytes) -> Result<(), SpoolError> {
         self.land().await?;
         let gathered = {
@@ -69,10 +69,10 @@ impl SpoolWriter {
         if gathered { self.flush().await } else { Ok(()) }
     }
 
-    /// Appends `piece`; waits for the reader to make room when memory and space are used up.
+    /// Appends `piece`; waits for the reader to make room if memory and space are used up.
     ///
-    /// Where other bodies hold the space, the piece goes through memory as the reader empties it, so that
-    /// a body always gets on with its own reader. [`SpoolError::Full`] means that the disk itself is full.
+    /// If other bodies hold the space, the piece goes through memory as the reader empties it, so that a body always
+    /// makes progress with its own reader. [`SpoolError::Full`] means that the disk itself is full.
     pub(crate) async fn write(&mut self, mut piece: Bytes) -> Result<(), SpoolError> {
         loop {
             self.land().await?;
@@ -92,7 +92,7 @@ impl SpoolWriter {
                     .space_for(rest)
                     .and_then(|space| space.try_reserve(rest));
                 if space.is_none() && state.is_empty() && room < SLIVER {
-                    // Without this a spool with no memory would never move.
+                    // Without this, a spool with no memory would never make progress.
                     room = room.max(GATHER);
                 }
                 let head = piece.split_to(room.min(piece.len()));
@@ -116,15 +116,15 @@ impl SpoolWriter {
         }
     }
 
-    /// The space, if there are `wanted` bytes in it at all and any are wanted.
+    /// The space, if any bytes are wanted and it can hold `wanted` at all.
     fn space_for(&self, wanted: usize) -> Option<&SpoolShare> {
         self.space
             .as_ref()
             .filter(|space| wanted > 0 && wanted <= space.most)
     }
 
-    /// Waits until the reader took something or `wanted` bytes of space are free; the latter takes them
-    /// and stores that much of `piece`.
+    /// Waits until the reader took something or `wanted` bytes of space are free; in the latter case reserves them and
+    /// stores that much of `piece`.
     async fn wait_for_room(&self, wanted: usize, piece: &mut Bytes) -> Result<(), SpoolError> {
         let Some(space) = self.space_for(wanted) else {
             self.shared.taken.notified().await;
@@ -145,7 +145,7 @@ impl SpoolWriter {
         Ok(())
     }
 
-    /// Comes back when the reader was dropped.
+    /// Returns when the reader was dropped.
     pub(crate) async fn reader_gone(&self) {
         while !self.shared.lock().reader_gone {
             self.shared.taken.notified().await;
@@ -155,21 +155,21 @@ impl SpoolWriter {
     /// The body is complete; `trailers` follow its last byte.
     pub(crate) fn finish(self, trailers: Option<HeaderMap>) {
         let mut state = self.shared.lock();
-        // After a write that failed or was cancelled there is a gap; the drop of `self` tells the reader.
+        // After a write that failed or was cancelled there is a gap; dropping `self` tells the reader.
         if !state.writing {
             state.end = End::Finished(trailers);
             state.wake_reader();
         }
     }
 
-    /// The body broke off: the reader sees what was stored, then `error`.
+    /// The body failed: the reader gets what was stored, then `error`.
     pub(crate) fn fail(self, error: BodyError) {
         let mut state = self.shared.lock();
         state.end = End::Failed(Some(error));
         state.wake_reader();
     }
 
-    /// Writes the tail to the disk.
+    /// Writes the tail to disk.
     async fn flush(&mut self) -> Result<(), SpoolError> {
         self.land().await?;
         let Some(space) = &self.space else {
@@ -197,7 +197,7 @@ impl SpoolWriter {
         self.land().await
     }
 
-    /// Waits for the write under way, if any, and makes its bytes readable.
+    /// Waits for the write in progress, if any, and makes its bytes readable.
     async fn land(&mut self) -> Result<(), SpoolError> {
         let Some(hop) = &mut self.hop else {
             // `writing` without a task: the task failed earlier, and its bytes are lost.
@@ -258,7 +258,7 @@ impl Drop for SpoolWriter {
 fn broken() -> io::Error {
     io::Error::new(
         io::ErrorKind::BrokenPipe,
-        "the body was not stored to its end",
+        "the body was not stored completely",
     )
 }
 

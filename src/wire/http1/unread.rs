@@ -1,5 +1,5 @@
-//! What a client still sends of a request that was answered already: it is read and dropped, so that the response reaches the
-//! client (RFC 9112 section 9.6), and a connection whose rest is short can go on. Bounded in bytes and time, and behind all
+//! Reads and discards the rest of a request that is already answered, so that the response reaches the client (RFC 9112
+//! section 9.6) and a connection with a short rest can be reused. Limited in bytes and time, and scheduled after all
 //! other work of its worker. What a body means is not known here.
 
 use std::future::poll_fn;
@@ -19,21 +19,21 @@ use crate::wire::line::Line;
 use crate::wire::request_body::Feed;
 use crate::wire::{DROP_WITHIN, DROPPED, LINGER, LINGER_BYTES, QUIET};
 
-/// How much is dropped before others have their turn.
+/// How many bytes are discarded before other tasks get their turn.
 const TURN: u64 = 64 * 1024;
 
-/// What came of dropping.
+/// The result of discarding.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Dropped {
     /// The body has ended.
     All,
-    /// The rest of it cannot be had.
+    /// The rest of it cannot be read.
     Stopped,
 }
 
 impl<S: AsyncRead + Carrier> Link<S> {
-    /// Whether the rest of the present body, if nobody reads it, is dropped in favour of the next request. A chunked one does
-    /// not say how long it is.
+    /// Whether the rest of the current body, if unread, is discarded so that the next request can be read. A chunked
+    /// body does not announce its length.
     pub(super) fn may_be_dropped(&self) -> bool {
         match self.coming {
             Coming::Nothing | Coming::Chunked(_) => true,
@@ -42,16 +42,16 @@ impl<S: AsyncRead + Carrier> Link<S> {
         }
     }
 
-    /// Drops what is here already of a body that nobody reads any more.
+    /// Discards the received part of a body that is no longer read.
     pub(super) async fn drop_what_is_here(&mut self, feed: Option<&Feed>) {
         if self.coming.is_over() || !feed.is_some_and(Feed::is_abandoned) {
             return;
         }
-        // What it waits for, the client's next bytes, is waited for later.
+        // The client's further bytes are awaited later.
         poll_fn(|cx| Poll::Ready(self.poll_drop(cx).is_ready())).await;
     }
 
-    /// Drops the rest of the body, up to its end or for a while.
+    /// Discards the rest of the body, up to its end or the time limit.
     pub(super) async fn drop_rest(&mut self, line: &Line) {
         let dropping = poll_fn(|cx| {
             if line.is_closing() {
@@ -59,11 +59,11 @@ impl<S: AsyncRead + Carrier> Link<S> {
             }
             self.poll_drop(cx)
         });
-        // In a box: most requests have no such rest, and no room for it.
+        // Boxed: most requests have nothing to discard, and need not reserve the space.
         drop(Box::pin(timeout(DROP_WITHIN, dropping)).await);
     }
 
-    /// Drops what comes of the body. Others have their turn from time to time.
+    /// Discards incoming bytes of the body. Yields to other tasks from time to time.
     pub(super) fn poll_drop(&mut self, cx: &mut Context<'_>) -> Poll<Dropped> {
         let mut now = 0;
         loop {
@@ -92,7 +92,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
         }
     }
 
-    /// Ends the connection in an orderly way: it says its last, and takes in what the client still sends, so that no reset
+    /// Closes the connection gracefully: ends the sending half, and reads what the client still sends, so that no reset
     /// destroys the response.
     pub(crate) async fn close(&mut self) {
         let parting = async {
@@ -105,11 +105,11 @@ impl<S: AsyncRead + Carrier> Link<S> {
             self.spare = http::HeaderMap::new();
             self.linger().await
         };
-        // Whether it succeeds is all the same: the stream is dropped next.
+        // Success does not matter: the stream is dropped next.
         drop(timeout(LINGER, parting).await);
     }
 
-    /// Takes in what the client sends until it is done: the end of a body that can be followed tells, or else a silence.
+    /// Reads what the client sends until it is done, which the end of a body that can be parsed shows, or else silence.
     async fn linger(&mut self) -> io::Result<()> {
         loop {
             let before = self.dropped;
@@ -117,7 +117,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
             match timeout(DROP_WITHIN, dropping).await {
                 Ok(_) => break,
                 Err(_) if self.dropped > before => {}
-                // It neither sends nor ends.
+                // It neither sends nor closes.
                 Err(_) => return Ok(()),
             }
         }

@@ -1,6 +1,6 @@
-//! Blocks of fields of HTTP/2 as they come (RFC 7541), followed beside `h2`, which reads them for itself: it drops a fragment of
-//! `:path` and pseudo-header fields in trailers without a word, and says nothing at all of a request that it refuses. Only
-//! those fields are read; of others only what the table that both sides share needs.
+//! Parses incoming HTTP/2 field blocks (RFC 7541) in parallel to `h2`, because `h2` silently drops a fragment in
+//! `:path` and pseudo-header fields in trailers, and reports nothing about a request that it rejects. Only those fields
+//! are decoded; of others only what the shared dynamic table requires.
 
 use std::collections::VecDeque;
 
@@ -9,22 +9,22 @@ use http::Method;
 
 use super::huffman;
 
-/// How large the table may be: what SETTINGS_HEADER_TABLE_SIZE says where nobody says it.
+/// The largest permitted table: the default of SETTINGS_HEADER_TABLE_SIZE.
 const LARGEST: usize = 4096;
-/// What an entry of the table counts beside its text (section 4.1).
+/// The size of a table entry beyond its text (section 4.1).
 const OVERHEAD: usize = 32;
-/// How long the names of the static table are (appendix A).
+/// The lengths of the names in the static table (appendix A).
 static NAMES: [u8; 61] = [
     10, 7, 7, 5, 5, 7, 7, 7, 7, 7, 7, 7, 7, 7, 14, 15, 15, 13, 6, 27, 3, 5, 13, 13, 19, 16, 16, 14,
     16, 13, 12, 6, 4, 4, 6, 7, 4, 4, 8, 17, 13, 8, 19, 13, 4, 8, 12, 18, 19, 5, 7, 7, 11, 6, 10,
     25, 17, 10, 4, 3, 16,
 ];
 
-/// A block that cannot be read.
+/// A block that cannot be parsed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Broken;
 
-/// What a name is to us.
+/// The kinds of field names that are distinguished.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Kind {
     Path,
@@ -33,7 +33,7 @@ enum Kind {
     Other,
 }
 
-/// A text as it stands in a block, perhaps in Huffman's code.
+/// A string as it is in a block, possibly Huffman-coded.
 #[derive(Clone, Copy, Debug)]
 struct Text<'b> {
     bytes: &'b [u8],
@@ -62,35 +62,35 @@ impl Text<'_> {
     }
 }
 
-/// An entry of the table that both sides share.
+/// An entry of the dynamic table, which both sides share.
 #[derive(Debug)]
 struct Entry {
     kind: Kind,
     name: usize,
     size: usize,
-    /// Its value, where that may be asked for.
+    /// Its value, if it may be needed.
     value: Bytes,
 }
 
-/// A value that is known.
+/// A known value.
 #[derive(Clone, Debug)]
 enum Value<'b> {
     Written(Text<'b>),
     Known(Bytes),
 }
 
-/// What a block says.
+/// The relevant content of a block.
 #[derive(Debug)]
 pub(super) struct Said<'b> {
     path: Option<Value<'b>>,
-    /// The method, or GET where none can be read.
+    /// The method, or GET if none can be read.
     pub(super) method: Method,
-    /// Whether there is a pseudo-header field in it.
+    /// Whether it contains a pseudo-header field.
     pub(super) pseudo: bool,
 }
 
 impl Said<'_> {
-    /// What a block says that cannot be read.
+    /// The content of a block that cannot be parsed.
     pub(super) fn nothing() -> Self {
         Said {
             path: None,
@@ -112,7 +112,7 @@ impl Said<'_> {
         }
     }
 
-    /// Appends the path as it stands in the block; says whether it is in Huffman's code.
+    /// Appends the path as it is in the block; returns whether it is Huffman-coded.
     pub(super) fn append_path(&self, to: &mut Vec<u8>) -> bool {
         match &self.path {
             None => false,
@@ -128,7 +128,7 @@ impl Said<'_> {
     }
 }
 
-/// The state that the blocks of one connection share.
+/// The state shared by the blocks of one connection.
 #[derive(Debug)]
 pub(super) struct Blocks {
     /// The newest entry first.
@@ -151,7 +151,7 @@ impl Blocks {
     /// Reads the next block.
     ///
     /// # Errors
-    /// It is malformed; none can be read after it.
+    /// It is malformed; no block can be parsed after it.
     pub(super) fn read<'b>(&mut self, block: &'b [u8]) -> Result<Said<'b>, Broken> {
         let mut said = Said::nothing();
         let mut rest = Rest(block);
@@ -181,7 +181,7 @@ impl Blocks {
         Ok(said)
     }
 
-    /// What the name of a literal is, and how long, where that is needed.
+    /// The kind of a literal's name, and its length if needed.
     fn name(
         &self,
         index: usize,
@@ -256,7 +256,7 @@ impl Blocks {
             size,
             value,
         });
-        // One that is larger than the table empties it (section 4.4).
+        // An entry larger than the table empties it (section 4.4).
         self.evict();
         Ok(())
     }
@@ -288,7 +288,7 @@ fn say<'b>(said: &mut Said<'b>, kind: Kind, value: Value<'b>) {
     }
 }
 
-/// What an entry of the static table is named.
+/// The kind of an entry's name in the static table.
 fn kind_of(index: usize) -> Kind {
     match index {
         2 | 3 => Kind::Method,
@@ -298,11 +298,11 @@ fn kind_of(index: usize) -> Kind {
     }
 }
 
-/// What is still to be read of a block.
+/// The rest of a block.
 struct Rest<'b>(&'b [u8]);
 
 impl<'b> Rest<'b> {
-    /// A number whose first byte has so many bits of it (section 5.1).
+    /// Reads an integer with a prefix of this many bits (section 5.1).
     fn number(&mut self, bits: u32) -> Result<usize, Broken> {
         let (first, mut rest) = self.0.split_first().ok_or(Broken)?;
         let most = (1_usize << bits) - 1;
@@ -326,7 +326,7 @@ impl<'b> Rest<'b> {
         Ok(number)
     }
 
-    /// A text (section 5.2).
+    /// Reads a string (section 5.2).
     fn text(&mut self) -> Result<Text<'b>, Broken> {
         let coded = self.0.first().ok_or(Broken)? & 0x80 != 0;
         let length = self.number(7)?;
@@ -353,7 +353,7 @@ mod tests {
 
     #[test]
     fn the_requests_of_the_rfc_are_followed() {
-        // Appendix C.4: with Huffman's code, three requests of one connection.
+        // Appendix C.4: with Huffman coding, three requests of one connection.
         let requests: [(&[u8], &[u8], usize); 3] = [
             (b"\x82\x86\x84\x41\x8c\xf1\xe3\xc2\xe5\xf2\x3a\x6b\xa0\xab\x90\xf4\xff", b"/", 57),
             (b"\x82\x86\x84\xbe\x58\x86\xa8\xeb\x10\x64\x9c\xbf", b"/", 110),
@@ -369,7 +369,7 @@ mod tests {
             assert_eq!(blocks.size, size);
         }
         assert_eq!(blocks.table.len(), 3);
-        // The table is made smaller: the oldest entry goes.
+        // The table size is reduced: the oldest entry is evicted.
         blocks.read(b"\x3f\x51").unwrap();
         assert_eq!((blocks.table.len(), blocks.size), (2, 107));
     }
@@ -386,7 +386,7 @@ mod tests {
             (path_of(&said), said.method.as_str()),
             (b"/a#b".to_vec(), "PUT")
         );
-        // By the name of an entry, or by its own.
+        // By the name of an entry, or by a literal name.
         for block in [
             &b"\x0f\x30\x03/c#"[..],
             b"\x00\x05:path\x03/c#",

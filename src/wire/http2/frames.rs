@@ -1,6 +1,6 @@
-//! The bytes of an HTTP/2 connection between the socket and `h2`: frames that are written in one turn leave together, a
-//! client that takes nothing of them is cut off, and what the frames say that `h2` does not tell is told to the connection's
-//! task: which requests it refuses by itself, and that nothing has come, or only half of something, for too long.
+//! The bytes of an HTTP/2 connection between the socket and `h2`. Frames written in one turn of the event loop are sent
+//! together, and a client that reads none of them is cut off. The connection's task is notified of events that `h2`
+//! does not report: requests that `h2` rejects by itself, and input that stays away, or stays incomplete, for too long.
 
 use std::io;
 use std::pin::Pin;
@@ -18,9 +18,9 @@ use super::shared::{Fate, Shared, Word};
 use crate::wire::gathered::Gathered;
 use crate::wire::{DROPPED, PREFACE, QUIET, poll_until};
 
-/// How long a block of fields is read that comes in several frames: longer than any that `h2` takes.
+/// The longest field block in several frames that is parsed: longer than any that `h2` accepts.
 const LONGEST_BLOCK: usize = 1 << 20;
-/// How long a client that is told to leave has for its farewell, once nothing of its requests is left.
+/// How long a client that was told to leave may take to close the connection after its last request.
 const PARTING: Duration = Duration::from_secs(2);
 
 /// The frames of one connection.
@@ -28,7 +28,7 @@ const PARTING: Duration = Duration::from_secs(2);
 pub(in crate::wire) struct Frames<S> {
     stream: S,
     shared: Arc<Shared>,
-    /// What was read before it was clear that it is HTTP/2.
+    /// What was read before it was clear that the connection is HTTP/2.
     held: BytesMut,
     timer: Option<Pin<Box<Sleep>>>,
     send_timer: Option<Pin<Box<Sleep>>>,
@@ -40,25 +40,25 @@ pub(in crate::wire) struct Frames<S> {
     told: u32,
     coming: Coming,
     going: Passing,
-    /// Since when the client has been told to leave.
+    /// When the client was told to leave.
     left_at: Option<Instant>,
     watch: Watch,
 }
 
-/// What comes from the client.
+/// The parser of input from the client.
 #[derive(Debug)]
 struct Coming {
     frames: Passing,
-    /// The newest stream that a request began.
+    /// The newest stream that a request has opened.
     newest: u32,
-    /// The request whose block of fields is not whole yet.
+    /// The request whose field block is incomplete.
     opening: Option<u32>,
     in_block: bool,
-    /// What came of a block that comes in several frames.
+    /// The received part of a block that spans several frames.
     block: Vec<u8>,
-    /// What blocks share; `None` behind one that cannot be read, which ends the connection.
+    /// The state shared by blocks; `None` after one that cannot be parsed, which ends the connection.
     blocks: Option<Blocks>,
-    /// Since when a frame or a block of fields is not whole.
+    /// Since when a frame or a field block has been incomplete.
     half_since: Option<Instant>,
 }
 
@@ -77,7 +77,7 @@ impl Coming {
             if !matches!(frame.kind, kind::HEADERS | kind::CONTINUATION) {
                 return;
             }
-            // Clients' streams are odd, and each has a greater number than those before (RFC 9113 section 5.1.1).
+            // Clients' streams are odd, and each has a higher number than those before (RFC 9113 section 5.1.1).
             if frame.kind == kind::HEADERS && frame.stream % 2 == 1 && frame.stream > *newest {
                 *newest = frame.stream;
                 *opening = Some(frame.stream);
@@ -126,17 +126,17 @@ impl Coming {
     }
 }
 
-/// Whether anything is heard of a client whose requests are still answered.
+/// Whether a client whose requests are in progress still sends anything.
 #[derive(Debug, Default)]
 struct Watch {
-    /// Since when this is looked at, and whether anything came since.
+    /// When the watch began, and whether anything was received since.
     since: Option<Instant>,
     heard: bool,
     asked: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
-    /// A connection of which `held` was read already.
+    /// A connection from which `held` was read already.
     pub(in crate::wire) fn new(stream: S, held: BytesMut, shared: Arc<Shared>) -> Self {
         let mut coming = Coming {
             frames: Passing::behind(PREFACE.len()).with_fields(),
@@ -167,11 +167,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
         }
     }
 
-    /// Tells the task of the connection when the client has been silent for too long.
+    /// Notifies the connection's task when the client has been silent for too long.
     fn look_at_the_clock(&mut self, cx: &mut Context<'_>) {
         loop {
             let (deadline, word) = self.deadline();
-            // The task's waker stays the same, and is woken from the first poll on.
+            // The task's waker stays the same, and is registered from the first poll on.
             let waits =
                 |timer: &Pin<Box<Sleep>>| !timer.is_elapsed() && timer.deadline() <= deadline;
             if self.timer.as_ref().is_some_and(waits)
@@ -196,7 +196,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
         }
     }
 
-    /// When the client's present silence has lasted too long, and what is to be done then.
+    /// When the client's current silence has lasted too long, and what is to be done then.
     fn deadline(&mut self) -> (Instant, Word) {
         let timeouts = &self.shared.bounds.timeouts;
         let line = &self.shared.line;
@@ -217,7 +217,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
         (since + timeouts.keep_alive, Word::Ask)
     }
 
-    /// Watches a write that waits: a client that takes nothing for `send` is cut off.
+    /// Watches a pending write: a client that reads nothing for `send` is cut off.
     fn watch_send<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -233,7 +233,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// Writes and flushes what was gathered.
+    /// Writes and flushes the gathered frames.
     fn poll_gathered(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let stream = Pin::new(&mut self.stream);
         let written = self
@@ -245,7 +245,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
         self.watch_send(cx, flushed)
     }
 
-    /// Follows what goes out, as much of it as was taken.
+    /// Parses the output, as much of it as was accepted.
     fn follow_going(&mut self, slices: &[io::IoSlice<'_>], mut taken: usize) {
         for slice in slices {
             let bytes = slice.get(..taken.min(slice.len())).unwrap_or_default();
@@ -260,7 +260,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
         }
     }
 
-    /// Whether one answer alone waits to be written, and no other is on its way.
+    /// Whether exactly one response waits to be written, and no other is in progress.
     fn is_last_answer(&self) -> bool {
         self.shared.line.is_idle() && self.shared.line.answered().wrapping_sub(self.told) <= 1
     }
@@ -343,9 +343,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Frames<S> {
         let this = self.get_mut();
         if !this.gathered.is_empty() {
             if !this.is_last_answer() && !this.gathered.is_stuck() {
-                // Other streams may have their responses ready in this very turn of the event loop, and
-                // h2 may have more of them at hand: the task comes to `poll_read` once more, behind
-                // them.
+                // Other streams may have their responses ready in this turn of the event loop, and h2 may have more of
+                // them: the task reaches `poll_read` once more, after them.
                 cx.waker().wake_by_ref();
                 return Poll::Ready(Ok(()));
             }

@@ -1,13 +1,13 @@
-//! Huffman's code of HPACK (RFC 7541 section 5.2 and appendix B), read. The code is canonical: how many codes there are of each
-//! length, and which bytes they stand for in their order, is all of it.
+//! Decodes the Huffman code of HPACK (RFC 7541 section 5.2 and appendix B). The code is canonical: the number of codes
+//! of each length and the order of their symbols define it completely.
 
-/// How many codes have so many bits; the end of the string, whose code must not come, is left out.
+/// The number of codes with each number of bits, without that of the end of the string, which must not occur.
 static COUNTS: [u32; 31] = [
     0, 0, 0, 0, 0, 10, 26, 32, 6, 0, 5, 3, 2, 6, 2, 3, 0, 0, 0, 3, 8, 13, 26, 29, 12, 4, 15, 19,
     29, 0, 3,
 ];
 
-/// What the codes stand for, from the shortest on.
+/// The symbols, ordered by code from the shortest on.
 static SYMBOLS: [u8; 256] = [
     48, 49, 50, 97, 99, 101, 105, 111, 115, 116, 32, 37, 45, 46, 47, 51, 52, 53, 54, 55, 56, 57,
     61, 65, 95, 98, 100, 102, 103, 104, 108, 109, 110, 112, 114, 117, 58, 66, 67, 68, 69, 70, 71,
@@ -24,7 +24,7 @@ static SYMBOLS: [u8; 256] = [
     29, 30, 31, 127, 220, 249, 10, 13, 22,
 ];
 
-/// Whether the code of `#` may be among these bits: it has twelve, and the first nine are ones.
+/// Whether these bits may contain the code of `#`, which has twelve bits, the first nine of them ones.
 pub(super) fn may_hold_fragment(bytes: &[u8]) -> bool {
     let mut ones = 0;
     for byte in bytes {
@@ -41,7 +41,7 @@ pub(super) fn may_hold_fragment(bytes: &[u8]) -> bool {
     false
 }
 
-/// Appends the text that is written in this code; says whether it is one.
+/// Decodes `bytes` and appends the text; returns whether they are valid.
 pub(super) fn decode(bytes: &[u8], text: &mut Vec<u8>) -> bool {
     let (mut code, mut first, mut index, mut length) = (0_u32, 0_u32, 0_u32, 0_usize);
     let mut padded = true;
@@ -68,7 +68,7 @@ pub(super) fn decode(bytes: &[u8], text: &mut Vec<u8>) -> bool {
             first = (first + count) << 1;
         }
     }
-    // What is left is less than a byte of ones.
+    // The rest must be less than a byte of ones.
     padded && length < 8
 }
 
@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_fragment_is_never_overlooked() {
-        // `/a` and `#` at each of the eight places that its code can have in a byte.
+        // `/a` and `#` at each of the eight bit positions that its code can have in a byte.
         let bits = |text: &[u8]| -> Vec<bool> {
             let code = |byte| match byte {
                 b'/' => (0x18_u32, 6),

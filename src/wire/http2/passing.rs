@@ -1,10 +1,10 @@
-//! Frames of HTTP/2 as they go by in one direction (RFC 9113 section 4.1), in whatever pieces they come. Only their heads
-//! are read; what they mean is not known here.
+//! Parses HTTP/2 frames passing in one direction (RFC 9113 section 4.1), however the bytes are split. Only their
+//! headers are parsed; what frames mean is not known here.
 
-/// How long the head of a frame is.
+/// The length of a frame header.
 const HEAD: usize = 9;
 
-/// The kinds of frames that are told apart (section 6).
+/// The frame types that are distinguished (section 6).
 pub(super) mod kind {
     pub(in super::super) const DATA: u8 = 0;
     pub(in super::super) const HEADERS: u8 = 1;
@@ -12,14 +12,14 @@ pub(super) mod kind {
     pub(in super::super) const CONTINUATION: u8 = 9;
 }
 
-/// The flags of frames with a block of fields (sections 6.2 and 6.10).
+/// The flags of frames with a field block (sections 6.2 and 6.10).
 const END_HEADERS: u8 = 0x4;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
-/// How long a frame may be: what SETTINGS_MAX_FRAME_SIZE says where nobody says it.
+/// The longest permitted frame: the default of SETTINGS_MAX_FRAME_SIZE.
 const LONGEST: usize = 16_384;
 
-/// The head of a frame.
+/// A frame header.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct FrameHead {
     pub(super) kind: u8,
@@ -45,12 +45,12 @@ impl FrameHead {
         matches!(self.kind, kind::HEADERS | kind::CONTINUATION)
     }
 
-    /// Whether a block of fields is whole with this frame.
+    /// Whether a field block is complete with this frame.
     pub(super) fn ends_block(self) -> bool {
         self.has_block() && self.flags & END_HEADERS != 0
     }
 
-    /// The fields in the payload of a frame that carries some (section 6.2); `None` where it is malformed.
+    /// The fields in the payload of a frame that carries some (section 6.2); `None` if it is malformed.
     pub(super) fn fields(self, mut payload: &[u8]) -> Option<&[u8]> {
         let mut padding = 0;
         if self.kind == kind::HEADERS {
@@ -66,24 +66,24 @@ impl FrameHead {
     }
 }
 
-/// Where the bytes of one direction have come to.
+/// The state of parsing one direction.
 #[derive(Debug)]
 pub(super) struct Passing {
-    /// What comes before the first frame.
+    /// How many bytes are left before the first frame.
     preface: usize,
     head: [u8; HEAD],
-    /// How much of a head is here.
+    /// How many bytes of a header have been read.
     have: usize,
     frame: FrameHead,
-    /// How much of the frame's payload is still to come.
+    /// How many bytes of the frame's payload are left.
     left: usize,
-    /// Whether the payloads of frames with fields are wanted, and what came of the present one, where it comes in pieces.
+    /// Whether payloads of frames with fields are wanted, and the part of the current one that was read so far.
     wants_fields: bool,
     payload: Vec<u8>,
 }
 
 impl Passing {
-    /// A direction that begins with so many bytes that are no frame.
+    /// A direction that starts with this many bytes before the first frame.
     pub(super) fn behind(preface: usize) -> Self {
         Self {
             preface,
@@ -96,7 +96,7 @@ impl Passing {
         }
     }
 
-    /// The same, with the payloads of frames that carry fields.
+    /// Also collects the payloads of frames that carry fields.
     pub(super) fn with_fields(self) -> Self {
         Self {
             wants_fields: true,
@@ -104,8 +104,8 @@ impl Passing {
         }
     }
 
-    /// Goes on with these bytes; `seen` is told of each frame that is whole with them, and of its payload, where it carries
-    /// fields and they are wanted.
+    /// Continues with these bytes; `seen` is called with each frame that they complete, and with its payload if it
+    /// carries fields and they are wanted.
     pub(super) fn follow(&mut self, mut bytes: &[u8], mut seen: impl FnMut(FrameHead, &[u8])) {
         let skipped = self.preface.min(bytes.len());
         self.preface -= skipped;
@@ -134,7 +134,7 @@ impl Passing {
                 let (piece, rest) = bytes.split_at_checked(taken).unwrap_or_default();
                 bytes = rest;
                 self.left -= taken;
-                // A frame that is longer ends the connection.
+                // A longer frame ends the connection.
                 if self.wants_fields && self.frame.has_block() && self.frame.length <= LONGEST {
                     if self.left == 0 && self.payload.is_empty() {
                         seen(self.frame, piece);
@@ -150,7 +150,7 @@ impl Passing {
         }
     }
 
-    /// Whether a frame has begun that is not whole; one of data is not meant, whose request has a deadline of its own.
+    /// Whether a frame is incomplete. DATA frames do not count, because their request has a deadline of its own.
     pub(super) fn is_within(&self) -> bool {
         self.have > 0 || self.preface > 0 || (self.left > 0 && self.frame.kind != kind::DATA)
     }

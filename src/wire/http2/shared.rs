@@ -1,5 +1,5 @@
-//! What the frames of one connection of HTTP/2, its streams, and the task that has them tell each other. All of it is used
-//! by one thread alone; it is `Sync` only because the runtime asks for it.
+//! The state shared between the frames, the streams and the task of one HTTP/2 connection. Only one thread uses it; it
+//! is `Sync` only because the runtime requires it.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -16,17 +16,17 @@ use crate::clock;
 use crate::net::limits::Bounds;
 use crate::wire::Line;
 
-/// How many bytes of responses may wait for the client, of all streams together.
+/// How many bytes of responses, of all streams together, may wait for the client.
 const MOST_UNSENT: usize = 1 << 20;
-/// How many requests have to have ended before their resets are judged.
+/// How many requests must have ended before the share of resets is checked.
 const JUDGED_FROM: u32 = 200;
-/// How many requests are remembered that were neither handed over nor refused: more than `h2` lets wait.
+/// How many requests are remembered that were neither handed over nor rejected: more than `h2` keeps waiting.
 const MOST_OPENED: usize = 1024;
 
-/// How many bytes of their paths are remembered before no more are.
+/// The most bytes of their paths that are remembered.
 const MOST_PATHS: usize = 64 * 1024;
 
-/// What the task of a connection is to do.
+/// A message to the connection's task.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
 pub(super) enum Word {
@@ -34,22 +34,22 @@ pub(super) enum Word {
     GoOn,
     /// It was idle for long enough: end it so that no request is lost.
     Leave,
-    /// It was given time to leave, and has not.
+    /// It was told to leave, and has not in time.
     Left,
-    /// A frame, or a block of fields, was begun and did not become whole in time, or cannot be read.
+    /// A frame or field block was not completed in time, or cannot be parsed.
     Late,
-    /// Nothing was heard for long: ask whether the client is still there.
+    /// Nothing was received for long: send a ping to check whether the client is still there.
     Ask,
-    /// It was asked, and has not answered.
+    /// The ping was not answered.
     Gone,
-    /// Most of its requests were given up before they were answered.
+    /// Most of its requests were cancelled before they were answered.
     Calm,
 }
 
-/// How a request that was never handed over was answered.
+/// How a request was answered that was never handed over.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Fate {
-    /// It waits.
+    /// It is waiting.
     Unknown,
     /// Its stream was reset.
     Reset,
@@ -57,7 +57,7 @@ pub(super) enum Fate {
     TooLarge,
 }
 
-/// A request whose head is here.
+/// A request whose head has been received.
 #[derive(Debug)]
 struct Request {
     stream: u32,
@@ -65,11 +65,11 @@ struct Request {
     method: Method,
     /// Whether its path has a fragment.
     fragment: bool,
-    /// Where its path stands among the paths, and whether it is in Huffman's code there.
+    /// The position of its path in the buffer of paths, and whether it is Huffman-coded there.
     path: (Range<usize>, bool),
 }
 
-/// Requests of which nothing has become yet, and their paths.
+/// Requests that are waiting, and their paths.
 #[derive(Debug, Default)]
 struct Opened {
     requests: VecDeque<Request>,
@@ -88,7 +88,7 @@ impl Opened {
         path
     }
 
-    /// The paths are forgotten when no request is left.
+    /// Clears the paths when no request is left.
     fn tidy(&mut self) -> usize {
         if self.requests.is_empty() {
             self.paths.clear();
@@ -114,16 +114,16 @@ pub(in crate::wire) struct Shared {
     leaving: AtomicBool,
     /// Wakes the task of the connection.
     task: OnceLock<Waker>,
-    /// Bytes of responses that were taken from where they come from and not written yet.
+    /// Bytes of responses that were taken from their bodies and not written yet.
     unsent: AtomicUsize,
-    /// There may be room for more of them.
+    /// Notifies that there may be room for more.
     room: Notify,
     ended: AtomicU32,
     given_up: AtomicU32,
-    /// Requests whose heads are here and of which nothing has become yet, and how many.
+    /// Requests whose heads have been received and that are waiting, and how many.
     opened: Mutex<Opened>,
     waiting: AtomicUsize,
-    /// Streams whose trailers are none, and how many.
+    /// Streams with invalid trailers, and how many.
     spoilt: Mutex<Vec<u32>>,
     spoilt_count: AtomicUsize,
     date: Mutex<(u64, Option<HeaderValue>)>,
@@ -150,12 +150,12 @@ impl Shared {
         }
     }
 
-    /// Tells the task of the connection what to do when it is polled next.
+    /// Tells the connection's task what to do when it is next polled.
     pub(super) fn say(&self, word: Word) {
         self.word.store(word as u8, Ordering::Relaxed);
     }
 
-    /// What the task was told, once.
+    /// The message to the task, cleared by reading it.
     pub(super) fn heard(&self) -> Word {
         let word = self.word.load(Ordering::Relaxed);
         if word == Word::GoOn as u8 {
@@ -175,7 +175,7 @@ impl Shared {
         .unwrap_or(Word::GoOn)
     }
 
-    /// The connection is on its way to its end.
+    /// The connection is shutting down.
     pub(super) fn leave(&self) {
         self.leaving.store(true, Ordering::Relaxed);
     }
@@ -185,14 +185,14 @@ impl Shared {
         self.leaving.load(Ordering::Relaxed)
     }
 
-    /// The task of the connection, which stays the same.
+    /// Registers the task of the connection, which stays the same.
     pub(super) fn is_polled_by(&self, waker: &Waker) {
         if self.task.get().is_none() {
             drop(self.task.set(waker.clone()));
         }
     }
 
-    /// A request has ended; or was given up, by the client or because of it, before its response's head was there.
+    /// A request has ended; `given_up`: cancelled, by the client or because of it, before the response head was ready.
     pub(super) fn end(&self, given_up: bool) {
         let ended = self.ended.load(Ordering::Relaxed).saturating_add(1);
         self.ended.store(ended, Ordering::Relaxed);
@@ -209,26 +209,26 @@ impl Shared {
         }
     }
 
-    /// Whether more of a response may be taken from where it comes from.
+    /// Whether more of a response may be taken from its body.
     pub(super) fn has_room(&self) -> bool {
         self.unsent.load(Ordering::Relaxed) < MOST_UNSENT
     }
 
-    /// Ready when there may be.
+    /// Ready when there may be room.
     pub(super) async fn room(&self) {
         self.room.notified().await;
-        // The next one has a look, too.
+        // The next waiter checks, too.
         if self.has_room() {
             self.room.notify_one();
         }
     }
 
-    /// So many bytes were taken.
+    /// This many bytes were taken.
     pub(super) fn take(&self, count: usize) {
         self.unsent.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// So many bytes were written, or will never be.
+    /// This many bytes were written, or will never be.
     pub(super) fn give(&self, count: usize) {
         let before = self.unsent.fetch_sub(count, Ordering::Relaxed);
         if before >= MOST_UNSENT && before.saturating_sub(count) < MOST_UNSENT {
@@ -236,7 +236,7 @@ impl Shared {
         }
     }
 
-    /// The head of a request is here, and says this.
+    /// The head of a request has been received, with this content.
     pub(super) fn open(&self, stream: u32, said: &Said<'_>) {
         let mut opened = self.opened();
         if opened.requests.len() >= MOST_OPENED {
@@ -255,7 +255,7 @@ impl Shared {
         self.waiting.store(opened.requests.len(), Ordering::Relaxed);
     }
 
-    /// A frame that answers a request was written. If it was never handed over, that is all that becomes of it.
+    /// A frame that answers a request was written. If the request was never handed over, this is its only outcome.
     pub(super) fn answered(&self, stream: u32, fate: Fate) {
         if self.waiting.load(Ordering::Relaxed) == 0 {
             return;
@@ -267,7 +267,7 @@ impl Shared {
         }
     }
 
-    /// A request is handed over; gives its path if that has a fragment.
+    /// A request is handed over; returns its path if that has a fragment.
     pub(super) fn hand_over(&self, stream: u32) -> Option<Vec<u8>> {
         let mut opened = self.opened();
         let mut requests = opened.requests.iter();
@@ -279,7 +279,7 @@ impl Shared {
         path
     }
 
-    /// Takes out a request that was answered and not handed over, when all that wait to be were; or, at the end of the
+    /// Removes a request that was answered and not handed over, once all waiting ones were; at the end of the
     /// connection, any that is left.
     pub(super) fn refused(&self, at_the_end: bool) -> Option<Refused> {
         if self.waiting.load(Ordering::Relaxed) == 0 {
@@ -302,7 +302,7 @@ impl Shared {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// There are pseudo-header fields in the trailers of this stream (RFC 9113 section 8.1).
+    /// The trailers of this stream contain pseudo-header fields (RFC 9113 section 8.1).
     pub(super) fn spoil_trailers(&self, stream: u32) {
         let mut spoilt = self.spoilt();
         if spoilt.len() >= MOST_OPENED {
@@ -312,7 +312,7 @@ impl Shared {
         self.spoilt_count.store(spoilt.len(), Ordering::Relaxed);
     }
 
-    /// Whether there are.
+    /// Whether they do.
     pub(super) fn has_spoilt_trailers(&self, stream: u32) -> bool {
         if self.spoilt_count.load(Ordering::Relaxed) == 0 {
             return false;
@@ -324,8 +324,8 @@ impl Shared {
         self.spoilt.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The value of `Date` (RFC 9110 section 6.6.1) for the response whose head is there now. It is made, and the clock looked
-    /// at, once a second.
+    /// The value of `Date` (RFC 9110 section 6.6.1) for the response whose head is ready now. It is formatted, and the
+    /// clock read, once a second.
     pub(super) fn date(&self) -> Option<HeaderValue> {
         let at = self.line.answering();
         let mut date = self.date.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! One stream of HTTP/2: the body of its request as it comes, and its response as it goes. Each has a task of its own.
+//! One HTTP/2 stream: reads the body of its request and sends its response. Each stream has a task of its own.
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -20,11 +20,11 @@ use super::shared::Shared;
 use crate::message::body::{Body, BodyError, Carry};
 use crate::wire::{LINGER, LINGER_BYTES};
 
-/// How much of a response, of one stream, is handed to `h2` before it is written.
+/// How many bytes of a response, per stream, are handed to `h2` before they are written.
 pub(super) const MOST_HANDED: usize = 32 * 1024;
 
-/// The 100 that a client waits for before it sends its body (RFC 9110 section 10.1.1): who reads the body, perhaps in another
-/// task, wants it, and the task of the stream sends it.
+/// The 100 that a client waits for before it sends its body (RFC 9110 section 10.1.1): the reader of the body, possibly
+/// in another task, requests it, and the task of the stream sends it.
 #[derive(Debug, Default)]
 pub(super) struct Interim {
     wanted: AtomicBool,
@@ -32,7 +32,7 @@ pub(super) struct Interim {
 }
 
 impl Interim {
-    /// The body is read, and nothing of it is here.
+    /// The body is being read, and nothing of it has arrived.
     fn want(&self, cx: &Context<'_>) {
         self.wanted.store(true, Ordering::Relaxed);
         if let Some(task) = self.task.get().filter(|task| !task.will_wake(cx.waker())) {
@@ -40,7 +40,7 @@ impl Interim {
         }
     }
 
-    /// Whether it is to be sent; the task, which stays the same, hears of it.
+    /// Whether it is to be sent; the task, which stays the same, is woken when it is.
     fn is_wanted(&self, cx: &Context<'_>) -> bool {
         self.task.get_or_init(|| cx.waker().clone());
         self.wanted.load(Ordering::Relaxed)
@@ -51,7 +51,7 @@ impl Interim {
 pub(super) struct Incoming {
     /// `None` when it was read to its end.
     coming: Option<RecvStream>,
-    /// How long it is, where that was said.
+    /// Its length, if announced.
     length: Option<u64>,
     data_ended: bool,
     /// What the client waits for before it sends any of it.
@@ -60,7 +60,7 @@ pub(super) struct Incoming {
 }
 
 impl Incoming {
-    /// The body of a request with these fields.
+    /// The body of a request.
     pub(super) fn of(
         coming: RecvStream,
         length: Option<u64>,
@@ -79,7 +79,7 @@ impl Incoming {
         })
     }
 
-    /// Takes the end of it for what it is.
+    /// Ends the body with this error, unless that is a regular end.
     fn end(&mut self, error: h2::Error) -> Option<Result<Frame<Bytes>, BodyError>> {
         self.coming = None;
         // The client wants no more of its request to be read (RFC 9113 section 8.1).
@@ -110,7 +110,7 @@ impl http_body::Body for Incoming {
             match ready!(polled) {
                 Some(Ok(data)) => {
                     let count = data.len();
-                    // An error says that the stream is gone, of which the next frame tells.
+                    // An error means that the stream is gone, which the next frame reports.
                     drop(coming.flow_control().release_capacity(count));
                     this.length = this
                         .length
@@ -154,14 +154,14 @@ impl Drop for Incoming {
         let Some(coming) = self.coming.take() else {
             return;
         };
-        // A client that is told of the end of its stream before it has sent its body may never look at its response.
+        // If the stream is ended before the client has sent its body, the client may never look at the response.
         if !coming.is_end_stream()
             && let Ok(runtime) = Handle::try_current()
         {
             let shared = Arc::clone(&self.shared);
             shared.line.enter();
             runtime.spawn(async move {
-                // Whether it comes to an end is all the same: the stream is reset then.
+                // Whether it reaches its end does not matter: the stream is reset then.
                 drop(timeout(LINGER, drain(coming)).await);
                 shared.line.leave(Instant::now());
             });
@@ -169,7 +169,7 @@ impl Drop for Incoming {
     }
 }
 
-/// Takes in what still comes.
+/// Reads and discards the rest.
 async fn drain(mut coming: RecvStream) {
     let mut taken = 0_u64;
     while taken < LINGER_BYTES
@@ -182,7 +182,7 @@ async fn drain(mut coming: RecvStream) {
     }
 }
 
-/// Bytes of a response, which are counted until they are written or thrown away.
+/// Bytes of a response, counted until they are written or dropped.
 #[derive(Debug)]
 pub(super) struct Piece {
     bytes: Bytes,
@@ -200,7 +200,7 @@ impl Piece {
         }
     }
 
-    /// Takes the first bytes off.
+    /// Splits off the first bytes.
     fn split_to(&mut self, count: usize) -> Self {
         let count = count.min(self.bytes.len());
         self.counted -= count;
@@ -232,7 +232,7 @@ impl Drop for Piece {
     }
 }
 
-/// What a body has taken in ahead of its client, as it is counted.
+/// Counts what a body has read ahead of its client.
 struct TakenAhead {
     count: usize,
     shared: Arc<Shared>,
@@ -255,21 +255,21 @@ impl Drop for TakenAhead {
     }
 }
 
-/// Why a response is not sent to its end.
+/// Why sending a response stopped.
 #[derive(Debug, thiserror::Error)]
 enum Stop {
     /// The stream was reset, or the connection has ended.
-    #[error("the client has left")]
+    #[error("the client closed the stream or the connection")]
     Gone,
-    /// The client has taken nothing for too long.
-    #[error("the client takes nothing")]
+    /// The client has read nothing for too long.
+    #[error("the client does not read the response")]
     Stalled,
-    /// Its body broke off.
+    /// Its body failed.
     #[error(transparent)]
     Broken(BodyError),
 }
 
-/// Waits for the response to a request and sends it. A request whose client has left is dropped, with its response.
+/// Waits for the response to a request and sends it. If the client resets the stream, the request is dropped with it.
 pub(super) async fn answer<F, B, E>(
     mut answering: Pin<Box<F>>,
     mut respond: SendResponse<Piece>,
@@ -287,7 +287,7 @@ pub(super) async fn answer<F, B, E>(
         if interim.take_if(|interim| interim.is_wanted(cx)).is_some() {
             let mut head = Response::new(());
             *head.status_mut() = StatusCode::CONTINUE;
-            // An error says that the stream is gone, of which `poll_reset` tells.
+            // An error means that the stream is gone, which `poll_reset` reports.
             drop(respond.send_informational(head));
         }
         respond.poll_reset(cx).map(|_| None)
@@ -313,23 +313,23 @@ pub(super) async fn answer<F, B, E>(
             sent
         }
         Err(_) => {
-            // The stream was reset while its body was read, of which the response was to tell.
+            // The stream was reset while its body was read, which the response was to report.
             shared.end(true);
             return;
         }
     };
     if let Err(stop) = sent {
-        tracing::debug!(error = %stop, "an answer broke off");
+        tracing::debug!(error = %stop, "the response was aborted");
     }
     shared.end(false);
 }
 
-/// Responses that never have a body, whatever they are responses to.
+/// Status codes whose responses never have a body, whatever the request.
 fn is_bodiless(status: StatusCode) -> bool {
     matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
-/// Makes the head of a response one of HTTP/2 (RFC 9113 section 8.2.2), and complete.
+/// Completes the head of a response and removes fields that HTTP/2 forbids (RFC 9113 section 8.2.2).
 fn prepare(parts: &mut Parts, hint: &SizeHint, is_head: bool, shared: &Shared) {
     let headers = &mut parts.headers;
     remove_fields_of_connections(headers);
@@ -360,7 +360,7 @@ fn remove_fields_of_connections(headers: &mut HeaderMap) {
     }
 }
 
-/// Sends a body to its end.
+/// Sends a complete body.
 async fn send<B>(
     stream: &mut SendStream<Piece>,
     mut body: B,
@@ -408,7 +408,7 @@ where
     }
 }
 
-/// Hands bytes to `h2` as the client's windows let them go: what waits for a window waits here, and has a deadline.
+/// Hands bytes to `h2` as the client's windows permit; waiting for a window happens here, and has a deadline.
 async fn hand_over<B: Carry + Unpin>(
     stream: &mut SendStream<Piece>,
     mut piece: Piece,
@@ -454,7 +454,7 @@ async fn unless_reset<F: Future>(
     .await
 }
 
-/// How long the client may take nothing. The timer is made at the first wait.
+/// How long the client may read nothing. The timer is created at the first wait.
 struct Patience {
     allowed: Duration,
     timer: Option<Pin<Box<Sleep>>>,
@@ -470,7 +470,7 @@ impl Patience {
         }
     }
 
-    /// The client has taken something.
+    /// The client has read something.
     fn begin_again(&mut self) {
         self.runs = false;
     }
@@ -485,7 +485,7 @@ impl Patience {
         timer.as_mut().poll(cx)
     }
 
-    /// Waits for something that is the client's to do.
+    /// Waits for an action of the client.
     async fn wait<F: Future>(
         &mut self,
         stream: &mut SendStream<Piece>,
@@ -503,7 +503,7 @@ impl Patience {
         .await
     }
 
-    /// Waits until some of what is reserved may be sent. The app is freed of its response meanwhile, as far as there is room.
+    /// Waits until some of the reserved bytes may be sent; meanwhile reads the response ahead, as far as there is room.
     async fn wait_for_window<B: Carry + Unpin>(
         &mut self,
         stream: &mut SendStream<Piece>,

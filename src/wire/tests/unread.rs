@@ -1,9 +1,9 @@
-//! What becomes of a body that nobody reads: of the rest of it, of the response before it, of the request behind it.
+//! Request bodies that are not read: the rest of the body, the response before it, and the request after it.
 
 use super::*;
 use crate::wire::{DROP_WITHIN, DROPPED, LINGER, QUIET};
 
-/// Responses at once, and reads no body.
+/// Responds at once, and reads no body.
 async fn early(_: Box<Request<Body>>, refusal: Option<Reject>) -> Response<Body> {
     let mut response = Response::new(Body::full("early"));
     if let Some(reject) = refusal {
@@ -69,7 +69,7 @@ async fn a_long_rest_is_the_end_of_the_connection_and_the_answer_says_so() {
         let text = read(&mut client).await;
         assert!(text.ends_with("early"), "{text}");
         assert_eq!(text.contains("connection: close"), !keeps, "{text}");
-        // It is taken in all the same, so that nothing destroys the response.
+        // It is read all the same, so that nothing destroys the response.
         let body = vec![b'x'; usize::try_from(length).unwrap()];
         client.write_all(&body).await.unwrap();
         client.write_all(GOOD).await.unwrap();
