@@ -18,7 +18,7 @@ use crate::net::url::Url;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// How many key ids of a set are logged.
 const SAID: usize = 10;
-/// How many ignored keys of a set are logged one by one.
+/// How many keys that are left out of a set are logged one by one.
 const MOST_LEFT_OUT: usize = 100;
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -164,7 +164,7 @@ fn tls_for(keys: &RemoteKeys) -> Result<ClientTls, NotFetched> {
     tls.map_err(|fault| NotFetched(fault.to_string()))
 }
 
-/// Fetches a set; also returns messages about ignored keys.
+/// Fetches a set; also returns messages about the keys left out.
 async fn get_set(
     keys: &RemoteKeys,
     tls: &ClientTls,
