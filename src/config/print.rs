@@ -1,15 +1,14 @@
 //! `check --print`: the configuration of all files in one, variables expanded, as YAML that reads the same.
 //!
-//! Values below keys such as `secret` are `***`. What came from a file by `${file:..}` is shown as it was
-//! written, and what came from the environment with its value, except where that itself has `${` in it.
-//! Every default is filled in.
+//! Values below keys such as `secret` are `***`. A value from a file (`${file:..}`) is shown as written, and one from
+//! the environment expanded, unless the expanded text itself contains `${`. All defaults are filled in.
 
 use std::fmt::Write as _;
 
 use super::fill::filled;
 use super::node::{Kind, Node, Scalar};
 
-/// Writes a configuration's tree, with every default.
+/// Prints a configuration's tree, with all defaults.
 pub(crate) fn print(root: &Node) -> String {
     let mut out = String::new();
     let root = filled(root);
@@ -55,7 +54,7 @@ fn list(out: &mut String, items: &[Node], depth: usize) {
                 let _written = writeln!(out, "{:1$}{2}", "", (depth + 1) * 2, leaf(item));
             }
         }
-        // The item's first line is indented for its dash already.
+        // Replaces the indentation of the item's first line with the dash.
         let dash = begin + depth * 2;
         out.replace_range(dash..dash + 2, "- ");
     }
@@ -76,7 +75,7 @@ fn leaf(node: &Node) -> String {
     }
 }
 
-/// A text without quotes where YAML takes it for one line of plain text.
+/// A text without quotes where YAML reads it as one line of plain text.
 fn plain_or_quoted(text: &str) -> String {
     let first = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '+');
     let sign = text
@@ -107,7 +106,7 @@ fn quoted(text: &str) -> String {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            // Control characters, and those that YAML takes for line ends or byte order marks.
+            // Control characters, and those that YAML reads as line ends or byte order marks.
             c if c.is_control()
                 || matches!(
                     c,
