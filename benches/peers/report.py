@@ -52,7 +52,7 @@ class Results:
         return [found[name]["figure"] / found[other]["figure"] for found in self.rounds]
 
     def best(self, server):
-        """The name of the line with the lowest median: of a server, of all peers (BEST), or the line itself; or None."""
+        """The name of the line with the lowest median: of a server, all peers (BEST), or a line itself; or None."""
         lines = self.lines()
         names = [line.name for line in lines if line.name == server] or [
             line.name for line in lines
