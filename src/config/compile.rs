@@ -197,7 +197,7 @@ impl Compiler<'_> {
                 parsed::ListenAddress::Unix(path) => ListenAddress::Unix(path.clone()),
             };
             if listeners.iter().any(|other| other.address == address) {
-                let problem = format!("{address} is listened on twice");
+                let problem = format!("{address} has two listeners");
                 self.errors.at(listener.address.place, problem);
                 continue;
             }
@@ -206,8 +206,8 @@ impl Compiler<'_> {
                 (true, _) if listener.tls.is_some() => {
                     let place = listener.redirect_to_https.place;
                     self.errors
-                        .at(place, "this listener speaks TLS itself")
-                        .hint("`redirect_to_https` belongs to a listener without `tls`");
+                        .at(place, "this listener already uses TLS")
+                        .hint("`redirect_to_https` is for a listener without `tls`");
                     None
                 }
                 (true, None | Some(0)) if self.errors.is_unread("listeners") => None,
@@ -257,7 +257,7 @@ impl Compiler<'_> {
                 other.is_ipv6() && other.ip().is_unspecified() && other.port() == address.port()
             };
             if let Some(other) = addresses.iter().find(both) {
-                let problem = format!("{other} takes IPv4 too, and so takes {address}");
+                let problem = format!("{other} accepts IPv4 too, and so conflicts with {address}");
                 self.errors
                     .at(listener.address.place, problem)
                     .hint("leave one of them out");

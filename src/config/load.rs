@@ -118,7 +118,7 @@ pub(crate) fn load_again(
         }
         let more = verdict.hazards.len().saturating_sub(HAZARDS);
         if more > 0 {
-            let warning = format!("the same is so of {more} more routes");
+            let warning = format!("the same applies to {more} more routes");
             read.errors.warn(Place::default(), &warning);
         }
         (snapshot, warnings)

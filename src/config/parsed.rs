@@ -62,7 +62,7 @@ pub(crate) type Named<T> = Vec<(Spanned<String>, T)>;
 /// An item of `trusted_proxies`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum TrustedPeers {
-    /// All with an address in this network.
+    /// Peers with an address in this network.
     Network(IpNet),
     /// Peers on Unix sockets.
     Unix,
@@ -432,7 +432,7 @@ pub(crate) enum Buffering {
 /// A load balancing method.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Balance {
-    /// One after the other.
+    /// One server after the other.
     RoundRobin,
 }
 

@@ -96,7 +96,7 @@ impl Decoder<'_> {
         let near = super::decode::nearest(&read.value, method::usual());
         if let Some(near) = near.filter(|near| *near != read.value) {
             let warning = format!(
-                "{} is a method of its own; did you mean `{near}`?",
+                "{} is a custom method; did you mean `{near}`?",
                 read.shown()
             );
             self.errors.warn(read.place, &warning);
@@ -378,7 +378,7 @@ impl Decoder<'_> {
                 let problem = format!("`{}` is a header that the gateway itself sets", name.value);
                 self.errors
                     .at(name.place, problem)
-                    .hint("it says how a message is framed, or what becomes of its connection");
+                    .hint("it controls the framing of a message, or its connection");
             }
         }
         let remove = self.value(fields, "remove", |it, node| {

@@ -209,7 +209,7 @@ impl Decoder<'_> {
         let buffer = self.optional(fields, "buffer", Self::buffer);
         let underscores = self.value(fields, "underscores", |it, node| {
             let known = [("remove", false), ("pass", true)];
-            it.choice(node, "what becomes of header names with `_`", &known)
+            it.choice(node, "how header names with `_` are treated", &known)
         });
         Some(Upstream {
             place: node.place,

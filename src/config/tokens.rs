@@ -42,7 +42,7 @@ impl Decoder<'_> {
                     );
             }
             (Some(_), Some(login)) => {
-                let problem = "either `users` or `login` says who may log in";
+                let problem = "use either `users` or `login`, not both";
                 self.errors.at(login.place, problem);
             }
             (Some(_), None) | (None, Some(_)) => {}

@@ -247,7 +247,7 @@ fn say_reported(snapshot: &Snapshot) {
             tracing::warn!(
                 route = route.name,
                 count,
-                "requests passed that would be refused without `enforce: report`"
+                "requests were allowed that would be refused without `enforce: report`"
             );
         }
     }

@@ -247,7 +247,7 @@ impl ClientTls {
         let mut roots = RootCertStore::empty();
         let found = rustls_native_certs::load_native_certs();
         for error in &found.errors {
-            tracing::warn!(%error, "a root certificate of the system is left out");
+            tracing::warn!(%error, "a root certificate of the system cannot be read");
         }
         let (_, bad) = roots.add_parsable_certificates(found.certs);
         if bad > 0 {
@@ -325,7 +325,7 @@ impl ClientTls {
 }
 
 /// Verifies a server against a list of certificates: by a chain to one of them, as usual, or because it presents one of
-/// them itself, byte for byte. A listed server certificate is trusted whoever signed it and whatever its key usage; its
+/// them itself, byte for byte. A listed server certificate is trusted whoever signed it, even if it is a CA; its
 /// name and dates are still checked.
 #[derive(Debug)]
 struct ByList {

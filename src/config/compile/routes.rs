@@ -185,7 +185,7 @@ impl Compiler<'_> {
         );
         self.errors
             .at(parsed.path.place, problem)
-            .hint(format!("write `{above}/*` for all that is below, too"));
+            .hint(format!("write `{above}/*` for everything below it too"));
     }
 
     /// The hosts of a route, without duplicates; all hosts where it names none.
@@ -216,7 +216,7 @@ impl Compiler<'_> {
                 Some(more) => methods = Some(more),
                 None => {
                     let problem = format!(
-                        "{} is one too many: {} methods beside the usual ones were named already",
+                        "{} exceeds the limit: {} methods besides the usual ones were already named",
                         name.shown(),
                         method::MOST_OTHERS
                     );

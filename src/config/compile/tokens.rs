@@ -164,7 +164,7 @@ impl Compiler<'_> {
         if parsed.refresh_lifetime.value < parsed.access_lifetime.value {
             self.errors.at(
                 parsed.refresh_lifetime.place,
-                "a refresh token that lives shorter than the access token renews nothing",
+                "a refresh token with a shorter lifetime than the access token renews nothing",
             );
         }
         let mut claims = Vec::new();
@@ -252,10 +252,10 @@ impl Compiler<'_> {
         };
         if paths.is_empty() && self.before().is_some_and(|it| !it.ring().keys().is_empty()) {
             let shown = folder.value.display();
-            let problem = format!("`{shown}` has no signing keys any more");
+            let problem = format!("`{shown}` no longer has signing keys");
             self.errors
                 .at(folder.place, problem)
-                .hint("every token that was issued would be refused; a restart makes new keys");
+                .hint("every issued token would be refused; a restart creates new keys");
             return None;
         }
         let mut files = Vec::new();
@@ -292,7 +292,7 @@ impl Compiler<'_> {
                 return None;
             }
             self.warnings
-                .push(format!("`{shown}` is not there: nobody can log in"));
+                .push(format!("`{shown}` does not exist: nobody can log in"));
             return Some((Users::default(), Vec::new()));
         }
         let bytes = self.file(&file.value, file.place)?;
@@ -305,7 +305,7 @@ impl Compiler<'_> {
         for (name, why) in users.broken() {
             let shown = file.value.display();
             self.warnings.push(format!(
-                "`{shown}`: the user {name:?} is left out, and cannot log in: {why}"
+                "`{shown}`: the user {name:?} is ignored and cannot log in: {why}"
             ));
         }
         Some((users, bytes))

@@ -21,7 +21,7 @@ const WINDOW: u64 = 8 << 20;
 pub(crate) enum BadCoding {
     /// An unknown coding.
     #[error(
-        "the content coding {0:?} is not known here; identity was asked for, and gzip, deflate, br and zstd are taken as well"
+        "the content coding {0:?} is not known; identity was requested, and gzip, deflate, br and zstd are accepted"
     )]
     Unknown(String),
     /// Too many stacked codings.
