@@ -30,7 +30,7 @@ pub(crate) struct Log {
     lines: Arc<Lines>,
 }
 
-/// Whether an output supports colours: a terminal does, unless NO_COLOR is set (no-color.org) or TERM is `dumb`.
+/// Whether an output supports colours: a terminal does, unless `NO_COLOR` is set (no-color.org) or `TERM` is `dumb`.
 pub(crate) fn takes_colour(out: &impl IsTerminal) -> bool {
     let said = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     let dumb = said("TERM").is_some_and(|term| term == "dumb");
