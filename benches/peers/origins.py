@@ -1,7 +1,7 @@
-"""origins.py sink|echo PORT: what stands behind the gateway where nginx will not do.
+"""origins.py sink|echo PORT: the origins that nginx cannot provide.
 
-`sink` takes uploads and says how many bytes came. It drops them in the kernel (MSG_TRUNC), so that it is never the
-bottleneck. `echo` is a WebSocket server that sends every message of up to 125 bytes back.
+`sink` receives uploads and reports the number of bytes. It discards them in the kernel (MSG_TRUNC), so that it is never
+the bottleneck. `echo` is a WebSocket server that sends every message of up to 125 bytes back.
 """
 
 import base64
@@ -15,7 +15,7 @@ MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 def read_head(connection):
-    """(the head, what came after it), or (None, b"") at the end."""
+    """(the head, the bytes after it), or (None, b"") at the end."""
     got = b""
     while b"\r\n\r\n" not in got:
         piece = connection.recv(65536)
@@ -36,7 +36,7 @@ def field(head, name):
 
 
 def body_length(connection, head, rest, buffer):
-    """Reads a body to its end, framed either way, and gives its length; chunks are counted with their framing."""
+    """Reads a body to its end, framed either way, and returns its length; chunked framing counts."""
     if field(head, b"transfer-encoding"):
         taken, tail = len(rest), rest[-5:]
         while tail != b"0\r\n\r\n":
@@ -56,7 +56,7 @@ def body_length(connection, head, rest, buffer):
 
 
 def sink(connection):
-    """Answers every request with the length of its body; a GET of .../xff with X-Forwarded-For, as the nginx origin does."""
+    """Responds to every request with the length of its body; to a GET of .../xff with X-Forwarded-For, like nginx."""
     buffer = memoryview(bytearray(1 << 20))
     with connection:
         while True:
@@ -73,7 +73,7 @@ def sink(connection):
 
 
 def agree(connection):
-    """The answer of RFC 6455 to a client that wants to open a WebSocket."""
+    """Responds to the opening handshake of a WebSocket (RFC 6455)."""
     head, _ = read_head(connection)
     key = field(head, b"sec-websocket-key") if head else None
     if key is None:
@@ -88,7 +88,7 @@ def agree(connection):
 
 
 def echoed(frames):
-    """(the answers to all whole frames, what is left). The mask is taken off, as a server must not mask."""
+    """(the responses to all complete frames, the rest). The mask is removed, as a server must not mask."""
     answers, at = [], 0
     while len(frames) - at >= 6:
         length = frames[at + 1] & 0x7F

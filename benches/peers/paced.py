@@ -1,7 +1,7 @@
-"""paced.py JSON: GET requests at a fixed rate, whether or not the answers keep up (an open loop).
+"""paced.py JSON: GET requests at a fixed rate, whether or not the responses keep up (an open loop).
 
-The one argument holds `port`, `path`, `rate`, `seconds`, `connections`. A latency runs from the moment at which the request was
-due, so a server that stalls is charged for all that should have been sent meanwhile. Says one line of JSON; latencies in ms.
+The argument is an object with `port`, `path`, `rate`, `seconds`, `connections`. A latency starts when the request was
+due, so a stalled server is charged for all requests due meanwhile. Prints one line of JSON; latencies in ms.
 """
 
 import gc
@@ -14,7 +14,7 @@ from collections import deque
 
 
 class Paced:
-    """One thread; requests that find no free connection wait in line."""
+    """One thread; requests without a free connection are queued."""
 
     def __init__(self, port, path, connections):
         self.address = ("127.0.0.1", port)

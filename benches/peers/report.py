@@ -1,4 +1,4 @@
-"""The tables: one for each scenario, and a summary of ratios beside the goals."""
+"""The tables: one per scenario, and a summary of ratios against the goals."""
 
 from statistics import median
 
@@ -16,7 +16,7 @@ WORDS = {
 
 
 def shown(column, value):
-    """A cell. Rates are requests, or a few GiB."""
+    """Formats a cell. Rates are requests, or a few GiB."""
     return f"{value:,.2f}" if column == "rate" and value < 100 else COLUMNS[column].format(value)
 
 
@@ -26,7 +26,7 @@ def spread(values, digits=2):
 
 
 class Results:
-    """What was found in one scenario: figures by round and line, and why lines are missing."""
+    """The results of a scenario: figures by round and line, and why lines are missing."""
 
     def __init__(self, scenario):
         self.scenario = scenario
@@ -34,11 +34,11 @@ class Results:
         self.refused = {}
 
     def failed(self):
-        """Whether a line was measured and did not do its work."""
+        """Whether a measured line did not do its work."""
         return any(why.startswith("refused") for why in self.refused.values())
 
     def lines(self):
-        """The lines that have a figure in every round."""
+        """The lines with a figure in every round."""
         return [
             line for line in self.scenario.lines
             if line.name not in self.refused and all(line.name in found for found in self.rounds)
@@ -48,11 +48,11 @@ class Results:
         return [found[name]["figure"] for found in self.rounds]
 
     def ratios(self, name, other):
-        """A line over another one, both of the same round."""
+        """The ratios of two lines, each within the same round."""
         return [found[name]["figure"] / found[other]["figure"] for found in self.rounds]
 
     def best(self, server):
-        """The name of a server's line with the lowest median, of all peers' with BEST, or of a line, or None."""
+        """The name of the line with the lowest median: of a server, all peers (BEST), or a line itself; or None."""
         lines = self.lines()
         names = [line.name for line in lines if line.name == server] or [
             line.name for line in lines
@@ -61,7 +61,7 @@ class Results:
         return min(names, key=lambda name: median(self.figures(name)), default=None)
 
     def goals(self):
-        """(what is compared, the ratios or figures or None, the goal) of each goal."""
+        """(what is compared, the ratios or figures or None, the goal) for each goal."""
         for goal in self.scenario.goals:
             of = self.best(goal.of)
             other = self.best(goal.against) if goal.against else None
@@ -73,7 +73,7 @@ class Results:
 
 
 def heads(scenario, columns):
-    """The table's head; where no line is just Portcullis, each is compared with the first."""
+    """The table's head; if no line is plain Portcullis, each is compared with the first."""
     subject = "portcullis / this" if any(line.name == "portcullis" for line in scenario.lines) else "this / the first"
     return ["server", f"{scenario.unit} (min..max)", *(WORDS.get(column, column) for column in columns), subject]
 

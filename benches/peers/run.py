@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
-"""What a request costs in Portcullis and in other gateways, side by side in one run.
-
-Python 3.11's standard library only, Linux only. README.md beside this file says how to read the figures.
+"""What a request costs in Portcullis and in other gateways, measured side by side in one run.
+Python 3.11's standard library only, Linux only. README.md in this directory explains the figures.
 It is not a functional test of any of the servers.
 """
 
@@ -72,7 +71,7 @@ def print_setting(options, tools):
 
 
 def measure(bench, scenario, options, tools):
-    """All lines in every round, in reversed order every other round. A line that fails once is out."""
+    """Measures all lines in every round, in reverse order every other round. A line that fails once is dropped."""
     results = Results(scenario)
     for line in scenario.lines:
         if line.server != "portcullis" and not options.takes(line.server):

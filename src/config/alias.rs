@@ -1,5 +1,5 @@
-//! Anchors, aliases and merge keys: an alias is a copy of what its anchor marks, and a merge key (`<<`) puts the entries of
-//! other maps into its own. Copies are bounded, and each tells both where it was written and where it is used.
+//! Anchors, aliases and merge keys: an alias is a copy of its anchor's value, and a merge key (`<<`) adds the entries
+//! of other maps to its map. Copies are limited, and each knows both where it was written and where it is used.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,16 +8,16 @@ use super::node::{Key, Kind, Node};
 use super::place::Place;
 use super::place::Stretch;
 
-/// How many values the aliases of a file may stand for in all: ten anchors of ten aliases each, ten times over, are
+/// The limit for values that a file's aliases expand to: ten anchors of ten aliases each, nested ten times, are
 /// billions.
 const MOST: usize = 10_000;
 
-/// What an anchor marks.
+/// The value of an anchor.
 struct Anchored {
     node: Node,
-    /// The part of the file in which it stands.
+    /// The part of the file that it spans.
     stretch: Stretch,
-    /// How many values it has, itself among them, and how deep they lie in each other.
+    /// The number of values in it, including itself, and their nesting depth.
     size: usize,
     depth: usize,
 }
@@ -29,19 +29,19 @@ pub(crate) struct Anchors {
     used: usize,
 }
 
-/// Why an alias cannot be replaced.
+/// Why an alias cannot be expanded.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum AliasFault {
-    /// It stands inside of what it stands for.
+    /// It is inside its own anchor.
     Itself,
-    /// All aliases together stand for too many values.
+    /// The file's aliases expand to too many values.
     Many,
-    /// What it stands for goes deeper than lists and maps may lie in each other.
+    /// Its value is nested too deeply.
     Deep,
 }
 
 impl Anchors {
-    /// Remembers a value by the number of its anchor, which is not 0.
+    /// Stores a value under its anchor's number, which is not 0.
     pub(crate) fn mark(&mut self, anchor: usize, node: &Node, stretch: Stretch) {
         let (size, depth) = extent(node);
         let anchored = Anchored {
@@ -53,11 +53,11 @@ impl Anchors {
         self.known.insert(anchor, anchored);
     }
 
-    /// The value that an alias at `place` stands for, where at most `depth` more lists and maps may lie in each other.
-    /// Where the alias is a secret's value, so is the copy, and the anchor's text is shown in no message.
+    /// The value of an alias at `place`, where at most `depth` more levels of nesting are allowed. If the alias is a
+    /// secret's value, the copy is secret too, and no message shows the anchor's text.
     ///
     /// # Errors
-    /// The alias stands for nothing, or for too much.
+    /// The alias has no value, or one that is too large.
     pub(crate) fn copy(
         &mut self,
         anchor: usize,
@@ -83,7 +83,7 @@ impl Anchors {
     }
 }
 
-/// How many values a node has, and how deep lists and maps lie in each other.
+/// The number of values in a node, and the nesting depth of lists and maps.
 fn extent(node: &Node) -> (usize, usize) {
     let of_all = |nodes: &mut dyn Iterator<Item = &Node>| {
         nodes
@@ -117,8 +117,8 @@ fn relocate(node: &mut Node, file: u16, hidden: bool) {
     }
 }
 
-/// Adds the entries of a merge key's value to a map. The map's own entries win, then the earlier map of a list.
-/// `keys` has all keys of the map.
+/// Adds the entries of a merge key's value to a map. The map's own entries win, then the earlier map of a list. `keys`
+/// contains all keys of the map.
 pub(crate) fn merge(
     entries: &mut Vec<(Key, Node)>,
     keys: &mut HashSet<String>,

@@ -1,5 +1,5 @@
-//! What the configuration says, made into what serves: keys and certificates are read, names are
-//! looked up, roots are opened. Collects every error with its place; binds nothing.
+//! Compiles the parsed configuration into a snapshot: reads keys and certificates, resolves references between
+//! sections, opens directories. Collects every error with its place; binds nothing.
 
 mod access;
 mod cors;
@@ -35,7 +35,7 @@ use crate::proxy::Vouched;
 use crate::route::{Host, Pattern, RESOURCE_METADATA, Route, RouteTable, Target};
 use crate::snapshot::{ListenAddress, Listener, Snapshot};
 
-/// What compiling reads and writes beside the configuration itself.
+/// The inputs and outputs of compiling besides the configuration itself.
 pub(crate) struct Compiler<'c> {
     loader: &'c Loader<'c>,
     errors: &'c mut Errors,
@@ -48,8 +48,8 @@ pub(crate) struct Compiler<'c> {
     remotes: Vec<Arc<RemoteKeys>>,
 }
 
-/// Compiles a configuration. What is equal in `previous` goes on: pools of upstreams, verifiers
-/// with their remembered tokens, the access log. `None` where an error was added to `errors`.
+/// Compiles a configuration. Parts that are equal in `previous` are kept: connection pools of upstreams, verifiers with
+/// their token caches, the access log. `None` where an error was added to `errors`.
 pub(crate) fn compile(
     gateway: &parsed::Gateway,
     loader: &Loader<'_>,
@@ -73,7 +73,7 @@ pub(crate) fn compile(
     };
     let listeners = compiler.listeners(&gateway.listeners);
     let mut verifiers = compiler.verifiers(&gateway.jwt);
-    // What has ended has ended in every configuration of this process.
+    // A session that has ended stays ended in every later configuration of this process.
     let ended = previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.ended));
     let tokens = compiler.tokens(gateway, &mut verifiers, &ended);
     let mut upstreams = compiler.upstreams(&gateway.upstreams);
@@ -147,7 +147,7 @@ pub(crate) fn compile(
 }
 
 impl Compiler<'_> {
-    /// A file that the configuration names; an error where it cannot be read.
+    /// Reads a file that the configuration names; reports an error where that fails.
     fn file(&mut self, path: &Path, place: Place) -> Option<Vec<u8>> {
         match self.loader.read(path) {
             Ok(bytes) => Some(bytes),
@@ -159,7 +159,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// A file of roots that is trusted instead of the system's; an error where it is none.
+    /// Reads a file of roots that replaces the system's; reports an error where it is not valid.
     fn roots(&mut self, ca: &parsed::Spanned<PathBuf>) -> Option<Vec<u8>> {
         let pem = self.file(&ca.value, ca.place)?;
         if let Some(warning) = tls::roots_warning(&pem, clock::now()) {
@@ -197,7 +197,7 @@ impl Compiler<'_> {
                 parsed::ListenAddress::Unix(path) => ListenAddress::Unix(path.clone()),
             };
             if listeners.iter().any(|other| other.address == address) {
-                let problem = format!("{address} is listened on twice");
+                let problem = format!("{address} has two listeners");
                 self.errors.at(listener.address.place, problem);
                 continue;
             }
@@ -206,8 +206,8 @@ impl Compiler<'_> {
                 (true, _) if listener.tls.is_some() => {
                     let place = listener.redirect_to_https.place;
                     self.errors
-                        .at(place, "this listener speaks TLS itself")
-                        .hint("`redirect_to_https` belongs to a listener without `tls`");
+                        .at(place, "this listener already uses TLS")
+                        .hint("`redirect_to_https` is for a listener without `tls`");
                     None
                 }
                 (true, None | Some(0)) if self.errors.is_unread("listeners") => None,
@@ -242,7 +242,7 @@ impl Compiler<'_> {
         listeners
     }
 
-    /// `[::]:80` takes IPv4 as well, and so cannot stand beside `0.0.0.0:80`.
+    /// `[::]:80` accepts IPv4 too, and so conflicts with `0.0.0.0:80`.
     fn same_port_twice(&mut self, parsed: &[parsed::Listener]) {
         let tcp = |listener: &parsed::Listener| match listener.address.value {
             parsed::ListenAddress::Tcp(address) if address.port() != 0 => Some(address),
@@ -257,7 +257,7 @@ impl Compiler<'_> {
                 other.is_ipv6() && other.ip().is_unspecified() && other.port() == address.port()
             };
             if let Some(other) = addresses.iter().find(both) {
-                let problem = format!("{other} takes IPv4 too, and so takes {address}");
+                let problem = format!("{other} accepts IPv4 too, and so conflicts with {address}");
                 self.errors
                     .at(listener.address.place, problem)
                     .hint("leave one of them out");
@@ -314,7 +314,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// The claims whose first one that is there names the user in access records.
+    /// The claims that may name the user in access records; the first one present is used.
     fn logged_user(&mut self, parsed: &parsed::AccessLog) -> Vec<ClaimPath> {
         let user = match parsed {
             parsed::AccessLog::On { user, .. } => user.as_ref(),
@@ -362,7 +362,7 @@ impl Compiler<'_> {
             parsed::LogTarget::Stdout | parsed::LogTarget::Stderr => {
                 AccessLog::open(settings, workers)
             }
-            // A pipe opens when somebody reads it.
+            // Opening a pipe may block until it has a reader.
             parsed::LogTarget::File(path) => self
                 .loader
                 .patiently(path, move || AccessLog::open(settings, workers)),
@@ -380,8 +380,8 @@ impl Compiler<'_> {
     }
 }
 
-/// Adds the routes that tell how to get a token (RFC 9728), on each host that has a route with an
-/// issuer. Where the configuration has a route below `/.well-known` for that path, it stays.
+/// Adds the routes of protected resource metadata (RFC 9728), on each host that has a route with an issuer. A route of
+/// the configuration for that path below `/.well-known` takes precedence.
 fn resource_metadata(
     table: &mut RouteTable,
     routes: &mut Vec<(Arc<Route>, Place)>,
@@ -435,14 +435,14 @@ fn resource_metadata(
     }
 }
 
-/// The headers in which a route's app is told who it is.
+/// The headers that tell a route's app who the user is.
 fn names_of(guard: &Guard) -> Vec<HeaderName> {
     let names: Vec<HeaderName> = match guard {
         Guard::Open => Vec::new(),
         Guard::Jwt(guard) => guard.identity_names().cloned().collect(),
         Guard::Ask(guard) => guard.copy.clone(),
     };
-    // Credentials are the client's own on all other routes.
+    // On all other routes credentials are the client's own.
     names
         .into_iter()
         .filter(|name| !is_credential(name))

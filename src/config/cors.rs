@@ -1,4 +1,4 @@
-//! `cors`: which keys there are, and what stands behind each.
+//! Decodes `cors`.
 
 use http::HeaderName;
 
@@ -53,7 +53,7 @@ impl Decoder<'_> {
         Some(cors)
     }
 
-    /// What goes together with `*`.
+    /// Checks what may be combined with `*`.
     fn check_stars(&mut self, cors: &Cors) {
         let any = cors.origins.iter().find(|it| it.value == Origin::Any);
         if let Some(any) = any {

@@ -1,5 +1,5 @@
-//! The decoder's tools: a node of the tree to a value, or an error that says what was found and what was expected.
-//! Unlike serde it goes on after an error. Which keys there are is said in `sections` and `routes`.
+//! The decoder's tools: convert a node of the tree to a value, or report what was found and what was expected. Unlike
+//! serde it continues after an error. The keys of each section are in `keys`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,25 +17,25 @@ use super::place::Place;
 use super::place::Stretch;
 use super::value::{self, Hint};
 
-/// Reads nodes and collects errors.
+/// Decodes nodes and collects errors.
 pub(crate) struct Decoder<'e> {
-    /// Where errors go.
+    /// The errors so far.
     pub(crate) errors: &'e mut Errors,
-    /// Where relative paths start.
+    /// The base directory of relative paths.
     pub(crate) folder: &'e Path,
 }
 
-/// A map's entries, all keys known.
+/// A map's entries, whose keys are all known.
 #[derive(Clone, Copy)]
 pub(crate) struct Fields<'n> {
-    /// Where the map stands.
+    /// The place of the map.
     pub(crate) place: Place,
     entries: &'n [(Key, Node)],
     section: &'static Section,
 }
 
 impl<'n> Fields<'n> {
-    /// The value of a key, where the key is there.
+    /// The value of a key, if present.
     pub(crate) fn get(self, key: &str) -> Option<&'n Node> {
         self.entries
             .iter()
@@ -43,7 +43,7 @@ impl<'n> Fields<'n> {
             .map(|(_, node)| node)
     }
 
-    /// Where a key stands.
+    /// The place of a key.
     pub(crate) fn place_of(self, key: &str) -> Option<Place> {
         self.entries
             .iter()
@@ -52,7 +52,7 @@ impl<'n> Fields<'n> {
     }
 }
 
-/// A hint for a name that is not known: the nearest one, or where names come from.
+/// A hint for an unknown name: the nearest known one, or where names are defined.
 pub(crate) fn suggest<'n>(
     name: &str,
     known: impl Iterator<Item = &'n str> + Clone,
@@ -71,7 +71,7 @@ pub(crate) fn suggest<'n>(
     }
 }
 
-/// The known word nearest to a wrong one, for "did you mean".
+/// The nearest known word for a misspelt one, for "did you mean".
 pub(crate) fn nearest<'w>(word: &str, known: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
     let plain = |word: &str| word.to_lowercase().replace('-', "_");
     let wrong = plain(word);
@@ -85,7 +85,7 @@ pub(crate) fn nearest<'w>(word: &str, known: impl IntoIterator<Item = &'w str>) 
         .map(|(_, known)| known)
 }
 
-/// "did you mean `proxy`? known here: path, proxy", as a hint for a word that is not among the known ones.
+/// "did you mean `proxy`? known here: path, proxy", as a hint for an unknown word.
 pub(crate) fn did_you_mean(word: &str, known: &[&str]) -> Hint {
     let list = if known.is_empty() {
         "nothing".to_owned()
@@ -98,7 +98,7 @@ pub(crate) fn did_you_mean(word: &str, known: &[&str]) -> Hint {
     }
 }
 
-/// What is said of a key that is not known: the nearest one, or what another program's key is here.
+/// The hint for an unknown key: the nearest one, or the equivalent of another program's key.
 fn unknown(key: &str, known: &[&str]) -> Hint {
     let near = nearest(key, known.iter().copied());
     let nearly = near.is_some_and(|near| strsim::damerau_levenshtein(key, near) <= 1);
@@ -107,7 +107,7 @@ fn unknown(key: &str, known: &[&str]) -> Hint {
 }
 
 impl Decoder<'_> {
-    /// Reports that something else was expected here; nothing is said about what is broken already.
+    /// Reports that something else was expected here, unless an error was already reported for the node.
     pub(crate) fn unexpected(&mut self, node: &Node, expected: &str, hint: &str) {
         let found = match &node.kind {
             Kind::Broken => return self.errors.pass_over(),
@@ -129,7 +129,7 @@ impl Decoder<'_> {
         }
     }
 
-    /// The entries of a map. Unknown keys are reported, the others are there all the same.
+    /// The entries of a map. Unknown keys are reported, and the others are still returned.
     pub(crate) fn fields<'n>(
         &mut self,
         node: &'n Node,
@@ -156,7 +156,7 @@ impl Decoder<'_> {
         })
     }
 
-    /// The entries of a map whose unknown keys were reported already.
+    /// The entries of a map whose unknown keys were already reported.
     pub(crate) fn known_fields<'n>(
         &mut self,
         node: &'n Node,
@@ -172,7 +172,7 @@ impl Decoder<'_> {
         })
     }
 
-    /// Reads a key that must be there.
+    /// Decodes a required key.
     pub(crate) fn required<T>(
         &mut self,
         fields: Fields<'_>,
@@ -186,7 +186,7 @@ impl Decoder<'_> {
         read(self, node)
     }
 
-    /// Reads a key that may be there.
+    /// Decodes an optional key.
     pub(crate) fn optional<T>(
         &mut self,
         fields: Fields<'_>,
@@ -196,7 +196,7 @@ impl Decoder<'_> {
         fields.get(key).and_then(|node| read(self, node))
     }
 
-    /// Reads a key that has a default, which holds without the key, and where there is an error in its value.
+    /// Decodes a key with a default, which applies if the key is missing or its value is not valid.
     pub(crate) fn value<T>(
         &mut self,
         fields: Fields<'_>,
@@ -210,7 +210,7 @@ impl Decoder<'_> {
         })
     }
 
-    /// Reads a key into a value. Without the key, or with an error, the value stays as it is.
+    /// Decodes a key into `target`, which is unchanged if the key is missing or its value is not valid.
     pub(crate) fn set<T>(
         &mut self,
         fields: Fields<'_>,
@@ -223,7 +223,7 @@ impl Decoder<'_> {
         }
     }
 
-    /// A list that may be empty. `what` is its whole name: "a list of networks".
+    /// A list that may be empty. `what` is its full name: "a list of networks".
     pub(crate) fn list<T>(
         &mut self,
         node: &Node,
@@ -237,7 +237,7 @@ impl Decoder<'_> {
         Some(items.iter().filter_map(|item| read(self, item)).collect())
     }
 
-    /// A list that an empty one would switch off silently, so that it may not be empty.
+    /// A list that must not be empty, as an empty one would silently disable something.
     pub(crate) fn filled_list<T>(
         &mut self,
         node: &Node,
@@ -269,7 +269,7 @@ impl Decoder<'_> {
         }
     }
 
-    /// A map from the user's names to values.
+    /// A map whose keys are names chosen by the user.
     pub(crate) fn named<T>(
         &mut self,
         node: &Node,
@@ -297,8 +297,8 @@ impl Decoder<'_> {
         Some(named)
     }
 
-    /// A scalar, read by `parse`, which gives the value or what to write instead. `what` names the value with
-    /// its article; `general` is the hint for texts that must stay out of messages.
+    /// A scalar, parsed by `parse`, which returns the value or a hint. `what` names the value with its article;
+    /// `general` is the hint for texts that must not appear in messages.
     pub(crate) fn scalar<T>(
         &mut self,
         node: &Node,
@@ -327,7 +327,7 @@ impl Decoder<'_> {
         }
     }
 
-    /// A text; it may look like a number, but not like nothing.
+    /// A text; it may look like a number, but must not be null.
     pub(crate) fn text(&mut self, node: &Node) -> Option<Spanned<String>> {
         self.scalar(node, "a text", "", |text| Ok(text.to_owned()))
     }
@@ -340,7 +340,7 @@ impl Decoder<'_> {
         })
     }
 
-    /// A path in a URL, with its slash before it.
+    /// A path in a URL, starting with a slash.
     pub(crate) fn url_path(&mut self, node: &Node) -> Option<Spanned<String>> {
         let general = "a path begins with `/`";
         self.scalar(node, "a path", general, |text| {
@@ -359,7 +359,7 @@ impl Decoder<'_> {
         })
     }
 
-    /// A file or directory, from the configuration's directory where it is relative.
+    /// A file or directory; relative paths are resolved against the configuration's directory.
     pub(crate) fn file(&mut self, node: &Node) -> Option<Spanned<PathBuf>> {
         let folder = self.folder;
         self.scalar(node, "a file's path", "", |text| {
@@ -372,7 +372,7 @@ impl Decoder<'_> {
         self.scalar(node, "`true` or `false`", "", value::boolean)
     }
 
-    /// A whole number within bounds.
+    /// A whole number within limits.
     pub(crate) fn integer(&mut self, node: &Node, least: u32, most: u32) -> Option<Spanned<u32>> {
         let what = match most {
             u32::MAX => format!("a number from {least}"),
@@ -387,7 +387,7 @@ impl Decoder<'_> {
         })
     }
 
-    /// A duration that is not zero.
+    /// A duration greater than zero.
     pub(crate) fn duration(&mut self, node: &Node) -> Option<Spanned<Duration>> {
         self.scalar(
             node,
@@ -405,7 +405,7 @@ impl Decoder<'_> {
         self.scalar(node, "a duration", value::DURATIONS, value::duration)
     }
 
-    /// A duration that is not zero; `off` is [`value::NEVER`].
+    /// A duration greater than zero; `off` is [`value::NEVER`].
     pub(crate) fn duration_or_off(&mut self, node: &Node) -> Option<Spanned<Duration>> {
         let what = "a duration, or `off`";
         self.scalar(node, what, value::DURATIONS, |text| match text {
@@ -419,7 +419,7 @@ impl Decoder<'_> {
         })
     }
 
-    /// The size of a body that is not zero; `off` is [`value::UNLIMITED`].
+    /// The size of a body, greater than zero; `off` is [`value::UNLIMITED`].
     pub(crate) fn size_or_off(&mut self, node: &Node) -> Option<Spanned<u64>> {
         let what = "a size, or `off`";
         self.scalar(node, what, value::SIZES, |text| match text {
@@ -436,7 +436,7 @@ impl Decoder<'_> {
         })
     }
 
-    /// A number of bytes that is not zero.
+    /// A number of bytes greater than zero.
     pub(crate) fn size(&mut self, node: &Node) -> Option<Spanned<u64>> {
         self.scalar(node, "a size", value::SIZES, |text| {
             match value::size(text)? {
@@ -451,7 +451,7 @@ impl Decoder<'_> {
         self.scalar(node, "a size", value::SIZES, value::size)
     }
 
-    /// One of a few words.
+    /// One of a fixed set of words.
     pub(crate) fn choice<T: Copy>(
         &mut self,
         node: &Node,
@@ -468,7 +468,7 @@ impl Decoder<'_> {
         })
     }
 
-    /// Where an app listens.
+    /// The address of an app.
     pub(crate) fn server(&mut self, node: &Node) -> Option<Spanned<Server>> {
         let node = self.without_password(node)?;
         let folder = self.folder;
@@ -477,7 +477,7 @@ impl Decoder<'_> {
         })
     }
 
-    /// Refuses a URL with a user and password in it, without showing them.
+    /// Refuses a URL with a user and password, without showing them.
     pub(crate) fn without_password<'n>(&mut self, node: &'n Node) -> Option<&'n Node> {
         let Kind::Scalar(scalar) = &node.kind else {
             return Some(node);
@@ -514,7 +514,7 @@ impl Decoder<'_> {
         })
     }
 
-    /// A header's value. Private ones are marked sensitive.
+    /// A header's value. Private values are marked sensitive.
     pub(crate) fn header_value(&mut self, node: &Node) -> Option<Spanned<HeaderValue>> {
         let general = "it has no control characters, and only ASCII";
         let mut found = self.scalar(node, "a header's value", general, |text| {

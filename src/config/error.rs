@@ -1,6 +1,5 @@
-//! The errors of a configuration: collected with their places, rendered with the line and a caret.
-//! The texts of all files are kept here until the end, so that later steps can point into them.
-//! What an error means is decided elsewhere.
+//! Collects the errors of a configuration with their places, and renders each with its line and a caret. It stores the
+//! texts of all files, so that later steps can point into them. What an error means is decided elsewhere.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,7 +7,7 @@ use std::sync::Arc;
 use super::mask;
 use super::place::{Excerpt, Place, Stretch};
 
-/// One error while it is being described.
+/// An error that is still being built.
 #[derive(Clone, Debug)]
 pub(crate) struct Draft {
     place: Place,
@@ -17,7 +16,7 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    /// Adds what is said under the caret: what to write instead.
+    /// Adds the hint under the caret: what to write instead.
     pub(crate) fn hint(&mut self, hint: impl Into<String>) {
         self.hint = Some(hint.into());
     }
@@ -29,28 +28,28 @@ struct Text {
     name: String,
     lines: Arc<[String]>,
     hidden: Vec<Stretch>,
-    /// For what an alias copied: the file's own number, and where the alias stands.
+    /// For the copy of an alias: the number of the original file, and the place of the alias.
     alias: Option<(u16, Place)>,
 }
 
-/// All errors found so far, and the texts that they point into.
+/// All errors so far, and the texts that they point into.
 #[derive(Clone, Default)]
 pub(crate) struct Errors {
     texts: Vec<Text>,
     drafts: Vec<Draft>,
     warnings: Vec<ConfigWarning>,
-    /// How many values were passed over that an error was reported for before.
+    /// How many values were skipped because an error was already reported for them.
     passed_over: usize,
-    /// The sections of which it is not known what all they hold.
+    /// Sections that could not be read completely.
     unread: Vec<&'static str>,
 }
 
-/// How many errors are shown.
+/// The limit for errors shown.
 const SHOWN: usize = 50;
 
 impl Errors {
-    /// Remembers a file, by the name that messages call it, and gives its number for `Place`.
-    /// Beyond 65,535 files the last number is given again.
+    /// Stores a file under the name used in messages, and returns its number for `Place`. Beyond 65,535 files the last
+    /// number is reused.
     pub(crate) fn add_file(&mut self, name: &str, text: &str) -> u16 {
         let number = u16::try_from(self.texts.len()).unwrap_or(u16::MAX);
         let name = name.chars().map(mask::harmless).collect();
@@ -63,8 +62,8 @@ impl Errors {
         number
     }
 
-    /// Gives a number for the places of what the alias at this place stands for: they point into the same file, and
-    /// messages say where the alias is, too.
+    /// Returns a file number for the copy of the alias at this place: its places point into the same file, and messages
+    /// also name the alias.
     pub(crate) fn add_alias(&mut self, alias: Place) -> u16 {
         let number = u16::try_from(self.texts.len()).unwrap_or(u16::MAX);
         let origin = self.origin(alias.file);
@@ -78,14 +77,14 @@ impl Errors {
         number
     }
 
-    /// The number that a file had at first.
+    /// The number of the original file.
     fn origin(&self, file: u16) -> u16 {
         let text = self.texts.get(usize::from(file));
         text.and_then(|text| text.alias)
             .map_or(file, |(origin, _)| origin)
     }
 
-    /// Adds an error. Neither `problem` nor a hint may hold a secret's value.
+    /// Adds an error. Neither `problem` nor the hint may contain a secret's value.
     pub(crate) fn at(&mut self, place: Place, problem: impl Into<String>) -> &mut Draft {
         self.drafts.push_mut(Draft {
             place,
@@ -94,7 +93,7 @@ impl Errors {
         })
     }
 
-    /// Adds what is allowed, but dangerous. Its words may hold no secret's value, either.
+    /// Adds a warning about something allowed but dangerous. It must not contain a secret's value either.
     pub(crate) fn warn(&mut self, place: Place, warning: &str) {
         let warning = ConfigWarning {
             file: self.file(place).to_owned(),
@@ -107,54 +106,54 @@ impl Errors {
         }
     }
 
-    /// All that is allowed, but dangerous; none of it is there afterwards.
+    /// Removes and returns all warnings.
     pub(crate) fn take_warnings(&mut self) -> Vec<ConfigWarning> {
         std::mem::take(&mut self.warnings)
     }
 
-    /// Notes that a value is passed over whose error was reported before: what it belongs to is not whole, and what it
-    /// seems to lack is no second error.
+    /// Notes that a value was skipped because its error was already reported: its parent is incomplete, and missing
+    /// parts of that are no further errors.
     pub(crate) fn pass_over(&mut self) {
         self.passed_over += 1;
     }
 
-    /// Notes that a section could not be read whole: that something is not found in it is no second error.
+    /// Notes that a section could not be read completely: a name missing from it is no further error.
     pub(crate) fn leave_unread(&mut self, section: &'static str) {
         self.unread.push(section);
     }
 
-    /// Whether a section could not be read whole.
+    /// Whether a section could not be read completely.
     pub(crate) fn is_unread(&self, section: &str) -> bool {
         self.unread.contains(&section)
     }
 
-    /// A number that is equal before and after a step that found everything whole.
+    /// A count that is equal before and after a step without errors.
     pub(crate) fn count(&self) -> usize {
         self.drafts.len() + self.passed_over
     }
 
-    /// Takes back the errors that were added since there were so many of them.
+    /// Drops the errors after the first `number`.
     pub(crate) fn back_to(&mut self, number: usize) {
         self.drafts.truncate(number);
     }
 
-    /// How many errors there are.
+    /// The number of errors.
     pub(crate) fn number(&self) -> usize {
         self.drafts.len()
     }
 
-    /// Whether nothing is wrong so far.
+    /// Whether there are no errors so far.
     pub(crate) fn is_empty(&self) -> bool {
         self.drafts.is_empty()
     }
 
-    /// The file of a place, as it was named.
+    /// The name of a place's file.
     pub(crate) fn file(&self, place: Place) -> &str {
         let text = self.texts.get(usize::from(self.origin(place.file)));
         text.map_or("", |text| text.name.as_str())
     }
 
-    /// `gateway.yaml:12:3`, for messages that name a second place.
+    /// `gateway.yaml:12:3`, for messages that refer to a second place.
     pub(crate) fn name(&self, place: Place) -> String {
         let name = self.file(place);
         match place.line {
@@ -163,7 +162,7 @@ impl Errors {
         }
     }
 
-    /// Lets no message show what stands in this part of a file.
+    /// Hides this part of a file from all messages.
     pub(crate) fn hide(&mut self, file: u16, stretch: Stretch) {
         let origin = self.origin(file);
         if let Some(text) = self.texts.get_mut(usize::from(origin)) {
@@ -171,7 +170,7 @@ impl Errors {
         }
     }
 
-    /// Hides all that looks like a secret in a file whose YAML cannot be read.
+    /// Hides everything that looks like a secret in a file that is not valid YAML.
     pub(crate) fn hide_by_looks(&mut self, file: u16) {
         if let Some(text) = self.texts.get_mut(usize::from(file)) {
             text.hidden.extend(mask::by_looks(&text.lines));
@@ -185,12 +184,12 @@ impl Errors {
             .map_or(&[], |text| &*text.lines)
     }
 
-    /// The end: nothing, or the errors in the order of the files and lines, each once, the first [`SHOWN`] of them.
+    /// Returns the errors, if any, in the order of files and lines, without duplicates, the first [`SHOWN`] of them.
     pub(crate) fn finish(mut self) -> Result<(), ConfigErrors> {
         if self.drafts.is_empty() {
             return Ok(());
         }
-        // What several aliases copied is wrong once.
+        // An error in a value that several aliases copied is reported once.
         let mut drafts = std::mem::take(&mut self.drafts);
         let origin = |place: Place| Place {
             file: self.origin(place.file),
@@ -226,8 +225,8 @@ impl Errors {
     }
 }
 
-/// The errors of a configuration, the first fifty and how many more there are. `Display` shows each with its line, and
-/// a count at the end.
+/// The errors of a configuration, the first fifty and the number of others. `Display` shows each with its line, and a
+/// count at the end.
 #[derive(Clone, Debug, Default)]
 pub struct ConfigErrors {
     shown: Vec<ConfigError>,
@@ -236,39 +235,39 @@ pub struct ConfigErrors {
 }
 
 impl ConfigErrors {
-    /// The first fifty errors, in the order of the files and lines.
+    /// The first fifty errors, in the order of files and lines.
     pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
         self.shown.iter()
     }
 
-    /// How many errors there are beyond those.
+    /// How many errors there are beyond these.
     #[must_use]
     pub fn more(&self) -> usize {
         self.more
     }
 
-    /// What is allowed, but dangerous, as far as that was seen beside the errors.
+    /// The warnings found in addition to the errors.
     pub fn warnings(&self) -> impl Iterator<Item = &ConfigWarning> {
         self.warnings.iter()
     }
 
-    /// The same, with these warnings.
+    /// Adds these warnings.
     pub(crate) fn with(mut self, warnings: Vec<ConfigWarning>) -> Self {
         self.warnings = warnings;
         self
     }
 }
 
-/// What is allowed in a configuration, but dangerous. No part of it holds a secret's value.
+/// A warning about a setting that is allowed, but dangerous. It never contains a secret's value.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ConfigWarning {
-    /// The file, as it was named; empty where the configuration as a whole is meant.
+    /// The file, as it was named; empty where the warning is about the whole configuration.
     pub file: String,
-    /// The line, from 1; 0 where no line is meant.
+    /// The line, from 1; 0 where there is none.
     pub line: u32,
     /// The column in characters, from 1.
     pub column: u32,
-    /// What is dangerous.
+    /// The danger.
     pub problem: String,
 }
 
@@ -294,16 +293,16 @@ impl fmt::Display for ConfigWarning {
     }
 }
 
-/// One error of a configuration. No part of it holds a secret's value.
+/// One error of a configuration. It never contains a secret's value.
 #[derive(Clone, Debug)]
 pub struct ConfigError {
     /// The file, as it was named.
     pub file: String,
-    /// The line, from 1; 0 where the file as a whole is meant.
+    /// The line, from 1; 0 where the error is about the whole file.
     pub line: u32,
     /// The column in characters, from 1.
     pub column: u32,
-    /// What is wrong.
+    /// The problem.
     pub problem: String,
     /// What to write instead.
     pub hint: Option<String>,

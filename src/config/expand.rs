@@ -1,8 +1,8 @@
 //! `${NAME}`, `${NAME:-default}` and `${file:PATH}` inside values.
 //!
-//! A default is taken where the variable is not set or empty, as in a shell. From a file the last line end is
-//! taken off. What was expanded is not expanded again. `$${NAME}` is `${NAME}` itself, without the first `$`; a `$`
-//! before anything but `{` stays.
+//! The default applies where the variable is unset or empty, as in a shell. The last line end of a file is removed.
+//! Expanded text is not expanded again. `$${NAME}` is a literal `${NAME}`; a `$` before anything but `{` is literal
+//! too.
 
 use std::path::PathBuf;
 
@@ -20,11 +20,11 @@ struct Expanded {
     any: bool,
     from_file: bool,
     files: Vec<PathBuf>,
-    /// What looks odd about what came from outside, each with its variable.
+    /// Suspicious characters in inserted values, each with the index of its variable.
     odd: Vec<(usize, String)>,
 }
 
-/// Something wrong with the variable whose `${` is the `at`-th of the text, from 0.
+/// A problem with the variable whose `${` is the `at`-th of the text, from 0.
 #[derive(Debug)]
 struct Fault {
     at: usize,
@@ -32,12 +32,12 @@ struct Fault {
     hint: Option<&'static str>,
 }
 
-/// Replaces the variables in all values below a node. Values with an error are `Broken` afterwards.
+/// Replaces the variables in all values below a node. Values with an error become `Broken`.
 pub(crate) fn expand(node: &mut Node, loader: &Loader<'_>, errors: &mut Errors) {
     below(node, false, loader, errors);
 }
 
-/// The keys whose values are secrets of the gateway's own, and not the names of things that carry some.
+/// The keys whose values are the gateway's own secrets, not names of things that carry one.
 const OWN_SECRETS: [&str; 3] = ["secret", "password", "read_token"];
 
 fn below(node: &mut Node, secret: bool, loader: &Loader<'_>, errors: &mut Errors) {
@@ -96,7 +96,7 @@ fn expanded(text: &str, loader: &Loader<'_>) -> Result<Expanded, Vec<Fault>> {
         done.text.push('$');
         rest = after;
         if let Some(after) = rest.strip_prefix("${") {
-            // The one before was for this.
+            // The dollar sign before escapes this one.
             done.any = true;
             done.text.push('{');
             rest = after;
@@ -137,7 +137,7 @@ fn expanded(text: &str, loader: &Loader<'_>) -> Result<Expanded, Vec<Fault>> {
     }
 }
 
-/// What is odd at the ends of a secret's text: a blank, or what nobody sees, which an editor or a shell left there.
+/// Suspicious ends of a secret: a blank or an invisible character left there by an editor or a shell.
 fn odd_ends(text: &str) -> Option<String> {
     if let Some((_, how, name)) = invisible::at_an_end(text) {
         return Some(format!("{how} {name}"));
@@ -152,10 +152,10 @@ fn odd_ends(text: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// A variable's value, and the file from which it came.
+/// A variable's value, and the file that it came from.
 type Value = (String, Option<PathBuf>);
 
-/// The value of what stands between the braces, and the file from which it came.
+/// The value of the text between the braces, and the file that it came from.
 fn one(inner: &str, loader: &Loader<'_>) -> Result<Value, (String, Option<&'static str>)> {
     if inner.contains("${") {
         return Err((
@@ -211,7 +211,7 @@ fn one(inner: &str, loader: &Loader<'_>) -> Result<Value, (String, Option<&'stat
     }
 }
 
-/// Where the `at`-th `${` of a value stands; the value's own place where it cannot be found.
+/// The place of the `at`-th `${` of a value; the value's own place where it is not found.
 fn place_of(value: Place, at: usize, errors: &Errors) -> Place {
     let start = usize::try_from(value.line)
         .unwrap_or(usize::MAX)

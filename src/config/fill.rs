@@ -1,16 +1,16 @@
-//! The configuration with every default in its place, for `check --print`: what `keys` says holds without a key, as if it
-//! had been written.
+//! Fills in all defaults, for `check --print`: adds the default in `keys` for every missing key, as if it had been
+//! written.
 
 use super::keys::{self, Default, Section};
 use super::node::{Key, Kind, Node, Scalar};
 use super::place::Place;
 
-/// A tree with the defaults of all its sections. A value that stands for a map becomes one where that has defaults.
+/// A tree with the defaults of all its sections. A short form becomes the map that it stands for, if that has defaults.
 pub(crate) fn filled(root: &Node) -> Node {
     section(root, &keys::TOP)
 }
 
-/// What a key has without being there, as a node; `None` for a key that has no default.
+/// The default of a key as a node; `None` for a key without one.
 pub(crate) fn default_of(key: &keys::Key) -> Option<Node> {
     let node = |kind| Node {
         place: Place::default(),
@@ -120,7 +120,7 @@ fn has_defaults(section: &Section) -> bool {
     section.keys.iter().any(|key| default_of(key).is_some())
 }
 
-/// Whether a value is of this kind, among the others that may stand in its place.
+/// Whether a value has this kind, one of the alternatives for its key.
 fn is_meant(node: &Node, kind: keys::Kind) -> bool {
     match (&node.kind, kind) {
         (Kind::Scalar(scalar), keys::Kind::Word(words)) => words.contains(&scalar.text.as_str()),

@@ -1,9 +1,9 @@
-//! Words that people bring along from other programs' configurations, answered with ours: keys, regular expressions in
-//! paths, and whole files. Only for the hints of errors; nothing of it is accepted.
+//! Hints for terms from other programs' configurations: keys, regular expressions in paths, and whole files. Only used
+//! in error messages; none of it is accepted.
 
 use super::node::{Key, Kind, Node};
 
-/// A key elsewhere, whose it is (nobody's in particular, where that is empty), and what it is here.
+/// A foreign key, its program (empty where several use it), and its equivalent here.
 type Row = (&'static str, &'static str, &'static str);
 
 const BODY: &str = "`limits.body_bytes`, or `body_bytes` of a route";
@@ -24,7 +24,7 @@ const ASK: &str = "`auth.ask` of a route";
 const SERVERS: &str = "`upstreams.NAME.servers`";
 const LEVEL: &str = "`log.level`; the log goes to the standard error";
 
-/// The keys, as [`plain`] writes them.
+/// The keys, in the spelling of [`plain`].
 const KEYS: &[Row] = &[
     // Files.
     ("root", "nginx's", ROOT),
@@ -164,7 +164,7 @@ const KEYS: &[Row] = &[
     ("ssl_certificate_key", "nginx's", KEY),
     ("key_file", "Traefik's", KEY),
     ("ssl_protocols", "nginx's", "`listeners[].tls.min_version`"),
-    // Bounds.
+    // Limits.
     ("client_max_body_size", "nginx's", BODY),
     ("max_body_size", "", BODY),
     ("max_size", "Caddy's", BODY),
@@ -192,13 +192,13 @@ const KEYS: &[Row] = &[
     ("timeout_server", "HAProxy's", RESPONSE),
     ("proxy_connect_timeout", "nginx's", CONNECT),
     ("timeout_connect", "HAProxy's", CONNECT),
-    // The rest.
+    // Other keys.
     ("access_log", "nginx's", "`log.access`"),
     ("error_log", "nginx's", LEVEL),
     ("import", "Caddy's", "`include`"),
 ];
 
-/// A key as the table writes it: `maxRequestBodyBytes` and `http-request` become `max_request_body_bytes` and
+/// A key in the table's spelling: `maxRequestBodyBytes` and `http-request` become `max_request_body_bytes` and
 /// `http_request`.
 fn plain(key: &str) -> String {
     let mut plain = String::with_capacity(key.len() + 4);
@@ -216,7 +216,7 @@ fn plain(key: &str) -> String {
     plain
 }
 
-/// What a key of another program's is here, as a hint.
+/// The equivalent of another program's key, as a hint.
 pub(crate) fn key(key: &str) -> Option<String> {
     let word = plain(key);
     let (_, whose, ours) = KEYS.iter().find(|(known, ..)| *known == word)?;
@@ -226,10 +226,10 @@ pub(crate) fn key(key: &str) -> Option<String> {
     })
 }
 
-/// Another program's file, and the line, from 1, by which it is known.
+/// Another program's file, and the line, from 1, that identifies it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Theirs {
-    /// Whose it is, as a problem.
+    /// The program, as a problem.
     pub(crate) problem: &'static str,
     /// What to write instead.
     pub(crate) hint: &'static str,
@@ -254,7 +254,7 @@ const TRAEFIK: (&str, &str) = (
     "`entryPoints` are `listeners` here, `routers` are `routes`, `services` are `upstreams`, and middlewares are keys of a route",
 );
 
-/// Whose file this is, where it is no YAML, or no map, and looks like another program's.
+/// The program whose file this seems to be, where it is not YAML or not a map.
 pub(crate) fn file(text: &str) -> Option<Theirs> {
     let lines = || {
         let numbered = text.lines().zip(1_u32..);
@@ -319,7 +319,7 @@ pub(crate) fn file(text: &str) -> Option<Theirs> {
     None
 }
 
-/// Whether a map that is YAML is Traefik's, and by which of its keys that is known.
+/// Whether a YAML map is Traefik's configuration, and the key that identifies it.
 pub(crate) fn traefiks(entries: &[(Key, Node)]) -> Option<(&Key, &'static str, &'static str)> {
     if entries
         .iter()
@@ -340,7 +340,7 @@ pub(crate) fn traefiks(entries: &[(Key, Node)]) -> Option<(&Key, &'static str, &
         .map(|(key, _)| (key, problem, hint))
 }
 
-/// What to write for a regular expression in a path; `None` where it is none.
+/// What to write for a regular expression in a path; `None` where it is not one.
 pub(crate) fn expression(text: &str) -> Option<String> {
     let bare = text.trim_start_matches(['~', '*', '=', ' ']).trim();
     let signs = [".*", ".+", "\\d", "\\w", "\\.", "\\/", "\\-", "(?", "[^"];
@@ -361,7 +361,7 @@ pub(crate) fn expression(text: &str) -> Option<String> {
     })
 }
 
-/// A path that takes what the expression takes, or a little more of one segment.
+/// A path pattern that matches the same as the expression, or slightly more in one segment.
 fn translated(expression: &str) -> Option<String> {
     let body = expression.trim_start_matches('^').trim_end_matches('$');
     let body = body
@@ -369,7 +369,7 @@ fn translated(expression: &str) -> Option<String> {
         .replace("\\.", ".")
         .replace("\\-", "-");
     let body = body.strip_prefix('/')?;
-    // Alternatives are routes of their own.
+    // Alternatives need separate routes.
     if body.contains('|') || body.is_empty() {
         return None;
     }
@@ -379,7 +379,7 @@ fn translated(expression: &str) -> Option<String> {
     while let Some(segment) = segments.next() {
         let rest = ["", ".*", ".+", "(.*)", "(.+)", "?(.*)", "?"];
         if segments.peek().is_none() && rest.contains(&segment) {
-            // `^/api/` is all that begins so.
+            // `^/api/` matches everything with this prefix.
             path.push_str("/*");
             return Some(path);
         }
@@ -389,7 +389,7 @@ fn translated(expression: &str) -> Option<String> {
             path.push_str(segment);
             continue;
         }
-        // A part of a segment cannot vary.
+        // A pattern cannot match a part of a segment.
         let whole = segment.starts_with(['(', '[', '\\', '.']);
         let all = segment.ends_with([')', '+', '*', '}', ']', 'd', 'w']);
         if !(whole && all) {
@@ -411,7 +411,7 @@ fn translated(expression: &str) -> Option<String> {
         path.push_str(&format!("/{{{name}}}"));
         names.push(name);
     }
-    // Without its `$` an expression is a prefix.
+    // Without its `$` an expression matches a prefix.
     if !expression.ends_with('$') && expression.starts_with('^') {
         path.push_str("/*");
     }

@@ -1,8 +1,8 @@
-//! Characters that nobody sees: which they are, what they are called, and where in a file they do harm.
+//! Invisible characters: which they are, their names, and where they cause problems in a file.
 
 use super::place::Place;
 
-/// The name of a character that cannot be seen, or looks like a blank and is none; `None` for all others.
+/// The name of a character that is invisible or looks like a space; `None` for all others.
 pub(crate) fn name(c: char) -> Option<String> {
     let word = match c {
         ' ' | '\t' | '\n' | '\r' => return None,
@@ -44,8 +44,8 @@ pub(crate) fn name(c: char) -> Option<String> {
     Some(format!("U+{:04X} ({word})", u32::from(c)))
 }
 
-/// Whether YAML has no place for a character, not even in a comment or in quotes (YAML 1.2.2 section 5.1); a byte order
-/// mark stands at the beginning of a file alone, where it was taken off before.
+/// Whether YAML forbids a character even in comments and quotes (YAML 1.2.2 section 5.1). A byte order mark is allowed
+/// only at the start of a file, where it was already removed.
 pub(crate) fn is_forbidden(c: char) -> bool {
     match c {
         '\t' | '\n' | '\r' | '\u{85}' => false,
@@ -54,7 +54,7 @@ pub(crate) fn is_forbidden(c: char) -> bool {
     }
 }
 
-/// The places of the forbidden characters of a text, and their names; ten at most.
+/// The places of a text's forbidden characters, and their names; ten at most.
 pub(crate) fn forbidden(file: u16, lines: &[String]) -> Vec<(Place, String)> {
     let found = lines.iter().enumerate().flat_map(|(line, text)| {
         let characters = text.chars().enumerate();
@@ -68,8 +68,8 @@ pub(crate) fn forbidden(file: u16, lines: &[String]) -> Vec<(Place, String)> {
     named.take(10).collect()
 }
 
-/// The last invisible character outside quotes and comments, from the file's beginning to the end of this line, from 1:
-/// what a parser that stumbles over the line may have stumbled over.
+/// The last invisible character outside quotes and comments, up to the end of this line, from 1: the likely cause of a
+/// parser's error on that line.
 pub(crate) fn before(file: u16, lines: &[String], last: u32) -> Option<(Place, String)> {
     let last = usize::try_from(last).unwrap_or(usize::MAX);
     let all = lines.iter().enumerate().take(last).rev();
@@ -80,7 +80,7 @@ pub(crate) fn before(file: u16, lines: &[String], last: u32) -> Option<(Place, S
     .next()
 }
 
-/// The first invisible character of a line that stands in no quotes and no comment.
+/// The first invisible character of a line outside quotes and comments.
 fn outside_quotes(line: &str) -> Option<(usize, String)> {
     let mut quote = None;
     let mut last = ' ';
@@ -101,13 +101,13 @@ fn outside_quotes(line: &str) -> Option<(usize, String)> {
     None
 }
 
-/// The first invisible character of a key: at which character, from 0, and its name.
+/// The first invisible character of a key: its index, from 0, and its name.
 pub(crate) fn in_key(key: &str) -> Option<(usize, String)> {
     let mut characters = key.chars().enumerate();
     characters.find_map(|(at, c)| Some((at, name(c)?)))
 }
 
-/// An invisible character at the beginning or the end of a text: at which character, from 0, how that is said, and its
+/// An invisible character at the beginning or end of a text: its index, from 0, the words for its position, and its
 /// name.
 pub(crate) fn at_an_end(text: &str) -> Option<(usize, &'static str, String)> {
     let first = text.chars().next().and_then(name);

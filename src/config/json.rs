@@ -1,4 +1,4 @@
-//! A node of the tree as JSON, for claims: which plain scalars are numbers, booleans or texts.
+//! Converts a node of the tree to JSON, for claims: decides which plain scalars are numbers, booleans or texts.
 
 use serde_json::{Map, Value};
 
@@ -7,7 +7,7 @@ use super::node::{Key, Kind, Node, Scalar};
 use super::value::{self, Hint};
 use crate::auth;
 
-/// A node as JSON, by YAML 1.2's core schema. Scalars that readers of YAML disagree about (`no`, `0755`, `0x1f`,
+/// A node as JSON, by YAML 1.2's core schema. Scalars that YAML readers interpret differently (`no`, `0755`, `0x1f`,
 /// `.inf`) are errors. A quoted scalar is a text. `None` where an error was reported.
 pub(crate) fn json(node: &Node, errors: &mut Errors) -> Option<Value> {
     match &node.kind {
@@ -86,7 +86,7 @@ fn json_scalar(scalar: &Scalar) -> Result<Value, Hint> {
         .ok_or_else(|| format!("this number is too large; write \"{text}\" if a text is meant"))
 }
 
-/// A decimal number of YAML as JSON writes it, digit by digit: `.5` as 0.5, `1.` as 1.
+/// A decimal number of YAML in JSON's syntax, digit by digit: `.5` as 0.5, `1.` as 1.
 fn as_json(text: &str) -> String {
     let (sign, text) = match text.strip_prefix('-') {
         Some(rest) => ("-", rest),
@@ -100,7 +100,7 @@ fn as_json(text: &str) -> String {
     format!("{sign}{whole}{point}{fraction}{exponent}")
 }
 
-/// Whether the core schema takes a text for a decimal number.
+/// Whether the core schema reads a text as a decimal number.
 fn is_number(text: &str) -> bool {
     let text = text.strip_prefix(['-', '+']).unwrap_or(text);
     let (mantissa, exponent) = match text.split_once(['e', 'E']) {

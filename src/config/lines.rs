@@ -1,4 +1,4 @@
-//! On which lines of which file a route stands, and what holds for it: for `explain`, whose readers want to change it.
+//! The file and lines of each route and of the settings that apply to it, for readers of `explain` to change.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use super::error::Errors;
 use super::node::{Kind, Node};
 use super::place::Place;
 
-/// Some lines of a file.
+/// A range of lines in a file.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Lines {
     /// The file, as it was named.
@@ -27,18 +27,18 @@ impl fmt::Display for Lines {
     }
 }
 
-/// The lines of a configuration that `explain` points to.
+/// The lines of a configuration that `explain` refers to.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AllLines {
-    /// Of each route, and whether it has an `auth` of its own.
+    /// Those of each route, and whether it has its own `auth`.
     routes: Vec<(Lines, bool)>,
     auth: Option<Lines>,
     tokens: Option<Lines>,
 }
 
 impl AllLines {
-    /// Those of a whole configuration. A route has the place here that it has among the routes of the snapshot, which
-    /// there is where none of them has an error.
+    /// Collects the lines of a whole configuration. A route has the same index here as in the snapshot, which only
+    /// exists if no route has an error.
     pub(super) fn of(tree: Option<&Node>, errors: &Errors) -> Self {
         let Some(tree) = tree else {
             return Self::default();
@@ -63,7 +63,7 @@ impl AllLines {
         }
     }
 
-    /// Those of a route, and those of `defaults.auth` where that is its guard.
+    /// The lines of a route, and those of `defaults.auth` where that is its guard.
     pub(crate) fn of_route(&self, index: usize) -> Vec<(&'static str, &Lines)> {
         let Some((route, own)) = self.routes.get(index) else {
             return Vec::new();
@@ -74,14 +74,14 @@ impl AllLines {
             .collect()
     }
 
-    /// Those of the token service, whose endpoints are no routes of the file.
+    /// The lines of the token service, whose endpoints are not routes of the file.
     pub(crate) fn of_tokens(&self) -> Option<(&'static str, &Lines)> {
         self.tokens.as_ref().map(|lines| ("tokens", lines))
     }
 }
 
 impl Node {
-    /// The value of a key, and where the key stands.
+    /// The value of a key, and the place of the key.
     fn below(&self, name: &str) -> Option<(Place, &Self)> {
         let Kind::Map(entries) = &self.kind else {
             return None;
@@ -90,7 +90,7 @@ impl Node {
         found.map(|(key, node)| (key.place, node))
     }
 
-    /// The last line on which something of it begins.
+    /// The last line on which a part of it starts.
     fn last_line(&self, file: u16) -> u32 {
         let own = if self.place.file == file {
             self.place.line

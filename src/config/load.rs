@@ -1,4 +1,4 @@
-//! From a file's name to a snapshot, with all that the reload needs to know beside it.
+//! Loads a configuration: from a file's name to a snapshot, with everything that a reload needs.
 
 use std::cell::RefCell;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -15,63 +15,63 @@ use super::source::{Disk, Sources};
 use crate::filesystem::Patience;
 use crate::snapshot::Snapshot;
 
-/// How many routes are warned of by name.
+/// The limit for routes named in warnings.
 const HAZARDS: usize = 50;
 
-/// A configuration that is good.
+/// A valid configuration.
 #[derive(Debug)]
 pub(crate) struct Loaded {
-    /// What it compiles into.
+    /// The compiled snapshot.
     pub(crate) snapshot: Snapshot,
-    /// What is allowed, but dangerous.
+    /// Warnings about settings that are allowed, but dangerous.
     pub(crate) warnings: Vec<ConfigWarning>,
-    /// Written out, its secrets hidden.
+    /// The configuration as YAML, its secrets hidden.
     pub(crate) printed: String,
-    /// Where its routes, and what holds for them, stand.
+    /// The lines of its routes and of the settings that apply to them.
     pub(crate) lines: AllLines,
-    /// The files and directories that it was made from.
+    /// The files and directories that it was read from.
     pub(crate) files: Vec<PathBuf>,
-    /// The same for the same contents.
+    /// A digest of the contents.
     pub(crate) digest: u64,
 }
 
-/// A configuration that is not.
+/// A configuration with errors.
 #[derive(Debug)]
 pub(crate) struct Refused {
-    /// Every error.
+    /// All errors.
     pub(crate) errors: ConfigErrors,
-    /// The files and directories that were looked at.
+    /// The files and directories that were read.
     pub(crate) files: Vec<PathBuf>,
-    /// The same for the same contents.
+    /// A digest of the contents.
     pub(crate) digest: u64,
 }
 
-/// What deciding requests says of a configuration that compiles.
+/// The result of deciding requests with a configuration that compiles.
 #[derive(Debug, Default)]
 pub(crate) struct Verdict {
-    /// The place of each policy test that fails among them, and why.
+    /// The index of each policy test that fails, and why.
     pub(crate) failing: Vec<(usize, String)>,
-    /// What is allowed, but dangerous, each with the index of its route.
+    /// Warnings, each with the index of its route.
     pub(crate) hazards: Vec<(usize, String)>,
 }
 
-/// Runs the policy tests of a configuration on it, and decides what nobody may have meant.
+/// Runs the policy tests of a configuration, and detects unintended access.
 pub(crate) type Judge<'j> = &'j dyn Fn(&Snapshot) -> Verdict;
 
-/// Reads and compiles the configuration at `main`, and has its own tests judged. The tests of `more`, files
-/// beside it, are read and not judged.
+/// Reads and compiles the configuration at `main`, and runs its tests. The tests of the files `more` are read but not
+/// run.
 ///
 /// # Errors
-/// Every error in it, at once; a test that fails is one.
+/// All errors at once; a failing test is one.
 pub(crate) fn load(main: &Path, more: &[PathBuf], judge: Judge<'_>) -> Result<Loaded, Refused> {
     load_again(main, more, judge, None, &Patience::default())
 }
 
-/// The same for one that is read again and again. What is equal in `previous` goes on; a file that did not answer
-/// before, as `patience` knows, is not waited for again.
+/// The same for a configuration that is read repeatedly. Parts equal in `previous` are kept; a file that did not
+/// respond before, as `patience` knows, is not waited for again.
 ///
 /// # Errors
-/// Every error in it, at once; a test that fails is one.
+/// All errors at once; a failing test is one.
 pub(crate) fn load_again(
     main: &Path,
     more: &[PathBuf],
@@ -118,13 +118,13 @@ pub(crate) fn load_again(
         }
         let more = verdict.hazards.len().saturating_sub(HAZARDS);
         if more > 0 {
-            let warning = format!("the same is so of {more} more routes");
+            let warning = format!("the same applies to {more} more routes");
             read.errors.warn(Place::default(), &warning);
         }
         (snapshot, warnings)
     });
     if compiled.is_none() && read.errors.is_empty() {
-        // Without a snapshot there is a reason; should none have been said, this one is.
+        // Reports at least one error where there is no snapshot.
         read.errors
             .at(Place::default(), "the configuration cannot be compiled");
     }
@@ -156,7 +156,7 @@ pub(crate) fn load_again(
     }
 }
 
-/// The disk, with a digest of all that was read from it.
+/// The disk, with a digest of everything read from it.
 struct Digesting {
     disk: Disk,
     hasher: RefCell<DefaultHasher>,

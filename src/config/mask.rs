@@ -1,18 +1,18 @@
-//! What of a source line may be shown in a message: not a secret, no control characters, not too much.
+//! Makes source lines safe for messages: hides secrets and control characters, and shortens long lines.
 
 use super::place::{Excerpt, Place, Stretch};
 
-/// The longest line that is shown whole, in characters.
+/// The longest line that is shown completely, in characters.
 const LONGEST: usize = 160;
 
-/// How sure it is that the value of a key is a secret.
+/// The likelihood that a key's value is a secret.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Secrecy {
-    /// It is none.
+    /// It is not a secret.
     Open,
-    /// The key is nearly one whose value is a secret: a text under it is hidden, a map is not.
+    /// The key is a near match of a secret's key: a text below it is hidden, a map is not.
     Near,
-    /// All below the key is hidden.
+    /// Everything below the key is hidden.
     Secret,
 }
 
@@ -37,7 +37,7 @@ pub(crate) fn is_secret_header(name: &str) -> bool {
     words.iter().any(|word| name.contains(word))
 }
 
-/// Whether a key's value is a secret. A key that is misspelled by a letter or two counts as near.
+/// Whether a key's value is a secret. A key that is misspelt by a letter or two counts as near.
 pub(crate) fn secrecy(key: &str) -> Secrecy {
     let key = key.to_lowercase();
     if SECRETS.contains(&key.as_str()) {
@@ -53,7 +53,7 @@ pub(crate) fn secrecy(key: &str) -> Secrecy {
     }
 }
 
-/// Whether a text is a URL with a user or a password in it.
+/// Whether a text is a URL with a user or password.
 pub(crate) fn has_password(text: &str) -> bool {
     let Some((_, rest)) = text.split_once("://") else {
         return false;
@@ -71,7 +71,7 @@ pub(crate) fn lines(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// A character that moves no cursor and turns no text around.
+/// Replaces characters that move the cursor or change the direction of text.
 pub(crate) fn harmless(c: char) -> char {
     match c {
         '\t' => ' ',
@@ -82,8 +82,8 @@ pub(crate) fn harmless(c: char) -> char {
     }
 }
 
-/// A text of the configuration in the middle of a message: in backticks, on one line, at most 60 characters, and
-/// without what looks like a secret, as where a forgotten quote took in the lines below.
+/// A text of the configuration for use inside a message: in backticks, on one line, at most 60 characters, and without
+/// anything that looks like a secret, for example when a missing quote includes the lines below.
 pub(crate) fn quoted(text: &str) -> String {
     let secret = value_of_secret(text);
     let mut shown = String::new();
@@ -104,7 +104,7 @@ pub(crate) fn quoted(text: &str) -> String {
     format!("`{shown}`")
 }
 
-/// The line at a place with `***` for what is hidden, and where its caret goes.
+/// The line at a place with `***` for hidden parts, and the position of its caret.
 pub(crate) fn excerpt(lines: &[String], hidden: &[Stretch], place: Place) -> Option<Excerpt> {
     let number = usize::try_from(place.line).ok()?;
     let line: Vec<char> = lines.get(number.checked_sub(1)?)?.chars().collect();
@@ -113,7 +113,7 @@ pub(crate) fn excerpt(lines: &[String], hidden: &[Stretch], place: Place) -> Opt
         .min(line.len());
     let length = usize::try_from(place.length).ok()?;
 
-    // What is shown, each character with the column that it stands for.
+    // The visible characters, each with its original column.
     let mut shown: Vec<(char, usize)> = Vec::with_capacity(line.len());
     let mut before = None;
     for (at, c) in line.iter().enumerate() {
@@ -140,7 +140,7 @@ pub(crate) fn excerpt(lines: &[String], hidden: &[Stretch], place: Place) -> Opt
         .take_while(|(_, at)| marked(*at))
         .count();
     if shown.get(before).is_some_and(|(_, at)| *at < column) {
-        carets = 3; // in the middle of something hidden
+        carets = 3; // in the middle of a hidden part
     }
 
     let mut text: String = shown.iter().map(|(c, _)| c).collect();
@@ -165,7 +165,7 @@ pub(crate) fn excerpt(lines: &[String], hidden: &[Stretch], place: Place) -> Opt
     })
 }
 
-/// Whether a character lies in a hidden stretch. White space at a stretch's ends, line by line, is not hidden.
+/// Whether a character is in a hidden part. White space at a part's ends is not hidden, line by line.
 fn is_hidden(line: &[char], number: usize, at: usize, hidden: &[Stretch]) -> bool {
     hidden.iter().any(|stretch| {
         let from = match stretch.from {
@@ -183,8 +183,8 @@ fn is_hidden(line: &[char], number: usize, at: usize, hidden: &[Stretch]) -> boo
     })
 }
 
-/// Finds what looks like a secret in a file whose YAML cannot be read: from the key to the line's end, and the
-/// lines that may continue the value. Rather too much than too little.
+/// Finds what looks like a secret in a file that is not valid YAML: from the key to the line's end, and the lines that
+/// may continue the value. Hides too much rather than too little.
 pub(crate) fn by_looks(lines: &[String]) -> Vec<Stretch> {
     let mut found = Vec::new();
     for (index, line) in lines.iter().enumerate() {
@@ -205,7 +205,7 @@ pub(crate) fn by_looks(lines: &[String]) -> Vec<Stretch> {
         };
         let brackets = |of: [char; 2]| line.chars().filter(|c| of.contains(c)).count();
         let in_flow = brackets(['{', '[']) > brackets(['}', ']']);
-        // A list below a key may stand as far to the left as the key.
+        // A list below a key may have the same indentation as the key.
         let is_item = |next: &str| {
             value.is_empty() && indentation(next) == depth && next.trim_start().starts_with('-')
         };
@@ -229,7 +229,7 @@ pub(crate) fn by_looks(lines: &[String]) -> Vec<Stretch> {
     found
 }
 
-/// How many blanks a line begins with.
+/// The indentation of a line.
 fn indentation(line: &str) -> usize {
     line.chars().take_while(|c| matches!(c, ' ' | '\t')).count()
 }

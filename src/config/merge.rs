@@ -1,7 +1,7 @@
-//! Files to one tree: reads the main file and its includes, and puts them together.
+//! Merges files to one tree: reads the main file and its includes.
 //!
-//! Maps merge, lists append, in the order of the patterns and then of the file names. The same name twice is a
-//! error. All relative paths, also those in included files, start at the main file's directory.
+//! Maps are merged and lists appended, in the order of the patterns and then of the file names. A duplicate name is an
+//! error. All relative paths, including those in included files, are resolved against the main file's directory.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use super::place::Place;
 use super::source::{Loader, after, is_pattern, why};
 use super::tree;
 
-/// Reads the main file and all that it includes. `None` where the main file could not be read.
+/// Reads the main file and everything that it includes. `None` where the main file could not be read.
 pub(crate) fn tree(main: &Path, loader: &Loader<'_>, errors: &mut Errors) -> Option<Node> {
     let (bytes, unread) = match loader.read(main) {
         Ok(bytes) => (bytes, None),
@@ -33,7 +33,7 @@ pub(crate) fn tree(main: &Path, loader: &Loader<'_>, errors: &mut Errors) -> Opt
     if !matches!(&parsed, Some(node) if matches!(node.kind, Kind::Map(_)))
         && let Some(theirs) = foreign::file(&text)
     {
-        // What of it is no YAML helps nobody.
+        // YAML errors do not help in another program's file.
         errors.back_to(before);
         let line = Place {
             file,
@@ -108,8 +108,7 @@ pub(crate) fn tree(main: &Path, loader: &Loader<'_>, errors: &mut Errors) -> Opt
     Some(root)
 }
 
-/// Reads a file that the configuration names and that is YAML, too, variables and all. `None` where a
-/// error was reported.
+/// Reads another YAML file that the configuration names, with variables. `None` where an error was reported.
 pub(crate) fn side_file(
     path: &Path,
     place: Place,
@@ -121,7 +120,7 @@ pub(crate) fn side_file(
     Some(node)
 }
 
-/// The same where a program writes the file: there are no variables in it.
+/// The same for a file written by a program: it contains no variables.
 pub(crate) fn plain_file(
     path: &Path,
     place: Place,
@@ -147,7 +146,7 @@ pub(crate) fn plain_file(
     tree::parse(file, &text?, errors)
 }
 
-/// Remembers a file for messages, and gives its text where it is UTF-8.
+/// Stores a file for messages, and returns its text where it is UTF-8.
 fn add_file(path: &Path, bytes: Vec<u8>, errors: &mut Errors) -> (u16, Option<String>) {
     let name = path.to_string_lossy();
     match String::from_utf8(bytes) {
@@ -192,14 +191,14 @@ fn add_file(path: &Path, bytes: Vec<u8>, errors: &mut Errors) -> (u16, Option<St
 fn parse(file: u16, text: &str, loader: &Loader<'_>, errors: &mut Errors) -> Option<Node> {
     let mut node = tree::parse(file, text, errors)?;
     if let Kind::Map(entries) = &mut node.kind {
-        // They hold anchors; what was made of these is where the aliases are.
+        // These only hold anchors, which were already copied to their aliases.
         entries.retain(|(key, _)| !key.text.starts_with("x-"));
     }
     expand(&mut node, loader, errors);
     Some(node)
 }
 
-/// The files that `include` names, each once, with the place of the pattern.
+/// The files that `include` names, without duplicates, with the place of the pattern.
 fn included(node: &Node, loader: &Loader<'_>, errors: &mut Errors) -> Vec<(PathBuf, Place)> {
     let patterns = match &node.kind {
         Kind::List(items) => items.as_slice(),
@@ -248,7 +247,7 @@ fn included(node: &Node, loader: &Loader<'_>, errors: &mut Errors) -> Vec<(PathB
     files
 }
 
-/// Adds an included file's entry to the main file's.
+/// Adds an included file's entry to those of the main file.
 fn merge(entries: &mut Vec<(Key, Node)>, key: Key, node: Node, errors: &mut Errors) {
     if key.text == "include" {
         errors.at(key.place, "only the main file may include others");

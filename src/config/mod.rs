@@ -1,5 +1,5 @@
-//! The configuration: files to `parsed::Gateway`, with every error of all files at once.
-//! Errors that need the meaning of things are added to `Loaded::errors` by who compiles the parsed types.
+//! Reads the configuration: files to `parsed::Gateway`, with every error of all files at once. Semantic errors are
+//! added to `Loaded::errors` when the parsed types are compiled.
 
 mod alias;
 mod compile;
@@ -52,19 +52,19 @@ pub(crate) use schema::{page as keys_page, schema};
 pub(crate) use summary::summary;
 pub(crate) use value::duration;
 
-/// A configuration that was read, and what is wrong with it.
+/// A configuration that was read, and its errors so far.
 pub(crate) struct Loaded<'s> {
-    /// What it says; `None` where the main file could not be read at all. It may lack what `errors` names.
+    /// The parsed configuration, without the parts that `errors` names; `None` where the main file could not be read.
     pub(crate) gateway: Option<parsed::Gateway>,
     /// The errors so far.
     pub(crate) errors: error::Errors,
-    /// Reads certificates and keys, and knows all files that were asked for (`seen`).
+    /// Reads certificates and keys, and knows all files that were requested (`seen`).
     pub(crate) loader: source::Loader<'s>,
     tree: Option<node::Node>,
 }
 
 impl Loaded<'_> {
-    /// The configuration for `--print`, secrets hidden. Only of use where there are no errors.
+    /// The configuration for `--print`, secrets hidden. Only useful where there are no errors.
     pub(crate) fn print(&self) -> String {
         self.tree.as_ref().map_or_else(String::new, print::print)
     }
@@ -78,7 +78,7 @@ impl fmt::Debug for Loaded<'_> {
     }
 }
 
-/// Reads a configuration: the main file, its includes, the variables. Never stops at the first error.
+/// Reads a configuration: the main file, its includes, the variables. Does not stop at the first error.
 pub(crate) fn read<'s>(main: &Path, sources: &'s dyn source::Sources) -> Loaded<'s> {
     let loader = source::Loader::new(main, sources);
     let mut errors = error::Errors::default();
@@ -96,7 +96,7 @@ pub(crate) fn read<'s>(main: &Path, sources: &'s dyn source::Sources) -> Loaded<
     }
 }
 
-/// The errors of a file's text, for tests of what is made of them.
+/// The errors of a file's text, for tests.
 #[cfg(test)]
 pub(crate) fn errors_of(text: &str) -> ConfigErrors {
     let memory = source::Memory::default().file("a.yaml", text);
@@ -104,8 +104,8 @@ pub(crate) fn errors_of(text: &str) -> ConfigErrors {
     errors.finish().err().unwrap_or_default()
 }
 
-/// What holds for every file: it is read, or its errors are said, each with words and a place in it.
-/// Without an error it can be printed, and the print is as good. serde_yaml, the other reader, reads the print, too.
+/// Invariants of every file: it is read, or each of its errors has a message and a place in it. Without errors it can
+/// be printed, and the output is equivalent; serde_yaml, the other reader, reads it, too.
 #[cfg(any(test, fuzzing))]
 #[track_caller]
 pub(crate) fn text_holds(text: &[u8]) {

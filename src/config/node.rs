@@ -1,4 +1,4 @@
-//! The nodes of the marked tree. How they are made of a text is said in `tree`, what they mean is decided by their readers.
+//! The nodes of the marked tree. `tree` builds them from a text; the decoders decide what they mean.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,17 +6,17 @@ use std::fmt;
 use super::mask::quoted;
 use super::place::Place;
 
-/// A value and where it stands.
+/// A value and its place.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
-    /// Where it begins; for a map without braces its first key, for nothing the key before it.
+    /// Where it starts; for a map without braces its first key, for an empty value the key before it.
     pub(crate) place: Place,
-    /// What it is.
+    /// The value.
     pub(crate) kind: Kind,
 }
 
 impl Node {
-    /// Itself where it is a map, or else a map without entries in its place: what is to be read on after an error was
+    /// The node itself where it is a map, or else an empty map in its place, to continue decoding after an error was
     /// reported.
     pub(crate) fn as_map(&self) -> Cow<'_, Self> {
         match self.kind {
@@ -28,7 +28,7 @@ impl Node {
         }
     }
 
-    /// A map with this value behind one key, or a list of it, in its place: what a value alone stands for.
+    /// A map with this value, or a list of it, under one key, in the same place: the full form of a short value.
     pub(crate) fn behind(self, key: &str, in_list: bool) -> Self {
         let place = self.place;
         let value = if in_list {
@@ -50,18 +50,18 @@ impl Node {
     }
 }
 
-/// What a node is.
+/// The kind of a node.
 #[derive(Clone, Debug)]
 pub(crate) enum Kind {
-    /// Nothing: an empty value, `~` or `null`.
+    /// Null: an empty value, `~` or `null`.
     Null,
-    /// A text, number or boolean; which of them is decided by whoever reads it.
+    /// A text, number or boolean; the decoder decides which.
     Scalar(Scalar),
     /// A list.
     List(Vec<Node>),
-    /// A map, in its order; no key is there twice.
+    /// A map, in order; without duplicate keys.
     Map(Vec<(Key, Node)>),
-    /// Something that an error was reported for; nothing more is said about it.
+    /// A value that an error was already reported for.
     Broken,
 }
 
@@ -70,32 +70,32 @@ pub(crate) enum Kind {
 pub(crate) struct Key {
     /// The key, without its quotes.
     pub(crate) text: String,
-    /// Where it stands.
+    /// Its place.
     pub(crate) place: Place,
 }
 
-/// A text, number or boolean as it was written.
+/// A text, number or boolean as written.
 #[derive(Clone)]
 pub(crate) struct Scalar {
-    /// The text, variables expanded.
+    /// The text, with variables expanded.
     pub(crate) text: String,
-    /// Whether it was in quotes or a text block, and so is a text whatever it looks like.
+    /// Whether it was quoted or a text block, and so is a text whatever it looks like.
     pub(crate) quoted: bool,
-    /// Whether it stands below a key such as `secret`.
+    /// Whether it is below a key such as `secret`.
     pub(crate) hidden: bool,
-    /// The text before variables were expanded, where there were any.
+    /// The text before variables were expanded, if there were any.
     pub(crate) written: Option<String>,
-    /// Whether some of it came from a file by `${file:..}`.
+    /// Whether a part of it came from a file through `${file:..}`.
     pub(crate) from_file: bool,
 }
 
 impl Scalar {
-    /// Whether its text must stay out of messages: a secret, or what variables were expanded to.
+    /// Whether its text must not appear in messages: a secret, or an expanded variable.
     pub(crate) fn is_private(&self) -> bool {
         self.hidden || self.written.is_some()
     }
 
-    /// The text for a message, in backticks; what was written where the text must stay out.
+    /// The text for a message, in backticks; for private values the unexpanded text.
     pub(crate) fn shown(&self) -> String {
         match &self.written {
             _ if self.hidden => "a hidden value".to_owned(),

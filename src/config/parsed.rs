@@ -1,8 +1,7 @@
-//! What gateway.yaml says, as types: the shape is checked, the meaning is not.
-//! Every value carries its place. Names are not looked up, no file is opened, nothing is compiled here.
+//! gateway.yaml as types: the structure is checked, the meaning is not. Every value carries its place. No names are
+//! resolved, no files are opened, and nothing is compiled here.
 //!
-//! Where an error was reported inside a part, the part is there with what could be read, and its `broken` is
-//! set: what it lacks needs no second message.
+//! A part with errors contains what could be read, and its `broken` is set: what it lacks causes no second message.
 
 mod route;
 
@@ -24,19 +23,19 @@ pub(crate) use route::{
     Respond, Rewrite, Route, Static,
 };
 
-/// A value and where it stands.
+/// A value and its place.
 #[derive(Clone, Debug)]
 pub(crate) struct Spanned<T> {
     /// The value.
     pub(crate) value: T,
-    /// Where it stands; line 0 where it is a default.
+    /// Its place; line 0 for a default.
     pub(crate) place: Place,
-    /// Whether the value must stay out of messages: a secret, or what variables were expanded to.
+    /// Whether the value must not appear in messages: a secret, or an expanded variable.
     pub(crate) private: bool,
 }
 
 impl<T> Spanned<T> {
-    /// A value that nobody wrote.
+    /// A default value, without a place.
     pub(crate) fn default_of(value: T) -> Self {
         Self {
             value,
@@ -47,7 +46,7 @@ impl<T> Spanned<T> {
 }
 
 impl Spanned<String> {
-    /// The text for a message, in backticks unless it must stay out.
+    /// The text for a message, in backticks unless it is private.
     pub(crate) fn shown(&self) -> String {
         if self.private {
             "the expanded value".to_owned()
@@ -57,53 +56,53 @@ impl Spanned<String> {
     }
 }
 
-/// Pairs in the order in which they were written; no name is there twice.
+/// Name and value pairs in their order, without duplicate names.
 pub(crate) type Named<T> = Vec<(Spanned<String>, T)>;
 
 /// An item of `trusted_proxies`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum TrustedPeers {
-    /// All with an address in this network.
+    /// Peers with an address in this network.
     Network(IpNet),
-    /// All on Unix sockets.
+    /// Peers on Unix sockets.
     Unix,
 }
 
 /// The whole configuration.
 #[derive(Debug)]
 pub(crate) struct Gateway {
-    /// How many event loops there are.
+    /// The number of event loops.
     pub(crate) workers: Spanned<Workers>,
-    /// Where clients come in; at least one unless an error was reported.
+    /// The listeners; at least one unless an error was reported.
     pub(crate) listeners: Vec<Listener>,
-    /// Whose X-Forwarded-* are believed.
+    /// The proxies whose forwarded headers are trusted.
     pub(crate) trusted_proxies: Vec<Spanned<TrustedPeers>>,
-    /// What a client may send at most.
+    /// Limits for clients.
     pub(crate) limits: Limits,
-    /// How long a client may take.
+    /// Timeouts for clients.
     pub(crate) timeouts: Timeouts,
     /// The verifiers of tokens.
     pub(crate) jwt: Named<Verifier>,
-    /// The tokens that the gateway issues itself.
+    /// The token service.
     pub(crate) tokens: Option<Tokens>,
-    /// Where the gateway writes things down.
+    /// Where the gateway stores its state.
     pub(crate) state: Option<State>,
     /// The apps behind the gateway.
     pub(crate) upstreams: Named<Upstream>,
-    /// What holds for every route that does not say otherwise.
+    /// The defaults of all routes.
     pub(crate) defaults: Defaults,
     /// The routes; at least one unless an error was reported.
     pub(crate) routes: Vec<Route>,
-    /// What is expected of it.
+    /// The configuration's own tests.
     pub(crate) tests: Vec<Spanned<PolicyTest>>,
-    /// What is logged.
+    /// The logs.
     pub(crate) log: Log,
 }
 
 /// `workers`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Workers {
-    /// One a core.
+    /// One per core.
     Auto,
     /// 1 to 1024.
     Count(u16),
@@ -112,22 +111,22 @@ pub(crate) enum Workers {
 /// One of `listeners`.
 #[derive(Clone, Debug)]
 pub(crate) struct Listener {
-    /// Where it stands.
+    /// Its place.
     pub(crate) place: Place,
     /// Whether an error was reported inside.
     pub(crate) broken: bool,
-    /// Where it listens.
+    /// The address.
     pub(crate) address: Spanned<ListenAddress>,
-    /// Whether it only sends clients to the TLS listener.
+    /// Whether it only redirects to the TLS listener.
     pub(crate) redirect_to_https: Spanned<bool>,
-    /// TLS, where it is offered.
+    /// The TLS settings; `None` is plain text.
     pub(crate) tls: Option<Tls>,
 }
 
-/// Where a listener listens.
+/// The address of a listener.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum ListenAddress {
-    /// An address and a port; port 0 is one that the system chooses.
+    /// An address and a port; with port 0 the system chooses one.
     Tcp(std::net::SocketAddr),
     /// The path of a Unix socket.
     Unix(PathBuf),
@@ -136,7 +135,7 @@ pub(crate) enum ListenAddress {
 /// `tls` of a listener.
 #[derive(Clone, Debug)]
 pub(crate) struct Tls {
-    /// Where it stands.
+    /// Its place.
     pub(crate) place: Place,
     /// At least one unless an error was reported.
     pub(crate) certificates: Vec<Certificate>,
@@ -147,13 +146,13 @@ pub(crate) struct Tls {
 /// One of `certificates`.
 #[derive(Clone, Debug)]
 pub(crate) struct Certificate {
-    /// The chain, a PEM file.
+    /// The certificate chain, a PEM file.
     pub(crate) cert: Spanned<PathBuf>,
     /// The private key, a PEM file.
     pub(crate) key: Spanned<PathBuf>,
 }
 
-/// A version of TLS.
+/// A TLS version.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum TlsVersion {
     /// RFC 5246.
@@ -165,9 +164,9 @@ pub(crate) enum TlsVersion {
 /// `limits`; sizes in bytes.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
-    /// Connections in all, at least 1.
+    /// Connections in total, at least 1.
     pub(crate) connections: Spanned<u32>,
-    /// Connections of one address, at least 1.
+    /// Connections per address, at least 1.
     pub(crate) connections_per_ip: Spanned<u32>,
     /// A request's head, at least 1.
     pub(crate) header_bytes: Spanned<u64>,
@@ -179,65 +178,65 @@ pub(crate) struct Limits {
     pub(crate) body_bytes: Spanned<u64>,
 }
 
-/// `timeouts`; none is zero but `shutdown` and `shutdown_streams`.
+/// `timeouts`; only `shutdown` and `shutdown_streams` may be zero.
 #[derive(Clone, Debug)]
 pub(crate) struct Timeouts {
-    /// For a request's head.
+    /// For reading a request's head.
     pub(crate) header_read: Spanned<Duration>,
-    /// Between two pieces of a request's body.
+    /// Between two reads of a request's body.
     pub(crate) body_read: Spanned<Duration>,
-    /// How long a client may take nothing of a response.
+    /// While a client reads nothing of a response.
     pub(crate) send: Spanned<Duration>,
-    /// How long an idle connection is kept.
+    /// For an idle connection.
     pub(crate) keep_alive: Spanned<Duration>,
     /// For a TLS handshake.
     pub(crate) tls_handshake: Spanned<Duration>,
-    /// How long requests may go on after the signal to stop; zero cuts at once.
+    /// For requests in flight after the stop signal; zero cuts them off at once.
     pub(crate) shutdown: Spanned<Duration>,
-    /// How long tunnels and streams may go on then, `shutdown` at most.
+    /// For tunnels and streams after the stop signal, at most `shutdown`.
     pub(crate) shutdown_streams: Spanned<Duration>,
 }
 
 /// One of `jwt`.
 #[derive(Clone, Debug)]
 pub(crate) struct Verifier {
-    /// Where it stands.
+    /// Its place.
     pub(crate) place: Place,
     /// Whether an error was reported inside.
     pub(crate) broken: bool,
-    /// Algorithms by their JOSE names, all known ones; empty where none is named.
+    /// Algorithms by their JOSE names, all known; empty where none is named.
     pub(crate) algorithms: Vec<Spanned<String>>,
-    /// Shared secrets: the one in use, and those that are still accepted.
+    /// Shared secrets: the current one, and older ones that are still accepted.
     pub(crate) secret: Vec<Spanned<Secret>>,
     /// PEM files.
     pub(crate) keys: Vec<KeyFile>,
     /// A key set.
     pub(crate) jwks: Option<Spanned<Jwks>>,
-    /// How long a key set at a URL lives at most; 10 s to 24 h.
+    /// The longest time before a key set at a URL is fetched again; 10 s to 24 h.
     pub(crate) jwks_refresh: Option<Spanned<Duration>>,
-    /// How long it serves beyond its life; 1 h by default.
+    /// How long an expired key set is still used; 1 h by default.
     pub(crate) stale_for: Spanned<Duration>,
-    /// A PEM file with the roots that its server is trusted by.
+    /// A PEM file with trusted roots for the key set's server.
     pub(crate) ca: Option<Spanned<PathBuf>>,
     /// The revoked tokens.
     pub(crate) revoked: Option<Spanned<PathBuf>>,
-    /// Issuers, any of which is fine; empty where none is asked for.
+    /// The accepted issuers; empty where any is accepted.
     pub(crate) issuer: Vec<Spanned<String>>,
-    /// For whom a token must be.
+    /// The accepted audiences.
     pub(crate) audience: Option<Spanned<Audience>>,
-    /// How far clocks may differ; 30 s by default.
+    /// The tolerated clock difference; 30 s by default.
     pub(crate) leeway: Spanned<Duration>,
-    /// Whether a token must have an end; true by default.
+    /// Whether a token must have `exp`; true by default.
     pub(crate) require_exp: Spanned<bool>,
-    /// From `iat` to `exp` at most.
+    /// The longest accepted time from `iat` to `exp`.
     pub(crate) max_lifetime: Option<Spanned<Duration>>,
-    /// The type in the token's header.
+    /// The required `typ` in the token's header.
     pub(crate) typ: Option<Spanned<String>>,
-    /// Claims that must be there and equal: dotted paths, and scalars or lists of scalars.
+    /// Required claims and their values: dotted paths, and scalars or lists of scalars.
     pub(crate) claims: Named<Spanned<Value>>,
-    /// Where tokens are looked for; the header alone by default.
+    /// Where tokens are read from; only the header by default.
     pub(crate) from: Vec<Spanned<TokenSource>>,
-    /// Where `weak_secret: allow` stands.
+    /// The place of `weak_secret: allow`.
     pub(crate) weak_secret: Option<Place>,
 }
 
@@ -246,11 +245,11 @@ pub(crate) struct Verifier {
 pub(crate) enum Jwks {
     /// A file.
     File(PathBuf),
-    /// A URL that begins with `https://`, or with `http://` and leads to this machine.
+    /// A URL that begins with `https://`, or with `http://` and a loopback address.
     Url(crate::net::url::Url),
 }
 
-/// A shared secret. Its `Debug` does not show it.
+/// A shared secret. Its `Debug` hides it.
 #[derive(Clone, Eq, PartialEq)]
 pub(crate) struct Secret(String);
 
@@ -275,41 +274,41 @@ impl fmt::Debug for Secret {
 /// `tokens`.
 #[derive(Clone, Debug)]
 pub(crate) struct Tokens {
-    /// Where it stands.
+    /// Its place.
     pub(crate) place: Place,
     /// Whether an error was reported inside.
     pub(crate) broken: bool,
-    /// Below which its endpoints are; `/api/token`.
+    /// The path prefix of its endpoints; `/api/token`.
     pub(crate) path: Spanned<String>,
     /// `iss` of its tokens.
     pub(crate) issuer: Option<Spanned<String>>,
-    /// What it signs with, by its JOSE name; ES256.
+    /// The algorithm of its signatures, by its JOSE name; ES256.
     pub(crate) algorithm: Spanned<String>,
     /// The directory of its keys.
     pub(crate) keys: Spanned<PathBuf>,
-    /// The file of its users; where there is none, `login`.
+    /// The users file; without it there is `login`.
     pub(crate) users: Option<Spanned<PathBuf>>,
-    /// The app that decides on logins, and the path and query that it is asked for.
+    /// The app that decides on logins, with the path and query of the request to it.
     pub(crate) login: Option<Spanned<(Server, PathAndQuery)>>,
-    /// How long an access token lives, whole seconds; 5 min.
+    /// The lifetime of an access token, whole seconds; 5 min.
     pub(crate) access_lifetime: Spanned<Duration>,
-    /// How long a refresh token lives, whole seconds; 24 h.
+    /// The lifetime of a refresh token, whole seconds; 24 h.
     pub(crate) refresh_lifetime: Spanned<Duration>,
-    /// Whether a refresh token is good once; it is.
+    /// Whether a refresh token can be used only once; true.
     pub(crate) rotate_refresh: Spanned<bool>,
-    /// How long a spent one gets its successor once more; 10 s.
+    /// How long a used one still returns the same replacement; 10 s.
     pub(crate) refresh_grace: Spanned<Duration>,
-    /// How long a new key is published before it signs, whole seconds; 5 min.
+    /// How long a new key is published before it is used, whole seconds; 5 min.
     pub(crate) rotate_keys_after: Spanned<Duration>,
-    /// The cookies that its tokens are handed out in.
+    /// The cookies that carry its tokens.
     pub(crate) cookies: Option<Cookies>,
-    /// What pages of other origins may do with its endpoints.
+    /// The cross-origin policy of its endpoints.
     pub(crate) cors: Option<Cors>,
-    /// The field of a login that says who it is; `username`.
+    /// The field of a login with the user's name; `username`.
     pub(crate) username_field: Spanned<String>,
-    /// Claims beside the service's own.
+    /// Additional claims.
     pub(crate) claims: Named<Spanned<Value>>,
-    /// How often a password may be tried.
+    /// Limits for password attempts.
     pub(crate) throttle: Throttle,
 }
 
@@ -322,16 +321,16 @@ pub(crate) enum State {
     Redis(Redis),
 }
 
-/// `redis` of `state`, and what stands beside it.
+/// `redis` of `state`, and its other keys.
 #[derive(Clone, Debug)]
 pub(crate) struct Redis {
     /// One server, or nodes of a cluster; at least one unless an error was reported.
     pub(crate) urls: Vec<Spanned<String>>,
-    /// Who logs in there.
+    /// The user name.
     pub(crate) username: Option<Spanned<String>>,
-    /// With which password.
+    /// The password.
     pub(crate) password: Option<Secret>,
-    /// Who vouches for their certificates.
+    /// A PEM file with trusted roots for the servers.
     pub(crate) ca: Option<Spanned<PathBuf>>,
 }
 
@@ -342,27 +341,27 @@ pub(crate) struct Cookies {
     pub(crate) access: Spanned<String>,
     /// The refresh token's; `refresh_token`.
     pub(crate) refresh: Spanned<String>,
-    /// Whether links from other sites bring them along, too; they do.
+    /// Whether links from other sites send them too (`SameSite=Lax`); true.
     pub(crate) is_lax: Spanned<bool>,
-    /// For all hosts of this domain.
+    /// The domain whose hosts all get them.
     pub(crate) domain: Option<Spanned<String>>,
-    /// Whose pages may use them, beside the host's own.
+    /// The origins that may use them, besides the host's own.
     pub(crate) origins: Vec<Spanned<String>>,
 }
 
-/// `throttle` of `tokens`: how many tries in which time.
+/// `throttle` of `tokens`: attempts per time.
 #[derive(Clone, Debug)]
 pub(crate) struct Throttle {
-    /// For one address; 10 a minute.
+    /// For one address; 10 per minute.
     pub(crate) per_ip: Option<(NonZeroU32, Duration)>,
-    /// For one user; 5 a minute.
+    /// For one user; 5 per minute.
     pub(crate) per_user: Option<(NonZeroU32, Duration)>,
 }
 
 /// One of `keys`.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyFile {
-    /// The key's name in token headers.
+    /// The key's `kid` in token headers.
     pub(crate) kid: Option<Spanned<String>>,
     /// The PEM file.
     pub(crate) file: Spanned<PathBuf>,
@@ -371,9 +370,9 @@ pub(crate) struct KeyFile {
 /// `audience`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Audience {
-    /// `any`: also a token that is meant for somebody else.
+    /// `any`: tokens for other audiences are accepted too.
     Any,
-    /// One of these, at least one is named.
+    /// One of these; at least one.
     OneOf(Vec<String>),
 }
 
@@ -384,7 +383,7 @@ pub(crate) enum TokenSource {
     Header,
     /// A cookie, by its name.
     Cookie(String),
-    /// A parameter of the query, by its name.
+    /// A query parameter, by its name.
     Query(String),
     /// `Sec-WebSocket-Protocol: bearer, TOKEN`.
     WebSocket,
@@ -395,54 +394,54 @@ pub(crate) enum TokenSource {
 /// One of `upstreams`.
 #[derive(Clone, Debug)]
 pub(crate) struct Upstream {
-    /// Where it stands.
+    /// Its place.
     pub(crate) place: Place,
     /// Whether an error was reported inside.
     pub(crate) broken: bool,
     /// At least one unless an error was reported.
     pub(crate) servers: Vec<Spanned<Server>>,
-    /// How a server is picked.
+    /// The load balancing method.
     pub(crate) balance: Spanned<Balance>,
-    /// How long a server may take to accept a connection; 2 s.
+    /// The timeout for connecting; 2 s.
     pub(crate) connect: Spanned<Duration>,
-    /// How long a server may take to begin its response; 60 s.
+    /// The timeout for the start of a response; 60 s.
     pub(crate) response: Spanned<Duration>,
-    /// How long a response may pause, and a connection may be idle; 60 s.
+    /// The timeout between reads of a response, and for an idle connection; 60 s.
     pub(crate) idle: Spanned<Duration>,
-    /// How many idle connections are kept; 1024, and 0 keeps none.
+    /// The limit for idle connections; 1024, and 0 disables reuse.
     pub(crate) keep_alive: Spanned<u32>,
-    /// How long a connection may have been idle for a request that cannot be repeated; 1 s.
+    /// The longest idle time of a connection for a request that cannot be repeated; 1 s.
     pub(crate) fresh: Spanned<Duration>,
-    /// Whether and how bodies are taken in before they are asked for.
+    /// Whether and how bodies are buffered.
     pub(crate) buffer: Buffering,
-    /// Whether names of fields with `_` reach the app; they do not without it.
+    /// Whether header names with `_` are forwarded to the app; false.
     pub(crate) underscores: Spanned<bool>,
 }
 
-/// What an upstream says of `buffer`.
+/// The `buffer` setting of an upstream.
 #[derive(Clone, Debug)]
 pub(crate) enum Buffering {
-    /// Nothing: 64 KiB each in memory.
+    /// The default: 64 KiB for each body in memory.
     Default,
-    /// `off`: bodies stream.
+    /// `off`: bodies are streamed.
     Off,
-    /// A map.
+    /// Custom settings.
     Own(Buffer),
 }
 
-/// How a server is picked.
+/// A load balancing method.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Balance {
-    /// One after the other.
+    /// One server after the other.
     RoundRobin,
 }
 
-/// Where an app listens.
+/// The address of an app.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Server {
     /// HTTP/1.1 over TCP.
     Http {
-        /// A name in small letters, or an address, an IPv6 one without brackets.
+        /// A name in lower case, or an address, an IPv6 one without brackets.
         host: String,
         /// The port, not 0.
         port: u16,
@@ -454,15 +453,15 @@ pub(crate) enum Server {
 /// `buffer` of an upstream; sizes in bytes.
 #[derive(Clone, Debug)]
 pub(crate) struct Buffer {
-    /// Where it stands.
+    /// Its place.
     pub(crate) place: Place,
-    /// How much of a request stays in memory; 64 KiB.
+    /// How much of a request is kept in memory; 64 KiB.
     pub(crate) request: Spanned<u64>,
-    /// How much of a response stays in memory; 64 KiB.
+    /// How much of a response is kept in memory; 64 KiB.
     pub(crate) response: Spanned<u64>,
-    /// The directory for what goes beyond.
+    /// The spool directory for larger bodies.
     pub(crate) spool: Option<Spanned<PathBuf>>,
-    /// How much may lie there in all; 1 GiB.
+    /// The size limit of the spool; 1 GiB.
     pub(crate) spool_bytes: Spanned<u64>,
 }
 
@@ -471,40 +470,40 @@ pub(crate) struct Buffer {
 pub(crate) struct Log {
     /// Info by default.
     pub(crate) level: Spanned<Level>,
-    /// One line a request.
+    /// The access log.
     pub(crate) access: AccessLog,
 }
 
-/// How much is logged.
+/// A log level.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Level {
-    /// What needs hands.
+    /// Errors that need action.
     Error,
-    /// And what looks wrong.
+    /// Also warnings.
     Warn,
-    /// And what happens.
+    /// Also normal events.
     Info,
-    /// And what helps to find errors.
+    /// Also details for debugging.
     Debug,
 }
 
 /// `log.access`; on, to stdout, as JSON by default.
 #[derive(Clone, Debug)]
 pub(crate) enum AccessLog {
-    /// Nothing is written.
+    /// Disabled.
     Off,
-    /// A line a request.
+    /// One line per request.
     On {
-        /// Where to.
+        /// The destination.
         to: Spanned<LogTarget>,
-        /// How it looks.
+        /// The format.
         format: Spanned<LogFormat>,
-        /// The claim that names the user; the usual ones without it.
+        /// The claim that names the user; the usual ones by default.
         user: Option<Spanned<String>>,
     },
 }
 
-/// Where a log goes.
+/// The destination of a log.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum LogTarget {
     /// Standard output.
@@ -515,10 +514,10 @@ pub(crate) enum LogTarget {
     File(PathBuf),
 }
 
-/// How the access log looks.
+/// The format of the access log.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum LogFormat {
-    /// A JSON object a line.
+    /// One JSON object per line.
     Json,
     /// Apache's combined format.
     Combined,

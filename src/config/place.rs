@@ -1,13 +1,13 @@
-//! Where something stands in the configuration's files, and which parts of them may be shown.
+//! Places in the configuration's files, and which parts may be shown.
 
-/// Where something stands in the configuration's files.
+/// A place in the configuration's files.
 ///
-/// The default, with line 0, is a place of its own: "the main file as a whole".
+/// The default, with line 0, stands for the main file as a whole.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Place {
     /// The file, in the order in which the files were read; 0 is the main file.
     pub(crate) file: u16,
-    /// The line, from 1; 0 where no line is meant.
+    /// The line, from 1; 0 where there is none.
     pub(crate) line: u32,
     /// The column in characters, from 1.
     pub(crate) column: u32,
@@ -25,7 +25,7 @@ impl Place {
     }
 }
 
-/// A part of a file that no message may show.
+/// A part of a file that messages must not show.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stretch {
     /// The first character: line from 1, column from 0.
@@ -34,13 +34,13 @@ pub(crate) struct Stretch {
     pub(crate) to: (usize, usize),
 }
 
-/// The line of an error, fit to be shown, and the caret under it.
+/// The line of an error in displayable form, and the position of the caret.
 #[derive(Clone, Debug)]
 pub(super) struct Excerpt {
     /// The line, without secrets and control characters.
     pub(super) line: String,
-    /// How many characters stand before the caret.
+    /// The number of characters before the caret.
     pub(super) before: usize,
-    /// How many carets there are.
+    /// The number of carets.
     pub(super) carets: usize,
 }

@@ -1,5 +1,4 @@
-//! `tests`: requests and what is expected to become of them. Whether it does is decided by who runs
-//! them.
+//! Decodes `tests`: requests and their expected outcomes. `explain` runs them.
 
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 

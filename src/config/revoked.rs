@@ -1,4 +1,4 @@
-//! `revoked`: the file of the revoked tokens.
+//! Reads the file of revoked tokens (`revoked`).
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! `defaults` and `routes`: which keys there are, and what stands behind each.
+//! Decodes `defaults` and `routes`.
 
 use super::decode::Decoder;
 use super::keys;
@@ -96,7 +96,7 @@ impl Decoder<'_> {
         let near = super::decode::nearest(&read.value, method::usual());
         if let Some(near) = near.filter(|near| *near != read.value) {
             let warning = format!(
-                "{} is a method of its own; did you mean `{near}`?",
+                "{} is a custom method; did you mean `{near}`?",
                 read.shown()
             );
             self.errors.warn(read.place, &warning);
@@ -104,7 +104,7 @@ impl Decoder<'_> {
         Some(read)
     }
 
-    /// `static`; a directory alone stands for a map with `root`.
+    /// `static`; a directory alone is short for a map with `root`.
     fn files(&mut self, node: &Node) -> Option<Static> {
         let map;
         let node = if matches!(node.kind, Kind::Scalar(_)) {
@@ -293,7 +293,7 @@ impl Decoder<'_> {
         })))
     }
 
-    /// What a token must hold.
+    /// The claims that a token must have.
     fn require(&mut self, node: &Node) -> Option<Node> {
         match &node.kind {
             Kind::Map(entries) if !entries.is_empty() => Some(node.clone()),
@@ -337,7 +337,7 @@ impl Decoder<'_> {
         let request = request.unwrap_or_default();
         let set = request.set.iter().map(|(name, _)| name);
         for name in set.chain(&request.remove) {
-            // Without its mark a request that an upstream leads back here would go round for ever.
+            // This header detects request loops through an upstream.
             if ends_loops(&name.value) {
                 let problem = format!(
                     "`{}` of requests can be neither set nor removed",
@@ -354,7 +354,7 @@ impl Decoder<'_> {
         })
     }
 
-    /// What a header is set to. Private values are marked sensitive.
+    /// A header's value, with placeholders. Private values are marked sensitive.
     fn written_value(&mut self, node: &Node) -> Option<Spanned<Written>> {
         let general = "it has no control characters, and only ASCII";
         let mut found = self.scalar(node, "a header's value", general, |text| {
@@ -378,7 +378,7 @@ impl Decoder<'_> {
                 let problem = format!("`{}` is a header that the gateway itself sets", name.value);
                 self.errors
                     .at(name.place, problem)
-                    .hint("it says how a message is framed, or what becomes of its connection");
+                    .hint("it controls the framing of a message, or its connection");
             }
         }
         let remove = self.value(fields, "remove", |it, node| {

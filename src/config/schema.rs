@@ -1,5 +1,5 @@
-//! What `keys` says, for others: a JSON Schema (2020-12) for editors and CI, and the list of all keys in docs/.
-//! It holds what a value looks like; what values mean together is decided by `check` alone.
+//! Exports `keys`: a JSON Schema (2020-12) for editors and CI, and the list of all keys in docs/. It describes the form
+//! of each value; only `check` knows how values depend on each other.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::keys::{Default, Key, Kind, Section, TOP, Zero};
 
-/// Whatever has a variable in it, whose value is not known here.
+/// Matches any text with a variable, whose value is unknown here.
 const VARIABLE: &str = r"\$\{";
 
 /// The schema of gateway.yaml.
@@ -18,7 +18,7 @@ pub(crate) fn schema() -> Value {
         let head = json!({
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "title": "Portcullis: gateway.yaml",
-            // What a file that includes others lacks may be there.
+            // A file may include others that contain the required keys.
             "anyOf": [{"required": ["listeners", "routes"]}, {"required": ["include"]}],
             "patternProperties": {"^x-": true},
         });
@@ -78,7 +78,7 @@ fn put(schema: &mut Value, name: &str, value: Value) {
     }
 }
 
-/// A scalar of YAML's core schema.
+/// A scalar, typed by YAML's core schema.
 fn typed(text: &str) -> Value {
     match (text, text.parse::<u64>()) {
         ("true", _) => json!(true),
@@ -140,7 +140,7 @@ fn kind(kind: Kind) -> Value {
     }
 }
 
-/// What a value alone is that stands for a list of it.
+/// The kind of a single value that is short for a list of it.
 fn alone(kind: Kind) -> Kind {
     if let Kind::OneOrMore(item) = kind {
         return *item;
@@ -152,7 +152,7 @@ fn alone(kind: Kind) -> Kind {
     short.map_or(kind, |short| short.kind)
 }
 
-/// The pattern of a number with a unit, by what becomes of zero.
+/// The pattern of a number with a unit, depending on how zero is treated.
 fn bounded(number: &str, zero: Zero) -> String {
     match zero {
         Zero::Refused | Zero::Allowed => format!("^{number}$"),
@@ -160,7 +160,7 @@ fn bounded(number: &str, zero: Zero) -> String {
     }
 }
 
-/// Two schemas of which one holds.
+/// A schema that accepts either of two.
 trait Or {
     fn or(self, other: &Value) -> Value;
 }
@@ -224,7 +224,7 @@ fn sections(
     }
 }
 
-/// The sections behind a key.
+/// The sections of a key.
 fn inner(title: &str, kind: Kind, told: &mut Vec<(*const Section, String)>, page: &mut String) {
     match kind {
         Kind::Section(section) => sections(title, section, told, page),
@@ -248,7 +248,7 @@ fn inner(title: &str, kind: Kind, told: &mut Vec<(*const Section, String)>, page
     }
 }
 
-/// A kind in words.
+/// The description of a kind.
 fn words(kind: Kind) -> String {
     match kind {
         Kind::Text => "text".to_owned(),

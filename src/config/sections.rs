@@ -1,4 +1,4 @@
-//! The sections of gateway.yaml but `jwt` and the routes: which keys there are, and what stands behind each.
+//! Decodes the sections of gateway.yaml except `jwt` and the routes.
 
 use super::decode::Decoder;
 use super::keys;
@@ -11,7 +11,7 @@ use super::place::Place;
 use super::value;
 
 impl Decoder<'_> {
-    /// The whole configuration, all files in one tree.
+    /// The whole configuration, with all files merged in one tree.
     pub(crate) fn gateway(&mut self, node: &Node) -> Option<Gateway> {
         let fields = self.fields(node, "a map", &keys::TOP)?;
         for key in ["listeners", "routes"] {
@@ -170,7 +170,7 @@ impl Decoder<'_> {
         })
     }
 
-    /// One of `upstreams`; a URL alone stands for a map with `servers`.
+    /// One of `upstreams`; a URL alone is short for a map with `servers`.
     fn upstream(&mut self, node: &Node) -> Option<Upstream> {
         let before = self.errors.count();
         let alone = matches!(node.kind, Kind::Scalar(_));
@@ -209,7 +209,7 @@ impl Decoder<'_> {
         let buffer = self.optional(fields, "buffer", Self::buffer);
         let underscores = self.value(fields, "underscores", |it, node| {
             let known = [("remove", false), ("pass", true)];
-            it.choice(node, "what becomes of header names with `_`", &known)
+            it.choice(node, "how header names with `_` are treated", &known)
         });
         Some(Upstream {
             place: node.place,

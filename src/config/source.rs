@@ -1,5 +1,5 @@
-//! Where the configuration's bytes come from: files, and the environment's variables.
-//! Every file that is asked for is remembered, also one that is not there: the reload watches them.
+//! The configuration's input: files and environment variables. Every requested file is recorded, even a missing one:
+//! the reload watches them.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -11,22 +11,22 @@ use std::time::{Duration, Instant};
 use super::place::Place;
 use crate::filesystem::{self, Patience};
 
-/// Files and variables.
+/// Access to files and variables.
 pub(crate) trait Sources {
     /// A file's bytes.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
 
-    /// A variable's value; `None` where it is not set, or is not UTF-8.
+    /// A variable's value; `None` where it is unset or not UTF-8.
     fn var(&self, name: &str) -> Option<String>;
 
-    /// The files that a shell pattern below `directory` names, sorted; hidden ones only by a pattern with the dot.
+    /// The sorted files that match a shell pattern below `folder`; hidden ones only if the pattern has the dot.
     fn glob(&self, folder: &Path, pattern: &str) -> io::Result<Vec<PathBuf>>;
 
-    /// Does work that asks the file system about a path; an error where it gives no response in time.
+    /// Runs work that uses the file system at a path; an error where it does not respond in time.
     fn patiently(&self, path: &Path, work: Box<dyn FnOnce() + Send>) -> io::Result<()>;
 }
 
-/// How `*` is read: it takes no slash, and no hidden file such as an editor's.
+/// How `*` matches: no slashes, and no hidden files such as an editor's.
 const MATCHING: glob::MatchOptions = glob::MatchOptions {
     case_sensitive: true,
     require_literal_separator: true,
@@ -36,21 +36,21 @@ const MATCHING: glob::MatchOptions = glob::MatchOptions {
 /// The real file system and environment.
 #[derive(Clone)]
 pub(crate) struct Disk {
-    /// Variables that go before the environment's.
+    /// Variables that override the environment.
     pub(crate) variables: BTreeMap<String, String>,
-    /// Which paths do not answer; shared by all who read one configuration again and again.
+    /// Which paths do not respond; shared by all reads of the same configuration.
     patience: Patience,
-    /// How long those that do not answer are still waited for.
+    /// The remaining time for unresponsive paths.
     left: Cell<Duration>,
 }
 
-/// How long all files of a configuration together may keep it waiting: a drive that is gone holds them all.
+/// The total time that all files of a configuration may block: an unavailable drive blocks each of them.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long one file is waited for at least, when the others have used up the time.
+/// The minimum timeout for one file, when the others have used up the time.
 const AT_LEAST: Duration = Duration::from_millis(100);
 
 impl Disk {
-    /// The disk for one reading of a configuration.
+    /// The disk for one read of a configuration.
     pub(crate) fn new(patience: Patience) -> Self {
         Self {
             variables: BTreeMap::new(),
@@ -108,7 +108,7 @@ impl Sources for Disk {
     }
 }
 
-/// The pattern with its directory before it, whose own characters mean themselves.
+/// The pattern below its directory, whose special characters are escaped.
 fn whole_pattern(folder: &Path, pattern: &str) -> io::Result<String> {
     let no_text = || io::Error::other("the directory's name is not UTF-8");
     let folder = glob::Pattern::escape(folder.to_str().ok_or_else(no_text)?);
@@ -116,7 +116,7 @@ fn whole_pattern(folder: &Path, pattern: &str) -> io::Result<String> {
     Ok(whole.to_str().ok_or_else(no_text)?.to_owned())
 }
 
-/// Reads through `Sources` and remembers what was asked for.
+/// Reads through `Sources` and records what was requested.
 pub(crate) struct Loader<'s> {
     sources: &'s dyn Sources,
     folder: PathBuf,
@@ -125,19 +125,19 @@ pub(crate) struct Loader<'s> {
     secrets: RefCell<Vec<Confidential>>,
 }
 
-/// A file that holds what others must not know.
+/// A file that contains a secret.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Confidential {
     /// The file.
     pub(crate) path: PathBuf,
-    /// What it holds, such as `a private key`.
+    /// What it contains, such as `a private key`.
     pub(crate) what: &'static str,
-    /// Where the configuration names it.
+    /// The place of its name in the configuration.
     pub(crate) place: Place,
 }
 
 impl<'s> Loader<'s> {
-    /// A loader whose relative paths start at the directory through which the main file was named.
+    /// A loader that resolves relative paths against the directory in which the main file was named.
     pub(crate) fn new(main: &Path, sources: &'s dyn Sources) -> Self {
         let folder = main.parent().map(Path::to_owned).unwrap_or_default();
         Self {
@@ -149,12 +149,12 @@ impl<'s> Loader<'s> {
         }
     }
 
-    /// The directory at which relative paths start; empty for the current one.
+    /// The base directory of relative paths; empty for the current one.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Reads a file, its path taken as it is, and remembers it.
+    /// Reads a file, whose path is used as is, and records it.
     pub(crate) fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         self.watch(path);
         let mut read = self.read.borrow_mut();
@@ -164,12 +164,12 @@ impl<'s> Loader<'s> {
         self.sources.read(path)
     }
 
-    /// The files that were read, or that somebody tried to read.
+    /// The files that were read, or that could not be read.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         self.read.borrow().clone()
     }
 
-    /// Remembers that a file holds a secret.
+    /// Records that a file contains a secret.
     pub(crate) fn keep_secret(&self, path: &Path, what: &'static str, place: Place) {
         let mut secrets = self.secrets.borrow_mut();
         if !secrets.iter().any(|known| known.path == path) {
@@ -181,7 +181,7 @@ impl<'s> Loader<'s> {
         }
     }
 
-    /// The files that hold secrets.
+    /// The files that contain secrets.
     pub(crate) fn secrets(&self) -> Vec<Confidential> {
         self.secrets.borrow().clone()
     }
@@ -191,8 +191,8 @@ impl<'s> Loader<'s> {
         self.sources.var(name)
     }
 
-    /// The files of a pattern, sorted. The directory in which the first wildcard stands is remembered, so that a
-    /// new file there is noticed.
+    /// The files that match a pattern, sorted. The directory of the first wildcard is recorded, so that new files are
+    /// noticed.
     pub(crate) fn glob(&self, pattern: &str) -> io::Result<Vec<PathBuf>> {
         let fixed: PathBuf = Path::new(pattern)
             .components()
@@ -207,15 +207,15 @@ impl<'s> Loader<'s> {
         self.sources.glob(&self.folder, pattern)
     }
 
-    /// The files of a directory whose names fit the pattern, sorted. The directory is remembered, so that a new one
-    /// is noticed.
+    /// The files of a directory whose names match the pattern, sorted. The directory is recorded, so that new files are
+    /// noticed.
     pub(crate) fn list(&self, folder: &Path, pattern: &str) -> io::Result<Vec<PathBuf>> {
         self.watch(folder);
         self.sources.glob(folder, pattern)
     }
 
-    /// Does work that asks the file system about a path, such as opening a directory; an error where it gives no
-    /// response in time.
+    /// Runs work that uses the file system at a path, such as opening a directory; an error where it does not respond
+    /// in time.
     pub(crate) fn patiently<T: Send + 'static>(
         &self,
         path: &Path,
@@ -227,7 +227,7 @@ impl<'s> Loader<'s> {
         done.recv().map_err(io::Error::other)?
     }
 
-    /// Whether two paths lead to the same file.
+    /// Whether two paths are the same file.
     pub(crate) fn is_same(&self, one: &Path, other: &Path) -> bool {
         let whole = |path: &Path| {
             let named = path.to_owned();
@@ -237,7 +237,7 @@ impl<'s> Loader<'s> {
         one == other || whole(one).is_some_and(|one| whole(other) == Some(one))
     }
 
-    /// Remembers a file or directory that the configuration names but that is read by others.
+    /// Records a file or directory that the configuration names but that is read elsewhere.
     pub(crate) fn watch(&self, path: &Path) {
         let mut seen = self.seen.borrow_mut();
         if !seen.iter().any(|known| known == path) {
@@ -245,7 +245,7 @@ impl<'s> Loader<'s> {
         }
     }
 
-    /// All files and directories that were asked for, the main file first.
+    /// All requested files and directories, the main file first.
     pub(crate) fn seen(&self) -> Vec<PathBuf> {
         self.seen.borrow().clone()
     }
@@ -256,7 +256,7 @@ pub(crate) fn is_pattern(text: &str) -> bool {
     text.contains(['*', '?', '['])
 }
 
-/// The line and the column, in characters, at which the bytes stop being UTF-8; both from 1.
+/// The line and column, in characters and from 1, at which the bytes are no longer UTF-8.
 pub(crate) fn after(bytes: &[u8], good: usize) -> (u32, u32) {
     let good = String::from_utf8_lossy(bytes.get(..good).unwrap_or_default());
     let last = good.rsplit('\n').next().unwrap_or_default();
@@ -267,9 +267,9 @@ pub(crate) fn after(bytes: &[u8], good: usize) -> (u32, u32) {
     )
 }
 
-/// Why a file cannot be read, in words.
+/// The reason why a file cannot be read.
 pub(crate) fn why(error: &io::Error) -> String {
-    // Few kinds need words of their own; the system's text fits the others.
+    // Few kinds need their own text; the system's text is used for the others.
     if error.kind() == io::ErrorKind::NotFound {
         "there is no such file".to_owned()
     } else if error.kind() == io::ErrorKind::PermissionDenied {
@@ -291,13 +291,13 @@ pub(crate) struct Memory {
 
 #[cfg(any(test, fuzzing))]
 impl Memory {
-    /// With one more file.
+    /// Adds a file.
     pub(crate) fn file(mut self, path: &str, bytes: impl AsRef<[u8]>) -> Self {
         self.files.insert(path.into(), bytes.as_ref().to_vec());
         self
     }
 
-    /// With one more variable.
+    /// Adds a variable.
     #[cfg(test)]
     pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
         self.variables.insert(name.to_owned(), value.to_owned());

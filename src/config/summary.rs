@@ -1,14 +1,14 @@
-//! What `check` says of a configuration that is good: how much there is of what, and which routes anybody may use.
+//! The summary that `check` prints for a valid configuration: how many listeners, routes and so on; public routes.
 
 use crate::auth::Guard;
 use crate::route::{Route, Target};
 use crate::snapshot::Snapshot;
 
-/// How many public routes are named.
+/// The limit for public routes that are named.
 const NAMED: usize = 20;
 
-/// One line, such as `1 listener, 6 routes, 2 of them public: /static/*, /ping; 1 verifier`. The endpoints that the gateway
-/// adds itself are no routes here.
+/// One line, such as `1 listener, 6 routes, 2 of them public: /static/*, /ping; 1 verifier`. The gateway's own
+/// endpoints are not counted as routes.
 pub(crate) fn summary(snapshot: &Snapshot) -> String {
     let routes: Vec<&Route> = snapshot
         .routes
@@ -42,7 +42,7 @@ pub(crate) fn summary(snapshot: &Snapshot) -> String {
     )
 }
 
-/// What a route is called, and why anybody may use it; `None` where somebody is asked for a token, or another server.
+/// The name of a public route, and the reason; `None` where a token or an external server is required.
 fn open(route: &Route) -> Option<String> {
     let pattern = &route.pattern.text;
     let name = if route.name.ends_with(pattern.as_str()) {

@@ -1,23 +1,23 @@
-//! JSON's escapes of characters beyond U+FFFF (RFC 8259 section 7), which YAML's readers refuse: `"\ud83d\ude00"`
-//! is one character written as a pair of surrogates. The parser is given other escapes of the same length in their
-//! place, so that every place in the file stays where it is; in its texts they are put back.
+//! JSON's escapes of characters beyond U+FFFF (RFC 8259 section 7), which YAML parsers reject: `"\ud83d\ude00"` is one
+//! character written as a surrogate pair. The parser gets other escapes of the same length instead, so that all places
+//! stay correct; they are converted back in its output.
 
 use std::borrow::Cow;
 
-/// The characters that stand for surrogates meanwhile: of the private use area.
+/// The private-use characters that temporarily replace surrogates.
 const VEILED: std::ops::RangeInclusive<char> = '\u{e000}'..='\u{edff}';
-/// The third digits of surrogates in their two spellings, and what stands for each of them.
+/// The third digits of surrogates in both cases, and the replacement of each.
 const DIGITS: &[u8] = b"89abcdefABCDEF";
 const VEILS: &[u8] = b"0123456789abcd";
 
-/// A file's text with its surrogates veiled.
+/// A file's text with its surrogates replaced.
 pub(super) struct Veiled<'t> {
-    /// What the parser is given.
+    /// The parser's input.
     pub(super) text: Cow<'t, str>,
 }
 
 impl<'t> Veiled<'t> {
-    /// Veils the surrogates of a text. One that has the stand-ins itself is left as it is.
+    /// Replaces the surrogates of a text, unless it already contains replacement characters.
     pub(super) fn of(text: &'t str) -> Self {
         let is_surrogate = |at| third_digit(text, at, b'd', DIGITS).is_some();
         let taken = |at| third_digit(text, at, b'e', VEILS).is_some();
@@ -33,10 +33,10 @@ impl<'t> Veiled<'t> {
         }
     }
 
-    /// A scalar's text as it was meant: pairs are one character each.
+    /// A scalar's original text: each pair is one character.
     ///
     /// # Errors
-    /// Half of a pair stands alone.
+    /// A surrogate without its other half.
     pub(super) fn lift<'s>(&self, scalar: &'s str) -> Result<Cow<'s, str>, ()> {
         if matches!(self.text, Cow::Borrowed(_)) {
             return Ok(Cow::Borrowed(scalar));
@@ -52,12 +52,12 @@ impl<'t> Veiled<'t> {
         let text: String = char::decode_utf16(units)
             .collect::<Result<_, _>>()
             .map_err(|_| ())?;
-        // Without double quotes they are no escapes.
+        // Outside double quotes they are not escapes.
         Ok(Cow::Owned(exchanged(&text, (b'e', VEILS), (b'd', DIGITS))))
     }
 }
 
-/// The place of the third of an escape's digits in `thirds`, where its first is `first`; `at` is its backslash.
+/// The index in `thirds` of an escape's third digit, where its first is `first`; `at` is its backslash.
 fn third_digit(text: &str, at: usize, first: u8, thirds: &[u8]) -> Option<usize> {
     let digits = text.as_bytes().get(at + 2..at + 6)?;
     let [one, two, rest @ ..] = digits else {
@@ -70,7 +70,7 @@ fn third_digit(text: &str, at: usize, first: u8, thirds: &[u8]) -> Option<usize>
     thirds.iter().position(|digit| digit == two)
 }
 
-/// The text with the escapes of one kind as those of the other.
+/// Converts the escapes of one kind to the other.
 fn exchanged(text: &str, (from, thirds): (u8, &[u8]), (to, others): (u8, &[u8])) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -97,7 +97,7 @@ fn exchanged(text: &str, (from, thirds): (u8, &[u8]), (to, others): (u8, &[u8]))
     out + rest
 }
 
-/// The surrogate that a character stands for.
+/// The surrogate that a character replaces.
 fn surrogate(c: char) -> Option<u16> {
     if !VEILED.contains(&c) {
         return None;

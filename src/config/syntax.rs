@@ -1,10 +1,10 @@
-//! What the YAML parser complains about, in words for a user who does not know YAML's grammar.
+//! Rephrases the YAML parser's errors for users who do not know YAML's grammar.
 
 use super::mask::quoted;
 
-/// The parser's complaint in this project's words: what is wrong, and what to write.
+/// The parser's error in plain words: the problem, and what to write.
 pub(crate) fn words(info: &str) -> (String, Option<&'static str>) {
-    /// A part of the parser's message, the problem, what to do. The first that fits counts.
+    /// A part of the parser's message, the problem, the remedy. The first match applies.
     const WORDS: [(&str, &str, &str); 19] = [
         (
             "tab",

@@ -1,4 +1,4 @@
-//! Whole files: what is read, what every error looks like, what is printed.
+//! Tests with complete files: what is read, how each error is rendered, what is printed.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::parsed::*;
 use super::source::Memory;
 use super::*;
 
-/// Every key there is.
+/// A sample with every key.
 const SAMPLE: &str = r#"
 include: [conf.d/*.yaml]
 workers: 4
@@ -257,7 +257,7 @@ fn the_smallest_file_has_the_defaults() {
     );
 }
 
-/// What must be there in every file.
+/// The required sections of every file.
 const REST: &str = "listeners: [{address: 127.0.0.1:0}]\nroutes: [{path: /*, static: .}]\n";
 
 #[track_caller]
@@ -667,7 +667,7 @@ log: {level: inf}
     assert!(gateway.jwt[0].1.broken && gateway.upstreams[0].1.broken && gateway.routes[0].broken);
 }
 
-/// The debug text without places, which differ between a file and its print.
+/// The debug text without places, which differ between a file and its printed form.
 fn without_places(gateway: &Gateway) -> String {
     let text = format!("{gateway:?}").replace("private: true", "private: false");
     let mut parts = text.split("Place {");
@@ -804,7 +804,7 @@ proptest! {
         let damaged = [text.get(..start).unwrap(), &new, text.get(end..).unwrap()].concat();
         let memory = sample().file("etc/gateway.yaml", &damaged);
         let seen = mistakes(&memory, "etc/gateway.yaml");
-        // A damaged key may be too far from `secret` to be known for one.
+        // A damaged key may differ too much from `secret` to be recognised.
         if damaged.contains("\n    secret: hunter2\n") {
             prop_assert!(!seen.contains("hunter2"), "{damaged}\n\n{seen}");
         }
@@ -841,7 +841,7 @@ fn anchors_may_be_held_by_keys_that_begin_with_x() {
         !printed.contains("x-app") && printed.matches("http://a:1").count() == 2,
         "{printed}"
     );
-    // The variable is wanted where the aliases are, and both places are named.
+    // The variable is needed at the alias, and both places are named.
     let said = read(Path::new("a.yaml"), &memory)
         .errors
         .finish()

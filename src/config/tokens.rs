@@ -1,4 +1,4 @@
-//! `tokens` and `state`: which keys there are, and what stands behind each.
+//! Decodes `tokens` and `state`.
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use super::node::{Kind, Node};
 use super::parsed::{Cookies, Redis, Secret, Spanned, State, Throttle, Tokens};
 use super::value;
 
-/// How a rate is written.
+/// The form of a rate.
 const RATES: &str = "rates are 10/m, 5/s, 100/h";
 
 impl Decoder<'_> {
@@ -42,7 +42,7 @@ impl Decoder<'_> {
                     );
             }
             (Some(_), Some(login)) => {
-                let problem = "either `users` or `login` says who may log in";
+                let problem = "use either `users` or `login`, not both";
                 self.errors.at(login.place, problem);
             }
             (Some(_), None) | (None, Some(_)) => {}
@@ -133,7 +133,7 @@ impl Decoder<'_> {
         })
     }
 
-    /// `state`: a directory, or where Redis or Valkey is.
+    /// `state`: a directory, or the address of Redis or Valkey.
     pub(crate) fn state(&mut self, node: &Node) -> Option<State> {
         let what = "a directory, a URL of Redis, or a map";
         match &node.kind {
@@ -185,7 +185,7 @@ impl Decoder<'_> {
         })
     }
 
-    /// A life of tokens: NumericDates of most readers are whole seconds.
+    /// A token lifetime: most readers of NumericDate expect whole seconds.
     fn whole_seconds(&mut self, node: &Node) -> Option<Spanned<Duration>> {
         self.scalar(
             node,
@@ -233,7 +233,7 @@ impl Decoder<'_> {
     }
 }
 
-/// `10/m`: so many in a second, a minute or an hour.
+/// `10/m`: the number per second, minute or hour.
 fn rate(text: &str) -> Result<(NonZeroU32, Duration), String> {
     let (count, unit) = text.split_once('/').ok_or(RATES)?;
     let count = u32::try_from(value::integer(count)?).map_err(|_| RATES)?;

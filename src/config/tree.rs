@@ -1,6 +1,5 @@
-//! The marked tree: YAML's lists, maps and scalars, each with its place.
-//! Aliases are replaced and merge keys taken in (`alias`); tags and several documents are refused. What the values mean
-//! is decided elsewhere.
+//! The marked tree: YAML's lists, maps and scalars, each with its place. Aliases and merge keys are resolved (`alias`);
+//! tags and multiple documents are refused. What the values mean is decided elsewhere.
 
 use std::collections::HashSet;
 
@@ -16,17 +15,17 @@ use super::place::Stretch;
 use super::surrogates::Veiled;
 use super::syntax::words;
 
-/// How deep lists and maps may lie in each other.
+/// The limit for nested lists and maps.
 const DEEPEST: usize = 32;
 
-/// A list or map whose end was not seen yet.
+/// A list or map that is still being read.
 struct Frame {
     place: Place,
     hidden: bool,
     inside: Inside,
-    /// The keys of a map that were there already: a file of users has thousands.
+    /// The keys of a map so far, as a set: a users file has thousands.
     keys: HashSet<String>,
-    /// The number of its anchor, or 0, and where it begins.
+    /// The number of its anchor, or 0, and where it starts.
     anchor: (usize, Marker),
     /// The values of its merge keys.
     merged: Vec<Node>,
@@ -37,18 +36,18 @@ enum Inside {
     Map(Vec<(Key, Node)>, Pending),
 }
 
-/// What a map waits for.
+/// What a map expects next.
 enum Pending {
     Key,
     Value(Key),
-    /// The value of a key that an error was reported for.
+    /// The value of a key with an error.
     Nothing,
     /// The value of a merge key.
     Merge,
 }
 
-/// Reads one file's text. Errors are added to `errors`; `None` where nothing could be read for them, or where
-/// the file says nothing.
+/// Parses one file's text. Errors are added to `errors`; `None` where errors prevented all reading, or where the file
+/// is empty.
 pub(crate) fn parse(file: u16, text: &str, errors: &mut Errors) -> Option<Node> {
     let forbidden = invisible::forbidden(file, errors.lines(file));
     if !forbidden.is_empty() {
@@ -179,7 +178,7 @@ impl Builder<'_> {
         }
     }
 
-    /// Remembers a value that an anchor marks.
+    /// Stores a value that has an anchor.
     fn mark(&mut self, anchor: usize, node: &Node, stretch: Stretch) {
         if anchor > 0 {
             self.anchors.mark(anchor, node, stretch);
@@ -216,7 +215,7 @@ impl Builder<'_> {
         self.put(Node { place, kind });
     }
 
-    /// Begins a list or a map.
+    /// Starts a list or a map.
     fn open(&mut self, place: Place, anchor: (usize, Marker), inside: Inside) {
         if self.stack.len() >= DEEPEST {
             let problem = format!("more than {DEEPEST} lists and maps in each other");
@@ -235,7 +234,7 @@ impl Builder<'_> {
         });
     }
 
-    /// Gives a value to the list or map that it stands in; in a map every other value is a key.
+    /// Adds a value to its list or map; in a map every other value is a key.
     fn put(&mut self, node: Node) {
         let Some(frame) = self.stack.last_mut() else {
             self.root = Some(node);
@@ -262,7 +261,7 @@ impl Builder<'_> {
                     *frame_place = node.place; // a map without braces is marked at its first key
                 }
                 *pending = Pending::Nothing;
-                // In quotes a key is what it says.
+                // Quoted keys are literal.
                 let (text, plain) = match node.kind {
                     Kind::Scalar(scalar) => (scalar.text, !scalar.quoted),
                     Kind::Null => {
@@ -308,8 +307,8 @@ impl Builder<'_> {
         }
     }
 
-    /// Whether the value that begins now belongs to a secret. The names below `jwt` and `upstreams` are the
-    /// user's, and may be `token`.
+    /// Whether the next value belongs to a secret. The names below `jwt` and `upstreams` are chosen by the user, and
+    /// may be `token`.
     fn is_hidden(&self, map: bool) -> bool {
         let Some(frame) = self.stack.last() else {
             return false;
@@ -339,7 +338,7 @@ impl Builder<'_> {
             }
     }
 
-    /// Refuses a text without quotes that begins or ends with what nobody sees. Keys are looked at as a whole.
+    /// Refuses an unquoted text that starts or ends with an invisible character. Keys are checked completely.
     fn ends(&mut self, place: Place, text: &str) {
         let is_key = matches!(
             self.stack.last().map(|frame| &frame.inside),
@@ -353,7 +352,7 @@ impl Builder<'_> {
             found.map(|(at, how, name)| (at, format!("this text {how} {name}")))
         };
         if let Some((at, problem)) = found {
-            // A text of several lines is pointed to as a whole.
+            // A text of several lines is marked as a whole.
             let whole =
                 u32::try_from(text.chars().count()).is_ok_and(|length| length == place.length);
             let at = u32::try_from(at).ok().filter(|_| whole);
@@ -391,7 +390,7 @@ impl Builder<'_> {
         self.errors.hide(self.file, stretch);
     }
 
-    /// A span as a place; one of several lines is marked on its first.
+    /// A span as a place; a span of several lines is marked on its first.
     fn place(&self, span: Span) -> Place {
         let length = if span.end.line() == span.start.line() {
             span.end.col().saturating_sub(span.start.col())
@@ -410,7 +409,7 @@ impl Builder<'_> {
         }
     }
 
-    /// Reports what the parser stumbled over. The file cannot be read further.
+    /// Reports a syntax error. The rest of the file cannot be read.
     fn syntax(&mut self, error: &ScanError) {
         self.errors.hide_by_looks(self.file);
         let mut place = self.place(Span::empty(*error.marker()));
@@ -423,7 +422,7 @@ impl Builder<'_> {
         )
         .map_or(u32::MAX, |last| last.saturating_add(1));
         if place.line > last {
-            // The end of the file: shown after the last line's text.
+            // An error at the end of the file is shown after the last line's text.
             let index = usize::try_from(last.saturating_sub(1)).unwrap_or(0);
             let length = lines
                 .get(index)
@@ -469,7 +468,7 @@ mod tests {
 
     use super::*;
 
-    /// The tree in one line: scalars as they are, quoted ones in quotes.
+    /// The tree on one line: scalars as they are, quoted ones in quotes.
     fn brief(node: &Node) -> String {
         let list = |items: Vec<String>| items.join(", ");
         match &node.kind {
@@ -686,7 +685,7 @@ mod tests {
         ] {
             assert_eq!(first(text), expected, "{text}");
         }
-        // A billion of them.
+        // Nested aliases that would expand to a billion values.
         let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
         for level in 1..10 {
             let aliases = vec![format!("*a{}", level - 1); 10].join(", ");

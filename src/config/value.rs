@@ -1,5 +1,5 @@
-//! Single values: a text's way to a duration, a size, an address and so on.
-//! Each function gives the value, or what to write instead; that hint is dropped where the text is a secret.
+//! Parses single values: durations, sizes, addresses and so on. Each function returns the value, or a hint; the hint is
+//! dropped where the text is a secret.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -10,23 +10,23 @@ use ipnet::IpNet;
 
 use super::parsed::{HostPattern, ListenAddress, LogTarget, Server, TokenSource, TrustedPeers};
 
-/// What to write instead of a text that is no such value.
+/// What to write instead of a text that is not valid.
 pub(crate) type Hint = String;
 
-/// What a duration looks like.
+/// The form of a duration.
 pub(crate) const DURATIONS: &str = "durations are 250ms, 30s, 5m, 24h";
-/// What a size looks like.
+/// The form of a size.
 pub(crate) const SIZES: &str = "sizes are 512B, 64KiB, 10MiB, 1GiB, or a number of bytes";
-/// What the address of a listener looks like.
+/// The form of a listener's address.
 pub(crate) const ADDRESSES: &str =
     "addresses are 0.0.0.0:8080, \"[::]:8443\", unix:/run/gateway.sock";
-/// What the address of an app looks like.
+/// The form of an app's address.
 pub(crate) const SERVERS: &str = "servers are http://HOST:PORT or unix:/PATH";
 
-/// The longest duration: a year. Clocks that it is added to do not overflow.
+/// The longest duration: a year. Adding it to a clock does not overflow.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
-/// Splits `30s` into 30 and `s`. A number that is none, has a leading zero or does not fit is an error.
+/// Splits `30s` into 30 and `s`. A missing number, a leading zero and an overflow are errors.
 fn number_and_unit(text: &str, general: &str) -> Result<(u64, String), Hint> {
     let end = text
         .find(|c: char| !c.is_ascii_digit())
@@ -126,12 +126,12 @@ pub(crate) fn boolean(text: &str) -> Result<bool, Hint> {
     }
 }
 
-/// What `off` means for a time: longer than anybody waits.
+/// The value of `off` for a timeout: longer than anybody waits.
 pub(crate) const NEVER: Duration = Duration::from_secs(366 * 24 * 60 * 60);
-/// What `off` means for a size.
+/// The value of `off` for a size.
 pub(crate) const UNLIMITED: u64 = u64::MAX;
 
-/// Whether a word is meant as `off`: `Off`, `no`, `false`, `none`, `unlimited`.
+/// Whether a word probably means `off`: `Off`, `no`, `false`, `none`, `unlimited`.
 pub(crate) fn is_off(word: &str) -> bool {
     boolean_of_yaml_1_1(word) == Some(false)
         || matches!(
@@ -140,7 +140,7 @@ pub(crate) fn is_off(word: &str) -> bool {
         )
 }
 
-/// What older YAML takes a word for: `yes`, `Off`, `TRUE`.
+/// The boolean that YAML 1.1 reads a word as: `yes`, `Off`, `TRUE`.
 pub(crate) fn boolean_of_yaml_1_1(word: &str) -> Option<bool> {
     match word.to_ascii_lowercase().as_str() {
         "yes" | "on" | "true" => Some(true),
@@ -149,7 +149,7 @@ pub(crate) fn boolean_of_yaml_1_1(word: &str) -> Option<bool> {
     }
 }
 
-/// Where a listener listens: `ADDRESS:PORT` or `unix:PATH`, the path from `directory`.
+/// The address of a listener: `ADDRESS:PORT` or `unix:PATH`, the path relative to `folder`.
 pub(crate) fn listen_address(text: &str, folder: &Path) -> Result<ListenAddress, Hint> {
     if let Some(path) = text.strip_prefix("unix:") {
         return Ok(ListenAddress::Unix(socket_path(path, folder)?));
@@ -171,25 +171,25 @@ pub(crate) fn listen_address(text: &str, folder: &Path) -> Result<ListenAddress,
         })
 }
 
-/// The path after `unix:`, from the directory where it is relative.
+/// The path after `unix:`, relative to the directory.
 fn socket_path(path: &str, folder: &Path) -> Result<PathBuf, Hint> {
     if path.is_empty() || path.starts_with("//") || path.contains('\0') {
         return Err("write `unix:/run/app.sock`".to_owned());
     }
     let path = folder.join(path);
-    // What the system's address of a socket takes, without its end mark.
+    // The system's limit for a socket address, without its terminator.
     if path.as_os_str().len() > 107 {
         return Err("the path of a socket has at most 107 bytes".to_owned());
     }
     Ok(path)
 }
 
-/// Whether a text is meant as a URL, not as a name.
+/// Whether a text is a URL rather than a name.
 pub(crate) fn is_url(text: &str) -> bool {
     text.contains("://") || text.starts_with("unix:")
 }
 
-/// Where an app listens: `http://HOST:PORT` or `unix:PATH`, the path from `directory`.
+/// The address of an app: `http://HOST:PORT` or `unix:PATH`, the path relative to `folder`.
 pub(crate) fn server(text: &str, folder: &Path) -> Result<Server, Hint> {
     if let Some(path) = text.strip_prefix("unix:") {
         return Ok(Server::Unix(socket_path(path, folder)?));
@@ -227,7 +227,8 @@ pub(crate) fn server(text: &str, folder: &Path) -> Result<Server, Hint> {
     Ok(Server::Http { host, port })
 }
 
-/// A server and what it is asked for: `http://HOST:PORT/PATH`, `unix:SOCKET:/PATH`, or `unix:SOCKET` for its root.
+/// A server and the target of the request to it: `http://HOST:PORT/PATH`, `unix:SOCKET:/PATH`, or `unix:SOCKET` for its
+/// root.
 pub(crate) fn server_and_target(text: &str, folder: &Path) -> Result<(Server, PathAndQuery), Hint> {
     let (base, target) = match text.strip_prefix("unix:") {
         Some(socket) => match socket.find(":/") {
@@ -263,7 +264,7 @@ fn port_number(text: &str) -> Result<u16, Hint> {
     }
 }
 
-/// A host's name or IPv4 address, in small letters.
+/// A host name or IPv4 address, in lower case.
 fn host_name(text: &str) -> Result<String, Hint> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     if !text.is_ascii() {
@@ -352,7 +353,7 @@ pub(crate) fn cookie_name(text: &str) -> Result<&str, Hint> {
     }
 }
 
-/// The places that [`token_source`] knows.
+/// The sources that [`token_source`] accepts.
 pub(crate) const TOKEN_SOURCES: &str =
     "known here: header, cookie:NAME, query:NAME, websocket, basic";
 
@@ -369,7 +370,7 @@ pub(crate) fn token_source(text: &str) -> Result<TokenSource, Hint> {
     }
 }
 
-/// A moment as RFC 3339 writes it, in seconds since 1970.
+/// A time in RFC 3339 format, in seconds since 1970.
 pub(crate) fn moment(text: &str) -> Result<f64, Hint> {
     let parsed: Result<jiff::Timestamp, _> = text.parse();
     match parsed {
@@ -392,7 +393,7 @@ pub(crate) fn log_target(text: &str, folder: &Path) -> Result<LogTarget, Hint> {
     }
 }
 
-/// A path, from the directory where it is relative.
+/// A path, relative to the directory.
 pub(crate) fn file_path(text: &str, folder: &Path) -> Result<PathBuf, Hint> {
     if text.is_empty() || text.contains('\0') {
         return Err("a path is not empty and has no NUL".to_owned());

@@ -1,4 +1,4 @@
-//! `jwt`: the keys of a verifier, and what stands behind each.
+//! Decodes the verifiers of `jwt`.
 
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ impl Decoder<'_> {
         })
     }
 
-    /// The keys of a verifier that say whose signature is good.
+    /// The keys of a verifier that determine valid signatures.
     fn signature(&mut self, fields: Fields<'_>, verifier: &mut Verifier) {
         self.set(
             fields,
@@ -144,7 +144,7 @@ impl Decoder<'_> {
         Some(KeyFile { kid, file: file? })
     }
 
-    /// The keys of a verifier that say what a token must hold, and where it is looked for.
+    /// The keys of a verifier that determine required claims, and where tokens are read from.
     fn claims(&mut self, fields: Fields<'_>, verifier: &mut Verifier) {
         self.set(fields, "issuer", &mut verifier.issuer, |it, node| {
             it.one_or_more(node, "a text or a list of texts", Self::filled_text)
@@ -171,7 +171,7 @@ impl Decoder<'_> {
         });
     }
 
-    /// What a claim must be equal to.
+    /// The value that a claim must equal.
     fn claim(&mut self, node: &Node) -> Option<Spanned<Value>> {
         let simple = |node: &Node| matches!(node.kind, Kind::Scalar(_) | Kind::Broken);
         let fits = match &node.kind {

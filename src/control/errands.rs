@@ -1,4 +1,4 @@
-//! What the control side does by the clock: a list of errands with their intervals. None of them waits.
+//! The periodic tasks of the control side and their intervals. None of them blocks.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -10,45 +10,45 @@ use tokio::time::{Interval, interval};
 use super::Control;
 use crate::clock;
 
-/// Something that is done again and again.
+/// A periodic task.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Errand {
-    /// How often.
+    /// The interval.
     every: Duration,
-    /// What.
+    /// The task.
     pub(super) run: fn(&Control),
 }
 
-/// All errands.
+/// All periodic tasks.
 const ERRANDS: [Errand; 3] = [
-    // Hashes of older kinds are written anew, those that were found to be right.
+    // Rehashes passwords with old hashes after a successful login.
     Errand {
         every: Duration::from_secs(2),
         run: renew_hashes,
     },
-    // What was lost of the access log, and which connections were refused.
+    // Reports lost access records and refused connections.
     Errand {
         every: Duration::from_secs(1),
         run: tell,
     },
-    // What has expired is cleaned up.
+    // Removes expired entries.
     Errand {
         every: Duration::from_secs(60),
         run: clean,
     },
 ];
 
-/// When each errand is due.
+/// The schedule of all tasks.
 #[derive(Debug)]
 pub(super) struct Errands([(Errand, Interval); ERRANDS.len()]);
 
 impl Errands {
-    /// All of them, due at once and then by their intervals.
+    /// All tasks, due at once and then at their intervals.
     pub(super) fn begin() -> Self {
         Self(ERRANDS.map(|errand| (errand, interval(errand.every))))
     }
 
-    /// The next one that is due. Who drops the future and asks again misses none.
+    /// The next task that is due. Cancel-safe.
     pub(super) async fn next(&mut self) -> Errand {
         poll_fn(|cx| {
             let due = |(errand, interval): &mut (Errand, Interval)| {

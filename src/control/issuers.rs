@@ -1,6 +1,5 @@
-//! Follows the issuers whose keys live elsewhere: fetches each key set before its life ends, and at
-//! once when a token names a key that is not in it. Runs on the control side; the workers only
-//! read what it leaves in `RemoteKeys`.
+//! Keeps the key sets of remote issuers fresh: fetches each one before it expires, and at once when a token names an
+//! unknown key. Runs on the control side; the workers only read the result in `RemoteKeys`.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -15,17 +14,16 @@ use crate::net::fetch::{self, FetchError, FetchProblem};
 use crate::net::tls::ClientTls;
 use crate::net::url::Url;
 
-/// The pause after the first failure; it doubles with each.
+/// The pause after the first failure; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// How many names of keys the log has of a set.
+/// How many key ids of a set are logged.
 const SAID: usize = 10;
-/// How many keys that are left out of a set the log names one by one.
+/// How many keys that are left out of a set are logged one by one.
 const MOST_LEFT_OUT: usize = 100;
-/// The longest pause between two tries.
+/// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Starts to fetch these keys, unless somebody does so already. Ends by itself when nobody holds
-/// the keys any more.
+/// Starts to fetch these keys, unless a task already does. The task ends when the keys are dropped.
 pub(crate) fn follow(keys: &Arc<RemoteKeys>, dialer: &Dialer) {
     if let Some(demand) = keys.follow() {
         let good_until = keys.current().map(|fetched| keys.good_until(&fetched));
@@ -47,7 +45,7 @@ pub(crate) fn follow(keys: &Arc<RemoteKeys>, dialer: &Dialer) {
     }
 }
 
-/// Fetches a key set once, for those who only look; why it failed, the keys remember.
+/// Fetches a key set once, for commands that only inspect it; on failure, the keys keep the error.
 pub(crate) async fn fetch_once(keys: &RemoteKeys, dialer: &Dialer) {
     keys.begin();
     let outcome = match tls_for(keys) {
@@ -57,17 +55,17 @@ pub(crate) async fn fetch_once(keys: &RemoteKeys, dialer: &Dialer) {
     keys.end(outcome.map(|(fetched, _)| fetched));
 }
 
-/// One issuer that is followed.
+/// The task for one issuer.
 struct Following {
     keys: Weak<RemoteKeys>,
     dialer: Dialer,
     demand: mpsc::Receiver<()>,
     tls: Option<ClientTls>,
-    /// Until when the last good set serves.
+    /// Until when the last fetched set is valid.
     good_until: Option<Instant>,
-    /// How many tries failed since the last good one.
+    /// How many attempts failed in a row.
     failures: u32,
-    /// What was last said of the keys.
+    /// The last logged description of the keys.
     said: Option<String>,
 }
 
@@ -88,7 +86,7 @@ impl Following {
                     keys.expire();
                     tracing::error!(
                         url = %keys.settings().location,
-                        "the key set is too old; its tokens are answered with 503 until it can be fetched"
+                        "the key set has expired; requests with its tokens get 503 until it can be fetched"
                     );
                     continue;
                 }
@@ -100,7 +98,7 @@ impl Following {
         }
     }
 
-    /// Fetches, and says how long to wait for the next time.
+    /// Fetches the set, and returns the pause before the next fetch.
     async fn fetch(&mut self, keys: &RemoteKeys) -> Duration {
         keys.begin();
         let tls = match self.tls.take() {
@@ -139,7 +137,7 @@ impl Following {
                 jittered(life.mul_f64(0.8))
             }
             Err(failure) => {
-                // The system's roots may be others by the next time.
+                // The system's roots may have changed by the next attempt.
                 self.tls = None;
                 self.failures = self.failures.saturating_add(1);
                 let doubled = FIRST_PAUSE.saturating_mul(1 << (self.failures - 1).min(6));
@@ -166,7 +164,7 @@ fn tls_for(keys: &RemoteKeys) -> Result<ClientTls, NotFetched> {
     tls.map_err(|fault| NotFetched(fault.to_string()))
 }
 
-/// A set, and what was left out of it.
+/// Fetches a set; also returns messages about the keys left out.
 async fn get_set(
     keys: &RemoteKeys,
     tls: &ClientTls,
@@ -192,7 +190,7 @@ async fn get_set(
         };
         Ok::<_, FetchError>((fetched, left_out))
     };
-    // Discovery and the set together take no longer than one document may.
+    // Discovery and the key set share the timeout of one document.
     match tokio::time::timeout(fetch::DEADLINE, getting).await {
         Ok(outcome) => outcome.map_err(|error| NotFetched(error.to_string())),
         Err(_) => {
@@ -215,7 +213,7 @@ async fn discover(
     })
 }
 
-/// A little less or more, so that many gateways do not ask at the same time.
+/// Adds random jitter, so that many gateways do not fetch at the same time.
 fn jittered(wait: Duration) -> Duration {
     let mut random = [0; 2];
     if getrandom::fill(&mut random).is_err() {

@@ -1,5 +1,5 @@
-//! The control side: what runs beside requests, on the main thread or on threads of its own. Its loop hears signals, reloads,
-//! and runs the errands of the clock; no request waits for it.
+//! The control side: everything that runs beside requests, on the main thread or on its own threads. Its loop handles
+//! signals, reloads and periodic tasks; no request waits for it.
 
 mod errands;
 pub(crate) mod issuers;
@@ -24,10 +24,10 @@ use crate::snapshot::{ListenAddress, Snapshot};
 use crate::tokens::States;
 use crate::{clock, proxy};
 
-/// How long the last access records may take to be written.
+/// The timeout for writing the last access records.
 const FINISHING: Duration = Duration::from_secs(2);
 
-/// What [`run`] does beside serving.
+/// Options of [`run`].
 #[derive(Default)]
 pub struct RunOptions {
     /// Called once, when all listeners are open.
@@ -67,7 +67,7 @@ pub enum RunError {
 /// Serves the configuration at `config` until SIGTERM, SIGQUIT or SIGINT, then drains.
 ///
 /// # Errors
-/// The gateway cannot start. Once it serves, nothing but the end ends it.
+/// The gateway cannot start. Once it serves, no error stops it.
 pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
     let log = log::start()?;
     start::raise_descriptor_limit();
@@ -86,12 +86,12 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
         control.end(signals).await;
         Ok(())
     });
-    // A name that is still being looked up is not waited for.
+    // Does not wait for pending name look-ups.
     runtime.shutdown_background();
     served
 }
 
-/// What is in force, and what changes it.
+/// The configuration in force, and the means to change it.
 struct Control {
     config: PathBuf,
     log: Log,
@@ -103,7 +103,7 @@ struct Control {
 }
 
 impl Control {
-    /// Loads the first configuration, binds its listeners, and serves it; `None` where a signal to stop came before.
+    /// Loads the first configuration, binds its listeners, and serves it; `None` where a stop signal arrived first.
     async fn begin(
         config: &Path,
         log: Log,
@@ -138,15 +138,15 @@ impl Control {
         }))
     }
 
-    /// The configuration in force.
+    /// The snapshot in force.
     fn snapshot(&self) -> Arc<Snapshot> {
         Arc::clone(&self.publish.borrow())
     }
 
-    /// Serves until a signal to stop.
+    /// Serves until a stop signal.
     async fn serve(&mut self, signals: &mut Signals) {
         let mut errands = Errands::begin();
-        // Whether a reload is due, and if so, whether a signal asked for it.
+        // A pending reload, and whether a signal requested it.
         let mut due = None;
         let mut reading = None;
         loop {
@@ -173,7 +173,7 @@ impl Control {
         }
     }
 
-    /// Puts what was read in force, or says why not.
+    /// Applies the new configuration, or logs why it is refused.
     fn reload(&mut self, asked: bool, read: std::io::Result<(Read, Result<(), String>)>) {
         let (read, started) = match read {
             Ok(read) => read,
@@ -207,7 +207,7 @@ impl Control {
                     tokens.end_those_who_left(&before, now).await;
                 });
             }
-            // Its file is seen like any other change.
+            // The new key file triggers another reload, like any change.
             if let Err(error) = start::make_missing_key(&next) {
                 tracing::error!(%error, "a signing key cannot be made");
             }
@@ -215,7 +215,7 @@ impl Control {
         self.watch.follow(self.active.files());
     }
 
-    /// Lets requests in flight end, within their bounds, and the access log write what it has.
+    /// Lets requests in flight finish, within their timeouts, and writes the remaining access records.
     async fn end(self, signals: Signals) {
         let last = self.snapshot();
         let timeouts = last.bounds.timeouts;
@@ -236,8 +236,7 @@ impl Control {
     }
 }
 
-/// Says how many requests passed that would have been refused, on routes whose refusals are only
-/// reported.
+/// Logs how many requests were allowed that would have been refused, on routes that only report refusals.
 fn say_reported(snapshot: &Snapshot) {
     for route in &snapshot.routes {
         let count = match &route.guard {
@@ -248,24 +247,24 @@ fn say_reported(snapshot: &Snapshot) {
             tracing::warn!(
                 route = route.name,
                 count,
-                "requests passed that would be refused without `enforce: report`"
+                "requests were allowed that would be refused without `enforce: report`"
             );
         }
     }
 }
 
-/// Fetches the keys that are at a URL, from now on; those that were followed before go on.
+/// Starts to fetch the keys that are at a URL; tasks of an earlier configuration continue.
 fn follow_issuers(snapshot: &Snapshot) {
     for keys in snapshot.verifiers.iter().filter_map(|(_, it)| it.remote()) {
         issuers::follow(keys, &snapshot.dialer);
     }
 }
 
-/// Reads, validates and compiles the configuration at `config` without binding anything. Gives
-/// the warnings, and the configuration written out with its secrets hidden.
+/// Reads, validates and compiles the configuration at `config` without binding anything. Returns the warnings, and the
+/// configuration as YAML with its secrets hidden.
 ///
 /// # Errors
-/// Every error in it.
+/// All errors in the configuration.
 pub fn check(config: &Path) -> Result<Checked, ConfigErrors> {
     let loaded = config::load(config, &[], &reload::judge).map_err(|refused| refused.errors)?;
     Ok(Checked {
@@ -275,13 +274,13 @@ pub fn check(config: &Path) -> Result<Checked, ConfigErrors> {
     })
 }
 
-/// A configuration that is good.
+/// A valid configuration.
 #[derive(Debug)]
 pub struct Checked {
-    /// What is allowed, but dangerous.
+    /// Settings that are allowed, but dangerous.
     pub warnings: Vec<ConfigWarning>,
-    /// How much there is of what, and what is public, in one line.
+    /// One line with the number of listeners, routes and so on, and what is public.
     pub summary: String,
-    /// The configuration as it was understood, as YAML, its secrets hidden.
+    /// The effective configuration as YAML, its secrets hidden.
     pub printed: String,
 }

@@ -1,5 +1,5 @@
-//! Watches the files of the configuration, lets them settle, compiles them, and hands the result
-//! out or refuses it. What is done with a new snapshot is the caller's.
+//! Reloads the configuration: watches its files, waits until they settle, compiles them, and accepts or refuses the
+//! result. The caller applies the new snapshot.
 
 mod reading;
 mod watch;
@@ -16,27 +16,27 @@ use crate::explain;
 use crate::filesystem::Patience;
 use crate::snapshot::Snapshot;
 
-/// The configuration that is in force, and where it came from.
+/// The configuration in force, and the files it came from.
 #[derive(Debug)]
 pub(crate) struct Active {
     config: PathBuf,
     files: Vec<PathBuf>,
-    /// The contents that were last looked at, good or bad.
+    /// The digest of the files last read, valid or not.
     digest: u64,
-    /// What is known of files that do not answer.
+    /// Which files currently do not respond.
     patience: Patience,
 }
 
-/// What the files say now, not yet in force.
+/// The result of reading the files, not yet in force.
 #[derive(Debug)]
 pub(crate) struct Read {
     loaded: Result<Accepted, Refused>,
-    /// Where access got wider than in the configuration in force.
+    /// Where access is wider than in the configuration in force.
     wider: Vec<String>,
 }
 
 impl Read {
-    /// What the files compile into, where they are good.
+    /// The compiled snapshot, where the files are valid.
     pub(crate) fn snapshot(&self) -> Option<&Snapshot> {
         self.loaded.as_ref().ok().map(|loaded| &loaded.snapshot)
     }
@@ -46,7 +46,7 @@ impl Active {
     /// Loads the first configuration.
     ///
     /// # Errors
-    /// Every error in it.
+    /// All errors in the configuration.
     pub(crate) fn load(config: &Path) -> Result<(Self, Arc<Snapshot>), ConfigErrors> {
         let patience = Patience::default();
         let loaded = config::load_again(config, &[], &judge, None, &patience);
@@ -63,13 +63,13 @@ impl Active {
         Ok((active, Arc::new(loaded.snapshot)))
     }
 
-    /// The files and directories that the configuration was made from.
+    /// The files and directories that the configuration was read from.
     pub(crate) fn files(&self) -> &[PathBuf] {
         &self.files
     }
 
-    /// What compiles the files anew and compares access. It may wait for file systems, and takes seconds with a hundred
-    /// thousand routes, so it belongs on a thread of its own.
+    /// Returns a closure that compiles the files again and compares access. It may block on file systems, and takes
+    /// seconds with a hundred thousand routes, so it belongs on its own thread.
     pub(crate) fn reader(&self, current: Arc<Snapshot>) -> impl FnOnce() -> Read + Send + 'static {
         let (config, patience) = (self.config.clone(), self.patience.clone());
         move || {
@@ -82,9 +82,9 @@ impl Active {
         }
     }
 
-    /// Takes what was read. `None` where the files are as they were (unless `asked`), or bad:
-    /// then the log says why, and nothing has changed. `bind` gets what the new snapshot needs
-    /// before it is published, and may refuse it as well.
+    /// Applies what was read. `None` where the files are unchanged (unless `asked`) or invalid: the reason is then
+    /// logged, and nothing changes. `bind` acquires what the new snapshot needs before it is published, and may refuse
+    /// it too.
     pub(crate) fn reload<B>(
         &mut self,
         read: Read,
@@ -135,7 +135,7 @@ impl Active {
     }
 }
 
-/// A configuration whose own tests fail is not taken up.
+/// Runs a configuration's own tests; it is refused where one fails.
 pub(crate) fn judge(snapshot: &Snapshot) -> config::Verdict {
     let now = clock::now();
     config::Verdict {
@@ -144,7 +144,7 @@ pub(crate) fn judge(snapshot: &Snapshot) -> config::Verdict {
     }
 }
 
-/// Says in words what changed, and warns where access got wider.
+/// Logs what changed, and warns where access got wider.
 fn report(old: &BTreeMap<String, String>, new: &BTreeMap<String, String>, wider: &[String]) {
     for change in changes(old, new) {
         tracing::info!("changed: {change}");

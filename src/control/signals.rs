@@ -1,25 +1,25 @@
-//! What the system's signals ask of the gateway.
+//! The meaning of the process's signals.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{self, SignalKind};
 
-/// Signals to stop this close together are one: a terminal and who runs this program may both send theirs.
+/// Stop signals within this time count as one: a terminal and a parent process may both send one.
 const ONE_SIGNAL: Duration = Duration::from_millis(100);
 
-/// What a signal asks for.
+/// The request of a signal.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Signal {
     /// SIGTERM, SIGINT, SIGQUIT: drain, then end.
     Stop,
-    /// SIGHUP: reload, also where no file changed.
+    /// SIGHUP: reload, even if no file changed.
     Reload,
-    /// SIGUSR1: open the access log's file anew.
+    /// SIGUSR1: reopen the access log's file.
     Reopen,
 }
 
-/// All signals that mean something, or must not end the process.
+/// All signals that have a meaning or must not end the process.
 #[derive(Debug)]
 pub(super) struct Signals {
     terminate: unix::Signal,
@@ -27,13 +27,13 @@ pub(super) struct Signals {
     quit: unix::Signal,
     hangup: unix::Signal,
     rotated: unix::Signal,
-    /// Caught, so that they end nothing: SIGUSR2 has no meaning yet, and a log at the limit of a file's size is an error of
-    /// its write.
+    /// Caught, so that they do not end the process: SIGUSR2 has no meaning yet, and for SIGXFSZ the write to a log at
+    /// its size limit returns an error.
     _silenced: [unix::Signal; 2],
 }
 
 impl Signals {
-    /// Catches them from now on.
+    /// Installs the handlers.
     ///
     /// # Errors
     /// The system refuses a handler.
@@ -50,7 +50,7 @@ impl Signals {
         })
     }
 
-    /// The next one. Who drops the future and asks again misses none.
+    /// The next signal. Cancel-safe.
     pub(super) async fn next(&mut self) -> Signal {
         tokio::select! {
             () = stop(&mut self.terminate, &mut self.interrupt, &mut self.quit) => Signal::Stop,
@@ -59,19 +59,19 @@ impl Signals {
         }
     }
 
-    /// The next one that asks to stop.
+    /// The next stop signal.
     pub(super) async fn stop(&mut self) {
         stop(&mut self.terminate, &mut self.interrupt, &mut self.quit).await;
     }
 
-    /// What is ready when a second signal asks to stop, later than the first one's echo.
+    /// Completes at a second stop signal, ignoring duplicates of the first.
     pub(super) fn again(mut self) -> impl Future<Output = ()> {
         let same_until = Instant::now() + ONE_SIGNAL;
         async move {
             loop {
                 self.stop().await;
                 if Instant::now() >= same_until {
-                    return tracing::info!("a second signal: the drain ends");
+                    return tracing::info!("second signal: the drain is cut short");
                 }
             }
         }

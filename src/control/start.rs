@@ -1,4 +1,4 @@
-//! What a start does before it serves: the first configuration, the signing key that may lack, addresses, descriptors.
+//! What a start does before the gateway serves: first configuration, missing signing key, addresses, descriptors.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use crate::server::{Bound, Server};
 use crate::snapshot::Snapshot;
 use crate::tokens::{States, is_taken};
 
-/// How long a start waits for addresses and for a `state` that another process still uses, and how often it tries.
+/// How long a start waits for addresses and for a `state` in use by another process, and how often it tries.
 const FREED: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(100));
 
-/// Loads the first configuration, and starts what it needs beside workers. It may wait for file systems.
+/// Loads the first configuration, and starts what it needs besides workers. It may block on file systems.
 pub(super) fn start(config: &Path, states: &States) -> Result<(Active, Arc<Snapshot>), RunError> {
     let (mut active, mut first) = Active::load(config)?;
     if make_missing_key(&first)? {
@@ -45,7 +45,7 @@ pub(super) fn start(config: &Path, states: &States) -> Result<(Active, Arc<Snaps
     Ok((active, first))
 }
 
-/// Binds all listeners; where an address is taken, by a process that is about to end perhaps, it tries again for a
+/// Binds all listeners; where an address is in use, perhaps by a process that is about to exit, it tries again for a
 /// while.
 pub(super) async fn bind(server: &Server, snapshot: &Snapshot) -> Result<Vec<Bound>, RunError> {
     let (patience, pause) = FREED;
@@ -70,7 +70,7 @@ pub(super) async fn bind(server: &Server, snapshot: &Snapshot) -> Result<Vec<Bou
     }
 }
 
-/// Makes the signing key that the token service lacks; whether it lacked one.
+/// Creates the token service's signing key if it is missing; returns whether it was.
 pub(super) fn make_missing_key(snapshot: &Snapshot) -> Result<bool, RunError> {
     let Some(tokens) = &snapshot.tokens else {
         return Ok(false);
@@ -85,7 +85,7 @@ pub(super) fn make_missing_key(snapshot: &Snapshot) -> Result<bool, RunError> {
     Ok(true)
 }
 
-/// As many descriptors as the system lets this process have: a connection is one or two.
+/// Raises the limit of descriptors to the maximum for this process: a connection needs one or two.
 pub(super) fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
@@ -94,6 +94,6 @@ pub(super) fn raise_descriptor_limit() {
         maximum: limit.maximum,
     };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::debug!(%error, "the limit of open files stays as it is");
+        tracing::debug!(%error, "the limit of open files could not be raised");
     }
 }

@@ -1,7 +1,7 @@
-//! What a configuration opens that its author may not have meant: the twin of an exact path, with or without its last
-//! slash, and the app's decision on logins. Like [`super::wider`], it is found by deciding requests.
+//! Warns about access that may be unintended: an exact path with a less strict twin (with or without the trailing
+//! slash), and access to the app's login decision. Like [`super::wider`], it decides sample requests.
 //!
-//! What files and addresses give away is found where they are read, in `config`.
+//! Hazards of files and addresses are found where these are parsed, in `config`.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -16,7 +16,7 @@ use crate::proxy::{Address, Upstream};
 use crate::route::{Pattern, Route, Segment, Target};
 use crate::snapshot::Snapshot;
 
-/// What is worth a warning, each with the index of its route; a route has at most one of each kind.
+/// The warnings, each with the index of its route; a route has at most one of each kind.
 pub(crate) fn hazards(snapshot: &Snapshot, now: SystemTime) -> Vec<(usize, String)> {
     let mut found = twins(snapshot, now);
     found.extend(logins(snapshot));
@@ -24,8 +24,8 @@ pub(crate) fn hazards(snapshot: &Snapshot, now: SystemTime) -> Vec<(usize, Strin
     found
 }
 
-/// Routes whose guard compares a parameter of the path, which says nothing of the file that is served: below `static` a
-/// file's name is what the star takes.
+/// Routes whose guard compares a parameter of the path, which is no part of the file's name: below `static` only what the
+/// star takes is.
 fn shared_files(snapshot: &Snapshot) -> impl Iterator<Item = (usize, String)> {
     let routes = snapshot.routes.iter();
     routes.filter_map(|route| {
@@ -39,8 +39,8 @@ fn shared_files(snapshot: &Snapshot) -> impl Iterator<Item = (usize, String)> {
     })
 }
 
-/// Exact paths whose twin, with the last slash or without it, another route lets through: most frameworks take one for
-/// the other.
+/// Exact paths whose twin, with or without the trailing slash, another route allows: most frameworks treat the two as
+/// one.
 fn twins(snapshot: &Snapshot, now: SystemTime) -> Vec<(usize, String)> {
     let signers = Signers::of(snapshot, snapshot);
     let mut found = BTreeMap::new();
@@ -99,7 +99,7 @@ fn warning(route: &Route, other: &Route) -> String {
     )
 }
 
-/// Whether both lead to one server, which may take both paths for one.
+/// Whether both lead to the same server, which may treat both paths as one.
 fn reaches_the_same(one: &Route, other: &Route) -> bool {
     match (&one.target, &other.target) {
         (Target::Upstream { forward: one, .. }, Target::Upstream { forward: other, .. }) => {
@@ -109,7 +109,7 @@ fn reaches_the_same(one: &Route, other: &Route) -> bool {
     }
 }
 
-/// Whether it is there to keep everybody out.
+/// Whether the route refuses everybody.
 fn refuses(route: &Route) -> bool {
     matches!(route.target, Target::Respond { status, .. } if status.is_client_error())
 }
@@ -120,7 +120,7 @@ fn share(one: &Upstream, other: &Upstream) -> bool {
         .any(|address| other.iter().any(|it| is_same(address, it)))
 }
 
-/// Whether two addresses name one server; all names of this machine are one.
+/// Whether two addresses are the same server; all loopback names are one.
 fn is_same(one: &Address, other: &Address) -> bool {
     match (one, other) {
         (Address::Tcp(one, port), Address::Tcp(other, at)) => {
@@ -135,7 +135,7 @@ fn is_here(host: &str) -> bool {
     host == "localhost" || address.is_ok_and(|it| it.to_canonical().is_loopback())
 }
 
-/// Routes through which clients reach what decides on logins, and so try passwords that no throttle counts.
+/// Routes through which clients can reach the login decision, and so try passwords without a throttle.
 fn logins(snapshot: &Snapshot) -> Vec<(usize, String)> {
     let mut found = BTreeMap::new();
     for asking in &snapshot.routes {
@@ -161,7 +161,7 @@ fn logins(snapshot: &Snapshot) -> Vec<(usize, String)> {
     found.into_iter().collect()
 }
 
-/// A path for which this route asks its app for `wanted` with POST.
+/// A path for which this route sends its app a POST to `wanted`.
 fn leads_to(snapshot: &Snapshot, route: &Arc<Route>, wanted: &str) -> Option<String> {
     let Target::Upstream { rewrite, .. } = &route.target else {
         return None;
@@ -186,7 +186,7 @@ fn leads_to(snapshot: &Snapshot, route: &Arc<Route>, wanted: &str) -> Option<Str
     })
 }
 
-/// Paths of the pattern that may become `wanted`: itself, and the pattern's own beginning with each end of it.
+/// Paths of the pattern that may become `wanted`: `wanted` itself, and the pattern's prefix with each suffix of it.
 fn candidates(pattern: &Pattern, wanted: &str) -> Vec<String> {
     let mut paths = vec![wanted.to_owned()];
     let base = path_of(pattern);

@@ -1,11 +1,11 @@
-//! Which routes somebody may have meant whose path no route has.
+//! Suggests routes for a path that no route has.
 
 use std::sync::Arc;
 
 use crate::message::path::RequestPath;
 use crate::route::{Route, Segment};
 
-/// How many are named.
+/// The limit for suggestions.
 const NAMED: usize = 3;
 
 /// The routes whose paths differ from this one by a few letters, the nearest first.
@@ -26,7 +26,7 @@ pub(super) fn nearest<'r>(
     near.into_iter().take(NAMED).map(|(_, route)| route)
 }
 
-/// How many letters of the path are to change until the route has it; `None` where a segment is another word.
+/// The edit distance from the path to the route; `None` where a segment is a different word.
 fn distance(route: &Route, segments: &[String]) -> Option<usize> {
     let pattern = &route.pattern;
     let mut distance = 0;

@@ -1,7 +1,7 @@
-//! Where access got wider from one configuration to the next. It is found by deciding requests with both, and not by
-//! comparing what the two say: an open route below a guarded one is wider though no route changed.
+//! Detects where access got wider from one configuration to the next. It decides sample requests with both instead of
+//! comparing their settings: an open route below a guarded one is wider though no route changed.
 //!
-//! Nothing is served, asked or dialled here, and no token is real.
+//! Nothing is served, queried or connected to, and no token is real.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use crate::message::path::RequestPath;
 use crate::route::{Host, Pattern, Route, Segment};
 use crate::snapshot::Snapshot;
 
-/// What stands for any host, segment, method and origin that no route names.
+/// Stands for any host, segment, method and origin that no route names.
 pub(super) const PROBE: &str = "portcullis-probe";
 const PROBE_HOST: &str = "portcullis-probe.invalid";
 const PROBE_METHOD: &str = "PORTCULLIS-PROBE";
 const PROBE_ORIGIN: &str = "https://portcullis-probe.invalid";
-/// How many segments below a star are tried, at most.
+/// The limit for segments that are tried below a star.
 const DEEPEST: usize = 4;
 
-/// Which requests `new` allows that `old` refused, in words: a line for each pair of routes and kind. What `old` had no
-/// route for is new, and not wider.
+/// Describes the requests that `new` allows and `old` refused: a line for each pair of routes and kind. Requests
+/// without a route in `old` are new, not wider.
 pub(crate) fn wider(old: &Snapshot, new: &Snapshot, now: SystemTime) -> Vec<String> {
     let signers = Signers::of(old, new);
     let mut said = BTreeMap::new();
@@ -64,7 +64,7 @@ pub(crate) fn wider(old: &Snapshot, new: &Snapshot, now: SystemTime) -> Vec<Stri
     lines
 }
 
-/// The routes that decide one request, before and now.
+/// The routes of one request, before and after.
 pub(super) struct Both<'s> {
     pub(super) was: &'s Arc<Route>,
     pub(super) is: &'s Arc<Route>,
@@ -72,17 +72,17 @@ pub(super) struct Both<'s> {
     pub(super) now: SystemTime,
 }
 
-/// Who is allowed now and was refused.
+/// Who is allowed now and was refused before.
 pub(super) enum Allowed {
-    /// Whoever has no token.
+    /// Everybody, without a token.
     Everybody,
-    /// Whoever another server allows.
+    /// Whomever an external server allows.
     Asked,
-    /// Whoever has this token.
+    /// A client with this token.
     Token(Witness),
 }
 
-/// What is said, once for each pair of routes and kind.
+/// The messages, one for each pair of routes and kind.
 type Said = BTreeMap<(usize, usize, &'static str), String>;
 
 impl Both<'_> {
@@ -130,7 +130,7 @@ impl Both<'_> {
         }
     }
 
-    /// Whom `is` allows `after` and `was` refused `before`, if anybody.
+    /// Whom `is` allows for `after` and `was` refused for `before`, if anybody.
     pub(super) fn allowed(&self, before: &RequestPath, after: &RequestPath) -> Option<Allowed> {
         let (was, is) = (&self.was.guard, &self.is.guard);
         if matches!(was, Guard::Open) {
@@ -153,8 +153,8 @@ impl Both<'_> {
     }
 }
 
-/// Which of the old verifiers accept the signatures of which of the new ones: those of the same name, whose keys may
-/// have been rotated, and those with the same keys.
+/// Which old verifiers accept signatures of which new ones: those of the same name, whose keys may have been rotated,
+/// and those with the same keys.
 pub(super) struct Signers(BTreeSet<(String, String)>);
 
 impl Signers {
@@ -180,7 +180,7 @@ impl Signers {
     }
 }
 
-/// Requests that together meet every route of either side: hosts and paths that its pattern takes.
+/// Sample requests that together cover every route of either side: hosts and paths that its pattern matches.
 fn probes(old: &Snapshot, new: &Snapshot) -> BTreeSet<(String, String)> {
     let routes = || old.routes.iter().chain(&new.routes);
     let deepest = routes().map(|route| route.pattern.depth()).max();
@@ -194,7 +194,7 @@ fn probes(old: &Snapshot, new: &Snapshot) -> BTreeSet<(String, String)> {
             base.clone()
         }];
         if route.pattern.star {
-            // A parameter of another route may stand where this one has its star.
+            // Another route may have a parameter where this one has its star.
             let below = deepest.saturating_sub(route.pattern.depth()) + 1;
             let depths = 1..=below.min(DEEPEST);
             paths
@@ -207,7 +207,7 @@ fn probes(old: &Snapshot, new: &Snapshot) -> BTreeSet<(String, String)> {
     probes
 }
 
-/// A host that is one of these.
+/// A host that matches.
 pub(super) fn host_of(host: &Host) -> String {
     match host {
         Host::Any => PROBE_HOST.to_owned(),
@@ -216,7 +216,7 @@ pub(super) fn host_of(host: &Host) -> String {
     }
 }
 
-/// A path that the pattern takes, without what its star takes.
+/// A path that the pattern matches, without the star's part.
 pub(super) fn path_of(pattern: &Pattern) -> String {
     let mut path = String::new();
     for segment in &pattern.segments {
@@ -242,7 +242,7 @@ pub(super) fn parsed(path: &str) -> Option<RequestPath> {
     RequestPath::parse(&target).ok()
 }
 
-/// The methods by which these routes differ: those that one of them names, and one that none does.
+/// The methods by which these routes differ: those that any of them names, and one that none does.
 pub(super) fn methods(before: &[Arc<Route>], after: &[Arc<Route>]) -> BTreeSet<String> {
     let routes = before.iter().chain(after);
     let named = routes.filter_map(|route| route.methods.as_ref());
@@ -253,7 +253,7 @@ pub(super) fn methods(before: &[Arc<Route>], after: &[Arc<Route>]) -> BTreeSet<S
     names
 }
 
-/// Whether pages of some origin may do what they could not before.
+/// Whether pages of some origin may do more than before.
 fn reads_more(was: Option<&Cors>, is: Option<&Cors>) -> bool {
     let Some(is) = is else {
         return false;
@@ -265,7 +265,7 @@ fn reads_more(was: Option<&Cors>, is: Option<&Cors>) -> bool {
         let named = text.split(", ").filter(|origin| *origin != ANY);
         origins.extend(named.map(|origin| origin.replace('*', PROBE)));
     }
-    // How far a page gets: not at all, without or with the cookies of its user.
+    // The access of a page: none, without or with the user's cookies.
     let reach = |cors: &Cors, origin: &str| {
         let Ok(origin) = HeaderValue::from_str(origin) else {
             return 0;
@@ -283,7 +283,7 @@ fn reads_more(was: Option<&Cors>, is: Option<&Cors>) -> bool {
     })
 }
 
-/// The verifiers that no longer revoke what they revoked.
+/// Verifiers that no longer revoke entries that they revoked before.
 fn no_longer_revoked(old: &Snapshot, new: &Snapshot) -> Vec<String> {
     let verifiers = new.verifiers.iter().filter_map(|(is, _)| {
         let (was, _) = old.verifiers.iter().find(|(was, _)| was.name == is.name)?;

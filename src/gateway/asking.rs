@@ -1,5 +1,5 @@
-//! The stage of a route where another server decides. How it is asked is the matter of `proxy`, what
-//! its response means that of `auth`.
+//! The authorization stage of a route where an external server decides (`ask`). `proxy` queries the server, `auth`
+//! interprets its response.
 
 use http::{Request, Response, StatusCode};
 
@@ -12,19 +12,19 @@ use crate::message::reject::Reject;
 use crate::proxy::{Ask, AskedAbout, disregard};
 use crate::snapshot::Snapshot;
 
-/// What came of asking.
+/// The outcome of the query.
 #[derive(Debug)]
 pub(super) enum Asked {
-    /// The request may pass.
+    /// The request is allowed.
     Permitted(Permit),
-    /// It may not, and the client gets this response.
+    /// The request is denied, and the client gets this response.
     Answered(Response<Body>),
 }
 
-/// Asks the server that decides on a route.
+/// Queries the server that authorises a route's requests.
 ///
 /// # Errors
-/// `AskFailed` where it does not decide, `AskDenied` where the client reads no other responses.
+/// `AskFailed` where it gives no decision, `AskDenied` for a gRPC client, which can read no other response.
 pub(super) fn ask<'a>(
     snapshot: &'a Snapshot,
     connection: &'a Connection,
@@ -33,7 +33,7 @@ pub(super) fn ask<'a>(
     target: &'a str,
     request: &'a Request<Body>,
 ) -> impl Future<Output = Result<Asked, Reject>> + 'a {
-    // Of the request, whose body cannot be lent to another thread, only the head is kept.
+    // The request's body cannot be sent to another thread, so only the head is captured.
     let route = record.route().and_then(|index| snapshot.routes.get(index));
     let form = Form::of(request).on(route.map(AsRef::as_ref));
     let (method, uri, headers) = (request.method(), request.uri(), request.headers());
@@ -55,7 +55,7 @@ pub(super) fn ask<'a>(
                 disregard(answer.into_body());
                 Ok(Asked::Permitted(permit))
             }
-            // A client of gRPC reads no other responses.
+            // A gRPC client can read no other response.
             Word::No if form == Form::Grpc => {
                 let nobody = answer.status() == StatusCode::UNAUTHORIZED;
                 Err(Reject::AskDenied { nobody })

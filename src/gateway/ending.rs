@@ -1,6 +1,5 @@
-//! When a tunnel, or a response that still runs, ends with the token that opened it (`on_expiry: close`): at its
-//! expiry, and within 5 s where it is revoked, its session ends or its user goes. What is looked at is decided in
-//! `auth`.
+//! Ends a tunnel or a streaming response with the token that opened it (`on_expiry: close`): at its expiry, and within
+//! 5 s after it is revoked, its session ends or its user is removed. What is checked is decided in `auth`.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,21 +11,21 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::Connection;
 use crate::auth::{Ended, Lease};
 
-/// A date that is further away is never reached.
+/// Later dates count as never.
 const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// A token that is looked at for as long as something runs that it opened.
+/// A token that is checked for as long as the stream it opened runs.
 #[derive(Debug)]
 pub(super) struct Ending {
     lease: Lease,
-    /// Whose worker knows the configuration that is in force.
+    /// Its worker has the current configuration.
     connection: Arc<Connection>,
     expires: Option<Instant>,
     timer: Pin<Box<Sleep>>,
 }
 
 impl Ending {
-    /// Looks at a token from now on, of a request that began at this moment of both clocks.
+    /// Watches a token from now on; its request began at this moment of both clocks.
     pub(super) fn new(
         lease: Lease,
         connection: &Arc<Connection>,
@@ -45,7 +44,7 @@ impl Ending {
         }
     }
 
-    /// Ready with the reason once it has ended.
+    /// Ready with the reason once the token has ended.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         loop {
             ready!(self.timer.as_mut().poll(cx));
@@ -62,7 +61,7 @@ impl Ending {
         }
     }
 
-    /// Waits until it has ended; for ever where there is nothing to look at.
+    /// Waits until the token has ended; for ever where there is none.
     pub(super) async fn wait(mut ending: Option<Box<Self>>) -> Ended {
         std::future::poll_fn(|cx| match &mut ending {
             Some(ending) => ending.poll(cx),
@@ -72,7 +71,7 @@ impl Ending {
     }
 }
 
-/// When to look again.
+/// When to check again.
 fn next(now: Instant, expires: Option<Instant>) -> Instant {
     let look = now + Lease::LOOKS;
     expires.map_or(look, |expires| expires.min(look))

@@ -1,4 +1,4 @@
-//! Which host a request is for: said once, valid, and the same wherever it is said.
+//! The host of a request: named once, valid, and the same in `Host` and target.
 
 use std::borrow::Cow;
 
@@ -8,10 +8,10 @@ use crate::message::alphabet::Alphabet;
 use crate::message::reject::Reject;
 use crate::net::limits::Limits;
 
-/// What a name, or an address of IPv4, is written with.
+/// The characters of a host name or an IPv4 address.
 static HOST: Alphabet = Alphabet::alphanumeric_and(b"-._");
 
-/// The bounds of a head that HTTP/2 does not check by itself.
+/// Checks the size limits of a head that the HTTP/2 layer does not check.
 ///
 /// # Errors
 /// `UriTooLong`, `HeadTooLarge`.
@@ -36,8 +36,8 @@ pub(crate) fn check_size<B>(request: &Request<B>, limits: &Limits) -> Result<(),
 /// 8.3.1). Empty for an HTTP/1.0 request that names none.
 ///
 /// # Errors
-/// `BadHost` where it is missing, repeated, malformed, or said in two ways. `BadRequest` for a
-/// target of another scheme.
+/// `BadHost` where it is missing, repeated, malformed, or given as two different names. `BadRequest` for a target with
+/// another scheme.
 pub(crate) fn host_of<B>(request: &Request<B>) -> Result<Cow<'_, str>, Reject> {
     let mut lines = request.headers().get_all(header::HOST).iter();
     let field = match (lines.next(), lines.next()) {
@@ -60,7 +60,7 @@ pub(crate) fn host_of<B>(request: &Request<B>) -> Result<Cow<'_, str>, Reject> {
     };
     let host = without_port(said.trim_ascii()).ok_or(Reject::BadHost)?;
     let host = host.strip_suffix('.').unwrap_or(host);
-    // Without a way out in the middle, many bytes are looked at together.
+    // Without an early exit the loop is vectorised.
     if host
         .bytes()
         .fold(false, |any, byte| any | byte.is_ascii_uppercase())
@@ -70,8 +70,8 @@ pub(crate) fn host_of<B>(request: &Request<B>) -> Result<Cow<'_, str>, Reject> {
     Ok(Cow::Borrowed(host))
 }
 
-/// Whether `Host` and the target's authority name one host: the port of the target's scheme may be left out of either
-/// (RFC 9110 section 4.2.3).
+/// Whether `Host` and the target's authority name the same host: either may omit the default port of the target's
+/// scheme (RFC 9110 section 4.2.3).
 fn is_same(field: &str, authority: &str, uri: &Uri) -> bool {
     if field.eq_ignore_ascii_case(authority) {
         return true;
@@ -86,7 +86,7 @@ fn is_same(field: &str, authority: &str, uri: &Uri) -> bool {
             .strip_suffix(port)
             .and_then(|said| said.strip_suffix(':'));
         let without = without.or_else(|| said.strip_suffix(':'));
-        // What is malformed is the same as nothing.
+        // A malformed value gives `None`.
         without_port(said.trim_ascii())?;
         Some(without.unwrap_or(said).to_ascii_lowercase())
     };
@@ -94,7 +94,7 @@ fn is_same(field: &str, authority: &str, uri: &Uri) -> bool {
     field.is_some() && field == bare(authority)
 }
 
-/// The name of `name:port`; `None` where either is malformed.
+/// The host of `host:port`; `None` where either part is malformed.
 fn without_port(said: &str) -> Option<&str> {
     let (host, port) = match said.strip_prefix('[') {
         Some(rest) => {

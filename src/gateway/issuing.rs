@@ -1,4 +1,4 @@
-//! The stage of an endpoint of the token service. What is answered is decided in `tokens`.
+//! The stage of a token service endpoint: reads the request and sends the response. `tokens` decides what it contains.
 
 use std::time::Duration;
 
@@ -19,20 +19,20 @@ use crate::proxy::{Ask, AskedAbout};
 use crate::snapshot::Snapshot;
 use crate::tokens::{Answered, Asked, BODY_BYTES, Decided, Endpoint, TokenService};
 
-/// How long the rest of an app's decision may take.
+/// Timeout for reading the rest of an app's decision.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// The app that decides on logins, and from where it is asked.
+/// The app that decides on logins, and the context in which it is queried.
 pub(super) struct Decider<'a> {
     pub(super) ask: &'a Ask,
     pub(super) snapshot: &'a Snapshot,
     pub(super) connection: &'a Connection,
 }
 
-/// Responds to a request to an endpoint: it is short, and all of it is read first.
+/// Responds to a request to an endpoint. The body is short and read completely first.
 ///
 /// # Errors
-/// `BodyTooLarge`, `RequestTimeout`, `BadRequest`, where the body cannot be had.
+/// `BodyTooLarge`, `RequestTimeout`, `BadRequest` where the body cannot be read.
 pub(super) async fn issue(
     service: &TokenService,
     endpoint: Endpoint,
@@ -41,7 +41,7 @@ pub(super) async fn issue(
     wait: Duration,
     request: Box<Request<Body>>,
 ) -> Result<Response<Body>, Reject> {
-    // Sessions that began before others ended are told by milliseconds: no estimate will do.
+    // Sessions are compared with revocations to the millisecond, so the coarse clock will not do.
     let began = clock::now();
     let (parts, body) = request.into_parts();
     let reading = Limited::new(body, BODY_BYTES).collect();
@@ -62,7 +62,7 @@ pub(super) async fn issue(
         body,
         client: record.client(),
         origin: origin.as_deref(),
-        // A body may take its time. But what a login began with, a password or a user, was so at the start.
+        // A body may arrive slowly. A login is dated to its start, as the password and the user were valid then.
         now: match endpoint {
             Endpoint::Obtain => began,
             Endpoint::Refresh
@@ -117,7 +117,7 @@ async fn decided(
     let decision = match ask.post(about, login.question()).await {
         Ok(answer) => read(answer).await,
         Err(Reject::ClientGone) => return Err(Reject::ClientGone),
-        Err(_) => Err("it does not answer"),
+        Err(_) => Err("it does not respond"),
     };
     let decided = match decision {
         Ok((head, body)) => login.decide(head.status, &head.headers, &body),
@@ -126,13 +126,13 @@ async fn decided(
     Ok(service.end_login(decided, asked).await)
 }
 
-/// All of an app's response, where it is short.
+/// Reads an app's response completely, up to the size limit.
 async fn read(answer: Response<Body>) -> Result<(response::Parts, Bytes), &'static str> {
     let (head, body) = answer.into_parts();
     let reading = Limited::new(body, BODY_BYTES).collect();
     match timeout(ANSWER, reading).await {
         Ok(Ok(body)) => Ok((head, body.to_bytes())),
-        Ok(Err(_)) => Err("its answer broke off, or is too long"),
-        Err(_) => Err("its answer does not end"),
+        Ok(Err(_)) => Err("its response broke off, or is too long"),
+        Err(_) => Err("its response does not end"),
     }
 }

@@ -1,5 +1,5 @@
-//! Protected resource metadata (RFC 9728): how a client that has no token gets one. What it says is
-//! put together by the guard of the route that it is about.
+//! Protected resource metadata (RFC 9728): tells clients without a token how to get one. The guard of the route in
+//! question builds the document.
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 
@@ -9,19 +9,19 @@ use crate::message::reject::Reject;
 use crate::route::RESOURCE_METADATA;
 use crate::snapshot::Snapshot;
 
-/// Where the document about a path of a host is (RFC 9728 section 3.1).
+/// The URL of the metadata for a path of a host (RFC 9728 section 3.1).
 pub(super) fn url(secure: bool, host: &str, path: &str) -> String {
-    // What a URI's path may not hold as it is would be cut short by some readers.
+    // Some readers would end the URL at characters that a URI's path may not contain.
     let path = path.replace('"', "%22").replace('\\', "%5C");
     format!("{}{RESOURCE_METADATA}{path}", origin(secure, host))
 }
 
-/// Where the document about what a request asks for is.
+/// The URL of the metadata for a request's target.
 pub(crate) fn url_of<B>(secure: bool, request: &Request<B>) -> Option<String> {
     Some(url(secure, authority_of(request)?, request.uri().path()))
 }
 
-/// The origin that a request asks.
+/// The origin that a request is addressed to.
 pub(crate) fn origin_of<B>(secure: bool, request: &Request<B>) -> Option<String> {
     Some(origin(secure, authority_of(request)?))
 }
@@ -32,17 +32,17 @@ fn authority_of<B>(request: &Request<B>) -> Option<&str> {
     host.or_else(|| request.uri().authority().map(|it| it.as_str()))
 }
 
-/// The origin that a client asked (RFC 6454 section 6.1), with the port as it wrote it.
+/// An origin (RFC 6454 section 6.1), with the port as the client wrote it.
 pub(super) fn origin(secure: bool, host: &str) -> String {
     let scheme = if secure { "https" } else { "http" };
     format!("{scheme}://{host}")
 }
 
-/// The document that the path asks for.
+/// The metadata document for a path.
 ///
 /// # Errors
-/// `NoRoute` where no route with an issuer has the path that it is about, `BadPath` where that has several readings which
-/// differ in their route.
+/// `NoRoute` where no route with an issuer has this path, `BadPath` where the path can be read in several ways that
+/// lead to different routes.
 pub(crate) fn respond(
     snapshot: &Snapshot,
     method: &Method,
@@ -58,7 +58,7 @@ pub(crate) fn respond(
         return Ok(preflight());
     }
     let own = RESOURCE_METADATA.matches('/').count();
-    // As the client wrote it: it compares the two (RFC 9728 section 3.3).
+    // As the client wrote it, since it compares the two (RFC 9728 section 3.3).
     let suffix = path.written_from(own);
     let about = if suffix.is_empty() { "/" } else { suffix };
     let about = RequestPath::parse(&about.parse().map_err(|_| Reject::BadPath)?)?;
@@ -74,7 +74,7 @@ pub(crate) fn respond(
     for (name, value) in [
         (header::CONTENT_TYPE, "application/json"),
         (header::CACHE_CONTROL, "public, max-age=300"),
-        // It is for clients in browsers as well, and holds nothing secret.
+        // Clients in browsers need it too, and it contains nothing secret.
         (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
     ] {
         fields.insert(name, HeaderValue::from_static(value));
@@ -82,7 +82,7 @@ pub(crate) fn respond(
     Ok(response)
 }
 
-/// Any page may ask, with any header: what is answered is no secret.
+/// Any origin may read the document, with any header: it contains nothing secret.
 fn preflight() -> Response<Body> {
     let mut response = Response::new(Body::Empty);
     *response.status_mut() = StatusCode::NO_CONTENT;

@@ -1,6 +1,5 @@
-//! The stage of a preflight: a browser asks whether a page of another origin may send a request. It is
-//! answered for the route of that request, before anybody is authenticated, as it carries no
-//! credentials. What is allowed is decided in `cors`.
+//! The CORS preflight stage: a browser asks whether a page of another origin may send a request. The route of that
+//! request answers, before authentication, as preflights carry no credentials. `cors` decides what is allowed.
 
 use std::sync::Arc;
 
@@ -13,8 +12,8 @@ use crate::message::reject::Reject;
 use crate::route::Route;
 use crate::snapshot::Snapshot;
 
-/// The route that a preflight asks about. `None` for every other request, and where that route leaves
-/// preflights to its app.
+/// The route that a preflight asks about. `None` for every other request, and where the route passes preflights to its
+/// app.
 pub(crate) fn find<'s, B>(
     snapshot: &'s Snapshot,
     host: &str,
@@ -26,7 +25,7 @@ pub(crate) fn find<'s, B>(
     Some((route, route.cors.as_deref()?))
 }
 
-/// The response, but for what every response of the route says.
+/// The response, without the headers that every response of the route gets.
 ///
 /// # Errors
 /// `OriginRefused`.

@@ -1,13 +1,13 @@
-//! Responses to requests that a token, or another server's word, opened: they are for one client alone
-//! (RFC 9111 section 5.2.2.7). What refuses a request is not looked at here.
+//! `Cache-Control: private` for responses that a token or an external server authorised: they are for one client alone
+//! (RFC 9111 section 5.2.2.7). Refusals are not handled here.
 
 use http::{HeaderMap, HeaderValue, header};
 
-/// What gives a response to caches that serve many, or keeps it from all.
+/// Directives that already allow or forbid storage in shared caches.
 const SAID: [&str; 4] = ["private", "public", "no-store", "s-maxage"];
 
-/// Says so, unless the response says itself who may keep it. An app's word stands as it is; what the gateway says
-/// of its own files holds for this client.
+/// Adds `private`, unless the response already says who may cache it. An app's own directives are kept; those
+/// configured for the gateway's files become private to the client.
 pub(super) fn keep(headers: &mut HeaderMap, is_file: bool) {
     let private = HeaderValue::from_static("private");
     let Some(said) = headers.get(header::CACHE_CONTROL) else {

@@ -1,4 +1,4 @@
-//! The record of one request, from its head to the end of its response, however that ends.
+//! The record of one request, from its head to the end of its response, however the response ends.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,10 +26,10 @@ use crate::proxy::Tunnel;
 use crate::route::{Route, Target};
 use crate::worker::View;
 
-/// The word for a stream that was cut off because the process ends.
+/// The reason code of a stream that was cut off because the process stops.
 const STOPPED: &str = "gateway_stopped";
 
-/// What is known of a request so far. Written to the access log when it is dropped.
+/// What is known about a request so far. Written to the access log when dropped.
 #[derive(Debug)]
 pub(crate) struct Record {
     connection: Arc<Connection>,
@@ -44,17 +44,17 @@ pub(crate) struct Record {
     agent: Option<(Option<HeaderValue>, Option<HeaderValue>)>,
     client: Client,
     route: Option<usize>,
-    /// Who may read the response beside the host's own pages, on a route with `cors`.
+    /// The origin that may read the response, on a route with `cors`.
     reader: Option<HeaderValue>,
     subject: Option<String>,
     reason: Option<&'static str>,
-    /// Why it would be refused, were refusals not only reported.
+    /// Why the request would have been refused, on a route that only reports refusals.
     reported: Option<Reject>,
     /// Whether the response is for this client alone.
     private: bool,
-    /// Whether the response is a stream, which does not end by itself.
+    /// Whether the response is a stream without a natural end.
     streams: bool,
-    /// What its tunnel or its response's body is to end with.
+    /// Ends the tunnel or response body with its token.
     ending: Option<Box<Ending>>,
     status: u16,
     first_byte: Option<Instant>,
@@ -62,7 +62,7 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// Begins with a request's head, which is here since `began` by the one clock, and `time` by the other.
+    /// Starts a record for a request whose head arrived at `began`, or `time` on the wall clock.
     pub(crate) fn begin<B>(
         connection: &Arc<Connection>,
         view: &Arc<View>,
@@ -104,12 +104,12 @@ impl Record {
         })
     }
 
-    /// When the request began, on the clock that is never set.
+    /// When the request began, on the monotonic clock.
     pub(crate) fn began(&self) -> Instant {
         self.began
     }
 
-    /// When the request began.
+    /// When the request began, on the wall clock.
     pub(crate) fn time(&self) -> SystemTime {
         self.time
     }
@@ -119,7 +119,7 @@ impl Record {
         self.id
     }
 
-    /// The route was found, for a request with these headers.
+    /// Notes the route, for a request with these headers.
     pub(crate) fn found(&mut self, route: &Route, headers: &HeaderMap) {
         self.route = Some(route.index);
         if let Some(cors) = &route.cors {
@@ -127,34 +127,34 @@ impl Record {
         }
     }
 
-    /// Who may read the response beside the host's own pages, on a route with `cors`.
+    /// The origin that may read the response, on a route with `cors`.
     pub(crate) fn reader(&self) -> Option<HeaderValue> {
         self.reader.clone()
     }
 
-    /// The route's place among the routes, once it was found.
+    /// The index of the route, once it was found.
     pub(crate) fn route(&self) -> Option<usize> {
         self.route
     }
 
-    /// The client is known.
+    /// Notes the authenticated user.
     pub(crate) fn authenticated(&mut self, principal: &Principal) {
         if self.view.access_log.is_some() {
             self.subject = principal.user(&self.view.logged_user);
         }
     }
 
-    /// An endpoint of the token service refuses, for this reason.
+    /// Notes the reason code of a refusal by a token service endpoint.
     pub(crate) fn refused(&mut self, reason: &'static str) {
         self.reason = Some(reason);
     }
 
-    /// The client's own address, as far as trusted proxies tell it.
+    /// The client's own address, as far as trusted proxies report it.
     pub(crate) fn client(&self) -> Option<std::net::IpAddr> {
         self.client.ip
     }
 
-    /// What a configured response header may say of the request.
+    /// The request's values that a configured response header may contain.
     pub(crate) fn facts(&self) -> Facts<'_> {
         Facts {
             client: self.client.text(&self.connection.peer),
@@ -165,22 +165,22 @@ impl Record {
         }
     }
 
-    /// Who the request comes from, as far as trusted proxies tell it.
+    /// Whom the request comes from, as far as trusted proxies report it.
     pub(crate) fn sender(&self) -> &Client {
         &self.client
     }
 
-    /// The server that was asked said no.
+    /// Notes that the external server denied the request.
     pub(crate) fn denied(&mut self) {
         self.reason = Some(Reject::AskDenied { nobody: true }.reason());
     }
 
-    /// Whether the request is refused, by whomever.
+    /// Whether the request is refused, by the gateway or by another server.
     pub(crate) fn is_refused(&self) -> bool {
         self.reason.is_some()
     }
 
-    /// The client may come in, for as long as its permit says.
+    /// Notes that the client is authorised, for as long as its permit says.
     pub(crate) fn permitted(&mut self, permit: &mut Permit) {
         self.reported = permit.reported();
         self.private = permit.is_private();
@@ -190,7 +190,7 @@ impl Record {
             .map(|lease| Box::new(Ending::new(lease, &self.connection, times)));
     }
 
-    /// Where clients are told how to get a token for what they asked for (RFC 9728 section 3.1).
+    /// The URL of the metadata that tells clients how to get a token for this target (RFC 9728 section 3.1).
     pub(crate) fn metadata_url(&self) -> Option<String> {
         Some(metadata::url(
             self.client.secure,
@@ -210,23 +210,23 @@ impl Record {
         self.private
     }
 
-    /// Whether the client came over TLS.
+    /// Whether the client connected over TLS.
     pub(crate) fn is_secure(&self) -> bool {
         self.client.secure
     }
 
-    /// The app's response is a stream, of events or of calls.
+    /// Notes that the app's response is a stream of events or a streaming call.
     pub(crate) fn streams(&mut self) {
         self.streams = true;
         self.connection.line.enter_stream();
     }
 
-    /// The gateway answers itself.
+    /// Notes that the gateway refuses the request.
     pub(crate) fn refuse(&mut self, reject: Reject) {
         self.reason = Some(reject.reason());
     }
 
-    /// The response's head is ready; the record goes on with its body, or with its tunnel.
+    /// The response's head is ready; the record continues with its body or tunnel.
     pub(crate) fn finish(
         mut self: Box<Self>,
         response: Response<Body>,
@@ -259,7 +259,7 @@ impl Drop for Record {
             return;
         };
         if self.status == 0 {
-            // The request was given up: the client left before there was a response.
+            // The request was dropped: the client left before there was a response.
             self.reason = Some(Reject::ClientGone.reason());
             self.status = 499;
         }
@@ -306,23 +306,23 @@ impl Drop for Record {
     }
 }
 
-/// A response body that ends the record of its request.
+/// A response body that completes its request's record when it ends.
 #[derive(Debug)]
 pub(crate) struct Recorded {
     body: Body,
-    /// What it is to end with.
+    /// Ends the body with its token.
     ending: Option<Box<Ending>>,
-    /// What begins behind a response that switches protocols.
+    /// The tunnel that follows a response that switches protocols.
     tunnel: Option<Box<Tunnel>>,
     record: Option<Box<Record>>,
     ended: bool,
-    /// Why the body broke, until the client was sent what came before.
+    /// The body's error, held back until the client was sent the data before it.
     broken: Option<BodyError>,
 }
 
 impl Recorded {
-    /// Carries bytes between the client, of whom `early` was read already, and the app that it has switched protocols
-    /// with; until one of them closes, the token or its session ends, or the process `stops`.
+    /// Copies bytes between the client (`early` was already read from it) and the app that it switched protocols with,
+    /// until either side closes, the token or its session ends, or the process `stops`.
     pub(crate) async fn tunnel<C>(
         mut self,
         client: C,
@@ -347,7 +347,7 @@ impl Recorded {
         };
     }
 
-    /// The next frame of the body; that what opened it has ended, where that came first.
+    /// The next frame of the body, or an error where its token has ended.
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(ended) = self.has_ended(cx) {
             return Poll::Ready(Some(Err(ended)));
@@ -355,7 +355,7 @@ impl Recorded {
         Pin::new(&mut self.body).poll_frame(cx)
     }
 
-    /// Whether what opened it ends before the body has, now; then there is no more of it.
+    /// Whether the body's token has ended before the body; the rest is then cut off.
     fn has_ended(&mut self, cx: &mut Context<'_>) -> Option<BodyError> {
         let ending = self.ending.as_mut()?;
         if self.body.is_end_stream() {
@@ -383,8 +383,8 @@ impl http_body::Body for Recorded {
             Some(error) => Some(Err(error)),
             None => match ready!(this.poll_body(cx)) {
                 Some(Err(error)) => {
-                    // What has not been sent when a body breaks is thrown away; while a body
-                    // waits it sends all. What came of the response is to reach the client.
+                    // A body's error discards what was not sent yet; a pending body flushes it first. The data before
+                    // the error should reach the client.
                     this.broken = Some(error);
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
@@ -451,7 +451,7 @@ impl Carry for Recorded {
     }
 }
 
-/// The word for why a response broke off.
+/// The reason code of a response that broke off.
 fn broken_off(error: &BodyError) -> &'static str {
     match error {
         BodyError::Io(_) => "file_broke_off",
@@ -468,7 +468,7 @@ fn broken_off(error: &BodyError) -> &'static str {
 impl Drop for Recorded {
     fn drop(&mut self) {
         if let Some(record) = &mut self.record {
-            // Such responses are whole without a body.
+            // These responses are complete without a body.
             let bodiless = record.method == Method::HEAD || matches!(record.status, 204 | 304);
             let whole = self.ended || self.body.is_end_stream() || bodiless;
             if record.reason.is_none() && !whole {

@@ -15,22 +15,22 @@ use crate::message::request_id::RequestId;
 use crate::proxy::is_grpc;
 use crate::route::{Route, Target};
 
-/// What every refusal says to caches.
+/// The `Cache-Control` of every refusal.
 pub(super) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-/// The form in which a client wants to be refused.
+/// The form in which a client wants a refusal.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Asked {
     /// `application/problem+json`.
     Problem(Version),
-    /// A page, for a browser's navigation.
+    /// An HTML page, for a browser's navigation.
     Page(Version),
-    /// Trailers of gRPC, where an app is called.
+    /// A gRPC status, for a call to an app.
     Grpc,
 }
 
 impl Asked {
-    /// Reads it off the request.
+    /// Reads the form from the request.
     pub(crate) fn of<B>(request: &Request<B>) -> Self {
         if is_grpc(request) {
             return Self::Grpc;
@@ -43,8 +43,8 @@ impl Asked {
         }
     }
 
-    /// The same where the request belongs to this route: only what an app is called for is answered as gRPC, and not where
-    /// its upstream has a `buffer` of its own, through which no call passes as one.
+    /// The form on this route: a gRPC status only for a call to an app whose upstream streams calls; one with a
+    /// `buffer` does not.
     pub(crate) fn on(self, route: Option<&Route>) -> Self {
         match (self, route.map(|route| &route.target)) {
             (Self::Grpc, Some(Target::Upstream { forward, .. }))
@@ -57,8 +57,8 @@ impl Asked {
         }
     }
 
-    /// The response that says why. `route` is the request's, where one was found; `metadata` gives the URL of what
-    /// tells how to get a token.
+    /// Builds the response. `route` is the request's route, where one was found; `metadata` gives the URL of the
+    /// document that tells how to get a token.
     pub(crate) fn answer(
         self,
         reject: Reject,
@@ -98,11 +98,11 @@ impl Asked {
 }
 
 impl Asked {
-    /// What is said beside the status, as it may stand in this form.
+    /// The detail text, escaped for this form.
     fn detail(self, reject: Reject, route: Option<&Route>) -> Cow<'static, str> {
         let detail = reject.detail();
         match (reject, route) {
-            // Whoever meets the limit has to know where it is raised.
+            // The route's name tells where to raise the limit.
             (Reject::BodyTooLarge(Longest::BodyBytes(_)), Some(route)) => {
                 let mut detail = detail.into_owned() + " for the route ";
                 for char in route.name.chars() {
@@ -124,7 +124,7 @@ impl Asked {
     }
 }
 
-/// The member that front ends written for simplejwt look for before they renew a token.
+/// The member that front ends written for simplejwt check before they renew a token.
 fn code(reject: Reject) -> &'static str {
     if matches!(reject, Reject::TokenInvalid(_)) {
         ",\"code\":\"token_not_valid\""
@@ -133,7 +133,7 @@ fn code(reject: Reject) -> &'static str {
     }
 }
 
-/// The fields that belong to one kind of refusal.
+/// Header fields of particular refusals.
 fn special(
     headers: &mut HeaderMap,
     reject: Reject,
@@ -158,7 +158,7 @@ fn special(
         Reject::UpstreamBusy | Reject::AskFailed => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
-        // The next fetch that a token may ask for is at most so far away.
+        // The next key fetch that a token can trigger is at most this many seconds away.
         Reject::KeysMissing => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("10"));
         }
@@ -193,7 +193,7 @@ fn special(
     }
 }
 
-/// Whether it is no longer clear where the next request begins, or not worth finding out.
+/// Whether the start of the next request is unknown, or reading up to it is not worth the cost.
 fn ends_connection(reject: Reject) -> bool {
     matches!(
         reject,
@@ -211,7 +211,7 @@ fn ends_connection(reject: Reject) -> bool {
     )
 }
 
-/// A refusal of a gRPC call is a gRPC status, in a response that has only its head.
+/// Refuses a gRPC call with a gRPC status, in a response without a body.
 fn grpc(reject: Reject, detail: &str) -> Response<Body> {
     let code = match reject.status() {
         StatusCode::BAD_REQUEST => "13",

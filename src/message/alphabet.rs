@@ -1,5 +1,4 @@
-//! Which bytes a word may be written with: one look at a table instead of many comparisons. Which word is written with
-//! which bytes is for those to say who read it.
+//! Byte sets for lexical checks: one table lookup instead of many comparisons. Each parser defines its own sets.
 
 /// `tchar` of RFC 9110 section 5.6.2.
 pub(crate) static TOKEN: Alphabet = Alphabet::alphanumeric_and(b"!#$%&'*+-.^_`|~");
@@ -9,7 +8,7 @@ pub(crate) static TOKEN: Alphabet = Alphabet::alphanumeric_and(b"!#$%&'*+-.^_`|~
 pub(crate) struct Alphabet([bool; 256]);
 
 impl Alphabet {
-    /// ASCII's letters and digits, and `others`.
+    /// ASCII letters and digits, and `others`.
     pub(crate) const fn alphanumeric_and(others: &[u8]) -> Self {
         let mut table = [false; 256];
         let mut rest: &[u8] = others;
@@ -27,7 +26,7 @@ impl Alphabet {
         Self(table)
     }
 
-    /// Whether it has the byte.
+    /// Whether the set contains the byte.
     pub(crate) fn has(&self, byte: u8) -> bool {
         self.0.get(usize::from(byte)).copied().unwrap_or_default()
     }

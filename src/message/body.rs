@@ -1,4 +1,4 @@
-//! The one response body type and its constructors. Knows nothing of where bodies come from.
+//! The response body type and its constructors. It does not know where bodies come from.
 
 use std::fs::File;
 use std::io;
@@ -14,55 +14,55 @@ pub(crate) enum BodyError {
     /// A file or a spool could not be read.
     #[error("reading a file failed: {0}")]
     Io(#[from] io::Error),
-    /// The upstream broke its response off.
-    #[error("the upstream broke its answer off: {0}")]
+    /// The upstream aborted its response.
+    #[error("the upstream aborted its response: {0}")]
     Upstream(#[source] io::Error),
-    /// The upstream broke the framing of its response.
-    #[error("the upstream's answer is malformed: {0}")]
+    /// The upstream violated the framing of its response.
+    #[error("the upstream's response is malformed: {0}")]
     UpstreamMalformed(&'static str),
-    /// The upstream fell silent.
-    #[error("the upstream fell silent")]
+    /// The upstream sent nothing within its timeout.
+    #[error("the upstream sent nothing within its timeout")]
     UpstreamIdle,
-    /// What opened it has ended; carries the reason code.
-    #[error("what opened it has ended: {0}")]
+    /// The token or session behind the response has ended; carries the reason code.
+    #[error("its token or session has ended: {0}")]
     Ended(&'static str),
-    /// The client broke its request off.
-    #[error("the client broke its request off: {0}")]
+    /// The client aborted its request.
+    #[error("the client aborted its request: {0}")]
     Client(#[source] io::Error),
-    /// The client broke the framing of its request.
+    /// The client violated the framing of its request.
     #[error("the request body is malformed: {0}")]
     Malformed(&'static str),
-    /// The client fell silent.
-    #[error("the client fell silent")]
+    /// The client sent nothing within its timeout.
+    #[error("the client sent nothing within its timeout")]
     ClientIdle,
     /// The request body is longer than its limit, which this carries.
     #[error("the request body exceeds {0} bytes")]
     TooLarge(u64),
 }
 
-/// A boxed stream of frames, for whatever is not in memory.
+/// A boxed stream of frames, for bodies that are not in memory.
 pub(crate) type Stream =
     Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError> + Send + 'static>>;
 
-/// Sends bytes of a file, from an offset on, at most so many, without a copy of them; says how many it were.
+/// Sends up to the given number of bytes of a file from an offset, without copying (sendfile); returns how many.
 pub(crate) type SendFile<'a> =
     dyn FnMut(&mut Context<'_>, &File, u64, usize) -> Poll<io::Result<usize>> + 'a;
 
-/// What came of an attempt to carry: how many bytes were sent, or why they could not be; `None` where the body has
-/// to be asked for a frame instead.
+/// The result of a sendfile attempt: the number of bytes sent, or why it failed; `None` where the body must be polled
+/// for a frame instead.
 pub(crate) type Carried = Result<Option<io::Result<usize>>, BodyError>;
 
-/// A body that can let the system carry its bytes from a file to a socket. Most cannot.
+/// A body that can let the kernel send its bytes from a file to a socket. Most cannot.
 pub(crate) trait Carry: http_body::Body<Data = Bytes, Error = BodyError> {
-    /// Whether it may be worth trying.
+    /// Whether sendfile may be worth an attempt.
     fn may_carry(&self) -> bool {
         false
     }
 
-    /// Its reader takes little at a time, and many such bodies may wait: it is to hold little ahead of the reader.
+    /// Limits read-ahead: the reader is slow, and many such bodies may wait at once.
     fn go_gently(self: Pin<&mut Self>) {}
 
-    /// Sends some of what is next, with `send`; what was sent counts as given.
+    /// Sends some of the next bytes with `send` and advances past them.
     fn poll_carry(
         self: Pin<&mut Self>,
         _: &mut Context<'_>,
@@ -71,30 +71,29 @@ pub(crate) trait Carry: http_body::Body<Data = Bytes, Error = BodyError> {
         Poll::Ready(Ok(None))
     }
 
-    /// Takes in some of what is next though its reader takes nothing now, where it is worth that. It is polled on when
-    /// there is more.
+    /// Reads ahead while the reader accepts nothing, where that is worthwhile. Polled again when there is more.
     fn poll_ahead(self: Pin<&mut Self>, _: &mut Context<'_>) {}
 
-    /// How many bytes were taken in so, and not given yet.
+    /// How many bytes were read ahead and not delivered yet.
     fn ahead(&self) -> usize {
         0
     }
 }
 
-/// A boxed body that can do more than give frames.
+/// A boxed body that supports [`Carry`].
 pub(crate) type CarryStream = Pin<Box<dyn Carry + Send + 'static>>;
 
 /// The body of every response of the gateway.
 pub(crate) enum Body {
-    /// Nothing.
+    /// No body.
     Empty,
-    /// All of it is in memory; `None` once it was taken.
+    /// Completely in memory; `None` once it was taken.
     Full(Option<Bytes>),
-    /// It comes piece by piece.
+    /// A stream of frames.
     Stream(Stream),
-    /// It comes out of a file.
+    /// Read from a file.
     File(CarryStream),
-    /// It comes piece by piece, and some of it before it is asked for.
+    /// A stream of frames with read-ahead.
     Ahead(CarryStream),
 }
 
@@ -109,7 +108,7 @@ impl Body {
         }
     }
 
-    /// A body that comes piece by piece.
+    /// A body that is a stream of frames.
     pub(crate) fn stream<B>(body: B) -> Self
     where
         B: http_body::Body<Data = Bytes, Error = BodyError> + Send + 'static,
@@ -117,7 +116,7 @@ impl Body {
         Self::Stream(Box::pin(body))
     }
 
-    /// A body that is read ahead.
+    /// A body with read-ahead.
     pub(crate) fn ahead<B>(body: B) -> Self
     where
         B: Carry + Send + 'static,
@@ -125,7 +124,7 @@ impl Body {
         Self::Ahead(Box::pin(body))
     }
 
-    /// A body that comes out of a file.
+    /// A body that is read from a file.
     pub(crate) fn file<B>(body: B) -> Self
     where
         B: Carry + Send + 'static,

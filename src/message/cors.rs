@@ -1,5 +1,5 @@
-//! `Cors`: which other origins' pages may send what to a route, and read its responses (the Fetch
-//! standard's CORS protocol). Which route a request is for, and who may come in, is not decided here.
+//! `Cors`: which origins may send which requests to a route and read its responses (the Fetch standard's CORS
+//! protocol). Routing and access control are decided elsewhere.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,27 +9,27 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use crate::message::method::MethodSet;
 use crate::message::reject::Reject;
 
-/// What stands for every origin, and for every header.
+/// The wildcard for every origin and for every header.
 pub(crate) const ANY: &str = "*";
 
-/// Whose pages may ask.
+/// An origin, or a set of origins, that is allowed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Origin {
-    /// Everybody's.
+    /// Every origin.
     Any,
-    /// This one's, as browsers write it.
+    /// This origin, in the form that browsers send.
     Exact(String),
-    /// Those of all hosts below one, of its scheme and port.
+    /// All subdomains of a host, with this scheme and port.
     Below {
         /// The scheme with its `://`.
         scheme: String,
-        /// What the host ends with, its dot before it and its port after it.
+        /// The end of the host, with its leading dot and its port.
         suffix: String,
     },
 }
 
 impl Origin {
-    /// Reads an origin, `*` as the first label for all hosts below the rest, or `*` alone.
+    /// Parses an origin, an origin with `*` as its first label (all subdomains), or `*` alone.
     ///
     /// # Errors
     /// What to write instead.
@@ -87,7 +87,7 @@ impl Origin {
         })
     }
 
-    /// Whether this is the origin that a browser wrote.
+    /// Whether this matches the origin that a browser sent.
     fn is(&self, written: &str) -> bool {
         match self {
             Self::Any => true,
@@ -118,20 +118,20 @@ impl fmt::Display for Origin {
     }
 }
 
-/// An origin as browsers write it (RFC 6454 section 6.1): small letters, and no port that the scheme
-/// implies. `None` where it is none.
+/// An origin in the form that browsers send (RFC 6454 section 6.1): lower case, without the scheme's default port.
+/// `None` where the text is not an origin.
 pub(crate) fn normal(origin: &str) -> Option<String> {
     let origin = origin.to_ascii_lowercase();
     let (scheme, authority) = origin.split_once("://")?;
     let implied = match scheme {
         "https" => 443,
         "http" => 80,
-        // Pages of an app, whose host is a name of its own and not of the network.
+        // The host of an app's pages is the app's own name, not a network name.
         _ if APPS.contains(&scheme) => return is_app_host(authority).then(|| origin.clone()),
         _ => return None,
     };
     let (host, port) = match authority.rsplit_once(':') {
-        // The colons of an address in brackets are its own.
+        // The colons inside brackets belong to an IPv6 address.
         Some((host, port)) if !port.ends_with(']') => {
             let digits = port.bytes().all(|byte| byte.is_ascii_digit());
             (host, port.parse::<u16>().ok().filter(|_| digits)?)
@@ -155,7 +155,7 @@ pub(crate) fn normal(origin: &str) -> Option<String> {
     })
 }
 
-/// The schemes of pages that are part of an app or of a browser's extension: Capacitor and Ionic, Tauri, Chrome and Firefox.
+/// Schemes of pages in apps and browser extensions: Capacitor and Ionic, Tauri, Chrome and Firefox.
 const APPS: [&str; 5] = [
     "capacitor",
     "ionic",
@@ -169,24 +169,24 @@ fn is_app_host(host: &str) -> bool {
     !host.is_empty() && host.chars().all(legal)
 }
 
-/// What a route lets pages of other origins do.
+/// The CORS settings of a route.
 #[derive(Clone, Debug)]
 pub(crate) struct CorsSettings {
-    /// Whose pages may ask; `Any` stands alone.
+    /// The allowed origins; `Any` is the only item.
     pub(crate) origins: Vec<Origin>,
-    /// Whether with cookies and the browser's other credentials; never for any origin.
+    /// Whether cookies and other browser credentials are allowed; never together with any origin.
     pub(crate) credentials: bool,
-    /// The methods that they may send.
+    /// The allowed methods.
     pub(crate) methods: MethodSet,
-    /// The headers that they may send; `*` for all.
+    /// The allowed request headers; `*` for all.
     pub(crate) headers: Vec<String>,
-    /// The headers of responses that they may read.
+    /// The response headers that pages may read.
     pub(crate) expose: Vec<String>,
-    /// How long a browser may keep the response to a preflight; whole seconds.
+    /// How long a browser may cache a preflight response; whole seconds.
     pub(crate) max_age: Duration,
 }
 
-/// The same, ready to be said.
+/// The settings, compiled to header values.
 #[derive(Debug)]
 pub(crate) struct Cors {
     origins: Vec<Origin>,
@@ -197,17 +197,17 @@ pub(crate) struct Cors {
     max_age: HeaderValue,
 }
 
-/// The headers that a page may send.
+/// The request headers that a page may send.
 #[derive(Debug)]
 enum Allowed {
-    /// Those it asks for.
+    /// Whatever the preflight asks for.
     Asked,
-    /// These; `None` is none but those that need no asking.
+    /// These; `None` allows only those that need no preflight.
     Named(Option<HeaderValue>),
 }
 
 impl Cors {
-    /// Makes the values of the fields once.
+    /// Builds the header values once.
     pub(crate) fn new(settings: CorsSettings) -> Self {
         let list = |names: &[String]| {
             let list = HeaderValue::try_from(names.join(", ")).ok();
@@ -227,11 +227,11 @@ impl Cors {
         }
     }
 
-    /// Who may read the response to a request: the value of `Access-Control-Allow-Origin`. `None` where
-    /// it comes from no page of another origin, or of one that may not.
+    /// Who may read the response to a request: the value of `Access-Control-Allow-Origin`. `None` where the request
+    /// comes from no other origin, or from one that is not allowed.
     pub(crate) fn reader(&self, request: &HeaderMap) -> Option<HeaderValue> {
         if self.is_for_any() {
-            // Said to everybody, so that a cache may give one answer to all.
+            // Sent to everybody, so that a cache can reuse one response for all.
             return Some(HeaderValue::from_static(ANY));
         }
         let origin = only(request, &header::ORIGIN)?;
@@ -240,7 +240,7 @@ impl Cors {
         known.then(|| origin.clone())
     }
 
-    /// Says in a response who may read it. What an app says of that itself goes.
+    /// Adds to a response who may read it, and removes what an app says about that itself.
     pub(crate) fn apply(&self, reader: Option<HeaderValue>, answer: &mut HeaderMap) {
         for name in [
             header::ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -263,7 +263,7 @@ impl Cors {
         }
     }
 
-    /// What a preflight is told, beside what [`apply`](Self::apply) says.
+    /// The fields of a preflight response, besides those of [`apply`](Self::apply).
     ///
     /// # Errors
     /// `OriginRefused`.
@@ -280,7 +280,7 @@ impl Cors {
                     answer.insert(name, names.clone());
                 }
             }
-            // With credentials browsers take a star for a name, and it never means Authorization.
+            // With credentials browsers read a star as a literal name, and it never covers Authorization.
             Allowed::Asked => {
                 let asked = request.get_all(header::ACCESS_CONTROL_REQUEST_HEADERS);
                 for line in asked.iter().filter(|line| is_list_of_names(line)) {
@@ -294,7 +294,7 @@ impl Cors {
         Ok(answer)
     }
 
-    /// Whether pages may ask with credentials.
+    /// Whether requests with credentials are allowed.
     pub(crate) fn has_credentials(&self) -> bool {
         self.credentials
     }
@@ -305,7 +305,7 @@ impl Cors {
 }
 
 impl fmt::Display for Cors {
-    /// The origins, and whether with credentials.
+    /// The origins, and whether credentials are allowed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let origins: Vec<String> = self.origins.iter().map(Origin::to_string).collect();
         f.write_str(&origins.join(", "))?;
@@ -316,7 +316,7 @@ impl fmt::Display for Cors {
     }
 }
 
-/// How a [`Cors`] with credentials ends in words.
+/// The end of a displayed [`Cors`] with credentials.
 pub(crate) const CREDENTIALS: &str = ", with credentials";
 
 /// The method that a preflight asks about; `None` for every other request.
@@ -329,19 +329,19 @@ pub(crate) fn preflighted(method: &Method, headers: &HeaderMap) -> Option<Method
     Method::from_bytes(asked.as_bytes()).ok()
 }
 
-/// The one line of this name.
+/// The only value of this field; `None` where it is missing or repeated.
 fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h HeaderValue> {
     let mut lines = headers.get_all(name).iter();
     lines.next().filter(|_| lines.next().is_none())
 }
 
-/// Whether it can be said back: names of headers with commas between them (RFC 9110 section 5.6.2).
+/// Whether the list is safe to echo: header names separated by commas (RFC 9110 section 5.6.2).
 fn is_list_of_names(line: &HeaderValue) -> bool {
     let legal = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~, ".contains(b);
     line.as_bytes().iter().all(legal)
 }
 
-/// Tells caches that the response is another one for another origin.
+/// Adds `Vary: Origin`, since the response differs by origin.
 fn vary_on_origin(answer: &mut HeaderMap) {
     let said = answer
         .get_all(header::VARY)
@@ -514,7 +514,7 @@ mod tests {
             (&["https://app.example.com.evil.org"], false),
             (&["https://evilapp.example.com"], false),
             (&["https://x.app.example.com"], false),
-            // Below a name is not the name itself, nor what only ends with it.
+            // A subdomain pattern excludes the name itself, and names that merely end with the same text.
             (&["https://example.org"], false),
             (&["https://.example.org"], false),
             (&["https://evilexample.org"], false),
@@ -593,7 +593,7 @@ mod tests {
             ["*", "", "Retry-After", ""]
         );
         assert_eq!(said(&any, None, &[]), ["*", "", "Retry-After", ""]);
-        // What the app says of caches stays.
+        // The app's cache headers are kept.
         for (vary, expected) in [
             ("Accept", "Accept | Origin"),
             ("accept-language, ORIGIN", "accept-language, ORIGIN"),

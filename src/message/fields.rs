@@ -1,35 +1,35 @@
-//! Looking for header fields in a message, by their names. Which fields mean what is not known here.
+//! Lookup of header fields by name. What a field means is not known here.
 
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// The first value of a field that few messages have: comparing a few names costs less than looking one up.
+/// The first value of a field that few messages have: comparing a few names costs less than a hash lookup.
 pub(crate) fn rare<'m>(headers: &'m HeaderMap, name: &HeaderName) -> Option<&'m HeaderValue> {
     let is_there = headers.keys().any(|known| known == name);
     is_there.then(|| headers.get(name)).flatten()
 }
 
-/// The first value of a field that is usually one of the first.
+/// The first value of a field that is usually among the first.
 pub(crate) fn early<'m>(headers: &'m HeaderMap, name: &HeaderName) -> Option<&'m HeaderValue> {
     let mut all = headers.iter();
     all.find(|(known, _)| *known == name)
         .map(|(_, value)| value)
 }
 
-/// A byte that is the same in every reader's spelling of a name.
+/// Bytes that every reader spells the same in a name.
 fn is_plain(byte: u8) -> bool {
     byte.is_ascii_lowercase() | byte.is_ascii_digit() | (byte == b'-')
 }
 
-/// Whether the name has another spelling for apps: CGI, WSGI, PHP, Rack and Node read every byte that is no letter and
-/// no digit as the same, as they read `-`.
+/// Whether apps may confuse the name with another spelling: CGI, WSGI, PHP, Rack and Node treat every byte that is
+/// neither letter nor digit like `-`.
 pub(crate) fn is_odd(name: &str) -> bool {
-    // Names are short: a plain look at all bytes together costs less than a search.
+    // Names are short: testing all bytes without an early exit costs less than a search.
     name.bytes().fold(false, |odd, byte| odd | !is_plain(byte))
 }
 
-/// The spelling, with `-`, that stands for all that apps read as the same. `name` is in lower case.
+/// The canonical spelling, with `-`, of all names that apps read as the same. `name` is in lower case.
 pub(crate) fn folded(name: &str) -> String {
     let bytes = name.bytes();
     bytes
@@ -43,7 +43,7 @@ pub(crate) fn folded(name: &str) -> String {
         .collect()
 }
 
-/// Names of fields, each of which stands for all of its spellings.
+/// A set of field names that ignores how they are spelled.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct NameSet {
     /// Folded and sorted; `None` where there are none.
@@ -51,7 +51,7 @@ pub(crate) struct NameSet {
 }
 
 impl NameSet {
-    /// The set of these.
+    /// Builds the set.
     pub(crate) fn new(names: impl IntoIterator<Item = HeaderName>) -> Self {
         let names = names.into_iter();
         let mut names: Vec<String> = names.map(|name| folded(name.as_str())).collect();
@@ -62,7 +62,7 @@ impl NameSet {
         }
     }
 
-    /// Whether an app could take the name, which is folded, for one of them.
+    /// Whether an app could read this folded name as one of the set.
     pub(crate) fn covers(&self, folded: &str) -> bool {
         self.names.as_ref().is_some_and(|names| {
             let found = names.binary_search_by(|known| known.as_str().cmp(folded));

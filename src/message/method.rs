@@ -1,10 +1,10 @@
-//! `MethodSet`: a few methods in one word, for routes and for `Allow`.
+//! `MethodSet`: a set of methods in one word, for routes and for `Allow`.
 
 use std::sync::OnceLock;
 
 use http::{HeaderValue, Method};
 
-/// The usual methods. Others that the configuration names follow in [`OTHERS`].
+/// The usual methods. Others that the configuration names are kept in [`OTHERS`].
 const USUAL: [&str; 18] = [
     "GET",
     "HEAD",
@@ -26,19 +26,19 @@ const USUAL: [&str; 18] = [
     "QUERY",
 ];
 
-/// How many others there may be: a set is one word.
+/// The limit for other methods: a set is one 64-bit word.
 pub(crate) const MOST_OTHERS: usize = 64 - USUAL.len();
 
-/// The others, in the order in which configurations of this process named them first. None is ever taken out, so that a
-/// set means the same in each configuration.
+/// The other methods, in the order in which configurations of this process first named them. None is ever removed, so
+/// that a set means the same in every configuration.
 static OTHERS: [OnceLock<Box<str>>; MOST_OTHERS] = [const { OnceLock::new() }; MOST_OTHERS];
 
-/// What is longer is no method that anybody registered (RFC 9110 section 16.1).
+/// No registered method is longer (RFC 9110 section 16.1).
 const LONGEST: usize = 32;
 
-/// Whether requests with this method are served at all. Method names are case-sensitive (RFC 9110 section 9.1), but apps
-/// that write them in capitals read `post` as POST: such a name would pass a rule for POST. The gateway is no forward
-/// proxy (CONNECT), and echoes nobody's credentials (TRACE).
+/// Whether requests with this method are served at all. Method names are case-sensitive (RFC 9110 section 9.1), but
+/// apps that upper-case them read `post` as POST: such a name would bypass a rule for POST. The gateway is not a
+/// forward proxy (CONNECT) and does not echo credentials (TRACE).
 pub(crate) fn is_served(method: &Method) -> bool {
     match *method {
         Method::GET | Method::HEAD | Method::POST => true,
@@ -57,12 +57,12 @@ pub(crate) fn is_name(name: &str) -> bool {
         && is_in_capitals(name)
 }
 
-/// The usual methods, for the nearest one to what is none.
+/// The usual methods, to suggest one for a misspelt name.
 pub(crate) fn usual() -> impl Iterator<Item = &'static str> + Clone {
     USUAL.into_iter()
 }
 
-/// The place of a method among the usual and the others that were named.
+/// The index of a method among the usual and the other ones.
 fn place(name: &str) -> Option<usize> {
     let usual = USUAL.iter().position(|known| *known == name);
     usual.or_else(|| {
@@ -73,34 +73,34 @@ fn place(name: &str) -> Option<usize> {
     })
 }
 
-/// The place of a method that is named, perhaps for the first time; `None` where there is none left.
+/// The index of a method, adding it where it is new; `None` where no index is left.
 fn place_for(name: &str) -> Option<usize> {
     place(name).or_else(|| {
-        // Another thread may take a free place first, for this name even.
+        // Another thread may take a free slot first, possibly for the same name.
         let taken = |slot: &OnceLock<Box<str>>| **slot.get_or_init(|| name.into()) == *name;
         OTHERS.iter().position(taken).map(|at| USUAL.len() + at)
     })
 }
 
-/// A set of methods. A set with `GET` holds `HEAD` too (RFC 9110 section 9.3.2).
+/// A set of methods. A set with `GET` contains `HEAD` too (RFC 9110 section 9.3.2).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct MethodSet(u64);
 
 impl MethodSet {
-    /// What static files have.
+    /// The methods of static files.
     pub(crate) const READ: Self = Self(0b11);
     /// GET, HEAD, POST, PUT, PATCH and DELETE.
     pub(crate) const COMMON: Self = Self(0b11_1111);
 
-    /// The set with one more method, by its name in capitals; `None` for what [`is_name`] is not, and for more than
-    /// [`MOST_OTHERS`] that are not usual.
+    /// The set with one more method, by its name in capitals; `None` where [`is_name`] is false, or where there are
+    /// more than [`MOST_OTHERS`] unusual methods.
     pub(crate) fn with(self, name: &str) -> Option<Self> {
         let at = is_name(name).then(|| place_for(name))??;
         let head = if at == 0 { 0b10 } else { 0 };
         Some(Self(self.0 | 1_u64 << at | head))
     }
 
-    /// Whether the set holds the method.
+    /// Whether the set contains the method.
     pub(crate) fn contains(self, method: &Method) -> bool {
         match *method {
             Method::GET => self.0 & 1 != 0,

@@ -1,5 +1,5 @@
-//! What a message is made of: bytes, paths, methods, fields, bodies, ids, and the reasons for which one is refused.
-//! How it is framed on a connection is said in `wire`, who may send it in `auth`.
+//! The parts of a message: bytes, paths, methods, fields, bodies, ids, and the reasons for refusing one. Framing on a
+//! connection is in `wire`, access control in `auth`.
 
 pub(crate) mod alphabet;
 pub(crate) mod body;

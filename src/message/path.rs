@@ -1,8 +1,8 @@
-//! `RequestPath`: the path of one request, and every way in which an app may read it.
+//! `RequestPath`: the path of a request, and every way in which an app may read it.
 //!
-//! Apps differ: one resolves dot segments or merges runs of slashes, another takes an escaped slash or a backslash for a slash,
-//! a third cuts path parameters off. The app is sent the client's own bytes, so what the gateway decides has to hold whichever
-//! reading is the app's. All readings are made here, and nowhere else; whether they open the same thing is decided in `route`.
+//! Apps differ: one resolves dot segments or merges slashes, another treats an escaped slash or a backslash as a slash,
+//! a third strips path parameters. The app gets the client's own bytes, so the gateway's decision must hold for every
+//! reading. All readings are computed here; `route` decides whether they lead to the same route.
 
 use std::fmt;
 
@@ -12,43 +12,43 @@ use smallvec::SmallVec;
 use crate::message::alphabet::Alphabet;
 use crate::message::reject::Reject;
 
-/// The path of one request (RFC 3986 section 3.3), as the client wrote it, and its readings.
+/// The path of a request (RFC 3986 section 3.3), as the client wrote it, and its readings.
 ///
-/// The resolved reading names files and fills parameters: its escapes are decoded once, its dot segments are resolved, its
-/// empty segments are merged, and an escaped slash stays inside its segment. Most paths have no other.
+/// The resolved reading names files and fills parameters: its escapes are decoded once, its dot segments are resolved,
+/// its empty segments are merged, and an escaped slash stays inside its segment. Most paths have no other reading.
 #[derive(Clone, Debug)]
 pub(crate) struct RequestPath {
     target: PathAndQuery,
-    /// `None` where the path reads as it is written.
+    /// `None` where the path needs no decoding or resolving.
     read: Option<Box<Read>>,
 }
 
-/// The resolved reading of a path that is not read as it is written.
+/// The resolved reading of a path that differs from its written form or is ambiguous.
 #[derive(Clone, Debug)]
 struct Read {
-    /// Its segments, each behind what `between` says.
+    /// The segments, each preceded by the byte `between`.
     decoded: Vec<u8>,
     between: u8,
     doubts: Doubts,
 }
 
-/// What in a path lets it be read in several ways, as bits.
+/// What makes a path ambiguous, as bits.
 type Doubts = u8;
 
-/// A backslash, which some take for a slash.
+/// A backslash, which some apps treat as a slash.
 const BACKSLASH: Doubts = 1;
-/// The same, escaped.
+/// An escaped backslash.
 const ESCAPED_BACKSLASH: Doubts = 2;
 /// An escaped slash.
 const ESCAPED_SLASH: Doubts = 4;
-/// What some take for a slash.
+/// Whatever some apps treat as a slash.
 const SLASHES: Doubts = BACKSLASH | ESCAPED_BACKSLASH | ESCAPED_SLASH;
 /// A path parameter: what follows `;` in a segment.
 const PARAMETERS: Doubts = 8;
 /// A dot segment, or an empty segment that is not the last.
 const UNEVEN: Doubts = 16;
 
-/// What stands between segments that may hold a slash: no path holds it.
+/// Separates segments that may contain a slash: no path contains NUL.
 const NUL: u8 = 0;
 
 /// One way to read a path: its segments, decoded.
@@ -67,7 +67,7 @@ impl<'p> Reading<'p> {
         }
     }
 
-    /// The first segment, and what follows it; `None` behind the last one.
+    /// The first segment, and the rest; `None` after the last one.
     pub(crate) fn split(self) -> (&'p [u8], Option<Self>) {
         let Self { bytes, between } = self;
         match memchr::memchr(between, bytes) {
@@ -92,7 +92,7 @@ impl<'p> Reading<'p> {
 }
 
 impl fmt::Display for Reading<'_> {
-    /// A path that is written so has this reading: what is not a segment's own is escaped.
+    /// A path with this reading: characters that are not literal in a segment are escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = String::new();
         for segment in self.segments() {
@@ -103,16 +103,16 @@ impl fmt::Display for Reading<'_> {
     }
 }
 
-/// A reading that is not the resolved one.
+/// A reading other than the resolved one.
 #[derive(Clone, Debug)]
 pub(crate) struct Other {
-    /// How it is read.
+    /// How the path was read.
     pub(crate) how: How,
     segments: Vec<u8>,
 }
 
 impl Other {
-    /// What is read.
+    /// The reading itself.
     pub(crate) fn reading(&self) -> Reading<'_> {
         Reading {
             bytes: &self.segments,
@@ -124,9 +124,9 @@ impl Other {
 /// How a path is read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct How {
-    /// What is a slash beside the slash.
+    /// What counts as a slash besides the slash.
     slashes: Doubts,
-    /// Whether path parameters are taken off, and which of `slashes` end them.
+    /// Whether path parameters are stripped, and which of `slashes` end them.
     parameters: Option<Doubts>,
     /// Whether empty segments are merged.
     merges: bool,
@@ -135,15 +135,15 @@ pub(crate) struct How {
 }
 
 impl How {
-    /// Every way in which a path with these doubts may be read, the resolved one first; those that only differ in what is
-    /// done with dot segments and empty ones are one item.
+    /// Every way to split a path with these doubts into segments, the resolved one first. Each stands for all
+    /// treatments of dot segments and empty segments.
     fn cuts(doubts: Doubts) -> impl Iterator<Item = (Doubts, Option<Doubts>)> {
         let hidden = doubts & SLASHES;
         let has_parameters = doubts & PARAMETERS != 0;
         let sets = (0..=SLASHES).filter(move |set| set & !hidden == 0);
         sets.flat_map(move |slashes| {
             let bare = has_parameters.then_some((slashes, Some(slashes)));
-            // Whoever cuts parameters off before anything is decoded sees no other slash.
+            // Apps that strip parameters before decoding see no other slash.
             let early = (has_parameters && slashes != 0).then_some((slashes, Some(0)));
             [Some((slashes, None)), bare, early].into_iter().flatten()
         })
@@ -197,9 +197,9 @@ impl RequestPath {
         self.target.path()
     }
 
-    /// What the client wrote behind the first `count` segments, with its leading slash; empty where nothing follows.
+    /// What the client wrote after the first `count` segments, with its leading slash; empty where nothing follows.
     ///
-    /// The pattern of a route fits the path segment by segment as it is written: that is one of the readings that lead to
+    /// A route's pattern matches the path segment by segment as written, since that is one of the readings that lead to
     /// the route.
     pub(crate) fn written_from(&self, count: usize) -> &str {
         let path = self.written();
@@ -226,16 +226,16 @@ impl RequestPath {
         }
     }
 
-    /// All other readings, some of them the same. They are made one by one: a target may have dozens, and is long.
+    /// All other readings, possibly with duplicates. They are built one by one: a target may have dozens, and is long.
     pub(crate) fn others(&self) -> impl Iterator<Item = Other> {
         let doubts = self.read.as_ref().map_or(0, |read| read.doubts);
         let all = (doubts != 0).then(|| others(self.written(), doubts));
-        // Whether one cannot be read was found when it was parsed.
+        // `parse` already refused paths with an unreadable reading.
         all.into_iter().flatten().filter_map(Result::ok)
     }
 
-    /// Whether what follows the first `count` segments, as it is written, stays below them in every reading: it may then
-    /// stand behind another path.
+    /// Whether the part after the first `count` segments, as written, stays below them in every reading, so that it is
+    /// safe to append to another path.
     pub(crate) fn stays_below(&self, count: usize) -> bool {
         let rest = self.written_from(count);
         self.has_one_reading() || rest.is_empty() || Read::of(rest).is_ok()
@@ -244,7 +244,7 @@ impl RequestPath {
     /// The path of a file: the resolved reading, as text.
     ///
     /// # Errors
-    /// `BadPath` where a segment holds a slash or a backslash, and where the path is not UTF-8, as overlong forms are not.
+    /// `BadPath` where a segment contains a slash or a backslash, or the path is not UTF-8 (overlong forms are not).
     pub(crate) fn file(&self) -> Result<&str, Reject> {
         match &self.read {
             Some(read) if read.doubts & SLASHES != 0 => Err(Reject::BadPath),
@@ -253,7 +253,7 @@ impl RequestPath {
         }
     }
 
-    /// The path of a file after its first `count` segments, without a leading slash.
+    /// The path of a file after the first `count` segments, without a leading slash.
     ///
     /// # Errors
     /// As [`Self::file`].
@@ -264,7 +264,7 @@ impl RequestPath {
         Ok(rest.unwrap_or_default())
     }
 
-    /// The decoded segments of the resolved reading, and what stands before each.
+    /// The decoded segments of the resolved reading, and the byte before each.
     fn decoded(&self) -> (&[u8], u8) {
         match &self.read {
             Some(read) => (&read.decoded, read.between),
@@ -313,7 +313,7 @@ impl Read {
     }
 }
 
-/// All readings of a path that has these doubts but the resolved one.
+/// All readings of a path with these doubts, except the resolved one.
 fn others(raw: &str, doubts: Doubts) -> impl Iterator<Item = Result<Other, Reject>> {
     let groups = How::cuts(doubts).map(move |(slashes, parameters)| {
         const WAYS: [(bool, bool); 4] =
@@ -344,8 +344,8 @@ fn others(raw: &str, doubts: Doubts) -> impl Iterator<Item = Result<Other, Rejec
     groups.flatten()
 }
 
-/// A path's segments, decoded, with NUL between them: `slashes` are slashes, too, and `parameters`, where they are taken off,
-/// end with one of these.
+/// A path's decoded segments, separated by NUL: `slashes` count as slashes too, and `parameters`, where they are
+/// stripped, end at one of these.
 fn cut(raw: &str, slashes: Doubts, parameters: Option<Doubts>) -> Result<Vec<u8>, Reject> {
     let mut segments = Vec::with_capacity(raw.len());
     let mut skips = false;
@@ -371,14 +371,14 @@ fn cut(raw: &str, slashes: Doubts, parameters: Option<Doubts>) -> Result<Vec<u8>
     Ok(segments)
 }
 
-/// Whether there is no dot segment, and no empty one but the last.
+/// Whether there is no dot segment, and no empty segment but the last.
 fn is_even(cut: &[u8]) -> bool {
     let mut segments = cut.split(|byte| *byte == NUL);
     let last = segments.next_back().unwrap_or_default();
     !matches!(last, b"." | b"..") && !segments.any(|segment| matches!(segment, b"" | b"." | b".."))
 }
 
-/// The segments without those that are empty, or without dot segments (RFC 3986 section 5.2.4), or both.
+/// The segments with empty ones merged, dot segments resolved (RFC 3986 section 5.2.4), or both.
 fn normalised(cut: &[u8], merges: bool, resolves: bool) -> Result<Vec<u8>, Reject> {
     let mut kept: Vec<&[u8]> = Vec::new();
     let mut directory = false;
@@ -405,14 +405,14 @@ fn normalised(cut: &[u8], merges: bool, resolves: bool) -> Result<Vec<u8>, Rejec
 /// A part of a path.
 enum Piece {
     Slash,
-    /// What some take for a slash.
+    /// What some apps treat as a slash.
     Hidden(Doubts),
     Semicolon,
     /// Any other byte, decoded.
     Byte(u8),
 }
 
-/// The parts of a path behind its first slash. Escapes are decoded once: `%252F` is no slash.
+/// The parts of a path after its first slash. Escapes are decoded once: `%252F` is not a slash.
 struct Pieces<'p>(std::slice::Iter<'p, u8>);
 
 impl<'p> Pieces<'p> {
@@ -450,7 +450,7 @@ impl Iterator for Pieces<'_> {
     }
 }
 
-/// Whether the path reads as it is written, and in no other way.
+/// Whether the path has one reading, which is its written form.
 fn is_plain(path: &[u8]) -> bool {
     if path.first() != Some(&b'/') {
         return false;
@@ -458,7 +458,7 @@ fn is_plain(path: &[u8]) -> bool {
     let mut previous = 0;
     for byte in path {
         let plain = match byte {
-            // An empty segment, or one that may be a dot segment, takes the long way.
+            // An empty segment, or one that may be a dot segment, takes the slow path.
             b'/' => previous != b'/',
             b'.' => previous != b'/',
             other => PLAIN.has(*other),
@@ -471,7 +471,7 @@ fn is_plain(path: &[u8]) -> bool {
     true
 }
 
-/// `pchar` of RFC 3986 without the escapes, and without what begins path parameters.
+/// `pchar` of RFC 3986 without escapes and without `;`, which starts path parameters.
 static PLAIN: Alphabet = Alphabet::alphanumeric_and(b"-._~!$&'()*+,=:@");
 
 fn hex_digit(byte: u8) -> Option<u8> {
@@ -488,7 +488,7 @@ fn encode(segment: &[u8], text: &mut String) {
         '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F',
     ];
     for byte in segment {
-        // A `;` that is a segment's own is escaped, or it would begin a parameter.
+        // A literal `;` is escaped, or it would start a parameter.
         if PLAIN.has(*byte) {
             text.push(char::from(*byte));
         } else {
@@ -502,8 +502,8 @@ fn encode(segment: &[u8], text: &mut String) {
 #[cfg(any(test, fuzzing))]
 pub(crate) mod apps;
 
-/// What holds for every request target: it is handed on as it was written, the resolved reading names something at or below
-/// the root, and every app's reading is among the readings.
+/// Invariants of every request target: it is forwarded as written, the resolved reading is at or below the root, and
+/// every app's reading is among the readings.
 #[cfg(any(test, fuzzing))]
 #[track_caller]
 pub(crate) fn holds(target: &[u8]) {
@@ -570,7 +570,7 @@ mod tests {
         RequestPath::parse(&raw.parse().map_err(|_| Reject::BadPath)?)
     }
 
-    /// The resolved reading, and all that differ from it.
+    /// Checks the resolved reading, and all that differ from it.
     #[track_caller]
     fn check(raw: &str, resolved: &str, others: &[&str]) {
         let path = parse(raw).unwrap();
@@ -607,7 +607,7 @@ mod tests {
         check("/%252e%252e/%252Fx", "/%252e%252e/%252Fx", &[]);
         check("/caf%c3%A9", "/caf%C3%A9", &[]);
         check("/a%3Fb%23%3B", "/a%3Fb%23%3B", &[]);
-        // Written with a bare `;` it would climb above the root.
+        // With a bare `;` it would climb above the root.
         check("/%2e%2e%3b", "/..%3B", &[]);
         holds(b"/%2e%2e%3b");
     }
@@ -618,7 +618,7 @@ mod tests {
         check("/a//b//", "/a/b/", &["/a//b//"]);
         check("/a/./b/..", "/a/", &["/a/./b/.."]);
         check("/a/%2e%2E/b", "/b", &["/a/../b"]);
-        // Whoever resolves dots first goes back over the empty segment.
+        // An app that resolves dots first removes the empty segment.
         check("/a//../b", "/b", &["/a/../b", "/a//../b", "/a/b"]);
     }
 
@@ -698,7 +698,7 @@ mod tests {
         let began = std::time::Instant::now();
         let raw = format!("/{}", "a;b%2fc\\d%5ce//./".repeat(450));
         assert_eq!(parse(&raw).unwrap().others().count(), 23 * 4 - 1);
-        // A debug build on a loaded machine; what is meant is that it is no power of the length.
+        // Generous for a debug build on a loaded machine; the point is that the time is not exponential in the length.
         assert!(began.elapsed() < std::time::Duration::from_secs(5));
     }
 

@@ -1,22 +1,22 @@
-//! `Reject`: every reason why the gateway itself answers instead of serving.
+//! `Reject`: every reason for which the gateway refuses a request.
 //!
-//! Status, reason and title stand here and nowhere else. Headers that depend on the route
-//! (the realm, the scope) are added by `gateway`, which knows the route.
+//! Status, reason code and title are defined only here. `gateway` adds headers that depend on the route (the realm, the
+//! scope).
 
 use http::StatusCode;
 
 use crate::message::method::MethodSet;
 
-/// Why the gateway answered a request itself instead of serving it.
+/// Why the gateway refused a request.
 ///
-/// The client learns which check failed, never a value that the check compared.
+/// The client learns which check failed, but no value that the check compared.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Reject {
-    /// The head of the message breaks RFC 9112, or can be read in two ways.
+    /// The message head violates RFC 9112, or is ambiguous.
     BadRequest(&'static str),
-    /// A plain request on a port that speaks TLS.
+    /// A plain-text request on a TLS port.
     PlainHttp,
-    /// Readings of the path differ in what they open, or it climbs above the root, or cannot be decoded.
+    /// The path's readings lead to different routes, or it climbs above the root, or cannot be decoded.
     BadPath,
     /// `Host` is missing, empty, repeated, malformed, or disagrees with the target (RFC 9112 section 3.2).
     BadHost,
@@ -30,38 +30,38 @@ pub(crate) enum Reject {
     HeadTooLarge,
     /// The body is longer than the limit that this carries.
     BodyTooLarge(Longest),
-    /// A version of HTTP that is not served.
+    /// An HTTP version that is not supported.
     VersionNotSupported,
-    /// CONNECT, TRACE, and what is not in capitals or too long to be a method (see `method::is_served`).
+    /// CONNECT, TRACE, and names that are not in capitals or too long (see `method::is_served`).
     MethodNotServed,
     /// No route has this host and path.
     NoRoute,
-    /// The route is there, but not for this method; carries what `Allow` says.
+    /// The route does not allow this method; carries the value of `Allow`.
     MethodNotAllowed(MethodSet),
-    /// The route wants a bearer token and the request has none (RFC 6750 section 3.1).
+    /// The route requires a bearer token and the request has none (RFC 6750 section 3.1).
     TokenMissing,
     /// Two different tokens, or a malformed `Authorization` field (RFC 6750 section 3.1).
     TokenMalformed(&'static str),
     /// The token is malformed, forged, expired, or meant for someone else.
     TokenInvalid(TokenFault),
-    /// The keys that the token would be checked with could not be fetched.
+    /// The keys for checking the token could not be fetched.
     KeysMissing,
-    /// The server that decides whether the request may pass gave no response that says so.
+    /// The external authorization server gave no decision.
     AskFailed,
-    /// The server that decides said no; because it does not know who asks, or because it does.
+    /// The external authorization server denied the request, with 401 or with 403.
     AskDenied {
-        /// Whether it does not know.
+        /// Whether it was 401: the client is not authenticated.
         nobody: bool,
     },
     /// The token is valid, but its claims do not satisfy the route.
     Forbidden,
-    /// A preflight for a page of an origin that the route's `cors` does not name.
+    /// A preflight from an origin that the route's `cors` does not allow.
     OriginRefused,
-    /// A claim that a header must carry holds bytes that no header can.
+    /// A claim that must be sent as a header contains bytes that a header cannot.
     ClaimUnfit,
     /// There is no such file.
     FileNotFound,
-    /// The file may not be read by the gateway's user.
+    /// The gateway's user has no permission to read the file.
     FileForbidden,
     /// `If-Match` or `If-Unmodified-Since` does not hold (RFC 9110 section 13.2.2).
     PreconditionFailed,
@@ -69,28 +69,28 @@ pub(crate) enum Reject {
     RangeNotSatisfiable(u64),
     /// The upstream refused or broke the connection, or could not be reached.
     UpstreamUnreachable,
-    /// The upstream's response breaks HTTP.
+    /// The upstream's response violates HTTP.
     UpstreamInvalid,
-    /// The upstream did not answer in time.
+    /// The upstream did not respond in time.
     UpstreamTimeout,
-    /// Too many requests wait for the upstream already, or the spool is full.
+    /// Too many requests are queued for the upstream, or the spool is full.
     UpstreamBusy,
-    /// The request has been here before: an upstream leads back to this gateway (RFC 8586).
+    /// A request loop: an upstream leads back to this gateway (RFC 8586).
     LoopDetected,
-    /// The client went away before it was answered; nobody sees this response.
+    /// The client closed the connection before the response; this one is never sent.
     ClientGone,
-    /// A fault of the gateway's own.
+    /// An internal error of the gateway.
     Internal,
 }
 
-/// How long a body may be, in bytes, and what says so.
+/// A limit of the body length in bytes, and its origin.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Longest {
     /// `body_bytes` of its route.
     BodyBytes(u64),
-    /// The endpoint of the gateway's own that it is meant for.
+    /// The limit of the gateway's own endpoint.
     Endpoint(u64),
-    /// What the upstream's `buffer` holds at most for one client.
+    /// The limit of the upstream's `buffer` for one client.
     Buffer(u64),
 }
 
@@ -100,19 +100,19 @@ pub(crate) enum TokenFault {
     /// Longer than 16 KiB.
     #[error("the token is too long")]
     TooLong,
-    /// Not three parts of base64url, or not JSON objects inside, or a member twice.
+    /// Not three parts of base64url, or no JSON objects inside, or a duplicate member.
     #[error("the token is malformed")]
     Malformed,
     /// An algorithm that the verifier does not accept.
     #[error("the token's algorithm is not accepted")]
     Algorithm,
-    /// `crit` names an extension (RFC 7515 section 4.1.11); none is understood.
+    /// `crit` names an extension (RFC 7515 section 4.1.11); none is supported.
     #[error("the token has critical header parameters that are not understood")]
     Critical,
-    /// No key fits the token's `kid` and algorithm.
+    /// No key matches the token's `kid` and algorithm.
     #[error("the token's key is not known")]
     UnknownKey,
-    /// The signature does not fit.
+    /// The signature is not valid.
     #[error("the token's signature is invalid")]
     Signature,
     /// `exp` has passed.
@@ -127,28 +127,28 @@ pub(crate) enum TokenFault {
     /// `exp - iat` exceeds `max_lifetime`.
     #[error("the token lives too long")]
     Lifetime,
-    /// A claim that must be there is not, or has the wrong type; carries its name.
+    /// A required claim is missing or has the wrong type; carries its name.
     #[error("the token's claim {0} is missing or malformed")]
     Claim(&'static str),
-    /// `iss` is another issuer.
+    /// `iss` names another issuer.
     #[error("the token's issuer is not accepted")]
     Issuer,
-    /// `aud` names somebody else, or somebody where nobody is expected.
+    /// `aud` names another audience, or is present where none is expected.
     #[error("the token is not meant for this audience")]
     Audience,
-    /// `typ` is another type of token.
+    /// `typ` is another token type.
     #[error("the token's type is not accepted")]
     Type,
-    /// `revoked` takes it back.
+    /// The token is revoked.
     #[error("the token was revoked")]
     Revoked,
-    /// One of the verifier's own `claims` is absent or differs.
+    /// One of the verifier's required `claims` is missing or differs.
     #[error("a claim of the token does not have the value that is required")]
     RequiredClaim,
 }
 
 impl TokenFault {
-    /// The word for the access log.
+    /// The reason code for the access log.
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::TooLong => "token_too_long",
@@ -172,7 +172,7 @@ impl TokenFault {
 }
 
 impl Reject {
-    /// The status that the client sees.
+    /// The status sent to the client.
     pub(crate) fn status(self) -> StatusCode {
         match self {
             Self::BadRequest(_)
@@ -208,7 +208,7 @@ impl Reject {
         }
     }
 
-    /// The word for the access log; stable, so that it can be counted.
+    /// The reason code for the access log; stable, so that it can be counted.
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::BadRequest(_) => "bad_request",
@@ -247,7 +247,7 @@ impl Reject {
         }
     }
 
-    /// What the problem document says beside the status; never a value of the request.
+    /// The detail of the problem document; never contains a value of the request.
     pub(crate) fn detail(self) -> std::borrow::Cow<'static, str> {
         match self {
             Self::BadRequest(what) | Self::TokenMalformed(what) => what.into(),
@@ -274,8 +274,8 @@ impl Reject {
             Self::TokenMissing => "a bearer token is needed".into(),
             Self::TokenInvalid(fault) => fault.to_string().into(),
             Self::KeysMissing => "the issuer's keys could not be fetched; try again".into(),
-            Self::AskDenied { .. } => "the server that decides said no".into(),
-            Self::AskFailed => "whether this may pass could not be found out; try again".into(),
+            Self::AskDenied { .. } => "the external authorization server denied the request".into(),
+            Self::AskFailed => "the authorization check failed; try again".into(),
             Self::Forbidden => "the token does not grant what this resource needs".into(),
             Self::OriginRefused => "pages of this origin may not use this resource".into(),
             Self::ClaimUnfit => "a claim of the token cannot be passed on".into(),
@@ -284,13 +284,13 @@ impl Reject {
             Self::PreconditionFailed => "a precondition of the request does not hold".into(),
             Self::RangeNotSatisfiable(_) => "the range lies outside the file".into(),
             Self::UpstreamUnreachable => "the app behind the gateway could not be reached".into(),
-            Self::UpstreamInvalid => "the app's answer is not valid HTTP".into(),
-            Self::UpstreamTimeout => "the app did not answer in time".into(),
+            Self::UpstreamInvalid => "the app's response is not valid HTTP".into(),
+            Self::UpstreamTimeout => "the app did not respond in time".into(),
             Self::UpstreamBusy => "the app is busy; try again".into(),
             Self::LoopDetected => {
                 "the request came back to this gateway: an upstream leads to it".into()
             }
-            Self::ClientGone => "the client went away".into(),
+            Self::ClientGone => "the client closed the connection".into(),
             Self::Internal => "the gateway failed".into(),
         }
     }

@@ -1,4 +1,4 @@
-//! The id of one request, as its app, the access log and a refusal say it.
+//! The id of a request, as in the app's request, the access log and refusals.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -11,7 +11,7 @@ use siphasher::sip::SipHasher24;
 pub(crate) struct RequestId(pub(crate) u64);
 
 impl RequestId {
-    /// Its digits.
+    /// The hexadecimal digits.
     pub(crate) fn digits(self) -> [u8; 16] {
         const HEX: &[u8; 16] = b"0123456789abcdef";
         let mut digits = [0; 16];
@@ -27,8 +27,8 @@ impl RequestId {
     }
 }
 
-/// Where the ids of one worker come from: a counter under a keyed pseudorandom function. Who knows some of them can
-/// tell neither others nor how many lie between; none needs a system call.
+/// The id generator of one worker: a counter under a keyed pseudorandom function. From some ids nobody can derive
+/// others, or how many lie between; none needs a system call.
 #[derive(Debug)]
 pub(crate) struct RequestIds {
     key: [u8; 16],
@@ -36,11 +36,11 @@ pub(crate) struct RequestIds {
 }
 
 impl RequestIds {
-    /// Ids that no other worker and no other run gives.
+    /// A generator whose ids differ from those of all other workers and runs.
     pub(crate) fn new() -> Self {
         let mut key = [0; 16];
         if getrandom::fill(&mut key).is_err() {
-            // The standard library has a key of the system's, or ends the program.
+            // The standard library gets a key from the system, or panics.
             let random = RandomState::new();
             key = (u128::from(random.hash_one(0)) << 64 | u128::from(random.hash_one(1)))
                 .to_ne_bytes();
@@ -53,7 +53,7 @@ impl RequestIds {
 
     /// The next id.
     pub(crate) fn next(&self) -> RequestId {
-        // One thread alone comes here: nothing is lost between the two.
+        // Only the worker's own thread runs this, so no increment is lost between the two.
         let count = self.count.load(Ordering::Relaxed);
         self.count.store(count.wrapping_add(1), Ordering::Relaxed);
         let mut hasher = SipHasher24::new_with_key(&self.key);
@@ -81,7 +81,7 @@ mod tests {
         let steps = seen.windows(2).map(|two| two[1].wrapping_sub(two[0]));
         let steps: std::collections::HashSet<u64> = steps.collect();
         assert!(steps.len() > 990, "one step leads from each to the next");
-        // Each bit is as often set as not; half of 1000, give or take eight standard deviations.
+        // Each bit is set in about half of the 1000 ids, within eight standard deviations.
         for bit in 0..u64::BITS {
             let set = seen.iter().filter(|id| *id >> bit & 1 == 1).count();
             assert!((370..630).contains(&set), "bit {bit}: {set}");

@@ -1,4 +1,4 @@
-//! The client's address, and what trusted proxies may say about it.
+//! The client's address, and which forwarded addresses are trusted.
 
 mod forwarded;
 
@@ -9,17 +9,17 @@ use ipnet::IpNet;
 
 use self::forwarded::Hop;
 
-/// `trusted_proxies`: the peers whose `X-Forwarded-*` and `Forwarded` are believed.
+/// `trusted_proxies`: the peers whose `X-Forwarded-*` and `Forwarded` are trusted.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct TrustedProxies {
     /// Networks of addresses.
     pub(crate) networks: Vec<IpNet>,
-    /// Whether the peers on Unix sockets are among them.
+    /// Whether peers on Unix sockets are trusted.
     pub(crate) unix: bool,
 }
 
 impl TrustedProxies {
-    /// Whether the peer is one of them; `None` is a peer on a Unix socket.
+    /// Whether the peer is trusted; `None` is a peer on a Unix socket.
     pub(crate) fn trusts(&self, peer: Option<IpAddr>) -> bool {
         let Some(ip) = peer else { return self.unix };
         if self.networks.is_empty() {
@@ -29,11 +29,11 @@ impl TrustedProxies {
         self.networks.iter().any(|network| network.contains(&ip))
     }
 
-    /// Who a request with these headers comes from: the peer, or who it says, where it is trusted.
+    /// The client of a request with these headers: the peer, or where it is trusted, the client that it names.
     ///
-    /// `X-Forwarded-*` are what most proxies write, and pass on `Forwarded` as a client wrote it: so `Forwarded` is read
-    /// only where there is no `X-Forwarded-For`. In either, the client is the last one that no trusted proxy has, and
-    /// who is no address ends the search.
+    /// Most proxies write `X-Forwarded-*` and pass a client's own `Forwarded` through unchanged, so `Forwarded` is read
+    /// only where there is no `X-Forwarded-For`. In either, the client is the last hop that is not a trusted proxy; an
+    /// entry that is not an address ends the search.
     pub(crate) fn client(&self, peer: &Peer, headers: &HeaderMap) -> Client {
         if !self.trusts(peer.ip) {
             return Client {
@@ -48,7 +48,7 @@ impl TrustedProxies {
         } else {
             forwarded::by_forwarded(headers).collect()
         };
-        // Which hop the client is, and its address, or that of the last proxy whose word is good.
+        // The index of the client's hop, and its address or that of the last trustworthy proxy.
         let (mut at, mut ip) = (0, peer.ip);
         for (index, hop) in hops.iter().enumerate() {
             at = index;
@@ -62,7 +62,7 @@ impl TrustedProxies {
         }
         let of = |name| {
             let all: Vec<&str> = forwarded::from_the_right(headers, name).collect();
-            // Proxies that append say one thing for each hop; of others, the nearest one's word holds.
+            // Proxies that append write one value per hop; otherwise the nearest proxy's value applies.
             let own = if all.len() == hops.len() { at } else { 0 };
             all.get(own).copied().filter(|text| !text.is_empty())
         };
@@ -95,7 +95,7 @@ impl TrustedProxies {
     }
 }
 
-/// `X-Forwarded-For` as it came, and the peer behind it, where that has an address.
+/// `X-Forwarded-For` as received, with the peer's address appended where it has one.
 fn chain_of_lines(headers: &HeaderMap, peer: &Peer) -> Option<HeaderValue> {
     let lines = headers.get_all("x-forwarded-for").iter();
     let mut chain: Vec<&[u8]> = lines.map(|line| line.as_bytes().trim_ascii()).collect();
@@ -106,7 +106,7 @@ fn chain_of_lines(headers: &HeaderMap, peer: &Peer) -> Option<HeaderValue> {
         .filter(|chain| !chain.is_empty())
 }
 
-/// The hops of `Forwarded`, the nearest first, as `X-Forwarded-For` has them.
+/// The hops of `Forwarded` in the form of `X-Forwarded-For`. `hops` starts with the nearest.
 fn chain_of_hops(hops: &[Hop<'_>], peer: &Peer) -> Option<HeaderValue> {
     let named = |hop: &Hop<'_>| {
         hop.ip
@@ -120,7 +120,7 @@ fn chain_of_hops(hops: &[Hop<'_>], peer: &Peer) -> Option<HeaderValue> {
         .filter(|it| !it.is_empty())
 }
 
-/// Whether a scheme is one over TLS; `None` for one that is not HTTP's.
+/// Whether a scheme uses TLS; `None` where it is not an HTTP scheme.
 fn is_secure(scheme: &str) -> Option<bool> {
     match scheme.to_ascii_lowercase().as_str() {
         "https" | "wss" => Some(true),
@@ -129,51 +129,51 @@ fn is_secure(scheme: &str) -> Option<bool> {
     }
 }
 
-/// Whether a text is written as a host, with or without a port.
+/// Whether a text has the form of a host, with or without a port.
 fn is_authority(text: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
     text.len() <= 261 && text.bytes().all(fits)
 }
 
-/// Who a request comes from, and how, as far as trusted proxies tell it. Made once a request.
+/// The client of a request, as far as trusted proxies report it. Built once per request.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
-    /// The address; `None` for one on a Unix socket of whom nobody tells it.
+    /// The address; `None` on a Unix socket where no proxy reports one.
     pub(crate) ip: Option<IpAddr>,
-    /// Whether the client speaks TLS: to the gateway, or to the trusted proxy that says so. The one rule for redirects,
+    /// Whether the client uses TLS, to the gateway or to the trusted proxy that says so. The only rule for redirects,
     /// cookies, and what apps and clients are told.
     pub(crate) secure: bool,
-    /// What a trusted proxy told; `None` where the peer is none.
+    /// What a trusted proxy reported; `None` where the peer is not trusted.
     pub(crate) told: Option<Box<Told>>,
 }
 
 impl Client {
-    /// The address as apps are told it; `unknown` for one that is not known.
+    /// The address as sent to apps; `unknown` where there is none.
     pub(crate) fn text<'c>(&'c self, peer: &'c Peer) -> &'c HeaderValue {
         self.told.as_ref().map_or(&peer.text, |told| &told.text)
     }
 }
 
-/// What a trusted proxy told of a client, as apps are told it.
+/// What a trusted proxy reported about a client, in the form sent to apps.
 #[derive(Clone, Debug)]
 pub(crate) struct Told {
     /// The client's address.
     pub(crate) text: HeaderValue,
-    /// `X-Forwarded-For`, with the peer at its end.
+    /// `X-Forwarded-For`, with the peer's address at its end.
     pub(crate) chain: HeaderValue,
-    /// The host that the client asked for, where the proxy says it.
+    /// The host that the client requested, where the proxy reports it.
     pub(crate) host: Option<HeaderValue>,
-    /// The port that the client asked, where the proxy says it.
+    /// The port that the client connected to, where the proxy reports it.
     pub(crate) port: Option<HeaderValue>,
 }
 
-/// Whom limits, throttles and the spool count as one client: an address of IPv4, a /64 of IPv6, all of whose 2^64
-/// addresses one holder has, or all who come over Unix sockets and whose addresses nobody tells.
+/// What limits, throttles and the spool count as one client: an IPv4 address, an IPv6 /64 (one holder usually has all
+/// of its 2^64 addresses), or all clients on Unix sockets without a reported address.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct Counted(Option<IpAddr>);
 
 impl Counted {
-    /// As whom a client with this address counts; `None` is one whose address is not known.
+    /// The counted client of this address; `None` where the address is unknown.
     pub(crate) fn of(client: Option<IpAddr>) -> Self {
         Self(client.map(|ip| match ip.to_canonical() {
             v4 @ IpAddr::V4(_) => v4,
@@ -191,14 +191,14 @@ impl std::fmt::Display for Counted {
     }
 }
 
-/// What is known of a connection before its first request; made once, read by every request.
+/// What is known about a connection before its first request; built once, read by every request.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     /// The address at the other end; `None` on a Unix socket.
     pub(crate) ip: Option<IpAddr>,
-    /// The same as a header's value.
+    /// The address as a header value.
     pub(crate) text: HeaderValue,
-    /// Whether it came over TLS.
+    /// Whether it uses TLS.
     pub(crate) tls: bool,
 }
 
@@ -214,7 +214,7 @@ impl Peer {
         }
     }
 
-    /// Whether its connection is one of TCP, without TLS.
+    /// Whether this is a TCP connection without TLS.
     pub(crate) fn is_plain(&self) -> bool {
         self.ip.is_some() && !self.tls
     }
@@ -229,7 +229,7 @@ impl Peer {
 mod tests {
     use super::*;
 
-    /// What becomes of a request over TCP, or a Unix socket, that is not TLS.
+    /// The client of a request over plain-text TCP or a Unix socket.
     fn client(peer: &str, fields: &[(&'static str, &str)]) -> (Peer, Client) {
         let trusted = TrustedProxies {
             networks: vec!["10.0.0.0/8".parse().unwrap()],
@@ -254,7 +254,7 @@ mod tests {
         assert_eq!(seen.map(|ip| ip.to_string()).unwrap_or_default(), expected);
     }
 
-    /// Address, scheme, `X-Forwarded-For`, host and port as a trusted proxy tells them.
+    /// Checks address, scheme, `X-Forwarded-For`, host and port as reported by a trusted proxy.
     #[track_caller]
     fn check_told(fields: &[(&'static str, &str)], expected: [&str; 5]) {
         for peer in ["10.0.0.1", "trusted unix"] {
@@ -291,7 +291,7 @@ mod tests {
             ]),
             ["1.2.3.4", "https", "1.2.3.4", "a.test:81", "81"],
         );
-        // Nonsense is not passed on.
+        // Invalid values are not passed on.
         check_told(
             &for_and(&[
                 ("x-forwarded-proto", "gopher"),
@@ -300,7 +300,7 @@ mod tests {
             ]),
             ["1.2.3.4", "http", "1.2.3.4", "", ""],
         );
-        // One word for each hop, and one for all.
+        // One value for each hop, and one value for all.
         check_told(
             &[
                 ("x-forwarded-for", "6.6.6.6, 1.2.3.4"),
@@ -335,7 +335,7 @@ mod tests {
             &[("forwarded", "for=1.2.3.4"), ("x-forwarded-proto", "https")],
             ["1.2.3.4", "https", "1.2.3.4", "", ""],
         );
-        // A proxy that writes the one passes on the other as a stranger wrote it.
+        // A proxy that writes one of the headers passes the other through as the client wrote it.
         check_told(
             &[
                 ("forwarded", "for=6.6.6.6;proto=https;host=evil.test"),

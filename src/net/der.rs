@@ -1,5 +1,5 @@
-//! Elements of DER (X.690), as far as keys and certificates need them. Lengths have one form each in DER; what is read
-//! here was made by others and is compared with keys, so a form that is odd is `None`.
+//! DER (X.690) elements, as far as keys and certificates need them. DER lengths have exactly one encoding. The input is
+//! untrusted and is compared with keys, so any other encoding is `None`.
 
 /// SEQUENCE.
 pub(crate) const SEQUENCE: u8 = 0x30;
@@ -14,13 +14,13 @@ pub(crate) const OBJECT_ID: u8 = 0x06;
 /// The explicit tag of a certificate's version (RFC 5280 section 4.1.2.1); version 1 has none.
 pub(crate) const VERSION: u8 = 0xa0;
 
-/// The content of the element, where nothing follows it.
+/// The content of the element; `None` where anything follows it.
 pub(crate) fn whole(der: &[u8], tag: u8) -> Option<&[u8]> {
     let (content, rest) = expect(der, tag)?;
     rest.is_empty().then_some(content)
 }
 
-/// The content of the first element, which must have this tag, and what follows.
+/// The content of the first element, which must have this tag, and the rest.
 pub(crate) fn expect(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let (first, rest) = der.split_first()?;
     let (length, rest) = rest.split_first()?;
@@ -44,14 +44,14 @@ pub(crate) fn expect(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(length)
 }
 
-/// The first element with its tag and length, and what follows.
+/// The first element with its tag and length, and the rest.
 pub(crate) fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let (_, rest) = expect(der, tag)?;
     der.split_at_checked(der.len() - rest.len())
 }
 
-/// A certificate's SubjectPublicKeyInfo with its tag, and whether the certificate is of X.509 version 1 (RFC 5280
-/// section 4.1).
+/// A certificate's SubjectPublicKeyInfo with its tag, and whether the certificate is X.509 version 1 (RFC 5280 section
+/// 4.1).
 pub(crate) fn certificate_key(certificate: &[u8]) -> Option<(&[u8], bool)> {
     let (content, _) = expect(certificate, SEQUENCE)?;
     let (mut fields, _) = expect(content, SEQUENCE)?;
@@ -59,7 +59,7 @@ pub(crate) fn certificate_key(certificate: &[u8]) -> Option<(&[u8], bool)> {
     if !first_version {
         fields = expect(fields, VERSION)?.1;
     }
-    // Serial number, algorithm of the signature, issuer, validity, subject.
+    // Serial number, signature algorithm, issuer, validity, subject.
     for tag in [INTEGER, SEQUENCE, SEQUENCE, SEQUENCE, SEQUENCE] {
         fields = expect(fields, tag)?.1;
     }

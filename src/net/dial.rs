@@ -1,6 +1,5 @@
-//! New connections to others: the addresses of a name are tried as RFC 8305 says, and some of the
-//! process's descriptors are kept back from them, so that no peer can make the gateway use up all. What
-//! is said over a connection is not known here.
+//! Outgoing connections: tries the addresses of a name in parallel (Happy Eyeballs, RFC 8305), and reserves some file
+//! descriptors, so that no peer can exhaust them. It knows nothing about the protocol on a connection.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -17,72 +16,72 @@ use tokio::time::timeout;
 
 use crate::net::resolve::{Names, Unresolved};
 
-/// How long an address is waited for before the next one is tried beside it (RFC 8305 section 5).
+/// How long an attempt runs before the next address is tried in parallel (RFC 8305 section 5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// Where to, and within what.
+/// The target of a connection attempt, and its limits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Call<'a> {
     /// A name or an address.
     pub(crate) host: &'a str,
     /// The port.
     pub(crate) port: u16,
-    /// Which descriptors it may take.
+    /// Which descriptors it may use.
     pub(crate) need: Need,
-    /// How long the name and all its addresses may take together.
+    /// The timeout for resolving the name and trying all its addresses.
     pub(crate) within: Duration,
 }
 
-/// Why there is no connection.
+/// Why a connection failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DialError {
-    /// The host's name.
+    /// The host's name could not be resolved.
     #[error("{0}")]
     Name(#[from] Unresolved),
-    /// No address may be used.
-    #[error("the name has no address that may be used")]
+    /// The name has no permitted address.
+    #[error("the name has no permitted address")]
     NoAddress,
-    /// The last failure of those that were tried.
+    /// The error of the last attempt.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// No address accepted within the time that is allowed.
+    /// No address accepted within the timeout.
     #[error("it did not accept the connection in time")]
     Late,
-    /// The descriptors that are left are kept for clients.
+    /// The remaining descriptors are reserved for clients.
     #[error("too few file descriptors are left")]
     Scarce,
 }
 
-/// Which descriptors a connection may take.
+/// Which descriptors a connection may use.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Need {
-    /// All but the reserve: how many there are is up to clients.
+    /// All but the reserve: clients determine how many are needed.
     Client,
     /// Any: there are few, and they are the gateway's own.
     Own,
 }
 
-/// Makes connections. Copies share what they know.
+/// Makes connections. Clones share their state.
 #[derive(Clone, Debug)]
 pub(crate) struct Dialer {
     names: Names,
     reserve: Arc<Reserve>,
 }
 
-/// The descriptors that are kept back. The system gives out the lowest number that is free, so a
-/// number tells how many are in use: nothing has to be counted.
+/// The reserved descriptors. The system assigns the lowest free number, so a descriptor's number tells how many are in
+/// use, without a counter.
 #[derive(Debug)]
 struct Reserve {
     /// The first number of the reserve.
     from: RawFd,
-    /// The first number that no connection gets: files, logs and reloads go on.
+    /// The first number refused to all connections: files, logs and reloads still work.
     last: RawFd,
-    /// Told each time somebody would have used it.
+    /// Notified each time the reserve is needed.
     touched: watch::Sender<()>,
 }
 
 impl Reserve {
-    /// 64 and a fiftieth of `limit`, but no more than half of it.
+    /// 64 plus 2 % of `limit`, but no more than half of it.
     fn of(limit: Option<u64>) -> Self {
         let limit = limit.unwrap_or(u64::MAX);
         let size = (64 + limit / 50).min(limit / 2);
@@ -96,7 +95,7 @@ impl Reserve {
 }
 
 impl Dialer {
-    /// One for the process, with the system's names and its present limit of descriptors.
+    /// The dialer of the process, with the system's resolver and the current descriptor limit.
     pub(crate) fn new() -> Self {
         Self {
             names: Names::system(),
@@ -104,13 +103,13 @@ impl Dialer {
         }
     }
 
-    /// The addresses of names.
+    /// The resolver.
     pub(crate) fn names(&self) -> &Names {
         &self.names
     }
 
-    /// Whether a client's connection that was accepted with a descriptor of this number still has a
-    /// place. Where it took one of the reserve, idle connections are closed.
+    /// Whether to keep a client's connection that was accepted with this descriptor. If it is one of the reserve, idle
+    /// connections are closed.
     pub(crate) fn admits(&self, number: RawFd) -> bool {
         if number >= self.reserve.from {
             self.reserve.touched.send_replace(());
@@ -118,15 +117,15 @@ impl Dialer {
         number < self.reserve.last
     }
 
-    /// Told each time when descriptors are scarce.
+    /// Notified each time descriptors are scarce.
     pub(crate) fn scarce(&self) -> watch::Receiver<()> {
         self.reserve.touched.subscribe()
     }
 
-    /// Connects to a host over TCP; only to addresses that `may` lets through.
+    /// Connects to a host over TCP, only to addresses that `may` permits.
     ///
     /// # Errors
-    /// Why there is no connection, of the last address that failed.
+    /// The error of the last address that failed.
     pub(crate) async fn tcp(
         &self,
         call: Call<'_>,
@@ -150,7 +149,7 @@ impl Dialer {
         let found = self.names.find(host).await?;
         let usable = found.iter().filter(|address| may(address.ip()));
         let usable: Vec<SocketAddr> = usable.copied().collect();
-        // Most have one, and need no look at what worked before.
+        // Most names have one address, so there is nothing to choose.
         let best = || self.names.best(host);
         let best = (usable.len() > 1).then(best).flatten();
         let mut addresses = in_turn(&usable, best);
@@ -160,7 +159,7 @@ impl Dialer {
         let (address, stream) = match *addresses.as_slice() {
             [] => return Err(DialError::NoAddress),
             [only] => return connect(only, Arc::clone(&self.reserve), need).await,
-            // Where there is little time, each address has to do with less.
+            // With a short timeout, the next attempt starts sooner.
             [..] => {
                 let delay = ATTEMPT_DELAY.min(within / 4);
                 self.race(addresses, need, delay).await?
@@ -172,7 +171,7 @@ impl Dialer {
 
     /// Connects to a Unix socket.
     ///
-    /// # Errors
+    /// Why the connection failed.
     /// Why there is no connection.
     pub(crate) async fn unix(
         &self,
@@ -188,8 +187,7 @@ impl Dialer {
         }
     }
 
-    /// The first of the addresses that accepts; the next one is tried as soon as one has failed, and
-    /// beside one that is slow.
+    /// The first address that accepts; the next one is tried as soon as one has failed, or in parallel with a slow one.
     async fn race(
         &self,
         addresses: Vec<SocketAddr>,
@@ -213,7 +211,7 @@ impl Dialer {
                 }
             };
             match ended {
-                // The others end with the set.
+                // Dropping the set cancels the others.
                 Some(Ok((address, Ok(stream)))) => return Ok((address, stream)),
                 Some(Ok((_, Err(DialError::Scarce)))) => return Err(DialError::Scarce),
                 Some(Ok((_, Err(error)))) => failed = error,
@@ -248,8 +246,8 @@ async fn connect(
     Ok(socket.connect(address).await?)
 }
 
-/// The order in which addresses are tried: families in turn, beginning with the resolver's first (RFC
-/// 8305 section 4), but the one that last worked before all others.
+/// The order of attempts: families alternate, starting with that of the resolver's first address (RFC 8305 section 4),
+/// but the address that last worked comes first.
 fn in_turn(addresses: &[SocketAddr], best: Option<IpAddr>) -> Vec<SocketAddr> {
     let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (one, other): (Vec<SocketAddr>, Vec<SocketAddr>) = addresses
@@ -343,7 +341,7 @@ mod tests {
     async fn an_address_that_refuses_or_is_silent_costs_the_others_little() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        // Nobody listens at the first two; the third has a full queue, which answers no SYN.
+        // Nothing listens at the first two; the third has a full accept queue and does not answer a SYN.
         let full =
             socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         let silent = SocketAddr::from(([127, 0, 0, 66], port));

@@ -1,6 +1,5 @@
-//! One GET over HTTPS for a document that the gateway itself needs: bounded in time, size and
-//! redirects, with an error that names the step that failed. What the document says is not read
-//! here, and no client's request comes this way.
+//! Fetches a document over HTTPS for the gateway itself: one GET, with limits for time, size and redirects, and errors
+//! that name the step that failed. It does not parse the document, and no client's request passes through it.
 
 mod coding;
 
@@ -22,27 +21,27 @@ use crate::net::dial::{Call, DialError, Dialer, Need};
 use crate::net::tls::ClientTls;
 use crate::net::url::Url;
 
-/// How long a document may take, redirects included.
+/// The timeout for a document, redirects included.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
-/// How many bytes a document may have.
+/// The size limit of a document in bytes.
 const MAX_BYTES: usize = 1 << 20;
-/// How many redirects are followed.
+/// The limit for redirects.
 const MAX_REDIRECTS: usize = 3;
 
-/// A document, and how long its sender lets it be kept.
+/// A document, and how long it may be cached.
 #[derive(Debug)]
 pub(crate) struct Document {
     /// Its bytes.
     pub(crate) bytes: Bytes,
-    /// `max-age` of `Cache-Control` less `Age` (RFC 9111 section 4.2); nothing where it may not be kept.
+    /// `max-age` of `Cache-Control` less `Age` (RFC 9111 section 4.2); `None` where it must not be cached.
     pub(crate) life: Option<Duration>,
 }
 
-/// Why a document could not be had.
+/// Why a document could not be fetched.
 #[derive(Debug, thiserror::Error)]
 #[error("{url}: {problem}")]
 pub(crate) struct FetchError {
-    /// The URL, of the redirect where there was one.
+    /// The URL, after redirects.
     pub(crate) url: String,
     /// What failed.
     pub(crate) problem: FetchProblem,
@@ -54,36 +53,36 @@ pub(crate) enum FetchProblem {
     /// The host's name.
     #[error("DNS: {0}")]
     Dns(String),
-    /// The connection.
+    /// The TCP connection failed.
     #[error("TCP: {0}")]
     Tcp(std::io::Error),
-    /// The handshake, the certificate among it.
+    /// The TLS handshake failed, including certificate checks.
     #[error("TLS: {0}")]
     Tls(String),
-    /// The exchange.
+    /// The HTTP exchange failed.
     #[error("HTTP: {0}")]
     Http(String),
-    /// The response's status.
-    #[error("HTTP: the answer is {0}, not 200")]
+    /// The status of the response is not 200.
+    #[error("HTTP: the status is {0}, not 200")]
     Status(StatusCode),
-    /// Where a redirect leads.
+    /// A redirect that is not followed.
     #[error("HTTP: a redirect to {to}: {why}")]
     Redirect {
         /// `Location`.
         to: String,
-        /// What is wrong with it.
+        /// Why it is not followed.
         why: &'static str,
     },
-    /// More bytes than a document may have.
+    /// The document exceeds the size limit.
     #[error("HTTP: the document is larger than 1 MiB")]
     TooLarge,
-    /// The response's content coding.
+    /// The response's content coding failed.
     #[error("HTTP: {0}")]
     Coding(#[from] BadCoding),
-    /// What the document says.
+    /// The document's content is not valid.
     #[error("JSON: {0}")]
     Json(String),
-    /// The deadline.
+    /// The fetch timed out.
     #[error("{0}: no answer within 5 s")]
     Late(&'static str),
 }
@@ -91,7 +90,7 @@ pub(crate) enum FetchProblem {
 /// Gets a document.
 ///
 /// # Errors
-/// Whatever is not a 2xx response of at most 1 MiB within 5 s.
+/// Any outcome but a 2xx response of at most 1 MiB within 5 s.
 pub(crate) async fn get(
     url: &Url,
     tls: &ClientTls,
@@ -122,7 +121,7 @@ pub(crate) async fn get(
     })
 }
 
-/// How far a fetch has come, for the message should it end there.
+/// The current step of a fetch, for the message of a timeout.
 #[derive(Default)]
 struct Progress(Mutex<(String, &'static str)>);
 
@@ -168,7 +167,7 @@ async fn once(
         need: Need::Own,
         within: DEADLINE,
     };
-    // A name of this machine that leads elsewhere does not.
+    // A loopback name may resolve to another machine; plain HTTP must not go there.
     let anywhere = url.is_https();
     let socket = dialer.tcp(call, |ip| anywhere || ip.is_loopback()).await;
     let socket = socket.map_err(|error| match error {
@@ -199,7 +198,7 @@ where
     let request = Request::get(target)
         .header(header::HOST, authority)
         .header(header::ACCEPT, "application/json, application/jwk-set+json")
-        // Without it any coding would be right (RFC 9110 section 12.5.3).
+        // Without it any coding would be acceptable (RFC 9110 section 12.5.3).
         .header(header::ACCEPT_ENCODING, "identity")
         .header(
             header::USER_AGENT,
@@ -244,17 +243,17 @@ where
             life: life(&head.headers),
         }))
     };
-    // The connection is driven here and ends here, whatever comes of the response.
+    // The connection is polled here and dropped with this future, whatever the response.
     let mut answering = pin!(answering);
     tokio::select! {
         biased;
         answer = &mut answering => answer,
-        // It may end before the response was taken; what is wrong with it, the response says.
+        // It may end before the response was read; the response then carries the error.
         _ = connection => answering.await,
     }
 }
 
-/// What `Cache-Control` and `Age` say (RFC 9111 sections 5.2.2 and 4.2.3).
+/// The lifetime from `Cache-Control` and `Age` (RFC 9111 sections 5.2.2 and 4.2.3).
 fn life(headers: &HeaderMap) -> Option<Duration> {
     let directives = || {
         headers
@@ -275,7 +274,7 @@ fn life(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(most.saturating_sub(age)))
 }
 
-/// An error with what is behind it, once each.
+/// An error with its sources, without repetition.
 fn reason(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut behind = error.source();

@@ -1,5 +1,5 @@
-//! What messages travel on: streams, TLS, names and addresses, limits, and the gateway's own small requests.
-//! Knows no route, no token and no configuration.
+//! Transport: streams, TLS, names and addresses, limits, and the gateway's own small requests. It knows nothing of
+//! routes, tokens or the configuration.
 
 pub(crate) mod client;
 pub(crate) mod der;

@@ -1,6 +1,5 @@
-//! Names of hosts, as addresses: a name is looked up once for all who wait for it, on threads that
-//! nothing else needs, and its addresses are remembered for a while. In which order they are tried is
-//! the matter of `dial`; no name that a client chose ever comes here.
+//! DNS resolution: each name is looked up once for all waiting callers, on threads of its own, and its addresses are
+//! cached for a while. `dial` decides in which order they are tried. Names chosen by clients are never resolved.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -12,18 +11,18 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// How long addresses are used without asking again.
+/// How long addresses are cached.
 const REMEMBERED: Duration = Duration::from_secs(10);
-/// How long a failure is.
+/// How long a failure is cached.
 const FAILURE: Duration = Duration::from_secs(1);
-/// How long addresses are used on while nothing newer can be had: a resolver that is away for a moment
-/// must not take the apps with it.
+/// How long stale addresses are used while the resolver fails: a short resolver outage must not make the apps
+/// unreachable.
 const LAST_GOOD: Duration = Duration::from_secs(300);
-/// How many names are looked up at the same time. A resolver that is silent holds a thread for each.
+/// The limit for concurrent look-ups. A silent resolver blocks one thread for each.
 const MOST_THREADS: usize = 16;
-/// How many addresses of a name are used.
+/// The limit for addresses of a name.
 const MOST_ADDRESSES: usize = 32;
-/// How many names are remembered. Only configurations and issuers name any.
+/// The limit for cached names. Only configurations and issuers name any.
 const MOST_NAMES: usize = 4096;
 
 type LookUp = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
@@ -33,7 +32,7 @@ type LookUp = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 #[error("{0}")]
 pub(crate) struct Unresolved(Arc<str>);
 
-/// All names that were looked up. Copies share what they know.
+/// The cache of names. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Names(Arc<Shared>);
 
@@ -43,12 +42,12 @@ struct Shared {
     work: Mutex<Work>,
 }
 
-/// What is known of one name.
+/// The cache entry of a name.
 #[derive(Default)]
 struct Known {
     good: Option<(Arc<[SocketAddr]>, Instant)>,
     failed: Option<(Unresolved, Instant)>,
-    /// A look-up is under way; its end is the end of this channel.
+    /// Set while a look-up is running; the channel closes at its end.
     pending: Option<watch::Receiver<()>>,
     /// The address that last accepted a connection.
     best: Option<IpAddr>,
@@ -60,7 +59,7 @@ struct Work {
     threads: usize,
 }
 
-/// What becomes of somebody who asks for a name.
+/// The immediate result of a query.
 enum Told {
     Addresses(Arc<[SocketAddr]>),
     Failure(Unresolved),
@@ -74,12 +73,12 @@ impl std::fmt::Debug for Names {
 }
 
 impl Names {
-    /// As the system looks them up: hosts file, name servers, whatever nsswitch.conf says.
+    /// Uses the system's resolver: hosts file, name servers, whatever nsswitch.conf says.
     pub(crate) fn system() -> Self {
         Self::new(|host| Ok((host, 0).to_socket_addrs()?.collect()))
     }
 
-    /// As this function looks them up, which may block.
+    /// Uses this function, which may block.
     pub(crate) fn new(
         look_up: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
     ) -> Self {
@@ -90,11 +89,11 @@ impl Names {
         }))
     }
 
-    /// The addresses of a host, with port 0, at least one; in the order of the resolver. Waits only
-    /// where none are known, so callers bound it in time.
+    /// The addresses of a host, with port 0, at least one, in the resolver's order. Waits only where none are cached,
+    /// so callers set a timeout.
     ///
     /// # Errors
-    /// There are none, or they cannot be had.
+    /// The name has no address, or the look-up failed.
     pub(crate) async fn find(&self, host: &str) -> Result<Arc<[SocketAddr]>, Unresolved> {
         if let Ok(ip) = host.parse::<IpAddr>() {
             return Ok(Arc::from([SocketAddr::new(ip, 0)]));
@@ -103,7 +102,7 @@ impl Names {
             match self.ask(host, Instant::now()) {
                 Told::Addresses(addresses) => return Ok(addresses),
                 Told::Failure(why) => return Err(why),
-                // The end of the channel is what is waited for; nothing is ever sent.
+                // Waits for the channel to close; nothing is ever sent.
                 Told::Wait(mut end) => while end.changed().await.is_ok() {},
             }
         }
@@ -114,7 +113,7 @@ impl Names {
         self.0.known().get(host)?.best
     }
 
-    /// Remembers that an address accepted a connection.
+    /// Notes that an address accepted a connection.
     pub(crate) fn accepted(&self, host: &str, address: IpAddr) {
         if let Some(known) = self.0.known().get_mut(host) {
             known.best = Some(address);
@@ -172,7 +171,7 @@ impl Shared {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues a name, and sees to it that a thread comes to it.
+    /// Queues a name, and starts a thread for it where the limit allows.
     fn begin(self: &Arc<Self>, host: &str, end: watch::Sender<()>) {
         let mut work = self.work();
         work.queue.push_back((host.into(), end));
@@ -183,13 +182,13 @@ impl Shared {
         let asker = Handle::try_current().ok();
         let thread = std::thread::Builder::new().name("names".to_owned());
         let run = move || {
-            // The time is the asker's, whose clock stands still in tests.
+            // Uses the clock of the caller's runtime, which tests pause.
             let _entered = asker.as_ref().map(Handle::enter);
             shared.run();
         };
         match thread.spawn(run) {
             Ok(_) => work.threads += 1,
-            // One of those that run comes to it.
+            // A running thread will take the name from the queue.
             Err(_) if work.threads > 0 => {}
             Err(error) => {
                 let queue = std::mem::take(&mut work.queue);
@@ -202,7 +201,7 @@ impl Shared {
         }
     }
 
-    /// Looks up what is queued, and ends.
+    /// Looks up queued names until the queue is empty.
     fn run(&self) {
         loop {
             let next = {
@@ -215,7 +214,7 @@ impl Shared {
             };
             let Some((host, end)) = next else { return };
             self.end(&host, (self.look_up)(&host));
-            // Only now do those who wait find what there is.
+            // Wakes the waiters only now, after the result is stored.
             drop(end);
         }
     }
@@ -257,7 +256,7 @@ mod tests {
         SocketAddr::from(([192, 0, 2, last], 0))
     }
 
-    /// Names that are found as the channel brings responses, and how often they were looked up.
+    /// A resolver whose results come from the channel, with a counter of look-ups.
     fn scripted() -> (
         Names,
         mpsc::Sender<io::Result<Vec<SocketAddr>>>,
@@ -274,7 +273,7 @@ mod tests {
         (names, sender, count)
     }
 
-    /// Waits, in real time, for the thread that looks up.
+    /// Waits, in real time, for the resolver thread.
     async fn until(mut condition: impl FnMut() -> bool) {
         for _ in 0..10_000 {
             if condition() {

@@ -1,5 +1,5 @@
-//! One kind of plain stream for clients and apps, over TCP and Unix sockets, and what the system can carry to it.
-//! TLS is put on top by whoever has it.
+//! A plain-text stream to a client or an app, over TCP or a Unix socket, with sendfile where the system supports it.
+//! TLS is layered on top elsewhere.
 
 use std::fs::File;
 use std::io;
@@ -16,7 +16,7 @@ use tokio_util::either::Either;
 #[cfg(any(test, fuzzing))]
 use crate::script::Script;
 
-/// A peer that is gone is an error and no signal, which is what the standard library asks for, too.
+/// A closed peer is an error, not a SIGPIPE signal, as in the standard library.
 #[cfg(target_os = "linux")]
 const QUIETLY: SendFlags = SendFlags::NOSIGNAL;
 #[cfg(not(target_os = "linux"))]
@@ -25,7 +25,7 @@ const QUIETLY: SendFlags = SendFlags::empty();
 const MORE: SendFlags = SendFlags::MORE;
 #[cfg(not(target_os = "linux"))]
 const MORE: SendFlags = SendFlags::empty();
-/// The most slices that a system takes at once (POSIX's `IOV_MAX`, as Linux has it).
+/// The most slices that one call accepts (POSIX's `IOV_MAX`, as in Linux).
 const MOST_SLICES: usize = 1024;
 
 /// A connected stream.
@@ -35,15 +35,15 @@ pub(crate) enum Stream {
     Tcp(TcpStream),
     /// A Unix socket.
     Unix(UnixStream),
-    /// A peer that is played.
+    /// A scripted peer.
     #[cfg(any(test, fuzzing))]
     Script(Script),
 }
 
 impl Stream {
-    /// Ready when there is something to read, or the other end is gone. Reads nothing.
+    /// Ready when there is something to read or the peer has closed. Reads nothing.
     pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        // An error is met again by the read.
+        // The read will return the error again.
         match self {
             Self::Tcp(stream) => stream.poll_read_ready(cx).map(drop),
             Self::Unix(stream) => stream.poll_read_ready(cx).map(drop),
@@ -54,10 +54,10 @@ impl Stream {
         }
     }
 
-    /// Waits for the first byte and leaves it unread; `None` at the end.
+    /// Waits for the first byte and leaves it unread; `None` at the end of the stream.
     ///
     /// # Errors
-    /// Those of the socket.
+    /// The socket's errors.
     pub(crate) async fn first_byte(&self) -> io::Result<Option<u8>> {
         fn peek(socket: impl AsFd) -> io::Result<Option<u8>> {
             let mut byte = [0];
@@ -78,7 +78,7 @@ impl Stream {
         }
     }
 
-    /// The number of its descriptor.
+    /// The number of its file descriptor.
     pub(crate) fn descriptor(&self) -> Option<RawFd> {
         match self {
             Self::Tcp(stream) => Some(stream.as_raw_fd()),
@@ -88,11 +88,11 @@ impl Stream {
         }
     }
 
-    /// Whether nothing came since the last read: neither bytes nor an end. Costs no system call
-    /// where the event loop has heard of nothing.
+    /// Whether nothing arrived since the last read: neither bytes nor an end. Makes no system call unless the event
+    /// loop reported an event.
     pub(crate) fn is_quiet(&self) -> bool {
         let mut byte = [0];
-        // Neither asks the system before there is an event, nor needs a waker.
+        // `try_read` makes no system call before there is an event, and needs no waker.
         let read = match self {
             Self::Tcp(stream) => stream.try_read(&mut byte),
             Self::Unix(stream) => stream.try_read(&mut byte),
@@ -102,7 +102,7 @@ impl Stream {
         read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// Whether the system has neither bytes nor an end to read now; what is there stays there.
+    /// Whether the kernel has neither bytes nor an end to read now. Peeks only.
     pub(crate) fn is_silent(&self) -> bool {
         let mut byte = [0];
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
@@ -115,7 +115,7 @@ impl Stream {
         peeked.is_err_and(|error| error == Errno::WOULDBLOCK)
     }
 
-    /// Whether the system has bytes to read now, which stay there.
+    /// Whether the kernel has bytes to read now. Peeks only.
     pub(crate) fn has_bytes(&self) -> bool {
         let mut byte = [0];
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
@@ -129,8 +129,8 @@ impl Stream {
     }
 }
 
-/// Sends over TCP. Every response comes here: `sendmsg` is a shorter way through the kernel than `writev`,
-/// and the system's own call shorter than the C library's, which could be cancelled.
+/// Sends over TCP. Every response comes through here: `sendmsg` is a shorter path through the kernel than `writev`, and
+/// the direct system call is shorter than the C library's, which is a cancellation point.
 fn poll_send(
     stream: &TcpStream,
     cx: &mut Context<'_>,
@@ -142,7 +142,7 @@ fn poll_send(
         let mut sent = 0;
         let tried = stream.try_io(Interest::WRITABLE, || {
             sent = send(stream)?;
-            // A part: the socket is full, and the next attempt is to wait for its word.
+            // A partial send: the socket is full, so the next attempt must wait for its event.
             (sent == length)
                 .then_some(())
                 .ok_or_else(|| io::ErrorKind::WouldBlock.into())
@@ -151,14 +151,14 @@ fn poll_send(
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
                 return Poll::Ready(Err(error));
             }
-            // It is not ready any more then, and says when it is again.
+            // The socket is then not ready, and the next poll registers for its event.
             Err(_) if sent == 0 => {}
             Ok(()) | Err(_) => return Poll::Ready(Ok(sent)),
         }
     }
 }
 
-/// Lets the system carry bytes of a file. A regular file that is shorter gives 0.
+/// Sends bytes of a file with sendfile. Gives 0 where a regular file is shorter than expected.
 #[cfg(target_os = "linux")]
 fn poll_send_file(
     stream: &TcpStream,
@@ -180,19 +180,19 @@ fn poll_send_file(
     }
 }
 
-/// A stream to which the system may be able to carry bytes of files.
+/// A stream that may support sendfile.
 pub(crate) trait Carrier: AsyncWrite + Unpin {
-    /// Whether it can.
+    /// Whether it does.
     fn carries(&self) -> bool {
         false
     }
 
-    /// Writes what more will follow at once.
+    /// Writes bytes that more will follow immediately.
     fn poll_write_more(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(self).poll_write(cx, bytes)
     }
 
-    /// Sends bytes of a file; 0 where it has none there.
+    /// Sends bytes of a file; 0 where the file has none at this offset.
     fn poll_send_file(
         &mut self,
         _: &mut Context<'_>,
@@ -242,7 +242,7 @@ impl Carrier for Stream {
     }
 }
 
-/// Only what is plain can carry.
+/// Only plain-text streams support sendfile.
 impl<T: AsyncRead + AsyncWrite + Unpin> Carrier for Either<Stream, T> {
     fn carries(&self) -> bool {
         matches!(self, Self::Left(stream) if stream.carries())
@@ -329,7 +329,7 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Sockets hold nothing back.
+        // Sockets have no user-space buffer.
         Poll::Ready(Ok(()))
     }
 

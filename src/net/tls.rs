@@ -1,5 +1,5 @@
-//! PEM to TLS: certificates chosen by name, roots that are trusted, and the handshakes' settings.
-//! Knows nothing of sockets' owners or of HTTP.
+//! TLS from PEM files: certificates selected by server name, trusted roots, and handshake settings. It knows nothing of
+//! HTTP or of who owns a socket.
 
 mod dates;
 mod material;
@@ -29,37 +29,37 @@ use self::dates::Dates;
 use self::material::Wrong;
 use crate::net::der::certificate_key;
 
-/// The oldest version of TLS that is spoken.
+/// The oldest TLS version that is accepted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum MinVersion {
     /// TLS 1.2 and 1.3.
     Tls12,
-    /// TLS 1.3 alone.
+    /// Only TLS 1.3.
     Tls13,
 }
 
-/// What is wrong with a certificate or its key.
+/// A problem with a certificate or its key.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TlsFault {
-    /// The certificate file.
+    /// The certificate file is not usable.
     #[error("{}", .0.problem)]
     Certificate(Wrong),
-    /// The key file.
+    /// The key file is not usable.
     #[error("{}", .0.problem)]
     Key(Wrong),
-    /// Both are fine, but do not belong together.
+    /// Both are valid, but do not match.
     #[error("the key does not belong to {}", if *.0 == 1 { "the certificate" } else { "any certificate of the file; its own may be missing there" })]
     Mismatch(usize),
-    /// The key belongs to a certificate that is not the first.
+    /// The key matches a certificate that is not the first.
     #[error("the certificates are in the wrong order: the key belongs to number {} of the file, and its certificate stands first", .0 + 1)]
     Order(usize),
-    /// The settings cannot be made.
+    /// rustls rejected the settings.
     #[error("TLS cannot be set up: {0}")]
     Setup(#[from] rustls::Error),
 }
 
 impl TlsFault {
-    /// Whether the certificate's file is at fault, not the key's.
+    /// Whether the problem is in the certificate file rather than the key file.
     pub(crate) fn concerns_certificate(&self) -> bool {
         match self {
             Self::Certificate(_) | Self::Order(_) => true,
@@ -67,7 +67,7 @@ impl TlsFault {
         }
     }
 
-    /// What to do about it, where these are the two files; for a file of roots, both are that one.
+    /// The remedy, with the paths of the two files; for a file of roots, both are that file.
     pub(crate) fn remedy(&self, certificate: &Path, key: &Path) -> Option<String> {
         let of = |remedy: &str, path: &Path| remedy.replace("FILE", &path.display().to_string());
         match self {
@@ -86,13 +86,13 @@ impl TlsFault {
     }
 }
 
-/// A certificate with its key, and the names that it is for.
+/// A certificate with its key and its DNS names.
 #[derive(Debug)]
 pub(crate) struct CertificatePair {
     key: Arc<CertifiedKey>,
     names: Vec<String>,
     first_version: bool,
-    /// Of the chain, in its order; of those that can be read.
+    /// The dates of the chain's certificates, in order, without unreadable ones.
     dates: Vec<Dates>,
 }
 
@@ -100,7 +100,7 @@ impl CertificatePair {
     /// Reads a pair of PEM files.
     ///
     /// # Errors
-    /// Either is no PEM, or they do not belong together.
+    /// Either is not PEM, or they do not match.
     pub(crate) fn from_pem(certificate: &[u8], key: &[u8]) -> Result<Self, TlsFault> {
         let chain = material::certificates(certificate).map_err(TlsFault::Certificate)?;
         let malformed = |error: &dyn fmt::Display| {
@@ -114,7 +114,7 @@ impl CertificatePair {
             return Err(malformed(&"its fields are damaged"));
         };
         let names = match chain.first() {
-            // It has no extensions, and so no names; clients decide whether they accept it.
+            // It has no extensions and so no names; clients decide whether they accept it.
             Some(_) if first_version => Vec::new(),
             Some(first) => {
                 let parsed =
@@ -143,7 +143,7 @@ impl CertificatePair {
         })
     }
 
-    /// What is allowed, but worth a word.
+    /// A warning about a valid but questionable certificate.
     pub(crate) fn warning(&self) -> Option<&'static str> {
         self.first_version.then_some(
             "it is of X.509 version 1, which many clients refuse; a certificate with names is of version 3: openssl \
@@ -153,7 +153,7 @@ impl CertificatePair {
 }
 
 impl CertificatePair {
-    /// What clients will hold against its dates, or soon will.
+    /// A warning about certificates that have expired, will soon, or are not valid yet.
     pub(crate) fn dates_warning(&self, now: SystemTime) -> Option<String> {
         let warnings = self.dates.iter().enumerate();
         let mut warnings = warnings.filter_map(|(at, dates)| {
@@ -167,13 +167,13 @@ impl CertificatePair {
     }
 }
 
-/// What is wrong with the dates of a PEM file of roots: all have expired, or soon will have.
+/// A warning about a PEM file of roots where all have expired or will soon.
 pub(crate) fn roots_warning(pem: &[u8], now: SystemTime) -> Option<String> {
     let certificates = material::certificates(pem).ok()?;
     let dates: Option<Vec<Dates>> = certificates.iter().map(|it| Dates::of(it)).collect();
     let dates = dates?;
     let last = dates.iter().max_by_key(|dates| dates.ends())?;
-    // A bundle may hold some that nothing needs any more.
+    // A bundle may contain roots that are no longer needed.
     last.warning(now)
         .filter(|_| dates.iter().all(|dates| dates.warning(now).is_some()))
         .map(|warning| match dates.len() {
@@ -182,7 +182,7 @@ pub(crate) fn roots_warning(pem: &[u8], now: SystemTime) -> Option<String> {
         })
 }
 
-/// The TLS side of one listener.
+/// The TLS configuration of a listener.
 #[derive(Clone)]
 pub(crate) struct Tls(Arc<ServerConfig>);
 
@@ -196,7 +196,7 @@ impl Tls {
     /// Settings for these certificates; a client that names none of them gets the first.
     ///
     /// # Errors
-    /// The provider cannot serve the versions.
+    /// The crypto provider does not support the versions.
     pub(crate) fn new(pairs: Vec<CertificatePair>, oldest: MinVersion) -> Result<Self, TlsFault> {
         let provider: Arc<CryptoProvider> = Arc::new(aws_lc_rs::default_provider());
         let versions: &[&rustls::SupportedProtocolVersion] = match oldest {
@@ -212,7 +212,7 @@ impl Tls {
         Ok(Self(Arc::new(config)))
     }
 
-    /// Shakes hands; says whether the client chose HTTP/2.
+    /// Performs the handshake, and returns whether HTTP/2 was negotiated.
     ///
     /// # Errors
     /// The handshake failed.
@@ -228,7 +228,7 @@ impl Tls {
     }
 }
 
-/// The TLS side of the gateway's own requests.
+/// The TLS configuration of the gateway's own requests.
 #[derive(Clone)]
 pub(crate) struct ClientTls(Arc<ClientConfig>);
 
@@ -239,15 +239,15 @@ impl fmt::Debug for ClientTls {
 }
 
 impl ClientTls {
-    /// Trusts the system's roots. Where there are none, every handshake fails and says so.
+    /// Trusts the system's roots. Where there are none, every handshake fails with that reason.
     ///
     /// # Errors
-    /// The provider cannot speak the versions.
+    /// The crypto provider does not support the versions.
     pub(crate) fn system() -> Result<Self, TlsFault> {
         let mut roots = RootCertStore::empty();
         let found = rustls_native_certs::load_native_certs();
         for error in &found.errors {
-            tracing::warn!(%error, "a root certificate of the system is left out");
+            tracing::warn!(%error, "a root certificate of the system cannot be read");
         }
         let (_, bad) = roots.add_parsable_certificates(found.certs);
         if bad > 0 {
@@ -262,10 +262,10 @@ impl ClientTls {
         Self::new(roots)
     }
 
-    /// Trusts these certificates, a PEM file, and no others; a server that shows one of them itself, too.
+    /// Trusts only the certificates of this PEM file, as roots or as a server's own certificate.
     ///
     /// # Errors
-    /// It is no PEM file with certificates.
+    /// It is not a PEM file with certificates.
     pub(crate) fn with_ca(pem: &[u8]) -> Result<Self, TlsFault> {
         let mut roots = RootCertStore::empty();
         let listed = material::certificates(pem).map_err(TlsFault::Certificate)?;
@@ -305,10 +305,10 @@ impl ClientTls {
         Self(Arc::new(config))
     }
 
-    /// Shakes hands with the server of this name or address.
+    /// Performs the handshake with the server of this name or address.
     ///
     /// # Errors
-    /// The handshake failed; the certificate is not trusted or is not for this name.
+    /// The handshake failed; the certificate is not trusted or not valid for this name.
     pub(crate) async fn connect<S>(
         &self,
         host: &str,
@@ -324,9 +324,9 @@ impl ClientTls {
     }
 }
 
-/// Verifies a server by a list of certificates: by a chain to one of them, as always, or because it shows one of
-/// them itself, byte for byte. Whoever lists a server's own certificate trusts it, whoever signed it and whatever it
-/// may sign; its name and its dates are checked all the same.
+/// Verifies a server against a list of certificates: by a chain to one of them, as usual, or because it presents one of
+/// them itself, byte for byte. A listed server certificate is trusted whoever signed it, even if it is a CA; its
+/// name and dates are still checked.
 #[derive(Debug)]
 struct ByList {
     chains: Arc<WebPkiServerVerifier>,
@@ -346,7 +346,7 @@ impl ServerCertVerifier for ByList {
             .chains
             .verify_server_cert(shown, others, name, ocsp, now);
         match verified {
-            // The dates are looked at before these are found.
+            // The verifier checks dates before it reports these errors.
             Err(rustls::Error::InvalidCertificate(why))
                 if says_who_signed(&why) && self.listed.contains(shown) =>
             {
@@ -382,7 +382,7 @@ impl ServerCertVerifier for ByList {
     }
 }
 
-/// Whether this is about who signed a certificate or what it may sign, not about its dates or its names.
+/// Whether the error is about a certificate's issuer or its permitted use, not about its dates or names.
 fn says_who_signed(why: &CertificateError) -> bool {
     if let CertificateError::Other(OtherError(other)) = why {
         let other = other.downcast_ref::<webpki::Error>();
@@ -391,7 +391,7 @@ fn says_who_signed(why: &CertificateError) -> bool {
     *why == CertificateError::UnknownIssuer
 }
 
-/// Certificates by the names that they are for.
+/// Selects certificates by server name.
 #[derive(Debug)]
 struct ByName {
     names: HashMap<String, Arc<CertifiedKey>>,
@@ -519,7 +519,7 @@ mod tests {
         std::fs::read(format!("{folder}{name}")).unwrap()
     }
 
-    /// What is said of a pair: `good`, the warning, or the problem and the remedy.
+    /// The result for a pair: `good`, the warning, or the problem and the remedy.
     fn said(certificate: &str, key: &str) -> String {
         match CertificatePair::from_pem(&vector(certificate), &vector(key)) {
             Ok(pair) => pair.warning().unwrap_or("good").to_owned(),

@@ -1,11 +1,11 @@
-//! `Url`: where a document is that the gateway itself needs. How it is got is the matter of `fetch`.
+//! `Url`: the URL of a document that the gateway itself needs. `fetch` gets the document.
 
 use std::fmt;
 use std::net::IpAddr;
 
 use http::Uri;
 
-/// The URL of a document: `https://`, or `http://` to this machine alone.
+/// The URL of a document: `https://`, or `http://` to a loopback address only.
 #[derive(Clone, Eq, PartialEq)]
 pub(crate) struct Url {
     uri: Uri,
@@ -15,7 +15,7 @@ pub(crate) struct Url {
 }
 
 impl fmt::Display for Url {
-    /// The query stays out: some servers want a key there.
+    /// The query is hidden: some servers expect a key there.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.is_https { "https" } else { "http" };
         let path = self.uri.path();
@@ -35,10 +35,10 @@ impl fmt::Debug for Url {
 }
 
 impl Url {
-    /// Reads a URL.
+    /// Parses a URL.
     ///
     /// # Errors
-    /// A sentence that says what would be right.
+    /// A sentence that says what is expected.
     pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
         let uri: Uri = text
             .parse()
@@ -85,7 +85,7 @@ impl Url {
         })
     }
 
-    /// The URL with this after its path, as OpenID Connect Discovery section 4 builds one.
+    /// The URL with this suffix after its path, as OpenID Connect Discovery section 4 builds one.
     pub(crate) fn beneath(&self, suffix: &str) -> Result<Self, &'static str> {
         if self.uri.query().is_some() {
             return Err("an issuer has no query (?)");
@@ -94,10 +94,10 @@ impl Url {
         Self::parse(&format!("{}{suffix}", base.trim_end_matches('/')))
     }
 
-    /// Where a `Location` leads: a whole URL, or a path on the same host.
+    /// The target of a `Location`: a complete URL, or a path on the same host.
     ///
     /// # Errors
-    /// A sentence that says why it is not gone there.
+    /// A sentence that says why it is not followed.
     pub(crate) fn redirected(&self, location: &str) -> Result<Self, &'static str> {
         let to = if location.starts_with('/') && !location.starts_with("//") {
             let scheme = if self.is_https { "https" } else { "http" };
@@ -112,10 +112,10 @@ impl Url {
         self.leads(to)
     }
 
-    /// A URL that was named by what is at this one.
+    /// A URL that the document at this URL refers to.
     ///
     /// # Errors
-    /// A sentence that says why it is not believed.
+    /// A sentence that says why it is not trusted.
     pub(crate) fn names(&self, text: &str) -> Result<Self, &'static str> {
         self.leads(Self::parse(text)?)
     }
@@ -127,7 +127,7 @@ impl Url {
         Ok(to)
     }
 
-    /// Whether it is asked for over TLS.
+    /// Whether it uses TLS.
     pub(crate) fn is_https(&self) -> bool {
         self.is_https
     }
@@ -142,7 +142,7 @@ impl Url {
         self.port
     }
 
-    /// Host and port as they are written.
+    /// Host and port as written.
     pub(crate) fn authority(&self) -> &str {
         self.uri
             .authority()
@@ -204,7 +204,7 @@ mod tests {
             (moved.authority(), moved.target()),
             ("a.example:8443", "/z?q")
         );
-        // A query may hold a key, and is not shown.
+        // A query may contain a key and is not shown.
         assert_eq!(moved.to_string(), "https://a.example:8443/z?***");
         assert!(url.names("http://127.0.0.1/").is_err());
         assert!(url.names("https://b.example/").is_ok());

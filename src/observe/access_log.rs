@@ -1,7 +1,6 @@
-//! One access record a request, written when the response body ends, breaks, or the client
-//! leaves. Workers format into buffers of their own; one thread writes them out in batches. A
-//! reader that is too slow costs lines, which are counted, never time. Queries are not logged:
-//! they may hold tokens.
+//! The access log: one record per request, written when the response body ends, breaks off, or the client leaves.
+//! Workers format into their own buffers; one thread writes them out in batches. A slow reader loses lines, which are
+//! counted, and never delays requests. Queries are not logged: they may contain tokens.
 
 mod line;
 mod sink;
@@ -18,23 +17,23 @@ use self::line::Stamp;
 use self::sink::Sink;
 use self::told::{Told, Trouble};
 
-/// How long lines wait to be written together.
+/// How long lines are collected before they are written.
 const BATCH: Duration = Duration::from_millis(100);
-/// So many bytes of lines are gathered before they go to the others.
+/// A worker's recent lines are appended to its batch at this size.
 const NEAR: usize = 8 << 10;
-/// A buffer this full wakes the writer.
+/// A batch of this size wakes the writer.
 const FULL: usize = 256 << 10;
-/// A buffer this full takes no more lines.
+/// A batch of this size accepts no more lines.
 const OVERFULL: usize = 4 << 20;
 
-/// Where records go.
+/// Where records are written.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Destination {
     /// The standard output.
     Stdout,
     /// The standard error.
     Stderr,
-    /// A file, made when missing, opened anew when it was moved away.
+    /// A file, created if missing, reopened after it was moved away.
     File(PathBuf),
 }
 
@@ -48,21 +47,21 @@ impl std::fmt::Display for Destination {
     }
 }
 
-/// How records are written.
+/// The format of records.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Format {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
     /// Apache's combined format.
     Combined,
 }
 
-/// What a log is made from; an equal one goes on over a reload.
+/// The settings of a log; one with equal settings is kept across reloads.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct AccessLogSettings {
-    /// Where records go.
+    /// Where records are written.
     pub(crate) to: Destination,
-    /// How they are written.
+    /// The format of records.
     pub(crate) format: Format,
 }
 
@@ -72,39 +71,39 @@ pub(crate) struct AccessLog {
     settings: AccessLogSettings,
     shared: Arc<Shared>,
     writer: JoinHandle<()>,
-    /// What the operator knows of lines that were lost.
+    /// Which losses were already reported to the operator.
     told: Mutex<Told>,
 }
 
 #[derive(Debug)]
 struct Shared {
     lanes: Box<[Lane]>,
-    /// Lines for which there was no room.
+    /// Lines dropped because a buffer was full.
     dropped: AtomicU64,
-    /// Those that could not be written.
+    /// Lines that could not be written.
     trouble: Mutex<Trouble>,
     stop: AtomicBool,
     reopen: AtomicBool,
 }
 
-/// The buffers of one worker; the writer takes what they hold ten times a second. Aligned, so that two
-/// workers never write to one cache line.
+/// The buffers of one worker; the writer empties them ten times a second. Aligned, so that two workers never write to
+/// the same cache line.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Lane(Mutex<Lines>);
 
 #[derive(Debug, Default)]
 struct Lines {
-    /// The last ones. This memory is used again and again, so it is near; in a large buffer each line would be
-    /// waited for.
+    /// The most recent lines. This small buffer is reused and stays in the CPU cache; in a large one every line would
+    /// be a cache miss.
     last: Vec<u8>,
-    /// Those before.
+    /// The lines before.
     batch: Vec<u8>,
     stamp: Stamp,
 }
 
 impl Lines {
-    /// Puts the last ones to the others.
+    /// Appends the recent lines to the batch.
     fn gather(&mut self) {
         self.batch.extend_from_slice(&self.last);
         self.last.clear();
@@ -115,7 +114,7 @@ impl AccessLog {
     /// Opens the destination and starts the writer.
     ///
     /// # Errors
-    /// The file cannot be opened, or no thread can be started.
+    /// The file cannot be opened, or the thread cannot be started.
     pub(crate) fn open(settings: AccessLogSettings, workers: usize) -> std::io::Result<Self> {
         let mut sink = Sink::open(settings.to.clone())?;
         let shared = Arc::new(Shared {
@@ -163,12 +162,12 @@ impl AccessLog {
         })
     }
 
-    /// What it was made from.
+    /// The settings it was created with.
     pub(crate) fn settings(&self) -> &AccessLogSettings {
         &self.settings
     }
 
-    /// Opens the file anew before the next line, as a program that rotates logs asks by SIGUSR1.
+    /// Reopens the file before the next line, as requested with SIGUSR1 after log rotation.
     pub(crate) fn reopen(&self) {
         self.shared.reopen.store(true, Ordering::Relaxed);
     }
@@ -200,8 +199,7 @@ impl AccessLog {
         }
     }
 
-    /// Tells the operator which lines were lost, at once and then each minute. The writer does not: it
-    /// may hang.
+    /// Reports lost lines to the operator, at once and then every minute. The writer does not do so, as it may hang.
     pub(crate) fn tell(&self, now: Instant) {
         let trouble = self.shared.trouble.lock();
         let trouble = trouble.unwrap_or_else(PoisonError::into_inner).clone();
@@ -210,7 +208,7 @@ impl AccessLog {
         told.tell(&self.settings.to, dropped, &trouble, now);
     }
 
-    /// Writes what is left, for `bound` at most. For the end, when nothing more is recorded.
+    /// Writes the remaining lines, for at most `bound`. Called at shutdown, when no more are recorded.
     pub(crate) async fn finish(&self, bound: Duration) {
         self.stop();
         let finished = async {
@@ -230,7 +228,7 @@ impl AccessLog {
 }
 
 impl Drop for AccessLog {
-    /// The writer ends behind its last line. It is not waited for: a reload must not hang.
+    /// The writer stops after its last line. Nothing waits for it: a reload must not hang.
     fn drop(&mut self) {
         self.stop();
     }

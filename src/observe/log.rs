@@ -1,6 +1,6 @@
-//! The operator's log: words on the standard error, at a level that a reload may change. Who logs
-//! leaves a line in bounded memory; one thread writes it out. A reader that hangs costs lines, which
-//! are counted, and never stops a worker, a reload or the end.
+//! The operator's log: messages on standard error, at a level that a reload may change. Logging adds a line to bounded
+//! memory; one thread writes it out. A hanging reader loses lines, which are counted, and never blocks a worker, a
+//! reload or the shutdown.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fs::File;
@@ -15,29 +15,29 @@ use tracing_subscriber::reload::Handle;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, fmt, reload};
 
-/// Bytes of lines that wait to be written.
+/// The limit for bytes of unwritten lines.
 const CAPACITY: usize = 1 << 20;
-/// How long what still waits at the end may take to be written.
+/// How long the shutdown waits for unwritten lines.
 const FLUSH: Duration = Duration::from_secs(2);
-/// How long to wait where the standard error is set not to block, and is full.
+/// The pause before the next attempt where standard error is non-blocking and full.
 const FULL: Duration = Duration::from_millis(10);
 
-/// The running log. Dropping it waits until its lines are written, but not for a reader that hangs.
+/// The running log. Dropping it waits until its lines are written, but not for a hanging reader.
 #[derive(Debug)]
 pub(crate) struct Log {
-    /// What changes the level; `None` where another log ran already.
+    /// The handle that changes the level; `None` where another log was running already.
     level: Option<Handle<LevelFilter, Registry>>,
     lines: Arc<Lines>,
 }
 
-/// Whether an output takes colours: a terminal does, unless its user says otherwise (no-color.org) or it is a dumb one.
+/// Whether an output supports colours: a terminal does, unless `NO_COLOR` is set (no-color.org) or `TERM` is `dumb`.
 pub(crate) fn takes_colour(out: &impl IsTerminal) -> bool {
     let said = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     let dumb = said("TERM").is_some_and(|term| term == "dumb");
     out.is_terminal() && said("NO_COLOR").is_none() && !dumb
 }
 
-/// Writes lines as they come, at `info`: for commands that end by themselves, with their last word written.
+/// Logs synchronously at `info`: for commands that exit by themselves, so that their last message is written.
 pub(crate) fn plainly() {
     let lines = fmt::layer()
         .with_writer(io::stderr)
@@ -47,15 +47,15 @@ pub(crate) fn plainly() {
         .with(LevelFilter::INFO)
         .with(lines)
         .try_init();
-    // Another log, of a test, stays.
+    // A log that a test has installed stays.
     drop(started);
 }
 
-/// Starts the log at `info`. Where a log runs already, in tests, that one stays. From now on a panic is told
-/// there, too: the standard library's own words would wait for the reader.
+/// Starts the log at `info`. Where a test has installed a log already, that one stays. Panics are logged too from now
+/// on: the standard library's own message would block on a hanging reader.
 ///
 /// # Errors
-/// The thread that writes cannot be started.
+/// The writer thread cannot be started.
 pub(crate) fn start() -> io::Result<Log> {
     let (filter, handle) = reload::Layer::new(LevelFilter::INFO);
     let lines = Arc::new(Lines::default());
@@ -70,7 +70,7 @@ pub(crate) fn start() -> io::Result<Log> {
     if started.is_err() {
         return Ok(Log { level: None, lines });
     }
-    // Through a descriptor of its own: a write that hangs holds no lock.
+    // A descriptor of its own, so that a hanging write holds no lock.
     let mut out = File::from(io::stderr().as_fd().try_clone_to_owned()?);
     let theirs = Arc::clone(&lines);
     std::thread::Builder::new()
@@ -93,7 +93,7 @@ pub(crate) fn start() -> io::Result<Log> {
 }
 
 impl Log {
-    /// Says from now on what is at least as grave as `level`.
+    /// Logs messages of at least this level from now on.
     pub(crate) fn set(&self, level: tracing::Level) {
         let changed = self
             .level
@@ -111,20 +111,20 @@ impl Drop for Log {
     }
 }
 
-/// The lines that wait to be written.
+/// The lines not yet written.
 #[derive(Debug, Default)]
 struct Lines {
     queue: Mutex<Queue>,
-    /// There are lines, or they have been written.
+    /// Notified when lines were added or written.
     moved: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     bytes: Vec<u8>,
-    /// Whether some that were taken out are not written yet.
+    /// Whether lines taken from the queue are still being written.
     writing: bool,
-    /// Lines that were not written, since the start.
+    /// Lines lost since the start.
     lost: u64,
 }
 
@@ -133,7 +133,7 @@ impl Lines {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds an event's text, which is lost where there is no room for it.
+    /// Adds an event's text, or counts it as lost where there is no room.
     fn add(&self, text: &[u8]) {
         let mut queue = self.queue();
         if queue.bytes.len() + text.len() > CAPACITY {
@@ -145,7 +145,7 @@ impl Lines {
         self.moved.notify_all();
     }
 
-    /// Writes lines to `out` as they come, for ever. What was lost is told once lines are written again.
+    /// Writes lines to `out` as they arrive, for ever. Losses are reported once lines are written again.
     fn write_out(&self, out: &mut impl Write) {
         let mut batch = Vec::new();
         let mut told = 0;
@@ -162,7 +162,7 @@ impl Lines {
             drop(queue);
             let written = write_all(out, &batch);
             let events = batch.iter().filter(|byte| **byte == b'\n').count() as u64;
-            // A burst's memory is not kept.
+            // Releases the memory of a burst.
             batch = Vec::new();
             let mut queue = self.queue();
             queue.writing = false;
@@ -182,7 +182,7 @@ impl Lines {
         }
     }
 
-    /// Waits until all lines are written, for `bound` at most.
+    /// Waits until all lines are written, for at most `bound`.
     fn flush(&self, bound: Duration) {
         let waits = |queue: &mut Queue| queue.writing || !queue.bytes.is_empty();
         let waited = self.moved.wait_timeout_while(self.queue(), bound, waits);
@@ -201,7 +201,7 @@ impl Write for &Lines {
     }
 }
 
-/// Writes all, also to a pipe that another program has set not to block.
+/// Writes everything, even to a pipe that another program has set to non-blocking.
 fn write_all(out: &mut impl Write, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match out.write(bytes) {
@@ -223,7 +223,7 @@ mod tests {
 
     use super::*;
 
-    /// A reader that takes a piece only when it is told to, and what it has taken.
+    /// A reader that accepts data only when told to, and a record of it.
     struct Hanging(Receiver<()>, Sender<Vec<u8>>);
 
     impl Write for Hanging {

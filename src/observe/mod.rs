@@ -1,5 +1,5 @@
-//! What is told of requests and of the gateway: access records, and the operator's log.
-//! Who is told what of a refusal is said in `message::reject`.
+//! Observability: access records and the operator's log. The texts for clients and operators about a refusal are in
+//! `message::reject`.
 
 pub(crate) mod access_log;
 pub(crate) mod log;

@@ -1,20 +1,20 @@
-//! The host and path of a route as they are written, parsed.
+//! Parses the host and path of a route as written in the configuration.
 
 use crate::message::path::RequestPath;
 
-/// The hosts of a route.
+/// The hosts that a route matches.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Host {
     /// Every host.
     Any,
     /// One name, in lower case.
     Exact(String),
-    /// Every name below one: `.example.com`.
+    /// All subdomains of a name: `.example.com`.
     Below(String),
 }
 
 impl Host {
-    /// Whether the host, in lower case, is one of them.
+    /// Whether this host, in lower case, matches.
     pub(crate) fn is(&self, host: &str) -> bool {
         match self {
             Self::Any => true,
@@ -29,7 +29,7 @@ impl Host {
 pub(crate) enum Segment {
     /// These decoded bytes.
     Literal(Vec<u8>),
-    /// `{name}`: any one segment that is not empty.
+    /// `{name}`: any single segment that is not empty.
     Parameter(String),
 }
 
@@ -38,11 +38,11 @@ pub(crate) enum Segment {
 pub(crate) struct Pattern {
     /// As written, for logs and messages.
     pub(crate) text: String,
-    /// What comes before the star.
+    /// The segments before the star.
     pub(crate) segments: Vec<Segment>,
     /// Whether it ends in `/*`: the path itself and everything below.
     pub(crate) star: bool,
-    /// Whether any segment is a parameter: most paths have none, and their segments are not looked at again.
+    /// Whether any segment is a parameter: most paths have none, and their segments are not checked again.
     has_parameters: bool,
 }
 
@@ -50,7 +50,7 @@ impl Pattern {
     /// Parses `/assets/*`, `/users/{user}` or `/ping`.
     ///
     /// # Errors
-    /// What is wrong, and what would be right.
+    /// The problem, and what is expected instead.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let wrong = |what: &str| Err(format!("`{text}` is not a path: {what}"));
         let Some(rest) = text.strip_prefix('/') else {
@@ -106,7 +106,7 @@ impl Pattern {
         })
     }
 
-    /// A literal segment as requests are decoded.
+    /// A literal segment, decoded like that of a request.
     fn decode(text: &str, segment: &[u8]) -> Result<Vec<u8>, String> {
         if segment.contains(&b';') {
             return Err(format!(
@@ -134,7 +134,7 @@ impl Pattern {
         }
     }
 
-    /// The names of the parameters with the places of their segments.
+    /// The names of the parameters with the indexes of their segments.
     pub(crate) fn parameters(&self) -> impl Iterator<Item = (&str, usize)> {
         let segments = self.has_parameters.then_some(self.segments.as_slice());
         segments
@@ -147,7 +147,7 @@ impl Pattern {
             })
     }
 
-    /// How many segments stand before what the star takes.
+    /// The number of segments before the star.
     pub(crate) fn depth(&self) -> usize {
         self.segments.len()
     }

@@ -1,5 +1,5 @@
-//! What holds for every target: where a route is found, every app that is sent the client's bytes opens that very route, with the
-//! parameters that were judged. For tests and fuzzing alone.
+//! Invariants of every target: where a route is found, every app that reads the client's bytes arrives at that same
+//! route, with the parameters that were checked. For tests and fuzzing only.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::auth::Guard;
 use crate::edits::HeaderEdits;
 use crate::message::path::{Reading, RequestPath, apps};
 
-/// Holds for any bytes, among routes of which some are stricter than others.
+/// Checks any bytes against a table in which some routes are stricter than others.
 pub(crate) fn target_holds(target: &[u8]) {
     let Ok(target) = PathAndQuery::try_from(target) else {
         return;
@@ -32,7 +32,7 @@ pub(crate) fn target_holds(target: &[u8]) {
     opens_one(&table, &target);
 }
 
-/// Where the table finds a route for a target, all apps open it.
+/// Where the table finds a route for a target, all apps arrive at it.
 #[track_caller]
 pub(super) fn opens_one(table: &RouteTable, target: &PathAndQuery) {
     let Ok(path) = RequestPath::parse(target) else {
@@ -63,7 +63,7 @@ pub(super) fn opens_one(table: &RouteTable, target: &PathAndQuery) {
     }
 }
 
-/// A redirect that is filled with parts of the path.
+/// A redirect whose template contains parts of the path.
 pub(super) fn redirect(path: &str, to: &str) -> Option<Route> {
     let pattern = Pattern::parse(path).ok()?;
     Some(Route {

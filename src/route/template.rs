@@ -1,9 +1,9 @@
-//! Texts with `{name}` and `{rest}`, filled from a request's path: redirects and rewrites.
+//! Templates with `{name}` and `{rest}` for redirects and rewrites, filled from a request's path.
 
 use super::pattern::{Pattern, Segment};
 use crate::message::path::RequestPath;
 
-/// A text with places for parts of the path.
+/// A text with placeholders for parts of the path.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Template {
     parts: Vec<Part>,
@@ -12,12 +12,12 @@ pub(crate) struct Template {
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Part {
     Text(String),
-    /// The segment at this place.
+    /// The segment at this index.
     Segment {
         at: usize,
         in_query: bool,
     },
-    /// What the star took, without its leading slash.
+    /// What the star matched, without its leading slash.
     Rest {
         depth: usize,
         in_query: bool,
@@ -25,10 +25,10 @@ enum Part {
 }
 
 impl Template {
-    /// Parses a text for the paths of `pattern`.
+    /// Parses a template for the paths of `pattern`.
     ///
     /// # Errors
-    /// What is wrong: a name that the pattern does not have, or a brace without its other.
+    /// The problem: a name that the pattern does not have, or an unbalanced brace.
     pub(crate) fn parse(text: &str, pattern: &Pattern) -> Result<Self, String> {
         let mut parts = Vec::new();
         let mut rest = text;
@@ -69,20 +69,20 @@ impl Template {
         Ok(Self { parts })
     }
 
-    /// Whether it begins with a host itself: `//www.example.com/{rest}`.
+    /// Whether it starts with a host of its own: `//www.example.com/{rest}`.
     pub(crate) fn names_host(&self) -> bool {
         matches!(self.parts.first(), Some(Part::Text(text)) if text.starts_with("//"))
     }
 
-    /// Whether what the client wrote decides on the scheme or the host of a redirect: it stands in them, before them or
-    /// right behind them, as in `https://www.example.com{rest}`.
+    /// Whether client text influences the scheme or host of a redirect: it appears in them, before them or directly
+    /// after them, as in `https://www.example.com{rest}`.
     pub(crate) fn lends_host(&self) -> bool {
         let (literal, filled) = match self.parts.as_slice() {
             [Part::Text(text)] => (text.as_str(), false),
             [Part::Text(text), ..] => (text.as_str(), true),
             parts => ("", !parts.is_empty()),
         };
-        // Security: browsers take a backslash for a slash, and any number of slashes behind `https:` for two.
+        // Security: browsers treat a backslash as a slash, and any number of slashes after `https:` as two.
         let slashes = ['/', '\\'];
         let rest = match literal.split_once(':') {
             Some((scheme, rest)) if !scheme.contains(['/', '\\', '?', '#']) => {
@@ -95,13 +95,13 @@ impl Template {
         filled && !rest.contains(['/', '\\', '?', '#'])
     }
 
-    /// Whether the segment at this place stands in it.
+    /// Whether it contains the segment at this index.
     pub(super) fn uses(&self, segment: usize) -> bool {
         let mut parts = self.parts.iter();
         parts.any(|part| matches!(part, Part::Segment { at, .. } if *at == segment))
     }
 
-    /// How many segments of the path stand before what the star took, where that stands in it.
+    /// The number of path segments before what the star matched, where the template contains `{rest}`.
     pub(super) fn rest(&self) -> Option<usize> {
         self.parts.iter().find_map(|part| match part {
             Part::Rest { depth, .. } => Some(*depth),
@@ -109,7 +109,7 @@ impl Template {
         })
     }
 
-    /// The text for one request; its parts are as the client wrote them, but for what would end them in a query.
+    /// The text for a request; parts are inserted as the client wrote them, except that query delimiters are escaped.
     pub(crate) fn fill(&self, path: &RequestPath) -> String {
         let mut text = String::new();
         for part in &self.parts {
@@ -131,7 +131,7 @@ impl Template {
     }
 }
 
-/// Escapes what has no meaning in a path and one in a query: `&` and `;` part fields, `=` a name from its value, `+` is a blank.
+/// Escapes what is special only in a query: `&` and `;` separate fields, `=` names from values, `+` is a space.
 fn escape(part: &str, text: &mut String) {
     for character in part.chars() {
         match character {

@@ -1,4 +1,4 @@
-//! Rows, and the law: the tree finds what a naive search over all routes finds.
+//! Table tests, and a property: the tree finds the same route as a naive search over all routes.
 
 use proptest::prelude::*;
 
@@ -161,12 +161,12 @@ fn templates_take_parts_of_the_path() {
         "/v2/a%20b/x/y"
     );
     assert_eq!(fill("/v2/{rest}", "/users/7/old").unwrap(), "/v2/");
-    // As they were written.
+    // As written.
     assert_eq!(
         fill("/v2/{user}/{rest}", "/users/%61%2Bb/old//x/%7e;v/").unwrap(),
         "/v2/%61%2Bb//x/%7e;v/"
     );
-    // Behind a question mark nothing may part them.
+    // In a query, no part may split a field.
     assert_eq!(
         fill(
             "/v2?u={user}&r={rest}#{user}",
@@ -184,7 +184,7 @@ fn templates_take_parts_of_the_path() {
     assert!(fill("/v2/ x", "/").is_err());
 }
 
-/// A redirect that is filled with parts of the path.
+/// A redirect whose template contains parts of the path.
 fn redirect(path: &str, to: &str) -> Arc<Route> {
     Arc::new(properties::redirect(path, to).unwrap())
 }
@@ -235,15 +235,15 @@ fn a_path_is_refused_only_where_its_readings_differ_in_what_they_open() {
         ("/exact/.", "/*"),
         ("/exact;", "bad_path"),
         ("/exact/x/..", "/*"),
-        // Escapes are decoded once: this is no slash and no dot to anybody.
+        // Escapes are decoded once: no app reads this as a slash or a dot.
         ("/%252e%252e%252Fadmin", "/*"),
         ("/admin%252Fx", "/*"),
         ("/admin%3Bx", "/*"),
-        // Whoever resolves dots before it merges slashes is in another place.
+        // An app that resolves dots before it merges slashes gets another path.
         ("/x/admin//../y", "bad_path"),
-        // One takes the escaped slash for a slash, but the backslash not.
+        // One app treats the escaped slash as a slash, but not the backslash.
         ("/x%5Cy%2F..%2Fadmin", "bad_path"),
-        // A parameter that decides something is the same for all.
+        // A parameter that matters is the same for all.
         ("/users/7/a//b", "/users/{user}/*"),
         ("/users/%37/;b", "/users/{user}/*"),
         ("/users/7;x/a", "bad_path"),
@@ -252,7 +252,7 @@ fn a_path_is_refused_only_where_its_readings_differ_in_what_they_open() {
         ("/users/7/../7/a", "/users/{user}/*"),
         ("/pairs/a;b/c", "/pairs/{one}/{two}"),
         ("/pairs/a%2fb/c", "bad_path"),
-        // What is put behind another path stays there.
+        // What is appended to another path stays there.
         ("/old/a/../b", "/old/*"),
         ("/old/../old/b", "bad_path"),
         ("/old/..;/old/b", "bad_path"),
@@ -270,7 +270,7 @@ fn a_path_that_has_a_route_in_some_readings_only_is_refused() {
     check(&table, "h", "/a//b", "method_not_allowed");
 }
 
-/// How specific a match is, segment by segment: literal over parameter over star.
+/// How specific a match is, segment by segment: literal before parameter before star.
 fn naive<'a>(routes: &'a [Arc<Route>], at: &RequestPath) -> Option<&'a Arc<Route>> {
     let segments: Vec<&[u8]> = at.resolved().segments().collect();
     let rank = |route: &Route| -> Option<Vec<u8>> {

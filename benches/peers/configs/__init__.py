@@ -1,8 +1,8 @@
 """The configuration of every server, one module each.
 
-Each has `command(site, scenario, **options)`, which writes the configuration and gives the command line. All of them listen
-on `site.port` (with TLS 1.3 where the scenario has it), proxy /open/ and /jwt/ to `site.backends` and let /jwt/ in only
-with a good token, serve `site.www`, and write one line a request to `site.log`.
+Each has `command(site, scenario, **options)`, which writes the configuration and returns the command line. All servers
+listen on `site.port` (with TLS 1.3 if the scenario uses it), proxy /open/ and /jwt/ to `site.backends`, require a valid
+token for /jwt/, serve `site.www`, and write one line per request to `site.log`.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from tokens import Tokens
 
 @dataclass
 class Site:
-    """What a configuration has to know: the same for every server of a run."""
+    """The environment of a configuration: the same for every server of a run."""
 
     folder: Path
     tools: dict
@@ -27,7 +27,7 @@ class Site:
 
     @property
     def www(self):
-        """The folder that holds static/."""
+        """The directory that contains static/."""
         return self.folder / "www"
 
     def write(self, name, text):

@@ -1,4 +1,4 @@
-"""Caddy with one processor for Go, without its administration and without certificates of its own."""
+"""Caddy with one processor for Go, without its admin endpoint and without automatic certificates."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Envoy: one worker, no administration, the cache of verified tokens on, a short line to a log that it writes in batches."""
+"""Envoy: one worker, no admin endpoint, its cache of verified tokens on, a short line to a log written in batches."""
 
 import json
 

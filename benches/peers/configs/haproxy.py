@@ -1,11 +1,11 @@
-"""HAProxy, Debian's build. Its log goes to a ring in memory and from there over TCP to run.py's log server."""
+"""HAProxy, Debian's build. Its log goes to a ring buffer and from there over TCP to run.py's log server."""
 
 from tokens import SECRET
 
 
 def guard(site, algorithm):
-    """The algorithm is a constant: cheaper than comparing the token's `alg`, and as safe, as the signature is then always
-    checked as that. A token without `exp` is refused: no number, no match."""
+    """The algorithm is a constant: cheaper than comparing the token's `alg`, and as safe, since the signature is always
+    checked with it. A token without `exp` is refused: there is no number to compare."""
     key = SECRET if algorithm == "HS256" else site.tokens.public_key
     return f"""
     acl guarded path_beg /jwt/
@@ -18,7 +18,7 @@ def guard(site, algorithm):
 
 
 def backend_rule(site, scenario):
-    """The routes are one map, looked up in a tree."""
+    """The routes are one map, stored as a tree."""
     if not scenario.routes:
         return "default_backend app"
     rows = "".join(f"/r{number}/ app\n" for number in range(scenario.routes))

@@ -5,7 +5,7 @@ import resource
 
 
 def whole(site, name, http):
-    """The command of an nginx that touches nothing outside the temporary folder and ends no kept connection."""
+    """The command of an nginx that writes only to the temporary directory and closes no persistent connection."""
     temp = " ".join(
         f"{kind}_temp_path {site.folder}/{name}-{kind};"
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -24,7 +24,7 @@ def whole(site, name, http):
 
 
 def origin(site, addresses, bodies):
-    """Answers at `addresses` with the body of a path, 1 KiB where there is none, and says who it was forwarded for."""
+    """Responds at `addresses` with the body of a path, by default 1 KiB, and with X-Forwarded-For at .../xff."""
     listen = "\n".join(f"listen {address} backlog=4096;" for address in addresses)
     places = "".join(
         f'location = {path} {{ return 200 "{body}"; }}\n'
@@ -38,7 +38,7 @@ def origin(site, addresses, bodies):
 
 
 def server_block(site, scenario, tickets):
-    """The lines of `server` that say where it listens."""
+    """The listen directives of `server`."""
     if not scenario.tls:
         return f"listen 127.0.0.1:{site.port} backlog=4096;"
     return (

@@ -1,4 +1,4 @@
-"""pingap with one thread. Its access log has no buffer that could be set; its own JWT plugin checks HMAC alone."""
+"""pingap with one thread. The buffer of its access log is not configurable; its own JWT plugin only checks HMAC."""
 
 from tokens import SECRET
 

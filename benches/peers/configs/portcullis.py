@@ -1,4 +1,4 @@
-"""Portcullis as a user sets it up, with one worker and the log in the format that nginx writes; the limits are raised where the load would hit them."""
+"""Portcullis as usually set up, with one worker and nginx's log format; limits that the load would reach are raised."""
 
 from tokens import SECRET
 
@@ -10,7 +10,7 @@ def verifier(site, algorithm):
 
 
 def text(site, scenario, marker=None):
-    """gateway.yaml. `marker` is the value of a header, for a reload that finds something new."""
+    """gateway.yaml. `marker` is the value of a header, so that a reload finds a change."""
     tls = f', tls: {{certificates: [{{cert: "{site.certificate}", key: "{site.key}"}}]}}' if scenario.tls else ""
     servers = ", ".join(f'"http://{address}"' for address in site.backends)
     algorithm = scenario.algorithm

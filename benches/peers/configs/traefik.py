@@ -1,4 +1,4 @@
-"""Traefik with one processor for Go, its fast proxy on, and a log that it writes from a buffer."""
+"""Traefik with one processor for Go, its fast proxy enabled, and a buffered log."""
 
 import json
 
@@ -22,7 +22,7 @@ def command(site, scenario):
             "certificates": [certificate], "stores": {"default": {"defaultCertificate": certificate}},
             "options": {"default": {"minVersion": "VersionTLS13", "disableSessionTickets": True}},
         }
-    # JSON is YAML, and YAML is what the file provider reads.
+    # JSON is valid YAML, which the file provider reads.
     routes = site.write("traefik-routes.yml", json.dumps(dynamic))
     static = site.write("traefik.yml", json.dumps({
         "global": {"checkNewVersion": False, "sendAnonymousUsage": False}, "log": {"level": "ERROR"},

@@ -1,4 +1,4 @@
-//! `jwt` and `auth`: keys become verifiers, rules become guards.
+//! `jwt` and `auth`: compiles keys to verifiers, rules to guards.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ use crate::route::Pattern;
 pub(super) type Verifiers = Vec<(String, Option<(VerifierSettings, Arc<Verifier>)>)>;
 
 impl Compiler<'_> {
-    /// Makes the verifiers, or keeps those that are as they were.
+    /// Creates the verifiers, or keeps unchanged ones.
     pub(super) fn verifiers(&mut self, parsed: &parsed::Named<parsed::Verifier>) -> Verifiers {
         let mut verifiers = Vec::new();
         for (name, parsed) in parsed {
@@ -139,7 +139,7 @@ impl Compiler<'_> {
         let earlier = self
             .previous
             .and_then(|previous| previous.summary.get(&part));
-        // The settings hold secrets, and are not said; only that they are others now.
+        // The settings contain secrets and are not shown, only that they have changed.
         let said = match (kept, earlier) {
             (true, Some(earlier)) => earlier.clone(),
             (false, Some(earlier)) if earlier == "keys and checks" => {
@@ -173,7 +173,7 @@ impl Compiler<'_> {
         algorithms
     }
 
-    /// The keys, and the places that messages about them point to.
+    /// The keys, and the places that their error messages point to.
     fn key_sources(&mut self, parsed: &parsed::Verifier) -> (Vec<KeySource>, Vec<Place>) {
         let mut keys = Vec::new();
         let mut places = Vec::new();
@@ -198,9 +198,8 @@ impl Compiler<'_> {
         (keys, places)
     }
 
-    /// The keys at a URL, or where the issuer's discovery document says; `Some(None)` where there
-    /// are none, `None` where an error was reported. One key set serves all verifiers that name
-    /// it alike, over reloads too.
+    /// The keys at a URL, configured or found by discovery; `Some(None)` where there are none, `None` where an error
+    /// was reported. All verifiers with the same settings share one key set, also across reloads.
     #[expect(clippy::option_option, reason = "an error is not the same as no URL")]
     fn remote(&mut self, parsed: &parsed::Verifier) -> Option<Option<Arc<RemoteKeys>>> {
         let named = parsed.jwks.as_ref().and_then(|jwks| match &jwks.value {
@@ -274,7 +273,7 @@ impl Compiler<'_> {
         Some(Some(keys))
     }
 
-    /// Keys of the configuration that mean nothing without keys at a URL are errors.
+    /// Keys of the configuration that have no effect without keys at a URL are errors.
     fn no_remote(&mut self, parsed: &parsed::Verifier) -> bool {
         let written = |place: Place| (place != Place::default()).then_some(place);
         let places = [
@@ -295,7 +294,7 @@ impl Compiler<'_> {
         self.errors.count() == before
     }
 
-    /// Where an issuer says where its keys are (OpenID Connect Discovery 1.0 section 4).
+    /// The location of an issuer's discovery document (OpenID Connect Discovery 1.0 section 4).
     fn discovered(&mut self, issuer: &parsed::Spanned<String>) -> Option<Location> {
         let document = Url::parse(&issuer.value)
             .and_then(|url| url.beneath("/.well-known/openid-configuration"));
@@ -316,7 +315,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// What a route demands; `None` where an error was reported.
+    /// The guard of a route; `None` where an error was reported.
     pub(super) fn guard(
         &mut self,
         auth: &parsed::Auth,
@@ -395,7 +394,7 @@ impl Compiler<'_> {
 }
 
 impl Compiler<'_> {
-    /// A header that says how a message goes its way cannot say who it is from.
+    /// A header that controls connections or forwarding cannot carry an identity.
     fn is_the_gateways(&mut self, name: &parsed::Spanned<HeaderName>) {
         if proxy::is_the_gateways(&name.value) {
             let problem = format!("`{}` is a header that the gateway itself sets", name.value);
@@ -406,7 +405,7 @@ impl Compiler<'_> {
     }
 }
 
-/// The place of a JSON pointer (RFC 6901) below a node: the nearest that is there.
+/// The place of a JSON pointer (RFC 6901) below a node: that of the nearest existing node.
 fn place_at(node: &Node, pointer: &str) -> Place {
     let mut here = node;
     for step in pointer.split('/').skip(1) {
@@ -427,7 +426,7 @@ fn place_at(node: &Node, pointer: &str) -> Place {
     here.place
 }
 
-/// A rule in words, for the report of a reload.
+/// Describes a rule, for the log of a reload.
 pub(super) fn in_words(auth: &parsed::Auth) -> String {
     match auth {
         parsed::Auth::Public(_) => "none".to_owned(),

@@ -1,4 +1,4 @@
-//! `cors`: what it says, ready to be said in responses.
+//! `cors`: compiles the settings to header values.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use crate::message::cors::{Cors, CorsSettings};
 use crate::message::method::MethodSet;
 
 impl Compiler<'_> {
-    /// Makes a route's `cors`, and says in the summary whose pages may ask. Where it names no methods,
-    /// those of the route are meant.
+    /// Compiles a route's `cors`, and adds its origins to the summary. Where it names no methods, the route's methods
+    /// apply.
     pub(super) fn cors(
         &mut self,
         parsed: Option<&parsed::Cors>,

@@ -1,7 +1,7 @@
-//! What a configuration gives away by its files and addresses: what it reads or writes below a served directory, an upstream
-//! that is the gateway itself, secrets that other users of the machine can read, and rights that nothing here needs.
+//! Detects what a configuration exposes through files and addresses: files that it reads or writes below a served
+//! directory, an upstream that is the gateway itself, secrets that other local users can read, and unneeded privileges.
 //!
-//! What it gives away by its routes is found by deciding requests, in `explain`.
+//! Hazards of routes are found in `explain`, which decides sample requests.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -13,17 +13,17 @@ use super::Compiler;
 use crate::config::parsed::{self, Spanned};
 use crate::config::place::Place;
 
-/// How many files of a served directory are named.
+/// How many files of a served directory are named in a message.
 const NAMED: usize = 3;
-/// Permission bits of everybody else (inode(7)).
+/// Permission bits of other users (inode(7)).
 const OTHERS_READ: u32 = 0o004;
 const OTHERS_WRITE: u32 = 0o002;
 const NOT_THE_OWNER: u32 = 0o044;
-/// The lowest port that needs no privilege, where the system does not say otherwise.
+/// The lowest port that needs no privilege, where the system does not define another.
 const UNPRIVILEGED: u16 = 1024;
 
 impl Compiler<'_> {
-    /// Says what gives access or secrets away. All that the configuration reads has been read by now.
+    /// Reports hazards. Called when everything the configuration names has been read.
     pub(super) fn hazards(&mut self, gateway: &parsed::Gateway) {
         self.served(gateway);
         self.own_listeners(gateway);
@@ -32,7 +32,7 @@ impl Compiler<'_> {
         self.needs_no_root(gateway, &read);
     }
 
-    /// A served directory that holds what the gateway reads or writes is an error.
+    /// A served directory that contains files that the gateway reads or writes is an error.
     fn served(&mut self, gateway: &parsed::Gateway) {
         let roots: Vec<(&Spanned<PathBuf>, PathBuf)> = (gateway.routes.iter())
             .filter_map(|route| route.files.as_ref())
@@ -70,8 +70,8 @@ impl Compiler<'_> {
         }
     }
 
-    /// Where a path leads, links followed; of what is not there yet, where it would be. `None` where the file system does not
-    /// say.
+    /// The canonical path, links resolved; for a missing file, its future path. `None` where the file system does not
+    /// respond.
     fn canonical(&self, path: &Path) -> Option<PathBuf> {
         let named = path.to_owned();
         let canonical = move || {
@@ -96,7 +96,7 @@ impl Compiler<'_> {
         self.loader.patiently(path, canonical).ok()
     }
 
-    /// An upstream that is a listener of this gateway is an error: each request would come back to it.
+    /// An upstream that is a listener of this gateway is an error: every request would loop.
     fn own_listeners(&mut self, gateway: &parsed::Gateway) {
         let named = (gateway.upstreams.iter()).flat_map(|(_, upstream)| {
             let servers = upstream.servers.iter();
@@ -144,7 +144,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// What the file system says of regular files; those of which it says nothing are left out.
+    /// The metadata of regular files; those without any are left out.
     fn states(&self, paths: &[PathBuf]) -> Vec<(PathBuf, Metadata)> {
         let state = |path: &PathBuf| {
             let named = path.clone();
@@ -155,7 +155,7 @@ impl Compiler<'_> {
         paths.iter().filter_map(state).collect()
     }
 
-    /// Warns of secrets that every user of this machine can read, and of files that every one can change.
+    /// Warns about secrets that every local user can read, and about files that every local user can change.
     fn open_to_others(&mut self, gateway: &parsed::Gateway, read: &[(PathBuf, Metadata)]) {
         let mode = |path: &Path| {
             let state = read.iter().find(|(known, _)| known == path);
@@ -208,7 +208,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// Warns of a process that is root where neither its ports nor its files ask for it.
+    /// Warns about a process that runs as root although neither its ports nor its files need it.
     fn needs_no_root(&mut self, gateway: &parsed::Gateway, read: &[(PathBuf, Metadata)]) {
         if !rustix::process::geteuid().is_root() {
             return;
@@ -259,7 +259,7 @@ fn written(gateway: &parsed::Gateway) -> impl Iterator<Item = PathBuf> {
     state.into_iter().chain(tokens).chain(spools).chain(log)
 }
 
-/// Whether a file below this root would be sent. Hidden ones never are.
+/// Whether a file below this root would be served. Hidden files never are.
 fn is_served(path: &Path, root: &Path) -> bool {
     path.strip_prefix(root).is_ok_and(|below| {
         below.iter().all(|segment| {
@@ -269,7 +269,7 @@ fn is_served(path: &Path, root: &Path) -> bool {
     })
 }
 
-/// The addresses that a host names without being looked up.
+/// The addresses of a host that need no look-up.
 fn addresses(host: &str) -> Vec<IpAddr> {
     if host == "localhost" {
         return vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
@@ -277,11 +277,11 @@ fn addresses(host: &str) -> Vec<IpAddr> {
     host.parse().into_iter().collect()
 }
 
-/// Whether a connection to this address comes in at the listener.
+/// Whether the listener accepts connections to this address.
 fn takes(listener: SocketAddr, address: IpAddr) -> bool {
     let address = address.to_canonical();
     let own = listener.ip().to_canonical();
-    // To connect to no address is to connect to this machine.
+    // Connecting to the unspecified address reaches this machine.
     let address = match address {
         IpAddr::V4(it) if it.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(it) if it.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -290,11 +290,11 @@ fn takes(listener: SocketAddr, address: IpAddr) -> bool {
     if !own.is_unspecified() {
         return own == address;
     }
-    // `[::]` takes IPv4, too.
+    // `[::]` accepts IPv4 too.
     (own.is_ipv6() || address.is_ipv4()) && is_local(address)
 }
 
-/// Whether an address is one of this machine's: then it is also the one that connections to it come from.
+/// Whether an address is local: connections to it then come from the same address.
 fn is_local(address: IpAddr) -> bool {
     if address.is_loopback() {
         return true;
@@ -303,7 +303,7 @@ fn is_local(address: IpAddr) -> bool {
         IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
-    // Nothing is sent: a datagram socket only asks the routing table.
+    // Nothing is sent: connecting a datagram socket only queries the routing table.
     let from = UdpSocket::bind(any).and_then(|socket| {
         socket.connect((address, 9))?;
         socket.local_addr()

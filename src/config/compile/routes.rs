@@ -1,4 +1,4 @@
-//! `routes`: each becomes a guard and a target, or its errors are said.
+//! `routes`: compiles each to a guard and a target, or reports its errors.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::proxy::{Ask, Forward, Purpose};
 use crate::route::{Host, Pattern, Rewrite, Route, Segment, Target, Template};
 
 impl Compiler<'_> {
-    /// Makes the routes, each with its place; those with errors are left out.
+    /// Compiles the routes, each with its place; those with errors are left out.
     pub(super) fn routes(
         &mut self,
         gateway: &parsed::Gateway,
@@ -41,7 +41,7 @@ impl Compiler<'_> {
                     );
                 }
             }
-            // What it lacks makes it no twin of another.
+            // An incomplete route must not be reported as a duplicate of another.
             if parsed.broken {
                 continue;
             }
@@ -128,7 +128,7 @@ impl Compiler<'_> {
         })
     }
 
-    /// A route's headers can say of a token only what its guard knows; those of `defaults` are left out then.
+    /// A route's headers can contain claims only if its guard checks tokens; those of `defaults` are dropped otherwise.
     fn claims_need_a_token(&mut self, parsed: &parsed::Route, guard: &Guard) {
         if matches!(guard, Guard::Jwt(_)) {
             return;
@@ -145,8 +145,8 @@ impl Compiler<'_> {
         }
     }
 
-    /// A path such as `/static/` is that path alone, which is rarely meant: files need a star, and so does an app unless
-    /// other routes serve what is below, or another one forwards that to the same app.
+    /// A path such as `/static/` matches that path alone, which is rarely intended: files need a star, and so does an
+    /// app unless other routes serve the paths below, or another one forwards them to the same app.
     fn ends_at_a_slash(
         &mut self,
         parsed: &parsed::Route,
@@ -157,7 +157,7 @@ impl Compiler<'_> {
             return;
         }
         let above = parsed.path.value.trim_end_matches('/');
-        // The root alone is a home page, and never a directory's.
+        // The root path alone is a home page, never a directory.
         if above.is_empty() && parsed.files.is_none() {
             return;
         }
@@ -185,10 +185,10 @@ impl Compiler<'_> {
         );
         self.errors
             .at(parsed.path.place, problem)
-            .hint(format!("write `{above}/*` for all that is below, too"));
+            .hint(format!("write `{above}/*` for everything below it too"));
     }
 
-    /// The hosts of a route, each once; all where it names none.
+    /// The hosts of a route, without duplicates; all hosts where it names none.
     fn hosts(&mut self, parsed: &[parsed::Spanned<parsed::HostPattern>]) -> Vec<Host> {
         if parsed.is_empty() {
             return vec![Host::Any];
@@ -216,7 +216,7 @@ impl Compiler<'_> {
                 Some(more) => methods = Some(more),
                 None => {
                     let problem = format!(
-                        "{} is one too many: {} methods beside the usual ones were named already",
+                        "{} exceeds the limit: {} methods besides the usual ones were already named",
                         name.shown(),
                         method::MOST_OTHERS
                     );
@@ -229,8 +229,7 @@ impl Compiler<'_> {
         methods
     }
 
-    /// What a route says of access, or else `defaults`. A proxied one without either is an error; the others are
-    /// public.
+    /// The `auth` of a route, or else of `defaults`. A proxied route without either is an error; others are public.
     fn route_guard(
         &mut self,
         parsed: &parsed::Route,
@@ -252,7 +251,7 @@ impl Compiler<'_> {
         }
     }
 
-    /// Whom the route's guard asks, where it asks; `None` where an error was reported.
+    /// The external server of the route's guard, where it has one; `None` where an error was reported.
     #[expect(
         clippy::option_option,
         reason = "an error is not the same as nobody to ask"
@@ -379,7 +378,7 @@ impl Compiler<'_> {
         })
     }
 
-    /// Keys that mean nothing without `proxy` are errors, not ignored.
+    /// Keys that have no effect without `proxy` are errors, not ignored.
     fn only_for_proxies(&mut self, parsed: &parsed::Route) {
         if parsed.proxy.is_some() {
             return;
@@ -450,8 +449,8 @@ impl Compiler<'_> {
                 Some(files)
             }
             Err(error) => {
-                // A root that comes later makes the configuration good. One that is there is not
-                // watched: every file that is read from it would be an event.
+                // A root that is created later makes the configuration valid, so a missing one is watched. An existing
+                // one is not: every file read from it would be an event.
                 self.loader.watch(&parsed.root.value);
                 let root = parsed.root.value.display();
                 self.errors.at(
@@ -504,8 +503,7 @@ fn rewrite(parsed: &parsed::Rewrite, pattern: &Pattern) -> Result<Rewrite, Strin
     }
 }
 
-/// The route's edits after the defaults'; what a route sets or removes, the default no longer
-/// does.
+/// The route's edits after the defaults'; the default for a header is dropped where the route sets or removes it.
 fn merged(defaults: &parsed::HeaderChanges, own: &parsed::HeaderChanges) -> HeaderEdits {
     let (mut merged, own) = (edits(defaults), edits(own));
     merged.set.retain(|(name, _)| {

@@ -1,4 +1,4 @@
-//! `tokens`: keys, users and settings become the service, and its endpoints become routes.
+//! `tokens`: compiles keys, users and settings to the token service, and its endpoints to routes.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,11 +32,11 @@ use crate::tokens::{
 
 /// The name of the verifier of the gateway's own tokens, for `auth`.
 pub(super) const NAME: &str = "tokens";
-/// Where key sets are looked for.
+/// The usual path of key sets.
 const JWKS: &str = "/.well-known/jwks.json";
 
 impl Compiler<'_> {
-    /// Makes the service, and the verifier that `auth: tokens` names.
+    /// Creates the service, and the verifier that `auth: tokens` names.
     pub(super) fn tokens(
         &mut self,
         gateway: &parsed::Gateway,
@@ -79,7 +79,7 @@ impl Compiler<'_> {
             return None;
         };
         let earlier = self.previous.and_then(|previous| previous.tokens.as_ref());
-        // Where the app decides, there is nobody else to ask who goes on.
+        // Where the app decides on logins, there is no list of users to check sessions against.
         let admitted = parsed.users.as_ref().map(|_| Arc::new(users.0.admitted()));
         let access = self.own_verifier(&settings, &ring, "access", ended, &admitted);
         let refresh = self.own_verifier(&settings, &ring, "refresh", ended, &admitted);
@@ -148,7 +148,7 @@ impl Compiler<'_> {
         (!servers.urls.is_empty()).then_some(StateAt::Servers(servers))
     }
 
-    /// The service of the configuration before.
+    /// The service of the previous configuration.
     fn before(&self) -> Option<&TokenService> {
         self.previous?.tokens.as_deref()
     }
@@ -164,7 +164,7 @@ impl Compiler<'_> {
         if parsed.refresh_lifetime.value < parsed.access_lifetime.value {
             self.errors.at(
                 parsed.refresh_lifetime.place,
-                "a refresh token that lives shorter than the access token renews nothing",
+                "a refresh token with a shorter lifetime than the access token renews nothing",
             );
         }
         let mut claims = Vec::new();
@@ -206,8 +206,8 @@ impl Compiler<'_> {
         })
     }
 
-    /// The cookies; browsers hold those whose names begin with `__Host-` or `__Secure-` to a promise
-    /// (RFC 6265bis section 4.1.3).
+    /// The cookie settings. Browsers enforce rules for names that begin with `__Host-` or `__Secure-` (RFC 6265bis
+    /// section 4.1.3).
     fn cookies(&mut self, parsed: &parsed::Cookies, path: &str) -> Option<Cookies> {
         let path = match path.trim_end_matches('/') {
             "" => "/",
@@ -239,7 +239,7 @@ impl Compiler<'_> {
         })
     }
 
-    /// The signing keys; a directory that is not there yet has none.
+    /// The signing keys; a directory that does not exist yet has none.
     fn ring(&mut self, folder: &parsed::Spanned<PathBuf>) -> Option<KeyRing> {
         let paths = match self.loader.list(&folder.value, "*.json") {
             Ok(paths) => paths,
@@ -252,10 +252,10 @@ impl Compiler<'_> {
         };
         if paths.is_empty() && self.before().is_some_and(|it| !it.ring().keys().is_empty()) {
             let shown = folder.value.display();
-            let problem = format!("`{shown}` has no signing keys any more");
+            let problem = format!("`{shown}` no longer has signing keys");
             self.errors
                 .at(folder.place, problem)
-                .hint("every token that was issued would be refused; a restart makes new keys");
+                .hint("every issued token would be refused; a restart creates new keys");
             return None;
         }
         let mut files = Vec::new();
@@ -273,14 +273,14 @@ impl Compiler<'_> {
         }
     }
 
-    /// The users, and their file as it is.
+    /// The users, and the bytes of their file.
     fn users(&mut self, file: &parsed::Spanned<PathBuf>) -> Option<(Users, Vec<u8>)> {
         let path = file.value.clone();
         let there = self
             .loader
             .patiently(&file.value, move || path.try_exists());
         if matches!(there, Ok(false)) {
-            // Nobody can log in yet; the first `portcullis user add` makes the file.
+            // Nobody can log in yet; the first `portcullis user add` creates the file.
             self.loader.watch(&file.value);
             let shown = file.value.display();
             if self
@@ -292,7 +292,7 @@ impl Compiler<'_> {
                 return None;
             }
             self.warnings
-                .push(format!("`{shown}` is not there: nobody can log in"));
+                .push(format!("`{shown}` does not exist: nobody can log in"));
             return Some((Users::default(), Vec::new()));
         }
         let bytes = self.file(&file.value, file.place)?;
@@ -305,13 +305,13 @@ impl Compiler<'_> {
         for (name, why) in users.broken() {
             let shown = file.value.display();
             self.warnings.push(format!(
-                "`{shown}`: the user {name:?} is left out, and cannot log in: {why}"
+                "`{shown}`: the user {name:?} is ignored and cannot log in: {why}"
             ));
         }
         Some((users, bytes))
     }
 
-    /// The verifier of the service's own tokens of one type; before there is a key it accepts none.
+    /// The verifier of the service's own tokens of one type; without a signing key it accepts none.
     fn own_verifier(
         &mut self,
         settings: &TokenSettings,
@@ -321,7 +321,7 @@ impl Compiler<'_> {
         admitted: &Option<Arc<Admitted>>,
     ) -> Option<(VerifierSettings, Arc<Verifier>)> {
         let set = if ring.keys().is_empty() {
-            // A key that nobody has.
+            // A random key that signs nothing.
             KeyRing::stranger()?.verifying()
         } else {
             ring.verifying()
@@ -338,7 +338,7 @@ impl Compiler<'_> {
             issuer: settings.issuer.iter().cloned().collect(),
             audience: Audience::Unset,
             leeway: Duration::ZERO,
-            // Another gateway may have issued it, or this one before its clock was set back.
+            // Another gateway may have issued the token, or this one before its clock was set back.
             iat_ahead: Duration::from_secs(SLACK),
             require_exp: true,
             max_lifetime: None,
@@ -409,7 +409,7 @@ impl Compiler<'_> {
             .chain([(Endpoint::Keys, JWKS.to_owned())])
             .filter(|(_, path)| !path.is_empty())
             .collect();
-        // A host of its own has only its own routes.
+        // A host with routes of its own does not fall back to routes for any host.
         let mut hosts = vec![Host::Any];
         for (route, _) in routes.iter() {
             for host in &route.hosts {
@@ -462,7 +462,7 @@ impl Compiler<'_> {
                         })
                     },
                 ),
-                // The key set is for everybody anyway.
+                // The key set is public anyway.
                 cors: cors.clone().filter(|_| endpoint != Endpoint::Keys),
                 target: Target::Tokens {
                     service: Arc::clone(service),
@@ -485,7 +485,7 @@ impl Compiler<'_> {
     }
 }
 
-/// The users of a file; `None` where it is no map.
+/// The users of a file; `None` where it is not a map.
 fn users_of(file: Kind) -> Option<Users> {
     let users = match file {
         Kind::Map(users) => users,
@@ -493,16 +493,16 @@ fn users_of(file: Kind) -> Option<Users> {
         Kind::Scalar(_) | Kind::List(_) | Kind::Broken => return None,
     };
     Some(Users::read(users.into_iter().map(|(key, user)| {
-        // Why it cannot be read is said of each user in one way.
+        // Users that cannot be read all get the same message.
         let content = json::json(&user, &mut Errors::default());
         (key.text, content)
     })))
 }
 
-/// Reads the text of a users' file as the gateway does.
+/// Parses the text of a users file as the gateway does.
 ///
 /// # Errors
-/// Why it cannot be read.
+/// Why it cannot be parsed.
 pub(crate) fn read_users(text: &str) -> Result<Users, String> {
     let mut errors = Errors::default();
     let file = errors.add_file("users.yaml", text);
@@ -512,7 +512,7 @@ pub(crate) fn read_users(text: &str) -> Result<Users, String> {
         .ok_or_else(|| "it is no map of users".to_owned())
 }
 
-/// What a claim is issued with: `"{user.roles}"` is what the users' file says, anything else is itself.
+/// The value of an issued claim: `"{user.roles}"` is replaced by the value in the users file, anything else is literal.
 fn issued(value: &Value) -> Result<Issued, String> {
     let Some(text) = value.as_str().filter(|text| text.contains(['{', '}'])) else {
         return Ok(Issued::Fixed(value.clone()));

@@ -1,4 +1,4 @@
-//! `upstreams`: settings become endpoints, or keep those that they had.
+//! `upstreams`: compiles settings to endpoints, or keeps unchanged ones.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::proxy::{
 /// Upstreams by name; `None` for one whose errors were reported.
 pub(super) struct Upstreams {
     named: Vec<(String, Option<Arc<Upstream>>)>,
-    /// Those that a route names by a URL.
+    /// Those that a route names by URL.
     bare: Vec<Arc<Upstream>>,
 }
 
@@ -31,7 +31,7 @@ impl Upstreams {
         self.named.iter().map(|(name, _)| name.as_str())
     }
 
-    /// All of them.
+    /// All upstreams.
     pub(super) fn all(self) -> Vec<Arc<Upstream>> {
         self.named
             .into_iter()
@@ -42,7 +42,7 @@ impl Upstreams {
 }
 
 impl Compiler<'_> {
-    /// Makes the upstreams, or keeps those that are as they were.
+    /// Creates the upstreams, or keeps unchanged ones.
     pub(super) fn upstreams(&mut self, parsed: &parsed::Named<parsed::Upstream>) -> Upstreams {
         let mut named = Vec::new();
         for (name, parsed) in parsed {
@@ -101,8 +101,7 @@ impl Compiler<'_> {
         self.make(settings, place)
     }
 
-    /// The upstream that is named by a URL; the same URL twice is one upstream, unless it is asked for
-    /// another purpose.
+    /// The upstream of a URL; the same URL is one upstream, unless it is used for another purpose.
     pub(super) fn bare(
         &mut self,
         server: &parsed::Server,

@@ -16,26 +16,26 @@ use crate::message::cors::Origin;
 /// `defaults`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Defaults {
-    /// For routes without `auth`.
+    /// The access control of routes without `auth`.
     pub(crate) auth: Option<Auth>,
-    /// Changes of headers.
+    /// Header changes.
     pub(crate) headers: Headers,
 }
 
-/// One of `routes`. Which of its parts fit together is not checked here.
+/// One of `routes`. Whether its parts can be combined is not checked here.
 #[derive(Clone, Debug)]
 pub(crate) struct Route {
-    /// Where it stands.
+    /// Its place.
     pub(crate) place: Place,
     /// Whether an error was reported inside.
     pub(crate) broken: bool,
     /// Its name.
     pub(crate) name: Option<Spanned<String>>,
-    /// For which hosts; empty for all.
+    /// Its hosts; empty for all.
     pub(crate) hosts: Vec<Spanned<HostPattern>>,
-    /// Methods in capitals, all known ones; empty where all are meant.
+    /// Methods in capitals, all known; empty for all.
     pub(crate) methods: Vec<Spanned<String>>,
-    /// The path's pattern, with its slash before it.
+    /// The path pattern, with its leading slash.
     pub(crate) path: Spanned<String>,
     /// `static`.
     pub(crate) files: Option<Static>,
@@ -45,15 +45,15 @@ pub(crate) struct Route {
     pub(crate) redirect: Option<Redirect>,
     /// `respond`.
     pub(crate) respond: Option<Respond>,
-    /// Who may come in, where the route says it.
+    /// The access control, where the route has its own.
     pub(crate) auth: Option<Auth>,
-    /// What pages of other origins may do.
+    /// The cross-origin policy.
     pub(crate) cors: Option<Cors>,
     /// `rewrite`.
     pub(crate) rewrite: Option<Spanned<Rewrite>>,
-    /// Changes of headers.
+    /// Header changes.
     pub(crate) headers: Headers,
-    /// A body's size at most; at least 1.
+    /// The size limit of a body; at least 1.
     pub(crate) body_bytes: Option<Spanned<u64>>,
     /// `timeouts.response`.
     pub(crate) response: Option<Spanned<Duration>>,
@@ -61,12 +61,12 @@ pub(crate) struct Route {
     pub(crate) idle: Option<Spanned<Duration>>,
 }
 
-/// The host of a route, in small letters.
+/// The host of a route, in lower case.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum HostPattern {
     /// This host.
     Exact(String),
-    /// `*.example.com`, here without `*.`: all hosts below it, and not itself.
+    /// `*.example.com`, here without `*.`: all subdomains, but not the name itself.
     Below(String),
 }
 
@@ -82,15 +82,15 @@ impl fmt::Display for HostPattern {
 /// `static` of a route.
 #[derive(Clone, Debug)]
 pub(crate) struct Static {
-    /// Where it stands.
+    /// Its place.
     pub(crate) place: Place,
     /// The directory.
     pub(crate) root: Spanned<PathBuf>,
     /// File names for a directory; `index.html` by default, empty for none.
     pub(crate) index: Vec<Spanned<String>>,
-    /// A path below the route's root, with its slash before it, for single-page apps.
+    /// A path below the route's root, with its leading slash, for single-page apps.
     pub(crate) fallback: Option<Spanned<String>>,
-    /// `Cache-Control` of all files.
+    /// The `Cache-Control` of all files.
     pub(crate) cache_control: Option<Spanned<HeaderValue>>,
 }
 
@@ -99,14 +99,14 @@ pub(crate) struct Static {
 pub(crate) enum ProxyTo {
     /// One of `upstreams`.
     Upstream(String),
-    /// A server of its own.
+    /// A server given by URL.
     Server(Server),
 }
 
 /// `redirect` of a route.
 #[derive(Clone, Debug)]
 pub(crate) struct Redirect {
-    /// Where it stands.
+    /// Its place.
     pub(crate) place: Place,
     /// The target, perhaps with `{parameters}`.
     pub(crate) to: Spanned<String>,
@@ -117,7 +117,7 @@ pub(crate) struct Redirect {
 /// `respond` of a route.
 #[derive(Clone, Debug)]
 pub(crate) struct Respond {
-    /// Where it stands.
+    /// Its place.
     pub(crate) place: Place,
     /// 200 (the default) to 599.
     pub(crate) status: Spanned<u16>,
@@ -128,65 +128,65 @@ pub(crate) struct Respond {
 /// `auth` of a route, or of `defaults`.
 #[derive(Clone, Debug)]
 pub(crate) enum Auth {
-    /// `none`: for everybody.
+    /// `none`: everybody is allowed.
     Public(Place),
-    /// A token is asked for.
+    /// A token is required.
     Jwt(Box<JwtRule>),
-    /// Another server is asked.
+    /// An external server decides.
     Ask(Box<AskRule>),
 }
 
-/// Who is asked.
+/// An external authorization server.
 #[derive(Clone, Debug)]
 pub(crate) struct AskRule {
-    /// The server, and the path and query that it is asked for.
+    /// The server, with the path and query of the request to it.
     pub(crate) url: Spanned<(Server, PathAndQuery)>,
-    /// The headers of its response that the app gets.
+    /// The headers of its response that are copied to the app's request.
     pub(crate) copy: Vec<Spanned<HeaderName>>,
 }
 
-/// What is asked of a token.
+/// The requirements for a token.
 #[derive(Clone, Debug)]
 pub(crate) struct JwtRule {
-    /// Where it stands.
+    /// Its place.
     pub(crate) place: Place,
-    /// Names from `jwt`, any of which is fine; at least one unless an error was reported.
+    /// Names from `jwt`, any of which may verify the token; at least one unless an error was reported.
     pub(crate) verifiers: Vec<Spanned<String>>,
-    /// Whether a request without a token passes; false by default.
+    /// Whether a request without a token is allowed; false by default.
     pub(crate) optional: Spanned<bool>,
-    /// Rules for the claims, for `json::json` or for whoever compiles them.
+    /// Rules for the claims, decoded later by `json::json` or the compiler.
     pub(crate) require: Option<Node>,
-    /// Headers and the claims whose values they get.
+    /// Headers and the claims that they contain.
     pub(crate) forward: Vec<(Spanned<HeaderName>, Spanned<String>)>,
-    /// Whether the app does not see the token; false by default.
+    /// Whether the token is removed from the app's request; false by default.
     pub(crate) strip_token: Spanned<bool>,
     /// Whether refusals are only reported; false by default.
     pub(crate) only_reports: Spanned<bool>,
-    /// Whether tunnels and answers end with the token; false by default.
+    /// Whether tunnels and responses end with the token; false by default.
     pub(crate) ends_with_token: Spanned<bool>,
 }
 
 /// `cors` of a route, or of `tokens`.
 #[derive(Clone, Debug)]
 pub(crate) struct Cors {
-    /// Whose pages may ask; at least one unless an error was reported, and `*` alone.
+    /// The allowed origins; at least one unless an error was reported, and `*` only alone.
     pub(crate) origins: Vec<Spanned<Origin>>,
-    /// Whether with credentials; false by default, and never with `*`.
+    /// Whether credentials are allowed; false by default, and never with `*`.
     pub(crate) credentials: Spanned<bool>,
-    /// Methods in capitals, all known ones; empty where those of the route are meant.
+    /// Methods in capitals, all known; empty for those of the route.
     pub(crate) methods: Vec<Spanned<String>>,
-    /// Names of the headers that they may send, as they were written, or `*` alone.
+    /// The request headers that may be sent, as written, or `*` alone.
     pub(crate) headers: Vec<Spanned<String>>,
-    /// Names of the headers that they may read, as they were written, or `*` alone.
+    /// The response headers that may be read, as written, or `*` alone.
     pub(crate) expose: Vec<Spanned<String>>,
-    /// How long the response to a preflight may be kept, whole seconds; 10 min.
+    /// How long a preflight response may be cached, whole seconds; 10 min.
     pub(crate) max_age: Spanned<Duration>,
 }
 
 /// `rewrite` of a route.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Rewrite {
-    /// Takes this off the path's beginning.
+    /// Removes this prefix from the path.
     StripPrefix(String),
     /// Another path, perhaps with `{parameters}`.
     Path(String),
@@ -195,17 +195,17 @@ pub(crate) enum Rewrite {
 /// `headers`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Headers {
-    /// Of requests, on their way to the app.
+    /// For requests to the app.
     pub(crate) request: HeaderChanges,
-    /// Of responses, on their way to the client.
+    /// For responses to the client.
     pub(crate) response: HeaderChanges,
 }
 
-/// Changes of headers in one direction.
+/// Header changes in one direction.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct HeaderChanges {
-    /// Set, in place of all of that name. Values of private scalars are marked sensitive.
+    /// Replaces all values of the name. Values of private scalars are marked sensitive.
     pub(crate) set: Vec<(Spanned<HeaderName>, Spanned<Written>)>,
-    /// Taken out.
+    /// Removed headers.
     pub(crate) remove: Vec<Spanned<HeaderName>>,
 }

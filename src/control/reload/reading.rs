@@ -1,5 +1,5 @@
-//! A reload's files are read on a thread of its own: whatever a file system holds up, signals are heard, and later
-//! reloads come.
+//! Reads the files of a reload on a separate thread: even if a file system blocks, signals are handled and later
+//! reloads work.
 
 use std::future::pending;
 use std::io;
@@ -14,13 +14,13 @@ use super::Read;
 use crate::clock;
 use crate::tokens::States;
 
-/// How long a reload may take. Each file has a shorter deadline; this is for whatever else a disk can hold up.
+/// The timeout of a reload. Each file has a shorter one; this covers everything else that a disk can block.
 const AT_MOST: Duration = Duration::from_secs(60);
 
 /// What was read, and whether its token service could start.
 type WasRead = (Read, Result<(), String>);
 
-/// A reading that goes on.
+/// A running read.
 #[derive(Debug)]
 pub(crate) struct Reading {
     asked: bool,
@@ -28,7 +28,7 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    /// Begins to read, and starts the token service of what was read. `asked` says whether a signal wants it.
+    /// Starts to read, and starts the token service of the result. `asked` tells whether a signal requested it.
     pub(crate) fn begin(
         asked: bool,
         reader: impl FnOnce() -> Read + Send + 'static,
@@ -50,8 +50,7 @@ impl Reading {
         }
     }
 
-    /// Waits for the reading that goes on, if any, and takes it away: whether a signal wanted it, and what it
-    /// read. Who drops the future and asks again misses nothing.
+    /// Waits for the running read, if any, and takes it: whether a signal requested it, and the result. Cancel-safe.
     pub(crate) async fn end(reading: &mut Option<Self>) -> (bool, io::Result<WasRead>) {
         let Some(Self { asked, read }) = reading else {
             return pending().await;

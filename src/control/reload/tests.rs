@@ -23,13 +23,13 @@ fn changes_are_said_in_words() {
     );
 }
 
-/// What both sides of a row have.
+/// The configuration that both sides of a row share.
 const BOTH: &str = "
 listeners: [{address: 127.0.0.1:0}]
 upstreams: {app: {servers: [http://127.0.0.1:9]}}
 ";
 
-/// The snapshot of these lines beside [`BOTH`], and of a verifier where they have none of their own.
+/// The snapshot of these lines with [`BOTH`], and with a verifier where they define none.
 fn snapshot(lines: &str) -> Snapshot {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("gateway.yaml");
@@ -51,7 +51,7 @@ fn snapshot(lines: &str) -> Snapshot {
     }
 }
 
-/// A verifier of its own with these settings beside algorithm and secret, and one route for it.
+/// A verifier with these settings in addition to algorithm and secret, and one route for it.
 fn verifier(settings: &str) -> String {
     format!(
         "jwt:\n  sso: {{algorithms: [HS256], secret: {}, {settings}}}\nroutes:\n  - {{path: /a, proxy: app, auth: sso}}\n",
@@ -72,7 +72,7 @@ fn check(old: &str, new: &str, expected: &[&str]) {
     let now = clock::now();
     let (old, new) = (snapshot(old), snapshot(new));
     assert_eq!(explain::wider(&old, &new, now), expected);
-    // Whatever it is, to stay is not wider.
+    // An unchanged configuration is never wider.
     assert_eq!(explain::wider(&old, &old, now), [""; 0]);
     assert_eq!(explain::wider(&new, &new, now), [""; 0]);
 }
@@ -120,7 +120,7 @@ fn a_guarded_route_that_is_gone_from_above_an_open_one_is_wider() {
     let line = "/admin needs no token any more (route /* instead of /admin/*)";
     check_routes(&old, &[("/*", "none")], &[line]);
     check_routes(&[("/admin/*", "sso")], &[("/other", "none")], &[]);
-    // The star is gone: what lay below is the open one's.
+    // The star is gone: paths below now belong to the open route.
     let exact = [("/*", "none"), ("/admin", "sso")];
     let line = "/admin/portcullis-probe needs no token any more (route /* instead of /admin/*)";
     check_routes(&old, &exact, &[line]);
@@ -144,7 +144,7 @@ fn methods_are_told_apart() {
         &[("/a", "none")],
         &["POST /a needs no token any more (route /a)"],
     );
-    // There was none for it.
+    // The old configuration has no route for this method.
     check_routes(
         &[("/a", "sso, methods: [GET]")],
         &[
@@ -164,7 +164,7 @@ fn a_token_that_was_refused_is_wider() {
         ("{role: admin}", "{role: {any: [admin, user]}}", true),
         ("{role: {any: [admin, user]}}", "{role: user}", false),
         ("{role: [admin, auditor]}", "{role: admin}", true),
-        // A list was not equal to `admin`.
+        // A list did not equal `admin`.
         ("{role: admin}", "{role: [admin, auditor]}", true),
         ("{role: [admin]}", "{role: [admin, auditor]}", false),
         ("{role: admin, tenant: a}", "{role: admin}", true),

@@ -1,6 +1,6 @@
-//! When to look at the configuration's files again: change events of their directories, and a look
-//! every two seconds where there are none (bind mounts, network file systems). A thread of its own looks, and opens
-//! nothing: a drive that does not answer holds up neither signals nor the other files.
+//! Detects changes of the configuration's files: by change events of their directories, and by polling every two
+//! seconds where there are none (bind mounts, network file systems). It runs on its own thread and opens no files: a
+//! drive that does not respond blocks neither signals nor the other files.
 
 use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::MetadataExt;
@@ -14,20 +14,20 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::filesystem::Patience;
 
-/// How often to look without an event.
+/// The polling interval without events.
 const POLL: Duration = Duration::from_secs(2);
-/// How long the files must be left alone before they are read.
+/// How long the files must be unchanged before they are read.
 const SETTLE: Duration = Duration::from_millis(100);
-/// How long writing that never stops is waited for.
+/// How long to wait for writes that never stop.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long a look at one file may take; one that takes longer counts as gone meanwhile.
+/// The timeout for the metadata of one file; beyond it the file counts as missing.
 const GLANCE: Duration = Duration::from_secs(1);
 
-/// What a file looked like: device, inode, length, times of change in nanoseconds.
+/// The metadata of a file: device, inode, length, modification and change times in nanoseconds.
 type Look = Option<(u64, u64, u64, i64, i64, i64, i64)>;
 
-/// The thread that watches. It ends when this is dropped.
+/// The watching thread. It ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Watching {
     files: mpsc::UnboundedSender<Vec<PathBuf>>,
@@ -35,16 +35,16 @@ pub(crate) struct Watching {
 }
 
 impl Watching {
-    /// Starts the thread, which watches these files and directories.
+    /// Starts the thread, with these files and directories.
     ///
     /// # Errors
-    /// The system refuses a thread or a runtime. Without change events the regular look goes on alone.
+    /// The system refuses a thread or a runtime. Without change events the thread only polls.
     pub(crate) fn start(files: &[PathBuf]) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()?;
         let (sender, mut followed) = mpsc::unbounded_channel::<Vec<PathBuf>>();
-        // One change that nobody has asked for yet stands for all that come after it.
+        // One pending notification covers all changes after it.
         let (changed, changes) = mpsc::channel(1);
         let files = files.to_vec();
         std::thread::Builder::new()
@@ -72,15 +72,14 @@ impl Watching {
     /// Watches these files and directories from now on, see [`Watch::follow`].
     pub(crate) fn follow(&self, files: &[PathBuf]) {
         if self.files.send(files.to_vec()).is_err() {
-            tracing::error!("the thread that watches the configuration's files is gone");
+            tracing::error!("the thread that watches the configuration's files has ended");
         }
     }
 
-    /// Ready when the files may have changed and are left alone again. Who drops the future and asks again misses
-    /// nothing.
+    /// Completes when the files may have changed and have settled. Cancel-safe.
     pub(crate) async fn changed(&mut self) {
         if self.changes.recv().await.is_none() {
-            // The thread is gone, which `follow` says; a signal still reloads.
+            // The thread has ended, which `follow` logs; a signal still reloads.
             std::future::pending::<()>().await;
         }
     }
@@ -90,13 +89,13 @@ impl Watching {
 #[derive(Debug)]
 struct Watch {
     files: Vec<PathBuf>,
-    /// How each looked; the outer `None` before the first look, so that a file which is gone by then is noticed.
+    /// The last metadata of each; the outer `None` before the first look, so that a file removed by then is noticed.
     looks: Vec<Option<Look>>,
     folders: HashSet<PathBuf>,
     watcher: Option<RecommendedWatcher>,
     events: mpsc::UnboundedReceiver<Vec<PathBuf>>,
     next_poll: Instant,
-    /// Something has changed, and until then it may settle.
+    /// Set after a change: the deadline for settling.
     unsettled: Option<Instant>,
     patience: Patience,
 }
@@ -106,19 +105,19 @@ impl Watch {
     fn new(files: &[PathBuf]) -> Self {
         let (sender, events) = mpsc::unbounded_channel();
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            // An error (too many events, say) is a reason to look as well.
+            // An error (an event overflow, for example) is a reason to check as well.
             let paths = match event {
                 Ok(event) if is_change(event.kind) => event.paths,
                 Ok(_) => return,
                 Err(_) => Vec::new(),
             };
-            // The receiver is gone when the gateway stops.
+            // The receiver is dropped when the gateway stops.
             drop(sender.send(paths));
         });
         let watcher = match watcher {
             Ok(watcher) => Some(watcher),
             Err(error) => {
-                tracing::warn!(%error, "no change events; files are looked at every 2 s");
+                tracing::warn!(%error, "no change events; files are polled every 2 s");
                 None
             }
         };
@@ -128,7 +127,7 @@ impl Watch {
             folders: HashSet::new(),
             watcher,
             events,
-            // At once: they may have changed between being read and being watched.
+            // At once: the files may have changed between being read and being watched.
             next_poll: Instant::now(),
             unsettled: None,
             patience: Patience::default(),
@@ -137,8 +136,8 @@ impl Watch {
         watch
     }
 
-    /// Watches these files and directories from now on. What is new among them may have changed since
-    /// it was read, and so is looked at once more.
+    /// Watches these files and directories from now on. New ones may have changed since they were read, so they are
+    /// checked once more.
     fn follow(&mut self, files: &[PathBuf]) {
         if self.files != files {
             let before: HashMap<PathBuf, Option<Look>> =
@@ -154,7 +153,7 @@ impl Watch {
                 .collect();
             if let Some(watcher) = &mut self.watcher {
                 for folder in self.folders.difference(&wanted) {
-                    // A directory that is gone is no longer watched anyway.
+                    // A removed directory is no longer watched anyway.
                     drop(watcher.unwatch(folder));
                 }
                 for folder in wanted.difference(&self.folders) {
@@ -167,8 +166,7 @@ impl Watch {
         }
     }
 
-    /// Ready when the files may have changed and are left alone again. Who drops the future and asks
-    /// again misses nothing.
+    /// Completes when the files may have changed and have settled. Cancel-safe.
     async fn changed(&mut self) {
         let patience = loop {
             if let Some(patience) = self.unsettled {
@@ -189,7 +187,7 @@ impl Watch {
             };
             self.unsettled = has_changed.then(|| Instant::now() + PATIENCE);
         };
-        // Others may write in the same directories all the time: how the files look decides, not events.
+        // Other programs may write in the same directories all the time, so the files' metadata decides, not events.
         let mut looks = self.looks_now();
         while Instant::now() < patience {
             sleep(SETTLE).await;
@@ -204,7 +202,7 @@ impl Watch {
         self.unsettled = None;
     }
 
-    /// How all files look. All are asked about at once; where that has no response, each by itself.
+    /// The metadata of all files. They are queried together; if that times out, one by one.
     fn looks_now(&self) -> Vec<Option<Look>> {
         let files = self.files.clone();
         let all = move || files.iter().map(|file| Some(look(file))).collect();
@@ -215,14 +213,14 @@ impl Watch {
         })
     }
 
-    /// What the file system says about one file; `None` where it does not answer.
+    /// Queries the file system about one file; `None` where it does not respond.
     fn about<T: Send + 'static>(&self, file: &Path, ask: fn(&Path) -> T) -> Option<T> {
         let named = file.to_owned();
         self.patience.ask(file, GLANCE, move || ask(&named)).ok()
     }
 
-    /// Whether an event is about a followed file. Links and directories always are: a volume of
-    /// Kubernetes changes by one link beside the files.
+    /// Whether an event is about a watched file. Links and directories always count: a Kubernetes volume changes
+    /// through a link next to the files.
     fn concerns(&self, paths: &[PathBuf]) -> bool {
         paths.is_empty()
             || paths.iter().any(|path| {
@@ -247,8 +245,7 @@ fn is_change(kind: EventKind) -> bool {
     }
 }
 
-/// The directories whose events tell of a change: the one that names the file, and the one that a
-/// link leads to.
+/// The directories whose events can announce a change: the parent of the file, and the one that a link leads to.
 fn folders_of(file: &Path) -> Vec<PathBuf> {
     let mut folders = Vec::new();
     if file.is_dir() {
@@ -288,7 +285,7 @@ mod tests {
 
     use super::*;
 
-    /// A watched file, from before its first look.
+    /// A watched file, before its first look.
     fn watched() -> (tempfile::TempDir, PathBuf, Watch) {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("gateway.yaml");
@@ -297,7 +294,7 @@ mod tests {
         (folder, file, watch)
     }
 
-    /// Asks as a `select!` does whose other arms are ready first.
+    /// Polls and drops the future, like a `select!` whose other branch is ready first.
     async fn ask_and_drop(watch: &mut Watch) {
         drop(timeout(SETTLE / 4, watch.changed()).await);
     }
@@ -306,7 +303,7 @@ mod tests {
     async fn a_change_is_not_lost_with_a_future_that_is_dropped() {
         let (_folder, file, mut watch) = watched();
         watch.changed().await;
-        // The regular look would find it, too.
+        // Polling would find the change too.
         watch.next_poll = Instant::now() + 1000 * POLL;
         std::fs::write(&file, "another").unwrap();
         while watch.unsettled.is_none() {

@@ -1,11 +1,11 @@
-//! The page that a browser's navigation is refused with: a sentence for visitors. Why it was refused stands in the log and
-//! in the problem document, for operators and programs.
+//! The page shown to a browser whose navigation is refused: a sentence for visitors. The reason is in the log and in
+//! the problem document, for operators and programs.
 
 use crate::message::reject::Reject;
 use crate::message::request_id::RequestId;
 
-/// The page's style. It is inline, since a page that refuses cannot ask for a file; where the configuration's
-/// `Content-Security-Policy` allows no such style, the page is read without it.
+/// The page's style. It is inline, as the page cannot load a file from a site that refuses; where the configuration's
+/// `Content-Security-Policy` forbids it, the page is shown unstyled.
 const STYLE: &str = "\
 :root{color-scheme:light dark}\
 body{margin:0;min-height:100vh;display:grid;place-items:center;text-align:center;font:1.0625rem/1.5 system-ui,sans-serif;background:#f6f7f7;color:#1b2423}\
@@ -29,7 +29,7 @@ pub(super) fn page(reject: Reject, id: RequestId) -> String {
     )
 }
 
-/// What somebody is told who wanted to see a page, and knows nothing of gateways.
+/// The sentence for a visitor, who knows nothing of gateways.
 fn sentence(reject: Reject) -> &'static str {
     match reject {
         Reject::BadRequest(_)
@@ -76,7 +76,7 @@ fn sentence(reject: Reject) -> &'static str {
             "This site is not available at the moment. Please try again in a minute."
         }
         Reject::UpstreamTimeout => {
-            "This site took too long to answer. Please try again in a minute."
+            "This site took too long to respond. Please try again in a minute."
         }
         Reject::UpstreamInvalid | Reject::LoopDetected | Reject::Internal => {
             "Something went wrong at this site. It is not your fault; please try again later."
@@ -91,7 +91,7 @@ mod tests {
 
     use super::*;
 
-    /// The demo's `Content-Security-Policy` allows inline what this page has, and nothing else.
+    /// The demo's `Content-Security-Policy` allows this inline style and no other.
     #[test]
     fn the_demos_policy_allows_this_style() {
         let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, STYLE.as_bytes());

@@ -1,13 +1,13 @@
-//! How apps read a path, written down as plainly as theirs do it: what the readings of `RequestPath` have to cover. For tests
-//! and fuzzing alone; nothing is decided here.
+//! How apps read a path, reimplemented as plainly as their own code: the readings of `RequestPath` must cover these.
+//! For tests and fuzzing only; nothing is decided here.
 
 /// One app's reading: its segments, decoded. `None` where the path climbs above the root.
 pub(crate) type Read = Option<Vec<Vec<u8>>>;
 
-/// An app: who reads so, and how.
+/// An app: its name and its way of reading.
 pub(crate) type App = (&'static str, fn(&[u8]) -> Read);
 
-/// All of them. The target's escapes are valid, and none is NUL.
+/// All apps. The target's escapes are valid, and none is NUL.
 pub(crate) const APPS: [App; 8] = [
     ("verbatim: segments, each decoded", |raw| Some(pieces(raw))),
     ("WSGI: decoded, then cut", |raw| Some(cut(&decode(raw)))),
@@ -31,7 +31,7 @@ pub(crate) const APPS: [App; 8] = [
     }),
 ];
 
-/// Segments, cut first and decoded then.
+/// Split into segments first, then decoded.
 fn pieces(raw: &[u8]) -> Vec<Vec<u8>> {
     cut(raw).iter().map(|segment| decode(segment)).collect()
 }
@@ -48,7 +48,7 @@ fn clean(decoded: &[u8]) -> Read {
     Some(cut(&resolve(decoded)?))
 }
 
-/// Every escape for its byte, once.
+/// Decodes every escape once.
 fn decode(raw: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::new();
     let mut rest = raw;
@@ -65,7 +65,7 @@ fn decode(raw: &[u8]) -> Vec<u8> {
     decoded
 }
 
-/// Only escaped dots are decoded.
+/// Decodes only escaped dots.
 fn dots(raw: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(raw);
     text.replace("%2e", ".").replace("%2E", ".").into_bytes()
@@ -97,7 +97,7 @@ fn merge(path: &[u8]) -> Vec<u8> {
     merged
 }
 
-/// RFC 3986 section 5.2.4, but that nothing is above the root.
+/// RFC 3986 section 5.2.4, except that a path above the root is invalid.
 fn resolve(path: &[u8]) -> Option<Vec<u8>> {
     let mut output: Vec<u8> = Vec::new();
     let mut input = path.to_vec();

@@ -1,24 +1,24 @@
-//! What proxies write of whom they forward for: `X-Forwarded-For` and `Forwarded` (RFC 7239), read from the right, where
-//! the nearest proxy wrote. Whom to believe is not known here.
+//! Parses `X-Forwarded-For` and `Forwarded` (RFC 7239) from the right, where the nearest proxy appends. Which proxies
+//! are trusted is not known here.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
 
 use http::{HeaderMap, header};
 
-/// One hop, as the proxy behind it tells it.
+/// One hop, as the next proxy reports it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct Hop<'h> {
-    /// Its address; `None` where it is not told, hidden, or no address.
+    /// Its address; `None` where it is missing, obfuscated, or not an address.
     pub(super) ip: Option<IpAddr>,
-    /// The scheme that it asked with.
+    /// The scheme of its request.
     pub(super) proto: Option<Cow<'h, str>>,
-    /// The host that it asked for.
+    /// The host of its request.
     pub(super) host: Option<Cow<'h, str>>,
 }
 
-/// The items of a list that may stand on several lines, the last one first. A line that is not ASCII has one, which is
-/// empty.
+/// The items of a list that may span several lines, the last one first. A line that is not ASCII counts as one empty
+/// item.
 pub(super) fn from_the_right<'h>(
     headers: &'h HeaderMap,
     name: &'static str,
@@ -36,7 +36,7 @@ pub(super) fn by_x_forwarded_for(headers: &HeaderMap) -> impl Iterator<Item = Ho
     })
 }
 
-/// The hops of `Forwarded`, the nearest first. What is malformed is a hop of which nothing is told.
+/// The hops of `Forwarded`, the nearest first. A malformed element is a hop without values.
 pub(super) fn by_forwarded(headers: &HeaderMap) -> impl Iterator<Item = Hop<'_>> {
     let lines = headers.get_all(header::FORWARDED).iter().rev();
     let texts = lines.map(|line| line.to_str().unwrap_or_default());
@@ -51,8 +51,8 @@ pub(super) fn by_forwarded(headers: &HeaderMap) -> impl Iterator<Item = Hop<'_>>
     elements.map(|element| hop(element).unwrap_or_default())
 }
 
-/// The text before the last comma that stands in no quoted string, and the text behind it. Seen from the right, whatever
-/// a client wrote on the left cannot take in what a proxy appended.
+/// Splits the text at the last comma outside quoted strings. Parsing from the right, nothing that a client wrote on the
+/// left can absorb what a proxy appended.
 fn split_last(text: &str) -> (Option<&str>, &str) {
     let mut quoted = false;
     for (at, byte) in text.bytes().enumerate().rev() {
@@ -76,7 +76,7 @@ fn split_last(text: &str) -> (Option<&str>, &str) {
     (None, text)
 }
 
-/// One element (RFC 7239 section 4); `None` where it is malformed, or says one thing twice.
+/// One element (RFC 7239 section 4); `None` where it is malformed or repeats a parameter.
 fn hop(element: &str) -> Option<Hop<'_>> {
     let mut hop = Hop::default();
     let mut told = false;
@@ -112,7 +112,7 @@ fn hop(element: &str) -> Option<Hop<'_>> {
     }
 }
 
-/// The text of a quoted string whose first quote is gone, and what is behind it (RFC 9110 section 5.6.4).
+/// The text of a quoted string after its opening quote, and the rest (RFC 9110 section 5.6.4).
 fn unquoted(text: &str) -> Option<(Cow<'_, str>, &str)> {
     let end = text.find(['"', '\\'])?;
     let (plain, behind) = text.split_at_checked(end)?;

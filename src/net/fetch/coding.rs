@@ -1,5 +1,5 @@
-//! Content codings (RFC 9110 section 8.4.1) of documents: some servers use one although `identity` was asked
-//! for. What is decoded is bounded, however small it came.
+//! Decodes content codings (RFC 9110 section 8.4.1) of documents: some servers use one although `identity` was
+//! requested. The decoded size is limited, however small the input.
 
 use std::io::{self, Read};
 
@@ -11,31 +11,31 @@ use ruzstd::decoding::StreamingDecoder;
 
 use super::{FetchProblem, MAX_BYTES};
 
-/// How many codings may be put onto each other.
+/// The limit for stacked codings.
 const MOST: usize = 2;
-/// The largest window of zstd, as RFC 9659 bounds it.
+/// The largest zstd window, as limited by RFC 9659.
 const WINDOW: u64 = 8 << 20;
 
-/// What a coding does not decode to.
+/// Why a document could not be decoded.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BadCoding {
-    /// One that is not known.
+    /// An unknown coding.
     #[error(
-        "the content coding {0:?} is not known here; identity was asked for, and gzip, deflate, br and zstd are taken as well"
+        "the content coding {0:?} is not known; identity was requested, and gzip, deflate, br and zstd are accepted"
     )]
     Unknown(String),
-    /// More of them than anybody needs.
+    /// Too many stacked codings.
     #[error("more than {MOST} content codings")]
     TooMany,
-    /// The bytes are not of that coding.
+    /// The bytes are not valid in that coding.
     #[error("the content coding {0:?} cannot be undone: {1}")]
     Damaged(String, io::Error),
 }
 
-/// The bytes of a document whose head has these fields, without its codings.
+/// A document's bytes without the codings that its header fields name.
 ///
 /// # Errors
-/// `Coding`, or `TooLarge` where they are more than a document may have.
+/// `Coding`, or `TooLarge` where the decoded document exceeds its limit.
 pub(super) fn undo(headers: &HeaderMap, mut bytes: Bytes) -> Result<Bytes, FetchProblem> {
     let lines = headers.get_all(header::CONTENT_ENCODING).iter();
     let codings: Vec<String> = lines
@@ -46,7 +46,7 @@ pub(super) fn undo(headers: &HeaderMap, mut bytes: Bytes) -> Result<Bytes, Fetch
     if codings.len() > MOST {
         return Err(BadCoding::TooMany.into());
     }
-    // The one that was put on last comes off first.
+    // The coding that was applied last is removed first.
     for coding in codings.into_iter().rev() {
         bytes = decode(coding, &bytes)?.into();
     }
@@ -56,7 +56,7 @@ pub(super) fn undo(headers: &HeaderMap, mut bytes: Bytes) -> Result<Bytes, Fetch
 fn decode(coding: String, coded: &[u8]) -> Result<Vec<u8>, FetchProblem> {
     let read = match coding.as_str() {
         "gzip" | "x-gzip" => all(MultiGzDecoder::new(coded)),
-        // Some servers send it without its frame (RFC 9110 section 8.4.1.2).
+        // Some servers send it without the zlib wrapper (RFC 9110 section 8.4.1.2).
         "deflate" if is_zlib(coded) => all(ZlibDecoder::new(coded)),
         "deflate" => all(DeflateDecoder::new(coded)),
         "br" => all(Decompressor::new(coded, 4096)),
@@ -72,14 +72,14 @@ fn decode(coding: String, coded: &[u8]) -> Result<Vec<u8>, FetchProblem> {
     }
 }
 
-/// All that a reader gives, or a little more than a document may have.
+/// Reads everything, up to one byte more than a document may have.
 fn all(reader: impl Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     reader.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// Whether the bytes begin as a zlib stream does (RFC 1950 section 2.2).
+/// Whether the bytes start like a zlib stream (RFC 1950 section 2.2).
 fn is_zlib(bytes: &[u8]) -> bool {
     match bytes {
         [method, flags, ..] => {
@@ -122,10 +122,10 @@ mod tests {
         ruzstd::encoding::compress_to_vec(bytes, ruzstd::encoding::CompressionLevel::Fastest)
     }
 
-    /// A meta-block that is not compressed, and the last, empty one (RFC 7932 section 9.2).
+    /// An uncompressed meta-block, followed by the last, empty one (RFC 7932 section 9.2).
     fn brotli(bytes: &[u8]) -> Vec<u8> {
         let length = u32::try_from(bytes.len() - 1).unwrap();
-        // A window of 16 bits: 0; not the last: 0; four nibbles: 00; the length: 16 bits; uncompressed: 1.
+        // Window of 16 bits: 0; not the last: 0; four nibbles: 00; the length: 16 bits; uncompressed: 1.
         let head = (length << 4) | (1 << 20);
         let mut coded = head.to_le_bytes()[..3].to_vec();
         coded.extend_from_slice(bytes);

@@ -1,14 +1,14 @@
-//! When a certificate begins and ends (RFC 5280 section 4.1.2.5), and what is said of it. Clients check it; here it only warns.
+//! A certificate's validity period (RFC 5280 section 4.1.2.5) and warnings about it. Clients enforce it, not this.
 
 use std::time::{Duration, SystemTime};
 
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::time::ASN1Time;
 
-/// How long before its end a certificate is worth a word.
+/// How long before its expiry a certificate causes a warning.
 const SOON: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// The time in which a certificate is valid.
+/// A certificate's validity period.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Dates {
     begins: SystemTime,
@@ -16,7 +16,7 @@ pub(super) struct Dates {
 }
 
 impl Dates {
-    /// Those of a certificate in DER; `None` where it cannot be read.
+    /// The period of a certificate in DER; `None` where it cannot be parsed.
     pub(super) fn of(certificate: &[u8]) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
         let validity = certificate.validity();
@@ -26,13 +26,13 @@ impl Dates {
         })
     }
 
-    /// The last moment in which it is valid.
+    /// The last moment of validity.
     pub(super) fn ends(&self) -> SystemTime {
         self.ends
     }
 
-    /// That it has expired, will within a week (or within the last third of a life that is shorter than three), or is not
-    /// valid yet.
+    /// A warning where it has expired, expires within a week (or within the last third of a lifetime under three
+    /// weeks), or is not valid yet.
     pub(super) fn warning(&self, now: SystemTime) -> Option<String> {
         if now < self.begins {
             let begins = httpdate::fmt_http_date(self.begins);

@@ -1,17 +1,17 @@
-//! Files of certificates and private keys: what is in them, and where that is of the wrong kind, what it is and which
-//! command makes the right kind of it. What TLS does with them is not the matter here.
+//! Reads certificate and private key files. For a file of the wrong kind, it tells what the file is and which command
+//! converts it. How TLS uses them is not known here.
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::net::der::{INTEGER, OBJECT_ID, OCTET_STRING, SEQUENCE, element, expect};
 
-/// What is wrong with a file, and what to do.
+/// The problem with a file, and the remedy.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Wrong {
-    /// What it is, or how it is broken.
+    /// What the file is, or how it is damaged.
     pub(crate) problem: String,
-    /// The remedy, mostly a command; `FILE` in it stands for the file's path.
+    /// The remedy, usually a command; `FILE` in it stands for the file's path.
     pub(crate) remedy: &'static str,
 }
 
@@ -24,7 +24,7 @@ impl Wrong {
     }
 }
 
-/// What a file holds, as far as it matters to somebody who named the wrong one.
+/// The kind of a file, as far as it helps somebody who named the wrong one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Kind {
     Nothing,
@@ -47,7 +47,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// Looks at the bytes; the first part of a PEM file that is no parameter decides.
+    /// Detects the kind; in a PEM file the first block that is not parameters decides.
     fn of(bytes: &[u8]) -> Self {
         if bytes.trim_ascii().is_empty() {
             return Self::Nothing;
@@ -128,11 +128,11 @@ impl Kind {
 const TO_UTF8: &str = "iconv -f UTF-16 -t UTF-8 FILE > utf8.pem";
 const NEW_KEY: &str = "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out key.pem, and a certificate for it";
 
-/// The certificates of a PEM file, in their order; at least one. Those in OpenSSL's own form, `TRUSTED CERTIFICATE`, are
-/// read without what OpenSSL trusts them for.
+/// The certificates of a PEM file, in order; at least one. `TRUSTED CERTIFICATE` blocks, OpenSSL's own form, are read
+/// without their trust settings.
 ///
 /// # Errors
-/// There is none in it, or it is damaged.
+/// The file contains none, or is damaged.
 pub(crate) fn certificates(file: &[u8]) -> Result<Vec<CertificateDer<'static>>, Wrong> {
     const TRUSTED: &str = " TRUSTED CERTIFICATE-----";
     let text = String::from_utf8_lossy(file);
@@ -147,7 +147,7 @@ pub(crate) fn certificates(file: &[u8]) -> Result<Vec<CertificateDer<'static>>, 
             )
         })?;
         found.push(match element(&certificate, SEQUENCE) {
-            // What follows is what OpenSSL trusts it for.
+            // OpenSSL's trust settings follow the certificate.
             Some((alone, rest)) if trusted && !rest.is_empty() => {
                 CertificateDer::from(alone.to_vec())
             }
@@ -188,10 +188,10 @@ pub(crate) fn certificates(file: &[u8]) -> Result<Vec<CertificateDer<'static>>, 
     ))
 }
 
-/// The private key of a PEM file, not encrypted.
+/// The unencrypted private key of a PEM file.
 ///
 /// # Errors
-/// There is none in it, or it is encrypted or damaged.
+/// The file contains none, or it is encrypted or damaged.
 pub(crate) fn private_key(file: &[u8]) -> Result<PrivateKeyDer<'static>, Wrong> {
     if is_encrypted(file) {
         return Err(Wrong::new(
@@ -247,7 +247,7 @@ fn is_encrypted(file: &[u8]) -> bool {
     key.is_some_and(|key| key.starts_with("ENCRYPTED ") || key.contains("Proc-Type: 4,ENCRYPTED"))
 }
 
-/// Why no signature can be made with a key that was read.
+/// Why the TLS library cannot sign with a key that was read.
 pub(crate) fn unsupported(key: &PrivateKeyDer<'_>) -> Wrong {
     const PSS: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0a];
     const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
@@ -290,7 +290,7 @@ fn of_pkcs8(der: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((id, expect(rest, OCTET_STRING)?.0))
 }
 
-/// The length of the modulus of a key in PKCS#1 (RFC 8017 appendix A.1.2).
+/// The modulus length of a PKCS#1 key in bits (RFC 8017 appendix A.1.2).
 fn modulus_bits(der: &[u8]) -> Option<usize> {
     let (content, _) = expect(der, SEQUENCE)?;
     let (_, rest) = expect(content, INTEGER)?;

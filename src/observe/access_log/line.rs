@@ -1,4 +1,4 @@
-//! The text of one access record.
+//! Formats one access record.
 
 use std::io::Write;
 use std::time::{Duration, SystemTime};
@@ -9,12 +9,12 @@ use tokio::time::Instant;
 use crate::clock;
 use crate::message::request_id::RequestId;
 
-/// What is known of one request at its end.
+/// The values of one access record.
 #[derive(Debug)]
 pub(crate) struct Entry<'a> {
-    /// When it began.
+    /// When the request began.
     pub(crate) time: SystemTime,
-    /// Its id.
+    /// The request's id.
     pub(crate) id: RequestId,
     /// The client's address; `None` on a Unix socket.
     pub(crate) client: Option<&'a str>,
@@ -24,15 +24,15 @@ pub(crate) struct Entry<'a> {
     pub(crate) host: &'a str,
     /// The path as the client wrote it, without the query.
     pub(crate) path: &'a str,
-    /// HTTP's version.
+    /// The HTTP version.
     pub(crate) version: Version,
-    /// Whether it came over TLS.
+    /// Whether the client used TLS.
     pub(crate) tls: bool,
     /// The status.
     pub(crate) status: u16,
-    /// Why the gateway answered itself, or why the response broke off.
+    /// The reason code of a refusal or of a response that broke off.
     pub(crate) reason: Option<&'static str>,
-    /// The word for why it would be refused, were refusals of its route not only reported.
+    /// The reason code for which the request would have been refused, on a route that only reports refusals.
     pub(crate) reported: Option<&'static str>,
     /// The route's name.
     pub(crate) route: Option<&'a str>,
@@ -42,17 +42,17 @@ pub(crate) struct Entry<'a> {
     pub(crate) subject: Option<&'a str>,
     /// Bytes of the response body.
     pub(crate) bytes: u64,
-    /// When the request's head was here, on the clock that is never set.
+    /// When the request's head arrived, on the monotonic clock.
     pub(crate) began: Instant,
-    /// When the response's head was.
+    /// When the response's head was ready.
     pub(crate) first_byte: Instant,
-    /// When the response had ended.
+    /// When the response ended.
     pub(crate) ended: Instant,
-    /// `Referer` and `User-Agent`, where the format asks for them.
+    /// `Referer` and `User-Agent`, where the format includes them.
     pub(crate) agent: Option<&'a (Option<HeaderValue>, Option<HeaderValue>)>,
 }
 
-/// The text of the present second.
+/// The cached text of the current second.
 #[derive(Debug, Default)]
 pub(crate) struct Stamp {
     second: u64,
@@ -60,7 +60,7 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    /// The text of this second, which `make` makes once. All of one stamp come from the same.
+    /// The text of this second, which `make` formats once. All calls on one stamp must use the same `make`.
     fn at(&mut self, second: u64, make: impl FnOnce(u64) -> String) -> &[u8] {
         if self.second != second || self.text.is_empty() {
             self.second = second;
@@ -112,7 +112,7 @@ fn thousandths(out: &mut Vec<u8>, value: u32) {
 fn quoted(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     let plain = |byte: &u8| *byte >= b' ' && *byte != b'"' && *byte != b'\\' && *byte != 0x7f;
-    // Without a way out in the middle, many bytes are looked at together.
+    // Without an early exit the loop is vectorised.
     if text.bytes().fold(true, |all, byte| all & plain(&byte)) {
         out.extend_from_slice(text.as_bytes());
     } else {
@@ -128,7 +128,7 @@ fn quoted(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-/// Writing to memory does not fail.
+/// Formats into memory, which cannot fail.
 fn escape(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
     if out.write_fmt(text).is_err() {
         out.push(b'?');
@@ -144,7 +144,7 @@ fn protocol(version: Version) -> &'static str {
 }
 
 impl Entry<'_> {
-    /// One JSON object and a line end.
+    /// Writes a JSON object and a line end.
     pub(crate) fn json(&self, out: &mut Vec<u8>, stamp: &mut Stamp) {
         let (second, millis) = clock::since_epoch(self.time);
         out.reserve(512);
@@ -193,7 +193,7 @@ impl Entry<'_> {
         out.extend_from_slice(b"}\n");
     }
 
-    /// A line of Apache's combined format.
+    /// Writes a line of Apache's combined format.
     pub(crate) fn combined(&self, out: &mut Vec<u8>, stamp: &mut Stamp) {
         let (second, _) = clock::since_epoch(self.time);
         out.reserve(256);
@@ -215,7 +215,7 @@ impl Entry<'_> {
         let (referer, agent) = self.agent.map_or((&None, &None), |(r, a)| (r, a));
         for value in [referer, agent] {
             let text = value.as_ref().and_then(|value| value.to_str().ok());
-            // A query may hold a token.
+            // The query may contain a token.
             let text = text.and_then(|text| text.split('?').next());
             out.push(b' ');
             quoted(out, text.unwrap_or("-"));
@@ -224,10 +224,10 @@ impl Entry<'_> {
     }
 }
 
-/// A text without spaces, quotes or control characters.
+/// Writes a text without spaces, quotes or control characters.
 fn spaced(out: &mut Vec<u8>, text: &str) {
     let plain = |byte: u8| (byte > b' ') & (byte < 0x7f) & (byte != b'"');
-    // Without a way out in the middle, many bytes are looked at together.
+    // Without an early exit the loop is vectorised.
     if text.bytes().fold(true, |all, byte| all & plain(byte)) {
         out.extend_from_slice(text.as_bytes());
         return;

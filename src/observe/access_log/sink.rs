@@ -1,5 +1,4 @@
-//! Where lines of the access log go, and what becomes of those that cannot be written there. When they are
-//! written is the caller's matter.
+//! The output of the access log, and its handling of write errors. The caller decides when to write.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -12,26 +11,26 @@ use rustix::io::Errno;
 
 use super::Destination;
 
-/// How long to wait where the standard output is set not to block, and is full.
+/// The pause before the next attempt where standard output is non-blocking and full.
 const FULL: Duration = Duration::from_millis(10);
 
-/// The end of the log that writes.
+/// The output that lines are written to.
 #[derive(Debug)]
 pub(super) struct Sink {
     to: Destination,
     file: Option<File>,
-    /// Whether the file is to be opened anew before the next line.
+    /// Whether to reopen the file before the next line.
     reopens: bool,
-    /// Whether the last line was written in part.
+    /// Whether the last line was written only in part.
     torn: bool,
 }
 
-/// Lines could not be written, or not to the file that they are meant for.
+/// Lines that could not be written, or were written to the old file.
 #[derive(Debug)]
 pub(super) struct Unwritten {
-    /// How many are lost.
+    /// The number of lost lines.
     pub(super) lines: u64,
-    /// Why.
+    /// The error.
     pub(super) error: io::Error,
 }
 
@@ -39,7 +38,7 @@ impl Sink {
     /// Opens the destination.
     ///
     /// # Errors
-    /// The file cannot be opened. A FIFO that nobody reads can: a reader may come later.
+    /// The file cannot be opened. A FIFO without a reader is no error: one may connect later.
     pub(super) fn open(to: Destination) -> io::Result<Self> {
         let file = match &to {
             Destination::File(path) => open(path)?,
@@ -53,15 +52,15 @@ impl Sink {
         })
     }
 
-    /// The next line opens the file anew.
+    /// Reopens the file before the next line.
     pub(super) fn reopen(&mut self) {
         self.reopens = true;
     }
 
-    /// Writes whole lines. Where the file was moved away and no new one can be opened, they go to the old one.
+    /// Writes complete lines. Where the file was moved away and no new one can be opened, the old one is used.
     ///
     /// # Errors
-    /// What could not be done, and how many lines were lost by it; the others are written.
+    /// The error and the number of lines lost; the others are written.
     pub(super) fn write(&mut self, batch: &[u8]) -> Result<(), Unwritten> {
         let (written, error) = match &self.to {
             Destination::Stdout => write_all(&mut io::stdout().lock(), batch),
@@ -71,7 +70,7 @@ impl Sink {
                 self.reopens = false;
                 match &mut self.file {
                     Some(file) => {
-                        // A line that broke off is not continued by the next one.
+                        // The next line must not continue a torn one.
                         if self.torn && file.write_all(b"\n").is_ok() {
                             self.torn = false;
                         }
@@ -92,8 +91,8 @@ impl Sink {
     }
 }
 
-/// Opens the file at `path` where it is not the open one, or where `anew`. If that fails the open one stays, as
-/// long as it has a name.
+/// Opens the file at `path` if it is not the open one, or if `anew`. If that fails, the open one is kept as long as it
+/// has a name.
 fn renew(path: &Path, file: &mut Option<File>, anew: bool) -> io::Result<()> {
     let open_one = file.as_ref().and_then(|file| file.metadata().ok());
     let there = std::fs::metadata(path).ok();
@@ -121,8 +120,8 @@ fn renew(path: &Path, file: &mut Option<File>, anew: bool) -> io::Result<()> {
     }
 }
 
-/// Opens a file to be added to, without waiting for anybody: to open a FIFO waits for its reader. `None` for one that
-/// nobody reads.
+/// Opens a file for appending without blocking; opening a FIFO normally waits for a reader. `None` for a FIFO without a
+/// reader.
 fn open(path: &Path) -> io::Result<Option<File>> {
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC;
     let flags = flags | OFlags::NOCTTY | OFlags::NONBLOCK;
@@ -137,7 +136,7 @@ fn open(path: &Path) -> io::Result<Option<File>> {
     Ok(Some(file))
 }
 
-/// Writes all; how much that was, and why no more.
+/// Writes everything; returns the number of bytes written, and the error that stopped it.
 fn write_all(out: &mut dyn Write, bytes: &[u8]) -> (usize, Option<io::Error>) {
     let mut written = 0;
     while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {

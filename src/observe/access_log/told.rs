@@ -1,27 +1,26 @@
-//! What the operator is told of access records that were lost: at once, and then once a minute as long as it
-//! goes on.
+//! Reports lost access records to the operator: at once, and then once a minute while it continues.
 
 use std::time::{Duration, Instant};
 
 use super::Destination;
 use super::sink::Unwritten;
 
-/// How long a trouble that goes on is not told again.
+/// The pause before a continuing problem is reported again.
 const AGAIN: Duration = Duration::from_secs(60);
 
-/// What became of the lines that were to be written.
+/// The result of writing lines.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Trouble {
-    /// Lines that were lost, since the start.
+    /// Lines lost since the start.
     lost: u64,
-    /// Why the last of them was.
+    /// The last error.
     error: String,
-    /// Whether the last lines could not be written as they should.
+    /// Whether the last write failed.
     lasts: bool,
 }
 
 impl Trouble {
-    /// Lines were written, or not.
+    /// Notes the result of a write.
     pub(super) fn came_of(&mut self, written: Result<(), Unwritten>) {
         self.lasts = written.is_err();
         if let Err(unwritten) = written {
@@ -31,16 +30,16 @@ impl Trouble {
     }
 }
 
-/// What the operator knows.
+/// What was already reported.
 #[derive(Debug, Default)]
 pub(super) struct Told {
     dropped: Pace,
     unwritten: Pace,
-    /// Whether the trouble that was told lasts, as far as it was told.
+    /// Whether the last reported problem was still continuing.
     lasts: bool,
 }
 
-/// A count, and when it was told.
+/// A count, and when it was reported.
 #[derive(Debug, Default)]
 struct Pace {
     at: Option<Instant>,
@@ -48,7 +47,7 @@ struct Pace {
 }
 
 impl Pace {
-    /// How many are new, where there is something to tell and it is time to.
+    /// The increase since the last report, where one is due.
     fn due(&mut self, count: u64, lasts: bool, now: Instant) -> Option<u64> {
         let new = count - self.count;
         let waits = self
@@ -63,7 +62,7 @@ impl Pace {
 }
 
 impl Told {
-    /// Tells what is new: `dropped` lines had no room, since the start.
+    /// Reports what is new; `dropped` counts the lines dropped since the start.
     pub(super) fn tell(&mut self, to: &Destination, dropped: u64, trouble: &Trouble, now: Instant) {
         if let Some(lost) = self.dropped.due(dropped, false, now) {
             tracing::warn!(%to, lost, "access records were lost: the reader of the access log is too slow");
@@ -94,7 +93,7 @@ mod tests {
         assert_eq!(pace.due(5, false, at(60)), None);
         assert_eq!(pace.due(5, false, at(61)), Some(3));
         assert_eq!(pace.due(5, false, at(200)), None);
-        // Nothing was lost, but the lines go to a file that was moved away.
+        // Nothing was lost, but lines are written to a file that was moved away.
         assert_eq!(pace.due(5, true, at(201)), Some(0));
         assert_eq!(pace.due(5, true, at(202)), None);
     }

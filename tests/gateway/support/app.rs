@@ -1,4 +1,4 @@
-//! A scripted app behind the gateway: records what it receives, answers as it is told.
+//! A scripted app behind the gateway: records requests and sends the scripted responses.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,51 +13,51 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::wire::{Stream, parse_fields};
 use super::{eventually, find, local};
 
-/// What the app does with one request.
+/// The app's response to a request.
 pub(crate) enum Answer {
     /// 200 with this body.
     Ok(&'static str),
-    /// 200 with the head and the body that came.
+    /// 200 with the received head and body.
     Echo,
-    /// 200 with the body that came.
+    /// 200 with the received body.
     EchoBody,
-    /// These bytes as they are; the connection is kept.
+    /// These bytes as they are; the connection stays open.
     Raw(Vec<u8>),
-    /// What this makes of the whole request, as it is; the connection is kept.
+    /// The result of this function for the complete request, as it is; the connection stays open.
     Made(fn(&Seen) -> Vec<u8>),
-    /// These bytes as they are, and the end of the connection.
+    /// These bytes as they are, then closes the connection.
     RawThenClose(Vec<u8>),
-    /// What the channel brings, as it is; the connection ends with the channel.
+    /// The channel's pieces, as they are; the connection closes with the channel.
     Stream(Receiver<Vec<u8>>),
-    /// The same, before the body is there.
+    /// The same, before the request's body has arrived.
     Early(Receiver<Vec<u8>>),
-    /// 101, and every byte comes back.
+    /// 101, then echoes every byte.
     Upgrade,
-    /// 403 as soon as the head is there; the body that may follow is read and dropped.
+    /// 403 as soon as the head has arrived; a body is read and discarded.
     Refuse,
-    /// Nothing, until the gateway leaves.
+    /// No response, until the gateway closes.
     Silent,
-    /// Nothing, and the body is not read.
+    /// No response, and the body is not read.
     Stall,
-    /// The end of the connection without a byte.
+    /// Closes the connection without a byte.
     Close,
 }
 
-/// A request as the app saw it.
+/// A request as received by the app.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
-    /// The head, its last empty line excluded.
+    /// The head without its last empty line.
     pub(crate) head: String,
-    /// The body, chunks put together.
+    /// The body, dechunked.
     pub(crate) body: Vec<u8>,
     pub(crate) trailers: String,
-    /// How many requests came before on its connection.
+    /// How many requests preceded it on its connection.
     pub(crate) nth: usize,
-    /// All of the body was there.
+    /// Whether the whole body arrived.
     pub(crate) complete: bool,
-    /// All of the answer was taken.
+    /// Whether the whole response was sent.
     pub(crate) answered: bool,
-    /// The gateway left before the end of the answer.
+    /// Whether the gateway closed before the end of the response.
     pub(crate) gone: bool,
 }
 
@@ -75,7 +75,7 @@ impl Seen {
         self.line().split(' ').nth(1).unwrap()
     }
 
-    /// The values of all fields of this name, given in small letters.
+    /// The values of all fields of this name, given in lower case.
     pub(crate) fn all(&self, name: &str) -> Vec<String> {
         let fields = parse_fields(&self.head);
         fields
@@ -85,7 +85,7 @@ impl Seen {
             .collect()
     }
 
-    /// The values of a field, as one text.
+    /// The values of a field, joined.
     pub(crate) fn field(&self, name: &str) -> Option<String> {
         let all = self.all(name);
         (!all.is_empty()).then(|| all.join(", "))
@@ -101,7 +101,7 @@ struct State {
     open: AtomicUsize,
 }
 
-/// The app. Its connections end with it.
+/// The app. Dropping it closes its connections.
 pub(crate) struct App {
     address: Option<SocketAddr>,
     state: Arc<State>,
@@ -109,17 +109,17 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// An app on a port of its own.
+    /// Starts an app on a free port.
     pub(crate) async fn start(script: impl Fn(&Seen) -> Answer + Send + Sync + 'static) -> Self {
         Self::start_on(0, script).await
     }
 
-    /// An app that says what it received.
+    /// Starts an app that echoes requests.
     pub(crate) async fn echo() -> Self {
         Self::start(|_| Answer::Echo).await
     }
 
-    /// An app on this port.
+    /// Starts an app on this port.
     pub(crate) async fn start_on(
         port: u16,
         script: impl Fn(&Seen) -> Answer + Send + Sync + 'static,
@@ -143,7 +143,7 @@ impl App {
         }
     }
 
-    /// An app on a Unix socket.
+    /// Starts an app on a Unix socket.
     pub(crate) fn start_unix(
         path: &Path,
         script: impl Fn(&Seen) -> Answer + Send + Sync + 'static,
@@ -184,7 +184,7 @@ impl App {
         self.seen().pop().expect("the app has seen nothing")
     }
 
-    /// The request with this target, once it is as wanted.
+    /// Waits for a request with this target that satisfies `wanted`.
     pub(crate) async fn saw(&self, target: &str, wanted: impl Fn(&Seen) -> bool) -> Seen {
         eventually(&format!("the app to see {target}"), async || {
             self.seen()
@@ -194,22 +194,22 @@ impl App {
         .await
     }
 
-    /// How many requests there were so far.
+    /// The number of requests so far.
     pub(crate) fn requests(&self) -> usize {
         self.state.seen.lock().unwrap().len()
     }
 
-    /// Connections that were ever made.
+    /// The number of connections ever accepted.
     pub(crate) fn connections(&self) -> usize {
         self.state.connections.load(Ordering::SeqCst)
     }
 
-    /// Connections that are open now.
+    /// The number of open connections.
     pub(crate) fn open(&self) -> usize {
         self.state.open.load(Ordering::SeqCst)
     }
 
-    /// Ends the app at once, with all its connections, and frees its port.
+    /// Stops the app at once, with all its connections, and frees its port.
     pub(crate) async fn stop(self) {
         self.task.abort();
         eventually("the app's end", async || {
@@ -256,13 +256,13 @@ async fn serve(stream: impl Stream, state: Arc<State>) {
 struct Connection<S> {
     stream: S,
     buffer: Vec<u8>,
-    /// The place of the current request among all.
+    /// The index of the current request among all.
     at: usize,
     state: Arc<State>,
 }
 
 impl<S: Stream> Connection<S> {
-    /// One request and its answer; `None` when the connection is over.
+    /// Handles one request; `None` when the connection is closed.
     async fn exchange(&mut self, nth: usize) -> Option<()> {
         let head = self.until(b"\r\n\r\n").await?;
         let head = String::from_utf8_lossy(&head[..head.len() - 4]).into_owned();
@@ -343,7 +343,7 @@ impl<S: Stream> Connection<S> {
         taken
     }
 
-    /// Writes what the channel brings, and watches whether the gateway is still there.
+    /// Writes the channel's pieces, and detects when the gateway closes.
     async fn pour(&mut self, mut pieces: Receiver<Vec<u8>>) -> Option<()> {
         let mut nothing = [0; 16];
         let (mut read, mut write) = tokio::io::split(&mut self.stream);
@@ -355,7 +355,7 @@ impl<S: Stream> Connection<S> {
                         break true;
                     }
                 }
-                read = read.read(&mut nothing) => if !matches!(read, Ok(1..)) { break true }, // else a late body
+                read = read.read(&mut nothing) => if !matches!(read, Ok(1..)) { break true }, // otherwise a late body
             }
         };
         self.note(|seen| {
@@ -382,7 +382,7 @@ impl<S: Stream> Connection<S> {
         }
     }
 
-    /// Reads the body, and notes each piece as it comes.
+    /// Reads the body, and records each piece as it arrives.
     async fn body(&mut self, seen: &Seen) -> Option<()> {
         if seen.field("transfer-encoding").is_some() {
             loop {
@@ -430,7 +430,7 @@ impl<S: Stream> Connection<S> {
         }
     }
 
-    /// Reads more; `None` when the gateway has left.
+    /// Reads more; `None` when the gateway has closed.
     async fn fill(&mut self) -> Option<()> {
         let read = self.stream.read_buf(&mut self.buffer).await;
         if matches!(read, Ok(1..)) {

@@ -1,4 +1,4 @@
-//! The program under test as a child process: its folder, its ports, its logs, its end.
+//! The program under test as a child process: its directory, ports, logs and exit.
 
 use std::fs;
 use std::io::Read;
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use super::{Reply, Wire, eventually, get};
 
-/// A folder that goes away with the test.
+/// A temporary directory, removed with the test.
 pub(crate) struct Folder(TempDir);
 
 impl Folder {
@@ -27,7 +27,7 @@ impl Folder {
         self.0.path().join(name)
     }
 
-    /// Puts a file in place at once, folders included, as careful editors do.
+    /// Writes a file atomically, creating its directories, as careful editors do.
     pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -37,7 +37,7 @@ impl Folder {
         path
     }
 
-    /// Makes, or swaps at once, a symbolic link.
+    /// Creates a symbolic link, or replaces it atomically.
     pub(crate) fn link(&self, name: &str, to: impl AsRef<Path>) {
         let beside = self.path("link.new~");
         symlink(to, &beside).unwrap();
@@ -59,14 +59,14 @@ impl Gateway {
         Self::start_in(Folder::new(), config).await
     }
 
-    /// Starts the program in a folder that has files already.
+    /// Starts the program in a directory that already has files.
     pub(crate) async fn start_in(folder: Folder, config: &str) -> Self {
         folder.write("gateway.yaml", config);
         let listeners = config.matches("address:").count();
         Self::start_as_it_is(folder, listeners, &[]).await
     }
 
-    /// Starts the program on the `gateway.yaml` that lies in the folder.
+    /// Starts the program with the `gateway.yaml` in the directory.
     pub(crate) async fn start_as_it_is(
         folder: Folder,
         listeners: usize,
@@ -78,7 +78,7 @@ impl Gateway {
         Self::start_program(folder, listeners, command).await
     }
 
-    /// Starts the program so that it may have so many files and connections open.
+    /// Starts the program with this limit of open files and connections.
     pub(crate) async fn start_with_descriptors(config: &str, most: u32) -> Self {
         let folder = Folder::new();
         folder.write("gateway.yaml", config);
@@ -115,7 +115,7 @@ impl Gateway {
         gateway
     }
 
-    /// The addresses that the log named, in order.
+    /// The addresses in the log, in order.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         let log = self.err.text();
         log.split_inclusive('\n')
@@ -140,12 +140,12 @@ impl Gateway {
         Wire::connect(self.address()).await
     }
 
-    /// One GET on a connection of its own.
+    /// One GET on a new connection.
     pub(crate) async fn get(&self, target: &str, fields: &[(&str, &str)]) -> Reply {
         get(self.address(), target, fields).await
     }
 
-    /// Polls until a GET is answered with this status and body.
+    /// Polls until a GET returns this status and body.
     pub(crate) async fn answers(&self, target: &str, status: u16, body: &str) {
         eventually(&format!("{status} {body:?} at {target}"), async || {
             let reply = self.get(target, &[]).await;
@@ -154,14 +154,14 @@ impl Gateway {
         .await;
     }
 
-    /// Puts a new configuration in place and waits until it is taken up.
+    /// Writes a new configuration and waits until it is reloaded.
     pub(crate) async fn reconfigure(&self, config: &str) {
         let before = self.reloads();
         self.folder.write("gateway.yaml", config);
         self.reloaded_after(before).await;
     }
 
-    /// Puts a new configuration in place and waits until it is refused; gives what the log said.
+    /// Writes a new configuration and waits until it is refused; returns the new log text.
     pub(crate) async fn reconfigure_in_vain(&self, config: &str) -> String {
         let before = self.stderr().len();
         self.folder.write("gateway.yaml", config);
@@ -174,12 +174,12 @@ impl Gateway {
         .await
     }
 
-    /// How many reloads have succeeded.
+    /// The number of successful reloads.
     pub(crate) fn reloads(&self) -> usize {
         self.stderr().matches("configuration reloaded").count()
     }
 
-    /// Waits for a successful reload after the ones counted.
+    /// Waits for a reload after the counted ones.
     pub(crate) async fn reloaded_after(&self, before: usize) {
         eventually("a reload", async || (self.reloads() > before).then_some(())).await;
     }
@@ -189,7 +189,7 @@ impl Gateway {
         self.err.text()
     }
 
-    /// All that the child has written so far.
+    /// Everything that the child has written so far.
     pub(crate) fn output(&self) -> String {
         self.out.text() + &self.err.text()
     }
@@ -204,7 +204,7 @@ impl Gateway {
         .await
     }
 
-    /// The access records, once there are so many.
+    /// The access records, once there are at least this many.
     pub(crate) async fn records_of(&self, count: usize) -> Vec<Value> {
         eventually(&format!("{count} access records"), async || {
             Some(self.records()).filter(|records| records.len() >= count)
@@ -226,7 +226,7 @@ impl Gateway {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Waits until the child ends by itself.
+    /// Waits until the child exits by itself.
     pub(crate) async fn exit(&mut self) -> ExitStatus {
         eventually("the end of the program", async || {
             self.child.try_wait().unwrap()
@@ -234,7 +234,7 @@ impl Gateway {
         .await
     }
 
-    /// Memory that the child has resident, in bytes; `None` where the system does not tell.
+    /// The child's resident memory in bytes; `None` where the system does not report it.
     pub(crate) fn resident(&self) -> Option<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
         let line = status
@@ -270,7 +270,7 @@ impl Drop for Gateway {
     }
 }
 
-/// What a pipe has brought so far.
+/// The output of a pipe so far.
 struct Log {
     text: Arc<Mutex<Vec<u8>>>,
     reader: Option<JoinHandle<()>>,
@@ -303,7 +303,7 @@ impl Log {
     }
 }
 
-/// Runs the program with these arguments until it ends.
+/// Runs the program with these arguments until it exits.
 pub(crate) fn run_to_end(folder: &Folder, arguments: &[&str], env: &[(&str, &str)]) -> Output {
     program()
         .args(arguments)
@@ -314,14 +314,14 @@ pub(crate) fn run_to_end(folder: &Folder, arguments: &[&str], env: &[(&str, &str
         .unwrap()
 }
 
-/// The program, not started yet.
+/// The program's command.
 pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
     command.env("NO_COLOR", "1").env_remove("RUST_LOG");
     command
 }
 
-/// Thousands of connections need as many descriptors, here and in the child, which inherits.
+/// Thousands of connections need as many descriptors, here and in the child, which inherits the limit.
 fn raise_the_limit_of_open_files() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

@@ -1,5 +1,5 @@
-//! Clients of HTTP/2: hyper's, with prior knowledge over plain TCP, or over a TLS stream; and one that writes its frames by
-//! hand, and can do what no honest client does.
+//! HTTP/2 clients: hyper's, with prior knowledge over plain TCP, or over a TLS stream; and one that writes frames by
+//! hand, and can misbehave.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -38,7 +38,7 @@ impl H2 {
         self.send("GET", path, fields, Full::default()).await
     }
 
-    /// Sends a request and reads all of its answer.
+    /// Sends a request and reads the complete response.
     pub(crate) async fn send<B>(
         &mut self,
         method: &str,
@@ -93,7 +93,7 @@ fn pairs(map: &http::HeaderMap) -> Vec<(String, String)> {
         .collect()
 }
 
-/// A frame: its kind (RFC 9113 section 6), its flags, its stream, its payload.
+/// A frame: its type (RFC 9113 section 6), flags, stream and payload.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Frame {
     pub(crate) kind: u8,
@@ -124,7 +124,7 @@ impl Frame {
         }
     }
 
-    /// A whole head; it ends the stream where `ends` says so.
+    /// A complete head; it ends the stream if `ends`.
     pub(crate) fn head(stream: u32, ends: bool, fields: &[(&str, &[u8])]) -> Self {
         let flags = Self::END_HEADERS | u8::from(ends);
         Self::new(Self::HEADERS, flags, stream, block(fields))
@@ -159,7 +159,7 @@ impl Frame {
         self.kind <= Self::HEADERS && self.flags & Self::END_STREAM != 0
     }
 
-    /// The last stream and the code of a GOAWAY; nought and the code of a RST_STREAM.
+    /// The last stream and the code of a GOAWAY; zero and the code of a RST_STREAM.
     pub(crate) fn codes(&self) -> (u32, u32) {
         let number = |at: usize| {
             let bytes = self.payload.get(at..at + 4)?;
@@ -172,7 +172,7 @@ impl Frame {
     }
 }
 
-/// The pseudo-header fields of a request, as an honest client writes them.
+/// The pseudo-header fields of a well-behaved client's request.
 pub(crate) fn fields_of<'a>(method: &'a str, path: &'a str) -> [(&'static str, &'a [u8]); 4] {
     [
         (":method", method.as_bytes()),
@@ -182,13 +182,13 @@ pub(crate) fn fields_of<'a>(method: &'a str, path: &'a str) -> [(&'static str, &
     ]
 }
 
-/// A block of fields, every one written out (RFC 7541 section 6.2.2).
+/// A block of literal fields (RFC 7541 section 6.2.2).
 pub(crate) fn block(fields: &[(&str, &[u8])]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
         block.push(0);
         for text in [name.as_bytes(), value] {
-            // A length of seven bits and more (section 5.1).
+            // A length of seven bits or more (section 5.1).
             if text.len() < 127 {
                 block.push(u8::try_from(text.len()).unwrap());
             } else {
@@ -206,14 +206,14 @@ pub(crate) fn block(fields: &[(&str, &[u8])]) -> Vec<u8> {
     block
 }
 
-/// A connection whose frames are written by hand.
+/// A connection with handwritten frames.
 pub(crate) struct Framed {
     stream: Box<dyn Stream>,
     buffer: Vec<u8>,
 }
 
 impl Framed {
-    /// Begins a connection with these settings (RFC 9113 section 6.5.2).
+    /// Opens a connection with these settings (RFC 9113 section 6.5.2).
     pub(crate) async fn connect(address: SocketAddr, settings: &[(u16, u32)]) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
@@ -251,7 +251,7 @@ impl Framed {
             .expect("the gateway took no bytes in time")
     }
 
-    /// Sends frames in one piece.
+    /// Sends frames in one write.
     pub(crate) async fn send(&mut self, frames: &[Frame]) {
         let bytes: Vec<u8> = frames.iter().flat_map(Frame::bytes).collect();
         self.send_bytes(&bytes).await;
@@ -281,7 +281,7 @@ impl Framed {
         Some(Frame::new(kind, flags, stream, payload))
     }
 
-    /// Reads on until a frame is what is looked for.
+    /// Reads until a frame matches.
     pub(crate) async fn until(&mut self, mut wanted: impl FnMut(&Frame) -> bool) -> Frame {
         loop {
             let frame = self.next().await.expect("the connection has ended");
@@ -291,7 +291,7 @@ impl Framed {
         }
     }
 
-    /// Reads all frames to the end of the connection.
+    /// Reads all frames until the connection closes.
     pub(crate) async fn rest(&mut self) -> Vec<Frame> {
         let mut frames = Vec::new();
         while let Some(frame) = self.next().await {
@@ -300,8 +300,8 @@ impl Framed {
         frames
     }
 
-    /// Reads to the end of an answer; gives its status, if it has one that is written plainly, and its body. `None` where
-    /// the stream is reset, or the connection ends.
+    /// Reads a response to its end; returns its status, zero if it is not written literally, and its body. `None` if
+    /// the stream is reset or the connection closes.
     pub(crate) async fn answer(&mut self, stream: u32) -> Option<(u16, Vec<u8>)> {
         let (mut status, mut body) = (0, Vec::new());
         loop {
@@ -322,10 +322,10 @@ impl Framed {
     }
 }
 
-/// The status that a block of fields begins with, as servers write it (RFC 7541 appendix A); nought where it only refers to an
-/// earlier one.
+/// The status at the start of a field block, as servers write it (RFC 7541 appendix A); zero if it refers to the
+/// dynamic table.
 pub(crate) fn status_of(block: &[u8]) -> u16 {
-    // The table may be made smaller first.
+    // A table size update may come first.
     let block = if block[0] & 0xe0 == 0x20 {
         &block[1..]
     } else {
@@ -339,7 +339,7 @@ pub(crate) fn status_of(block: &[u8]) -> u16 {
         0x8c => 400,
         0x8d => 404,
         0x8e => 500,
-        // A literal with the name of entry 8; three digits, raw or with Huffman's code: digits have five or six bits.
+        // A literal with the name of entry 8; three digits, raw or Huffman-coded: digits have five or six bits.
         0x48 | 0x08 if block[1] == 3 => std::str::from_utf8(&block[2..5]).unwrap().parse().unwrap(),
         0x48 | 0x08 => {
             let length = usize::from(block[1] & 0x7f);
@@ -366,7 +366,7 @@ pub(crate) fn status_of(block: &[u8]) -> u16 {
             }
             status
         }
-        // One that was said before, and is in the table now.
+        // A status sent before, now in the dynamic table.
         0xbe.. => 0,
         other => panic!("a strange status: {other:#x}"),
     }

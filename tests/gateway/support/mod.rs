@@ -1,5 +1,5 @@
-//! The harness: the program as a child process, scripted apps behind it, clients in front of it.
-//! Everything that waits polls with a deadline.
+//! The test harness: the program as a child process, scripted apps behind it, clients in front of it. Everything that
+//! waits polls with a deadline.
 
 mod app;
 mod gateway;
@@ -21,10 +21,10 @@ pub(crate) use self::secure::{Authority, Issued};
 pub(crate) use self::token::{Kind, claims, key, now, sign, sign_with_header, token};
 pub(crate) use self::wire::{Wire, chunked, get, request};
 
-/// How long anything may take before the test fails.
+/// The timeout of every wait.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(15);
 
-/// Asks `probe` again and again until it says something.
+/// Polls `probe` until it returns a value.
 #[track_caller]
 pub(crate) fn eventually<T>(
     what: &str,
@@ -46,13 +46,13 @@ pub(crate) fn eventually<T>(
     }
 }
 
-/// Whether the future is done within the time; for proofs that something does *not* happen.
+/// The future's output if it completes in time; for proofs that something does *not* happen.
 pub(crate) async fn within<T>(time: Duration, future: impl Future<Output = T>) -> Option<T> {
     tokio::time::timeout(time, future).await.ok()
 }
 
-/// A configuration of one plain listener, two workers and an access log on stdout, unless the text
-/// says otherwise; each `@name` in it is replaced by its value.
+/// A configuration with one plain-text listener, two workers and an access log on stdout, unless the text has its own;
+/// each `@name` in it is replaced by its value.
 pub(crate) fn config(text: &str, values: &[(&str, &str)]) -> String {
     let mut whole = String::new();
     for (key, line) in [
@@ -71,8 +71,8 @@ pub(crate) fn config(text: &str, values: &[(&str, &str)]) -> String {
     whole
 }
 
-/// A port that nobody listens on. It lies below the range from which the system gives client
-/// ports, so that a connection of another test does not take it.
+/// An unused port. It is below the range of the system's ephemeral ports, so that a connection of another test does not
+/// take it.
 pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = 18_000 + u16::try_from(std::process::id() % 600).unwrap() * 20;
@@ -84,12 +84,12 @@ pub(crate) fn free_port() -> u16 {
     }
 }
 
-/// The address of a port on this machine.
+/// The loopback address of a port.
 pub(crate) fn local(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
-/// Where `needle` begins in `bytes`.
+/// The index of `needle` in `bytes`.
 pub(crate) fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
     bytes
         .windows(needle.len())

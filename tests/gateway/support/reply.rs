@@ -1,6 +1,6 @@
-//! `Reply`: a response, whichever protocol brought it.
+//! `Reply`: a response over any protocol.
 
-/// A response as a client reads it. Names of fields are in small letters.
+/// A response as a client reads it. Field names are in lower case.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
@@ -10,7 +10,7 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    /// The one field of this name, or the first.
+    /// The first field of this name.
     pub(crate) fn field(&self, name: &str) -> Option<&str> {
         self.fields
             .iter()

@@ -1,4 +1,4 @@
-//! Certificates made for the test, and TLS clients that trust them.
+//! Test certificates, and TLS clients that trust them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio_rustls::client::TlsStream;
 /// A certificate authority.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
-/// A certificate and its key as PEM, and its bytes as a client sees them.
+/// A certificate and its key as PEM, and its DER bytes.
 pub(crate) struct Issued {
     pub(crate) cert: String,
     pub(crate) key: String,
@@ -31,7 +31,7 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(params, key).unwrap())
     }
 
-    /// Its own certificate as PEM.
+    /// The authority's own certificate as PEM.
     pub(crate) fn pem(&self) -> String {
         self.0.pem()
     }
@@ -48,7 +48,7 @@ impl Authority {
         }
     }
 
-    /// Connects and shakes hands, offering these protocols.
+    /// Connects and performs the handshake, offering these protocols.
     pub(crate) async fn connect(
         &self,
         address: SocketAddr,
@@ -59,7 +59,7 @@ impl Authority {
         self.connect_with(address, name, alpn, versions).await
     }
 
-    /// Connects with these versions of TLS alone.
+    /// Connects with only these TLS versions.
     pub(crate) async fn connect_with(
         &self,
         address: SocketAddr,

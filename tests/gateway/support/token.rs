@@ -1,4 +1,4 @@
-//! Keys and tokens of every family, made once a run.
+//! Keys and tokens of every family, created once per run.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -22,7 +22,7 @@ pub(crate) enum Kind {
     Ed25519,
 }
 
-/// A key: its private half as tokens need it, and what the gateway is given.
+/// A key: its private half for tokens, and the gateway's side.
 pub(crate) struct Key {
     private: EncodingKey,
     /// The PEM of the public key, or the text of the secret.
@@ -36,7 +36,7 @@ impl Key {
     }
 }
 
-/// A key of the family; `nth` tells several of one family apart.
+/// A key of the family; `nth` distinguishes several of one family.
 pub(crate) fn key(kind: Kind, nth: usize) -> &'static Key {
     static KEYS: LazyLock<BTreeMap<(Kind, usize), Key>> = LazyLock::new(|| {
         let kinds = [
@@ -87,7 +87,7 @@ pub(crate) fn now() -> i64 {
     i64::try_from(since.as_secs()).unwrap()
 }
 
-/// Good claims for ten minutes, changed by `changes`; a null there takes a claim away.
+/// Valid claims for ten minutes, changed by `changes`; a null there removes a claim.
 pub(crate) fn claims(changes: Value) -> Value {
     let mut claims = json!({"sub": "u-1", "iat": now(), "exp": now() + 600});
     let object = claims.as_object_mut().unwrap();
@@ -101,17 +101,17 @@ pub(crate) fn claims(changes: Value) -> Value {
     claims
 }
 
-/// An HS256 token of the first secret, with good claims changed by `changes`.
+/// An HS256 token with the first secret, and valid claims changed by `changes`.
 pub(crate) fn token(changes: Value) -> String {
     sign(Algorithm::HS256, key(Kind::Secret, 0), &claims(changes))
 }
 
-/// A token of these very claims.
+/// A token with exactly these claims.
 pub(crate) fn sign(algorithm: Algorithm, key: &Key, claims: &Value) -> String {
     sign_with_header(algorithm, key, &json!({"typ": "JWT"}), &claims.to_string())
 }
 
-/// A token of this text as claims and these members in the header; `alg` is added if it is absent.
+/// A token with this text as claims and these header members; `alg` is added if it is missing.
 pub(crate) fn sign_with_header(
     algorithm: Algorithm,
     key: &Key,

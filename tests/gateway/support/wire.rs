@@ -1,4 +1,4 @@
-//! A client that sees every byte: HTTP/1.1 by hand over TCP or TLS.
+//! A client with control over every byte: HTTP/1.1 by hand over TCP or TLS.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,11 +8,11 @@ use tokio::net::TcpStream;
 
 use super::{DEADLINE, Reply, find, within};
 
-/// A stream of either kind.
+/// A stream over TCP or TLS.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 
-/// One connection, and what came over it and is not read yet.
+/// A connection, and its received but unread bytes.
 pub(crate) struct Wire {
     stream: Box<dyn Stream>,
     pub(crate) buffer: Vec<u8>,
@@ -32,14 +32,14 @@ impl Wire {
         }
     }
 
-    /// Sends all of the bytes.
+    /// Sends all bytes.
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.try_send(bytes)
             .await
             .expect("the gateway closed while bytes were sent");
     }
 
-    /// Sends all of the bytes, or says that the peer has closed.
+    /// Sends all bytes; an error if the peer has closed.
     pub(crate) async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         let send = async {
             self.stream.write_all(bytes.as_ref()).await?;
@@ -50,12 +50,12 @@ impl Wire {
             .expect("the gateway took no bytes in time")
     }
 
-    /// Ends this side of the connection.
+    /// Shuts down the sending side of the connection.
     pub(crate) async fn finish(&mut self) {
         self.stream.shutdown().await.ok();
     }
 
-    /// Sends a GET and reads its answer.
+    /// Sends a GET and reads the response.
     pub(crate) async fn get(&mut self, target: &str, fields: &[(&str, &str)]) -> Reply {
         self.send(request("GET", target, fields, "")).await;
         self.reply().await
@@ -68,7 +68,7 @@ impl Wire {
         matches!(read, Ok(1..))
     }
 
-    /// Reads until `needle` has come; gives everything up to its end.
+    /// Reads until `needle`; returns everything up to its end.
     pub(crate) async fn until(&mut self, needle: &[u8]) -> Vec<u8> {
         loop {
             if let Some(at) = find(&self.buffer, needle) {
@@ -84,7 +84,7 @@ impl Wire {
         }
     }
 
-    /// Reads a response's head; interim ones are given too.
+    /// Reads a response head, including interim ones.
     pub(crate) async fn head(&mut self) -> Reply {
         let head = self.until(b"\r\n\r\n").await;
         let head = String::from_utf8_lossy(&head).into_owned();
@@ -101,12 +101,12 @@ impl Wire {
         }
     }
 
-    /// Whether there is an answer at all, or only the end of the connection.
+    /// Whether any response arrives before the connection closes.
     pub(crate) async fn answers(&mut self) -> bool {
         !self.buffer.is_empty() || self.fill().await
     }
 
-    /// Reads one whole final response to anything but HEAD.
+    /// Reads a complete final response to any method but HEAD.
     pub(crate) async fn reply(&mut self) -> Reply {
         let mut reply = self.head().await;
         while (100..200).contains(&reply.status) && reply.status != 101 {
@@ -136,7 +136,7 @@ impl Wire {
         reply
     }
 
-    /// Reads so many bytes.
+    /// Reads this many bytes.
     pub(crate) async fn take(&mut self, length: usize) -> Vec<u8> {
         while self.buffer.len() < length {
             assert!(
@@ -159,13 +159,13 @@ impl Wire {
         Some(chunk)
     }
 
-    /// Reads to the end of the connection; gives the bytes that were left.
+    /// Reads until the connection closes; returns the remaining bytes.
     pub(crate) async fn rest(&mut self) -> Vec<u8> {
         while self.fill().await {}
         std::mem::take(&mut self.buffer)
     }
 
-    /// Waits for the end of the connection, before which nothing may come.
+    /// Waits for the connection to close, before which no bytes may arrive.
     #[track_caller]
     pub(crate) fn closed(&mut self) -> impl Future<Output = ()> {
         let caller = std::panic::Location::caller();
@@ -180,12 +180,12 @@ impl Wire {
     }
 }
 
-/// One GET on a connection of its own.
+/// One GET on a new connection.
 pub(crate) async fn get(address: SocketAddr, target: &str, fields: &[(&str, &str)]) -> Reply {
     Wire::connect(address).await.get(target, fields).await
 }
 
-/// The bytes of a request; it gets a Host if it has none, and a Content-Length if it has a body.
+/// The bytes of a request; a missing Host, and the Content-Length of a body, are added.
 pub(crate) fn request(
     method: &str,
     target: &str,
@@ -216,7 +216,7 @@ pub(crate) fn chunked(data: impl AsRef<[u8]>) -> Vec<u8> {
     [format!("{:x}\r\n", data.len()).as_bytes(), data, b"\r\n"].concat()
 }
 
-/// The lines of a head as names in small letters and values.
+/// The lines of a head as lower-case names and values.
 pub(crate) fn parse_fields(text: &str) -> Vec<(String, String)> {
     text.split("\r\n")
         .filter_map(|line| line.split_once(':'))
