@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair};
 use serde_json::{Map, Value};
 
-use self::place::{Addresses, Place};
+use self::place::{Addresses, Place, is_the_demos};
 use self::text::{Told, instructions};
 use super::guide::{Guide, Link};
 use super::tokens::{Ended, now_in_millis, service, users_file, write};
@@ -169,7 +169,8 @@ fn demo(mut place: Place) -> Result<(), DemoError> {
     // A token from before the users would be none of theirs.
     let token = first_token(&config, clock::now())?;
     let code = password()?;
-    let is_guided = Guide::has_route(&loaded.snapshot);
+    let written = fs::read_to_string(&config).unwrap_or_default();
+    let is_guided = is_the_demos(&written) && Guide::has_route(&loaded.snapshot);
     let (http, https) = (addresses.page(), addresses.secure_page());
     let text = instructions(&Told {
         config: &config,
@@ -181,8 +182,13 @@ fn demo(mut place: Place) -> Result<(), DemoError> {
         token: &token,
     });
     let [alice, _] = users;
-    let link = Link::new(code, alice.name, alice.password, addresses.http);
-    sample_app::start(app, Guide::new(&config, link)).map_err(DemoError::App)?;
+    let guide = if is_guided {
+        let link = Link::new(code, alice.name, alice.password, addresses.http);
+        Guide::new(&config, link)
+    } else {
+        Guide::silent()
+    };
+    sample_app::start(app, guide).map_err(DemoError::App)?;
 
     let on_ready = move || {
         let mut out = io::stdout().lock();

@@ -27,7 +27,7 @@ const REFUSED: u8 = 3;
     after_help = "Examples:
   portcullis explain /api/orders/
   portcullis explain POST https://shop.example/api/ -H 'Origin: https://app.example'
-  pbpaste | portcullis explain /api/orders/ --token -
+  portcullis explain /api/orders/ --token - < token.txt
   portcullis explain /api/admin/ --claims '{\"sub\": \"7\", \"roles\": [\"admin\"]}' --json
 
 Exit codes: 0 allowed, 3 refused or not decided here, 2 wrong configuration or arguments."

@@ -81,18 +81,28 @@ impl Link {
 
 /// What is known beside the requests.
 pub(super) struct Guide {
-    config: PathBuf,
+    /// `None` where the configuration is not the demo's: what stands in somebody's own is not shown to a page.
+    config: Option<PathBuf>,
     link: Option<Link>,
     /// The last configuration without an error: an edit with one changes nothing, here as there.
     last: Option<Accepted>,
 }
 
 impl Guide {
-    /// For this configuration.
+    /// For this configuration, which is the demo's.
     pub(super) fn new(config: &Path, link: Link) -> Self {
         Self {
-            config: config.to_owned(),
+            config: Some(config.to_owned()),
             link: Some(link),
+            last: None,
+        }
+    }
+
+    /// One that answers nothing.
+    pub(super) fn silent() -> Self {
+        Self {
+            config: None,
+            link: None,
             last: None,
         }
     }
@@ -146,7 +156,8 @@ impl Guide {
         let before = self.last.as_ref().map(|last| &last.snapshot);
         let nobody = |_: &Snapshot| config::Verdict::default();
         let patience = Patience::default();
-        let read = config::load_again(&self.config, &[], &nobody, before, &patience);
+        let file = self.config.as_deref().ok_or("this is not the demo's")?;
+        let read = config::load_again(file, &[], &nobody, before, &patience);
         let refused = read.is_err();
         if let Ok(loaded) = read {
             self.last = Some(loaded);
@@ -225,7 +236,8 @@ where
     let detail = |status: StatusCode, detail: &str| (status, json!({"detail": detail}));
     let (head, body) = request.into_parts();
     let path = head.uri.path();
-    if head.method != Method::POST || !["/demo/sign-in", "/demo/explain"].contains(&path) {
+    let is_known = ["/demo/sign-in", "/demo/explain"].contains(&path);
+    if head.method != Method::POST || !is_known || guide.borrow().config.is_none() {
         return detail(StatusCode::NOT_FOUND, "Not found.");
     }
     if !is_from_here(&head.headers) {

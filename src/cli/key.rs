@@ -11,10 +11,19 @@ use crate::tokens::{NewKey, RingKey};
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum KeyCommand {
     /// Make the first signing key, as the first start of the gateway would.
+    #[command(after_help = "Examples:
+  portcullis key generate
+  portcullis key generate -c /etc/portcullis/gateway.yaml")]
     Generate,
     /// Publish a new signing key; it signs after `rotate_keys_after`.
+    #[command(after_help = "Examples:
+  portcullis key rotate
+  portcullis key rotate && portcullis key list")]
     Rotate,
     /// Show the signing keys.
+    #[command(after_help = "Examples:
+  portcullis key list
+  portcullis key list | grep signs")]
     List,
 }
 

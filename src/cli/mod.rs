@@ -71,7 +71,7 @@ Saved changes are applied at once, and a file with an error changes nothing."
     /// Edit or show the users that may log in.
     #[command(after_help = "Examples:
   portcullis user add alice --set roles='[\"clerk\"]'
-  pass show shop/bob | portcullis user add bob
+  portcullis user disable alice
   portcullis user list")]
     User {
         #[command(subcommand)]
@@ -80,7 +80,7 @@ Saved changes are applied at once, and a file with an error changes nothing."
     /// Issue, revoke, show or check a token.
     #[command(after_help = "Examples:
   portcullis token issue alice --lifetime 1h
-  pbpaste | portcullis token verify -
+  portcullis token verify - < token.txt
   portcullis token revoke --sub alice")]
     Token {
         #[command(subcommand)]

@@ -17,6 +17,9 @@ use crate::{clock, config};
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum TokenCommand {
     /// Issue an access token of no session, for scripts and for trying things out.
+    #[command(after_help = "Examples:
+  portcullis token issue alice
+  portcullis token issue nightly --lifetime 1h --set roles='[\"backup\"]'")]
     Issue {
         /// Whose it is: a user, or anybody where the app decides on logins.
         sub: String,
@@ -28,6 +31,9 @@ pub(super) enum TokenCommand {
         claims: Vec<String>,
     },
     /// End the session of a token, or all sessions of a user, and their access tokens at once.
+    #[command(after_help = "Examples:
+  portcullis token revoke --sub alice
+  portcullis token revoke - < token.txt")]
     Revoke {
         /// The token; `-` reads it from standard input.
         #[arg(required_unless_present = "sub")]
@@ -37,11 +43,17 @@ pub(super) enum TokenCommand {
         sub: Option<String>,
     },
     /// Show what a token says; nothing is checked.
+    #[command(after_help = "Examples:
+  portcullis token decode eyJhbGciOi...
+  portcullis token decode - < token.txt")]
     Decode {
         /// The token; `-` reads it from standard input.
         token: String,
     },
     /// Say which verifiers of the configuration accept a token, and why the others do not.
+    #[command(after_help = "Examples:
+  portcullis token verify eyJhbGciOi...
+  portcullis token verify - < token.txt")]
     Verify {
         /// The token; `-` reads it from standard input.
         token: String,

@@ -13,6 +13,9 @@ use crate::tokens::{User, Users, alone, hash_password, is_name};
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum UserCommand {
     /// Add a user; the password is asked for twice at a terminal, and is one line of a pipe.
+    #[command(after_help = "Examples:
+  portcullis user add alice
+  printf '%s\\n' \"$PASSWORD\" | portcullis user add bob --set roles='[\"clerk\"]'")]
     Add {
         /// The name.
         name: String,
@@ -21,26 +24,41 @@ pub(super) enum UserCommand {
         more: Vec<String>,
     },
     /// Give a user another password.
+    #[command(after_help = "Examples:
+  portcullis user password alice
+  printf '%s\\n' \"$PASSWORD\" | portcullis user password bob")]
     Password {
         /// The name.
         name: String,
     },
     /// Let a user no longer log in, and end their sessions.
+    #[command(after_help = "Examples:
+  portcullis user disable alice
+  portcullis user disable bob -c /etc/portcullis/gateway.yaml")]
     Disable {
         /// The name.
         name: String,
     },
     /// Let a user log in again.
+    #[command(after_help = "Examples:
+  portcullis user enable alice
+  portcullis user enable bob -c /etc/portcullis/gateway.yaml")]
     Enable {
         /// The name.
         name: String,
     },
     /// Take a user out, and end their sessions.
+    #[command(after_help = "Examples:
+  portcullis user remove alice
+  portcullis user remove bob -c /etc/portcullis/gateway.yaml")]
     Remove {
         /// The name.
         name: String,
     },
     /// Show the users.
+    #[command(after_help = "Examples:
+  portcullis user list
+  portcullis user list | grep disabled")]
     List,
 }
 

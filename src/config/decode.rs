@@ -344,9 +344,6 @@ impl Decoder<'_> {
     pub(crate) fn url_path(&mut self, node: &Node) -> Option<Spanned<String>> {
         let general = "a path begins with `/`";
         self.scalar(node, "a path", general, |text| {
-            if let Some(hint) = foreign::expression(text) {
-                return Err(hint);
-            }
             if text.starts_with('/') {
                 return Ok(text.to_owned());
             }
@@ -357,6 +354,18 @@ impl Decoder<'_> {
                 general.to_owned()
             })
         })
+    }
+
+    /// The path of a route, or a part of it: regular expressions, which other programs have there, are told so.
+    pub(crate) fn route_path(&mut self, node: &Node) -> Option<Spanned<String>> {
+        if let Kind::Scalar(scalar) = &node.kind
+            && !scalar.is_private()
+            && let Some(hint) = foreign::expression(&scalar.text)
+        {
+            self.unexpected(node, "a path", &hint);
+            return None;
+        }
+        self.url_path(node)
     }
 
     /// A file or directory; relative paths are resolved against the configuration's directory.

@@ -45,7 +45,7 @@ impl Decoder<'_> {
         let methods = self.optional(fields, "methods", |it, node| {
             it.filled_list(node, "a list of methods", Self::method)
         });
-        let path = self.required(fields, "path", Self::url_path);
+        let path = self.required(fields, "path", Self::route_path);
         let files = self.optional(fields, "static", Self::files);
         let proxy = self.optional(fields, "proxy", Self::proxy_to);
         let redirect = self.optional(fields, "redirect", Self::redirect);
@@ -199,7 +199,7 @@ impl Decoder<'_> {
 
     fn rewrite(&mut self, node: &Node) -> Option<Spanned<Rewrite>> {
         let fields = self.fields(node, "a map", &keys::REWRITE)?;
-        let strip = self.optional(fields, "strip_prefix", Self::url_path);
+        let strip = self.optional(fields, "strip_prefix", Self::route_path);
         let path = self.optional(fields, "path", Self::url_path);
         if let (Some(_), Some(second)) = (fields.get("strip_prefix"), fields.place_of("path")) {
             self.errors.at(second, "`strip_prefix` or `path`, not both");

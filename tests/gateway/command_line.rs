@@ -74,12 +74,36 @@ fn version_and_help_are_commands_and_each_help_has_two_examples() {
         format!("portcullis {}\n", env!("CARGO_PKG_VERSION"))
     );
     for command in [
-        "run", "serve", "check", "validate", "explain", "test", "user", "token", "key", "demo",
+        "run",
+        "serve",
+        "check",
+        "validate",
+        "explain",
+        "test",
+        "user",
+        "token",
+        "key",
+        "demo",
+        "user add",
+        "user password",
+        "user disable",
+        "user enable",
+        "user remove",
+        "user list",
+        "token issue",
+        "token revoke",
+        "token decode",
+        "token verify",
+        "key generate",
+        "key rotate",
+        "key list",
     ] {
-        let (out, err, code) = run(&folder, &["help", command]);
+        let words: Vec<&str> = std::iter::once("help").chain(command.split(' ')).collect();
+        let (out, err, code) = run(&folder, &words);
         assert_eq!(code, 0, "{command}: {err}");
         let examples = out.split_once("Examples:").map_or("", |(_, rest)| rest);
-        let count = examples.matches("\n  portcullis ").count();
+        let lines = examples.lines().filter(|line| line.starts_with("  "));
+        let count = lines.filter(|line| line.contains("portcullis ")).count();
         assert!(count >= 2, "{command}: {out}");
     }
     let (out, _, code) = run(&folder, &["help"]);

@@ -148,7 +148,7 @@ impl Place {
 }
 
 /// Whether a configuration is the demo's own: it names the certificate and the app that only the demo makes.
-fn is_the_demos(text: &str) -> bool {
+pub(super) fn is_the_demos(text: &str) -> bool {
     text.contains("certs/demo.pem") && text.contains(sample_app::ADDRESS)
 }
 
