@@ -38,8 +38,8 @@ pub(crate) fn print(root: &Node) -> String {
         }
         all.push((Cow::Borrowed(&key.text), value));
     }
-    // A tree of texts is always written.
-    yaml::write(&Yaml::Map(all)).unwrap_or_default()
+    // A tree of texts is always written; if not, it is seen.
+    yaml::write(&Yaml::Map(all)).unwrap_or_else(|error| format!("# {error}\n"))
 }
 
 /// Adds the defaults that are not there.
