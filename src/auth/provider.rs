@@ -1,7 +1,7 @@
 //! The crypto provider for jsonwebtoken: its `JwtVerifier` and `JwtSigner` on aws-lc-rs, made once a key and kept. Which
 //! key and which algorithm are right for a token is decided in `keys` and `signing`.
 //!
-//! jsonwebtoken's own provider on aws-lc-rs parses an RSA or EC key for each signature, and the boxes that its factories
+//! jsonwebtoken's own provider on aws-lc-rs parses a public key for each signature, and the boxes that its factories
 //! return cannot be shared between workers. So the types behind the traits are made here. ES512 has no word in
 //! jsonwebtoken's `Algorithm` (<https://github.com/Keats/jsonwebtoken/issues/250>): keys on P-521 have `Verifier` and
 //! `Signer`, which both traits stand on, and lack only the name.

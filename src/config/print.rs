@@ -12,8 +12,8 @@ use crate::yaml::{self, Yaml};
 
 /// Writes a configuration's tree, with every default.
 pub(crate) fn print(root: &Node) -> String {
-    // A tree of texts is always written.
-    yaml::write(&written(&filled(root))).unwrap_or_default()
+    // A tree of texts is always written; if not, it is seen.
+    yaml::write(&written(&filled(root))).unwrap_or_else(|error| format!("# {error}\n"))
 }
 
 /// A value as it is shown.
