@@ -324,6 +324,8 @@ function showWhy(path, said) {
   $("why").hidden = said === null;
   if (said === null) return;
   $("command").textContent = `portcullis explain ${path}`;
+  $("edit-box").hidden = said.refused === null;
+  $("edit").textContent = said.refused ?? "";
   $("lines-box").hidden = said.excerpts.length === 0;
   $("lines").replaceChildren(...said.excerpts.flatMap(excerpt));
   let before = "";

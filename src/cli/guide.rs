@@ -158,11 +158,15 @@ impl Guide {
         let patience = Patience::default();
         let file = self.config.as_deref().ok_or("this is not the demo's")?;
         let read = config::load_again(file, &[], &nobody, before, &patience);
-        let refused = read.is_err();
-        if let Ok(loaded) = read {
-            self.last = Some(loaded);
-        }
-        let loaded = self.last.as_ref().ok_or("gateway.yaml has an error")?;
+        let why = match read {
+            Ok(loaded) => {
+                self.last = Some(loaded);
+                None
+            }
+            Err(refused) => Some(refused.errors.to_string()),
+        };
+        let loaded = self.last.as_ref();
+        let loaded = loaded.ok_or_else(|| why.clone().unwrap_or_default())?;
         let decision = decide::explain(
             &loaded.snapshot,
             &Question {
@@ -180,7 +184,7 @@ impl Guide {
             .collect();
         if let Value::Object(said) = &mut said {
             said.insert("excerpts".to_owned(), excerpts.into());
-            said.insert("refused".to_owned(), refused.into());
+            said.insert("refused".to_owned(), why.into());
         }
         Ok(said)
     }

@@ -23,9 +23,6 @@ use tokio::time::Interval;
 
 use super::guide::{self, Guide};
 
-/// Where the app listens; the same as the upstream in the demo's `gateway.yaml`.
-pub(crate) const ADDRESS: &str = "127.0.0.1:9000";
-
 /// The longest body that is counted, in bytes; it is never stored.
 const BODY_BYTES: usize = 100 * 1024 * 1024;
 /// How many events `/api/events` sends, one a second.

@@ -370,10 +370,12 @@ async function theWholeVisit(browser, demo, base) {
         writeFileSync(demo.file, before.replace("body: pong", "bodi: pong"));
         await new Promise((resolve) => setTimeout(resolve, 1500));
         equal(await pinged(), "edited", "after a mistake");
+        ok((await shown(page, "edit-box")) && (await text(page, "edit")).includes("unknown key `bodi`"), "the error is shown");
       } finally {
         writeFileSync(demo.file, before);
       }
       await until(async () => (await pinged()) === "pong", "the edit taken back");
+      ok(!(await shown(page, "edit-box")), "the error is still shown");
     });
   }
 

@@ -168,6 +168,7 @@ async fn the_program_alone_is_a_demo() {
     let said = demo
         .post("/demo/explain", "127.0.0.1", question.clone())
         .await;
+    assert_eq!(said.status, 200, "{}", said.text());
     let said: Value = serde_json::from_str(&said.text()).unwrap();
     assert_eq!(said["reason"], "token_missing");
     assert_eq!(said["excerpts"][0]["file"], "gateway.yaml");
