@@ -99,10 +99,6 @@ fn every_link_between_the_documents_leads_somewhere() {
             } else {
                 page.parent().unwrap().join(file)
             };
-            let part = ["how-to/", "tutorials/"].iter().any(|it| file.contains(it));
-            if part && !target.parent().unwrap().exists() {
-                continue; // that part of the documents is not written yet
-            }
             let is_there = if anchor.is_empty() {
                 target.exists()
             } else {
