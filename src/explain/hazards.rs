@@ -1,5 +1,5 @@
 //! Warns about access that may be unintended: an exact path with a less strict twin (with or without the trailing
-//! slash), and access to the app's login decision. Like [`super::wider`], it decides sample requests.
+//! slash), and access to the app's login decision. Like [`mod@super::wider`], it decides sample requests.
 //!
 //! Hazards of files and addresses are found where these are parsed, in `config`.
 

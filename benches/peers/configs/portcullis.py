@@ -22,7 +22,7 @@ listeners: [{{address: "127.0.0.1:{site.port}"{tls}}}]
 limits: {{connections_per_ip: 100000, body_bytes: 1GiB}}
 timeouts: {{keep_alive: 1h}}
 {f"jwt: {{bench: {verifier(site, algorithm)}}}" if guarded else ""}
-upstreams: {{app: {{servers: [{servers}], connections: {{keep_alive: 16384}}}}}}
+upstreams: {{app: {{servers: [{servers}]}}}}
 {f'defaults: {{headers: {{response: {{set: {{X-Marker: "{marker}"}}}}}}}}' if marker else ""}
 routes:
   - {{path: /open/*, proxy: app, auth: none}}
