@@ -111,7 +111,7 @@ impl Patience {
                 let problem = format!("its file system does not answer within {at_most:.0?}");
                 io::Error::new(io::ErrorKind::TimedOut, problem)
             }
-            RecvTimeoutError::Disconnected => io::Error::other("it could not be asked about"),
+            RecvTimeoutError::Disconnected => io::Error::other("the file system call failed"),
         })
     }
 

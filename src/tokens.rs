@@ -263,7 +263,7 @@ impl TokenService {
             match std::fs::remove_file(&key.path) {
                 Ok(()) => tracing::info!(kid = key.key.kid(), "signing key retired"),
                 Err(error) => {
-                    tracing::warn!(path = %key.path.display(), %error, "a retired key stays");
+                    tracing::warn!(path = %key.path.display(), %error, "a retired key file cannot be deleted");
                 }
             }
         }
@@ -301,10 +301,10 @@ impl TokenService {
             let names: Vec<_> = some.iter().map(|(name, _)| name.as_str()).collect();
             let users = names.join(", ");
             match state.store().end_all(some.to_vec()).await {
-                Ok(()) => tracing::info!(users, "gone, disabled or changed: sessions ended"),
+                Ok(()) => tracing::info!(users, "removed, disabled or changed: sessions ended"),
                 // The users' file tells every gateway that reads it, too.
                 Err(StoreDown) => {
-                    tracing::warn!(users, "that their sessions ended is written down later");
+                    tracing::warn!(users, "the end of their sessions will be recorded later");
                     state.end_later(some);
                 }
             }
@@ -341,7 +341,7 @@ impl TokenService {
         now: SystemTime,
     ) -> Result<String, String> {
         if life > self.settings.refresh_lifetime {
-            return Err("it would outlive its key; `refresh_lifetime` is the longest".to_owned());
+            return Err("it would outlive its key; `refresh_lifetime` is the maximum".to_owned());
         }
         let now = millis(now);
         let family = Family {
@@ -360,7 +360,7 @@ impl TokenService {
             .ok_or_else(|| format!("there is no active user {sub:?}"))?;
         let jti = random_name().map_err(|_| "no random bytes".to_owned())?;
         let key = self.ring.signing(self.settings.algorithm, now / 1000);
-        let key = key.ok_or("there is no key yet; the first start of the gateway makes one")?;
+        let key = key.ok_or("there is no key yet; the first start of the gateway creates one")?;
         let claims = mint::access(
             (None, &family),
             self.settings.issuer.as_deref(),
@@ -381,7 +381,7 @@ impl TokenService {
             .verify(token, now)
             .or_else(|_| self.refresh.verify(token, now))
             .map_err(|fault| fault.to_string())?;
-        let why = "it is of no session; it ends with its time, or with its user";
+        let why = "the token has no session; it is valid until it expires or its user is removed";
         mint::family_of(&claims).ok_or_else(|| why.to_owned())
     }
 
@@ -595,7 +595,7 @@ impl TokenService {
             Decided::Refused => Err(Answer::no_account()),
             Decided::Throttled(seconds) => Err(Answer::throttled(seconds)),
             Decided::Nothing(why) => {
-                tracing::error!(why, "the app that decides on logins gave no decision");
+                tracing::error!(why, "the app that decides on logins returned no decision");
                 Err(Answer::undecided())
             }
         };
@@ -705,12 +705,12 @@ impl TokenService {
                         state.renewed(name);
                     }
                     let users = renewed.join(", ");
-                    tracing::info!(users, "hashes of passwords are of today's kind now");
+                    tracing::info!(users, "password hashes upgraded");
                 }
                 Ok(())
             });
             if let Err(error) = written {
-                tracing::warn!(%error, "hashes of passwords stay of an older kind");
+                tracing::warn!(%error, "password hashes could not be upgraded");
                 // Their next logins try again.
                 for name in &renewed {
                     state.renewed(name);

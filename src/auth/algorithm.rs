@@ -121,7 +121,7 @@ impl Algorithm {
             Self::ES384 => "ES384",
             Self::ES512 => "ES512",
             Self::EDDSA => "EdDSA",
-            Self::Jwt(_) => "an algorithm that is not known here",
+            Self::Jwt(_) => "an unknown algorithm",
         }
     }
 

@@ -48,7 +48,7 @@ impl JwtGuard {
         let claims = match jws.claims() {
             Ok(claims) => claims,
             Err(fault) => {
-                lines.push(format!("{fault}: its claims are no strict JSON object"));
+                lines.push(format!("{fault}: its claims are not a strict JSON object"));
                 return lines;
             }
         };
@@ -90,7 +90,7 @@ impl Guard {
         if found.rivals.is_empty() {
             return guard.explain_found(&found, now);
         }
-        let mut lines = vec!["several cookies of one name; the good one decides".to_owned()];
+        let mut lines = vec!["several cookies of one name; the valid one is used".to_owned()];
         for (at, found) in found.each().enumerate() {
             for line in guard.explain_found(&found, now) {
                 lines.push(format!("cookie {}: {line}", at + 1));

@@ -17,7 +17,7 @@ const NUMBER: &str = "$serde_json::private::Number";
 
 /// The text is not strict JSON.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("not JSON, or a member twice, or more than 32 levels deep")]
+#[error("not JSON, or a duplicate member, or more than 32 levels deep")]
 pub(crate) struct NotStrict;
 
 /// Parses one JSON value and nothing after it.
@@ -133,7 +133,7 @@ impl<'de> Visitor<'de> for Strict {
             let name = name.ok_or_else(|| A::Error::custom("a name that is not for members"))?;
             let value = members.next_value_seed(inside)?;
             if map.insert(name, value).is_some() {
-                return Err(A::Error::custom("a member twice"));
+                return Err(A::Error::custom("a duplicate member"));
             }
             next = members.next_key_seed(Name)?;
         }

@@ -12,7 +12,7 @@ pub(crate) enum KeyFault {
     )]
     NoKey,
     /// Algorithms that none of the keys supports.
-    #[error("no key is for {0}; leave out of `algorithms` what no key signs with, or add the key")]
+    #[error("no key is for {0}; remove it from `algorithms`, or add the key")]
     IdleAlgorithms(AlgorithmSet),
     /// Algorithms of secrets together with keys at a URL.
     #[error("{0} goes with a secret, and a key set at a URL has public keys alone")]
@@ -64,7 +64,7 @@ pub(crate) enum KeyProblem {
         fits: AlgorithmSet,
     },
     /// The secret is empty or white space.
-    #[error("the secret is blank; a random one of 32 bytes or more is right")]
+    #[error("the secret is blank; use a random one of 32 bytes or more")]
     BlankSecret,
     /// The secret is shorter than the hash (RFC 7518 section 3.2).
     #[error(
@@ -89,7 +89,7 @@ pub(crate) enum KeyProblem {
     )]
     NotPem,
     /// A private key where a public one is expected.
-    #[error("this is a private key; verifying needs its public part only, so give that")]
+    #[error("this is a private key; verifying needs only its public part; use that")]
     PrivateKey,
     /// More than one key in a PEM file.
     #[error("the PEM file has several parts; give each key a file of its own")]
@@ -104,7 +104,7 @@ pub(crate) enum KeyProblem {
     #[error("`{0}` is missing or malformed")]
     Member(&'static str),
     /// An RSA key of fewer than 2048 bits.
-    #[error("the RSA key has {0} bits; 2048 are the least that is accepted")]
+    #[error("the RSA key has {0} bits; at least 2048 are required")]
     WeakRsa(usize),
     /// An RSA key from a broken generator.
     #[error(
@@ -113,7 +113,7 @@ pub(crate) enum KeyProblem {
     Roca,
     /// Not a key set.
     #[error(
-        "not a key set; it is a JSON object with a list `keys` (RFC 7517), and no member twice"
+        "not a key set; it is a JSON object with a list `keys` (RFC 7517), without duplicate members"
     )]
     NotJwks,
     /// A set without a usable key.
@@ -129,7 +129,7 @@ pub(crate) enum KeyProblem {
     #[error("the set has more than {0} keys")]
     TooMany(usize),
     /// A secret that is published at a URL.
-    #[error("a secret (`oct`) that is published is no secret, and is never used")]
+    #[error("a published secret (`oct`) is not secret, and is never used")]
     PublishedSecret,
     /// Secrets and public keys in one set.
     #[error("the set mixes secrets and public keys; a set is of one kind")]
@@ -145,7 +145,7 @@ pub(crate) enum KeyProblem {
         wanted: &'static str,
     },
     /// An unknown type, curve or algorithm (RFC 7517 section 5).
-    #[error("its `{name}` {value} is not known here")]
+    #[error("its `{name}` {value} is unknown")]
     Unknown {
         /// The member.
         name: &'static str,

@@ -427,7 +427,7 @@ impl Reader<'_> {
         if rules.is_empty() {
             self.mistake(
                 place,
-                "an empty map lets every token in; name a claim, or leave `require` out",
+                "an empty map accepts every token; name a claim, or leave `require` out",
             );
         }
         rules
@@ -479,7 +479,7 @@ impl Reader<'_> {
                     "all" => Some(Test::All(self.operands(&place, value, is_scope))),
                     "not" => Some(Test::Not(self.operands(&place, value, is_scope))),
                     _ => {
-                        self.mistake(&place, format!("{form} is not known here; {FORMS}"));
+                        self.mistake(&place, format!("{form} is unknown; {FORMS}"));
                         None
                     }
                 }
@@ -499,7 +499,7 @@ impl Reader<'_> {
             vec![(place.to_owned(), value)]
         };
         if items.is_empty() {
-            self.mistake(place, "the list is empty; name what the claim must hold");
+            self.mistake(place, "the list is empty; name the required values");
         }
         let mut operands = Vec::new();
         for (place, item) in items {
@@ -539,7 +539,7 @@ impl Reader<'_> {
         else {
             self.mistake(
                 place,
-                "braces stand around a whole value: \"{user}\" for a path parameter, or \
+                "braces must enclose a whole value: \"{user}\" for a path parameter, or \
                  \"{claim:owner}\" for a claim",
             );
             return None;

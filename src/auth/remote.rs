@@ -89,7 +89,7 @@ pub(crate) struct NotFetched(pub(crate) String);
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub(crate) enum BadDiscovery {
     /// Not unambiguous JSON.
-    #[error("not a JSON object, or a member twice")]
+    #[error("not a JSON object, or a duplicate member")]
     NotJson,
     /// Of another issuer.
     #[error("the document is of the issuer {said:?}, and `issuer` is {wanted:?}")]

@@ -34,7 +34,7 @@ enum Part {
 
 /// An operation on a key failed; the caller knows which.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("the key cannot be made or is damaged")]
+#[error("the key cannot be created or is damaged")]
 pub(crate) struct BadKey;
 
 impl std::fmt::Debug for SigningKey {

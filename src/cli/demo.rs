@@ -50,7 +50,7 @@ pub(super) fn command(arguments: DemoArguments, given: Option<PathBuf>) -> ExitC
         (Some(config), None, None) => Place::of(config),
         (Some(_), ..) => {
             return bad(
-                "`--dir` and `--port` are for the files that the demo brings along, not for those of -c FILE",
+                "`--dir` and `--port` are for the demo's own files, not for those of -c FILE",
             );
         }
         (None, dir, port) => Place::find(dir, port),
@@ -79,7 +79,7 @@ const USERS: [(&str, &str); 2] = [("alice", "clerk"), ("bob", "admin")];
 pub(crate) enum DemoError {
     /// Another program listens on a port of the configuration.
     #[error(
-        "another program listens on {0} (a second demo?); `portcullis demo --port 8081` is one with files and ports of its own"
+        "another program listens on {0} (a second demo?); `portcullis demo --port 8081` uses files and ports of its own"
     )]
     Taken(SocketAddr),
     /// The requested port is not available.
@@ -91,7 +91,7 @@ pub(crate) enum DemoError {
         error: io::Error,
     },
     /// An existing configuration defines the ports itself.
-    #[error("{} is there already, and says the ports itself: edit it, or leave --port out", .0.display())]
+    #[error("{} exists already, and says the ports itself: edit it, or leave --port out", .0.display())]
     HasPorts(PathBuf),
     /// The sample app could not be started.
     #[error("cannot start the sample app: {0}")]
@@ -105,7 +105,7 @@ pub(crate) enum DemoError {
         source: io::Error,
     },
     /// The certificate could not be created.
-    #[error("cannot make the demo's certificate: {0}")]
+    #[error("cannot create the demo's certificate: {0}")]
     Certificate(#[from] rcgen::Error),
     /// The configuration does not exist; nothing was created.
     #[error("there is no {}: `portcullis demo` without -c brings its own", .0.display())]

@@ -104,7 +104,7 @@ pub(super) fn explain(arguments: &ExplainArguments, config: &Path) -> ExitCode {
 fn request_of(arguments: &ExplainArguments) -> Result<(Request<()>, Option<bool>), String> {
     let line = format!("{} {}", arguments.method, arguments.target);
     let (mut request, secure) =
-        config::request(&line).map_err(|why| format!("`{line}` is no request: {why}"))?;
+        config::request(&line).map_err(|why| format!("`{line}` is not a request: {why}"))?;
     for text in &arguments.headers {
         let parsed = text.split_once(':').and_then(|(name, value)| {
             let name: HeaderName = name.trim().parse().ok()?;

@@ -42,7 +42,7 @@ fn keys(command: &KeyCommand, config: &Path) -> Result<String, Ended> {
         KeyCommand::Generate => {
             let key = service.missing_key(clock::now()).map_err(Ended::Failed)?;
             let Some(key) = key else {
-                let why = "there is a key already; `key rotate` makes the next";
+                let why = "there is a key already; `key rotate` creates the next";
                 return Err(Ended::Failed(why.to_owned()));
             };
             key.write(&settings.keys).map_err(|error| {

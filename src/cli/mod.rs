@@ -121,7 +121,7 @@ pub fn main() -> ExitCode {
         (Some(command), false) => command,
         (Some(_), true) => misused(
             ErrorKind::ArgumentConflict,
-            "`-t` is `check`, and stands without another subcommand such as `run`",
+            "`-t` means `check`, and cannot be combined with another subcommand such as `run`",
         ),
         (None, false) => misused(
             ErrorKind::MissingSubcommand,

@@ -112,7 +112,7 @@ pub(super) fn test(arguments: &TestArguments, config: &Path) -> ExitCode {
 fn coverage(untested: &[&str]) -> String {
     let line = |route: &&str| format!("no test expects a refusal of the route {route}\n");
     if untested.is_empty() {
-        "every route that asks for a token has a test that expects a refusal\n".to_owned()
+        "every route that requires a token has a test that expects a refusal\n".to_owned()
     } else {
         untested.iter().map(line).collect()
     }

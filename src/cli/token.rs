@@ -94,7 +94,7 @@ fn decode(token: &str) -> Result<String, Ended> {
     };
     match (part(parts.next()), part(parts.next())) {
         (Some(header), Some(claims)) => Ok(format!("{header}\n{claims}\n")),
-        (_, _) => Err(Ended::Failed("this is no JSON Web Token".to_owned())),
+        (_, _) => Err(Ended::Failed("this is not a JSON Web Token".to_owned())),
     }
 }
 
@@ -127,7 +127,7 @@ fn revoke(token: Option<String>, sub: Option<String>, config: &Path) -> Result<S
             let said = format!("a session of {} has ended\n", family.sub);
             (Whom::Session(family), said)
         }
-        (None, None) => return Err(Ended::Failed("say whose session ends".to_owned())),
+        (None, None) => return Err(Ended::Failed("a token or --sub is required".to_owned())),
     };
     let (at, lives) = service.store_at();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -151,7 +151,7 @@ fn verify(token: &str, config: &Path) -> Result<String, Ended> {
         if faults.is_empty() {
             // Only the store knows which sessions have ended.
             let session = if settings.live.is_some() {
-                "; whether its session goes on is not looked up"
+                "; whether its session has ended is not checked"
             } else {
                 ""
             };

@@ -51,7 +51,7 @@ pub(super) fn exit(outcome: Result<String, Ended>) -> ExitCode {
 
 /// The path of its users' file.
 pub(super) fn users_file(service: &TokenService) -> Result<PathBuf, Ended> {
-    let why = "there is no file of users: the app at `login` decides who may log in";
+    let why = "there is no users' file: the app at `login` decides who may log in";
     let file = service.settings().users.clone();
     file.ok_or_else(|| Ended::Failed(why.to_owned()))
 }
@@ -65,7 +65,7 @@ pub(super) fn now_in_millis() -> u64 {
 /// Writes the users' file.
 pub(super) fn write(file: &Path, users: &Users) -> Result<(), Ended> {
     if let Some(name) = users.unwritable() {
-        let why = "nothing of it would be left; mend it in the file, or take it out";
+        let why = "and would be lost; correct it in the file, or remove it";
         return Err(Ended::Failed(format!(
             "the user {name:?} cannot be read, {why}"
         )));
@@ -77,7 +77,7 @@ pub(super) fn write(file: &Path, users: &Users) -> Result<(), Ended> {
     if read.write().map_err(unwritten)? != text {
         return Err(Ended::Failed(cannot_hold(
             file,
-            "it would be read otherwise",
+            "it would be read differently",
         )));
     }
     write_private(file, text.as_bytes())

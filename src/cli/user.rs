@@ -94,7 +94,7 @@ fn edit(command: UserCommand, password: Option<String>, config: &Path) -> Result
         UserCommand::Add { name, more } => {
             if users.get(&name).is_some() || users.broken().any(|(broken, _)| broken == name) {
                 let hint = format!("`portcullis user password {name}` changes the password");
-                return Err(Ended::Failed(format!("{name:?} is there already; {hint}")));
+                return Err(Ended::Failed(format!("{name:?} exists already; {hint}")));
             }
             is_name(&name).map_err(Ended::Failed)?;
             // Sessions of an earlier user of this name have ended.
@@ -113,7 +113,7 @@ fn edit(command: UserCommand, password: Option<String>, config: &Path) -> Result
             user.password = password;
             user.since = now_in_millis();
             users.put(&name, user);
-            format!("{name} has a new password, and logs in anew everywhere\n")
+            format!("{name} has a new password, and has to log in again everywhere\n")
         }
         UserCommand::Disable { name } => {
             let mut user = known(&users, &name)?;
@@ -164,7 +164,7 @@ fn new_password() -> Result<String, Ended> {
         let first = rpassword::prompt_password("Password: ").map_err(failed)?;
         let second = rpassword::prompt_password("Again: ").map_err(failed)?;
         if first != second {
-            return Err(Ended::Failed("the two are not the same".to_owned()));
+            return Err(Ended::Failed("the two passwords differ".to_owned()));
         }
         first
     } else {

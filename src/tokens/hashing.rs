@@ -116,7 +116,7 @@ fn yield_to_traffic() {
     {
         let this = rustix::thread::gettid();
         if let Err(error) = rustix::process::setpriority_process(Some(this), NICENESS) {
-            tracing::debug!(%error, "the priority of a thread stays as it is");
+            tracing::debug!(%error, "the priority of a thread could not be lowered");
         }
     }
 }

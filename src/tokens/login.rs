@@ -61,25 +61,25 @@ impl Login {
             status if status.is_success() => self
                 .user(body)
                 .map_or_else(Decided::Nothing, |(sub, claims)| Decided::User(sub, claims)),
-            status => Decided::Nothing(format!("its answer is {status}")),
+            status => Decided::Nothing(format!("its response is {status}")),
         }
     }
 
     fn user(self, body: &[u8]) -> Result<(String, Map<String, Value>), String> {
         if body.len() > LONGEST {
-            return Err(format!("its answer is longer than {LONGEST} bytes"));
+            return Err(format!("its response is longer than {LONGEST} bytes"));
         }
-        let mut claims =
-            parse_object(body).map_err(|fault| format!("its answer is no JSON object: {fault}"))?;
+        let mut claims = parse_object(body)
+            .map_err(|fault| format!("its body is not a JSON object: {fault}"))?;
         let sub = match claims.remove("sub") {
             None => self.name,
             Some(Value::String(sub)) if !sub.is_empty() => sub,
             Some(Value::Number(sub)) => whole(&sub)
-                .ok_or("`sub` in its answer is a number with a fraction, or a very large one")?,
-            Some(_) => return Err("`sub` in its answer is neither a text nor a number".to_owned()),
+                .ok_or("`sub` in its response is a number with a fraction, or a very large one")?,
+            Some(_) => return Err("`sub` in its response is not a text or a number".to_owned()),
         };
         if let Some(own) = OWN.iter().find(|own| claims.contains_key(**own)) {
-            return Err(format!("`{own}` in its answer is the gateway's to say"));
+            return Err(format!("`{own}` in its response is the gateway's to say"));
         }
         Ok((sub, claims))
     }

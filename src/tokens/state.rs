@@ -198,7 +198,7 @@ pub(crate) async fn end_from_outside(
         };
         match ended {
             Ok(()) => return Ok(()),
-            Err(StoreDown) if tries == 0 => return Err(format!("{at} does not answer")),
+            Err(StoreDown) if tries == 0 => return Err(format!("{at} does not respond")),
             Err(StoreDown) => tries -= 1,
         }
         tokio::time::sleep(Duration::from_millis(100)).await;

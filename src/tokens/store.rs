@@ -280,6 +280,6 @@ const KEPT: u64 = 24 * 3600;
 /// Sends the result to the caller, which may have gone.
 fn tell<T>(answer: Tell<T>, outcome: Result<T, StoreDown>) {
     if answer.send(outcome).is_err() {
-        tracing::trace!("nobody waits for the store's answer any more");
+        tracing::trace!("the caller no longer waits for the store");
     }
 }

@@ -68,7 +68,7 @@ impl Users {
         for (name, content) in users {
             let user = match &content {
                 Some(content) => is_name(&name).and_then(|()| read_user(content)),
-                None => Err("a value can be read in two ways: put it into quotes".to_owned()),
+                None => Err("a value is ambiguous: put it into quotes".to_owned()),
             };
             match user {
                 Ok(user) => {

@@ -152,7 +152,7 @@ impl Verifier {
                 })
             }
             TokenFault::Revoked => format!(
-                "revoked: the file `revoked` takes back jti {} or sub {}",
+                "revoked: the file `revoked` lists jti {} or sub {}",
                 shown(claim("jti")),
                 shown(claim("sub"))
             ),
@@ -211,7 +211,7 @@ impl Verifier {
         if fault == TokenFault::Algorithm {
             format!("alg {alg} is not among {algorithms}{whence}")
         } else if fault == TokenFault::UnknownKey && names.is_empty() {
-            format!("kid {kid} is not known: no key has a name{whence}")
+            format!("kid {kid} is unknown: no key has a name{whence}")
         } else if fault == TokenFault::UnknownKey {
             let names = names.join(", ");
             format!("kid {kid} with alg {alg} is not among {names}{whence}")

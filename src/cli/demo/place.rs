@@ -84,7 +84,7 @@ impl Place {
                 .map_err(|source| file_error(&std::env::temp_dir(), source))?;
             let mut place = Self::bring(temporary.path(), port)?;
             let note = format!(
-                "Its files are in {}/ and go away with it; --dir DIR keeps them.",
+                "Its files are in {}/ and are deleted with it; --dir DIR keeps them.",
                 temporary.path().display()
             );
             place.notes.push(note);

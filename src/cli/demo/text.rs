@@ -49,7 +49,7 @@ pub(super) fn instructions(told: &Told<'_>) -> String {
             )],
         ),
         (
-            "For what follows, a token for alice, good for an hour",
+            "For the next commands, a token for alice, valid for an hour",
             vec![format!("export TOKEN={token}")],
         ),
         (
@@ -61,7 +61,7 @@ pub(super) fn instructions(told: &Told<'_>) -> String {
             vec![format!("curl -i {http}/api/orders/")],
         ),
         (
-            "The app with the token: 200, and it is told who asks (x-user-id)",
+            "The app with the token: 200, and x-user-id tells the app who the user is",
             vec![format!("curl -i {bearer} {http}/api/orders/")],
         ),
         (
@@ -75,7 +75,7 @@ pub(super) fn instructions(told: &Told<'_>) -> String {
             )],
         ),
         (
-            "A live edit: the answer changes, no restart",
+            "A live edit: the response changes, no restart",
             vec![
                 format!("curl -w '\\n' {http}/ping"),
                 format!("{edit} && sleep 1 && curl -w '\\n' {http}/ping"),

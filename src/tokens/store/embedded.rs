@@ -71,8 +71,8 @@ impl Store for Embedded {
         // An order that is dropped has failed.
         match self.orders.try_send(order) {
             Ok(()) => {}
-            Err(TrySendError::Full(_)) => tracing::debug!("too many wait for the store"),
-            Err(TrySendError::Disconnected(_)) => tracing::error!("the store's thread is gone"),
+            Err(TrySendError::Full(_)) => tracing::debug!("the store's queue is full"),
+            Err(TrySendError::Disconnected(_)) => tracing::error!("the store's thread has ended"),
         }
     }
 
@@ -202,7 +202,7 @@ pub(crate) async fn ask_who_has_it(
         let Some(less) = left.checked_sub(step) else {
             drop(std::fs::remove_file(&file));
             return Err(format!(
-                "another process has `{}`, and ends nothing",
+                "another process has `{}` open, and does not end sessions",
                 folder.display()
             ));
         };
@@ -347,11 +347,11 @@ impl Keeper {
             let Wish { sub, session, at } = match wish {
                 Ok(wish) => wish,
                 Err(error) => {
-                    tracing::warn!(file = %file.display(), error, "this says not what is to end");
+                    tracing::warn!(file = %file.display(), error, "this is not a request to end sessions");
                     continue;
                 }
             };
-            tracing::info!(sub, session, "sessions are ended from outside");
+            tracing::info!(sub, session, "ending sessions for another process");
             let order = match session {
                 Some(id) => {
                     let (told, _nobody) = oneshot::channel();
@@ -365,7 +365,7 @@ impl Keeper {
             if self.obey(&mut vec![order])
                 && let Err(error) = std::fs::remove_file(&file)
             {
-                tracing::warn!(file = %file.display(), %error, "this cannot be deleted");
+                tracing::warn!(file = %file.display(), %error, "the file cannot be deleted");
             }
         }
     }

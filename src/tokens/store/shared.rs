@@ -418,7 +418,7 @@ impl Keeper {
             link = Link::Cluster(cluster.build()?.get_async_connection().await?);
         } else if infos.len() > 1 {
             // Each gateway would use whichever it reaches.
-            return Err(io("several servers that are no cluster"));
+            return Err(io("several servers that are not a cluster"));
         }
         self.agree_on_lives(&mut link).await?;
         self.read_clock(&mut link).await?;
@@ -509,7 +509,7 @@ impl Keeper {
                 loss = losses.recv() => return loss,
                 looked = looking.join_next() => {
                     let failure = looked.and_then(Result::ok);
-                    return Some(failure.unwrap_or_else(|| io("nobody looks on")));
+                    return Some(failure.unwrap_or_else(|| io("the stream is no longer read")));
                 }
             }
         }
@@ -654,7 +654,7 @@ impl Keeper {
             }
         };
         let done = timeout(WHOLE, self.done(&mut link, &order, (&by, deadline))).await;
-        match done.unwrap_or_else(|_| Err(io("no answer in time"))) {
+        match done.unwrap_or_else(|_| Err(io("no response in time"))) {
             Ok(done) => {
                 if let Some(asked) = answer(order, done) {
                     self.forget_later(&asked, &by, deadline);
@@ -880,7 +880,7 @@ impl Drop for Later<'_> {
         }
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         if pending.len() + self.endings.len() > PENDING {
-            tracing::error!("other gateways will not know of all sessions that ended");
+            tracing::error!("other gateways will not be notified of all ended sessions");
             return;
         }
         pending.extend(self.endings.drain(..));
@@ -976,13 +976,13 @@ fn io(what: &'static str) -> RedisError {
 
 /// The server reached an order after its deadline, and did not execute it.
 fn late() -> RedisError {
-    let what = "the server came to it too late";
+    let what = "the server reached it too late";
     RedisError::from((redis::ErrorKind::UnexpectedReturnType, what))
 }
 
 /// The server's response cannot be parsed.
 fn odd() -> RedisError {
-    let what = "the server gave an answer that is none";
+    let what = "the server sent an invalid response";
     RedisError::from((redis::ErrorKind::UnexpectedReturnType, what))
 }
 
