@@ -1,5 +1,5 @@
-//! The stages of a request, one at a time, for `benches/`. Not an interface: it changes as the stages
-//! do. Nothing is decided here; each function calls what `gateway` calls.
+//! The stages of a request, one at a time, for `benches/`. Not a public API: it changes with the stages. Contains no
+//! logic; each function calls the same code as `gateway`.
 
 use std::path::Path;
 use std::pin::pin;
@@ -57,8 +57,8 @@ impl Stages {
         self.find(target).is_some()
     }
 
-    /// Whether the route of the target lets the request in. A token is looked for among those that
-    /// were verified before, or verified anew.
+    /// Whether the route of the target allows the request. The token is looked up in the cache of verified tokens, or
+    /// verified again.
     #[must_use]
     pub fn admits(&self, target: &PathAndQuery, headers: &HeaderMap, anew: bool) -> bool {
         let Some((_, route)) = self.find(target) else {

@@ -1,17 +1,17 @@
-//! The one place that reads the wall clock, and how its time is written. Everything below takes
-//! the time as an argument, so that it can be tested.
+//! The only place that reads the wall clock, and the formatting of its time. All other code takes the time as an
+//! argument, so that it can be tested.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-/// How long the wall clock is not looked at again: so late a correction of it is noticed.
+/// How long a reading of the wall clock is reused, and so how late a correction of it is noticed.
 const LOOKED_AT_FOR: Duration = Duration::from_secs(1);
-/// How long both clocks are looked at at most, unless it takes so long again and again.
+/// The maximum time between the readings of both clocks, unless every attempt takes longer.
 const LOOK_TAKES: Duration = Duration::from_micros(50);
 const TRIES: usize = 8;
 
-/// The present time.
+/// The current time.
 #[expect(
     clippy::disallowed_methods,
     reason = "the one place that reads the wall clock"
@@ -20,7 +20,7 @@ pub(crate) fn now() -> SystemTime {
     SystemTime::now()
 }
 
-/// A look at both clocks, from which the wall clock's time is told for a while without another look.
+/// A reading of both clocks, from which the wall clock's time is computed for a while without another reading.
 #[derive(Debug)]
 pub(crate) struct Look {
     at: Instant,
@@ -28,7 +28,7 @@ pub(crate) struct Look {
 }
 
 impl Look {
-    /// A look that is taken now. What is told of it is never ahead of the wall clock, and hardly behind it.
+    /// Reads both clocks now. The computed time is never ahead of the wall clock, and hardly behind it.
     pub(crate) fn new() -> Self {
         let mut tries = 0;
         loop {
@@ -36,15 +36,15 @@ impl Look {
             let time = now();
             let at = Instant::now();
             tries += 1;
-            // The thread may have had to wait in between.
+            // The thread may have been preempted in between.
             if at.duration_since(before) < LOOK_TAKES || tries == TRIES {
                 return Self { at, time };
             }
         }
     }
 
-    /// The wall clock's time at a moment that is, but for a little, the present one. For what is counted in seconds
-    /// or only told; where milliseconds decide, [`now`] says it.
+    /// The wall clock's time at a moment close to the present. For times that are counted in seconds or only
+    /// displayed; where milliseconds matter, use [`now`].
     pub(crate) fn time(&mut self, at: Instant) -> SystemTime {
         match at.checked_duration_since(self.at) {
             Some(since) if since < LOOKED_AT_FOR => self.time + since,
@@ -56,7 +56,7 @@ impl Look {
     }
 }
 
-/// Seconds and milliseconds since 1970; a clock before that reads as 1970.
+/// Seconds and milliseconds since 1970; earlier times give 1970.
 pub(crate) fn since_epoch(time: SystemTime) -> (u64, u32) {
     let elapsed = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     (elapsed.as_secs(), elapsed.subsec_millis())
@@ -92,7 +92,7 @@ mod tests {
         let half = Duration::from_millis(500);
         assert_eq!(look.time(began + half), time + half);
         tokio::time::advance(LOOKED_AT_FOR).await;
-        // The wall clock is not paused, and has hardly moved.
+        // The wall clock is not paused, but has hardly advanced.
         let later = look.time(began + LOOKED_AT_FOR);
         assert!(later >= time && later < time + half);
         assert_eq!(look.time(began + LOOKED_AT_FOR + half), later + half);

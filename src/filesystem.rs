@@ -1,6 +1,6 @@
-//! The file system as the control side meets it: a path may name a pipe or a device, a file may be huge, and a
-//! network drive may never answer. One function reads what the configuration names, one waits within bounds.
-//! Static files, which the workers serve, are the matter of `files`.
+//! The file system for the control side: a path may name a pipe or a device, a file may be huge, and a network drive
+//! may never respond. [`read`] reads the files that the configuration names, [`Patience`] limits waiting. Static
+//! files, which the workers serve, are handled by `files`.
 
 use std::collections::HashSet;
 use std::fs::{File, FileType, Metadata};
@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 
-/// The largest file that is read, in bytes: more is an accident.
+/// The largest file that is read, in bytes: a larger one is an accident.
 pub(crate) const LARGEST: u64 = 16 << 20;
 
-/// Reads a whole file. Opens nothing but regular files: another kind may block, or do something at being opened.
-/// A pipe that this process has inherited, such as `/dev/stdin` or bash's `<(...)`, is read to its end, too.
+/// Reads a whole file. Opens only regular files: others may block, or have side effects when opened. A pipe that this
+/// process inherited, such as `/dev/stdin` or bash's `<(...)`, is read to its end, too.
 ///
 /// # Errors
 /// The file is missing, of another kind, larger than [`LARGEST`], or cannot be read.
@@ -26,7 +26,7 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     check(&std::fs::metadata(path)?, inherited)?;
     let mut flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
     if !inherited {
-        // The name may lead elsewhere by now; no open waits for the other end of a pipe.
+        // The path may refer to another file by now; the open must not wait for the other end of a pipe.
         flags |= OFlags::NONBLOCK;
     }
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
@@ -46,7 +46,7 @@ fn is_inherited(path: &Path) -> bool {
         || path.starts_with("/proc/self/fd")
 }
 
-/// Refuses what is no regular file, by its kind.
+/// Refuses anything but regular files, with an error that names the type.
 fn check(there: &Metadata, inherited: bool) -> io::Result<()> {
     let kind = there.file_type();
     if kind.is_file() || inherited && kind.is_fifo() {
@@ -68,21 +68,21 @@ fn name_of(kind: FileType) -> &'static str {
     }
 }
 
-/// Asks file systems that may not answer: each question is asked by a thread of its own, which is left behind where
-/// the time is up. Clones share what they know of paths that do not answer.
+/// Calls file systems that may not respond: each call runs on a thread of its own, which is abandoned when the time is
+/// up. Clones share the record of paths that do not respond.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Patience {
-    /// The paths that are being asked about. One that does not answer is not asked about again, so that threads
-    /// which hang are at most as many as there are paths.
+    /// The paths of pending calls. A path that does not respond is not called again, so that there are at most as many
+    /// hanging threads as paths.
     asked: Arc<Mutex<HashSet<PathBuf>>>,
 }
 
 impl Patience {
-    /// Does `work`, which asks the file system about `path`, and waits for it at most this long.
+    /// Runs `work`, which accesses `path`, and waits for it at most this long.
     ///
     /// # Errors
-    /// `TimedOut` where there is no response in this time, or an earlier question about the path still has none. The
-    /// system may refuse the thread, too.
+    /// `TimedOut` where there is no result in this time, or an earlier call for the path is still pending. Starting
+    /// the thread may fail, too.
     pub(crate) fn ask<T: Send + 'static>(
         &self,
         path: &Path,
@@ -103,7 +103,7 @@ impl Patience {
             .spawn(move || {
                 let done = work();
                 drop(asking);
-                // Nobody may be waiting any more.
+                // The caller may no longer be waiting.
                 drop(sender.send(done));
             })?;
         answer.recv_timeout(at_most).map_err(|error| match error {
@@ -111,7 +111,7 @@ impl Patience {
                 let problem = format!("its file system does not answer within {at_most:.0?}");
                 io::Error::new(io::ErrorKind::TimedOut, problem)
             }
-            RecvTimeoutError::Disconnected => io::Error::other("it could not be asked about"),
+            RecvTimeoutError::Disconnected => io::Error::other("the file system call failed"),
         })
     }
 
@@ -120,7 +120,7 @@ impl Patience {
     }
 }
 
-/// A question that has no response yet; dropped with its thread, however that ends.
+/// A pending call; dropped with its thread, however that ends.
 struct Asking {
     path: PathBuf,
     patience: Patience,
@@ -195,7 +195,7 @@ mod tests {
         let again = patience.ask(path, long, || ()).unwrap_err().to_string();
         assert_eq!(again, "its file system still does not answer");
         assert_eq!(patience.ask(other, long, || 7).unwrap(), 7);
-        // It answers after all, and is asked again.
+        // It responds after all, and is called again.
         drop(end);
         let _gone = at_the_end.recv();
         while patience.ask(path, long, || ()).is_err() {

@@ -1,18 +1,18 @@
-//! The targets of `fuzz/`: each makes a case of its bytes and calls the property that `cargo test`
-//! holds, too. Not an interface.
+//! The targets of `fuzz/`: each makes a case from its bytes and calls the property that `cargo test` checks, too. Not
+//! a public API.
 
 use http::Method;
 
 use crate::message::path;
 use crate::{auth, config, proxy, route, wire};
 
-/// A case's settings, which are its first bytes, and the rest. They are digits in the seeds.
+/// The settings of a case, which are its first bytes, and the rest. In the seeds they are digits.
 fn settings<const COUNT: usize>(input: &[u8]) -> Option<([u8; COUNT], &[u8])> {
     let (settings, rest) = input.split_first_chunk()?;
     Some((*settings, rest))
 }
 
-/// An app's answer: method, end and cuts, then its bytes.
+/// An app's response: method, end and splits, then its bytes.
 pub fn answer(input: &[u8]) {
     let Some(([request, end, seed], bytes)) = settings(input) else {
         return;
@@ -25,7 +25,7 @@ pub fn answer(input: &[u8]) {
     proxy::answer_holds(&method, bytes, seed, end % 2 == 0, end % 8 == 7);
 }
 
-/// What a client sends: end and cuts, then its bytes.
+/// A client's request: end and splits, then its bytes.
 pub fn request(input: &[u8]) {
     if let Some(([end, seed], bytes)) = settings(input) {
         wire::properties::request_holds(bytes, seed, end % 2 == 0);
@@ -43,7 +43,7 @@ pub fn token(input: &[u8]) {
     auth::token_holds(input);
 }
 
-/// A configuration's file.
+/// A configuration file.
 pub fn config(input: &[u8]) {
     config::text_holds(input);
 }

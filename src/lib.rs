@@ -1,7 +1,7 @@
 //! Portcullis: nginx in front of the app, with the tokens checked.
 //!
-//! The library's front door: [`run`] serves a configuration until it is told to stop, [`check`]
-//! reads one without binding anything. How the rooms fit together is said in ARCHITECTURE.md.
+//! The library's entry point: [`run`] serves a configuration until it is told to stop, [`check`] reads one without
+//! binding anything. ARCHITECTURE.md describes how the modules fit together.
 
 mod auth;
 #[doc(hidden)]

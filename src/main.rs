@@ -1,9 +1,9 @@
-//! The `portcullis` program: arguments in, exit code out. All else is the library's.
+//! The `portcullis` program: arguments in, exit code out. Everything else is in the library.
 
 use std::process::ExitCode;
 
-/// A connection's buffers lie between things that last longer: this allocator keeps sizes apart, and
-/// its own thread gives unused memory back to the system.
+/// The buffers of connections lie between longer-lived allocations: this allocator separates sizes, and its background
+/// thread returns unused memory to the system.
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

@@ -1,5 +1,5 @@
-//! A peer that says what it was told to, in given pieces, for tests and `fuzz/`: the same bytes must
-//! mean the same however they are cut. Nothing here waits for a clock, and nothing of it is in the program.
+//! A scripted peer that sends given bytes in given pieces, for tests and `fuzz/`: the same bytes must mean the same
+//! however they are split. Nothing here waits for a clock, and none of it is compiled into the program.
 
 #![allow(clippy::panic, reason = "what goes on for ever stops the test")]
 
@@ -12,20 +12,20 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The stream whose other end is played.
+/// The stream whose other end is scripted.
 #[derive(Debug)]
 pub(crate) struct Script {
     pieces: VecDeque<Vec<u8>>,
-    /// Whether it has been waited for the next piece.
+    /// Whether the reader has already waited for the next piece.
     paused: bool,
-    /// Whether the peer closes after its last piece; it is silent otherwise.
+    /// Whether the peer closes after its last piece; otherwise it is silent.
     closes: bool,
-    /// Whether the peer takes nothing of what is said to it.
+    /// Whether the peer accepts no written data.
     deaf: bool,
 }
 
 impl Script {
-    /// A peer that says these pieces, each of which has to be waited for.
+    /// A peer that sends these pieces, each of which has to be waited for.
     pub(crate) fn new(pieces: impl IntoIterator<Item = Vec<u8>>, closes: bool) -> Self {
         Self {
             pieces: pieces
@@ -38,17 +38,17 @@ impl Script {
         }
     }
 
-    /// The same peer, that does not listen.
+    /// The same peer, but it accepts no data.
     pub(crate) fn deaf(self) -> Self {
         Self { deaf: true, ..self }
     }
 
-    /// Whether it says nothing any more, not even goodbye.
+    /// Whether it sends nothing more, not even a close.
     pub(crate) fn is_quiet(&self) -> bool {
         self.pieces.is_empty() && !self.closes
     }
 
-    /// What it has not said yet.
+    /// The bytes that were not sent yet.
     pub(crate) fn rest(self) -> Vec<u8> {
         self.pieces.into_iter().flatten().collect()
     }
@@ -107,7 +107,7 @@ impl AsyncWrite for Script {
     }
 }
 
-/// The bytes in pieces, whose places come from the seed; byte by byte for every fourth seed.
+/// The bytes split into pieces at places derived from the seed; byte by byte for every fourth seed.
 pub(crate) fn cut(bytes: &[u8], seed: u8) -> Vec<Vec<u8>> {
     let mut random = u32::from(seed);
     let longest = [1, 4, 32, 256]
@@ -117,7 +117,7 @@ pub(crate) fn cut(bytes: &[u8], seed: u8) -> Vec<Vec<u8>> {
     let mut pieces = Vec::new();
     let mut rest = bytes;
     while !rest.is_empty() {
-        // The multiplier of Numerical Recipes; its upper bits are the better ones.
+        // The multiplier of Numerical Recipes; its upper bits are more random.
         random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let length = 1 + (random >> 16) as usize % longest;
         let (piece, later) = rest.split_at(length.min(rest.len()));
@@ -127,11 +127,11 @@ pub(crate) fn cut(bytes: &[u8], seed: u8) -> Vec<Vec<u8>> {
     pieces
 }
 
-/// Runs a future until it has ended, or waits for what never comes (`None`). Each step needs a
-/// reason, so it also fails where there are too many of them for so many bytes.
+/// Runs a future until it completes, or waits for something that never comes (`None`). Each step needs a reason, so
+/// this also fails where there are too many steps for this many bytes.
 pub(crate) fn drive<F: Future>(bytes: usize, future: F) -> Option<F::Output> {
     thread_local! {
-        /// Timers can be made in it; it never runs, so that they never fire.
+        /// Timers can be created in it; it never runs, so they never fire.
         static RUNTIME: tokio::runtime::Runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()

@@ -1,6 +1,5 @@
-//! `TokenService`: username and password buy an access token and a refresh token, in simplejwt's wire
-//! format; refreshing, checking and taking back. How requests get here and who may see which route
-//! is not decided here.
+//! `TokenService`: issues an access token and a refresh token for username and password, in simplejwt's wire format;
+//! refreshes, verifies and revokes them. How requests get here, and access control of routes, are decided elsewhere.
 
 mod cookies;
 mod hashing;
@@ -53,28 +52,28 @@ use crate::message::body::Body;
 use crate::message::reject::TokenFault;
 use crate::net::resolve::Names;
 
-/// How many bytes a request to an endpoint may have.
+/// The maximum body size of a request to an endpoint, in bytes.
 pub(crate) const BODY_BYTES: usize = 64 * 1024;
 
 /// One of the endpoints.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Endpoint {
-    /// Username and password for tokens.
+    /// Exchanges username and password for tokens.
     Obtain,
-    /// A refresh token for an access token.
+    /// Exchanges a refresh token for an access token.
     Refresh,
-    /// Whether a token is good.
+    /// Checks whether a token is valid.
     Verify,
     /// Ends a family.
     Blacklist,
-    /// The same as RFC 7009 has it.
+    /// The same according to RFC 7009.
     Revoke,
     /// The published keys.
     Keys,
 }
 
 impl Endpoint {
-    /// All of them with what follows the path of the service; the keys have a path of their own.
+    /// All of them with the rest of their path after the service's path; the keys have a path of their own.
     pub(crate) const ALL: [(Self, &'static str); 5] = [
         (Self::Obtain, "/"),
         (Self::Refresh, "/refresh/"),
@@ -96,90 +95,90 @@ impl Endpoint {
     }
 }
 
-/// What the service is made of; an equal one goes on over a reload.
+/// The settings of the service; one with equal settings is preserved across a reload.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct TokenSettings {
     /// `iss` of its tokens.
     pub(crate) issuer: Option<String>,
-    /// What it signs with.
+    /// The algorithm that it signs with.
     pub(crate) algorithm: Algorithm,
     /// The directory of its keys.
     pub(crate) keys: PathBuf,
-    /// The file of its users; without one the app decides who may log in.
+    /// The file of its users; without it, the app decides who may log in.
     pub(crate) users: Option<PathBuf>,
-    /// How long an access token lives.
+    /// The lifetime of an access token.
     pub(crate) access_lifetime: Duration,
-    /// How long a refresh token lives.
+    /// The lifetime of a refresh token.
     pub(crate) refresh_lifetime: Duration,
-    /// Whether a refresh token is good once.
+    /// Whether a refresh token can be used only once.
     pub(crate) rotate_refresh: bool,
-    /// How long a spent one gets its successor once more.
+    /// The grace period during which a used refresh token returns the same replacement once more.
     pub(crate) refresh_grace: Duration,
-    /// How long a new key is published before it signs.
+    /// How long a new key is published before it is used for signing.
     pub(crate) rotate_keys_after: Duration,
-    /// The cookies that its tokens are handed out in, instead of bodies.
+    /// The cookies in which its tokens are sent, instead of bodies.
     pub(crate) cookies: Option<Cookies>,
-    /// The field of a login that says who it is.
+    /// The field of a login that contains the user name.
     pub(crate) username_field: String,
-    /// Claims beside the service's own.
+    /// Claims in addition to the service's own.
     pub(crate) claims: Vec<(String, Issued)>,
-    /// Tries of one address.
+    /// Attempts per address.
     pub(crate) per_ip: Option<Rate>,
-    /// Tries of one user.
+    /// Attempts per user.
     pub(crate) per_user: Option<Rate>,
 }
 
-/// Issues, renews and takes back tokens.
+/// Issues, renews and revokes tokens.
 #[derive(Debug)]
 pub(crate) struct TokenService {
     settings: TokenSettings,
-    /// Where the store is.
+    /// The location of the store.
     at: StateAt,
-    /// What has ended, as the workers know it.
+    /// The ended sessions, as the workers see them.
     revoked: Arc<LiveRevoked>,
-    /// Where it is open.
+    /// The store, once it is open.
     state: OnceLock<Arc<TokenState>>,
     ring: KeyRing,
     users: Users,
-    /// The users' file, as it was read.
+    /// The content of the users' file.
     users_file: Arc<Vec<u8>>,
     throttle: Throttle,
-    /// Tells access tokens of this service from others.
+    /// Verifies access tokens of this service.
     access: Arc<Verifier>,
     /// The same for refresh tokens.
     refresh: Arc<Verifier>,
 }
 
-/// A response, and the word for the access log where it refuses.
+/// A response, and the reason code for the access log where it is an error.
 pub(crate) type Answered = (Response<Body>, Option<&'static str>);
 
 /// One request to an endpoint.
 pub(crate) struct Asked<'a> {
-    /// Which one.
+    /// The endpoint.
     pub(crate) endpoint: Endpoint,
     /// Its method.
     pub(crate) method: &'a Method,
     /// Its headers.
     pub(crate) headers: &'a HeaderMap,
-    /// All of its body.
+    /// The whole body.
     pub(crate) body: Bytes,
-    /// Whose address it comes from.
+    /// The client's address.
     pub(crate) client: Option<IpAddr>,
-    /// The origin that was asked, as the client wrote it.
+    /// The origin that was requested, as the client wrote it.
     pub(crate) origin: Option<&'a str>,
     /// The time.
     pub(crate) now: SystemTime,
 }
 
 impl std::fmt::Debug for Asked<'_> {
-    /// Passwords and tokens are not shown.
+    /// Passwords and tokens are never printed.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Asked {}", self.endpoint.name())
     }
 }
 
 impl TokenService {
-    /// A service; what it remembers of tries goes over from the one before.
+    /// Creates a service; counted login attempts are carried over from the one before.
     pub(crate) fn new(
         settings: TokenSettings,
         (at, revoked): (StateAt, Arc<LiveRevoked>),
@@ -210,7 +209,7 @@ impl TokenService {
         }
     }
 
-    /// Opens the store, where it is not open yet.
+    /// Opens the store, unless it is open.
     ///
     /// # Errors
     /// Why it cannot be opened.
@@ -224,14 +223,14 @@ impl TokenService {
             let state = states
                 .open(&self.at, self.lives(), millis(now), &self.revoked, names)
                 .map_err(|why| format!("`{}`: {why}", self.at))?;
-            // Nobody else starts it.
+            // Only this call sets it.
             drop(self.state.set(state));
         }
         Ok(())
     }
 
-    /// The key that has to be made before this service can issue tokens, if any: its first, or the
-    /// first of its algorithm, which signs once it has been published long enough.
+    /// The key that must be created before this service can issue tokens, if any: its first, or the first of its
+    /// algorithm, which signs after it has been published long enough.
     ///
     /// # Errors
     /// Where the system has no random numbers.
@@ -247,8 +246,7 @@ impl TokenService {
         NewKey::make(self.settings.algorithm, now, now + lead).map(Some)
     }
 
-    /// Deletes the files of keys that signed nothing that can still be good, and forgets what has
-    /// expired.
+    /// Deletes the files of keys all of whose tokens have expired, and forgets expired entries.
     pub(crate) async fn clean(&self, now: SystemTime) {
         let Some(state) = self.state.get() else {
             return;
@@ -259,13 +257,13 @@ impl TokenService {
         for key in self.ring.retired(algorithm, seconds, longest.any()) {
             let last = state.signed_last(key.key.kid());
             if last + longest.any() + SLACK >= seconds {
-                // This gateway did not know of its successor at once.
+                // This gateway did not learn of its successor at once.
                 continue;
             }
             match std::fs::remove_file(&key.path) {
                 Ok(()) => tracing::info!(kid = key.key.kid(), "signing key retired"),
                 Err(error) => {
-                    tracing::warn!(path = %key.path.display(), %error, "a retired key stays");
+                    tracing::warn!(path = %key.path.display(), %error, "a retired key file cannot be deleted");
                 }
             }
         }
@@ -279,8 +277,8 @@ impl TokenService {
         }
     }
 
-    /// Ends the sessions of those who may no longer log in, or who log in otherwise: all that began by
-    /// now, when this service has taken the place of the one before. An old password was good until then.
+    /// Ends the sessions of users who may no longer log in, or whose password changed: all that began before this
+    /// service replaced the previous one. An old password was valid until then.
     pub(crate) async fn end_those_who_left(&self, before: &Self, now: SystemTime) {
         let stays = |name: &str, user: &User| {
             let next = self.users.active(name);
@@ -295,18 +293,18 @@ impl TokenService {
         }
     }
 
-    /// Ends all sessions of users that began by a time each; what cannot be written down now, later.
+    /// Ends all sessions of users that began before a time each; those that cannot be written now are written later.
     async fn end_all(&self, state: &TokenState, ended: Vec<(String, u64)>) {
-        /// So many fit into the time of one order.
+        /// How many fit into the time limit of one order.
         const AT_ONCE: usize = 100;
         for some in ended.chunks(AT_ONCE) {
             let names: Vec<_> = some.iter().map(|(name, _)| name.as_str()).collect();
             let users = names.join(", ");
             match state.store().end_all(some.to_vec()).await {
-                Ok(()) => tracing::info!(users, "gone, disabled or changed: sessions ended"),
-                // The users' file says so, too, to every gateway that reads it.
+                Ok(()) => tracing::info!(users, "removed, disabled or changed: sessions ended"),
+                // The users' file tells every gateway that reads it, too.
                 Err(StoreDown) => {
-                    tracing::warn!(users, "that their sessions ended is written down later");
+                    tracing::warn!(users, "the end of their sessions will be recorded later");
                     state.end_later(some);
                 }
             }
@@ -320,8 +318,8 @@ impl TokenService {
             .ok_or_else(Answer::down)
     }
 
-    /// What is known of the user of a family, whose sessions of this time go on: by the users' file,
-    /// or by the app's response to the login.
+    /// The data about the user of a family whose sessions of this time have not ended: from the users' file, or from
+    /// the app's response to the login.
     fn known_of<'f>(&'f self, family: &'f Family) -> Option<&'f Map<String, Value>> {
         if self.settings.users.is_none() {
             return Some(&family.claims);
@@ -330,11 +328,11 @@ impl TokenService {
         (family.created >= user.since).then_some(&user.more)
     }
 
-    /// An access token of no family, for a user who may have one: it is good as long as the user is, and
-    /// its own time.
+    /// An access token without a family, for a user who may have one: it is valid until it expires, as long as the
+    /// user is active.
     ///
     /// # Errors
-    /// Why there is none.
+    /// Why none was issued.
     pub(crate) fn issue(
         &self,
         sub: &str,
@@ -343,7 +341,7 @@ impl TokenService {
         now: SystemTime,
     ) -> Result<String, String> {
         if life > self.settings.refresh_lifetime {
-            return Err("it would outlive its key; `refresh_lifetime` is the longest".to_owned());
+            return Err("it would outlive its key; `refresh_lifetime` is the maximum".to_owned());
         }
         let now = millis(now);
         let family = Family {
@@ -362,7 +360,7 @@ impl TokenService {
             .ok_or_else(|| format!("there is no active user {sub:?}"))?;
         let jti = random_name().map_err(|_| "no random bytes".to_owned())?;
         let key = self.ring.signing(self.settings.algorithm, now / 1000);
-        let key = key.ok_or("there is no key yet; the first start of the gateway makes one")?;
+        let key = key.ok_or("there is no key yet; the first start of the gateway creates one")?;
         let claims = mint::access(
             (None, &family),
             self.settings.issuer.as_deref(),
@@ -373,21 +371,21 @@ impl TokenService {
         key.sign(&claims).map_err(|error| error.to_string())
     }
 
-    /// The family of one of its tokens that is good.
+    /// The family of one of its valid tokens.
     ///
     /// # Errors
-    /// Why it is not.
+    /// Why the token is invalid.
     pub(crate) fn family_of(&self, token: &str, now: SystemTime) -> Result<FamilyName, String> {
         let claims = self
             .access
             .verify(token, now)
             .or_else(|_| self.refresh.verify(token, now))
             .map_err(|fault| fault.to_string())?;
-        let why = "it is of no session; it ends with its time, or with its user";
+        let why = "the token has no session; it is valid until it expires or its user is removed";
         mint::family_of(&claims).ok_or_else(|| why.to_owned())
     }
 
-    /// Where its store is, and how long its tokens live.
+    /// The location of its store, and the lifetimes of its tokens.
     pub(crate) fn store_at(&self) -> (&StateAt, Lives) {
         (&self.at, self.lives())
     }
@@ -399,7 +397,7 @@ impl TokenService {
         }
     }
 
-    /// What it is made of.
+    /// Its settings.
     pub(crate) fn settings(&self) -> &TokenSettings {
         &self.settings
     }
@@ -414,7 +412,7 @@ impl TokenService {
         &self.ring
     }
 
-    /// Responds to a request; gives the word for the access log, where it is refused.
+    /// Responds to a request; returns the reason code for the access log if the response is an error.
     pub(crate) async fn answer(&self, asked: Asked<'_>) -> Answered {
         if asked.endpoint == Endpoint::Keys {
             return (self.published(asked.method), None);
@@ -437,7 +435,7 @@ impl TokenService {
             }
             Endpoint::Refresh => {
                 if let Some(cookies) = &self.settings.cookies {
-                    // The response sets cookies, as a login does, whoever's the token in the body is.
+                    // The response sets cookies, as a login does, whatever token is in the body.
                     cookies.check_page(asked.headers, asked.origin)?;
                 }
                 let (token, from_cookie) = self.token(asked, &fields, "refresh", Kind::Refresh)?;
@@ -462,8 +460,8 @@ impl TokenService {
         }
     }
 
-    /// The key set, for whoever checks the tokens himself. It may be kept half as long as a new key is
-    /// published before it signs: a gateway does not see its file at once.
+    /// The key set, for apps that verify the tokens themselves. It may be cached for half the time that a new key is
+    /// published before it signs, because a gateway does not see its file at once.
     fn published(&self, method: &Method) -> Response<Body> {
         if *method == Method::OPTIONS {
             return preflight_of_keys();
@@ -483,7 +481,7 @@ impl TokenService {
         response
     }
 
-    /// The token of a request: in its body, or else in a cookie that the page may use.
+    /// The token of a request: from its body, or else from a cookie that the page may use.
     fn token(
         &self,
         asked: &Asked<'_>,
@@ -501,8 +499,8 @@ impl TokenService {
         Ok((token, false))
     }
 
-    /// The token among cookies of one name that decides: the one that is good; of several the one of the last login, and
-    /// of its session the last. Where none is good, any.
+    /// The token to use among cookies of one name: the valid one; of several, the one of the last login, and of its
+    /// session the newest. If none is valid, any.
     fn best(&self, tokens: Vec<String>, kind: Kind, now: SystemTime) -> Option<String> {
         let verifier = match kind {
             Kind::Access => &self.access,
@@ -519,7 +517,7 @@ impl TokenService {
         tokens.into_iter().max_by_key(rank)
     }
 
-    /// Makes the browser forget the tokens of a session that has ended, where it sent them.
+    /// Makes the browser delete the tokens of an ended session, if it sent them.
     fn forgetting(
         &self,
         outcome: Result<Answer, Answer>,
@@ -545,12 +543,12 @@ impl TokenService {
 
     fn credentials(&self, asked: &Asked<'_>, fields: &wire::Fields) -> Result<[String; 2], Answer> {
         if let Some(cookies) = &self.settings.cookies {
-            // Nobody is to be logged in as somebody else by another site.
+            // Another site must not log a user in as someone else.
             cookies.check_page(asked.headers, asked.origin)?;
         }
         let names = [&self.settings.username_field, "password"];
         let [name, password] = wire::texts(fields, names)?;
-        // Keyboards put a space behind a name; REST framework takes it off, too.
+        // Keyboards add a space after a name; REST framework removes it, too.
         Ok([name.trim().to_owned(), password])
     }
 
@@ -569,10 +567,10 @@ impl TokenService {
         Ok(self.alone(begun, asked.origin))
     }
 
-    /// Begins a login that the app decides.
+    /// Begins a login that the app decides on.
     ///
     /// # Errors
-    /// The response to a request that asks for none, or too often, with the word for the access log.
+    /// The response to a request that is invalid or exceeds the rate, with the reason code for the access log.
     pub(crate) async fn begin_login(&self, asked: &Asked<'_>) -> Result<Login, Box<Answered>> {
         let begin = async {
             if *asked.method != Method::POST {
@@ -587,7 +585,7 @@ impl TokenService {
         begun.map_err(|answer| Box::new(answer.with_reason()))
     }
 
-    /// Responds to a login that the app decided.
+    /// Responds to a login that the app decided on.
     pub(crate) async fn end_login(&self, decided: Decided, asked: &Asked<'_>) -> Answered {
         let answer = match decided {
             Decided::User(sub, claims) => {
@@ -597,14 +595,14 @@ impl TokenService {
             Decided::Refused => Err(Answer::no_account()),
             Decided::Throttled(seconds) => Err(Answer::throttled(seconds)),
             Decided::Nothing(why) => {
-                tracing::error!(why, "the app that decides on logins gave no decision");
+                tracing::error!(why, "the app that decides on logins returned no decision");
                 Err(Answer::undecided())
             }
         };
         answer.unwrap_or_else(|refusal| refusal).with_reason()
     }
 
-    /// Makes the browser forget cookies of these names that it has for other domains.
+    /// Makes the browser delete cookies of these names that it has for other domains.
     fn alone(&self, mut answer: Answer, origin: Option<&str>) -> Answer {
         if let Some(cookies) = &self.settings.cookies {
             answer.cookies.extend(cookies.forget_others(origin));
@@ -615,7 +613,7 @@ impl TokenService {
     fn try_once(&self, asked: &Asked<'_>, name: &str) -> Result<(), Answer> {
         let name = match &self.settings.users {
             Some(_) => Cow::Borrowed(name),
-            // The app may take many spellings for one user.
+            // The app may accept several spellings for one user.
             None => Cow::Owned(throttle::folded(name)),
         };
         self.throttle
@@ -623,7 +621,7 @@ impl TokenService {
             .map_err(|wait| Answer::throttled(wait.as_secs() + 1))
     }
 
-    /// Begins a family for who logged in.
+    /// Begins a family for a user who logged in.
     async fn begin(
         &self,
         sub: String,
@@ -650,12 +648,11 @@ impl TokenService {
         self.handed_out(&access, Some(&refresh))
     }
 
-    /// Checks a password off the event loops. A user who is not there, or may not log in, costs the
-    /// same time.
+    /// Checks a password outside the event loops. A user who does not exist, or may not log in, takes the same time.
     async fn check(&self, name: &str, password: String) -> Result<Verdict, Answer> {
         let own = self.users.active(name);
         let own = own.and_then(|user| user.password.clone());
-        // Who is not there, or may not log in, takes as long as somebody who may.
+        // A user who does not exist, or may not log in, takes as long as one who may.
         let hash = own.clone().or_else(|| self.users.decoy(name));
         let state = self.open_state()?;
         let checking = state.hashing().check(hash, password, own.is_some());
@@ -673,9 +670,8 @@ impl TokenService {
         Ok(verdict)
     }
 
-    /// Writes hashes of today's kind into the users' file, all that wait, so that many logins are one
-    /// change. A file that was changed since it was read is left alone: it will be read, and this is
-    /// called again.
+    /// Writes the waiting new hashes to the users' file, all at once, so that many logins are one change. A file that
+    /// was changed since it was read is left alone: it will be reloaded, and this is called again.
     pub(crate) fn renew_hashes(&self) {
         let (Some(state), Some(file)) = (self.state.get(), self.settings.users.clone()) else {
             return;
@@ -693,7 +689,7 @@ impl TokenService {
                     users.put(&name, user);
                     renewed.push(name);
                 }
-                // It was changed otherwise.
+                // The user was changed or removed in the meantime.
                 Some(_) | None => state.renewed(&name),
             }
         }
@@ -709,12 +705,12 @@ impl TokenService {
                         state.renewed(name);
                     }
                     let users = renewed.join(", ");
-                    tracing::info!(users, "hashes of passwords are of today's kind now");
+                    tracing::info!(users, "password hashes upgraded");
                 }
                 Ok(())
             });
             if let Err(error) = written {
-                tracing::warn!(%error, "hashes of passwords stay of an older kind");
+                tracing::warn!(%error, "password hashes could not be upgraded");
                 // Their next logins try again.
                 for name in &renewed {
                     state.renewed(name);
@@ -752,7 +748,7 @@ impl TokenService {
         self.handed_out(&access, rotate.then_some(&refresh))
     }
 
-    /// Tokens in a body, or in cookies, where the body says how long they are good.
+    /// Tokens in a body, or in cookies, where the body contains their lifetimes.
     ///
     /// # Errors
     /// Where a token is longer than a cookie can be.
@@ -792,14 +788,14 @@ impl TokenService {
             Err(_) => self.refresh_claims(token, now)?,
         };
         if claims.get("sid").is_none() && claims.get("gen").is_none() {
-            // Issued at the prompt, it is of no family.
+            // Issued on the command line, it has no family.
             return Ok(Answer::ok(json!({})));
         }
         let family = mint::family_of(&claims).ok_or_else(Answer::not_ours)?;
         let family = self.open_state()?.store().look(family).await;
         let family = family.map_err(|StoreDown| Answer::down())?;
-        // Whether a refresh token was spent is not told: who stole a copy would learn when its owner has come, without
-        // showing itself.
+        // Whether a refresh token was used is not revealed: a thief of a copy could find out when its owner has used
+        // it, without being detected.
         match family {
             Some(_) => Ok(Answer::ok(json!({}))),
             None => Err(Answer::blacklisted("token_revoked")),
@@ -812,7 +808,8 @@ impl TokenService {
         everywhere: bool,
         now: SystemTime,
     ) -> Result<Answer, Answer> {
-        // Who ended the session may have died before it told all others, and is asked again: the store knows.
+        // The gateway that ended the session may have died before it notified all others, so a repeated request goes
+        // to the store.
         let claims = self.refresh.verify_of_any_session(token, now);
         let claims = claims.map_err(|fault| refused_refresh(&fault))?;
         let everywhere = if everywhere {
@@ -827,7 +824,7 @@ impl TokenService {
         }
     }
 
-    /// RFC 7009: a token that is not good is as gone as one can wish.
+    /// RFC 7009: an invalid token counts as revoked.
     async fn revoke(&self, token: &str, now: SystemTime) -> Result<Answer, Answer> {
         let claims = self
             .access
@@ -842,7 +839,7 @@ impl TokenService {
         Ok(Answer::ok(Value::Null))
     }
 
-    /// Ends the family of a token, and its access tokens; whether it had not ended before.
+    /// Ends the family of a token, and its access tokens; returns whether it had not ended before.
     async fn end(
         &self,
         claims: &Claims,
@@ -854,8 +851,8 @@ impl TokenService {
         let ended = store.end(family, millis(now), everywhere).await;
         let ended = ended.map_err(|StoreDown| Answer::down())?.is_some();
         if everywhere == Everywhere::Yes {
-            // What began in this millisecond has ended, too. Who is told so may log in again at once, and
-            // is not to begin in it.
+            // Sessions that began in this millisecond have ended, too. The client may log in again as soon as it gets
+            // the response, and that session must not begin in the same millisecond.
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         Ok(ended)
@@ -866,7 +863,7 @@ impl TokenService {
         claims.map_err(|fault| refused_refresh(&fault))
     }
 
-    /// An access token and the refresh token of a family's state.
+    /// Signs an access token and the refresh token for the state of a family.
     fn sign_both(
         &self,
         id: &str,
@@ -893,7 +890,7 @@ impl TokenService {
     }
 }
 
-/// The response to a refresh token that is not good.
+/// The response to an invalid refresh token.
 fn refused_refresh(fault: &TokenFault) -> Answer {
     let detail = if *fault == TokenFault::Expired {
         "Token is expired"
@@ -907,7 +904,7 @@ fn refused_refresh(fault: &TokenFault) -> Answer {
     Answer::invalid(detail, fault.reason())
 }
 
-/// The response to a preflight for the key set: a page of any origin may get it, with any header.
+/// The response to a preflight for the key set: pages of any origin may read it, with any header.
 fn preflight_of_keys() -> Response<Body> {
     let mut response = Response::new(Body::Empty);
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -923,7 +920,7 @@ fn preflight_of_keys() -> Response<Body> {
     response
 }
 
-/// The family of a refresh token, and which of its tokens it is.
+/// The family of a refresh token, and the token's generation.
 fn spendable(claims: &Claims) -> Result<(FamilyName, u64), Answer> {
     let family = mint::family_of(claims);
     let generation = claims.get("gen").and_then(Value::as_u64);

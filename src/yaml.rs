@@ -1,23 +1,24 @@
-//! YAML as the program writes it, by serde_yaml: layout, quotes, text blocks. What the program reads is read elsewhere.
+//! Writes YAML, with serde_yaml: layout, quotes, block scalars. Parsing is done elsewhere.
 //!
-//! serde_yaml writes by the words of YAML 1.2 alone, and has its own form of numbers. A text such as `no`, which older
-//! YAML takes for a boolean, gets no quotes from it, `1.50` becomes 1.5, and U+2028 stands where it ends a line for some.
-//! Such scalars are written here: a stand-in keeps their place in serde_yaml's output, and is replaced.
+//! serde_yaml follows YAML 1.2 only, and normalizes numbers. It does not quote a text such as `no`, which YAML 1.1
+//! parsers read as a boolean, it writes `1.50` as 1.5, and it leaves U+2028 unescaped, which some parsers treat as a
+//! line end. Such scalars are written here: a placeholder takes their place in serde_yaml's output, and is then
+//! replaced.
 
 use std::borrow::Cow;
 
 use serde::ser::{Serialize, SerializeMap as _, Serializer};
 
-/// What is to be written.
+/// A value to be written.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Yaml<'a> {
     /// A map, in this order.
     Map(Vec<(Cow<'a, str>, Self)>),
     /// A list.
     List(Vec<Self>),
-    /// A text, which no reader takes for anything else.
+    /// A text, which no parser reads as anything else.
     Text(Cow<'a, str>),
-    /// A number, boolean, `null`, or a text that has no quotes where it stands: these very characters, if they are
+    /// A number, boolean, `null`, or a text that is unquoted in its source: exactly these characters, if they are
     /// [`plain`].
     Plain(Cow<'a, str>),
 }
@@ -25,13 +26,13 @@ pub(crate) enum Yaml<'a> {
 /// Writes a document.
 ///
 /// # Errors
-/// Where serde_yaml cannot.
+/// Where serde_yaml fails.
 pub(crate) fn write(yaml: &Yaml<'_>) -> Result<String, serde_yaml::Error> {
     let mut stand_ins = StandIns {
         prefix: "zz-as-written".to_owned(),
         written: Vec::new(),
     };
-    // No text has it, and no escape ends in a z, so that it is in the output where it was put, and nowhere else.
+    // No text contains it, and no escape ends in a z, so it occurs in the output only where it was inserted.
     while has(yaml, &stand_ins.prefix) {
         stand_ins.prefix.push_str("-z");
     }
@@ -49,14 +50,14 @@ fn has(yaml: &Yaml<'_>, part: &str) -> bool {
     }
 }
 
-/// Scalars that serde_yaml would write so that they read otherwise.
+/// Scalars that serde_yaml would write in a form that reads differently.
 struct StandIns {
     prefix: String,
     written: Vec<String>,
 }
 
 impl StandIns {
-    /// The document with texts that serde_yaml writes as they are to be, or stand-ins.
+    /// The document with placeholders for all texts that serde_yaml would write differently.
     fn scalars<'a>(&mut self, yaml: &'a Yaml<'a>) -> Result<Yaml<'a>, serde_yaml::Error> {
         Ok(match yaml {
             Yaml::Map(entries) => Yaml::Map(
@@ -80,7 +81,7 @@ impl StandIns {
 
     fn text<'a>(&mut self, text: &'a str) -> Result<Cow<'a, str>, serde_yaml::Error> {
         let lines = text.contains('\n');
-        // serde_yaml escapes what is beyond U+FFFF, such as emoji.
+        // serde_yaml escapes characters beyond U+FFFF, such as emoji.
         let beyond = text.chars().any(|c| c > '\u{ffff}');
         if text.chars().any(|c| !is_shown(c) && c != '\n') || (lines && beyond) {
             return Ok(self.instead(escaped(text)));
@@ -112,15 +113,15 @@ impl StandIns {
     }
 }
 
-/// How serde_yaml writes a text.
+/// A text as serde_yaml writes it.
 fn by_serde(text: &str) -> Result<String, serde_yaml::Error> {
     let mut written = serde_yaml::to_string(text)?;
     written.truncate(written.trim_end_matches('\n').len());
     Ok(written)
 }
 
-/// Whether every reader of YAML takes these characters without quotes for a text. Those that look like numbers, dates,
-/// booleans, merge keys or the gateway's own variables are not among them, whatever they are.
+/// Whether every YAML parser reads these unquoted characters as a text. Excludes anything that looks like a number,
+/// date, boolean, merge key or gateway variable.
 fn is_a_word(text: &str) -> bool {
     const WORDS: [&str; 9] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
     let first = |c: char| c.is_alphabetic() || matches!(c, '/' | '_' | '$');
@@ -147,9 +148,9 @@ fn escaped(text: &str) -> String {
     out
 }
 
-/// Whether a character can be seen, and stand in single quotes.
+/// Whether a character is visible, and allowed in single quotes.
 fn is_shown(c: char) -> bool {
-    // Beside control characters, what some readers take for line ends, and byte order marks and what is no character.
+    // Besides control characters, excludes what some parsers treat as line ends, byte order marks, and noncharacters.
     !c.is_control()
         && !matches!(
             c,
@@ -157,7 +158,7 @@ fn is_shown(c: char) -> bool {
         )
 }
 
-/// Whether YAML takes these characters, without quotes, for one scalar on one line.
+/// Whether YAML reads these characters, without quotes, as one scalar on one line.
 pub(crate) fn plain(text: &str) -> bool {
     let first = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '+');
     let sign = text
@@ -181,7 +182,7 @@ impl Serialize for Yaml<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Map(entries) => {
-                // serde_yaml looks for tags in a map that says that it has one entry.
+                // serde_yaml looks for tags in a map that declares one entry.
                 let mut map = serializer.serialize_map(None)?;
                 for (key, value) in entries {
                     map.serialize_entry(key.as_ref(), value)?;

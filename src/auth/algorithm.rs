@@ -1,5 +1,5 @@
-//! `Algorithm`: the signature algorithms of RFC 7518 and RFC 8037 that are accepted, by name, and
-//! small sets of them. Knows nothing of keys.
+//! `Algorithm`: the accepted signature algorithms of RFC 7518 and RFC 8037, by name, and small sets of them. Knows
+//! nothing of keys.
 
 use std::fmt;
 
@@ -8,9 +8,9 @@ use jsonwebtoken::Algorithm as Jwt;
 /// A signature algorithm of JWS (RFC 7518 section 3.1, RFC 8037 section 3.1).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Algorithm {
-    /// One that jsonwebtoken has.
+    /// One that jsonwebtoken supports.
     Jwt(Jwt),
-    /// ECDSA on P-521 with SHA-512, until jsonwebtoken has it
+    /// ECDSA on P-521 with SHA-512, until jsonwebtoken supports it
     /// (<https://github.com/Keats/jsonwebtoken/issues/250>).
     Es512,
 }
@@ -43,7 +43,7 @@ impl Algorithm {
     /// Ed25519.
     pub(crate) const EDDSA: Self = Self::Jwt(Jwt::EdDSA);
 
-    /// Every algorithm, in the order of messages.
+    /// Every algorithm, in the order in which messages list them.
     pub(crate) const ALL: [Self; 13] = [
         Self::HS256,
         Self::HS384,
@@ -60,10 +60,10 @@ impl Algorithm {
         Self::EDDSA,
     ];
 
-    /// The algorithm with this name, as a configuration writes it.
+    /// The algorithm with this name, as written in a configuration.
     ///
     /// # Errors
-    /// A sentence that says what would be right.
+    /// A sentence that says which names are valid.
     pub(crate) fn parse(name: &str) -> Result<Self, String> {
         if let Some(known) = Self::named(name) {
             return Ok(known);
@@ -90,16 +90,16 @@ impl Algorithm {
         )
     }
 
-    /// The algorithm that `alg` of a token or of a JWK names; compared with case, as RFC 7515
-    /// section 4.1.1 says. `none` is not an algorithm.
+    /// The algorithm that `alg` of a token or of a JWK names; case-sensitive, as RFC 7515 section 4.1.1 says. `none`
+    /// is not an algorithm.
     pub(crate) fn named(name: &str) -> Option<Self> {
         match name {
             "ES512" => Some(Self::ES512),
-            // RFC 9864 writes EdDSA with Ed25519 as `Ed25519`; it is the same algorithm.
+            // RFC 9864 calls EdDSA with Ed25519 `Ed25519`; it is the same algorithm.
             "Ed25519" => Some(Self::EDDSA),
             _ => {
                 let known = name.parse().ok().map(Self::Jwt);
-                // jsonwebtoken may come to know more.
+                // A newer jsonwebtoken may support more.
                 known.filter(|known| AlgorithmSet::ALL.contains(*known))
             }
         }
@@ -121,11 +121,11 @@ impl Algorithm {
             Self::ES384 => "ES384",
             Self::ES512 => "ES512",
             Self::EDDSA => "EdDSA",
-            Self::Jwt(_) => "an algorithm that is not known here",
+            Self::Jwt(_) => "an unknown algorithm",
         }
     }
 
-    /// How long a secret has to be (RFC 7518 section 3.2); `None` for what is no HMAC.
+    /// The minimum length of a secret (RFC 7518 section 3.2); `None` for anything but HMAC.
     pub(crate) fn secret_bytes(self) -> Option<usize> {
         match self {
             Self::HS256 => Some(32),
@@ -142,27 +142,27 @@ impl fmt::Display for Algorithm {
     }
 }
 
-/// A set of algorithms, in one word.
+/// A set of algorithms, as a bit mask.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct AlgorithmSet(u16);
 
 impl AlgorithmSet {
     /// Every algorithm.
     pub(crate) const ALL: Self = Self(0b1_1111_1111_1111);
-    /// What a shared secret can do.
+    /// The algorithms of a shared secret.
     pub(crate) const HMAC: Self = Self(0b111);
-    /// What an RSA key can do.
+    /// The algorithms of an RSA key.
     pub(crate) const RSA: Self = Self(0b1_1111_1000);
-    /// What a key on P-256 can do.
+    /// The algorithms of a key on P-256.
     pub(crate) const P256: Self = Self::of(Algorithm::ES256);
-    /// What a key on P-384 can do.
+    /// The algorithms of a key on P-384.
     pub(crate) const P384: Self = Self::of(Algorithm::ES384);
-    /// What a key on P-521 can do.
+    /// The algorithms of a key on P-521.
     pub(crate) const P521: Self = Self::of(Algorithm::ES512);
-    /// What an Ed25519 key can do.
+    /// The algorithms of an Ed25519 key.
     pub(crate) const ED25519: Self = Self::of(Algorithm::EDDSA);
 
-    /// The set of this one.
+    /// The set of this one algorithm.
     pub(crate) const fn of(algorithm: Algorithm) -> Self {
         Self(match algorithm {
             Algorithm::HS256 => 1,
@@ -178,7 +178,7 @@ impl AlgorithmSet {
             Algorithm::ES384 => 1 << 10,
             Algorithm::ES512 => 1 << 11,
             Algorithm::EDDSA => 1 << 12,
-            // Of no set.
+            // In no set.
             Algorithm::Jwt(_) => 0,
         })
     }
@@ -188,27 +188,27 @@ impl AlgorithmSet {
         self.0 & Self::of(algorithm).0 != 0
     }
 
-    /// What is in both sets.
+    /// The intersection of both sets.
     pub(crate) fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
-    /// What is in either set.
+    /// The union of both sets.
     pub(crate) fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
-    /// What is in this set and not in the other.
+    /// The algorithms of this set that are not in the other.
     pub(crate) fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
 
-    /// Whether the set has nothing.
+    /// Whether the set is empty.
     pub(crate) fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// What is in the set.
+    /// The algorithms in the set.
     pub(crate) fn iter(self) -> impl Iterator<Item = Algorithm> {
         Algorithm::ALL
             .into_iter()

@@ -1,5 +1,5 @@
-//! `Claims`: what a token says, and `ClaimPath`: where in it. Whether it may be believed and what
-//! it permits is decided elsewhere.
+//! `Claims`: the content of a token, and `ClaimPath`: a place in it. Whether the claims can be trusted and what they
+//! permit is decided elsewhere.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use super::number;
 pub(crate) struct Claims(Map<String, Value>);
 
 impl fmt::Debug for Claims {
-    /// What a token says is not shown.
+    /// The content of a token is never printed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} claims", self.0.len())
     }
@@ -24,12 +24,12 @@ impl Claims {
         Self(members)
     }
 
-    /// All of them.
+    /// All claims.
     pub(super) fn members(&self) -> &Map<String, Value> {
         &self.0
     }
 
-    /// The claim with this name at the top.
+    /// The top-level claim with this name.
     pub(crate) fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
     }
@@ -51,7 +51,7 @@ impl Claims {
 }
 
 fn members_weight(members: &Map<String, Value>) -> usize {
-    // A node of the tree has room for eleven members, and half of them may be empty.
+    // A node of the map has room for eleven members, half of which may be empty.
     let node = 11 * (size_of::<String>() + size_of::<Value>());
     members
         .iter()
@@ -70,7 +70,7 @@ fn weight(value: &Value) -> usize {
     inside.saturating_add(size_of::<Value>())
 }
 
-/// Whether two JSON values are equal; numbers by value, so that 1 is 1.0.
+/// Whether two JSON values are equal; numbers by value, so that 1 equals 1.0.
 pub(crate) fn equal(one: &Value, other: &Value) -> bool {
     match (one, other) {
         (Value::Number(left), Value::Number(right)) => number::equal(left, right),
@@ -87,12 +87,12 @@ pub(crate) fn equal(one: &Value, other: &Value) -> bool {
     }
 }
 
-/// The way to a claim: names from the outside to the inside, as `realm_access.roles`.
+/// The path to a claim: names from the outermost to the innermost, as in `realm_access.roles`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct ClaimPath(Vec<String>);
 
 impl ClaimPath {
-    /// Puts a claim where the path says; what is in the way of it goes.
+    /// Sets the claim at this path, and replaces values in the way that are not objects.
     pub(super) fn put(&self, claims: &mut Map<String, Value>, value: Value) {
         let Some((last, way)) = self.names().split_last() else {
             return;
@@ -111,10 +111,10 @@ impl ClaimPath {
         at.insert(last.clone(), value);
     }
 
-    /// Reads a path: dots go inwards, `\.` is a dot in a name and `\\` a backslash.
+    /// Parses a path: a dot descends one level, `\.` is a dot in a name and `\\` a backslash.
     ///
     /// # Errors
-    /// A sentence that says what would be right.
+    /// A sentence that says what is valid.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         if let Some(escaped) = meant_as_url(text) {
             return Err(format!(
@@ -147,19 +147,19 @@ impl ClaimPath {
         Ok(Self(names))
     }
 
-    /// The names, from the outside to the inside.
+    /// The names, from the outermost to the innermost.
     pub(crate) fn names(&self) -> &[String] {
         &self.0
     }
 
-    /// Whether the path is this one name at the top.
+    /// Whether the path is only this top-level name.
     pub(crate) fn is(&self, name: &str) -> bool {
         matches!(self.0.as_slice(), [only] if only == name)
     }
 }
 
-/// The path with each dot escaped, where it begins as a URL, which many issuers take as a name, and the dots of
-/// its host go inwards, or all of its dots do.
+/// The path with each dot escaped, if it looks like a URL, which many issuers use as a claim name, and the dots of its
+/// host, or all of its dots, are unescaped.
 fn meant_as_url(text: &str) -> Option<String> {
     let rest = ["https://", "http://"]
         .iter()
@@ -168,13 +168,13 @@ fn meant_as_url(text: &str) -> Option<String> {
         let mut before = None;
         part.chars().any(|letter| {
             let escapes = before == Some('\\');
-            // A backslash that is escaped escapes nothing.
+            // An escaped backslash escapes nothing.
             before = (!(escapes && letter == '\\')).then_some(letter);
             letter == '.' && !escapes
         })
     };
     let host = rest.split('/').next().unwrap_or_default();
-    // Whoever escapes the dots of the host knows what the others do.
+    // If the dots of the host are escaped, the other dots are meant as written.
     let knows = rest.contains(r"\.");
     if !bare(host) && (knows || !bare(rest)) {
         return None;

@@ -1,5 +1,5 @@
-//! What the check of a token found, step by step, and tokens that are only assumed: for `explain`
-//! and the policy tests. Each step is the one that requests take; no request comes this way.
+//! The results of checking a token, step by step, and assumed tokens: for `explain` and the policy tests. The steps
+//! are the same as for requests, but no request runs this code.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,11 +16,11 @@ use super::verify::{Audience, Verifier};
 use super::{Guard, JwtGuard, issuer};
 use crate::message::reject::{Reject, TokenFault};
 
-/// How long an assumed token lives.
+/// The lifetime of an assumed token.
 const ASSUMED_LIFE: Duration = Duration::from_secs(300);
 
 impl JwtGuard {
-    /// What the check of one token finds, in words.
+    /// The result of checking one token, in words.
     fn explain_found(&self, found: &token::Found<'_>, now: SystemTime) -> Vec<String> {
         let places: Vec<String> = self
             .places
@@ -48,7 +48,7 @@ impl JwtGuard {
         let claims = match jws.claims() {
             Ok(claims) => claims,
             Err(fault) => {
-                lines.push(format!("{fault}: its claims are no strict JSON object"));
+                lines.push(format!("{fault}: its claims are not a strict JSON object"));
                 return lines;
             }
         };
@@ -63,7 +63,7 @@ impl JwtGuard {
 }
 
 impl Guard {
-    /// What the check of the request's token finds, in words.
+    /// The result of checking the request's token, in words.
     pub(crate) fn explain_token(
         &self,
         headers: &HeaderMap,
@@ -90,7 +90,7 @@ impl Guard {
         if found.rivals.is_empty() {
             return guard.explain_found(&found, now);
         }
-        let mut lines = vec!["several cookies of one name; the good one decides".to_owned()];
+        let mut lines = vec!["several cookies of one name; the valid one is used".to_owned()];
         for (at, found) in found.each().enumerate() {
             for line in guard.explain_found(&found, now) {
                 lines.push(format!("cookie {}: {line}", at + 1));
@@ -99,12 +99,11 @@ impl Guard {
         lines
     }
 
-    /// Who the request would be from with a token of these claims that one of the route's
-    /// verifiers signed. What a claim of a verifier's own demands and the claims do not say is
-    /// taken to be right; a null is a claim that is not there.
+    /// The principal that a token of these claims, signed for one of the route's verifiers, would give. Claims that a
+    /// verifier requires and that are not given are assumed to be valid; null means that the claim is absent.
     ///
     /// # Errors
-    /// Why the verifiers refuse it, and in words.
+    /// Why the verifiers refuse it, also in words.
     pub(crate) fn assume(
         &self,
         claims: &Claims,
@@ -114,7 +113,7 @@ impl Guard {
             return Ok(Principal::anonymous());
         };
         let mut refused = None;
-        // Those that would judge it: of several, the ones whose issuer it names.
+        // The verifiers that would check it: those whose issuer it names, or all of them.
         for verifier in guard.candidates(u64::MAX, issuer(claims)) {
             let (claims, typ) = verifier.completed(claims.members(), now);
             match verifier.check_assumed(typ.as_deref(), &claims, now) {
@@ -138,11 +137,11 @@ impl Guard {
         }))
     }
 
-    /// Who the request would be from if its token is genuine, where the keys that would tell were never fetched;
-    /// `None` where that is not why it is not known.
+    /// The principal if the token is genuine, where the keys that would prove it were never fetched; `None` where
+    /// authentication failed for another reason.
     ///
     /// # Errors
-    /// Why it is refused in either case.
+    /// Why the token is refused in either case.
     pub(crate) fn assume_genuine(
         &self,
         headers: &HeaderMap,
@@ -169,7 +168,7 @@ impl Guard {
         refused
     }
 
-    /// Which of the route's demands on the claims are not met, in words.
+    /// Which of the route's requirements on the claims are not met, in words.
     pub(crate) fn explain_claims(
         &self,
         principal: &Principal,
@@ -188,7 +187,7 @@ impl Guard {
     }
 }
 
-/// What one verifier finds of a token, in words; nothing where it accepts it.
+/// The errors that one verifier finds in a token, in words; empty where it accepts the token.
 pub(crate) fn faults_of(verifier: &Verifier, token: &str, now: SystemTime) -> Vec<String> {
     let parsed = Jws::parse(token).and_then(|jws| Ok((jws.claims()?, jws)));
     match parsed {
@@ -210,7 +209,7 @@ fn explain_by(verifier: &Verifier, jws: &Jws<'_>, claims: &Claims, now: SystemTi
 
 fn faults(verifier: &Verifier, jws: &Jws<'_>, claims: &Claims, now: SystemTime) -> Vec<String> {
     let unsigned = verifier.check_signature(jws).err();
-    // What is wrong with the claims helps as well where it is not what counts.
+    // Errors in the claims help too, even where the signature decides.
     unsigned
         .map(|unsigned| verifier.why(jws, None, unsigned.why, now))
         .into_iter()
@@ -229,7 +228,7 @@ fn place(place: &TokenSource) -> String {
 }
 
 impl Verifier {
-    /// These claims with those that this verifier asks of every token.
+    /// These claims, completed with those that this verifier requires of every token.
     fn completed(&self, claims: &Map<String, Value>, now: SystemTime) -> (Claims, Option<String>) {
         let mut all = claims.clone();
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -256,7 +255,7 @@ impl Verifier {
     }
 }
 
-/// Puts a claim where there is none.
+/// Sets a claim unless it is present.
 fn put(claims: &mut Map<String, Value>, path: &ClaimPath, value: &Value) {
     let mut here = claims;
     let Some((last, outer)) = path.names().split_last() else {

@@ -1,6 +1,5 @@
-//! Strict JSON (RFC 8259): a member that stands twice and nesting that is too deep are refused,
-//! because two readers of such a text may see two different values. A number stays the text that it
-//! is. Knows nothing of tokens.
+//! Strict JSON (RFC 8259): duplicate members and excessive nesting are errors, because two readers of such a text may
+//! see two different values. A number keeps its text. Knows nothing of tokens.
 
 use std::fmt;
 
@@ -9,24 +8,23 @@ use serde_json::{Map, Number, Value};
 
 use super::number;
 
-/// How many objects and lists may stand inside each other, the outermost included.
+/// The maximum nesting depth of objects and lists, the outermost included.
 const MAX_DEPTH: usize = 32;
 
-/// The name under which serde_json hands the text of a number that is no integer of 64 bits to visitors (its feature
-/// `arbitrary_precision`).
-/// An object with such a member could be taken for a number.
+/// The name under which serde_json passes the text of a number that is not a 64-bit integer to visitors (its feature
+/// `arbitrary_precision`). An object with such a member could be mistaken for a number.
 const NUMBER: &str = "$serde_json::private::Number";
 
 /// The text is not strict JSON.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("not JSON, or a member twice, or more than 32 levels deep")]
+#[error("not JSON, or a duplicate member, or more than 32 levels deep")]
 pub(crate) struct NotStrict;
 
-/// Reads one JSON value and nothing after it.
+/// Parses one JSON value and nothing after it.
 ///
 /// # Errors
-/// Where the text is not UTF-8 or not JSON, a member stands twice, it is nested deeper than 32
-/// levels, or a number is too large for a double or has an exponent beyond 9999.
+/// Where the text is not UTF-8 or not JSON, has a duplicate member, is nested deeper than 32 levels, or contains a
+/// number that is too large for a double or has an exponent beyond 9999.
 pub(crate) fn parse(text: &[u8]) -> Result<Value, NotStrict> {
     let mut reader = serde_json::Deserializer::from_slice(text);
     let value = Strict { depth: 0 }
@@ -36,7 +34,7 @@ pub(crate) fn parse(text: &[u8]) -> Result<Value, NotStrict> {
     Ok(value)
 }
 
-/// Reads one number and nothing beside it; `None` where it is none, or out of bounds as in [`parse`].
+/// Parses exactly one number; `None` where the text is not a number, or is out of bounds as in [`parse`].
 pub(crate) fn read_number(text: &str) -> Option<Number> {
     match parse(text.as_bytes()) {
         Ok(Value::Number(number)) => Some(number),
@@ -44,12 +42,12 @@ pub(crate) fn read_number(text: &str) -> Option<Number> {
     }
 }
 
-/// The text without a byte order mark (RFC 8259 section 8.1 lets a reader pass over one).
+/// The text without a byte order mark (RFC 8259 section 8.1 allows parsers to ignore one).
 pub(crate) fn without_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }
 
-/// Reads one JSON object and nothing after it; errors as [`parse`].
+/// Parses one JSON object and nothing after it; errors as [`parse`].
 pub(crate) fn parse_object(text: &[u8]) -> Result<Map<String, Value>, NotStrict> {
     match parse(text)? {
         Value::Object(members) => Ok(members),
@@ -59,7 +57,7 @@ pub(crate) fn parse_object(text: &[u8]) -> Result<Map<String, Value>, NotStrict>
     }
 }
 
-/// Reads a value inside `depth` objects and lists.
+/// Reads a value at nesting level `depth`.
 #[derive(Clone, Copy)]
 struct Strict {
     depth: usize,
@@ -135,7 +133,7 @@ impl<'de> Visitor<'de> for Strict {
             let name = name.ok_or_else(|| A::Error::custom("a name that is not for members"))?;
             let value = members.next_value_seed(inside)?;
             if map.insert(name, value).is_some() {
-                return Err(A::Error::custom("a member twice"));
+                return Err(A::Error::custom("a duplicate member"));
             }
             next = members.next_key_seed(Name)?;
         }
@@ -143,7 +141,7 @@ impl<'de> Visitor<'de> for Strict {
     }
 }
 
-/// Reads the name of a member; `None` is [`NUMBER`].
+/// Reads the name of a member; `None` means [`NUMBER`].
 struct Name;
 
 impl<'de> DeserializeSeed<'de> for Name {
@@ -166,8 +164,8 @@ impl Visitor<'_> for Name {
     }
 }
 
-/// Reads the text of a number. serde_json hands it over as its own; a text of the document's it lends, and
-/// that is refused here.
+/// Reads the text of a number. serde_json passes it as an owned string; text borrowed from the document is refused
+/// here.
 struct NumberText;
 
 impl<'de> DeserializeSeed<'de> for NumberText {
@@ -239,7 +237,7 @@ mod tests {
             assert_eq!(value.to_string(), text);
             accepts(&format!(r#"{{"a":[{text}]}}"#));
         }
-        // An exponent gets its sign.
+        // An exponent gets a sign.
         for (text, read) in [("1e3", "1e+3"), ("1E-3", "1e-3"), ("1.0E0", "1.0e+0")] {
             assert_eq!(parse(text.as_bytes()).unwrap().to_string(), read);
         }

@@ -1,5 +1,5 @@
-//! Key sets as JSON (RFC 7517): each entry is a key, or says why it is none.
-//! Which algorithms the configuration allows is the matter of `keys`.
+//! Parses JSON key sets (RFC 7517): each entry is a key, or an error that says why it cannot be used. Which algorithms
+//! the configuration allows is decided in `keys`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,7 +10,7 @@ use super::json;
 use super::key_fault::KeyProblem;
 use super::public_key::PublicKey;
 
-/// What a key of a set is made of.
+/// The material of a key in a set.
 pub(crate) enum Material {
     /// A shared secret.
     Secret(Vec<u8>),
@@ -30,17 +30,17 @@ pub(crate) struct Jwk {
     pub(crate) material: Material,
 }
 
-/// An entry of a set that is no key for us.
+/// An entry of a set that cannot be used as a key.
 pub(crate) struct Mistake {
     /// `kid`.
     pub(crate) kid: Option<String>,
-    /// What is wrong with it.
+    /// The problem.
     pub(crate) problem: KeyProblem,
 }
 
-/// The entries of a set, in order. Whether a problem means that a key is passed over or that the set is wrong,
-/// [`KeyProblem::is_passed_over`] says. Members that are null or empty count as absent: some servers write all
-/// that they know of.
+/// The entries of a set, in order. [`KeyProblem::is_passed_over`] says whether a problem means that a key is skipped
+/// or that the set is invalid. Members that are null or empty count as absent, because some servers write all members
+/// that they know.
 ///
 /// # Errors
 /// Where the document is not a strict JSON object with a list `keys`.
@@ -125,7 +125,7 @@ fn member<'m>(members: &'m Map<String, Value>, name: &str) -> Option<&'m Value> 
     })
 }
 
-/// What `use` and `key_ops` say (RFC 7517 sections 4.2 and 4.3).
+/// Checks `use` and `key_ops` (RFC 7517 sections 4.2 and 4.3).
 fn is_for_verifying(members: &Map<String, Value>) -> Result<(), KeyProblem> {
     let unfit = |name, value: &Value, wanted| KeyProblem::OtherUse {
         name,
@@ -144,7 +144,7 @@ fn is_for_verifying(members: &Map<String, Value>) -> Result<(), KeyProblem> {
     Ok(())
 }
 
-/// What stands in a member that names a kind of key, as far as it fits into a message.
+/// The value of a member that names a kind of key, shortened to fit into a message.
 fn shown(value: &Value) -> String {
     const LONGEST: usize = 40;
     let text = value.to_string();

@@ -1,5 +1,5 @@
-//! `Jws`: a token in the compact form of JWS (RFC 7515 section 7.1), its header read and nothing
-//! believed yet. Signatures are checked by `keys`, claims by `verify`.
+//! `Jws`: a token in the compact serialization of JWS (RFC 7515 section 7.1), with its header parsed and nothing
+//! verified yet. Signatures are checked by `keys`, claims by `verify`.
 
 use std::fmt;
 use std::ops::Deref;
@@ -14,24 +14,24 @@ use super::claims::Claims;
 use super::json;
 use crate::message::reject::TokenFault;
 
-/// What a token's header says.
+/// The header of a token.
 ///
 /// `jku`, `x5u`, `jwk` and `x5c` are dropped here: a token never says where its key is.
 #[derive(Debug)]
 pub(crate) struct Header {
-    /// `alg`; `None` for `none` and for every name that is not known.
+    /// `alg`; `None` for `none` and for every unknown name.
     pub(crate) algorithm: Option<Algorithm>,
     /// `kid`.
     pub(crate) kid: Option<String>,
-    /// `x5t` and `x5t#S256`: which certificate's key it is, never where it is.
+    /// `x5t` and `x5t#S256`: the certificate whose key signed it, never its location.
     thumbprints: [Option<String>; 2],
     /// `typ`.
     pub(crate) typ: Option<String>,
 }
 
-/// A token whose form is right; neither its signature nor its claims were looked at.
+/// A well-formed token; neither its signature nor its claims were checked.
 pub(crate) struct Jws<'t> {
-    /// The header, read.
+    /// The parsed header.
     pub(crate) header: Arc<Header>,
     /// Header and payload with the dot between them: what the signature covers.
     pub(crate) signed: &'t str,
@@ -49,21 +49,21 @@ impl Deref for Jws<'_> {
 }
 
 impl fmt::Debug for Jws<'_> {
-    /// A token is never shown.
+    /// A token is never printed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "a token with {:?}", self.algorithm)
     }
 }
 
 impl Header {
-    /// Reads a header from its part of a token.
+    /// Parses a header from its part of a token.
     ///
     /// # Errors
-    /// `Malformed` where it is not a strict JSON object with an `alg`; `Critical` where `crit`
-    /// stands in it, or `b64` other than `true` (RFC 7797).
+    /// `Malformed` where it is not a strict JSON object with an `alg`; `Critical` where it has `crit`, or `b64` other
+    /// than `true` (RFC 7797).
     fn parse(header: &str) -> Result<Self, TokenFault> {
         let header = json::parse_object(&decode(header)?).map_err(|_| TokenFault::Malformed)?;
-        // `b64` changes what is signed; a reader that skips it would check other bytes.
+        // `b64` changes what is signed; a parser that ignores it would verify other bytes.
         let plain = header
             .get("b64")
             .is_none_or(|b64| *b64 == Value::Bool(true));
@@ -94,16 +94,16 @@ impl Header {
 }
 
 impl<'t> Jws<'t> {
-    /// Reads the form and the header of a token.
+    /// Parses the structure and the header of a token.
     ///
     /// # Errors
-    /// `Malformed` where it is not three parts or its header is no header; `Critical` where `crit`
-    /// stands in the header, or `b64` other than `true` (RFC 7797).
+    /// `Malformed` where it does not have three parts or its header is invalid; `Critical` where the header has
+    /// `crit`, or `b64` other than `true` (RFC 7797).
     pub(crate) fn parse(token: &'t str) -> Result<Self, TokenFault> {
         Self::parse_with(token, |_| None)
     }
 
-    /// The same, with headers that were read before: most tokens of an issuer have the same one.
+    /// The same, with headers that were parsed before: most tokens of an issuer have the same one.
     ///
     /// # Errors
     /// As [`Jws::parse`].
@@ -150,8 +150,7 @@ impl<'t> Jws<'t> {
         decode(self.payload)
     }
 
-    /// The claims, as the token tells them; whoever calls this before the signature was checked
-    /// must not believe them.
+    /// The claims as the token states them; a caller must not trust them before the signature is verified.
     ///
     /// # Errors
     /// `Malformed` where the payload is not a strict JSON object in strict base64url.
@@ -162,15 +161,15 @@ impl<'t> Jws<'t> {
     }
 }
 
-/// Strict base64url (RFC 7515 section 2): no padding, and no bits that mean nothing.
+/// Strict base64url (RFC 7515 section 2): no padding, and no nonzero trailing bits.
 fn decode(part: &str) -> Result<Vec<u8>, TokenFault> {
     URL_SAFE_NO_PAD
         .decode(part)
         .map_err(|_| TokenFault::Malformed)
 }
 
-/// What holds for every text: a token is taken apart in one way and put together it is the same, and
-/// what its header and its claims say is what another reader of JSON reads.
+/// The properties of every text: a token has one decomposition, and joining its parts gives the same text; other JSON
+/// parsers read the same header and claims.
 #[cfg(any(test, fuzzing))]
 #[track_caller]
 pub(crate) fn token_holds(text: &[u8]) {
@@ -278,7 +277,7 @@ mod tests {
         ] {
             assert_eq!(Jws::parse(bad).unwrap_err(), TokenFault::Malformed, "{bad}");
         }
-        // `{"alg":"HS256"}` ends with spare bits; the last letter must be the one with zeros.
+        // `{"alg":"HS256"}` ends with spare bits; only the last letter in which they are zero is valid.
         for (payload, right) in [
             ("e30", true),
             ("e31", false),

@@ -1,5 +1,5 @@
-//! `KeyFault`: why the keys of a verifier are refused, in the words that the operator reads.
-//! No text shows a byte of a key.
+//! `KeyFault`: why the keys of a verifier are refused, as messages for the operator. No message contains a byte of a
+//! key.
 
 use super::algorithm::{Algorithm, AlgorithmSet};
 
@@ -11,10 +11,10 @@ pub(crate) enum KeyFault {
         "the verifier has no key; give it a secret, PEM files, a key set, or an issuer that is a URL"
     )]
     NoKey,
-    /// Algorithms that none of the keys can do.
-    #[error("no key is for {0}; leave out of `algorithms` what no key signs with, or add the key")]
+    /// Algorithms that none of the keys supports.
+    #[error("no key is for {0}; remove it from `algorithms`, or add the key")]
     IdleAlgorithms(AlgorithmSet),
-    /// Algorithms of secrets beside keys at a URL.
+    /// Algorithms of secrets together with keys at a URL.
     #[error("{0} goes with a secret, and a key set at a URL has public keys alone")]
     SecretAtUrl(AlgorithmSet),
     /// One of the sources cannot be used; `key` is its index.
@@ -22,10 +22,10 @@ pub(crate) enum KeyFault {
     Source {
         /// The index into `keys`.
         key: usize,
-        /// What is wrong.
+        /// The problem.
         problem: KeyProblem,
     },
-    /// A key of a set cannot be used; `key` is the set's index, `at` the key's own from 0.
+    /// A key of a set cannot be used; `key` is the set's index, `at` the index of the key, from 0.
     #[error("key {} of the set{}: {problem}", at + 1, kid.as_ref().map(|kid| format!(" (kid {kid:?})")).unwrap_or_default())]
     InSet {
         /// The index into `keys`.
@@ -34,13 +34,13 @@ pub(crate) enum KeyFault {
         at: usize,
         /// The name of the key in the set.
         kid: Option<String>,
-        /// What is wrong.
+        /// The problem.
         problem: KeyProblem,
     },
 }
 
 impl KeyFault {
-    /// Which of the sources is at fault; `None` where it is none of them.
+    /// The index of the source at fault; `None` where it is none of them.
     pub(crate) fn key(&self) -> Option<usize> {
         match self {
             Self::NoKey | Self::IdleAlgorithms(_) | Self::SecretAtUrl(_) => None,
@@ -49,7 +49,7 @@ impl KeyFault {
     }
 }
 
-/// What is wrong with a key, and what would be right.
+/// A problem with a key, and how to correct it.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub(crate) enum KeyProblem {
     /// A secret or a PEM file without `algorithms`.
@@ -58,13 +58,13 @@ pub(crate) enum KeyProblem {
     /// None of the algorithms fits the key.
     #[error("{kind} is for {fits}, and `algorithms` names none of them")]
     Algorithms {
-        /// What kind of key it is.
+        /// The type of the key.
         kind: &'static str,
-        /// What it can do.
+        /// The algorithms that it supports.
         fits: AlgorithmSet,
     },
     /// The secret is empty or white space.
-    #[error("the secret is blank; a random one of 32 bytes or more is right")]
+    #[error("the secret is blank; use a random one of 32 bytes or more")]
     BlankSecret,
     /// The secret is shorter than the hash (RFC 7518 section 3.2).
     #[error(
@@ -74,9 +74,9 @@ pub(crate) enum KeyProblem {
     ShortSecret {
         /// The length of the secret.
         bytes: usize,
-        /// The algorithm that needs more.
+        /// The algorithm that needs a longer one.
         algorithm: Algorithm,
-        /// What it needs.
+        /// The length that it needs.
         needed: usize,
     },
     /// A secret that is a PEM file.
@@ -88,23 +88,23 @@ pub(crate) enum KeyProblem {
          `-----BEGIN RSA PUBLIC KEY-----` or `-----BEGIN CERTIFICATE-----`"
     )]
     NotPem,
-    /// A private key where a public one belongs.
-    #[error("this is a private key; verifying needs its public part only, so give that")]
+    /// A private key where a public one is expected.
+    #[error("this is a private key; verifying needs only its public part; use that")]
     PrivateKey,
     /// More than one key in a PEM file.
     #[error("the PEM file has several parts; give each key a file of its own")]
     SeveralKeys,
-    /// A kind of key that cannot be used.
+    /// A type of key that is not supported.
     #[error("{0}")]
     Unsupported(&'static str),
     /// The key is damaged.
     #[error("the key is malformed: {0}")]
     Malformed(&'static str),
-    /// A member of a JWK is missing or is not what it should be.
+    /// A member of a JWK is missing or invalid.
     #[error("`{0}` is missing or malformed")]
     Member(&'static str),
     /// An RSA key of fewer than 2048 bits.
-    #[error("the RSA key has {0} bits; 2048 are the least that is accepted")]
+    #[error("the RSA key has {0} bits; at least 2048 are required")]
     WeakRsa(usize),
     /// An RSA key from a broken generator.
     #[error(
@@ -113,43 +113,43 @@ pub(crate) enum KeyProblem {
     Roca,
     /// Not a key set.
     #[error(
-        "not a key set; it is a JSON object with a list `keys` (RFC 7517), and no member twice"
+        "not a key set; it is a JSON object with a list `keys` (RFC 7517), without duplicate members"
     )]
     NotJwks,
-    /// A set without a key that can be used.
+    /// A set without a usable key.
     #[error(
         "no key of the set can be used: they are not for verifying, of unknown types, or for \
          algorithms that `algorithms` does not name"
     )]
     NoUsableKey,
-    /// A set without a key that can be used, and why the first one cannot.
+    /// A set without a usable key, and why the first one cannot be used.
     #[error("no key of the set can be used: {0}")]
     NoneUsable(String),
     /// A set at a URL that has more keys than any issuer needs.
     #[error("the set has more than {0} keys")]
     TooMany(usize),
     /// A secret that is published at a URL.
-    #[error("a secret (`oct`) that is published is no secret, and is never used")]
+    #[error("a published secret (`oct`) is not secret, and is never used")]
     PublishedSecret,
     /// Secrets and public keys in one set.
     #[error("the set mixes secrets and public keys; a set is of one kind")]
     MixedSet,
-    /// A key that is for something else than verifying signatures.
+    /// A key for another use than verifying signatures.
     #[error("its `{name}` is {value}, and only keys for \"{wanted}\" are used")]
     OtherUse {
         /// The member.
         name: &'static str,
-        /// What it says.
+        /// Its value.
         value: String,
-        /// What it would have to say.
+        /// The value that it should have.
         wanted: &'static str,
     },
-    /// A type, curve or algorithm that is not known (RFC 7517 section 5).
-    #[error("its `{name}` {value} is not known here")]
+    /// An unknown type, curve or algorithm (RFC 7517 section 5).
+    #[error("its `{name}` {value} is unknown")]
     Unknown {
         /// The member.
         name: &'static str,
-        /// What it says.
+        /// Its value.
         value: String,
     },
     /// A key for algorithms that the configuration does not name.
@@ -163,7 +163,7 @@ pub(crate) enum KeyProblem {
 }
 
 impl KeyProblem {
-    /// Whether a set may have such a key: it is not for us (RFC 7517 section 5).
+    /// Whether a set may contain such a key: it is not meant for the gateway (RFC 7517 section 5).
     pub(crate) fn is_passed_over(&self) -> bool {
         matches!(
             self,
@@ -174,7 +174,7 @@ impl KeyProblem {
         )
     }
 
-    /// Whether nobody needs to be told: most issuers publish keys for encryption beside the others.
+    /// Whether it need not be logged: most issuers publish keys for encryption beside the others.
     pub(crate) fn is_usual(&self) -> bool {
         matches!(self, Self::OtherUse { name: "use", value, .. } if value == "\"enc\"")
     }

@@ -1,6 +1,5 @@
-//! `KeySet`: the keys of one verifier, each bound to its algorithms when it is loaded, and the
-//! choice of the key that a token's signature is checked with. What the token says is read in
-//! `verify`; where keys at a URL come from is the matter of `remote`.
+//! `KeySet`: the keys of one verifier, each bound to its algorithms when it is loaded, and the choice of the key that
+//! verifies a token's signature. Claims are checked in `verify`; keys at a URL come from `remote`.
 
 use std::collections::BTreeSet;
 
@@ -16,20 +15,20 @@ use super::pem;
 use super::provider::{self, SignatureVerifier};
 use crate::message::reject::TokenFault;
 
-/// How many keys are tried where the token does not say which.
+/// How many keys are tried where the token does not name one.
 pub(crate) const MAX_TRIES: usize = 4;
 
 /// How many keys a set at a URL may have.
 const MAX_PUBLISHED: usize = 1000;
 
-/// Where a key comes from; the bytes are the file's.
+/// The source of a key; the bytes are those of the file.
 #[derive(Clone, Eq, PartialEq)]
 pub(crate) enum KeySource {
     /// A shared secret.
     Secret(Vec<u8>),
     /// A PEM file with one public key or certificate, and its name.
     Pem {
-        /// The name that a token's `kid` calls it by.
+        /// The name by which a token's `kid` refers to it.
         kid: Option<String>,
         /// The file.
         bytes: Vec<u8>,
@@ -48,22 +47,22 @@ impl std::fmt::Debug for KeySource {
     }
 }
 
-/// One key that can be used, and for what.
+/// One usable key and its algorithms.
 struct Key {
     kid: Option<String>,
     /// `x5t` and `x5t#S256` (RFC 7517 sections 4.8 and 4.9).
     thumbprints: Vec<String>,
     algorithms: AlgorithmSet,
-    /// Ready for each of its algorithms.
+    /// Prepared for each of its algorithms.
     ready: Vec<(Algorithm, SignatureVerifier)>,
-    /// The same for the same name, algorithms and key; tells whether a key is still there.
+    /// Equal for the same name, algorithms and key; tells whether a set still contains the key.
     fingerprint: [u8; 32],
-    /// Which of several secrets it is, from 1; 0 for all that has no such place.
+    /// Which of several secrets it is, from 1; 0 for every other key.
     nth_secret: usize,
 }
 
 impl Key {
-    /// Whether the token calls this key by its name or by its certificate.
+    /// Whether the token names this key by `kid` or by its certificate.
     fn is_named_by(&self, jws: &Jws<'_>) -> bool {
         match &jws.kid {
             Some(kid) => self.kid.as_ref() == Some(kid),
@@ -77,13 +76,13 @@ impl Key {
 /// The keys of one verifier.
 pub(crate) struct KeySet {
     keys: Vec<Key>,
-    /// What any of the keys can do.
+    /// The algorithms that any of the keys supports.
     algorithms: AlgorithmSet,
-    /// The keys that were passed over, and why.
+    /// The keys that were skipped, and why.
     left_out: Vec<LeftOut>,
 }
 
-/// A key that a set has and that is not used.
+/// A key of a set that is not used.
 struct LeftOut {
     kid: Option<String>,
     problem: KeyProblem,
@@ -100,12 +99,12 @@ impl std::fmt::Debug for KeySet {
     }
 }
 
-/// What becomes of secrets that are shorter than the hash.
+/// How secrets that are shorter than the hash are handled.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum ShortSecrets {
     /// They are refused.
     Refuse,
-    /// They are let in, with a warning.
+    /// They are accepted, with a warning.
     Allow,
 }
 
@@ -118,16 +117,16 @@ struct Loader {
     left_out: Vec<LeftOut>,
     faults: Vec<KeyFault>,
     warnings: Vec<String>,
-    /// How many secrets the configuration named so far.
+    /// How many secrets the configuration has named so far.
     secrets: usize,
 }
 
 impl KeySet {
-    /// Loads the keys and binds each to those of `algorithms` that it fits; with no algorithms,
-    /// a set's keys take their own. Gives the warnings too.
+    /// Loads the keys and binds each to those of `algorithms` that it supports; without algorithms, the keys of a set
+    /// use their own. Also returns the warnings.
     ///
     /// # Errors
-    /// All that is wrong with the keys.
+    /// Every problem with the keys.
     pub(crate) fn load(
         sources: &[KeySource],
         algorithms: &[Algorithm],
@@ -152,7 +151,7 @@ impl KeySet {
             return Err(loader.faults);
         }
         let (set, warnings) = loader.finish();
-        // The keys of a set come and go; those that are named one by one are all there is.
+        // The keys of a set may change; keys that are listed one by one are complete.
         let grows = |source: &KeySource| matches!(source, KeySource::Jwks(_));
         let idle = configured.without(set.algorithms);
         if !idle.is_empty() && !sources.iter().any(grows) {
@@ -161,11 +160,11 @@ impl KeySet {
         Ok((set, warnings))
     }
 
-    /// Loads a key set that came from a URL: what cannot be used is left out and said, and secrets
-    /// are never used, whoever published them.
+    /// Loads a key set that was fetched from a URL: unusable keys are left out with a warning, and secrets are never
+    /// used, whoever published them.
     ///
     /// # Errors
-    /// Where it is no key set, or no key of it can be used.
+    /// Where it is not a key set, or none of its keys can be used.
     pub(crate) fn fetched(document: &[u8]) -> Result<(Self, Vec<String>), KeyProblem> {
         let mut loader = Loader::new(None, ShortSecrets::Refuse);
         let entries = jwk::read(document)?;
@@ -196,7 +195,7 @@ impl KeySet {
         Ok(loader.finish())
     }
 
-    /// Why keys of this name were passed over, for those who ask why a token's key is not known.
+    /// Why keys of this name were skipped, to explain why a token's key is unknown.
     pub(crate) fn why_left_out<'a>(&'a self, kid: &'a str) -> impl Iterator<Item = String> + 'a {
         let named = |left: &&LeftOut| left.kid.as_deref() == Some(kid);
         let left = self.left_out.iter().filter(named);
@@ -204,7 +203,7 @@ impl KeySet {
     }
 
     /// Which of several secrets of the configuration, from 1, and of how many, signed a token whose signature is
-    /// right; `None` where there is one alone, or it was no secret.
+    /// valid; `None` where there is only one, or another kind of key signed it.
     pub(crate) fn secret_of(&self, jws: &Jws<'_>) -> Option<(usize, usize)> {
         let all = self.keys.iter().map(|key| key.nth_secret).max()?;
         let signed_by = self.signed_by(jws, AlgorithmSet::ALL).ok()?;
@@ -218,8 +217,7 @@ impl KeySet {
             .is_some_and(|algorithm| self.candidates(jws, algorithm).next().is_some())
     }
 
-    /// Whether one of the keys is the one that the token names. Where none is, a newer set may
-    /// have it.
+    /// Whether the set has the key that the token names. If not, a newer set may have it.
     pub(crate) fn has_named_by(&self, jws: &Jws<'_>) -> bool {
         self.keys.iter().any(|key| key.is_named_by(jws))
     }
@@ -232,12 +230,12 @@ impl KeySet {
         })
     }
 
-    /// The names of its keys, for those who ask why a token's key is not known.
+    /// The names of its keys, to explain why a token's key is unknown.
     pub(crate) fn names(&self) -> impl Iterator<Item = Option<&str>> {
         self.keys.iter().map(|key| key.kid.as_deref())
     }
 
-    /// What its keys can do.
+    /// The algorithms that its keys support.
     pub(crate) fn algorithms(&self) -> AlgorithmSet {
         self.algorithms
     }
@@ -246,7 +244,7 @@ impl KeySet {
     ///
     /// # Errors
     /// `Algorithm` where no key has the token's algorithm, `UnknownKey` where none has its `kid`,
-    /// `Malformed` where the signature is not base64url, `Signature` where it does not fit.
+    /// `Malformed` where the signature is not base64url, `Signature` where it does not match.
     pub(crate) fn verify(&self, jws: &Jws<'_>, allowed: AlgorithmSet) -> Result<(), TokenFault> {
         self.signed_by(jws, allowed).map(drop)
     }
@@ -275,10 +273,10 @@ impl KeySet {
             .ok_or(TokenFault::Signature)
     }
 
-    /// The keys that may have signed a token with this algorithm: those that it names, else those
-    /// without a name. A token that names none may come from any.
+    /// The keys that may have signed a token with this algorithm: those that it names, or else those without a name. A
+    /// token that names none may be signed by any key.
     fn candidates(&self, jws: &Jws<'_>, algorithm: Algorithm) -> impl Iterator<Item = &Key> {
-        // A name that some key has means that key, whatever its algorithm.
+        // A name that some key has refers to that key, whatever its algorithm.
         let named = self.has_named_by(jws);
         self.keys.iter().filter(move |key| {
             let meant = if named {
@@ -315,7 +313,7 @@ impl Loader {
         (set, self.warnings)
     }
 
-    /// A key of a set is not used, for this reason.
+    /// Records that a key of a set is not used, and why.
     fn leave_out(&mut self, set: usize, at: usize, kid: Option<String>, problem: KeyProblem) {
         let fault = KeyFault::InSet {
             key: set,
@@ -329,7 +327,7 @@ impl Loader {
         self.left_out.push(LeftOut { kid, problem });
     }
 
-    /// Why a set without a key that can be used has none.
+    /// Why none of the keys of a set can be used.
     fn none_usable(&self) -> KeyProblem {
         let first = self.left_out.first();
         first.map_or(KeyProblem::NoUsableKey, |left| {
@@ -339,7 +337,7 @@ impl Loader {
         })
     }
 
-    /// Names that more keys have than are tried.
+    /// Warns about names that more keys share than are tried.
     fn say_crowded(&mut self) {
         let mut names: Vec<&String> = self.keys.iter().filter_map(|it| it.kid.as_ref()).collect();
         names.sort();
@@ -364,7 +362,7 @@ impl Loader {
                 fits: AlgorithmSet::HMAC,
             });
         }
-        // Every algorithm that is named must work; it is not left out in silence.
+        // Every configured algorithm must work; none is left out silently.
         if let Some((algorithm, needed)) = too_short(secret, allowed).last()
             && self.short == ShortSecrets::Refuse
             && !is_blank(secret)
@@ -384,7 +382,7 @@ impl Loader {
         Ok(())
     }
 
-    /// Takes a secret, for those of the algorithms that it is long enough for.
+    /// Adds a secret, for those of the algorithms that it is long enough for.
     fn hmac(
         &mut self,
         kid: Option<String>,
@@ -479,7 +477,7 @@ impl Loader {
         Ok(())
     }
 
-    /// Takes a key of a set, for its own algorithm or those of its type.
+    /// Adds a key of a set, for its own algorithm or those of its type.
     fn entry(&mut self, key: Jwk) -> Result<(), KeyProblem> {
         let own = match &key.material {
             Material::Secret(_) => AlgorithmSet::HMAC,
@@ -503,8 +501,8 @@ impl Loader {
         Ok(())
     }
 
-    /// Takes a key. One that is here already, for the same algorithms and by the same name, is one key; others
-    /// of that name are tried beside it (RFC 7515 section 4.1.4 calls `kid` a hint).
+    /// Adds a key. A duplicate of the same name, algorithms and key is one key; other keys of that name are tried
+    /// beside it (RFC 7515 section 4.1.4 calls `kid` a hint).
     fn add(
         &mut self,
         kid: Option<String>,
@@ -539,7 +537,7 @@ impl Loader {
     }
 }
 
-/// What jsonwebtoken's error about a key means to whoever wrote the key down.
+/// Translates jsonwebtoken's error about a key for the author of the key.
 fn no_key(error: &ErrorKind) -> KeyProblem {
     use ErrorKind::{InvalidEcdsaKey, InvalidEddsaKey, InvalidRsaKey};
     KeyProblem::Malformed(if matches!(error, InvalidRsaKey(_)) {
@@ -555,7 +553,7 @@ fn is_blank(secret: &[u8]) -> bool {
     secret.iter().all(|byte| byte.is_ascii_whitespace())
 }
 
-/// The algorithms whose hash is longer than the secret, with the bytes that they need.
+/// The algorithms whose hash is longer than the secret, with the number of bytes that they need.
 fn too_short(secret: &[u8], allowed: AlgorithmSet) -> impl Iterator<Item = (Algorithm, usize)> {
     let bytes = secret.len();
     allowed
@@ -650,7 +648,7 @@ mod tests {
             let (_, others) = signature.split_at(1);
             // Whole groups of four characters, so that it is still base64url.
             let (shorter, _) = signature.split_at(signature.len() / 8 * 4);
-            // The signature of nothing at all, which some libraries took for everybody's.
+            // The all-zero signature, which some libraries accepted for every key.
             let psychic = encode(vec![0; signature.len() * 3 / 4]);
             for (tampered, fault) in [
                 (format!("{signed}.{psychic}"), TokenFault::Signature),
@@ -682,7 +680,7 @@ mod tests {
                     "{own} {other}"
                 );
             }
-            // Signed rightly, and named wrongly.
+            // Signed correctly, but with a wrong name.
             for name in ["none", "None", "NONE", "nOnE", "", "HS1", "RS256 ", "hs256"] {
                 let token = raw(own, &format!(r#"{{"alg":"{name}"}}"#), "{}");
                 assert_eq!(
@@ -708,7 +706,7 @@ mod tests {
             &[Algorithm::HS256],
             &KeyProblem::SecretIsPem,
         );
-        // A verifier that takes both kinds does not mix them up.
+        // A verifier that accepts both kinds does not confuse them.
         let keys = load(
             &[source(Algorithm::HS256), named_pem(None, file.clone())],
             &[Algorithm::HS256, Algorithm::RS256],
@@ -757,12 +755,12 @@ mod tests {
         check(&named, Some("a"), Err(TokenFault::Signature));
         check(&named, Some("c"), Err(TokenFault::UnknownKey));
         check(&named, None, Ok(()));
-        // One key without a name: a kid says nothing.
+        // One key without a name: a kid does not matter.
         check(&[named_pem(None, right())], Some("c"), Ok(()));
         let mixed = [named_pem(Some("a"), wrong()), named_pem(None, right())];
         check(&mixed, Some("c"), Ok(()));
         check(&mixed, Some("a"), Err(TokenFault::Signature));
-        // The name means a key of another type.
+        // The name refers to a key of another type.
         let types = [
             KeySource::Pem {
                 kid: Some("e".to_owned()),
@@ -789,7 +787,7 @@ mod tests {
             )
             .is_ok()
         );
-        // A set may get such a key any day.
+        // A set may get such a key later.
         assert!(
             load(
                 &[jwks(&[jwk(Algorithm::RS256)])],
@@ -834,7 +832,7 @@ mod tests {
             assert!(fetched(&none).is_err());
         }
         assert_eq!(KeySet::fetched(b"<html>").unwrap_err(), KeyProblem::NotJwks);
-        // What an older set has may go, come or change.
+        // Keys of an older set may be removed, added or changed.
         let (smaller, _) = fetched(&[named(jwk(Algorithm::RS256), "a")]).unwrap();
         assert!(smaller.is_within(&set) && !set.is_within(&smaller));
         let (renamed, _) = fetched(&[named(jwk(Algorithm::RS256), "b")]).unwrap();
@@ -874,7 +872,7 @@ mod tests {
             let strangers = load(&[jwks(&[other(algorithm)])], &[]).unwrap();
             assert_eq!(verify(&strangers, &token), Err(TokenFault::Signature));
         }
-        // Four of a name at most, and it is said.
+        // At most four of one name, with a warning.
         let many = |n: usize| {
             let numbered = (0..n).map(|_| {
                 let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();

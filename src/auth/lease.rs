@@ -1,5 +1,5 @@
-//! `Lease`: what a tunnel, or an answer that still runs, holds of the token that opened it, where it is to end with
-//! that token (`on_expiry: close`). Who looks at it, and when, is decided by whoever holds it.
+//! `Lease`: the part of a token that a tunnel or a response in progress keeps, if it has to end with that token
+//! (`on_expiry: close`). The holder decides when to check it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,24 +7,24 @@ use std::time::{Duration, SystemTime};
 
 use super::verify::{Ended, Verified, Verifier};
 
-/// A token that was found right, and who found it so.
+/// A verified token and the verifier that accepted it.
 pub(crate) struct Lease {
     verified: Arc<Verified>,
     verifier: Arc<Verifier>,
 }
 
 impl fmt::Debug for Lease {
-    /// What the token says is not shown.
+    /// The content of the token is never printed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Lease by {}", self.verifier.name())
     }
 }
 
 impl Lease {
-    /// How often to look at whether the session goes on; the expiry is known before.
+    /// How often to check whether the session has ended; the expiry is known in advance.
     pub(crate) const LOOKS: Duration = Duration::from_secs(4);
 
-    /// What is held of a token that this verifier found right.
+    /// A lease of a token that this verifier accepted.
     pub(super) fn new(verified: Arc<Verified>, verifier: Arc<Verifier>) -> Self {
         Self { verified, verifier }
     }
@@ -34,8 +34,8 @@ impl Lease {
         self.verified.ends()
     }
 
-    /// Why it has ended, where these are the verifiers of the configuration that is in force now: a reload brings
-    /// other revocations and other users. One that is gone from it leaves what it knew.
+    /// Why it has ended, according to the verifiers of the current configuration: a reload brings other revocations
+    /// and other users. If the verifier was removed, its last known state applies.
     pub(crate) fn why_ended<'v>(
         &self,
         now_in_force: impl Iterator<Item = &'v Arc<Verifier>> + Clone,

@@ -1,5 +1,5 @@
-//! Who a request is from and whether they may: `Guard` is what a route demands, `Permit` the
-//! proof that it was met. Nothing is opened or dialled without a `Permit`.
+//! Authentication and authorization of requests: `Guard` is what a route requires, `Permit` the proof that the
+//! requirement was met. No upstream connection or file is opened without a `Permit`.
 
 mod algorithm;
 mod claims;
@@ -67,35 +67,34 @@ use self::jws::Jws;
 use self::verify::{Dates, Lack, Stamp, Unsigned, Unverified, Verified};
 use crate::message::reject::{Reject, TokenFault};
 
-/// How many verifiers of a route are tried on one token.
+/// How many verifiers of a route are tried for one token.
 const MAX_VERIFIERS: usize = 4;
-/// How long a request waits for newer keys in all; a little more than a fetch takes.
+/// The total time that a request waits for newer keys; slightly longer than a fetch takes.
 const PATIENCE: Duration = Duration::from_secs(6);
 
-/// What a route demands of a request.
+/// What a route requires of a request.
 #[derive(Debug)]
 pub(crate) enum Guard {
     /// Nothing: `auth: none`.
     Open,
-    /// A token.
+    /// A valid token.
     Jwt(Box<JwtGuard>),
-    /// The word of a server that is asked about each request.
+    /// The decision of a server that is queried for each request.
     Ask(AskGuard),
 }
 
-/// A guard that asks.
+/// A guard that queries another server.
 #[derive(Debug)]
 pub(crate) struct AskGuard {
-    /// The headers of the answer that the app gets.
+    /// The response headers that are copied to the app.
     pub(crate) copy: Vec<HeaderName>,
 }
 
 impl AskGuard {
-    /// What an answer with this status and these headers means.
+    /// Interprets a response with this status and these headers.
     ///
     /// # Errors
-    /// `AskFailed` where it does not say whether the request may pass, or says one thing about it
-    /// twice.
+    /// `AskFailed` where the response does not say whether the request is allowed, or contradicts itself.
     pub(crate) fn judge(&self, status: StatusCode, headers: &HeaderMap) -> Result<Word, Reject> {
         if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
             return Ok(Word::No);
@@ -122,52 +121,52 @@ impl AskGuard {
     }
 }
 
-/// The credentials among these names: what a client proves with who it is. Other routes' apps, and the
-/// server that is asked, get them as they come.
+/// The credentials among these header names. The apps of other routes, and the server that is queried, receive them
+/// unchanged.
 fn credentials(names: &[HeaderName]) -> Arc<[HeaderName]> {
     let is_credential = |name: &&HeaderName| is_credential(name);
     names.iter().filter(is_credential).cloned().collect()
 }
 
-/// Whether clients prove with this header who they are.
+/// Whether clients authenticate themselves with this header.
 pub(crate) fn is_credential(name: &HeaderName) -> bool {
     *name == AUTHORIZATION || *name == COOKIE
 }
 
-/// What a server that was asked says.
+/// The decision of a server that was queried.
 #[derive(Debug)]
 pub(crate) enum Word {
-    /// The request may pass.
+    /// The request is allowed.
     Yes(Permit),
-    /// It may not, and the client gets the server's own answer.
+    /// It is denied, and the client gets that server's response.
     No,
 }
 
-/// What a guard that demands a token is made of.
+/// The settings of a guard that requires a token.
 #[derive(Debug)]
 pub(crate) struct JwtGuardSettings {
     /// The verifiers, any of which may accept the token; the first one names the realm.
     pub(crate) verifiers: Vec<Arc<Verifier>>,
-    /// Whether requests without a token are let in.
+    /// Whether requests without a token are allowed.
     pub(crate) optional: bool,
-    /// What the claims must be.
+    /// The requirements on the claims.
     pub(crate) require: Option<Requirement>,
-    /// Which claims the app gets, in which headers.
+    /// Which claims are sent to the app, in which headers.
     pub(crate) forward: Vec<(HeaderName, ClaimPath)>,
-    /// Whether the token is taken out of the request.
+    /// Whether the token is removed from the request.
     pub(crate) strip_token: bool,
-    /// Whether requests that are refused pass all the same, and are only reported.
+    /// Whether requests that fail the checks are allowed and only reported.
     pub(crate) only_reports: bool,
-    /// Whether a tunnel or an answer that still runs ends with the token.
+    /// Whether a tunnel or a response in progress is closed when the token ends.
     pub(crate) ends_with_token: bool,
 }
 
-/// A guard that demands a token.
+/// A guard that requires a token.
 #[derive(Debug)]
 pub(crate) struct JwtGuard {
-    /// Each with the places where its tokens may stand, as bits of `places`.
+    /// Each verifier with the places in which its tokens are accepted, as bits of `places`.
     verifiers: Vec<(Arc<Verifier>, u64)>,
-    /// Where tokens are searched for.
+    /// Where to look for tokens.
     places: Arc<[TokenSource]>,
     optional: bool,
     require: Option<Requirement>,
@@ -175,14 +174,14 @@ pub(crate) struct JwtGuard {
     strip_token: bool,
     only_reports: bool,
     ends_with_token: bool,
-    /// How many requests passed that would be refused.
+    /// How many requests were allowed although they failed the checks.
     reported: AtomicU64,
-    /// The credentials among the headers that it forwards claims in.
+    /// The credentials among the headers in which it forwards claims.
     replaced: Arc<[HeaderName]>,
 }
 
 impl JwtGuard {
-    /// A guard of these settings. Without verifiers it lets no token in.
+    /// Creates a guard from these settings. Without verifiers it accepts no token.
     pub(crate) fn new(settings: JwtGuardSettings) -> Self {
         let mut places: Vec<TokenSource> = Vec::new();
         for place in settings
@@ -229,22 +228,22 @@ impl JwtGuard {
         }
     }
 
-    /// Whether every request passes, and refusals are only reported.
+    /// Whether every request is allowed, and failed checks are only reported.
     pub(crate) fn only_reports(&self) -> bool {
         self.only_reports
     }
 
-    /// Whether every request without a token passes.
+    /// Whether every request without a token is allowed.
     pub(crate) fn is_optional(&self) -> bool {
         self.optional && self.require.is_none()
     }
 
-    /// How many requests passed because refusals are only reported.
+    /// How many requests were allowed only because failed checks are merely reported.
     pub(crate) fn reported(&self) -> u64 {
         self.reported.load(Ordering::Relaxed)
     }
 
-    /// The issuers that clients can get a token from (RFC 8414): those of public keys that are URLs.
+    /// The issuers from which clients can get a token (RFC 8414): those with public keys whose name is a URL.
     fn authorization_servers(&self) -> impl Iterator<Item = &str> {
         let issuers = self
             .verifiers
@@ -254,7 +253,7 @@ impl JwtGuard {
         issuers.filter(|issuer| issuer.starts_with("https://") || issuer.starts_with("http://"))
     }
 
-    /// What is held of a principal's token by whatever is to end with it.
+    /// A lease of a principal's token, for whatever has to end with it.
     fn lease(&self, principal: &Principal) -> Option<Lease> {
         let verified = principal.verified()?;
         let mut verifiers = self.verifiers.iter().map(|(verifier, _)| verifier);
@@ -269,13 +268,13 @@ impl JwtGuard {
             .map_or("portcullis", |(first, _)| first.name())
     }
 
-    /// The headers that tell the app who it is; a client's own are removed on every route.
+    /// The headers that tell the app who the user is; copies sent by clients are removed on every route.
     pub(crate) fn identity_names(&self) -> impl Iterator<Item = &HeaderName> {
         self.forward.iter().map(|(name, _)| name)
     }
 
-    /// The verifiers that may judge a token from these places: those whose issuer it names, else
-    /// all of them.
+    /// The verifiers that check a token from these places: those whose issuer the token names, or all of them if none
+    /// matches.
     fn candidates<'g, 'i>(
         &'g self,
         places: u64,
@@ -290,7 +289,7 @@ impl JwtGuard {
         listed.filter(move |verifier| !by_issuer || verifier.has_issuer(issuer))
     }
 
-    /// Whether the route's demands on the claims are met.
+    /// Checks the route's requirements on the claims.
     fn check(&self, principal: &Principal, params: &Parameters<'_>) -> Result<(), Reject> {
         if principal.is_anonymous() && !self.optional {
             return Err(Reject::TokenMissing);
@@ -309,8 +308,9 @@ impl JwtGuard {
         }
     }
 
-    /// Verifies tokens of cookies of one name, of which the good one decides; of several that are, the one that was
-    /// issued last. Who is meant must not be in doubt: another host of the domain may have set one.
+    /// Verifies the tokens of several cookies of one name. The valid one is used; of several valid ones, the one that
+    /// was issued last. The user must not be in doubt, because another host of the domain may have set a cookie of
+    /// that name.
     fn verify_one_of(
         &self,
         found: token::Found<'_>,
@@ -348,14 +348,14 @@ impl JwtGuard {
         best.ok_or_else(|| refused.unwrap_or_else(none))
     }
 
-    /// Verifies a token, or finds that it was verified before.
+    /// Verifies a token, or finds it in the cache of verified tokens.
     fn verify(
         &self,
         found: &token::Found<'_>,
         remembered: &Remembered,
         now: SystemTime,
     ) -> Result<Arc<Verified>, Unauthenticated> {
-        // A remembered token gets the answer that a fresh one would get on this very route.
+        // A cached token gets the same result as a fresh one would on this very route.
         let known = remembered.find(&found.token, |stamp, verified| {
             let candidates = self.candidates(found.places, issuer(verified.claims()));
             candidates.clone().count() <= MAX_VERIFIERS
@@ -373,7 +373,7 @@ impl JwtGuard {
         let (stamp, verified) = if let (Some(only), None) = (all.next(), all.next()) {
             verify_by_one(only, &jws, now)?
         } else {
-            // The issuer is read before the signature is checked, but only to choose who checks it.
+            // The issuer is read before the signature is checked, but only to choose the verifier.
             let claims = jws.claims().map_err(unverified)?;
             let (stamp, verifier, dates) = self.verify_by_any(&jws, &claims, found.places, now)?;
             (stamp, verifier.found(claims, dates))
@@ -404,7 +404,7 @@ impl JwtGuard {
             if let Err(Unsigned { why: wrong, lack }) = verifier.check_signature(jws) {
                 lacks.extend(lack);
                 why = match (why, wrong) {
-                    // Who lacks keys may have accepted it.
+                    // A verifier without keys might have accepted the token.
                     (_, Unverified::NoKeys) | (None, _) => Some(wrong),
                     (why @ Some(_), Unverified::Token(_)) => why,
                 };
@@ -416,10 +416,10 @@ impl JwtGuard {
             }
         }
         if let Some(wrong) = wrong_claims {
-            // It is that verifier's token; what is wrong with it says the most.
+            // The token is that verifier's own, so its error says the most.
             return Err(Unverified::Token(wrong).into());
         }
-        // Where none fits, the first one says why.
+        // If no verifier fits, report the error of the first.
         let unfit = || Some(candidates.clone().next()?.check_signature(jws).err()?.why);
         let why = why
             .or_else(unfit)
@@ -444,7 +444,7 @@ fn verify_by_one(
     Ok((stamp, verifier.found(claims, dates)))
 }
 
-/// Waits until one of these key sets was fetched anew; whether one was.
+/// Waits until one of these key sets was fetched again; returns whether one was.
 async fn any_newer(lacks: Vec<Lack>) -> bool {
     let mut waiting = JoinSet::new();
     for Lack { keys, fetches } in lacks {
@@ -458,10 +458,10 @@ async fn any_newer(lacks: Vec<Lack>) -> bool {
     false
 }
 
-/// A token that was not found right.
+/// A token that was not accepted.
 struct Refused {
     why: Unverified,
-    /// The key sets that a newer one may change it.
+    /// The key sets of which a newer version may contain its key.
     lacks: Vec<Lack>,
 }
 
@@ -474,12 +474,12 @@ impl From<Unverified> for Refused {
     }
 }
 
-/// A request that was not authenticated with the keys that are here.
+/// A request that could not be authenticated with the keys at hand.
 #[derive(Debug)]
 pub(crate) struct Unauthenticated {
-    /// Why.
+    /// The reason.
     pub(crate) reject: Reject,
-    /// The key sets that a newer one may change it.
+    /// The key sets of which a newer version may change the result.
     lacks: Vec<Lack>,
 }
 
@@ -509,9 +509,9 @@ fn issuer(claims: &Claims) -> Option<&str> {
 }
 
 impl Guard {
-    /// Who the request is from: exactly one token from the places that the route's verifiers
-    /// list, its signature and its registered claims. A token whose key is not known yet waits
-    /// for a newer key set, where the issuer may be asked for one.
+    /// Authenticates the request: exactly one token in the places that the route's verifiers list, with a valid
+    /// signature and valid registered claims. If the token's key is unknown, waits for a newer key set, where one may
+    /// be requested from the issuer.
     ///
     /// # Errors
     /// `TokenMissing`, `TokenMalformed`, `TokenInvalid` or `KeysMissing`.
@@ -528,7 +528,7 @@ impl Guard {
                 Ok(principal) => return Ok(principal),
                 Err(refused) => refused,
             };
-            // Where refusals are only reported, nobody waits for one.
+            // Where failed checks are only reported, do not wait for keys.
             let waits = !refused.lacks.is_empty() && !self.only_reports();
             let deadline = *deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
             let news = async { waits && any_newer(refused.lacks).await };
@@ -538,7 +538,7 @@ impl Guard {
         }
     }
 
-    /// Whether it compares a claim with the path parameter of this name.
+    /// Whether a claim is compared with the path parameter of this name.
     pub(crate) fn uses_parameter(&self, name: &str) -> bool {
         match self {
             Self::Jwt(guard) => {
@@ -556,17 +556,17 @@ impl Guard {
         }
     }
 
-    /// Counts a request that passed because refusals are only reported.
+    /// Counts a request that was allowed although it failed the checks.
     pub(crate) fn count_reported(&self) {
         if let Self::Jwt(guard) = self {
             guard.reported.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Nobody known, for this reason, where refusals are only reported.
+    /// An anonymous principal with this reason, where failed checks are only reported.
     ///
     /// # Errors
-    /// The reason, where they are not.
+    /// The reason, where they are enforced.
     pub(crate) fn let_pass(&self, reject: Reject) -> Result<Principal, Reject> {
         match self {
             Self::Jwt(_) if self.only_reports() => Ok(Principal::unknown(reject)),
@@ -574,7 +574,7 @@ impl Guard {
         }
     }
 
-    /// The same with the keys that are here.
+    /// The same, with the keys at hand.
     ///
     /// # Errors
     /// As [`Guard::authenticate`].
@@ -602,12 +602,12 @@ impl Guard {
         }
     }
 
-    /// Whether they may: the route's `require`, and claims that can be written as headers. `params` are the route's path parameters.
+    /// Authorizes the principal: the route's `require` holds, and the claims can be written as headers. `params` are
+    /// the route's path parameters.
     ///
     /// # Errors
-    /// `Forbidden` where the claims do not satisfy the route, and `TokenMissing` where it is the
-    /// anonymous who do not; `ClaimUnfit` where a claim cannot be a header; `AskFailed` where it is
-    /// for another server to say.
+    /// `Forbidden` where the claims do not satisfy the route, and `TokenMissing` where an anonymous principal does
+    /// not; `ClaimUnfit` where a claim cannot be a header; `AskFailed` where another server has to decide.
     pub(crate) fn authorize(
         &self,
         principal: Principal,
@@ -616,7 +616,7 @@ impl Guard {
         let guard = match self {
             Self::Open => return Ok(Permit::of(principal)),
             Self::Jwt(guard) => guard,
-            // Nobody but the server that is asked can tell.
+            // Only the server that is queried can decide.
             Self::Ask(_) => return Err(Reject::AskFailed),
         };
         let mut reported = principal.refused();
@@ -651,8 +651,8 @@ impl Guard {
         })
     }
 
-    /// What a client that has no token is told of how to get one (RFC 9728 section 2), for a
-    /// resource of this URL. `None` where no issuer is configured that is a URL.
+    /// The document that tells a client without a token where to get one (RFC 9728 section 2), for a resource of this
+    /// URL. `None` where no configured issuer is a URL.
     pub(crate) fn metadata(&self, resource: &str) -> Option<String> {
         let Self::Jwt(guard) = self else { return None };
         let mut servers: Vec<&str> = Vec::new();
@@ -686,7 +686,7 @@ impl Guard {
         Some(Value::Object(metadata).to_string())
     }
 
-    /// Whether there is [`Guard::metadata`].
+    /// Whether [`Guard::metadata`] returns a document.
     pub(crate) fn has_metadata(&self) -> bool {
         match self {
             Self::Open | Self::Ask(_) => false,
@@ -694,8 +694,8 @@ impl Guard {
         }
     }
 
-    /// `WWW-Authenticate` for a refusal of this guard (RFC 6750 section 3); `None` for refusals
-    /// that have none. `metadata` gives the URL of [`Guard::metadata`] (RFC 9728 section 5.1).
+    /// `WWW-Authenticate` for a request that this guard rejected (RFC 6750 section 3); `None` for reasons without one.
+    /// `metadata` returns the URL of [`Guard::metadata`] (RFC 9728 section 5.1).
     pub(crate) fn challenge(
         &self,
         reject: Reject,
@@ -762,8 +762,8 @@ impl Guard {
 }
 
 impl Guard {
-    /// The second `WWW-Authenticate` of a refusal, for clients that send a token as the password of Basic
-    /// (RFC 7617 section 2) and only when they are asked to; `None` where no verifier of the route takes it so.
+    /// The second `WWW-Authenticate` of a rejected request, for clients that send a token as the password of Basic
+    /// (RFC 7617 section 2), and only when challenged; `None` where no verifier of the route accepts that.
     pub(crate) fn basic_challenge(&self, reject: Reject) -> Option<HeaderValue> {
         let Self::Jwt(guard) = self else { return None };
         if reject.status() != StatusCode::UNAUTHORIZED
@@ -776,7 +776,7 @@ impl Guard {
     }
 }
 
-/// A quoted string (RFC 9110 section 5.6.4); what RFC 6750 does not allow inside becomes `?`.
+/// A quoted string (RFC 9110 section 5.6.4); characters that RFC 6750 does not allow inside become `?`.
 fn quoted(text: &str) -> String {
     let letters = text.chars().map(|letter| match letter {
         ' '..='~' if letter != '"' && letter != '\\' => letter,
@@ -788,29 +788,28 @@ fn quoted(text: &str) -> String {
         .collect()
 }
 
-/// The proof that a request satisfies its route. Only [`Guard::authorize`] and
-/// [`AskGuard::judge`] make one.
+/// The proof that a request satisfies its route. Only [`Guard::authorize`] and [`AskGuard::judge`] create one.
 #[must_use = "whatever serves the request consumes its permit"]
 pub(crate) struct Permit {
     principal: Principal,
     identity: Vec<(HeaderName, HeaderValue)>,
     /// Where the route looks for tokens.
     places: Option<Arc<[TokenSource]>>,
-    /// Whether the token is taken out of them.
+    /// Whether the token is removed from them.
     strips: bool,
-    /// What is held of the token, where what it opens is to end with it.
+    /// A lease of the token, where what the request opens has to end with it.
     lease: Option<Lease>,
     reported: Option<Reject>,
-    /// Whether the answer is for this client alone.
+    /// Whether the response is for this client alone.
     is_private: bool,
-    /// Whether refusals are only reported.
+    /// Whether failed checks are only reported.
     only_reports: bool,
-    /// Headers of the client's that do not go to this route's app, though they do to others.
+    /// Client headers that are not sent to this route's app, although other routes forward them.
     replaced: Arc<[HeaderName]>,
 }
 
 impl fmt::Debug for Permit {
-    /// Neither claims nor what was made of them are shown.
+    /// Claims and the headers made from them are never printed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Permit")
             .field("principal", &self.principal)
@@ -819,7 +818,7 @@ impl fmt::Debug for Permit {
 }
 
 impl Permit {
-    /// A permit with nothing beside who it is for.
+    /// A permit for this principal, everything else empty.
     fn of(principal: Principal) -> Self {
         Self {
             principal,
@@ -834,40 +833,40 @@ impl Permit {
         }
     }
 
-    /// A permit without a request, for the tests of what consumes one.
+    /// A permit without a request, for the tests of its consumers.
     #[cfg(test)]
     pub(crate) fn for_tests() -> Self {
         Self::of(Principal::anonymous())
     }
 
-    /// What is held of the token, where what the request opens is to end with it; it is taken out.
+    /// Takes the lease of the token, where what the request opens has to end with it.
     pub(crate) fn take_lease(&mut self) -> Option<Lease> {
         self.lease.take()
     }
 
-    /// Whether a token or another server's word opened it, so that the answer is for nobody else.
+    /// Whether a token or another server's decision allowed the request, so that the response is for nobody else.
     pub(crate) fn is_private(&self) -> bool {
         self.is_private
     }
 
-    /// Why the request would be refused, were refusals not only reported.
+    /// Why the request would be rejected if the checks were enforced.
     pub(crate) fn reported(&self) -> Option<Reject> {
         self.reported
     }
 
-    /// Whether a WebSocket's client offered its token behind the protocol `bearer`, so that it
-    /// waits for a protocol to be chosen.
+    /// Whether a WebSocket client offered its token after the protocol `bearer`, and so waits for a protocol to be
+    /// selected.
     pub(crate) fn offers_bearer(&self, headers: &HeaderMap) -> bool {
         let places = self.places.as_deref().unwrap_or_default();
         places.contains(&TokenSource::WebSocket) && token::offers_bearer(headers)
     }
 
-    /// The client's headers that go to no app of this route; others get them.
+    /// The client's headers that are not sent to this route's app; other routes forward them.
     pub(crate) fn replaced(&self) -> &[HeaderName] {
         &self.replaced
     }
 
-    /// A claim as part of a header; `None` where it is absent, or where refusals are only reported.
+    /// A claim as part of a header; `None` where it is absent, or where failed checks are only reported.
     ///
     /// # Errors
     /// `ClaimUnfit` where it cannot be one.
@@ -878,14 +877,14 @@ impl Permit {
         }
     }
 
-    /// The headers that tell the app who it is; a claim that is absent gives none.
+    /// The headers that tell the app who the user is; an absent claim gives none.
     pub(crate) fn identity(&self) -> &[(HeaderName, HeaderValue)] {
         &self.identity
     }
 
-    /// Where the route has `strip_token`, takes the token out of wherever it was: the field line
-    /// of the scheme Bearer, or that cookie or query parameter alone. Gives the new query where
-    /// it changed; an empty one means that the target needs no `?` any more.
+    /// Where the route has `strip_token`, removes the token from wherever it was: the field line of the scheme Bearer,
+    /// or only that cookie or query parameter. Returns the new query where it changed; an empty one means that the
+    /// target no longer needs a `?`.
     pub(crate) fn strip_token(
         &self,
         headers: &mut HeaderMap,

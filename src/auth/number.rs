@@ -1,15 +1,15 @@
-//! Numbers of JSON by their text (RFC 8259 section 6): two are equal where they have the same value,
-//! however many digits that takes. Nothing here makes a double of one, which has room for 53 bits.
+//! JSON numbers by their text (RFC 8259 section 6): two are equal if they have the same value, however many digits
+//! that takes. Nothing here converts to a double, which has only 53 bits.
 
 use serde_json::Number;
 
-/// The largest exponent that is read, either way; no issuer needs one of five digits.
+/// The largest exponent that is accepted, positive or negative; no issuer needs one of five digits.
 const MOST_EXPONENT: i64 = 9999;
-/// How many digits a whole number may have that is written out without an exponent.
+/// How many digits a whole number may have when it is written without an exponent.
 const MOST_DIGITS: i64 = 64;
 
-/// The value of a number: digits without zeros at either end, and the power of ten that they are
-/// multiplied with. Zero has no digits, no sign and no power.
+/// The value of a number: digits without zeros at either end, and the power of ten by which they are multiplied. Zero
+/// has no digits, no sign and no power.
 #[derive(Debug, Eq, PartialEq)]
 struct Decimal {
     is_negative: bool,
@@ -18,7 +18,7 @@ struct Decimal {
 }
 
 impl Decimal {
-    /// Reads a number as JSON writes it; `None` where its exponent is out of bounds.
+    /// Parses a JSON number; `None` where its exponent is out of bounds.
     fn of(text: &str) -> Option<Self> {
         let (is_negative, text) = match text.strip_prefix('-') {
             Some(rest) => (true, rest),
@@ -51,7 +51,7 @@ impl Decimal {
     }
 }
 
-/// Whether a number can be compared with others, and read as a double where only its size matters.
+/// Whether a number can be compared with others, and converted to a double where only its magnitude matters.
 pub(super) fn is_bounded(number: &Number) -> bool {
     let text = number.as_str();
     // Most are plain and short.
@@ -59,7 +59,7 @@ pub(super) fn is_bounded(number: &Number) -> bool {
     is_plain || (Decimal::of(text).is_some() && number.as_f64().is_some_and(f64::is_finite))
 }
 
-/// Whether two numbers have the same value: 1 is 1.0 and 1e0, and -0 is 0.
+/// Whether two numbers have the same value: 1 equals 1.0 and 1e0, and -0 equals 0.
 pub(super) fn equal(one: &Number, other: &Number) -> bool {
     let (one, other) = (one.as_str(), other.as_str());
     one == other
@@ -69,8 +69,8 @@ pub(super) fn equal(one: &Number, other: &Number) -> bool {
         }
 }
 
-/// A whole number as its digits alone: 1000 for `1e3` and for `1000.0`. `None` for one with a fraction, or of
-/// more than 64 digits that are not written out.
+/// The digits of a whole number: 1000 for `1e3` and for `1000.0`. `None` for a number with a fraction, or for one of
+/// more than 64 digits that uses an exponent or a decimal point.
 pub(crate) fn whole(number: &Number) -> Option<String> {
     let text = number.as_str();
     let digits = text.strip_prefix('-').unwrap_or(text);
@@ -124,7 +124,7 @@ mod tests {
             ("-9223372036854775809", "-9223372036854775810", false),
             ("0.1", "0.10000000000000001", false),
             ("1e9999", "1e9998", false),
-            // Out of bounds: equal to themselves alone.
+            // Out of bounds: equal only to themselves.
             ("1e10000", "1e10000", true),
             ("1e10000", "10e9999", false),
             ("0e99999999999999999999", "0", false),
@@ -188,7 +188,7 @@ mod tests {
     }
 
     proptest! {
-        /// Small enough, they are what integers of 128 bits are.
+        /// In the range of 128-bit integers, they compare as those do.
         #[test]
         fn equality_is_that_of_the_integers(
             one in -10_000_i128..10_000, other in -10_000_i128..10_000, zeros in 0_u32..20, point in 0_usize..5,

@@ -1,5 +1,5 @@
-//! Public keys in PEM files (RFC 7468): SubjectPublicKeyInfo, PKCS#1 RSA, or a certificate, of
-//! which only the key is taken. A certificate's dates and names are not looked at.
+//! Public keys in PEM files (RFC 7468): SubjectPublicKeyInfo, PKCS#1 RSA, or a certificate, of which only the key is
+//! used. A certificate's dates and names are ignored.
 
 use aws_lc_rs::digest;
 use base64::Engine as _;
@@ -21,7 +21,7 @@ pub(crate) fn is_pem(bytes: &[u8]) -> bool {
     memchr::memmem::find(bytes, b"-----BEGIN ").is_some()
 }
 
-/// What a PEM file holds.
+/// The content of a PEM file.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) struct Found {
     /// The key.
@@ -33,7 +33,7 @@ pub(crate) struct Found {
 /// The one public key of a PEM file. Its strength is not checked here.
 ///
 /// # Errors
-/// Where the file is no PEM file, holds a private key or several keys, or a key of another kind.
+/// Where the file is not a PEM file, or contains a private key, several keys, or a key of another kind.
 pub(crate) fn public_key(file: &[u8]) -> Result<Found, KeyProblem> {
     let text = std::str::from_utf8(file).map_err(|_| KeyProblem::NotPem)?;
     let (_, after) = text.split_once("-----BEGIN ").ok_or(KeyProblem::NotPem)?;

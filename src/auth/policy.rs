@@ -1,11 +1,11 @@
-//! `Requirement`: do these claims satisfy this route? Whatever is absent, of an unexpected type
-//! or not known does not. Whether the claims are true was decided before.
+//! `Requirement`: do these claims satisfy this route? A claim that is absent, unknown or of an unexpected type does
+//! not. Whether the claims are genuine was decided before.
 
 use serde_json::{Map, Value};
 
 use super::claims::{ClaimPath, Claims, equal};
 
-/// What the claims of a token must be for a route.
+/// The requirements of a route on the claims of a token.
 ///
 /// A list of maps of rules: all rules of one of the maps must hold. A rule names a claim and
 ///
@@ -14,10 +14,10 @@ use super::claims::{ClaimPath, Claims, equal};
 /// * `{any: […]}`, `{all: […]}`, `{not: …}`: the claim holds one, all, none of it; several of
 ///   these in one map must all hold. An absent claim satisfies `not`, and nothing else.
 ///
-/// A claim that is a list holds its items, a scalar holds itself, an object satisfies nothing.
-/// `scope` and `scp` are sets (RFC 8693 section 4.2): their text is split at spaces, and a scalar
-/// there means the same as a list. `"{user}"` stands for the path parameter, and equals a text
-/// or the digits of an integer; `"{claim:owner}"` stands for another claim, a scalar.
+/// A claim that is a list contains its items, a scalar contains itself, an object satisfies nothing. `scope` and `scp`
+/// are sets (RFC 8693 section 4.2): their text is split at spaces, and a scalar in a rule for them means the same as a
+/// list. `"{user}"` is the path parameter, and equals a text or the digits of an integer; `"{claim:owner}"` is another
+/// claim, a scalar.
 #[derive(Clone, Debug)]
 pub(crate) struct Requirement {
     any: Vec<Vec<Rule>>,
@@ -54,11 +54,11 @@ enum Operand {
 pub(crate) type Parameters<'p> = [(&'p str, Option<&'p str>)];
 
 impl Requirement {
-    /// Reads `require` as the configuration has it: a map, or a list of maps.
+    /// Parses `require` as in the configuration: a map, or a list of maps.
     ///
     /// # Errors
-    /// Every mistake: its place as a JSON pointer (RFC 6901), and a sentence that says what is
-    /// wrong and what would be right.
+    /// Every error: its place as a JSON pointer (RFC 6901), and a sentence that says what is wrong and how to correct
+    /// it.
     pub(crate) fn parse(
         value: &Value,
         known_params: &[&str],
@@ -127,8 +127,8 @@ impl Requirement {
         parameters.any(|known| known == name)
     }
 
-    /// What is not as it must be, in words: a line a rule; of several maps, each. Nothing where it
-    /// is satisfied.
+    /// Which rules are not satisfied, in words: one line per rule; of several maps, the rules of each. Empty where the
+    /// requirement is satisfied.
     pub(crate) fn why_not(&self, claims: &Claims, params: &Parameters<'_>) -> Vec<String> {
         if self.is_satisfied(claims, params) {
             return Vec::new();
@@ -152,19 +152,19 @@ impl Requirement {
         lines
     }
 
-    /// The scopes that are needed, separated by spaces, for `scope` of the challenge (RFC 6750
-    /// section 3): those of the first map that names any.
+    /// The required scopes, separated by spaces, for `scope` of the challenge (RFC 6750 section 3): those of the first
+    /// map that names any.
     pub(crate) fn scope(&self) -> Option<&str> {
         self.scope.as_deref()
     }
 }
 
-/// A value that stands for any that is not named.
+/// A placeholder for any value that is not named.
 const SOME: &str = "portcullis-probe";
 
 impl Requirement {
-    /// Claims that satisfy it, each set with nothing more than it needs: one for each alternative, and one for each
-    /// item of each `any`. What was made up may not satisfy it after all: the caller asks.
+    /// Claims that satisfy the requirement, each set with no more than it needs: one for each alternative, and one for
+    /// each item of each `any`. Such a set may not satisfy it after all; the caller has to check.
     pub(crate) fn examples(&self, params: &Parameters<'_>) -> Vec<Map<String, Value>> {
         let mut examples = Vec::new();
         for rules in &self.any {
@@ -212,7 +212,7 @@ impl Rule {
             }
         }
         for operand in &holds {
-            // What is compared with another claim needs that claim.
+            // A comparison with another claim needs that claim.
             if let Operand::Claim(path) = operand
                 && Claims::new(claims.clone()).at(path).is_none()
             {
@@ -237,7 +237,7 @@ impl Rule {
 }
 
 impl Test {
-    /// How many ways there are to satisfy it.
+    /// How many ways to satisfy it there are.
     fn choices(&self) -> usize {
         match self {
             Self::Any(operands) => operands.len(),
@@ -247,7 +247,7 @@ impl Test {
 }
 
 impl Operand {
-    /// A value that it takes.
+    /// A value that satisfies it.
     fn example(&self, params: &Parameters<'_>) -> Value {
         match self {
             Self::Scalar(value) => value.clone(),
@@ -260,7 +260,7 @@ impl Operand {
     }
 }
 
-/// The scopes that a map of rules asks for.
+/// The scopes that a map of rules requires.
 fn scope_of(rules: &[Rule]) -> Option<String> {
     let scopes: Vec<&str> = rules
         .iter()
@@ -288,7 +288,7 @@ impl Rule {
         let claim = match claims.at(&self.claim) {
             Some(Value::Object(_)) => return false,
             Some(claim) => claim,
-            // Even for an absent claim, `not` must know what it compares with.
+            // Even for an absent claim, the operand of `not` must be known.
             None => {
                 return match test {
                     Test::Not(operands) => operands
@@ -351,7 +351,7 @@ enum Wanted<'w> {
     Parameter(&'w str),
 }
 
-/// Whether a number that is written so is a whole one in its plain form.
+/// Whether a number is written as a plain integer.
 fn is_whole(text: &str) -> bool {
     let digits = text.strip_prefix('-').unwrap_or(text);
     text != "-0" && digits.bytes().all(|byte| byte.is_ascii_digit())
@@ -361,8 +361,8 @@ impl<'w> Wanted<'w> {
     fn equals(self, claim: &Value) -> bool {
         match self {
             Self::Scalar(value) => equal(value, claim),
-            // Part of a path has no type: 7 is the user of /users/7. Only digits written as JSON
-            // writes them count, so /users/07 is nobody.
+            // A path segment has no type: 7 is the user of /users/7. Only digits written as JSON writes them count, so
+            // /users/07 matches nobody.
             Self::Parameter(text) => match claim {
                 Value::String(claim) => claim == text,
                 Value::Number(claim) => claim.as_str() == text && is_whole(text),
@@ -380,7 +380,7 @@ impl<'w> Wanted<'w> {
 }
 
 impl Operand {
-    /// What it stands for; `None` where that is not known.
+    /// Its value; `None` where that is unknown.
     fn resolve<'w>(&'w self, claims: &'w Claims, params: &'w Parameters<'_>) -> Option<Wanted<'w>> {
         match self {
             Self::Scalar(value) => Some(Wanted::Scalar(value)),
@@ -412,7 +412,7 @@ impl Operand {
     }
 }
 
-/// Reads rules and collects mistakes.
+/// Parses rules and collects errors.
 struct Reader<'k> {
     known_params: &'k [&'k str],
     mistakes: Vec<(String, String)>,
@@ -427,7 +427,7 @@ impl Reader<'_> {
         if rules.is_empty() {
             self.mistake(
                 place,
-                "an empty map lets every token in; name a claim, or leave `require` out",
+                "an empty map accepts every token; name a claim, or leave `require` out",
             );
         }
         rules
@@ -479,7 +479,7 @@ impl Reader<'_> {
                     "all" => Some(Test::All(self.operands(&place, value, is_scope))),
                     "not" => Some(Test::Not(self.operands(&place, value, is_scope))),
                     _ => {
-                        self.mistake(&place, format!("{form} is not known here; {FORMS}"));
+                        self.mistake(&place, format!("{form} is unknown; {FORMS}"));
                         None
                     }
                 }
@@ -487,7 +487,7 @@ impl Reader<'_> {
             .collect()
     }
 
-    /// The items of a list, or a scalar as a list of one; of a set, each word.
+    /// The items of a list, or a scalar as a list of one; for a set, each word.
     fn operands(&mut self, place: &str, value: &Value, is_scope: bool) -> Vec<Operand> {
         let items: Vec<(String, &Value)> = if let Some(items) = value.as_array() {
             items
@@ -499,7 +499,7 @@ impl Reader<'_> {
             vec![(place.to_owned(), value)]
         };
         if items.is_empty() {
-            self.mistake(place, "the list is empty; name what the claim must hold");
+            self.mistake(place, "the list is empty; name the required values");
         }
         let mut operands = Vec::new();
         for (place, item) in items {
@@ -539,7 +539,7 @@ impl Reader<'_> {
         else {
             self.mistake(
                 place,
-                "braces stand around a whole value: \"{user}\" for a path parameter, or \
+                "braces must enclose a whole value: \"{user}\" for a path parameter, or \
                  \"{claim:owner}\" for a claim",
             );
             return None;
@@ -577,7 +577,7 @@ impl Reader<'_> {
     }
 }
 
-/// A name in a JSON pointer (RFC 6901 section 3).
+/// A name as a JSON pointer token (RFC 6901 section 3).
 fn pointer(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }

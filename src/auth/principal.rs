@@ -1,5 +1,5 @@
-//! `Principal`: who a request is from, and how a claim is written as a header for the app.
-//! What the principal may do is decided in `policy`.
+//! `Principal`: the authenticated user of a request, and how a claim is written as a header for the app. What the
+//! principal is allowed to do is decided in `policy`.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -11,16 +11,16 @@ use super::claims::{ClaimPath, Claims};
 use super::verify::Verified;
 use crate::message::reject::Reject;
 
-/// Who a request is from: the claims of its token, or nobody known.
+/// The user of a request: the claims of its token, or anonymous.
 #[derive(Debug)]
 pub(crate) struct Principal {
     verified: Option<Arc<Verified>>,
-    /// Why nobody is known, where the request is to pass all the same.
+    /// Why the user is unknown, where the request is allowed nevertheless.
     refused: Option<Reject>,
 }
 
 impl Principal {
-    /// Nobody known.
+    /// An anonymous principal.
     pub(super) fn anonymous() -> Self {
         Self {
             verified: None,
@@ -28,7 +28,7 @@ impl Principal {
         }
     }
 
-    /// Nobody known, for this reason.
+    /// An anonymous principal with this reason.
     pub(super) fn unknown(refused: Reject) -> Self {
         Self {
             verified: None,
@@ -36,7 +36,7 @@ impl Principal {
         }
     }
 
-    /// Why nobody is known, where there is a reason.
+    /// Why the user is unknown, if there is a reason.
     pub(super) fn refused(&self) -> Option<Reject> {
         self.refused
     }
@@ -46,7 +46,7 @@ impl Principal {
         self.verified.as_ref()
     }
 
-    /// The bearer of a token that was verified.
+    /// The bearer of a verified token.
     pub(super) fn bearer(verified: Arc<Verified>) -> Self {
         Self {
             verified: Some(verified),
@@ -54,12 +54,12 @@ impl Principal {
         }
     }
 
-    /// Whether nobody is known.
+    /// Whether the user is unknown.
     pub(crate) fn is_anonymous(&self) -> bool {
         self.verified.is_none()
     }
 
-    /// The claims; `None` where nobody is known.
+    /// The claims; `None` where the user is anonymous.
     pub(crate) fn claims(&self) -> Option<&Claims> {
         self.verified.as_ref().map(|verified| verified.claims())
     }
@@ -79,12 +79,12 @@ impl Principal {
         })
     }
 
-    /// A claim as the value of a header: a text as it is, a list joined by commas, anything else
-    /// as compact JSON. `None` where the claim is absent or null.
+    /// A claim as a header value: a text unchanged, a list joined by commas, anything else as compact JSON. `None`
+    /// where the claim is absent or null.
     ///
     /// # Errors
-    /// `ClaimUnfit` where the app could read something else than the claim says: a control
-    /// character, space at the ends, or a comma inside an item of a list.
+    /// `ClaimUnfit` where the app could read something other than the claim: a control character, space at the ends,
+    /// or a comma inside an item of a list.
     pub(super) fn header(&self, path: &ClaimPath) -> Result<Option<HeaderValue>, Reject> {
         let text = match self.claim(path) {
             None | Some(Value::Null) => return Ok(None),
@@ -116,7 +116,7 @@ impl Principal {
 fn text(value: &Value) -> Cow<'_, str> {
     match value {
         Value::String(text) => Cow::Borrowed(text),
-        // As the token has it, digit by digit.
+        // Exactly as in the token, digit by digit.
         Value::Number(number) => Cow::Borrowed(number.as_str()),
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => {
             Cow::Owned(value.to_string())
@@ -124,7 +124,7 @@ fn text(value: &Value) -> Cow<'_, str> {
     }
 }
 
-/// Whether the text arrives as it is; space at the ends would be trimmed on the way.
+/// Whether the text arrives unchanged; space at the ends would be trimmed in transit.
 fn is_fit(text: &str) -> bool {
     !text.chars().any(char::is_control) && text.trim() == text
 }

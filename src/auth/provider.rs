@@ -1,10 +1,10 @@
-//! The crypto provider for jsonwebtoken: its `JwtVerifier` and `JwtSigner` on aws-lc-rs, made once a key and kept. Which
-//! key and which algorithm are right for a token is decided in `keys` and `signing`.
+//! The crypto provider for jsonwebtoken: its `JwtVerifier` and `JwtSigner` on aws-lc-rs, created once per key and
+//! reused. Which key and algorithm a token must have is decided in `keys` and `signing`.
 //!
 //! jsonwebtoken's own provider on aws-lc-rs parses a public key for each signature, and the boxes that its factories
-//! return cannot be shared between workers. So the types behind the traits are made here. ES512 has no word in
-//! jsonwebtoken's `Algorithm` (<https://github.com/Keats/jsonwebtoken/issues/250>): keys on P-521 have `Verifier` and
-//! `Signer`, which both traits stand on, and lack only the name.
+//! return cannot be shared between workers. Therefore the types behind the traits are implemented here. ES512 has no
+//! variant in jsonwebtoken's `Algorithm` (<https://github.com/Keats/jsonwebtoken/issues/250>): keys on P-521 implement
+//! `Verifier` and `Signer`, the supertraits of both traits, and lack only the name.
 
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
@@ -26,16 +26,16 @@ use jsonwebtoken::{Algorithm as Jwt, DecodingKey, DecodingKeyKind, EncodingKey};
 use super::algorithm::Algorithm;
 use super::public_key::PublicKey;
 
-/// Checks signatures of one algorithm with one key, for all workers.
+/// Verifies signatures of one algorithm with one key, for all workers.
 pub(super) type SignatureVerifier = Box<dyn Verifier<Vec<u8>> + Send + Sync>;
 
-/// Makes signatures of one algorithm with one key, for all workers.
+/// Creates signatures of one algorithm with one key, for all workers.
 pub(super) type SignatureSigner = Box<dyn Signer<Vec<u8>> + Send + Sync>;
 
-/// Makes a key ready to check signatures.
+/// Prepares a key for verifying signatures.
 ///
 /// # Errors
-/// `InvalidAlgorithm` where the key is of another family, `Invalid...Key` where its numbers are no key.
+/// `InvalidAlgorithm` where the key is of another family, `Invalid...Key` where its numbers are not a valid key.
 pub(super) fn verifier(algorithm: Algorithm, key: &DecodingKey) -> Result<SignatureVerifier> {
     Ok(match algorithm {
         Algorithm::Jwt(algorithm) => Box::new(JwtKey {
@@ -46,7 +46,7 @@ pub(super) fn verifier(algorithm: Algorithm, key: &DecodingKey) -> Result<Signat
     })
 }
 
-/// Makes a key ready to sign. Gives its public part too; a secret has none.
+/// Prepares a key for signing. Also returns its public part; a secret has none.
 ///
 /// # Errors
 /// As [`verifier`].
@@ -101,7 +101,7 @@ impl JwtSigner for JwtKey<SigningPair> {
     }
 }
 
-/// A parsed key that checks signatures.
+/// A parsed key that verifies signatures.
 enum VerifyingKey {
     /// A shared secret (RFC 7518 section 3.2).
     Hmac(Box<hmac::Key>),
@@ -269,7 +269,7 @@ mod tests {
     use super::super::testing::{KEYS, OTHER, SECRET, public_key, sign};
     use super::*;
 
-    /// jsonwebtoken's own provider, which parses keys each time, is the other reader.
+    /// jsonwebtoken's own provider, which parses keys each time, is the reference.
     #[test]
     fn signatures_are_judged_as_by_jsonwebtokens_own_provider() {
         for algorithm in Algorithm::ALL {
@@ -304,7 +304,7 @@ mod tests {
                 assert_eq!(accepted, theirs.verify(b"message", &signature).is_ok());
                 good += usize::from(accepted);
             }
-            // A secret is everybody's here.
+            // The same secret is shared by all here.
             assert_eq!(good, usize::from(is_secret) + 1, "{algorithm}");
             assert_eq!(theirs.algorithm(), name);
         }

@@ -1,12 +1,12 @@
-//! `PublicKey`: a public key as its numbers, checked for strength. Where it was written down is
-//! the matter of `pem` and `jwk`; what it verifies is the matter of `keys`.
+//! `PublicKey`: the numbers of a public key, checked for strength. `pem` and `jwk` parse its encodings; `keys`
+//! verifies signatures with it.
 
 use jsonwebtoken::DecodingKey;
 
 use super::algorithm::AlgorithmSet;
 use super::key_fault::KeyProblem;
 
-/// A public key of a kind that can verify tokens.
+/// A public key of a type that can verify tokens.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum PublicKey {
     /// Modulus and exponent, big-endian, without leading zeros.
@@ -41,7 +41,7 @@ impl PublicKey {
         }
     }
 
-    /// What a message calls it.
+    /// Its name in messages.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Rsa { .. } => "an RSA key",
@@ -52,7 +52,7 @@ impl PublicKey {
         }
     }
 
-    /// The key's numbers, one after the other.
+    /// The key's numbers, concatenated.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         match self {
             Self::Rsa { n, e } => [n.as_slice(), b"/", e].concat(),
@@ -60,7 +60,7 @@ impl PublicKey {
         }
     }
 
-    /// The key as jsonwebtoken has it. For P-521 it has no algorithm, and a point is a point.
+    /// The key as a jsonwebtoken type. jsonwebtoken has no algorithm for P-521, but the type holds any point.
     pub(crate) fn decoding_key(&self) -> DecodingKey {
         match self {
             Self::Rsa { n, e } => DecodingKey::from_rsa_raw_components(n, e),
@@ -71,7 +71,7 @@ impl PublicKey {
         }
     }
 
-    /// Whether the key can be relied on. Whether its numbers are a key at all, `provider` says.
+    /// Checks the strength of the key. `provider` checks whether its numbers are a valid key.
     ///
     /// # Errors
     /// Where an RSA key is too short, too long, or made by a generator known to be broken.
@@ -111,8 +111,8 @@ fn check_rsa(n: &[u8], e: &[u8]) -> Result<(), KeyProblem> {
     Ok(())
 }
 
-/// Whether the modulus carries the mark of CVE-2017-15361: modulo each of these primes it is a
-/// power of 65537. Of other keys fewer than one in a hundred million look so.
+/// Whether the modulus has the fingerprint of CVE-2017-15361: modulo each of these primes it is a power of 65537.
+/// Fewer than one in a hundred million other keys match.
 fn made_by_roca(n: &[u8]) -> bool {
     const PRIMES: [u32; 17] = [
         11, 13, 17, 19, 37, 53, 61, 71, 73, 79, 97, 103, 107, 109, 127, 151, 157,

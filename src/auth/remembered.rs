@@ -1,5 +1,5 @@
-//! `Remembered`: tokens whose signature and claims were found right, so that they need not be
-//! verified anew. Dates and revocations are not believed from here; whoever asks checks them again.
+//! `Remembered`: a cache of verified tokens, so that signature and claims need not be verified again. Dates and
+//! revocations are not cached; the caller checks them each time.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,33 +11,33 @@ use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 use super::jws::Header;
 use super::verify::{Stamp, Verified};
 
-/// How many verifiers may remember the same token; those of replaced configurations fall out.
+/// How many verifiers may cache the same token; those of replaced configurations are evicted.
 const MAX_VERIFIERS: usize = 8;
-/// How many headers are kept, and how long one may be.
+/// How many headers are cached, and how long one may be.
 const MAX_HEADERS: usize = 8;
 const MAX_HEADER: usize = 512;
-/// What an ordinary token weighs, in bytes; only a guess at how many there will be.
+/// The size of an ordinary token in the cache, in bytes; only an estimate of how many there will be.
 const ORDINARY: usize = 3000;
 
 /// Valid tokens of one worker, bounded in bytes.
 ///
-/// Each worker has its own, so the lock is never waited for. A token is found only by all its
-/// bytes, and by the verifier that found it right with keys that are still good: a new
-/// configuration has new verifiers, so what was remembered for the old ones is never found again.
+/// Each worker has its own, so the lock is never contended. A token is found only by all its bytes, and by the
+/// verifier that accepted it with keys that are still valid: a new configuration has new verifiers, so entries of the
+/// old ones are never found again.
 ///
-/// A token that comes once stands in line for its place, and leaves again before those that come
-/// often: a flood of new tokens passes by the ones in use.
+/// A token that was used once is in a probation queue, and is evicted before tokens that are used often: a flood of
+/// new tokens does not evict the ones in use.
 pub(crate) struct Remembered {
     tokens: Mutex<Option<Tokens>>,
     headers: Mutex<Headers>,
     evictions: Arc<AtomicU64>,
 }
 
-/// The last headers of tokens that were found right, read. An issuer's are mostly the same.
+/// The parsed headers of the last valid tokens. Those of one issuer are mostly the same.
 #[derive(Default)]
 struct Headers {
     known: Vec<(Box<str>, Arc<Header>)>,
-    /// Which one makes room for the next.
+    /// Which one is replaced next.
     next: usize,
 }
 
@@ -47,29 +47,29 @@ struct Tokens {
     misses: u64,
 }
 
-/// What one token was found to be, by each verifier that was asked.
+/// The results for one token, by each verifier that accepted it.
 struct Entry(Vec<(Stamp, Arc<Verified>)>);
 
-/// How often tokens were found, not found, and put out for others.
+/// How many lookups were hits and misses, and how many tokens were evicted.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Counts {
-    /// Tokens that need not be verified anew.
+    /// Tokens that need not be verified again.
     pub(crate) hits: u64,
-    /// Tokens that had to be.
+    /// Tokens that had to be verified.
     pub(crate) misses: u64,
-    /// Tokens that made room for others.
+    /// Tokens that were evicted for others.
     pub(crate) evictions: u64,
 }
 
 impl fmt::Debug for Remembered {
-    /// Tokens are never shown.
+    /// Tokens are never printed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Remembered")
     }
 }
 
 impl Remembered {
-    /// Remembers up to about so many bytes of tokens and claims; 0 remembers nothing.
+    /// Caches up to about this many bytes of tokens and claims; 0 disables the cache.
     pub(crate) fn new(bytes: usize) -> Self {
         let evictions = Arc::new(AtomicU64::new(0));
         let options = OptionsBuilder::new()
@@ -93,14 +93,14 @@ impl Remembered {
         }
     }
 
-    /// A header that was read before, by its part of a token.
+    /// A header that was parsed before, by its part of a token.
     pub(crate) fn header(&self, part: &str) -> Option<Arc<Header>> {
         let headers = self.headers.lock().unwrap_or_else(PoisonError::into_inner);
         let known = headers.known.iter().find(|(known, _)| **known == *part);
         known.map(|(_, header)| Arc::clone(header))
     }
 
-    /// Keeps the header of a token that was found right.
+    /// Caches the header of a valid token.
     pub(crate) fn keep_header(&self, part: &str, header: &Arc<Header>) {
         let mut headers = self.headers.lock().unwrap_or_else(PoisonError::into_inner);
         let headers = &mut *headers;
@@ -116,8 +116,7 @@ impl Remembered {
         }
     }
 
-    /// What was remembered of the token for a verifier that the caller accepts, together with
-    /// what it found.
+    /// The cached result for the token of a verifier that the caller accepts, together with the caller's own value.
     pub(crate) fn find(
         &self,
         token: &[u8],
@@ -137,7 +136,7 @@ impl Remembered {
         None
     }
 
-    /// Remembers that the verifier found the token right.
+    /// Caches that the verifier accepted the token.
     pub(crate) fn insert(&self, token: &[u8], stamp: Stamp, verified: Arc<Verified>) {
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(Tokens { cache, .. }) = tokens.as_mut() else {
@@ -155,7 +154,7 @@ impl Remembered {
         cache.insert(token.into(), Entry(vec![(stamp, verified)]));
     }
 
-    /// How often tokens were found, not found, and put out for others.
+    /// How many lookups were hits and misses, and how many tokens were evicted.
     pub(crate) fn counts(&self) -> Counts {
         let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         let (hits, misses) = tokens
@@ -169,13 +168,13 @@ impl Remembered {
     }
 }
 
-/// Weighs a token and what is known of it, in bytes.
+/// The size of a token and its results, in bytes.
 #[derive(Clone)]
 struct Bytes;
 
 impl Weighter<Box<[u8]>, Entry> for Bytes {
     fn weight(&self, token: &Box<[u8]>, entry: &Entry) -> u64 {
-        // The places in the tables that lead here.
+        // The entries in the tables that refer to it.
         const TABLES: usize = 96;
         let known = entry.0.iter().map(|(_, verified)| {
             size_of::<Verified>() + size_of::<(Stamp, Arc<Verified>)>() + verified.claims().weight()
@@ -270,7 +269,7 @@ mod tests {
         }
         let before = remembered.counts();
         assert_eq!(before.hits, 100);
-        // Each of those in use comes once while two thousand others do.
+        // Each token in use is looked up once while two thousand others are.
         for at in 0..200_000 {
             remembered.insert(format!("flood {at}").as_bytes(), verifier, verified());
             if at % 20 == 0 {

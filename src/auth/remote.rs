@@ -1,6 +1,6 @@
-//! `RemoteKeys`: the key set of an issuer that publishes it at a URL, as the workers see it. It is
-//! fetched on the control side, by `issuers`; here are what was fetched last, and the way to ask
-//! for a newer one and to wait for it.
+//! `RemoteKeys`: the key set of an issuer that publishes it at a URL, as the workers see it. It is fetched on the
+//! control side, by `issuers`; this file holds the last fetched set, and lets workers request a newer one and wait for
+//! it.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,34 +16,34 @@ use super::json;
 use super::keys::KeySet;
 use crate::net::url::Url;
 
-/// The least time between two fetches that tokens with unknown keys ask for.
+/// The minimum interval between two fetches that tokens with unknown keys request.
 const BETWEEN_DEMANDS: Duration = Duration::from_secs(10);
-/// The life of a key set whose issuer does not say.
+/// The lifetime of a key set whose issuer does not state one.
 const LIFE: Duration = Duration::from_secs(600);
-/// The bounds within which an issuer's word on the life is taken.
+/// The bounds for the lifetime that an issuer states.
 const LIVES: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(24 * 3600));
 
-/// Where a key set is, and how long it serves.
+/// Where a key set is, and how long it is used.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct RemoteSettings {
-    /// Where it is.
+    /// Its location.
     pub(crate) location: Location,
-    /// The longest life of a fetched set, whatever the issuer says.
+    /// The maximum lifetime of a fetched set, whatever the issuer states.
     pub(crate) refresh: Option<Duration>,
-    /// How long a set serves after its life while there is no newer one.
+    /// How long a set is used after its lifetime while there is no newer one.
     pub(crate) stale_for: Duration,
-    /// The roots to trust, a PEM file; the system's without it.
+    /// The trusted roots, a PEM file; the system's roots without it.
     pub(crate) ca: Option<Vec<u8>>,
 }
 
-/// Where a key set is.
+/// The location of a key set.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Location {
     /// At this URL.
     Jwks(Url),
-    /// Where the issuer's discovery document says (OpenID Connect Discovery 1.0).
+    /// Given by the issuer's discovery document (OpenID Connect Discovery 1.0).
     Issuer {
-        /// `issuer`, to the letter.
+        /// `issuer`, compared exactly.
         issuer: String,
         /// The document.
         document: Url,
@@ -51,7 +51,7 @@ pub(crate) enum Location {
 }
 
 impl Location {
-    /// The URL that is asked first.
+    /// The URL that is fetched first.
     pub(crate) fn url(&self) -> &Url {
         match self {
             Self::Jwks(url) | Self::Issuer { document: url, .. } => url,
@@ -72,11 +72,11 @@ impl std::fmt::Display for Location {
 pub(crate) struct Fetched {
     /// The keys.
     pub(crate) set: KeySet,
-    /// When.
+    /// When it was fetched.
     pub(crate) at: SystemTime,
-    /// The same on the clock that is never set.
+    /// The same on the monotonic clock.
     pub(crate) since: Instant,
-    /// How long it may be kept, as its issuer says; nothing where it does not say.
+    /// How long it may be cached according to its issuer; `None` where the issuer does not say.
     pub(crate) said: Option<Duration>,
 }
 
@@ -85,29 +85,29 @@ pub(crate) struct Fetched {
 #[error("{0}")]
 pub(crate) struct NotFetched(pub(crate) String);
 
-/// What is wrong with a discovery document (OpenID Connect Discovery 1.0 section 4.3).
+/// An error in a discovery document (OpenID Connect Discovery 1.0 section 4.3).
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub(crate) enum BadDiscovery {
-    /// Not JSON that can be read in one way.
-    #[error("not a JSON object, or a member twice")]
+    /// Not unambiguous JSON.
+    #[error("not a JSON object, or a duplicate member")]
     NotJson,
     /// Of another issuer.
     #[error("the document is of the issuer {said:?}, and `issuer` is {wanted:?}")]
     Issuer {
-        /// What the document says.
+        /// The issuer in the document.
         said: String,
-        /// What the configuration says.
+        /// The issuer in the configuration.
         wanted: String,
     },
-    /// A member is not there.
+    /// A member is missing.
     #[error("the document has no `{0}`")]
     Missing(&'static str),
-    /// The key set's URL is not one that is asked.
+    /// The key set's URL is not one that may be fetched.
     #[error("`jwks_uri`: {0}")]
     Url(&'static str),
 }
 
-/// How many fetches were begun and ended, and whether one is asked for that was not begun yet.
+/// How many fetches have begun and ended, and whether one was requested that has not begun yet.
 #[derive(Clone, Copy, Debug, Default)]
 struct Progress {
     demanded: bool,
@@ -116,28 +116,28 @@ struct Progress {
 }
 
 impl Progress {
-    /// Whether a fetch will end without being asked for.
+    /// Whether a fetch will end without another request for one.
     fn comes(self) -> bool {
         self.demanded || self.begun > self.ended
     }
 }
 
-/// The keys of an issuer that lives elsewhere.
+/// The keys of a remote issuer.
 pub(crate) struct RemoteKeys {
     settings: RemoteSettings,
     current: ArcSwapOption<Fetched>,
-    /// Changes whenever a key is no longer good, so that what it signed is not remembered.
+    /// Changes whenever a key is no longer valid, so that tokens signed with it are no longer found in the cache.
     epoch: AtomicU64,
     progress: watch::Sender<Progress>,
-    /// How many fetches have ended, for those who do not wait.
+    /// How many fetches have ended, for callers that do not wait.
     fetches: AtomicU64,
-    /// Wakes whoever fetches.
+    /// Wakes the fetching task.
     wake: mpsc::Sender<()>,
-    /// What wakes, until somebody fetches.
+    /// The receiver of wake-ups, until a task fetches.
     demanded: Mutex<Option<mpsc::Receiver<()>>>,
-    /// Why the last fetch failed, where it did.
+    /// Why the last fetch failed, if it did.
     failure: Mutex<Option<NotFetched>>,
-    /// When a token last asked for a fetch.
+    /// When a token last requested a fetch.
     last_demand: Mutex<Option<Instant>>,
 }
 
@@ -148,14 +148,14 @@ impl std::fmt::Debug for RemoteKeys {
 }
 
 impl PartialEq for RemoteKeys {
-    /// They are equal where one set serves both.
+    /// They are equal if one set serves both.
     fn eq(&self, other: &Self) -> bool {
         self.settings == other.settings
     }
 }
 
 impl RemoteKeys {
-    /// Keys that were not fetched yet; or those of `before`, where they come from the same place.
+    /// Keys that were not fetched yet; or those of `before`, if they have the same location.
     pub(crate) fn new(settings: RemoteSettings, before: Option<&Self>) -> Arc<Self> {
         let (wake, demanded) = mpsc::channel(1);
         let from_there = before.filter(|before| {
@@ -175,31 +175,31 @@ impl RemoteKeys {
         })
     }
 
-    /// Where it is, and how long it serves.
+    /// The location, and how long a set is used.
     pub(crate) fn settings(&self) -> &RemoteSettings {
         &self.settings
     }
 
-    /// The last good set; `None` where there never was one, or it is too old.
+    /// The last valid set; `None` where there never was one, or it is too old.
     pub(crate) fn current(&self) -> Option<Arc<Fetched>> {
         self.current.load_full()
     }
 
-    /// Tells one state of the keys from a later one in which a key of it is no longer good. Read
-    /// before the keys are.
+    /// Distinguishes one state of the keys from a later one in which one of its keys is no longer valid. Read it
+    /// before the keys.
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Why the last fetch failed, where it did.
+    /// Why the last fetch failed, if it did.
     pub(crate) fn failure(&self) -> Option<NotFetched> {
         let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
         failure.clone()
     }
 
-    /// Asks for a newer set than the one after so many fetches, and waits for it: with all who wait
-    /// for the same fetch, and at most one new fetch in 10 s. Whether a fetch has ended since, well
-    /// or not. How long to wait is the caller's matter.
+    /// Requests a set newer than the one after this many fetches, and waits for it: together with all callers that
+    /// wait for the same fetch, and with at most one new fetch in 10 s. Returns whether a fetch has ended since,
+    /// successfully or not. The caller limits the wait.
     pub(crate) async fn newer(&self, fetches: u64) -> bool {
         let mut progress = self.progress.subscribe();
         let seen = *progress.borrow_and_update();
@@ -207,7 +207,7 @@ impl RemoteKeys {
             return true;
         }
         if !seen.comes() && !self.demand() {
-            // Somebody else may have asked between the look and the demand.
+            // Another caller may have requested one between the check and the demand.
             let now = *self.progress.borrow();
             if !now.comes() && now.ended <= fetches {
                 return false;
@@ -221,7 +221,7 @@ impl RemoteKeys {
         self.fetches.load(Ordering::Acquire)
     }
 
-    /// Wakes whoever fetches; not where a token did so within the last 10 s, or nobody fetches.
+    /// Wakes the fetching task, unless a token did so within the last 10 s, or no task fetches.
     fn demand(&self) -> bool {
         let nobody = || {
             let demanded = self.demanded.lock().unwrap_or_else(PoisonError::into_inner);
@@ -246,20 +246,19 @@ impl RemoteKeys {
         )
     }
 
-    /// What wakes the one who fetches; `None` where somebody does so already. It ends with these
-    /// keys.
+    /// The receiver of wake-ups for the fetching task; `None` where there already is one. It ends with these keys.
     pub(crate) fn follow(&self) -> Option<mpsc::Receiver<()>> {
         let mut demanded = self.demanded.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = demanded.take();
         if taken.is_some() {
-            // The first fetch comes by itself: a request that is early waits for it.
+            // The first fetch starts without a request: an early request waits for it.
             self.progress
                 .send_modify(|progress| progress.demanded = true);
         }
         taken
     }
 
-    /// A fetch begins.
+    /// A fetch has begun.
     pub(crate) fn begin(&self) {
         self.progress.send_modify(|progress| {
             progress.demanded = false;
@@ -267,7 +266,7 @@ impl RemoteKeys {
         });
     }
 
-    /// A fetch ended with this set, or with this reason why there is none.
+    /// A fetch has ended with this set, or with the reason why there is none.
     pub(crate) fn end(&self, outcome: Result<Fetched, NotFetched>) {
         let failure = match outcome {
             Ok(fetched) => {
@@ -281,7 +280,7 @@ impl RemoteKeys {
         self.progress.send_modify(|progress| progress.ended += 1);
     }
 
-    /// The last good set is too old.
+    /// The last valid set is too old.
     pub(crate) fn expire(&self) {
         self.replace(None);
     }
@@ -295,18 +294,18 @@ impl RemoteKeys {
             (Some(before), Some(next)) => before.set.is_within(&next.set),
         };
         if !goes_on {
-            // After the set is in place: what was verified with the old one and read this number
-            // before is not found under the new one.
+            // After the set is in place: tokens that were verified with the old set, by a caller that read this number
+            // before, are not found under the new number.
             self.epoch.fetch_add(1, Ordering::Release);
         }
     }
 
-    /// How long a set lives.
+    /// The lifetime of a set.
     pub(crate) fn life(&self, fetched: &Fetched) -> Duration {
         self.life_of(fetched.said)
     }
 
-    /// Until when a set serves, its life and what comes after.
+    /// When the use of a set ends: its lifetime and the stale period.
     pub(crate) fn good_until(&self, fetched: &Fetched) -> Instant {
         fetched.since + self.life(fetched) + self.settings.stale_for
     }
@@ -320,7 +319,7 @@ impl RemoteKeys {
         })
     }
 
-    /// The names of the last good set's keys, each once; for messages.
+    /// The names of the last valid set's keys, each once; for messages.
     pub(crate) fn names(&self) -> Vec<String> {
         let current = self.current.load();
         let names: BTreeSet<&str> = current
@@ -331,11 +330,11 @@ impl RemoteKeys {
     }
 }
 
-/// Where the discovery document of an issuer, which is at this URL, says that its keys are (OpenID
-/// Connect Discovery 1.0 sections 3 and 4.3).
+/// The location of the keys according to the discovery document of an issuer, which is at this URL (OpenID Connect
+/// Discovery 1.0 sections 3 and 4.3).
 ///
 /// # Errors
-/// What is wrong with the document.
+/// The error in the document.
 pub(crate) fn jwks_uri(issuer: &str, at: &Url, document: &[u8]) -> Result<Url, BadDiscovery> {
     let members = json::parse_object(json::without_mark(document));
     let members = members.map_err(|_| BadDiscovery::NotJson)?;
@@ -346,7 +345,7 @@ pub(crate) fn jwks_uri(issuer: &str, at: &Url, document: &[u8]) -> Result<Url, B
             .ok_or(BadDiscovery::Missing(name))
     };
     let said = text("issuer")?;
-    // To the letter, or one issuer could speak for another.
+    // Compared exactly, or one issuer could impersonate another.
     if said != issuer {
         return Err(BadDiscovery::Issuer {
             said: said.to_owned(),
@@ -402,7 +401,7 @@ mod tests {
         assert!(!keys.newer(0).await);
         let mut demanded = keys.follow().unwrap();
         assert!(keys.follow().is_none());
-        // Whoever is early waits for the first fetch, which counts for nobody.
+        // Early callers wait for the first fetch, which does not count as requested by them.
         let early = keys.newer(0);
         keys.begin();
         keys.end(Err(down()));
@@ -420,7 +419,7 @@ mod tests {
         let both = tokio::join!(keys.newer(1), keys.newer(1));
         assert_eq!((both, keys.fetches()), ((true, true), 2));
         assert!(!keys.newer(2).await);
-        // A fetch that ended since the look at the keys needs no wait.
+        // If a fetch has ended since the keys were read, there is no wait.
         assert!(keys.newer(1).await);
         tokio::time::sleep_until(start + BETWEEN_DEMANDS).await;
         assert!(keys.newer(2).await);

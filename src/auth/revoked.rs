@@ -1,5 +1,5 @@
-//! `Revoked`: tokens that are taken back before they expire, by their id or by whom they are for.
-//! Reading the file in which they stand is the configuration's matter.
+//! `Revoked`: tokens that are revoked before they expire, by their id or by their subject. The file that lists them is
+//! read by the configuration.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,25 +10,24 @@ use serde_json::Value;
 use super::claims::Claims;
 use super::number::whole;
 
-/// Which tokens are taken back.
+/// The revoked tokens.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Revoked {
     ids: HashSet<String>,
-    /// With the time before which a token must have been issued to be taken back; `None` takes
-    /// back all.
+    /// With the time before which a token must have been issued to be revoked; `None` revokes all.
     subjects: HashMap<String, Option<f64>>,
 }
 
 impl Revoked {
-    /// Takes back the token of this id (RFC 7519 section 4.1.7).
+    /// Revokes the token of this id (RFC 7519 section 4.1.7).
     pub(crate) fn id(&mut self, jti: String) {
         self.ids.insert(jti);
     }
 
-    /// Takes back all tokens of this subject, or those issued before a time in seconds since 1970.
+    /// Revokes all tokens of this subject, or those issued before a time in seconds since 1970.
     pub(crate) fn subject(&mut self, sub: String, before: Option<f64>) {
         let known = self.subjects.entry(sub).or_insert(before);
-        // The wider of two rules holds.
+        // The wider of two rules applies.
         *known = match (*known, before) {
             (Some(one), Some(other)) => Some(one.max(other)),
             (None, _) | (_, None) => None,
@@ -40,7 +39,7 @@ impl Revoked {
         self.ids.len() + self.subjects.len()
     }
 
-    /// How many of its entries another one does not have, or has for fewer tokens.
+    /// How many of its entries are missing in another one, or cover fewer tokens there.
     pub(crate) fn lost_in(&self, other: &Self) -> usize {
         let ids = self.ids.difference(&other.ids).count();
         let subjects = self.subjects.iter().filter(|(name, before)| {
@@ -54,8 +53,7 @@ impl Revoked {
         ids + subjects.count()
     }
 
-    /// Whether a token with these claims is taken back. One that does not say when it was issued
-    /// was issued before any time.
+    /// Whether a token with these claims is revoked. A token without an issue time counts as issued before any time.
     pub(crate) fn has(&self, claims: &Claims, issued: Option<f64>) -> bool {
         if !self.ids.is_empty() && texts(claims.get("jti")).any(|id| self.ids.contains(&*id)) {
             return true;
@@ -69,15 +67,15 @@ impl Revoked {
     }
 }
 
-/// What is taken back while the gateway runs: families of the tokens that it issued itself. Read by
-/// every worker without a lock, written by whoever ends one.
+/// Revocations at run time: families of the tokens that the gateway issued itself. Every worker reads it without a
+/// lock; whoever ends a family writes it.
 #[derive(Debug, Default)]
 pub(crate) struct LiveRevoked {
     families: Times,
     subjects: Times,
 }
 
-/// Names with a time each. A write copies what is recent, and only now and then all.
+/// Names with a time each. A write copies only the recent ones, and occasionally all.
 #[derive(Debug, Default)]
 struct Times {
     maps: ArcSwap<Maps>,
@@ -85,7 +83,7 @@ struct Times {
     writing: Mutex<()>,
 }
 
-/// Names with a time each, found by a hash that is quick and keyed anew in every process.
+/// Names with a time each, hashed with a fast hash that is keyed anew in every process.
 type ByName = HashMap<String, u64, foldhash::quality::RandomState>;
 
 #[derive(Clone, Debug, Default)]
@@ -108,7 +106,7 @@ impl Maps {
 }
 
 impl Times {
-    /// Puts these in, each with the later of its times.
+    /// Adds these, each with the later of its times.
     fn put<'n>(&self, entries: impl Iterator<Item = (&'n str, u64)>) {
         const RECENT: usize = 256;
         let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -146,44 +144,43 @@ impl Times {
 }
 
 impl PartialEq for LiveRevoked {
-    /// Each is itself alone.
+    /// Each is equal only to itself.
     fn eq(&self, other: &Self) -> bool {
         std::ptr::eq(self, other)
     }
 }
 
 impl LiveRevoked {
-    /// Takes back the access tokens of families, which ended at these times in milliseconds since
-    /// 1970.
+    /// Revokes the access tokens of families that ended at these times in milliseconds since 1970.
     pub(crate) fn families<'n>(&self, ended: impl Iterator<Item = (&'n str, u64)>) {
         self.families.put(ended);
     }
 
-    /// Takes back all of subjects whose login was before these times in milliseconds since 1970.
+    /// Revokes all tokens of subjects whose login was before these times in milliseconds since 1970.
     pub(crate) fn subjects<'n>(&self, ended: impl Iterator<Item = (&'n str, u64)>) {
         self.subjects.put(ended);
     }
 
-    /// Whether a family was taken back, and not forgotten since.
+    /// Whether a family was revoked, and not forgotten since.
     pub(crate) fn has_family(&self, id: &str) -> bool {
         self.families.maps.load().get(id).is_some()
     }
 
-    /// Whether all of a subject's were taken back whose login was before this time, and that was not
-    /// forgotten since.
+    /// Whether all tokens of a subject whose login was before this time were revoked, and that was not forgotten
+    /// since.
     pub(crate) fn has_subject(&self, sub: &str, before: u64) -> bool {
         let known = self.subjects.maps.load().get(sub);
         known.is_some_and(|known| known >= before)
     }
 
-    /// Forgets the families that were taken back before a time, and the subjects before another: their
-    /// access tokens have expired.
+    /// Forgets the families that were revoked before a time, and the subjects before another: their access tokens have
+    /// expired.
     pub(crate) fn forget(&self, families: u64, subjects: u64) {
         self.families.forget(families);
         self.subjects.forget(subjects);
     }
 
-    /// Whether a token with these claims is taken back.
+    /// Whether a token with these claims is revoked.
     pub(crate) fn has(&self, claims: &Claims) -> bool {
         let families = self.families.maps.load();
         if !families.is_empty()
@@ -200,33 +197,33 @@ impl LiveRevoked {
     }
 }
 
-/// Who may have sessions, and since when: those that began earlier have ended, in milliseconds since
-/// 1970.
+/// The users who may have sessions, each with a time in milliseconds since 1970: sessions that began earlier have
+/// ended.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Admitted(ByName);
 
 impl Admitted {
-    /// These subjects, each with the time since when.
+    /// These subjects, each with its time.
     pub(crate) fn new(subjects: impl Iterator<Item = (String, u64)>) -> Self {
         Self(subjects.collect())
     }
 
-    /// Whether a token with these claims belongs to a session that goes on.
+    /// Whether a token with these claims belongs to a session that has not ended.
     pub(crate) fn admits(&self, claims: &Claims) -> bool {
         let since = text(claims.get("sub")).and_then(|sub| self.0.get(&*sub));
         since.is_some_and(|since| *since == 0 || login(claims).is_some_and(|login| login >= *since))
     }
 }
 
-/// When the user logged in, in milliseconds since 1970. The seconds may have a fraction, as in tokens that were
-/// issued before `auth_ms` stood beside them.
+/// When the user logged in, in milliseconds since 1970. The seconds may have a fraction, as in tokens that were issued
+/// before `auth_ms` was added.
 fn login(claims: &Claims) -> Option<u64> {
     let seconds = claims.get("auth_time").and_then(Value::as_f64)?;
     let more = claims.get("auth_ms").and_then(Value::as_u64);
     let more = more.and_then(|more| u16::try_from(more).ok());
     let more = more.filter(|more| *more < 1000).unwrap_or(0);
     let millis = (seconds * 1000.0).round() + f64::from(more);
-    // Beyond 2^53 it is no time.
+    // Beyond 2^53 it is not a valid time.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -235,8 +232,8 @@ fn login(claims: &Claims) -> Option<u64> {
     (0.0..9e15).contains(&millis).then_some(millis as u64)
 }
 
-/// The same, and of a number in another form (`7.0`, `1e3`) its digits as well: whoever writes the file may have
-/// read it in either.
+/// The same, and for a number in another form (`7.0`, `1e3`) also its digits, because the file may have been written
+/// in either form.
 fn texts(claim: Option<&Value>) -> impl Iterator<Item = std::borrow::Cow<'_, str>> {
     let digits = match claim {
         Some(Value::Number(number)) => whole(number).filter(|digits| digits != number.as_str()),
@@ -245,7 +242,7 @@ fn texts(claim: Option<&Value>) -> impl Iterator<Item = std::borrow::Cow<'_, str
     text(claim).into_iter().chain(digits.map(Into::into))
 }
 
-/// A claim as the file writes it; some issuers number their users.
+/// A claim as written in the file; some issuers number their users.
 fn text(claim: Option<&Value>) -> Option<std::borrow::Cow<'_, str>> {
     match claim? {
         Value::String(text) => Some(text.into()),
@@ -330,7 +327,7 @@ mod tests {
         live.forget(1501, 1501);
         assert!(!has(json!({"sid": "g", "sub": "a", "auth_time": 1.5})));
         assert!(has(json!({"sid": "f"})));
-        // Many of them.
+        // Many names.
         let names: Vec<String> = (0..5000).map(|at| format!("s{at}")).collect();
         for name in &names {
             live.families([(name.as_str(), 3000)].into_iter());

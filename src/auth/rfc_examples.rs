@@ -1,6 +1,6 @@
-//! The examples of the RFCs on tokens, decided as they are written: by the key set and the form of
-//! the token, and by the claims where there are any. What else a token may be is asked in the
-//! tests beside each file, in `wycheproof` and in `tests/gateway/attacks.rs`.
+//! The examples of the RFCs on tokens, checked as they are written: by the key set and the structure of the token, and
+//! by the claims where there are any. Other properties of tokens are tested beside each file, in `wycheproof` and in
+//! `tests/gateway/attacks.rs`.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -320,7 +320,7 @@ fn load(keys: &[Value]) -> Result<KeySet, Vec<KeyFault>> {
     KeySet::load(&[jwks(keys)], &[], ShortSecrets::Refuse).map(|(keys, _)| keys)
 }
 
-/// The payload of the token, where the key signed it.
+/// The payload of the token, if the key signed it.
 fn payload(key: &Value, token: &str) -> Result<Vec<u8>, TokenFault> {
     let keys = load(std::slice::from_ref(key)).unwrap();
     let jws = Jws::parse(token)?;
@@ -328,8 +328,8 @@ fn payload(key: &Value, token: &str) -> Result<Vec<u8>, TokenFault> {
     jws.payload()
 }
 
-/// The key accepts the token and finds this payload in it; with another payload, a letter of its
-/// signature changed or no signature it is refused.
+/// The key accepts the token and its payload is this one; with another payload, a changed letter in its signature or
+/// no signature, the token is refused.
 #[track_caller]
 fn accepted(key: &Value, token: &str, expected: impl AsRef<[u8]>) {
     assert_eq!(payload(key, token).as_deref(), Ok(expected.as_ref()));
@@ -357,12 +357,12 @@ fn refused(key: &Value, token: &str, expected: TokenFault) {
     assert_eq!(payload(key, token), Err(expected));
 }
 
-/// A time in the life of the claims: so many seconds before their `exp`.
+/// A time within the lifetime of the claims: this many seconds before their `exp`.
 fn before_exp(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(EXP - seconds)
 }
 
-/// The whole of a verifier's judgement on a token of `joe`.
+/// A verifier's full check of a token of `joe`.
 fn judge(
     key: &Value,
     algorithm: Algorithm,
@@ -389,7 +389,7 @@ fn judge(
     Ok(claims)
 }
 
-/// The claims of RFC 7515 and RFC 7519 are read, and hold until their `exp`.
+/// The claims of RFC 7515 and RFC 7519 are parsed, and are valid until their `exp`.
 #[track_caller]
 fn joe_is_root_until_exp(key: &Value, algorithm: Algorithm, token: &str) {
     let claims = judge(key, algorithm, token, before_exp(1)).unwrap();
@@ -568,14 +568,14 @@ fn rfc_7797_4_2_an_unencoded_payload_is_refused() {
     let signature = "A5dxf2s96_n5FLueVuW1Z_vh161FwXZC4YLPff6dmDY";
     let detached = format!("{header}..{signature}");
     refused(&secret(), &detached, TokenFault::Critical);
-    // Encoded against what `b64` says, it would be read as the example above.
+    // If it were encoded in spite of `b64`, it would read as the example above.
     let encoded = format!("{header}.JC4wMg.{signature}");
     refused(&secret(), &encoded, TokenFault::Critical);
     let json = json!({"protected": header, "payload": "$.02", "signature": signature});
     refused(&secret(), &json.to_string(), TokenFault::Malformed);
 }
 
-/// Which keys of the set are refused and why.
+/// Which keys of the set are refused, and why.
 fn problems(faults: &[KeyFault]) -> Vec<(usize, &KeyProblem)> {
     faults
         .iter()
@@ -617,7 +617,7 @@ fn rfc_7517_a_2_private_keys_are_refused() {
     let rsa = with(set_rsa(), &private_rsa());
     let faults = load(&[p256.clone(), rsa]).unwrap_err();
     assert_eq!(problems(&faults), [(1, &KeyProblem::PrivateKey)]);
-    // The other one is passed over for its `use`; it is as private.
+    // The other key is skipped for its `use`; it is private too.
     let signing = json!({"use": "sig"});
     let faults = load(&[with(p256, &signing)]).unwrap_err();
     assert_eq!(problems(&faults), [(0, &KeyProblem::PrivateKey)]);

@@ -1,5 +1,5 @@
-//! `SigningKey`: a key that the gateway signs its own tokens with. When a key is made, published and
-//! retired is the matter of `tokens`; how it signs, of `provider`.
+//! `SigningKey`: a key with which the gateway signs its own tokens. `tokens` decides when a key is created, published
+//! and retired; `provider` implements the signature.
 
 use aws_lc_rs::encoding::AsDer as _;
 use aws_lc_rs::rand;
@@ -26,26 +26,26 @@ pub(crate) struct SigningKey {
     part: Part,
 }
 
-/// What of a key its verifiers have.
+/// The part of a key that verifiers get.
 enum Part {
     Secret(Vec<u8>),
     Public(PublicKey),
 }
 
-/// Something about a key cannot be done; what, the caller knows.
+/// An operation on a key failed; the caller knows which.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("the key cannot be made or is damaged")]
+#[error("the key cannot be created or is damaged")]
 pub(crate) struct BadKey;
 
 impl std::fmt::Debug for SigningKey {
-    /// A key is never shown.
+    /// A key is never printed.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "SigningKey {} for {}", self.kid, self.algorithm)
     }
 }
 
 impl SigningKey {
-    /// Makes a new key: its bytes, a secret or a private key in PKCS#8 (RFC 5958).
+    /// Generates a key: its bytes, a secret or a private key in PKCS#8 (RFC 5958).
     ///
     /// # Errors
     /// Where the system has no random numbers.
@@ -72,10 +72,10 @@ impl SigningKey {
         bytes.map_err(|_| BadKey)
     }
 
-    /// Reads what [`SigningKey::generate`] made.
+    /// Parses the output of [`SigningKey::generate`].
     ///
     /// # Errors
-    /// Where the bytes are no key of the algorithm.
+    /// Where the bytes are not a key of the algorithm.
     pub(crate) fn read(kid: &str, algorithm: Algorithm, bytes: &[u8]) -> Result<Self, BadKey> {
         let key = if let Some(length) = algorithm.secret_bytes() {
             if bytes.len() < length {
@@ -120,7 +120,7 @@ impl SigningKey {
         Ok(token)
     }
 
-    /// The key as a member of a key set (RFC 7517), as it may be published; `None` for a secret.
+    /// The key as a member of a published key set (RFC 7517); `None` for a secret.
     pub(crate) fn public_jwk(&self) -> Option<Value> {
         let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         let Part::Public(key) = &self.part else {
@@ -143,7 +143,7 @@ impl SigningKey {
         Some(jwk)
     }
 
-    /// The key as a member of a key set for the gateway's own verifier, a secret too.
+    /// The key as a member of a key set for the gateway's own verifier, including a secret.
     pub(crate) fn verifying_jwk(&self) -> Option<Value> {
         let Part::Secret(secret) = &self.part else {
             return self.public_jwk();

@@ -56,7 +56,7 @@ fn generate() -> Keys {
 
 /// The keys of the issuer.
 pub(super) static KEYS: LazyLock<Keys> = LazyLock::new(generate);
-/// The keys of somebody else.
+/// The keys of another issuer.
 pub(super) static OTHER: LazyLock<Keys> = LazyLock::new(generate);
 
 /// base64url without padding.

@@ -1,5 +1,5 @@
-//! Finds exactly one bearer token in a request (RFC 6750 section 2), and takes it out again.
-//! What the token says is not read here.
+//! Finds exactly one bearer token in a request (RFC 6750 section 2), and removes it. The content of the token is not
+//! read here.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,13 +19,13 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The longest token that is read, in bytes.
+/// The maximum length of a token, in bytes.
 pub(super) const MAX_BYTES: usize = 16 * 1024;
 
-/// How many more cookies of one name are looked at: each costs a signature.
+/// How many more cookies of one name are checked: each costs a signature.
 const MAX_RIVALS: usize = 3;
 
-/// A place where a token may stand.
+/// A place in which a token is accepted.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum TokenSource {
     /// `Authorization: Bearer …`.
@@ -34,28 +34,27 @@ pub(crate) enum TokenSource {
     Cookie(String),
     /// The query parameter of this name.
     Query(String),
-    /// `Sec-WebSocket-Protocol: bearer, TOKEN`: browsers let a page set no other field of a
-    /// WebSocket.
+    /// `Sec-WebSocket-Protocol: bearer, TOKEN`: browsers let a page set no other header of a WebSocket.
     WebSocket,
-    /// The password of `Authorization: Basic …` (RFC 7617), whoever the user is: package indexes and git
-    /// clients send nothing else.
+    /// The password of `Authorization: Basic …` (RFC 7617), with any user name: package indexes and git clients send
+    /// nothing else.
     Basic,
 }
 
 /// The one token of a request.
 #[derive(Eq, PartialEq)]
 pub(crate) struct Found<'r> {
-    /// The token as it stands there; what it may be written with is looked at by [`Found::text`].
+    /// The raw token; [`Found::text`] checks its characters.
     pub(crate) token: Cow<'r, [u8]>,
-    /// The places where it stands: a bit for each of those that were searched, in their order.
+    /// Where it was found: a bit for each of the searched places, in their order.
     pub(crate) places: u64,
-    /// What other cookies of the same name hold: a browser sends those of several domains, and it is not said which is
-    /// which (RFC 6265 section 5.4). The good one decides.
+    /// The values of other cookies of the same name: a browser sends those of several domains, without saying which is
+    /// which (RFC 6265 section 5.4). The valid one is used.
     pub(crate) rivals: Vec<&'r [u8]>,
 }
 
 impl<'r> Found<'r> {
-    /// The token and its rivals, each as if it were alone.
+    /// The token and its rivals, each as if it were the only one.
     pub(crate) fn each(self) -> impl Iterator<Item = Self> {
         let Self {
             token,
@@ -73,8 +72,8 @@ impl<'r> Found<'r> {
 }
 
 impl Found<'_> {
-    /// The token as text; every byte is one of b64token (RFC 6750 section 2.1). One that was found right
-    /// before need not be looked at so again.
+    /// The token as text; every byte is one of b64token (RFC 6750 section 2.1). A token that was verified before need
+    /// not be checked for this again.
     ///
     /// # Errors
     /// `TokenMalformed`.
@@ -87,7 +86,7 @@ impl Found<'_> {
 }
 
 impl<'r> Found<'r> {
-    /// Adds what another cookie of the same name holds.
+    /// Adds the value of another cookie of the same name.
     fn add_rival(&mut self, token: &'r [u8]) -> Result<(), Reject> {
         if token.len() > MAX_BYTES {
             return Err(Reject::TokenInvalid(TokenFault::TooLong));
@@ -106,7 +105,7 @@ impl<'r> Found<'r> {
 }
 
 impl fmt::Debug for Found<'_> {
-    /// A token is never shown.
+    /// A token is never printed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -117,13 +116,13 @@ impl fmt::Debug for Found<'_> {
     }
 }
 
-/// The one token in these places; all of them are searched. `None` where there is no token: no
-/// field, another scheme, an empty cookie, query parameter or password.
+/// The only token in these places; all of them are searched. `None` where there is no token: no field, another scheme,
+/// an empty cookie, query parameter or password.
 ///
 /// # Errors
-/// `TokenMalformed` where two tokens differ that are not cookies of one name, or an escape of the query's is malformed;
-/// `TokenInvalid(TooLong)` above 16 KiB, and `TokenInvalid(Malformed)` where a password is no token: who typed
-/// it is asked again.
+/// `TokenMalformed` where two tokens differ that are not cookies of one name, or an escape of the query is malformed;
+/// `TokenInvalid(TooLong)` above 16 KiB, and `TokenInvalid(Malformed)` where a password is not a token: the user is
+/// prompted again.
 pub(crate) fn find<'r>(
     headers: &'r HeaderMap,
     query: Option<&'r str>,
@@ -131,7 +130,7 @@ pub(crate) fn find<'r>(
 ) -> Result<Option<Found<'r>>, Reject> {
     let mut found = None;
     for (at, place) in places.iter().enumerate() {
-        // A place without a bit is not one of any verifier.
+        // A place without a bit belongs to no verifier.
         let Some(bit) = u32::try_from(at).ok().and_then(|at| 1_u64.checked_shl(at)) else {
             break;
         };
@@ -198,9 +197,9 @@ pub(crate) fn find<'r>(
     Ok(found)
 }
 
-/// Takes the token out of these places: whole `Authorization` fields of the scheme, and
-/// cookies and parameters of the name alone. Gives the new query where it changed; an empty one
-/// means that the target needs no `?` any more.
+/// Removes the token from these places: whole `Authorization` fields of the scheme, and only the cookies and
+/// parameters of the name. Returns the new query where it changed; an empty one means that the target no longer needs
+/// a `?`.
 pub(crate) fn strip(
     headers: &mut HeaderMap,
     query: Option<&str>,
@@ -245,7 +244,7 @@ pub(crate) fn strip(
     new_query
 }
 
-/// Whether a WebSocket's client offered the protocol `bearer`, behind which its token stands.
+/// Whether a WebSocket client offered the protocol `bearer`, which its token follows.
 pub(crate) fn offers_bearer(headers: &HeaderMap) -> bool {
     headers
         .get_all(SEC_WEBSOCKET_PROTOCOL)
@@ -254,7 +253,7 @@ pub(crate) fn offers_bearer(headers: &HeaderMap) -> bool {
         .any(is_bearer)
 }
 
-/// Takes `bearer` and what follows it out of the protocols that a WebSocket's client offers.
+/// Removes `bearer` and the token after it from the protocols that a WebSocket client offers.
 fn strip_protocols(headers: &mut HeaderMap) {
     if !offers_bearer(headers) {
         return;
@@ -276,7 +275,7 @@ fn strip_protocols(headers: &mut HeaderMap) {
     }
     headers.remove(SEC_WEBSOCKET_PROTOCOL);
     if !rest.is_empty()
-        // Parts of valid fields make a valid one.
+        // Parts of a valid field are valid together.
         && let Ok(rest) = HeaderValue::from_bytes(&rest.join(b", ".as_slice()))
     {
         headers.insert(SEC_WEBSOCKET_PROTOCOL, rest);
@@ -294,7 +293,7 @@ fn is_bearer(protocol: &[u8]) -> bool {
     protocol.eq_ignore_ascii_case(b"bearer")
 }
 
-/// Adds a token to what was found.
+/// Adds a token to the result.
 fn add<'r>(found: &mut Option<Found<'r>>, place: u64, token: Cow<'r, [u8]>) -> Result<(), Reject> {
     if token.len() > MAX_BYTES {
         return Err(Reject::TokenInvalid(TokenFault::TooLong));
@@ -317,12 +316,12 @@ fn add<'r>(found: &mut Option<Found<'r>>, place: u64, token: Cow<'r, [u8]>) -> R
     Ok(())
 }
 
-/// What follows the scheme of an `Authorization` field; `None` for another scheme than Bearer.
+/// The credentials of an `Authorization` field; `None` for another scheme than Bearer.
 fn bearer(line: &[u8]) -> Option<&[u8]> {
     credentials(line, b"bearer")
 }
 
-/// The same of Basic.
+/// The same for Basic.
 fn basic(line: &[u8]) -> Option<&[u8]> {
     credentials(line, b"basic")
 }
@@ -335,7 +334,7 @@ fn password(credentials: &[u8]) -> Option<Vec<u8>> {
     Some(decoded)
 }
 
-/// What follows this scheme, which is in small letters.
+/// The credentials after this scheme, which is in lower case.
 fn credentials<'l>(line: &'l [u8], named: &[u8]) -> Option<&'l [u8]> {
     let (scheme, rest) = line.split_at_checked(named.len())?;
     // A longer word is another scheme; any other byte ends this one.
@@ -351,18 +350,18 @@ fn credentials<'l>(line: &'l [u8], named: &[u8]) -> Option<&'l [u8]> {
 fn is_b64token(token: &[u8]) -> bool {
     let padding = token.iter().rev().take_while(|byte| **byte == b'=').count();
     let body = token.get(..token.len() - padding).unwrap_or_default();
-    // No early end: so the processor takes many bytes at a time.
+    // No early exit, so that the compiler can vectorize the loop.
     let all = body.iter().fold(true, |all, byte| {
         let letter = (byte | 0x20).wrapping_sub(b'a') < 26;
-        // `-`, `.`, `/` and the digits are neighbours.
+        // `-`, `.`, `/` and the digits are adjacent in ASCII.
         let digit = byte.wrapping_sub(b'-') <= b'9' - b'-';
         all & (letter | digit | (*byte == b'_') | (*byte == b'~') | (*byte == b'+'))
     });
     all && !body.is_empty()
 }
 
-/// The tokens in the cookies of this name, each once, in the order in which they came; what cannot be one is passed
-/// over.
+/// The tokens in the cookies of this name, each once, in the order of the request; values that cannot be tokens are
+/// skipped.
 pub(crate) fn tokens_of_cookies(headers: &HeaderMap, name: &str) -> Vec<String> {
     let mut tokens = Vec::new();
     for value in cookies_named(headers, name) {
@@ -375,7 +374,7 @@ pub(crate) fn tokens_of_cookies(headers: &HeaderMap, name: &str) -> Vec<String> 
     tokens
 }
 
-/// The values of the cookies of this name that have one.
+/// The non-empty values of the cookies of this name.
 fn cookies_named<'r>(headers: &'r HeaderMap, name: &str) -> impl Iterator<Item = &'r [u8]> {
     headers
         .get_all(COOKIE)
@@ -404,13 +403,12 @@ fn cookie(pair: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((name, bare.unwrap_or(value)))
 }
 
-/// Whether the key of a query parameter is this name in any spelling.
+/// Whether the key of a query parameter is this name, in any percent-encoding.
 fn is_named(key: &str, name: &str) -> bool {
     key == name || unescaped(key.as_bytes(), true).is_some_and(|key| *key == *name.as_bytes())
 }
 
-/// The bytes with their percent escapes decoded, and in keys a plus as a space; `None` where an
-/// escape is malformed.
+/// The bytes with their percent escapes decoded, and in keys a plus as a space; `None` where an escape is malformed.
 fn unescaped(text: &[u8], is_key: bool) -> Option<Cow<'_, [u8]>> {
     if !text
         .iter()
@@ -451,7 +449,7 @@ fn retain<'h>(
     }
     headers.remove(name);
     for line in &old {
-        // The rest of a valid field is valid; what is not would be dropped.
+        // The rest of a valid field is valid; an invalid one would be dropped.
         if let Some(mut rest) =
             keep(line.as_bytes()).and_then(|rest| HeaderValue::from_bytes(&rest).ok())
         {
@@ -795,8 +793,8 @@ mod tests {
     }
 
     proptest! {
-        /// However the tokens are spread and spelled, only a request whose tokens are all the same, or all cookies of one
-        /// name, gets through, and after stripping none is left.
+        /// However the tokens are distributed and encoded, only a request whose tokens are all the same, or all
+        /// cookies of one name, is accepted, and after stripping none is left.
         #[test]
         fn two_different_tokens_never_get_through(
             lines in proptest::collection::vec("(Bearer|bearer|Basic|BEARER) {1,2}[ab]{0,2}", 0..3),
@@ -807,7 +805,7 @@ mod tests {
             let cookie_lines: Vec<&str> = cookies.iter().map(String::as_str).collect();
             let mut headers = headers(&authorization, &cookie_lines);
 
-            // The naive reading: every token, decoded.
+            // The naive parser: every token, decoded.
             let mut tokens: Vec<String> = Vec::new();
             for line in &lines {
                 let (scheme, rest) = line.split_once(' ').unwrap();

@@ -1,5 +1,5 @@
-//! `Verifier`: is this token genuine, and are its registered claims right (RFC 7519 section 4.1)?
-//! What the token permits is the matter of `policy`; signatures are checked by `keys`.
+//! `Verifier`: is this token genuine, and are its registered claims valid (RFC 7519 section 4.1)? What the token
+//! permits is decided by `policy`; signatures are checked by `keys`.
 
 mod why;
 
@@ -19,47 +19,47 @@ use super::revoked::{Admitted, LiveRevoked, Revoked};
 use super::token::{MAX_BYTES, TokenSource};
 use crate::message::reject::TokenFault;
 
-/// What a verifier is made of; an equal one goes on over a reload.
+/// The settings of a verifier; one with equal settings is preserved across a reload.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct VerifierSettings {
     /// The name, which is also the realm of its challenges.
     pub(crate) name: String,
-    /// The algorithms that are accepted; may be empty beside key sets.
+    /// The accepted algorithms; may be empty with key sets.
     pub(crate) algorithms: Vec<Algorithm>,
-    /// Where the keys come from; nowhere else where they are at a URL.
+    /// Where the keys come from; empty where the keys are at a URL.
     pub(crate) keys: Vec<KeySource>,
     /// The keys at a URL.
     pub(crate) remote: Option<Arc<RemoteKeys>>,
-    /// `iss` is one of these; it is not compared where there are none.
+    /// The accepted values of `iss`; it is not checked where the list is empty.
     pub(crate) issuer: Vec<String>,
-    /// What `aud` must say.
+    /// The requirement on `aud`.
     pub(crate) audience: Audience,
-    /// How far the clocks of issuer and gateway may differ.
+    /// The allowed clock difference between issuer and gateway.
     pub(crate) leeway: Duration,
-    /// How much further ahead `iat` may lie: it grants nothing.
+    /// How much further in the future `iat` may be: it grants nothing.
     pub(crate) iat_ahead: Duration,
     /// Whether a token must have an `exp`.
     pub(crate) require_exp: bool,
-    /// The most that may lie between `iat` and `exp`.
+    /// The maximum time between `iat` and `exp`.
     pub(crate) max_lifetime: Option<Duration>,
-    /// What `typ` must be, with or without `application/`.
+    /// The required `typ`, with or without `application/`.
     pub(crate) typ: Option<String>,
-    /// Claims that must be there and equal.
+    /// Claims that must be present with this value.
     pub(crate) claims: Vec<(ClaimPath, Value)>,
-    /// Where the token may stand; the header where there are none.
+    /// Where the token is accepted; only in the header where the list is empty.
     pub(crate) from: Vec<TokenSource>,
-    /// Whether secrets shorter than the hash are let in.
+    /// Whether secrets shorter than the hash are accepted.
     pub(crate) weak_secret: bool,
-    /// The tokens that are taken back. A verifier that differs in nothing else is the same one.
+    /// The revoked tokens. A verifier that differs in nothing else is the same one.
     pub(crate) revoked: Revoked,
-    /// What is taken back while the gateway runs.
+    /// Revocations at run time.
     pub(crate) live: Option<Arc<LiveRevoked>>,
-    /// Who may have sessions; like `revoked` in that it makes no other verifier.
+    /// The users who may have sessions; like `revoked`, a change makes no other verifier.
     pub(crate) admitted: Option<Arc<Admitted>>,
 }
 
 impl VerifierSettings {
-    /// Whether the other ones make the same verifier, but for the tokens that are taken back.
+    /// Whether the other settings make the same verifier, except for the revoked tokens.
     fn make_the_same_as(&self, other: &Self) -> bool {
         let like_other = Self {
             revoked: other.revoked.clone(),
@@ -70,30 +70,30 @@ impl VerifierSettings {
     }
 }
 
-/// What `aud` must say (RFC 7519 section 4.1.3).
+/// The requirement on `aud` (RFC 7519 section 4.1.3).
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Audience {
-    /// The verifier names nobody: a token that has an audience is meant for somebody else.
+    /// The verifier names no audience: a token that has one is meant for another recipient.
     Unset,
-    /// Whoever it is meant for.
+    /// Any audience.
     Any,
     /// One of these.
     OneOf(Vec<String>),
 }
 
-/// Which verifier it is, of all that this process ever made.
+/// Identifies a verifier among all that this process ever created.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct VerifierId(u64);
 
 impl VerifierId {
-    /// A number that no other verifier has.
+    /// An id that no other verifier has.
     pub(crate) fn fresh() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
     }
 }
 
-/// Which verifier found a token right, with which state of its keys.
+/// Which verifier accepted a token, with which state of its keys.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Stamp {
     verifier: VerifierId,
@@ -101,7 +101,7 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    /// Whether the other one is the same verifier's, now or with newer keys.
+    /// Whether the other one is of the same verifier, with the same or newer keys.
     pub(super) fn is_replaced_by(self, other: Self) -> bool {
         self.verifier == other.verifier && self.epoch <= other.epoch
     }
@@ -124,25 +124,25 @@ impl Stamp {
     }
 }
 
-/// Why a token was not found right.
+/// Why a token was not accepted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Unverified {
     /// A check of it failed.
     Token(TokenFault),
-    /// The keys that it would be checked with are not there.
+    /// The keys that would verify it are not available.
     NoKeys,
 }
 
-/// A token whose signature was not found right.
+/// A token whose signature was not verified.
 #[derive(Debug)]
 pub(crate) struct Unsigned {
     /// Why.
     pub(crate) why: Unverified,
-    /// What a newer key set may change that.
+    /// The key set of which a newer version may change that.
     pub(crate) lack: Option<Lack>,
 }
 
-/// A key set in which a token's key was looked for in vain.
+/// A key set that does not contain a token's key.
 #[derive(Debug)]
 pub(crate) struct Lack {
     /// The keys.
@@ -157,12 +157,12 @@ impl From<TokenFault> for Unverified {
     }
 }
 
-/// A token that a verifier found right.
+/// A token that a verifier accepted.
 #[derive(Debug, Default)]
 pub(crate) struct Verified {
     claims: Claims,
     dates: Dates,
-    /// Who found it so.
+    /// The verifier that accepted it.
     by: Option<VerifierId>,
 }
 
@@ -177,31 +177,31 @@ impl Verified {
         }
     }
 
-    /// Whether this verifier found it right.
+    /// Whether this verifier accepted it.
     pub(super) fn is_by(&self, verifier: &Verifier) -> bool {
         self.by == Some(verifier.id)
     }
 
-    /// What the token says.
+    /// The claims of the token.
     pub(crate) fn claims(&self) -> &Claims {
         &self.claims
     }
 
-    /// When it is no longer good, with the verifier's leeway.
+    /// When it expires, with the verifier's leeway.
     pub(crate) fn ends(&self) -> Option<SystemTime> {
         let ends = Duration::try_from_secs_f64(self.dates.exp? + self.dates.leeway).ok()?;
         UNIX_EPOCH.checked_add(ends)
     }
 }
 
-/// Why what a token opened has to end.
+/// Why a connection that a token opened has to end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Ended {
-    /// Its time is over.
+    /// It has expired.
     Expired,
     /// It was revoked.
     Revoked,
-    /// Its session has ended, or its user is gone.
+    /// Its session has ended, or its user was removed.
     Session,
 }
 
@@ -222,7 +222,7 @@ pub(crate) struct Dates {
     exp: Option<f64>,
     nbf: Option<f64>,
     iat: Option<f64>,
-    /// How far the clocks of issuer and gateway may differ.
+    /// The allowed clock difference between issuer and gateway.
     leeway: f64,
 }
 
@@ -239,7 +239,7 @@ impl Dates {
 
 /// A NumericDate (RFC 7519 section 2): a number of seconds, perhaps with a fraction.
 fn numeric_date(claims: &Claims, name: &'static str) -> Result<Option<f64>, TokenFault> {
-    /// From here on a double cannot tell two seconds apart.
+    /// From this value on, a double cannot represent every second.
     const LIMIT: f64 = 9_007_199_254_740_992.0;
     let Some(claim) = claims.get(name) else {
         return Ok(None);
@@ -253,7 +253,7 @@ fn numeric_date(claims: &Claims, name: &'static str) -> Result<Option<f64>, Toke
     }
 }
 
-/// Tells genuine tokens from others, with the keys and rules of one entry of the configuration.
+/// Verifies tokens, with the keys and rules of one entry of the configuration.
 #[derive(Debug)]
 pub(crate) struct Verifier {
     id: VerifierId,
@@ -277,18 +277,17 @@ pub(crate) struct Verifier {
 /// The keys of a verifier.
 #[derive(Debug)]
 enum Keys {
-    /// They are as the configuration has them.
+    /// Keys from the configuration.
     Fixed(KeySet),
-    /// They come and go at a URL; of what they can do, these algorithms are accepted.
+    /// Keys at a URL, which may change; of their algorithms, these are accepted.
     Remote(Arc<RemoteKeys>, AlgorithmSet),
 }
 
 impl Verifier {
-    /// Loads the keys, or takes over those of `before` and its place, where that one differs in
-    /// nothing but the tokens that are taken back.
+    /// Loads the keys, or reuses the keys and the identity of `before`, if it differs only in the revoked tokens.
     ///
     /// # Errors
-    /// All that is wrong with the keys.
+    /// Every problem with the keys.
     pub(crate) fn new(
         settings: VerifierSettings,
         before: Option<(&VerifierSettings, &Self)>,
@@ -338,7 +337,7 @@ impl Verifier {
         })
     }
 
-    /// Which one it is, and the state of its keys; read before the keys are.
+    /// The identity of the verifier and the state of its keys; read it before the keys.
     pub(crate) fn stamp(&self) -> Stamp {
         let epoch = match &*self.keys {
             Keys::Fixed(_) => 0,
@@ -350,7 +349,7 @@ impl Verifier {
         }
     }
 
-    /// The keys, where they are at a URL.
+    /// The keys, if they are at a URL.
     pub(crate) fn remote(&self) -> Option<&Arc<RemoteKeys>> {
         match &*self.keys {
             Keys::Fixed(_) => None,
@@ -358,7 +357,7 @@ impl Verifier {
         }
     }
 
-    /// Which of several secrets signed a token whose signature is right, in words.
+    /// Which of several secrets signed a token with a valid signature, in words.
     pub(crate) fn secret_in_words(&self, jws: &Jws<'_>) -> Option<String> {
         let Keys::Fixed(set) = &*self.keys else {
             return None;
@@ -372,18 +371,18 @@ impl Verifier {
         &self.name
     }
 
-    /// What the operator should know at every start, such as a weak secret that is let in.
+    /// Warnings for the operator at every start, such as an accepted weak secret.
     pub(crate) fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// Where its tokens may stand.
+    /// Where its tokens are accepted.
     pub(crate) fn places(&self) -> &[TokenSource] {
         &self.from
     }
 
-    /// Whether its issuers are authorization servers. Who signs with a shared secret is an app, and the gateway's
-    /// own service speaks simplejwt's protocol, not OAuth's.
+    /// Whether its issuers are authorization servers. The issuer of tokens signed with a shared secret is an app, and
+    /// the gateway's own service speaks simplejwt's protocol, not OAuth.
     pub(crate) fn is_of_an_authorization_server(&self) -> bool {
         let is_public = match &*self.keys {
             Keys::Fixed(set) => set.algorithms().and(AlgorithmSet::HMAC).is_empty(),
@@ -397,23 +396,23 @@ impl Verifier {
         self.issuer.iter().map(String::as_str)
     }
 
-    /// What `aud` must say.
+    /// The requirement on `aud`.
     pub(crate) fn audience(&self) -> &Audience {
         &self.audience
     }
 
-    /// The most that may lie between `iat` and `exp`, in whole seconds.
+    /// The maximum time between `iat` and `exp`, in whole seconds.
     pub(crate) fn longest_life(&self) -> Option<Duration> {
         self.max_lifetime
             .and_then(|seconds| Duration::try_from_secs_f64(seconds.floor()).ok())
     }
 
-    /// What `typ` must be.
+    /// The required `typ`.
     pub(crate) fn typ(&self) -> Option<&str> {
         self.typ.as_deref()
     }
 
-    /// The claims that must be there and equal.
+    /// The claims that must be present with a given value.
     pub(crate) fn own_claims(&self) -> &[(ClaimPath, Value)] {
         &self.claims
     }
@@ -436,11 +435,10 @@ impl Verifier {
         }
     }
 
-    /// Whether the signature is right.
+    /// Verifies the signature.
     ///
     /// # Errors
-    /// Which check failed, as [`KeySet::verify`]; and what it lacks, where a newer key set may have
-    /// the token's key.
+    /// Which check failed, as [`KeySet::verify`]; and the key set, where a newer version may have the token's key.
     pub(crate) fn check_signature(&self, jws: &Jws<'_>) -> Result<(), Unsigned> {
         let (remote, accepted) = match &*self.keys {
             Keys::Fixed(set) => {
@@ -459,7 +457,7 @@ impl Verifier {
                 lack: None,
             });
         }
-        // The number before the set, and the set once: a fetch that ends meanwhile is seen later.
+        // Read the number before the set, and the set only once: a fetch that ends meanwhile is noticed later.
         let lack = Lack {
             fetches: remote.fetches(),
             keys: Arc::clone(remote),
@@ -472,17 +470,16 @@ impl Verifier {
         };
         now.set.verify(jws, accepted).map_err(|fault| Unsigned {
             why: fault.into(),
-            // A name is a hint (RFC 7515 section 4.1.4): an issuer that was set up anew may have another key
-            // under the old one.
+            // A name is a hint (RFC 7515 section 4.1.4): an issuer that was set up again may use the old name for
+            // another key.
             lack: (fault != TokenFault::Malformed).then_some(lack),
         })
     }
 
-    /// Whether the registered claims and the verifier's own are right, for a token whose
-    /// signature is.
+    /// Checks the registered claims and the verifier's own, for a token whose signature is valid.
     ///
-    /// No library's validation is used: jsonwebtoken's reads the clock itself and cannot look at a
-    /// remembered token. All the rules stand here and in `check_dates`, which this calls.
+    /// No library's validation is used: jsonwebtoken's reads the clock itself and cannot recheck a cached token. All
+    /// the rules are here and in `check_dates`, which this calls.
     pub(crate) fn check_claims(
         &self,
         typ: Option<&str>,
@@ -493,7 +490,7 @@ impl Verifier {
         self.check_assumed(typ, claims, now)
     }
 
-    /// The same for a token that nobody issued: whose session goes on is no question of its.
+    /// The same for a token that nobody issued: it has no session that could have ended.
     pub(crate) fn check_assumed(
         &self,
         typ: Option<&str>,
@@ -526,7 +523,7 @@ impl Verifier {
         }
     }
 
-    /// Whether the session goes on, of a token that the gateway issued itself.
+    /// Checks that the session has not ended, for a token that the gateway issued itself.
     fn check_goes_on(&self, claims: &Claims) -> Result<(), TokenFault> {
         let ended = self.live.as_ref().is_some_and(|live| live.has(claims));
         let gone = self.admitted.as_ref().is_some_and(|it| !it.admits(claims));
@@ -548,7 +545,7 @@ impl Verifier {
         }
     }
 
-    /// A token with these claims that it found right.
+    /// A token with these claims that this verifier accepted.
     pub(super) fn found(&self, claims: Claims, dates: Dates) -> Verified {
         Verified {
             claims,
@@ -557,13 +554,13 @@ impl Verifier {
         }
     }
 
-    /// Whether its keys are at a URL and nobody has fetched them yet.
+    /// Whether its keys are at a URL and were never fetched.
     pub(super) fn was_never_fetched(&self) -> bool {
         self.remote().is_some_and(|remote| remote.fetches() == 0)
     }
 
-    /// Why a token that was found right opens nothing any more: it was revoked, or its session has ended. Its
-    /// time is another matter.
+    /// Why a token that was accepted is no longer valid: it was revoked, or its session has ended. Its expiry is
+    /// checked elsewhere.
     pub(super) fn why_ended(&self, verified: &Verified) -> Option<Ended> {
         if self.check_goes_on(&verified.claims).is_err() {
             return Some(Ended::Session);
@@ -572,7 +569,7 @@ impl Verifier {
         revoked.is_err().then_some(Ended::Revoked)
     }
 
-    /// Whether a token that this verifier found right is right at this time too.
+    /// Whether a token that this verifier accepted is valid at this time too.
     pub(crate) fn is_still_right(&self, verified: &Verified, now: SystemTime) -> bool {
         self.check_dates(&verified.dates, now).is_ok()
             && self.check_goes_on(&verified.claims).is_ok()
@@ -581,7 +578,7 @@ impl Verifier {
                 .is_ok()
     }
 
-    /// Verifies a token that is no request's: its form, its signature, its claims.
+    /// Verifies a token that does not come from a request: its structure, its signature, its claims.
     ///
     /// # Errors
     /// Which check failed.
@@ -614,7 +611,7 @@ impl Verifier {
         Ok(claims)
     }
 
-    /// All that depends on dates, for fresh and for remembered tokens alike.
+    /// All checks that depend on dates, for fresh and for cached tokens alike.
     fn check_dates(&self, dates: &Dates, now: SystemTime) -> Result<(), TokenFault> {
         let now = match now.duration_since(UNIX_EPOCH) {
             Ok(since) => since.as_secs_f64(),
@@ -684,8 +681,8 @@ impl Verifier {
     }
 }
 
-/// The algorithms that are accepted of keys at a URL. HMAC is not among them, whatever the
-/// configuration says: a secret that is published is none.
+/// The algorithms that are accepted for keys at a URL. HMAC is never among them, whatever the configuration says: a
+/// published secret is not secret.
 fn accepted(settings: &VerifierSettings) -> Result<AlgorithmSet, Vec<KeyFault>> {
     if settings.algorithms.is_empty() {
         return Ok(AlgorithmSet::ALL.without(AlgorithmSet::HMAC));
@@ -699,7 +696,7 @@ fn accepted(settings: &VerifierSettings) -> Result<AlgorithmSet, Vec<KeyFault>> 
     }
 }
 
-/// A media type without `application/`, which may be left out (RFC 7515 section 4.1.9).
+/// A media type without `application/`, which may be omitted (RFC 7515 section 4.1.9).
 fn bare(typ: &str) -> &str {
     const PREFIX: &str = "application/";
     match typ.split_at_checked(PREFIX.len()) {
@@ -987,7 +984,7 @@ mod tests {
         check(&before, json!({"sub": "mallory"}), Ok(()));
         check(&after, json!({"sub": "mallory"}), Err(TokenFault::Revoked));
         check(&after, json!({"sub": "alice"}), Ok(()));
-        // What was remembered is looked at again.
+        // A cached token is checked again.
         let claims = Claims::new(json!({"sub": "mallory"}).as_object().unwrap().clone());
         let dates = Dates {
             exp: Some(NOW as f64 + 60.0),
@@ -996,7 +993,7 @@ mod tests {
         let remembered = Verified::new(claims, dates);
         assert!(before.is_still_right(&remembered, now()));
         assert!(!after.is_still_right(&remembered, now()));
-        // Any other change makes another one.
+        // Any other change makes another verifier.
         let mut other = made_of.clone();
         other.leeway = Duration::ZERO;
         let other = Verifier::new(other, Some((&made_of, &before))).unwrap();

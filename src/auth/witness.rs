@@ -1,5 +1,5 @@
-//! Tokens that a guard would accept, made up so that another guard can be asked whether it accepts them, too: how a
-//! reload finds out that access got wider. Nothing here has a signature, and no request is ever judged by it.
+//! Made-up tokens that a guard would accept, used to test whether another guard accepts them too: this is how a reload
+//! detects that access became wider. They have no signature, and no request is ever checked with them.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,11 +10,11 @@ use super::policy::Parameters;
 use super::verify::{Audience, Verifier};
 use super::{Guard, JwtGuard};
 
-/// How many tokens stand for a guard, at most: a requirement with many alternatives has many.
+/// How many tokens represent a guard, at most: a requirement with many alternatives has many.
 const MOST: usize = 256;
-/// A value that nobody requires.
+/// A value that no rule requires.
 const ANYTHING: &str = "portcullis-probe";
-/// How long a token lives where nothing bounds it.
+/// The lifetime of a token where nothing limits it.
 const LONG: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// A token that a guard accepts, without its signature.
@@ -27,10 +27,10 @@ pub(crate) struct Witness {
     claims: Claims,
 }
 
-/// A token, and which verifiers of the guard that is asked, by name, accept its signature.
+/// A token, and which verifiers of the tested guard, by name, accept its signature.
 pub(crate) type Signed<'a> = (&'a Witness, &'a dyn Fn(&str) -> bool);
 
-/// What a guard says to a request.
+/// A guard's decision on a request.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Says {
     /// It is refused.
@@ -42,8 +42,8 @@ pub(crate) enum Says {
 }
 
 impl Guard {
-    /// Tokens that this guard accepts: for each verifier and each way to satisfy `require` one that carries nothing more,
-    /// and those that differ from it in what `other` refuses by name. `params` are the route's path parameters.
+    /// Tokens that this guard accepts: for each verifier and each way to satisfy `require` a minimal one, and variants
+    /// of it with the values that `other` refuses by name. `params` are the route's path parameters.
     pub(crate) fn witnesses(
         &self,
         other: &Self,
@@ -75,7 +75,7 @@ impl Guard {
         let verifiers = guard.verifiers.iter().map(|(verifier, _)| verifier);
         verifiers
             .flat_map(|verifier| tokens_of(verifier, &wanted, now))
-            // What was made up may contradict itself.
+            // A made-up token may contradict itself.
             .filter(|witness| {
                 let own = |name: &str| name == witness.verifier;
                 self.says(Some((witness, &own)), params, now) == Says::Yes
@@ -84,7 +84,7 @@ impl Guard {
             .collect()
     }
 
-    /// What the guard says to a request with this token, or without one.
+    /// The guard's decision on a request with this token, or without one.
     pub(crate) fn says(
         &self,
         token: Option<Signed<'_>>,
@@ -125,7 +125,7 @@ impl JwtGuard {
 }
 
 /// Tokens that a verifier accepts, each with one of these sets of claims beside its own: one for each issuer and each
-/// audience, and those whose end says how much the verifier grants.
+/// audience, and those whose expiry shows how much the verifier grants.
 fn tokens_of(verifier: &Verifier, wanted: &[Map<String, Value>], now: SystemTime) -> Vec<Witness> {
     let seconds = |after: Duration| {
         let at = now.checked_add(after).unwrap_or(now);
@@ -150,7 +150,7 @@ fn tokens_of(verifier: &Verifier, wanted: &[Map<String, Value>], now: SystemTime
     let mut all = Vec::new();
     for issuer in &issuers {
         for audience in &audiences {
-            // Each by itself is enough: the checks do not depend on one another.
+            // Varying one at a time is enough: the checks do not depend on one another.
             if Some(*issuer) != first.0 && Some(*audience) != first.1 {
                 continue;
             }

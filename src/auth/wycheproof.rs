@@ -1,7 +1,6 @@
-//! Project Wycheproof's vectors for JSON Web Signatures and Keys: every one is decided by the key
-//! set and the form of the token, as a request's is. Where the decision differs from the
-//! vector's, the reason stands in a table; an unlisted difference fails, and so does an idle
-//! entry of a table.
+//! Project Wycheproof's vectors for JSON Web Signatures and Keys: each is checked by the key set and the structure of
+//! the token, as a request's token is. Where the result differs from the vector's, a table gives the reason; an
+//! unlisted difference fails, and so does an unused entry of a table.
 
 use serde_json::{Value, json};
 
@@ -10,7 +9,7 @@ use super::jws::Jws;
 use super::keys::{KeySet, KeySource, ShortSecrets};
 use crate::message::reject::TokenFault;
 
-/// What differs and why, by `tcId`.
+/// Differences and their reasons, by `tcId`.
 type Deviations = &'static [(u64, &'static str)];
 
 const SIGNATURE: Deviations = &[
@@ -52,7 +51,7 @@ const KEY: Deviations = &[];
 
 const CRYPTO: Deviations = &[];
 
-/// The payload of a token in compact form, where one of the keys signed it.
+/// The payload of a token in compact form, if one of the keys signed it.
 fn verified_payload(keys: &KeySet, token: &str) -> Result<Vec<u8>, TokenFault> {
     let jws = Jws::parse(token)?;
     keys.verify(&jws, AlgorithmSet::ALL)?;
@@ -66,7 +65,7 @@ fn is_accepted(key: &Value, token: &Value) -> bool {
         json!({"keys": [key]})
     };
     let source = KeySource::Jwks(set.to_string().into_bytes());
-    // A set that is refused lets no token in; a token in another form is not a text.
+    // A set that is refused accepts no token; a token in another serialization is not a string.
     let loaded = KeySet::load(&[source], &[], ShortSecrets::Refuse);
     match (loaded, token.as_str()) {
         (Ok((keys, _)), Some(token)) => verified_payload(&keys, token).is_ok(),
@@ -86,7 +85,7 @@ fn check(file: &str, deviations: Deviations, expected: (usize, usize)) {
     for group in vectors["testGroups"].as_array().unwrap() {
         let key = group.get("public").unwrap_or_else(|| &group["private"]);
         for test in group["tests"].as_array().unwrap() {
-            // The encryption vectors of the mixed file are no signatures.
+            // The encryption vectors of the mixed file are not signatures.
             let Some(token) = test.get("jws") else {
                 continue;
             };

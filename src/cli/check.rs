@@ -10,7 +10,7 @@ use super::paint::Paint;
 use super::{BAD_CONFIG, CONFIG, bad, refused, say};
 use crate::config::{ConfigErrors, ConfigWarning};
 
-/// What `check` is asked.
+/// The arguments of `check`.
 #[derive(Debug, Default, clap::Args)]
 #[command(after_help = "Examples:
   portcullis check
@@ -22,10 +22,10 @@ pub(super) struct CheckArguments {
     /// The configuration; the same as -c FILE.
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Show it as it was understood, its secrets hidden.
+    /// Show the configuration as it was understood, with its secrets hidden.
     #[arg(long)]
     print: bool,
-    /// What is said, as text or as JSON, for editors and CI.
+    /// The output format, text or JSON, for editors and CI.
     #[arg(long, value_enum, default_value_t, conflicts_with = "print")]
     format: Format,
 }
@@ -37,7 +37,7 @@ enum Format {
     Json,
 }
 
-/// Says what is wrong with a configuration, or how much there is of what: 0 where it is valid, 2 where it is not.
+/// Prints the errors of a configuration, or a summary: exits with 0 where it is valid, 2 where it is not.
 pub(super) fn check(arguments: CheckArguments, given: Option<PathBuf>) -> ExitCode {
     let config = match (arguments.file, given) {
         (Some(_), Some(_)) => return bad("`check` takes FILE or -c FILE, not both"),
@@ -63,7 +63,7 @@ pub(super) fn check(arguments: CheckArguments, given: Option<PathBuf>) -> ExitCo
                 let word = paint.yellow("warning:");
                 say(&mut stderr(), &format!("{word} {warning}\n"));
             }
-            // What is printed reads as YAML, so the summary does not stand in it.
+            // The printed configuration must be valid YAML, so the summary goes to standard error.
             if arguments.print {
                 say(&mut stdout(), &checked.printed);
                 say(&mut stderr(), &format!("{}\n", checked.summary));
@@ -79,7 +79,7 @@ pub(super) fn check(arguments: CheckArguments, given: Option<PathBuf>) -> ExitCo
     }
 }
 
-/// All that is wrong, and what is dangerous besides.
+/// All errors, and the warnings.
 fn refusal(errors: &ConfigErrors) -> Value {
     let wrong = errors.iter().map(|error| {
         json!({

@@ -1,6 +1,6 @@
-//! `portcullis demo`: the main job on a machine with nothing else installed. Makes a certificate
-//! and two users, starts a sample app, and says what to try, then runs the gateway as
-//! `portcullis run` does. The gateway itself knows nothing of the demo.
+//! `portcullis demo`: shows the gateway at work on a machine with nothing else installed. Creates a certificate and
+//! two users, starts a sample app, prints what to try, then runs the gateway as `portcullis run` does. The gateway
+//! itself knows nothing of the demo.
 
 mod place;
 mod text;
@@ -25,7 +25,7 @@ use crate::config::ConfigErrors;
 use crate::tokens::{User, alone, hash_password, write_private};
 use crate::{RunError, clock};
 
-/// What `demo` is asked.
+/// The arguments of `demo`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   portcullis demo
@@ -36,7 +36,7 @@ brings its own files along, and takes other ports where the usual ones are taken
 
 Exit codes: 0 ended by a signal, 1 it cannot start, 2 wrong arguments.")]
 pub(super) struct DemoArguments {
-    /// Where its files are put, and stay; a temporary directory by default.
+    /// The directory of its files, which are kept; a temporary directory by default.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// The port of the page; 8080, or the next free one, by default.
@@ -44,13 +44,13 @@ pub(super) struct DemoArguments {
     port: Option<u16>,
 }
 
-/// Runs the demo: 0 where it ended by a signal, 1 where it cannot start.
+/// Runs the demo: exits with 0 where it was ended by a signal, 1 where it cannot start.
 pub(super) fn command(arguments: DemoArguments, given: Option<PathBuf>) -> ExitCode {
     let place = match (given, arguments.dir, arguments.port) {
         (Some(config), None, None) => Place::of(config),
         (Some(_), ..) => {
             return bad(
-                "`--dir` and `--port` are for the files that the demo brings along, not for those of -c FILE",
+                "`--dir` and `--port` are for the demo's own files, not for those of -c FILE",
             );
         }
         (None, dir, port) => Place::find(dir, port),
@@ -65,33 +65,33 @@ pub(super) fn command(arguments: DemoArguments, given: Option<PathBuf>) -> ExitC
     }
 }
 
-/// How long the printed token is good.
+/// The lifetime of the printed token.
 const TOKEN_LIFETIME: Duration = Duration::from_hours(1);
-/// How long the certificate is good.
+/// The lifetime of the certificate.
 const CERTIFICATE_LIFETIME: Duration = Duration::from_hours(30 * 24);
-/// When a new one is made, so that the demo never starts with one about to end.
+/// The age at which it is replaced, so that the demo never starts with one about to expire.
 const CERTIFICATE_RENEWAL: Duration = Duration::from_hours(20 * 24);
-/// Who can sign in, and the roles of each.
+/// The users who can sign in, and the role of each.
 const USERS: [(&str, &str); 2] = [("alice", "clerk"), ("bob", "admin")];
 
 /// Why the demo ended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DemoError {
-    /// Something else listens where the configuration wants to.
+    /// Another program listens on a port of the configuration.
     #[error(
-        "another program listens on {0} (a second demo?); `portcullis demo --port 8081` is one with files and ports of its own"
+        "another program listens on {0} (a second demo?); `portcullis demo --port 8081` uses files and ports of its own"
     )]
     Taken(SocketAddr),
-    /// The port that was asked for cannot be had.
+    /// The requested port is not available.
     #[error("cannot listen on {address}: {error}")]
     Bind {
         /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// The system's error.
         error: io::Error,
     },
-    /// A configuration that is there says the ports itself.
-    #[error("{} is there already, and says the ports itself: edit it, or leave --port out", .0.display())]
+    /// An existing configuration defines the ports itself.
+    #[error("{} exists already, and says the ports itself: edit it, or leave --port out", .0.display())]
     HasPorts(PathBuf),
     /// The sample app could not be started.
     #[error("cannot start the sample app: {0}")]
@@ -99,27 +99,27 @@ pub(crate) enum DemoError {
     /// A file of the demo could not be read or written.
     #[error("{}: {source}", path.display())]
     File {
-        /// The file or folder.
+        /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// No certificate was made.
-    #[error("cannot make the demo's certificate: {0}")]
+    /// The certificate could not be created.
+    #[error("cannot create the demo's certificate: {0}")]
     Certificate(#[from] rcgen::Error),
-    /// There is nothing to run; nothing was made.
+    /// The configuration does not exist; nothing was created.
     #[error("there is no {}: `portcullis demo` without -c brings its own", .0.display())]
     NoConfiguration(PathBuf),
-    /// The operating system gave no random bytes.
+    /// The operating system returned no random bytes.
     #[error("no random bytes: {0}")]
     Random(getrandom::Error),
-    /// The configuration is refused.
+    /// The configuration has errors.
     #[error("{0}")]
     Refused(ConfigErrors),
-    /// The configuration lacks something.
+    /// The configuration lacks something that the demo needs.
     #[error("{0}")]
     Config(String),
-    /// No users, no key or no token was made.
+    /// The users, the key or the token could not be created.
     #[error("{0}")]
     Tokens(String),
     /// The gateway did not start.
@@ -137,7 +137,7 @@ impl From<Ended> for DemoError {
     }
 }
 
-/// Someone who can sign in, as the text says it.
+/// A user who can sign in, as printed.
 struct Printed {
     name: &'static str,
     password: String,
@@ -146,14 +146,14 @@ struct Printed {
 
 /// Runs the gateway on a configuration with a sample app behind it, until SIGTERM, SIGQUIT or SIGINT.
 ///
-/// The certificate and its key are kept in `certs/` beside it; users, signing keys and sessions where it says. The
-/// passwords are new at every start.
+/// The certificate and its key are kept in `certs/` beside the configuration; users, signing keys and sessions where
+/// it says. The passwords are new at every start.
 fn demo(mut place: Place) -> Result<(), DemoError> {
     let config = place.config.clone();
     ensure_certificate(&folder_of(&config, "certs")?, clock::now())?;
     let loaded = load(&config, &[]).map_err(DemoError::Refused)?;
     let addresses = Addresses::of(&loaded.snapshot);
-    // Before any password changes: a second demo must not take them from under the first.
+    // Before any password changes: a second demo must not change the passwords of the first.
     let app = match place.release() {
         Some(app) => app,
         None => TcpListener::bind(addresses.app).map_err(|error| {
@@ -166,7 +166,7 @@ fn demo(mut place: Place) -> Result<(), DemoError> {
     };
     addresses.are_free()?;
     let users = ensure_users(&config)?;
-    // A token from before the users would be none of theirs.
+    // A token that was issued before the users were written would not be valid for them.
     let token = first_token(&config, clock::now())?;
     let code = password()?;
     let written = fs::read_to_string(&config).unwrap_or_default();
@@ -205,7 +205,7 @@ fn demo(mut place: Place) -> Result<(), DemoError> {
     Ok(())
 }
 
-/// A folder beside `config`, which is made if it is not there.
+/// A directory beside `config`; created if it does not exist.
 fn folder_of(config: &Path, name: &str) -> Result<PathBuf, DemoError> {
     let folder = folder(config).join(name);
     fs::create_dir_all(&folder).map_err(|source| file_error(&folder, source))?;
@@ -219,14 +219,14 @@ fn file_error(path: &Path, source: io::Error) -> DemoError {
     }
 }
 
-/// Puts the demo's users in the file of users, with new passwords; others are left as they are.
+/// Writes the demo's users to the users' file, with new passwords; other users are not changed.
 fn ensure_users(config: &Path) -> Result<[Printed; 2], DemoError> {
     let [alice, bob] = USERS.map(|(name, roles)| -> Result<_, DemoError> {
         let password = password()?;
         let user = User {
             password: Some(hash_password(&password).map_err(DemoError::Tokens)?),
             active: true,
-            // Whoever signed in with an earlier password has no session any more.
+            // Sessions that were opened with an earlier password have ended.
             since: now_in_millis(),
             more: Map::from_iter([("roles".to_owned(), Value::from(vec![roles]))]),
         };
@@ -257,7 +257,7 @@ fn ensure_users(config: &Path) -> Result<[Printed; 2], DemoError> {
     Ok([alice, bob])
 }
 
-/// An access token for the first user, signed with the gateway's key, which is made if there is none.
+/// An access token for the first user, signed with the gateway's key, which is created if there is none.
 fn first_token(config: &Path, now: SystemTime) -> Result<String, DemoError> {
     let mut tokens = service(config)?;
     if let Some(key) = tokens.missing_key(now).map_err(DemoError::Tokens)? {
@@ -271,7 +271,7 @@ fn first_token(config: &Path, now: SystemTime) -> Result<String, DemoError> {
         .map_err(DemoError::Tokens)
 }
 
-/// The folder of a file, `.` for a bare name.
+/// The directory of a file, `.` for a bare name.
 fn folder(file: &Path) -> &Path {
     match file.parent() {
         Some(parent) if parent != Path::new("") => parent,
@@ -279,14 +279,14 @@ fn folder(file: &Path) -> &Path {
     }
 }
 
-/// Makes `demo.pem` and `demo.key`, unless both are there and young enough.
+/// Creates `demo.pem` and `demo.key`, unless both exist and are recent enough.
 fn ensure_certificate(certs: &Path, now: SystemTime) -> Result<(), DemoError> {
     let (certificate, key) = (certs.join("demo.pem"), certs.join("demo.key"));
     let fresh = |file: &Path| {
         let made = fs::metadata(file)
             .and_then(|metadata| metadata.modified())
             .ok();
-        // A file from the future has no age, and is made anew.
+        // A file with a date in the future has no age, and is replaced.
         let age = made.and_then(|made| now.duration_since(made).ok());
         age.is_some_and(|age| age < CERTIFICATE_RENEWAL)
     };
@@ -400,7 +400,7 @@ mod tests {
         assert_ne!(first_token(&config, now).unwrap(), token);
         assert_eq!(keys().count(), 1);
 
-        // Who cannot be read is left as they are; what is no file of users, too.
+        // An entry that cannot be read is not changed, and neither is a file that is not a users' file.
         fs::write(&file, "carol: 1\nbob: 2\n").unwrap();
         ensure_users(&config).unwrap();
         let written = fs::read_to_string(&file).unwrap();

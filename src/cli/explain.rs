@@ -1,4 +1,4 @@
-//! `portcullis explain`: what the configuration makes of a request, without serving it.
+//! `portcullis explain`: traces how the configuration would handle a request, without serving it.
 
 use std::io::{stdin, stdout};
 use std::path::Path;
@@ -17,10 +17,10 @@ use crate::explain::{self, Decision, Outcome, Question};
 use crate::route::Target;
 use crate::snapshot::Snapshot;
 
-/// A request that is refused.
+/// The exit code for a request that is refused.
 const REFUSED: u8 = 3;
 
-/// What `explain` is asked.
+/// The arguments of `explain`.
 #[derive(Debug, clap::Args)]
 #[command(
     allow_missing_positional = true,
@@ -45,19 +45,19 @@ pub(super) struct ExplainArguments {
     /// A token, sent as `Authorization: Bearer TOKEN`; `-` reads it from standard input.
     #[arg(long, value_name = "TOKEN", conflicts_with = "claims")]
     token: Option<String>,
-    /// The claims of a token, as JSON, whose signature is taken to be valid.
+    /// The claims of a token, as JSON; its signature is taken to be valid.
     #[arg(long, value_name = "JSON")]
     claims: Option<String>,
     /// Fetch the keys that are at a URL.
     #[arg(long)]
     online: bool,
-    /// Answer in JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
 
-/// Says what becomes of a request: 0 where it may pass, 3 where it is refused or nobody here can
-/// tell, 2 where the question or the configuration is wrong.
+/// Traces a request: exits with 0 where it is allowed, 3 where it is refused or another server has to decide, 2 where
+/// the arguments or the configuration are wrong.
 pub(super) fn explain(arguments: &ExplainArguments, config: &Path) -> ExitCode {
     let (request, secure) = match request_of(arguments) {
         Ok(request) => request,
@@ -100,11 +100,11 @@ pub(super) fn explain(arguments: &ExplainArguments, config: &Path) -> ExitCode {
     }
 }
 
-/// The request that is asked about, and whether it comes over TLS.
+/// The request given by the arguments, and whether it comes over TLS.
 fn request_of(arguments: &ExplainArguments) -> Result<(Request<()>, Option<bool>), String> {
     let line = format!("{} {}", arguments.method, arguments.target);
     let (mut request, secure) =
-        config::request(&line).map_err(|why| format!("`{line}` is no request: {why}"))?;
+        config::request(&line).map_err(|why| format!("`{line}` is not a request: {why}"))?;
     for text in &arguments.headers {
         let parsed = text.split_once(':').and_then(|(name, value)| {
             let name: HeaderName = name.trim().parse().ok()?;
@@ -132,7 +132,7 @@ fn request_of(arguments: &ExplainArguments) -> Result<(Request<()>, Option<bool>
     Ok((request, secure))
 }
 
-/// Where what decided stands in the configuration's files.
+/// The lines of the configuration files that decided.
 pub(super) fn lines_of<'l>(
     decision: &Decision,
     loaded: &'l Accepted,
@@ -148,7 +148,7 @@ pub(super) fn lines_of<'l>(
     }
 }
 
-/// A line a step, its name in the first column; a name that repeats is left out. The lines that decided stand behind the
+/// One line per step, its name in the first column; a repeated name is omitted. The lines that decided follow the
 /// route.
 fn as_text(decision: &Decision, loaded: &Accepted, paint: Paint) -> String {
     let mut text = String::new();
@@ -184,7 +184,7 @@ fn as_text(decision: &Decision, loaded: &Accepted, paint: Paint) -> String {
     text
 }
 
-/// What `explain` says, for programs: the same words, and what they are about.
+/// The output of `explain` for programs: the same text, and the values behind it.
 pub(super) fn as_json(decision: &Decision, loaded: &Accepted) -> Value {
     let (status, reason) = decision.answer();
     let outcome = match &decision.outcome {

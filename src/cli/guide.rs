@@ -1,5 +1,5 @@
-//! What the demo's page asks of the demo, below `/demo/` of the sample app: to sign in by the link that was printed, and
-//! what `explain` says of a request, with the lines that decided. Both only for somebody on this machine.
+//! The requests of the demo's page to the demo, below `/demo/` of the sample app: signing in by the printed link, and
+//! what `explain` says about a request, with the lines that decided. Both only for clients on this machine.
 
 use std::cell::RefCell;
 use std::fs;
@@ -22,28 +22,28 @@ use crate::explain::{self as decide, Outcome, Question};
 use crate::filesystem::Patience;
 use crate::snapshot::Snapshot;
 
-/// How long the link can be used.
+/// How long the link is valid.
 pub(super) const LINK_LIFETIME: Duration = Duration::from_mins(10);
-/// How many wrong codes are answered before the link is taken away: it cannot be guessed.
+/// How many wrong codes are accepted before the link is revoked: it cannot be guessed.
 const TRIES: u8 = 10;
-/// The longest question, in bytes.
+/// The maximum size of a request, in bytes.
 const QUESTION_BYTES: usize = 64 << 10;
 /// How many lines of a file are shown at most.
 const LINES: usize = 40;
 
-/// The link that signs in one user, once. No `Debug`: there is a password in it.
+/// A link that signs in one user, once. No `Debug`: it contains a password.
 pub(super) struct Link {
     code: String,
     name: &'static str,
     password: String,
-    /// The gateway's plain listener, which gives the tokens.
+    /// The gateway's plain listener, which issues the tokens.
     gateway: SocketAddr,
     until: Instant,
     tries: u8,
 }
 
 impl Link {
-    /// A link that can be used from now on.
+    /// A link that is valid from now on.
     pub(super) fn new(
         code: String,
         name: &'static str,
@@ -60,7 +60,7 @@ impl Link {
         }
     }
 
-    /// Signs in as the page's form does; the gateway's answer.
+    /// Signs in as the page's form does; returns the gateway's response.
     async fn redeem(&self) -> Result<(StatusCode, Value), Box<dyn std::error::Error>> {
         let stream = tokio::net::TcpStream::connect(self.gateway).await?;
         let (mut sender, connection) =
@@ -79,17 +79,17 @@ impl Link {
     }
 }
 
-/// What is known beside the requests.
+/// The state behind the page's requests.
 pub(super) struct Guide {
-    /// `None` where the configuration is not the demo's: what stands in somebody's own is not shown to a page.
+    /// `None` where the configuration is not the demo's: a page must not show parts of other configurations.
     config: Option<PathBuf>,
     link: Option<Link>,
-    /// The last configuration without an error: an edit with one changes nothing, here as there.
+    /// The last valid configuration: an edit with an error changes nothing, neither here nor in the gateway.
     last: Option<Accepted>,
 }
 
 impl Guide {
-    /// For this configuration, which is the demo's.
+    /// A guide for this configuration, which is the demo's.
     pub(super) fn new(config: &Path, link: Link) -> Self {
         Self {
             config: Some(config.to_owned()),
@@ -98,7 +98,7 @@ impl Guide {
         }
     }
 
-    /// One that answers nothing.
+    /// A guide that answers no request.
     pub(super) fn silent() -> Self {
         Self {
             config: None,
@@ -107,7 +107,7 @@ impl Guide {
         }
     }
 
-    /// Whether a configuration leads the page's questions here.
+    /// Whether a configuration routes the page's requests here.
     pub(super) fn has_route(snapshot: &Snapshot) -> bool {
         let Ok((request, secure)) = config::request("POST http://127.0.0.1/demo/sign-in") else {
             return false;
@@ -122,7 +122,7 @@ impl Guide {
         matches!(decision.outcome, Outcome::Forwarded)
     }
 
-    /// The link, where this is its code and it can still be used.
+    /// Takes the link, if this is its code and it is still valid.
     fn take_link(&mut self, code: &str) -> Result<Link, StatusCode> {
         let Some(link) = &mut self.link else {
             return Err(StatusCode::GONE);
@@ -138,7 +138,7 @@ impl Guide {
         self.link.take().ok_or(StatusCode::GONE)
     }
 
-    /// What `explain` says of a request.
+    /// The output of `explain` for a request.
     fn explain(&mut self, question: &Value) -> Result<Value, String> {
         let text = |name: &str| text_of(question, name);
         let line = format!("{} {}", text("method"), text("url"));
@@ -190,7 +190,7 @@ impl Guide {
     }
 }
 
-/// A member that is a text; an empty one where it is not there.
+/// A member that is a text; an empty one if it is missing.
 fn text_of<'q>(question: &'q Value, name: &str) -> &'q str {
     question
         .get(name)
@@ -198,7 +198,7 @@ fn text_of<'q>(question: &'q Value, name: &str) -> &'q str {
         .unwrap_or_default()
 }
 
-/// The lines themselves, as they are now.
+/// The current content of the lines.
 fn excerpt(of: &str, lines: &Lines) -> Value {
     let text = fs::read_to_string(&lines.file).unwrap_or_default();
     let (first, last) = (lines.first as usize, lines.last as usize);
@@ -214,8 +214,8 @@ fn excerpt(of: &str, lines: &Lines) -> Value {
     json!({"of": of, "file": name, "first": first, "lines": shown})
 }
 
-/// Whether a request comes from this machine, to a name of this machine, and from a script that may send JSON: another
-/// site's page can neither send that nor, by a name of its own for this machine, read what comes back.
+/// Whether a request comes from this machine, to a name of this machine, and from a script that may send JSON: a page
+/// of another site can neither send that nor, through a name of its own for this machine, read the response.
 fn is_from_here(headers: &HeaderMap) -> bool {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let client = text("x-forwarded-for").and_then(|list| list.rsplit(',').next());
@@ -231,7 +231,7 @@ fn is_from_here(headers: &HeaderMap) -> bool {
         && is_json
 }
 
-/// Answers a request below `/demo/`.
+/// Responds to a request below `/demo/`.
 pub(super) async fn answer<B>(request: Request<B>, guide: &RefCell<Guide>) -> (StatusCode, Value)
 where
     B: Body<Data = Bytes>,
@@ -269,7 +269,7 @@ where
     match link.redeem().await {
         Ok((StatusCode::OK, tokens)) => (StatusCode::OK, tokens),
         failed => {
-            // Nobody was signed in by it.
+            // Nobody was signed in with it.
             guide.borrow_mut().link = Some(link);
             let (status, value) = failed.unwrap_or_else(|_| {
                 detail(StatusCode::BAD_GATEWAY, "The gateway cannot be reached.")

@@ -1,4 +1,5 @@
-//! `portcullis key`: what the gateway signs its own tokens with. A running gateway sees a new key by itself.
+//! `portcullis key`: the keys with which the gateway signs its own tokens. A running gateway notices a new key by
+//! itself.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -7,7 +8,7 @@ use super::tokens::{Ended, exit, now_in_millis, service};
 use crate::clock;
 use crate::tokens::{NewKey, RingKey};
 
-/// What `key` is asked.
+/// The arguments of `key`.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum KeyCommand {
     /// Make the first signing key, as the first start of the gateway would.
@@ -27,7 +28,8 @@ pub(super) enum KeyCommand {
     List,
 }
 
-/// Rotates or shows the signing keys: 0 done, 1 it cannot be done, 2 the configuration is refused.
+/// Rotates or shows the signing keys: exits with 0 where done, 1 where that failed, 2 where the configuration has
+/// errors.
 pub(super) fn key(command: &KeyCommand, config: &Path) -> ExitCode {
     exit(keys(command, config))
 }
@@ -40,7 +42,7 @@ fn keys(command: &KeyCommand, config: &Path) -> Result<String, Ended> {
         KeyCommand::Generate => {
             let key = service.missing_key(clock::now()).map_err(Ended::Failed)?;
             let Some(key) = key else {
-                let why = "there is a key already; `key rotate` makes the next";
+                let why = "there is a key already; `key rotate` creates the next";
                 return Err(Ended::Failed(why.to_owned()));
             };
             key.write(&settings.keys).map_err(|error| {

@@ -1,4 +1,4 @@
-//! The command line: one file a subcommand, exit codes decided here alone.
+//! The command line: one file per subcommand; the exit codes are decided only here.
 
 mod check;
 mod demo;
@@ -96,21 +96,21 @@ Saved changes are applied at once, and a file with an error changes nothing."
     },
     /// Print the JSON Schema of the configuration, for editors and CI.
     Schema(schema::SchemaArguments),
-    /// Try it with nothing else installed: a certificate, an app and users made on the spot, a page to
-    /// click through, and commands to copy.
+    /// Try it with nothing else installed: creates a certificate, an app and users, and shows a page to click through
+    /// and commands to copy.
     Demo(demo::DemoArguments),
     /// Show the version.
     Version,
 }
 
-/// A configuration that is refused.
+/// The exit code for an invalid configuration.
 const BAD_CONFIG: u8 = 2;
 
-/// Where the configuration is, unless the command line says otherwise.
+/// The path of the configuration, unless the command line names another.
 const CONFIG: &str = "gateway.yaml";
 
-/// Runs the program: 0 done, 1 cannot start or a test failed, 2 bad configuration or bad arguments,
-/// 3 a request that `explain` finds refused.
+/// Runs the program: exits with 0 where done, 1 where it cannot start or a test failed, 2 for an invalid configuration
+/// or invalid arguments, 3 for a request that `explain` finds refused.
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -121,7 +121,7 @@ pub fn main() -> ExitCode {
         (Some(command), false) => command,
         (Some(_), true) => misused(
             ErrorKind::ArgumentConflict,
-            "`-t` is `check`, and stands without another subcommand such as `run`",
+            "`-t` means `check`, and cannot be combined with another subcommand such as `run`",
         ),
         (None, false) => misused(
             ErrorKind::MissingSubcommand,
@@ -146,7 +146,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Ends the program as clap does where arguments do not go together.
+/// Ends the program as clap does for conflicting arguments.
 fn misused(kind: ErrorKind, what: &str) -> ! {
     Arguments::command().error(kind, what).exit()
 }
@@ -162,30 +162,30 @@ fn ended(outcome: &Result<(), RunError>) -> ExitCode {
     }
 }
 
-/// Says why a command cannot do what it was asked for.
+/// Prints why a command failed.
 fn failed(why: impl std::fmt::Display) -> ExitCode {
     say(&mut std::io::stderr(), &format!("portcullis: {why}\n"));
     ExitCode::FAILURE
 }
 
-/// A reader that is gone is no failure of the command.
+/// A closed pipe is not an error of the command.
 fn say(out: &mut dyn Write, text: &str) {
     drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
 }
 
-/// Reads a configuration, and the tests of these files beside its own.
+/// Loads a configuration, and the tests of these files in addition to its own.
 fn load(config: &Path, tests: &[PathBuf]) -> Result<Accepted, ConfigErrors> {
     log::plainly();
     config::load(config, tests, &|_| config::Verdict::default()).map_err(|refused| refused.errors)
 }
 
-/// Says what is wrong with the arguments.
+/// Prints what is wrong with the arguments.
 fn bad(what: impl std::fmt::Display) -> ExitCode {
     say(&mut std::io::stderr(), &format!("{what}\n"));
     ExitCode::from(BAD_CONFIG)
 }
 
-/// Says what is wrong with the configuration.
+/// Prints the errors in the configuration.
 fn refused(errors: &ConfigErrors) -> ExitCode {
     say(&mut std::io::stderr(), &Paint::stderr().errors(errors));
     ExitCode::from(BAD_CONFIG)

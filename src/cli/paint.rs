@@ -1,5 +1,5 @@
-//! Colours, for people at terminals alone: what a pipe, a file or an editor reads has none, nor has a terminal
-//! whose user has set `NO_COLOR` (no-color.org).
+//! Colours, only for people at terminals: pipes, files and editors get none, nor does a terminal whose user has set
+//! `NO_COLOR` (no-color.org).
 
 use std::borrow::Cow;
 use std::io::{stderr, stdout};
@@ -13,7 +13,7 @@ const YELLOW: &str = "33";
 const CYAN: &str = "36";
 const BOLD: &str = "1";
 
-/// Whether one of the outputs takes colours.
+/// Whether an output gets colours.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Paint {
     on: bool,
@@ -42,32 +42,32 @@ impl Paint {
         }
     }
 
-    /// What is wrong, or refused.
+    /// Errors and refusals.
     pub(super) fn red(self, text: &str) -> Cow<'_, str> {
         self.with(RED, text)
     }
 
-    /// What is as it should be.
+    /// Successes.
     pub(super) fn green(self, text: &str) -> Cow<'_, str> {
         self.with(GREEN, text)
     }
 
-    /// What somebody should look at.
+    /// Warnings.
     pub(super) fn yellow(self, text: &str) -> Cow<'_, str> {
         self.with(YELLOW, text)
     }
 
-    /// What is said beside the matter: names of steps, hints.
+    /// Secondary text: names of steps, hints.
     pub(super) fn cyan(self, text: &str) -> Cow<'_, str> {
         self.with(CYAN, text)
     }
 
-    /// What the eye looks for first.
+    /// Text to find at a glance: the place of an error.
     pub(super) fn bold(self, text: &str) -> Cow<'_, str> {
         self.with(BOLD, text)
     }
 
-    /// All errors of a configuration, and how many there are, with a line end behind.
+    /// All errors of a configuration, and how many there are, with a trailing newline.
     pub(super) fn errors(self, errors: &ConfigErrors) -> String {
         let plain = errors.to_string();
         if !self.on {
@@ -82,7 +82,7 @@ impl Paint {
         text + &self.with(BOLD, &self.red(count)) + "\n"
     }
 
-    /// One error: its place, what is wrong, the line, and the caret with what to write instead.
+    /// One error: its place, the message, the line, and the caret with the hint.
     fn error(self, error: &ConfigError) -> String {
         let plain = error.to_string();
         let (first, rest) = plain.split_once('\n').unwrap_or((&plain, ""));
@@ -90,7 +90,7 @@ impl Paint {
         let mut text = format!("{}: {}", self.bold(place), self.red(problem));
         for line in rest.lines() {
             text.push('\n');
-            // The line of the file stands before its caret, and may have one, too.
+            // The line of the file precedes its caret, and may contain one, too.
             match line.strip_prefix("      | ").and_then(|it| it.find('^')) {
                 Some(at) => {
                     let (before, caret) = line.split_at_checked(at + 8).unwrap_or((line, ""));

@@ -1,5 +1,5 @@
-//! The app behind the gateway in `portcullis demo`: it answers with what it received, so that the
-//! gateway's work can be seen. It knows nothing of tokens, and trusts whoever reaches its port.
+//! The app behind the gateway in `portcullis demo`: its response shows the request that it received, so that the
+//! gateway's work is visible. It knows nothing of tokens, and trusts every client of its port.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ use tokio::time::Interval;
 
 use super::guide::{self, Guide};
 
-/// The longest body that is counted, in bytes; it is never stored.
+/// The maximum size of a body that is counted, in bytes; it is never stored.
 const BODY_BYTES: usize = 100 * 1024 * 1024;
 /// How many events `/api/events` sends, one a second.
 const TICKS: u8 = 10;
@@ -42,13 +42,13 @@ pub(crate) fn start(listener: TcpListener, guide: Guide) -> std::io::Result<()> 
     Ok(())
 }
 
-/// Accepts for ever. No deadlines: only the gateway talks to this port, and it has its own.
+/// Accepts connections forever. No timeouts: only the gateway connects to this port, and it has its own.
 async fn serve(listener: TcpListener, guide: Guide) -> std::io::Result<()> {
     let guide = Rc::new(RefCell::new(guide));
     let listener = tokio::net::TcpListener::from_std(listener)?;
     loop {
         let Ok((stream, _)) = listener.accept().await else {
-            // Out of file descriptors, most likely: let some connections end.
+            // Most likely out of file descriptors: wait until some connections end.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
@@ -66,7 +66,7 @@ async fn serve(listener: TcpListener, guide: Guide) -> std::io::Result<()> {
     }
 }
 
-/// Answers one request.
+/// Responds to one request.
 async fn answer<B>(request: Request<B>, guide: &RefCell<Guide>) -> Response<Answer>
 where
     B: Body<Data = Bytes>,
@@ -83,7 +83,7 @@ where
     }
 }
 
-/// Tells the client what arrived here: the method, the path, the headers, the body's length.
+/// Returns what arrived here: the method, the path, the headers, the body's length.
 async fn mirror<B>(request: Request<B>) -> Response<Answer>
 where
     B: Body<Data = Bytes>,
@@ -131,7 +131,7 @@ fn shown(headers: &HeaderMap) -> BTreeMap<&str, String> {
     shown
 }
 
-/// The answer to a body that is too long or broke off.
+/// The response to a body that is too long or was cut off.
 fn unread(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Response<Answer> {
     let (status, detail) = if error.is::<LengthLimitError>() {
         (StatusCode::PAYLOAD_TOO_LARGE, "The body is too long.")
@@ -141,7 +141,7 @@ fn unread(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Response<A
     answer_json(status, &json!({"detail": detail}))
 }
 
-/// Server-Sent Events, one a second: a gateway that collects answers would show them all at once.
+/// Server-Sent Events, one a second: a gateway that buffers responses would deliver them all at once.
 fn events() -> Response<Answer> {
     let interval = tokio::time::interval(Duration::from_secs(1));
     let mut response = Response::new(Answer::Ticks { interval, sent: 0 });
@@ -151,7 +151,7 @@ fn events() -> Response<Answer> {
     response
 }
 
-/// A JSON answer with a line end, which a terminal likes.
+/// A JSON response with a trailing newline, for terminals.
 fn answer_json(status: StatusCode, value: &Value) -> Response<Answer> {
     let text = Bytes::from(format!("{value:#}\n"));
     let mut response = Response::new(Answer::Whole(Some(text)));
@@ -162,12 +162,12 @@ fn answer_json(status: StatusCode, value: &Value) -> Response<Answer> {
     response
 }
 
-/// The body of an answer.
+/// The body of a response.
 #[derive(Debug)]
 enum Answer {
-    /// All of it at once; `None` when it was sent.
+    /// All of it at once; `None` after it was sent.
     Whole(Option<Bytes>),
-    /// An event at each tick, [`TICKS`] of them.
+    /// One event per tick, [`TICKS`] in total.
     Ticks { interval: Interval, sent: u8 },
 }
 

@@ -1,4 +1,4 @@
-//! `portcullis schema`: what the keys of the configuration are, for editors and CI.
+//! `portcullis schema`: prints the keys of the configuration, for editors and CI.
 
 use std::process::ExitCode;
 
@@ -7,7 +7,7 @@ use clap::Args;
 use super::say;
 use crate::config;
 
-/// How it is printed.
+/// The arguments of `schema`.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   portcullis schema > gateway.schema.json

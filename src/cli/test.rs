@@ -11,7 +11,7 @@ use super::{bad, load, refused, say};
 use crate::clock;
 use crate::explain;
 
-/// What `test` is asked.
+/// The arguments of `test`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   portcullis test
@@ -23,15 +23,15 @@ pub(super) struct TestArguments {
     /// Files with tests; without any, those of the configuration and *.test.yaml beside it.
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Name the routes that ask for a token and have no test that expects a refusal.
+    /// List the routes that require a token but have no test that expects a refusal.
     #[arg(long)]
     coverage: bool,
-    /// Answer in JSON.
+    /// Print JSON.
     #[arg(long)]
     json: bool,
 }
 
-/// Runs policy tests: 0 where all hold, 1 where one fails, 2 where the configuration is wrong.
+/// Runs policy tests: exits with 0 where all pass, 1 where one fails, 2 where the configuration has errors.
 pub(super) fn test(arguments: &TestArguments, config: &Path) -> ExitCode {
     let files = if arguments.files.is_empty() {
         match beside(config) {
@@ -53,7 +53,7 @@ pub(super) fn test(arguments: &TestArguments, config: &Path) -> ExitCode {
     for test in &snapshot.tests {
         let (decision, failure) = explain::check(&snapshot, test, now);
         failed += usize::from(failure.is_some());
-        // What stands in a query may be a token.
+        // A query may contain a token.
         let request = test.text.split('?').next().unwrap_or_default();
         if arguments.json {
             let steps = decision.steps();
@@ -108,17 +108,17 @@ pub(super) fn test(arguments: &TestArguments, config: &Path) -> ExitCode {
     }
 }
 
-/// What is said of the routes that no test expects to refuse anything.
+/// The report on routes for which no test expects a refusal.
 fn coverage(untested: &[&str]) -> String {
     let line = |route: &&str| format!("no test expects a refusal of the route {route}\n");
     if untested.is_empty() {
-        "every route that asks for a token has a test that expects a refusal\n".to_owned()
+        "every route that requires a token has a test that expects a refusal\n".to_owned()
     } else {
         untested.iter().map(line).collect()
     }
 }
 
-/// The files *.test.yaml in the configuration's folder, sorted.
+/// The files *.test.yaml in the configuration's directory, sorted.
 fn beside(config: &Path) -> std::io::Result<Vec<PathBuf>> {
     let folder = config
         .parent()

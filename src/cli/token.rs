@@ -13,17 +13,17 @@ use crate::observe::log;
 use crate::tokens::{OWN, Whom, end_from_outside};
 use crate::{clock, config};
 
-/// What `token` is asked.
+/// The arguments of `token`.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum TokenCommand {
-    /// Issue an access token of no session, for scripts and for trying things out.
+    /// Issue an access token without a session, for scripts and for experiments.
     #[command(after_help = "Examples:
   portcullis token issue alice
   portcullis token issue nightly --lifetime 1h --set roles='[\"backup\"]'")]
     Issue {
-        /// Whose it is: a user, or anybody where the app decides on logins.
+        /// The subject: a user, or any name if the app decides on logins.
         sub: String,
-        /// How long it is good, `access_lifetime` where this is not said.
+        /// The lifetime; `access_lifetime` by default.
         #[arg(long, value_name = "DURATION")]
         lifetime: Option<String>,
         /// A claim, such as roles=["clerk"]; JSON, or a text.
@@ -42,7 +42,7 @@ pub(super) enum TokenCommand {
         #[arg(long, value_name = "NAME", conflicts_with = "token")]
         sub: Option<String>,
     },
-    /// Show what a token says; nothing is checked.
+    /// Show the content of a token without verifying it.
     #[command(after_help = "Examples:
   portcullis token decode eyJhbGciOi...
   portcullis token decode - < token.txt")]
@@ -50,7 +50,7 @@ pub(super) enum TokenCommand {
         /// The token; `-` reads it from standard input.
         token: String,
     },
-    /// Say which verifiers of the configuration accept a token, and why the others do not.
+    /// Show which verifiers of the configuration accept a token, and why the others do not.
     #[command(after_help = "Examples:
   portcullis token verify eyJhbGciOi...
   portcullis token verify - < token.txt")]
@@ -60,8 +60,8 @@ pub(super) enum TokenCommand {
     },
 }
 
-/// Issues, ends, shows or checks a token: 0 done, or accepted; 1 refused by every verifier, or no token; 2 the
-/// configuration is refused.
+/// Issues, revokes, shows or verifies a token: exits with 0 where done or accepted; 1 where every verifier refuses it,
+/// or it is not a token; 2 where the configuration has errors.
 pub(super) fn token(command: TokenCommand, config: &Path) -> ExitCode {
     exit(match command {
         TokenCommand::Decode { token } => given(token).and_then(|token| decode(&token)),
@@ -94,7 +94,7 @@ fn decode(token: &str) -> Result<String, Ended> {
     };
     match (part(parts.next()), part(parts.next())) {
         (Some(header), Some(claims)) => Ok(format!("{header}\n{claims}\n")),
-        (_, _) => Err(Ended::Failed("this is no JSON Web Token".to_owned())),
+        (_, _) => Err(Ended::Failed("this is not a JSON Web Token".to_owned())),
     }
 }
 
@@ -127,7 +127,7 @@ fn revoke(token: Option<String>, sub: Option<String>, config: &Path) -> Result<S
             let said = format!("a session of {} has ended\n", family.sub);
             (Whom::Session(family), said)
         }
-        (None, None) => return Err(Ended::Failed("say whose session ends".to_owned())),
+        (None, None) => return Err(Ended::Failed("a token or --sub is required".to_owned())),
     };
     let (at, lives) = service.store_at();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -149,9 +149,9 @@ fn verify(token: &str, config: &Path) -> Result<String, Ended> {
         let faults = faults_of(verifier, token, now);
         accepted |= faults.is_empty();
         if faults.is_empty() {
-            // What ended is known to the store alone.
+            // Only the store knows which sessions have ended.
             let session = if settings.live.is_some() {
-                "; whether its session goes on is not looked up"
+                "; whether its session has ended is not checked"
             } else {
                 ""
             };

@@ -1,5 +1,5 @@
-//! What `user`, `token`, `key` and `demo` share: the token service of a configuration, its file of users, and how a
-//! command ends.
+//! Shared by `user`, `token`, `key` and `demo`: the token service of a configuration, its users' file, and the end of
+//! a command.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -14,14 +14,14 @@ use crate::observe::log;
 use crate::tokens::{TokenService, Users, write_private};
 use crate::{clock, config};
 
-/// Why a command ends, and how.
+/// Why a command ends early.
 #[derive(Debug)]
 pub(super) enum Ended {
-    /// The configuration is refused.
+    /// The configuration has errors.
     Refused(ConfigErrors),
-    /// It lacks what the command is about.
+    /// It lacks the section that the command needs.
     Config(String),
-    /// It cannot be done.
+    /// The command failed.
     Failed(String),
 }
 
@@ -36,7 +36,7 @@ pub(super) fn service(config: &Path) -> Result<Arc<TokenService>, Ended> {
         .ok_or_else(|| Ended::Config("the configuration has no `tokens`".to_owned()))
 }
 
-/// Prints what a command says, and gives its exit code.
+/// Prints the output of a command, and returns its exit code.
 pub(super) fn exit(outcome: Result<String, Ended>) -> ExitCode {
     match outcome {
         Ok(text) => {
@@ -49,9 +49,9 @@ pub(super) fn exit(outcome: Result<String, Ended>) -> ExitCode {
     }
 }
 
-/// Where its users are.
+/// The path of its users' file.
 pub(super) fn users_file(service: &TokenService) -> Result<PathBuf, Ended> {
-    let why = "there is no file of users: the app at `login` decides who may log in";
+    let why = "there is no users' file: the app at `login` decides who may log in";
     let file = service.settings().users.clone();
     file.ok_or_else(|| Ended::Failed(why.to_owned()))
 }
@@ -62,22 +62,22 @@ pub(super) fn now_in_millis() -> u64 {
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Puts a file of users in place.
+/// Writes the users' file.
 pub(super) fn write(file: &Path, users: &Users) -> Result<(), Ended> {
     if let Some(name) = users.unwritable() {
-        let why = "nothing of it would be left; mend it in the file, or take it out";
+        let why = "and would be lost; correct it in the file, or remove it";
         return Err(Ended::Failed(format!(
             "the user {name:?} cannot be read, {why}"
         )));
     }
     let unwritten = |error: std::io::Error| Ended::Failed(cannot_hold(file, &error.to_string()));
     let text = users.write().map_err(unwritten)?;
-    // What cannot be read back would put everybody out.
+    // A file that cannot be read back would lock out every user.
     let read = config::read_users(&text).map_err(|why| Ended::Failed(cannot_hold(file, &why)))?;
     if read.write().map_err(unwritten)? != text {
         return Err(Ended::Failed(cannot_hold(
             file,
-            "it would be read otherwise",
+            "it would be read differently",
         )));
     }
     write_private(file, text.as_bytes())
@@ -88,7 +88,7 @@ fn cannot_hold(file: &Path, why: &str) -> String {
     format!("`{}` cannot hold this: {why}", file.display())
 }
 
-/// Members that are written NAME=VALUE, the value as JSON or as a text.
+/// Parses NAME=VALUE pairs, the value as JSON or as a text.
 pub(super) fn members(pairs: &[String], own: &[&str]) -> Result<Map<String, Value>, Ended> {
     let mut members = Map::new();
     for pair in pairs {

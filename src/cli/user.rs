@@ -1,4 +1,4 @@
-//! `portcullis user`: who may log in, edited in their file. A running gateway sees the change by itself.
+//! `portcullis user`: edits the users that may log in, in their file. A running gateway notices the change by itself.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
@@ -9,21 +9,21 @@ use serde_json::Value;
 use super::tokens::{Ended, exit, members, now_in_millis, service, users_file, write};
 use crate::tokens::{User, Users, alone, hash_password, is_name};
 
-/// What `user` is asked.
+/// The arguments of `user`.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum UserCommand {
-    /// Add a user; the password is asked for twice at a terminal, and is one line of a pipe.
+    /// Add a user; prompts twice for the password on a terminal, or reads one line from a pipe.
     #[command(after_help = "Examples:
   portcullis user add alice
   printf '%s\\n' \"$PASSWORD\" | portcullis user add bob --set roles='[\"clerk\"]'")]
     Add {
         /// The name.
         name: String,
-        /// What else is known of them, such as roles=["clerk"]; JSON, or a text.
+        /// Other data about the user, such as roles=["clerk"]; JSON, or a text.
         #[arg(long = "set", value_name = "NAME=VALUE")]
         more: Vec<String>,
     },
-    /// Give a user another password.
+    /// Change the password of a user.
     #[command(after_help = "Examples:
   portcullis user password alice
   printf '%s\\n' \"$PASSWORD\" | portcullis user password bob")]
@@ -31,7 +31,7 @@ pub(super) enum UserCommand {
         /// The name.
         name: String,
     },
-    /// Let a user no longer log in, and end their sessions.
+    /// Disable the login of a user, and end their sessions.
     #[command(after_help = "Examples:
   portcullis user disable alice
   portcullis user disable bob -c /etc/portcullis/gateway.yaml")]
@@ -39,7 +39,7 @@ pub(super) enum UserCommand {
         /// The name.
         name: String,
     },
-    /// Let a user log in again.
+    /// Enable the login of a user again.
     #[command(after_help = "Examples:
   portcullis user enable alice
   portcullis user enable bob -c /etc/portcullis/gateway.yaml")]
@@ -47,7 +47,7 @@ pub(super) enum UserCommand {
         /// The name.
         name: String,
     },
-    /// Take a user out, and end their sessions.
+    /// Remove a user, and end their sessions.
     #[command(after_help = "Examples:
   portcullis user remove alice
   portcullis user remove bob -c /etc/portcullis/gateway.yaml")]
@@ -62,14 +62,14 @@ pub(super) enum UserCommand {
     List,
 }
 
-/// Edits or shows the users: 0 done, 1 it cannot be done, 2 the configuration is refused.
+/// Edits or shows the users: exits with 0 where done, 1 where that failed, 2 where the configuration has errors.
 pub(super) fn user(command: UserCommand, config: &Path) -> ExitCode {
     exit(ask_and_edit(command, config))
 }
 
 fn ask_and_edit(command: UserCommand, config: &Path) -> Result<String, Ended> {
     let file = users_file(&*service(config)?)?;
-    // Nobody waits for somebody who types.
+    // The file must not stay locked while somebody types a password.
     let password = match &command {
         UserCommand::Add { .. } | UserCommand::Password { .. } => Some(new_password()?),
         UserCommand::Disable { .. }
@@ -94,10 +94,10 @@ fn edit(command: UserCommand, password: Option<String>, config: &Path) -> Result
         UserCommand::Add { name, more } => {
             if users.get(&name).is_some() || users.broken().any(|(broken, _)| broken == name) {
                 let hint = format!("`portcullis user password {name}` changes the password");
-                return Err(Ended::Failed(format!("{name:?} is there already; {hint}")));
+                return Err(Ended::Failed(format!("{name:?} exists already; {hint}")));
             }
             is_name(&name).map_err(Ended::Failed)?;
-            // Whoever had the name before has no sessions any more.
+            // Sessions of an earlier user of this name have ended.
             let mut user = User {
                 password,
                 active: true,
@@ -113,7 +113,7 @@ fn edit(command: UserCommand, password: Option<String>, config: &Path) -> Result
             user.password = password;
             user.since = now_in_millis();
             users.put(&name, user);
-            format!("{name} has a new password, and logs in anew everywhere\n")
+            format!("{name} has a new password, and has to log in again everywhere\n")
         }
         UserCommand::Disable { name } => {
             let mut user = known(&users, &name)?;
@@ -157,14 +157,14 @@ fn list(users: &Users) -> String {
     good.chain(broken).collect()
 }
 
-/// The hash of a new password: typed twice at a terminal, or one line of a pipe.
+/// The hash of a new password: typed twice on a terminal, or one line from a pipe.
 fn new_password() -> Result<String, Ended> {
     let failed = |error: std::io::Error| Ended::Failed(format!("no password: {error}"));
     let password = if std::io::stdin().is_terminal() {
         let first = rpassword::prompt_password("Password: ").map_err(failed)?;
         let second = rpassword::prompt_password("Again: ").map_err(failed)?;
         if first != second {
-            return Err(Ended::Failed("the two are not the same".to_owned()));
+            return Err(Ended::Failed("the two passwords differ".to_owned()));
         }
         first
     } else {

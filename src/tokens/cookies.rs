@@ -1,5 +1,5 @@
-//! Tokens as cookies: how they are set, read and cleared, and who may use them. A script of the page
-//! cannot read them; another site cannot use them.
+//! Tokens as cookies: how they are set, read and deleted, and which pages may use them. Scripts of the page cannot
+//! read them; other sites cannot use them.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
@@ -9,52 +9,52 @@ use crate::message::cors;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Which sites' requests the cookies go along with (RFC 6265bis section 5.6.7). `None` is not offered:
-/// it would let any site act for the user.
+/// The sites with whose requests the cookies are sent (RFC 6265bis section 5.6.7). `None` is not offered: it would let
+/// any site act for the user.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum SameSite {
-    /// With links from other sites, too.
+    /// Also with links from other sites.
     Lax,
-    /// With the site's own alone.
+    /// Only with requests from the site itself.
     Strict,
 }
 
 /// The cookies that hold tokens.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Cookies {
-    /// The name of the access token's.
+    /// The name of the access token's cookie.
     pub(crate) access: String,
-    /// The name of the refresh token's.
+    /// The name of the refresh token's cookie.
     pub(crate) refresh: String,
-    /// With whose requests they go along.
+    /// With which requests they are sent.
     pub(crate) same_site: SameSite,
-    /// The domain that they are for, its hosts included; else the host alone.
+    /// The domain of the cookies, including its subdomains; without it, only the host.
     pub(crate) domain: Option<String>,
-    /// Whose pages may use them beside the host's own, as `Origin` writes it.
+    /// The origins whose pages may use them besides the host's own, in the form of the `Origin` header.
     pub(crate) origins: Vec<String>,
-    /// Below which path the refresh token is sent.
+    /// The path below which the refresh token is sent.
     pub(crate) path: String,
 }
 
-/// What name and value of a cookie may have together, in bytes (RFC 6265bis section 5.6).
+/// The maximum length of a cookie's name and value together, in bytes (RFC 6265bis section 5.6).
 const LONGEST: usize = 4096;
 
-/// How many cookies of one name are looked at.
+/// How many cookies of one name are checked.
 const TRIED: usize = 4;
 
-/// How names begin that browsers take for one host and the path `/` alone (RFC 6265bis section 4.1.3).
+/// The prefix of names that browsers accept only for one host and the path `/` (RFC 6265bis section 4.1.3).
 pub(crate) const HOST_PREFIX: &str = "__host-";
 
-/// Whether a cookie's name begins with a prefix, in any spelling, as browsers compare it.
+/// Whether a cookie's name begins with a prefix, ignoring case, as browsers compare it.
 pub(crate) fn is_prefixed(name: &str, prefix: &str) -> bool {
     name.get(..prefix.len())
         .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
-/// The domains for which a host can have cookies: itself and those above it, but for the last label, which no browser
-/// takes. None for an address.
+/// The domains for which a host can set cookies: itself and its parents, except the last label, which no browser
+/// accepts. Empty for an address.
 fn domains_of(origin: &str) -> Vec<&str> {
-    /// Names have few labels; who writes many wants many lines.
+    /// Names have few labels; a long one would produce many lines.
     const MOST: usize = 6;
     let authority = origin.split_once("://").map_or(origin, |(_, rest)| rest);
     let host = authority.split(':').next().unwrap_or_default();
@@ -72,7 +72,7 @@ fn domains_of(origin: &str) -> Vec<&str> {
         .collect()
 }
 
-/// Which of the two.
+/// Which of the two cookies.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Kind {
     Access,
@@ -87,8 +87,8 @@ impl Cookies {
         }
     }
 
-    /// A line that sets a cookie for so many seconds; with none the browser forgets it. `None` where
-    /// browsers would throw it away.
+    /// A line that sets a cookie for this many seconds; with 0 the browser deletes it. `None` where browsers would
+    /// reject it.
     pub(super) fn set(&self, kind: Kind, token: &str, seconds: u64) -> Option<HeaderValue> {
         self.line(kind, self.domain.as_deref(), token, seconds)
     }
@@ -116,7 +116,7 @@ impl Cookies {
         HeaderValue::try_from(line).ok().filter(|_| fits)
     }
 
-    /// The lines that make the browser forget both, of whatever domain, at the host of this origin.
+    /// The lines that make the browser delete both, of whatever domain, at the host of this origin.
     pub(super) fn forget(&self, own: Option<&str>) -> Vec<HeaderValue> {
         let kinds = [Kind::Access, Kind::Refresh];
         kinds
@@ -126,14 +126,14 @@ impl Cookies {
             .collect()
     }
 
-    /// The lines that make the browser forget cookies of these names that are not of the configured domain: to a
-    /// browser they are others, and it would send both (RFC 6265 section 5.3). They stay behind where `domain` was
-    /// changed, and where another host of the domain sets them.
+    /// The lines that make the browser delete cookies of these names that do not have the configured domain: a browser
+    /// treats them as different cookies, and would send both (RFC 6265 section 5.3). They remain after `domain` was
+    /// changed, or where another host of the domain sets them.
     pub(super) fn forget_others(&self, own: Option<&str>) -> Vec<HeaderValue> {
         let mut lines = Vec::new();
         for kind in [Kind::Access, Kind::Refresh] {
             if is_prefixed(self.name(kind).0, HOST_PREFIX) {
-                // No other can have this name.
+                // No other cookie can have this name.
                 continue;
             }
             if self.domain.is_some() {
@@ -148,18 +148,18 @@ impl Cookies {
         lines
     }
 
-    /// The values of the cookies of a kind, each once, in the order in which they came.
+    /// The values of the cookies of a kind, each once, in the order of the request.
     pub(super) fn all(&self, kind: Kind, headers: &HeaderMap) -> Vec<String> {
         let mut tokens = tokens_of_cookies(headers, self.name(kind).0);
         tokens.truncate(TRIED);
         tokens
     }
 
-    /// Whether the page that asks may use the cookies: a page of the host's own, whose origin this is,
-    /// or of `origins`.
+    /// Whether the requesting page may use the cookies: a page of the host itself, whose origin this is, or of
+    /// `origins`.
     ///
     /// # Errors
-    /// The refusal.
+    /// The response that denies it.
     pub(super) fn check_origin(
         &self,
         headers: &HeaderMap,
@@ -172,10 +172,10 @@ impl Cookies {
         }
     }
 
-    /// The same where nothing is sent that only the browser has: what is no browser may ask, too.
+    /// The same for requests without anything that only the browser has: clients other than browsers are allowed, too.
     ///
     /// # Errors
-    /// The refusal.
+    /// The response that denies it.
     pub(super) fn check_page(&self, headers: &HeaderMap, own: Option<&str>) -> Result<(), Answer> {
         match self.origin(headers, own) {
             Origin::Own | Origin::Unsaid => Ok(()),
@@ -204,11 +204,11 @@ impl Cookies {
     }
 }
 
-/// Whose page asks.
+/// The origin of the requesting page.
 enum Origin {
-    /// One that may.
+    /// An allowed one.
     Own,
-    /// It does not say; browsers do.
+    /// Not given; browsers give it.
     Unsaid,
     /// Another one.
     Other(String),

@@ -1,5 +1,5 @@
-//! The threads that check passwords: few, of low priority, and with a short queue, so that a flood of
-//! logins costs the logins and not the traffic.
+//! The threads that check passwords: few, of low priority, and with a short queue, so that a flood of logins slows
+//! down logins and not the traffic.
 
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,38 +9,38 @@ use tokio::sync::oneshot;
 
 use super::password::{self, Verdict};
 
-/// How many logins may wait for a thread.
+/// How many logins may be queued.
 const WAITING: usize = 128;
-/// How much less than the event loops these threads get of a processor that both want; as `nice`.
+/// The niceness of these threads, so that the event loops take precedence on a busy processor.
 const NICENESS: i32 = 10;
 
-/// What became of a password.
+/// The result of a password check.
 #[derive(Debug)]
 pub(crate) struct Checked {
-    /// Whether it is right.
+    /// Whether it is correct.
     pub(crate) verdict: Verdict,
-    /// A hash of today's kind, where it is right and its hash is of an older one.
+    /// A hash of the current kind, where the password is correct and its hash is of an older one.
     pub(crate) renewed: Option<String>,
 }
 
 /// Why a password was not checked.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Unchecked {
-    /// Too many wait already.
+    /// The queue is full.
     Busy,
-    /// The threads are gone.
+    /// The threads have ended.
     Gone,
 }
 
 struct Job {
     hash: Option<String>,
     password: String,
-    /// Whether a hash of an older kind is made anew.
+    /// Whether a hash of an older kind is replaced.
     renews: bool,
     answer: oneshot::Sender<Checked>,
 }
 
-/// The threads, as many may use them. They end with it.
+/// A shared handle of the threads. They end when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Hashing {
     jobs: SyncSender<Job>,
@@ -64,8 +64,8 @@ impl Hashing {
         Ok(Self { jobs })
     }
 
-    /// Checks a password; without a hash nobody has it, which takes as long. `renews` says whether a
-    /// right one whose hash is of an older kind gets one of today's.
+    /// Checks a password; without a hash it is always wrong, which takes as long. `renews` says whether a correct
+    /// password with a hash of an older kind gets a new one.
     ///
     /// # Errors
     /// Where it cannot be checked now.
@@ -110,13 +110,13 @@ fn work(queue: &Mutex<Receiver<Job>>) {
     }
 }
 
-/// On Linux a priority is a thread's own; elsewhere these threads are like the others.
+/// On Linux each thread has its own priority; elsewhere these threads have the same priority as the others.
 fn yield_to_traffic() {
     #[cfg(target_os = "linux")]
     {
         let this = rustix::thread::gettid();
         if let Err(error) = rustix::process::setpriority_process(Some(this), NICENESS) {
-            tracing::debug!(%error, "the priority of a thread stays as it is");
+            tracing::debug!(%error, "the priority of a thread could not be lowered");
         }
     }
 }
@@ -151,7 +151,7 @@ mod tests {
     #[tokio::test]
     async fn more_than_the_queue_holds_are_sent_away() {
         let hashing = Arc::new(Hashing::start().unwrap());
-        // One that is quick to check, and wrong.
+        // A hash that is fast to check, with a wrong password.
         let hash = bcrypt::hash("secret", 4).unwrap();
         let flood = (0..WAITING * 3).map(|_| {
             let (hashing, hash) = (Arc::clone(&hashing), Some(hash.clone()));

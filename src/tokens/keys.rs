@@ -1,8 +1,8 @@
-//! `KeyRing`: the keys that the gateway signs its tokens with, in a directory: one file a key, which
-//! comes and goes at once, so that whatever happens in between leaves a ring that works.
+//! `KeyRing`: the keys with which the gateway signs its tokens, in a directory with one file per key. Files are
+//! created and deleted atomically, so that an interruption at any point leaves a working ring.
 //!
-//! A key is published when its file is there, signs from a time that its file names, and is retired
-//! when nothing that it signed can still be good.
+//! A key is published when its file exists, signs from a time given in its file, and is retired when all tokens that
+//! it signed have expired.
 
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -31,29 +31,29 @@ pub(crate) struct RingKey {
     pub(crate) signs_from: u64,
 }
 
-/// The keys, those that sign first at the front.
+/// The keys, ordered by the time from which they sign.
 #[derive(Debug, Default)]
 pub(crate) struct KeyRing {
     keys: Vec<RingKey>,
 }
 
-/// A key as its file holds it.
+/// A key in the format of its file.
 pub(crate) struct NewKey {
     /// The name of the file.
     pub(crate) file: String,
-    /// What is in it.
+    /// The content of the file.
     pub(crate) bytes: Vec<u8>,
 }
 
 impl std::fmt::Debug for NewKey {
-    /// A key is never shown.
+    /// A key is never printed.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "NewKey {}", self.file)
     }
 }
 
 impl NewKey {
-    /// Makes a key that signs from a time, in seconds since 1970.
+    /// Generates a key that signs from a time, in seconds since 1970.
     ///
     /// # Errors
     /// Where the system has no random numbers.
@@ -76,10 +76,10 @@ impl NewKey {
         })
     }
 
-    /// Writes the file at once and for good, readable by its owner alone; makes the directory.
+    /// Writes the file atomically and durably, readable only by its owner; creates the directory.
     ///
     /// # Errors
-    /// Whatever the file system says.
+    /// Any error of the file system.
     pub(crate) fn write(&self, folder: &Path) -> io::Result<()> {
         if !folder.is_dir() {
             std::fs::DirBuilder::new()
@@ -95,7 +95,7 @@ impl KeyRing {
     /// The ring of these files.
     ///
     /// # Errors
-    /// Which file is wrong, and why.
+    /// The file with an error, and the reason.
     pub(crate) fn read(files: &[(PathBuf, Vec<u8>)]) -> Result<Self, (PathBuf, String)> {
         let mut keys = Vec::new();
         for (path, bytes) in files {
@@ -106,13 +106,13 @@ impl KeyRing {
         Ok(Self { keys })
     }
 
-    /// A ring with a key that nobody has; `None` where the system has no random numbers.
+    /// A ring with a key that nobody else has; `None` where the system has no random numbers.
     pub(crate) fn stranger() -> Option<Self> {
         let key = NewKey::make(Algorithm::EDDSA, 0, 0).ok()?;
         Self::read(&[(PathBuf::new(), key.bytes)]).ok()
     }
 
-    /// The keys, those that sign first at the front.
+    /// The keys, ordered by the time from which they sign.
     pub(crate) fn keys(&self) -> &[RingKey] {
         &self.keys
     }
@@ -122,8 +122,8 @@ impl KeyRing {
         self.keys.iter().any(|key| key.algorithm == algorithm)
     }
 
-    /// The key that signs at this time: the last of the algorithm whose time has come; where there is
-    /// none, the last of any; before all of them the first.
+    /// The key that signs at this time: the last key of the algorithm that is due; if there is none, the last of any
+    /// algorithm; before all of them, the first.
     pub(crate) fn signing(&self, algorithm: Algorithm, now: u64) -> Option<&SigningKey> {
         let mut due = self.keys.iter().rev().filter(|key| key.signs_from <= now);
         let last = due.clone().next();
@@ -141,7 +141,7 @@ impl KeyRing {
         json!({ "keys": keys }).to_string()
     }
 
-    /// The key set that the gateway checks its own tokens with.
+    /// The key set with which the gateway verifies its own tokens.
     pub(crate) fn verifying(&self) -> Vec<u8> {
         let keys: Vec<Value> = self
             .keys
@@ -151,8 +151,8 @@ impl KeyRing {
         json!({ "keys": keys }).to_string().into_bytes()
     }
 
-    /// The keys that have been followed by another one for longer than any token lives, in seconds: by
-    /// one of the algorithm, or of their own.
+    /// The keys that were replaced longer ago than the lifetime of any token, in seconds: by a newer key of the
+    /// configured algorithm, or of their own.
     pub(crate) fn retired(
         &self,
         algorithm: Algorithm,

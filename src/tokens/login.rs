@@ -1,5 +1,5 @@
-//! A login that the app decides: what it is asked, and what its response means. How it is asked is the
-//! matter of the gateway.
+//! A login that the app decides on: the request to the app, and what its response means. The gateway sends the
+//! request.
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::mint::OWN;
 use crate::auth::{parse_object, whole};
 
-/// The most that an app may say of a user, in bytes of JSON: all of it goes into each access token.
+/// The maximum size of the app's data about a user, in bytes of JSON: all of it goes into each access token.
 const LONGEST: usize = 4096;
 
 /// A login that is to be decided.
@@ -18,22 +18,22 @@ pub(crate) struct Login {
 }
 
 impl std::fmt::Debug for Login {
-    /// The password is not shown.
+    /// The password is never printed.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Login {}", self.name)
     }
 }
 
-/// What the app decided.
+/// The app's decision.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Decided {
-    /// It is this subject, of whom this is known.
+    /// The user is this subject, with this data.
     User(String, Map<String, Value>),
-    /// Wrong, or not let in.
+    /// Wrong credentials, or access denied.
     Refused,
-    /// Too many tries; how many seconds to wait.
+    /// Too many attempts; how many seconds to wait.
     Throttled(u64),
-    /// Nothing that can be understood; why.
+    /// A response that is invalid; the reason.
     Nothing(String),
 }
 
@@ -42,14 +42,14 @@ impl Login {
         Self { name, password }
     }
 
-    /// The body of the question: JSON.
+    /// The body of the request: JSON.
     pub(crate) fn question(&self) -> Bytes {
         let body = json!({"username": self.name, "password": self.password});
         body.to_string().into()
     }
 
-    /// What a response means: 2xx with a JSON object of claims lets the user in, whose name is `sub` or
-    /// else the username; 401 and 403 do not, 429 asks to wait.
+    /// Interprets a response: 2xx with a JSON object of claims accepts the user, whose name is `sub` or else the
+    /// username; 401 and 403 reject the login, 429 asks to wait.
     pub(crate) fn decide(self, status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Decided {
         match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Decided::Refused,
@@ -61,25 +61,25 @@ impl Login {
             status if status.is_success() => self
                 .user(body)
                 .map_or_else(Decided::Nothing, |(sub, claims)| Decided::User(sub, claims)),
-            status => Decided::Nothing(format!("its answer is {status}")),
+            status => Decided::Nothing(format!("its response is {status}")),
         }
     }
 
     fn user(self, body: &[u8]) -> Result<(String, Map<String, Value>), String> {
         if body.len() > LONGEST {
-            return Err(format!("its answer is longer than {LONGEST} bytes"));
+            return Err(format!("its response is longer than {LONGEST} bytes"));
         }
-        let mut claims =
-            parse_object(body).map_err(|fault| format!("its answer is no JSON object: {fault}"))?;
+        let mut claims = parse_object(body)
+            .map_err(|fault| format!("its body is not a JSON object: {fault}"))?;
         let sub = match claims.remove("sub") {
             None => self.name,
             Some(Value::String(sub)) if !sub.is_empty() => sub,
             Some(Value::Number(sub)) => whole(&sub)
-                .ok_or("`sub` in its answer is a number with a fraction, or a very large one")?,
-            Some(_) => return Err("`sub` in its answer is neither a text nor a number".to_owned()),
+                .ok_or("`sub` in its response is a number with a fraction, or a very large one")?,
+            Some(_) => return Err("`sub` in its response is not a text or a number".to_owned()),
         };
         if let Some(own) = OWN.iter().find(|own| claims.contains_key(**own)) {
-            return Err(format!("`{own}` in its answer is the gateway's to say"));
+            return Err(format!("`{own}` in its response is the gateway's to say"));
         }
         Ok((sub, claims))
     }

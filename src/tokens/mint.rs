@@ -1,5 +1,4 @@
-//! What the tokens say: the claims of a family's access and refresh token. Who gets them is decided by
-//! the service, and the signature is its key's matter.
+//! The claims of a family's access and refresh token. The service decides who gets them, and the key signs them.
 
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::store::{Family, FamilyName};
 use crate::auth::Claims;
 
-/// The claims that the service sets itself, or whose meaning is not the configuration's to give.
+/// The claims that the service sets itself, or that the configuration may not redefine.
 pub(crate) const OWN: [&str; 12] = [
     "token_type",
     "exp",
@@ -27,19 +26,19 @@ pub(crate) const OWN: [&str; 12] = [
     "gen",
 ];
 
-/// A claim of the tokens that are issued.
+/// A claim of issued tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Issued {
     /// This value.
     Fixed(Value),
     /// The user's name.
     Name,
-    /// What is known of the user under this name.
+    /// The value of this name in the data about the user.
     OfUser(String),
 }
 
-/// The claims of an access token that is issued at a time in seconds since 1970; without an id it is of
-/// no family.
+/// The claims of an access token that is issued at a time in seconds since 1970; without an id it belongs to no
+/// family.
 pub(super) fn access(
     (id, family): (Option<&str>, &Family),
     issuer: Option<&str>,
@@ -47,7 +46,7 @@ pub(super) fn access(
     (now, life): (u64, Duration),
     jti: &str,
 ) -> Map<String, Value> {
-    // What the app said at the login; the configuration has the last word.
+    // The app's data from the login; the configuration overrides it.
     let mut all = family.claims.clone();
     for (name, issued) in claims {
         let value = match issued {
@@ -71,7 +70,7 @@ pub(super) fn access(
     all
 }
 
-/// The claims of the refresh token of a family's state: the same each time.
+/// The claims of the refresh token for the state of a family: the same each time.
 pub(super) fn refresh(id: &str, family: &Family, issuer: Option<&str>) -> Map<String, Value> {
     let mut all = common(Some(id), family, issuer);
     all.extend(object(json!({
@@ -93,8 +92,8 @@ fn common(id: Option<&str>, family: &Family, issuer: Option<&str>) -> Map<String
     if let Some(id) = id {
         all.insert("sid".to_owned(), id.into());
     }
-    // When the user logged in, in whole seconds as most readers want it (OpenID Connect Core section 2), and the
-    // rest beside it: what ends all sessions ends those that began before.
+    // When the user logged in, in whole seconds as most applications expect (OpenID Connect Core section 2), and the
+    // milliseconds separately: ending all sessions ends those that began earlier.
     all.insert("auth_time".to_owned(), (family.created / 1000).into());
     all.insert("auth_ms".to_owned(), (family.created % 1000).into());
     all
@@ -109,7 +108,7 @@ pub(super) fn family_of(claims: &Claims) -> Option<FamilyName> {
     })
 }
 
-/// The id of a family's refresh token; the family's own is 128 random bits.
+/// The id of a family's refresh token; the family's own id is 128 random bits.
 fn name_of(id: &str, generation: u64) -> String {
     let sum = digest::digest(&digest::SHA256, format!("{id}/{generation}").as_bytes());
     let short = sum.as_ref().get(..16).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Password hashes: argon2id, and those that a migration brings along, bcrypt and Django's
-//! pbkdf2_sha256. Who has which is the matter of `users`.
+//! Password hashes: argon2id, and those that migrated users bring along, bcrypt and Django's pbkdf2_sha256. The hash
+//! of each user is stored by `users`.
 
 use std::num::NonZeroU32;
 
@@ -10,24 +10,24 @@ use aws_lc_rs::{digest, pbkdf2};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-/// What a check of a password found.
+/// The result of a password check.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Verdict {
-    /// It is the password.
+    /// The password is correct.
     Right,
-    /// It is the password, and its hash is of an older kind.
+    /// The password is correct, and its hash is of an older kind.
     RightAndOld,
-    /// It is not the password.
+    /// The password is wrong.
     Wrong,
 }
 
-/// More iterations than anybody's setting of PBKDF2.
+/// More iterations of PBKDF2 than anyone configures.
 const MOST_ITERATIONS: u32 = 10_000_000;
 
-/// The hash of a password that nobody has, to check the passwords of unknown users with.
+/// A hash that no password matches, for checking the passwords of unknown users.
 const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHRzb21lc2FsdA$7cqhHWfp5QWJ1qE7LyZK4Wm4qVvHPaZQvWPIXXpJcOM";
 
-/// A new hash: argon2id with a random salt, as a PHC string.
+/// Hashes a password: argon2id with a random salt, as a PHC string.
 ///
 /// # Errors
 /// Where the system has no random numbers.
@@ -38,7 +38,7 @@ pub(crate) fn hash(password: &str) -> Result<String, String> {
     Ok(hash.to_string())
 }
 
-/// Whether a text is a hash of a kind that is known.
+/// Whether a text is a hash of a known kind.
 pub(crate) fn is_known(hash: &str) -> bool {
     match kind(hash) {
         Some(Kind::Argon2(phc)) => PasswordHash::new(phc).is_ok_and(|hash| is_bounded(&hash)),
@@ -50,12 +50,12 @@ pub(crate) fn is_known(hash: &str) -> bool {
     }
 }
 
-/// Whether a hash is of the kind that new ones are.
+/// Whether a hash is of the kind that new hashes have.
 pub(crate) fn is_todays(hash: &str) -> bool {
     hash.starts_with("$argon2id$")
 }
 
-/// Whether a check of this hash takes no more memory and time than a login may.
+/// Whether checking this hash takes no more memory and time than a login may.
 fn is_bounded(hash: &PasswordHash) -> bool {
     /// In KiB.
     const MOST_MEMORY: u32 = 256 * 1024;
@@ -65,10 +65,10 @@ fn is_bounded(hash: &PasswordHash) -> bool {
         && number("t").is_none_or(|passes| passes <= MOST_PASSES)
 }
 
-/// Checks a password; `None` for a user that is not there, which takes as long.
+/// Checks a password; `None` for a user that does not exist, which takes as long.
 pub(crate) fn check(hash: Option<&str>, password: &str) -> Verdict {
     let Some(hash) = hash else {
-        // The same work, and never right.
+        // The same work, and never a match.
         let _took_its_time = is_right(NOBODY, password);
         return Verdict::Wrong;
     };
@@ -84,7 +84,7 @@ enum Kind<'h> {
     Argon2(&'h str),
     /// `$2b$…`.
     Bcrypt(&'h str),
-    /// The same of the hexadecimal SHA-256 of the password, as Django has it.
+    /// The same with the hexadecimal SHA-256 of the password as input, as in Django.
     BcryptSha256(&'h str),
     /// Django's `pbkdf2_sha256$ITERATIONS$SALT$HASH`.
     Pbkdf2 {
@@ -96,7 +96,7 @@ enum Kind<'h> {
 
 fn kind(hash: &str) -> Option<Kind<'_>> {
     if let Some(phc) = hash.strip_prefix("argon2$argon2") {
-        // Django writes its own name before the PHC string, whose `$` is lost.
+        // Django writes the name of its hasher before the PHC string, with a single `$` between them.
         return hash
             .get(hash.len() - phc.len() - "$argon2".len()..)
             .map(Kind::Argon2);
@@ -166,7 +166,7 @@ mod tests {
         assert!(fresh.starts_with("$argon2id$v=19$"));
         assert_eq!(check(Some(&fresh), "correct horse"), Verdict::Right);
         assert_eq!(check(Some(&fresh), "correct horsf"), Verdict::Wrong);
-        // As Django 5.2 makes it.
+        // In the format of Django 5.2.
         let django = "pbkdf2_sha256$1000$saltsalt$qQDPSZa3Ormyy9oK1Pu0ZLLwP2Svzmx3yu8OvDdq/J0=";
         let bcrypt = bcrypt::hash("correct horse", 4).unwrap();
         let old = Argon2::new(
@@ -198,7 +198,7 @@ mod tests {
             "md5$a$b",
             "!",
             "pbkdf2_sha256$0$a$b",
-            // The first bytes alone, which many passwords have.
+            // Only the first bytes, which many passwords share.
             "pbkdf2_sha256$1000$saltsalt$qQ==",
             "pbkdf2_sha256$1000$saltsalt$",
             "pbkdf2_sha256$10000001$saltsalt$qQDPSZa3Ormyy9oK1Pu0ZLLwP2Svzmx3yu8OvDdq/J0=",

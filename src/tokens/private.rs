@@ -1,4 +1,4 @@
-//! Files that hold secrets: put in place whole or not at all, and readable by their owner alone.
+//! Writes files that contain secrets: atomically, and readable only by their owner.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Write as _};
@@ -8,12 +8,12 @@ use std::path::Path;
 
 use rustix::fs::{Gid, Mode, Uid, fchmod, fchown};
 
-/// Puts a file in place at once and for good. It belongs to whom the one before belonged to, or the
-/// directory where there was none, so that root can write what the gateway's user reads; its group may
-/// read it where it could before, others never. A link is followed.
+/// Writes a file atomically and durably. It gets the owner of the file that it replaces, or of the directory if there
+/// was none, so that root can write files that the gateway's user reads; its group keeps read access if it had it,
+/// others never get access. Symbolic links are followed.
 ///
 /// # Errors
-/// Whatever the file system says.
+/// Any error of the file system.
 pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let target = match std::fs::canonicalize(path) {
         Ok(target) => target,
@@ -47,13 +47,13 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
         File::open(folder)?.sync_all()
     })();
     if written.is_err() {
-        // What is left of it is of no use to anybody.
+        // The partial file is useless.
         drop(std::fs::remove_file(&beside));
     }
     written
 }
 
-/// Gives the new file the owner of the one before, or of the directory.
+/// Gives the new file the owner of the replaced one, or of the directory.
 fn belong(file: &File, before: Option<&Metadata>, folder: &Metadata) -> io::Result<()> {
     let now = file.metadata()?;
     let model = before.unwrap_or(folder);
@@ -61,7 +61,7 @@ fn belong(file: &File, before: Option<&Metadata>, folder: &Metadata) -> io::Resu
         let owner = (model.uid() != now.uid()).then(|| Uid::from_raw(model.uid()));
         let given = fchown(file.as_fd(), owner, Some(Gid::from_raw(model.gid())));
         if owner.is_some() {
-            // Without it the gateway could no longer read its own file.
+            // Otherwise the gateway could no longer read its own file.
             given?;
         }
     }

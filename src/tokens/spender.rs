@@ -1,5 +1,5 @@
-//! `Spender`: who spent a refresh token, as far as that can be told again. What may come of it is the stores'
-//! matter.
+//! `Spender`: the client that used a refresh token, as far as it can be recognised. The stores decide what follows
+//! from it.
 
 use std::net::IpAddr;
 
@@ -10,19 +10,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::net::client::Counted;
 
-/// Who spent a token: sums, from which only who knows them already learns anything.
+/// The client that used a token: hashes, which reveal nothing to anyone who does not already know the values.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) struct Spender {
-    /// Of the address that it came from, an IPv6 one by its /64.
+    /// Of the client's address; for IPv6 of its /64.
     #[serde(default)]
     pub(super) address: String,
-    /// Of the access token's cookie that came with it; empty without one.
+    /// Of the access token's cookie that was sent with it; empty without one.
     #[serde(default)]
     pub(super) cookie: String,
 }
 
 impl Spender {
-    /// Who spends a token of a session now; `client` is `None` on a Unix socket, which is one client.
+    /// The client of a request of a session; `client` is `None` on a Unix socket, which counts as one client.
     pub(super) fn of(session: &str, client: Option<IpAddr>, cookie: Option<&str>) -> Self {
         Self {
             address: sum(session, &Counted::of(client).to_string()),
@@ -30,7 +30,7 @@ impl Spender {
         }
     }
 
-    /// Whether this may be the same client: it has the same address, or the same cookie.
+    /// Whether this may be the same client: it has the same address or the same cookie.
     pub(super) fn may_be(&self, other: &Self) -> bool {
         let same = |one: &str, other: &str| !one.is_empty() && one == other;
         same(&self.address, &other.address) || same(&self.cookie, &other.cookie)
@@ -55,7 +55,7 @@ mod tests {
         assert!(!spent.may_be(&of("2001:db8:0:1::1", Some("b"))));
         assert!(!of("10.0.0.1", None).may_be(&of("10.0.0.2", None)));
         assert!(Spender::of("s", None, None).may_be(&Spender::of("s", None, None)));
-        // Of a row that was written before there was one, nobody is the spender.
+        // A row that was written before this field existed matches no client.
         assert!(!Spender::default().may_be(&Spender::default()));
         assert!(!Spender::of("t", "10.0.0.1".parse().ok(), None).may_be(&of("10.0.0.1", None)));
     }

@@ -1,5 +1,5 @@
-//! `TokenState`: what goes on over reloads, whatever else changes: the store, the threads that check
-//! passwords, and what this process remembers of its keys.
+//! `TokenState`: state preserved across reloads, whatever else changes: the store, the threads that check passwords,
+//! and when this process used its keys.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,12 +16,12 @@ use super::store::{Everywhere, Lives, Store, StoreDown, Whom, embedded};
 use crate::auth::LiveRevoked;
 use crate::net::resolve::Names;
 
-/// Where the store is.
+/// The location of the store.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum StateAt {
     /// In a directory of this machine.
     Folder(PathBuf),
-    /// On servers that other gateways use, too.
+    /// On servers that are shared with other gateways.
     Servers(Servers),
 }
 
@@ -34,17 +34,17 @@ impl fmt::Display for StateAt {
     }
 }
 
-/// A hash that is to be replaced by one of today's kind.
+/// A hash that is to be replaced by one of the current kind.
 #[derive(Clone)]
 pub(crate) struct Renewal {
-    /// The hash that stands in the users' file.
+    /// The hash in the users' file.
     pub(crate) old: String,
-    /// The hash that is to stand there.
+    /// The hash that replaces it.
     pub(crate) new: String,
 }
 
 impl fmt::Debug for Renewal {
-    /// Hashes are not shown.
+    /// Hashes are never printed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Renewal")
     }
@@ -57,16 +57,17 @@ pub(crate) struct TokenState {
     hashing: Hashing,
     /// When each key signed last, in seconds since 1970.
     signed: Mutex<HashMap<String, u64>>,
-    /// Hashes that wait for the users' file, by the user's name.
+    /// Hashes to be written to the users' file, by user name.
     renewals: Mutex<HashMap<String, Renewal>>,
-    /// Subjects whose sessions ended at a time, which is still to be written down.
+    /// Subjects whose sessions ended at a time that is not written yet.
     unended: Mutex<HashMap<String, u64>>,
     /// When this was opened, in seconds since 1970.
     opened: u64,
 }
 
 impl TokenState {
-    /// Opens the store; what ends is told to the workers through `revoked`, and servers are found through `names`.
+    /// Opens the store; workers are notified of ended sessions through `revoked`, and servers are resolved through
+    /// `names`.
     ///
     /// # Errors
     /// Why it cannot be opened.
@@ -107,13 +108,13 @@ impl TokenState {
         &self.hashing
     }
 
-    /// Keeps a hash until it stands in the users' file.
+    /// Keeps a hash until it is written to the users' file.
     pub(crate) fn renew(&self, name: &str, renewal: Renewal) {
         let mut all = self.renewals.lock().unwrap_or_else(PoisonError::into_inner);
         all.insert(name.to_owned(), renewal);
     }
 
-    /// The hashes that wait.
+    /// The hashes that are not written yet.
     pub(crate) fn renewals(&self) -> Vec<(String, Renewal)> {
         let all = self.renewals.lock().unwrap_or_else(PoisonError::into_inner);
         let all = all.iter();
@@ -121,13 +122,13 @@ impl TokenState {
             .collect()
     }
 
-    /// A hash need not wait any more.
+    /// A hash no longer needs to be written.
     pub(crate) fn renewed(&self, name: &str) {
         let mut all = self.renewals.lock().unwrap_or_else(PoisonError::into_inner);
         all.remove(name);
     }
 
-    /// Keeps whose sessions ended, and when, in milliseconds since 1970, until it can be written down.
+    /// Keeps the subjects whose sessions ended, and when, in milliseconds since 1970, until that can be written.
     pub(crate) fn end_later(&self, ended: &[(String, u64)]) {
         let mut all = self.unended.lock().unwrap_or_else(PoisonError::into_inner);
         for (subject, at) in ended {
@@ -136,13 +137,13 @@ impl TokenState {
         }
     }
 
-    /// Gives these back.
+    /// Takes out the entries of [`TokenState::end_later`].
     pub(crate) fn unended(&self) -> Vec<(String, u64)> {
         let mut all = self.unended.lock().unwrap_or_else(PoisonError::into_inner);
         all.drain().collect()
     }
 
-    /// Notes that a key signs at a time in seconds since 1970.
+    /// Records that a key signs at a time in seconds since 1970.
     pub(crate) fn signs(&self, kid: &str, now: u64) {
         let mut signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);
         match signed.get_mut(kid) {
@@ -151,31 +152,30 @@ impl TokenState {
         }
     }
 
-    /// When a key may have signed last, in seconds since 1970; of the time before this was opened
-    /// nothing is known.
+    /// When a key may have signed last, in seconds since 1970; usage before this was opened is unknown.
     pub(crate) fn signed_last(&self, kid: &str) -> u64 {
         let signed = self.signed.lock().unwrap_or_else(PoisonError::into_inner);
         signed.get(kid).copied().unwrap_or(self.opened)
     }
 }
 
-/// Ends sessions from another process than the gateway's, at a time in milliseconds since 1970.
+/// Ends sessions from a process other than the gateway's, at a time in milliseconds since 1970.
 ///
 /// # Errors
-/// Why they go on.
+/// Why they have not ended.
 pub(crate) async fn end_from_outside(
     at: &StateAt,
     lives: Lives,
     whom: Whom,
     now: u64,
 ) -> Result<(), String> {
-    /// How long a server, or the gateway that has the directory, may take.
+    /// How long a server, or the gateway that has the directory open, may take.
     const PATIENCE: Duration = Duration::from_secs(10);
     let store: Arc<dyn Store> = match at {
         StateAt::Folder(folder) => {
             match Embedded::open(folder, lives, now, Arc::default()) {
                 Ok(store) => Arc::new(store),
-                // The gateway runs.
+                // The gateway is running.
                 Err(why) if is_taken(&why) => {
                     return embedded::ask_who_has_it(folder, &whom, now, PATIENCE).await;
                 }
@@ -198,20 +198,19 @@ pub(crate) async fn end_from_outside(
         };
         match ended {
             Ok(()) => return Ok(()),
-            Err(StoreDown) if tries == 0 => return Err(format!("{at} does not answer")),
+            Err(StoreDown) if tries == 0 => return Err(format!("{at} does not respond")),
             Err(StoreDown) => tries -= 1,
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
-/// The states that are open: a configuration that comes back finds the one that requests of the older
-/// ones still use.
+/// The open states: a configuration that is restored finds the state that requests of older configurations still use.
 #[derive(Debug, Default)]
 pub(crate) struct States(Mutex<Vec<(StateAt, Weak<TokenState>)>>);
 
 impl States {
-    /// The state at this place, which is opened where it is not.
+    /// The state at this location; opens it if necessary.
     ///
     /// # Errors
     /// Why it cannot be opened.

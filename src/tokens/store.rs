@@ -1,6 +1,5 @@
-//! `Store`: the refresh families and what was revoked. No token is stored, and nothing from which one
-//! could be made. Where the rows are is the matter of the two that stand below; what a request gets
-//! for it, that of the service.
+//! `Store`: the refresh families and revocations. It stores no tokens, and nothing from which a token could be made.
+//! `embedded` and `shared` implement the storage; the service decides on the responses.
 
 pub(super) mod embedded;
 pub(super) mod shared;
@@ -16,50 +15,50 @@ use tokio::time::timeout;
 
 use super::spender::Spender;
 
-/// A refresh family: all tokens that go back to one login.
+/// A refresh family: all tokens that descend from one login.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) struct Family {
-    /// Whose it is.
+    /// The user.
     pub(crate) sub: String,
     /// When it began, in milliseconds since 1970.
     pub(crate) created: u64,
-    /// How often its refresh token was changed for a new one.
+    /// How often its refresh token was replaced.
     pub(crate) generation: u64,
-    /// When that was last, in milliseconds since 1970.
+    /// When it was last replaced, in milliseconds since 1970.
     pub(crate) rotated: u64,
     /// When the last refresh token expires, in seconds since 1970.
     pub(crate) expires: u64,
-    /// Who did that last.
+    /// The client that replaced it last.
     #[serde(default)]
     pub(crate) spender: Spender,
-    /// Whether the last token that was spent has got its successor once more.
+    /// Whether the last used token has returned its replacement once more.
     #[serde(default)]
     pub(crate) repeated: bool,
-    /// When it was ended before its time, in milliseconds since 1970.
+    /// When it was ended before its expiry, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ended: Option<u64>,
-    /// What the app said of the user at the login; nothing where the users' file says it.
+    /// The app's data about the user at the login; empty where the users' file has it.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub(crate) claims: Map<String, Value>,
 }
 
-/// What becomes of a refresh, by the rules that every store keeps.
+/// The result of a refresh, by the rules that every store applies.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Refreshed {
-    /// The family goes on, with this state.
+    /// The family continues, in this state.
     Family(Family),
-    /// The token was spent before: its family has ended.
+    /// The token was used before: its family has ended.
     Reused,
     /// There is no such family, or it has ended.
     Ended,
 }
 
-/// The store does not work; why is in the log.
+/// The store does not work; the log has the reason.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("the store does not work")]
 pub(crate) struct StoreDown;
 
-/// A family by its id, and by whose it is: a store may keep what is one subject's together.
+/// A family by its id and its subject: a store may keep all data of one subject together.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct FamilyName {
     /// Its id.
@@ -68,63 +67,62 @@ pub(crate) struct FamilyName {
     pub(crate) sub: String,
 }
 
-/// Whose sessions end.
+/// Which sessions end.
 #[derive(Clone, Debug)]
 pub(crate) enum Whom {
-    /// This one alone.
+    /// Only this one.
     Session(FamilyName),
-    /// All of a subject's.
+    /// All sessions of a subject.
     Subject(String),
 }
 
-/// How a refresh is to be judged.
+/// A refresh that is to be decided.
 #[derive(Clone, Debug)]
 pub(crate) struct Refresh {
     /// The family.
     pub(crate) family: FamilyName,
-    /// Which of its refresh tokens, from 0.
+    /// The generation of its refresh token, from 0.
     pub(crate) generation: u64,
     /// The time, in milliseconds since 1970.
     pub(crate) now: u64,
-    /// When a new refresh token would expire, in seconds since 1970; `None` where the same token
-    /// goes on.
+    /// When a new refresh token would expire, in seconds since 1970; `None` where the same token remains in use.
     pub(crate) rotate_until: Option<u64>,
-    /// How long a spent token gets its successor once more, if the same client asks, in milliseconds.
+    /// The grace period in which a used token returns its replacement once more to the same client, in milliseconds.
     pub(crate) grace: u64,
-    /// Who asks.
+    /// The client.
     pub(crate) spender: Spender,
 }
 
-/// How much ends with a family.
+/// How many families end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Everywhere {
-    /// All of its subject's.
+    /// All of its subject.
     Yes,
-    /// It alone.
+    /// Only this one.
     No,
 }
 
 type Tell<T> = oneshot::Sender<Result<T, StoreDown>>;
 
-/// What a store is asked, with whom to tell.
+/// A request to a store, with the sender for its result.
 pub(crate) enum Order {
     /// Begin a family.
     Begin(String, Family, Tell<()>),
-    /// Judge a refresh token, and spend it.
+    /// Check a refresh token, and mark it as used.
     Refresh(Refresh, Tell<Refreshed>),
-    /// Look at a family that goes on.
+    /// Read a family that has not ended.
     Look(FamilyName, Tell<Option<Family>>),
     /// End a family at a time in milliseconds since 1970.
     End(FamilyName, u64, Everywhere, Tell<Option<Family>>),
     /// End all families of subjects that began before a time each, in milliseconds since 1970.
     EndAll(Vec<(String, u64)>, Tell<()>),
-    /// Forget some of what has been expired for a day, at a time in milliseconds since 1970.
+    /// Forget some of the entries that expired more than a day ago, at a time in milliseconds since 1970.
     Purge(u64, Tell<usize>),
 }
 
 impl Order {
-    /// Whether nobody waits for it any more, and it is better left undone: a token that is spent now
-    /// would be spent for nobody. What is to end, ends.
+    /// Whether the caller has gone and the order should not be executed: a token would be used up for nobody. Orders
+    /// that end sessions are always executed.
     fn is_abandoned(&self) -> bool {
         match self {
             Self::Begin(_, _, told) => told.is_closed(),
@@ -135,13 +133,13 @@ impl Order {
     }
 }
 
-/// Where the families are. What ends is told to the workers before anybody is answered, and whether or
-/// not anybody still waits for the response.
+/// The storage of the families. Workers are notified of ended sessions before the caller gets a result, even if the
+/// caller has gone.
 pub(crate) trait Store: Send + Sync + fmt::Debug {
-    /// Takes an order. One that is dropped has failed.
+    /// Accepts an order. An order that is dropped has failed.
     fn take(&self, order: Order);
 
-    /// The longest lives that its tokens were ever issued with.
+    /// The longest lifetimes with which its tokens were ever issued.
     fn longest(&self) -> &Longest;
 }
 
@@ -156,12 +154,12 @@ impl dyn Store + '_ {
     /// Begins a family.
     ///
     /// # Errors
-    /// Where the store is down; nothing was begun that anybody was told of.
+    /// Where the store is down; no family was begun of which a caller was notified.
     pub(crate) async fn begin(&self, id: String, family: Family) -> Result<(), StoreDown> {
         self.ask(|answer| Order::Begin(id, family, answer)).await
     }
 
-    /// Judges a refresh token of a family, and spends it.
+    /// Checks a refresh token of a family, and marks it as used.
     ///
     /// # Errors
     /// Where the store is down.
@@ -169,7 +167,7 @@ impl dyn Store + '_ {
         self.ask(|answer| Order::Refresh(refresh, answer)).await
     }
 
-    /// A family that goes on; `None` where there is none, or it has ended.
+    /// A family that has not ended; `None` where there is none, or it has ended.
     ///
     /// # Errors
     /// Where the store is down.
@@ -177,8 +175,8 @@ impl dyn Store + '_ {
         self.ask(|answer| Order::Look(family, answer)).await
     }
 
-    /// Ends a family at this time in milliseconds since 1970, and with it all of its subject's, if so
-    /// asked; gives it, where it had not ended before.
+    /// Ends a family at this time in milliseconds since 1970, and all others of its subject if requested; returns it
+    /// if it had not ended before.
     ///
     /// # Errors
     /// Where the store is down.
@@ -200,7 +198,7 @@ impl dyn Store + '_ {
         self.ask(|answer| Order::EndAll(subjects, answer)).await
     }
 
-    /// Forgets some of what has been expired for a day; gives how many rows that were.
+    /// Forgets some of the entries that expired more than a day ago; returns how many rows were deleted.
     ///
     /// # Errors
     /// Where the store is down.
@@ -209,7 +207,7 @@ impl dyn Store + '_ {
     }
 }
 
-/// How long tokens live, in seconds.
+/// The lifetimes of tokens, in seconds.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Lives {
     /// Access tokens.
@@ -218,7 +216,7 @@ pub(crate) struct Lives {
     pub(crate) refresh: u64,
 }
 
-/// The longest lives that tokens of a store were ever issued with, in seconds.
+/// The longest lifetimes with which tokens of a store were ever issued, in seconds.
 #[derive(Debug, Default)]
 pub(crate) struct Longest {
     access: AtomicU64,
@@ -226,7 +224,7 @@ pub(crate) struct Longest {
 }
 
 impl Longest {
-    /// Tokens are issued with these lives.
+    /// Records that tokens are issued with these lifetimes.
     pub(crate) fn at_least(&self, lives: Lives) {
         self.access.fetch_max(lives.access, Ordering::Relaxed);
         self.refresh.fetch_max(lives.refresh, Ordering::Relaxed);
@@ -250,39 +248,38 @@ impl Longest {
         }
     }
 
-    /// How long the end of a family is told to the workers, in seconds: none of its access tokens is good
-    /// for longer.
+    /// How long workers are notified of the end of a family, in seconds: none of its access tokens is valid longer.
     fn ended_family(&self) -> u64 {
         self.access() + SLACK
     }
 
-    /// The same for the end of all of a subject's: tokens of no session may live as long as any.
+    /// The same for the end of all families of a subject: tokens without a session may live as long as any token.
     fn ended_subject(&self) -> u64 {
         self.any() + SLACK
     }
 
-    /// The times in milliseconds since 1970 before which the ends of families, and of all of a subject's,
-    /// need no longer be told.
+    /// The times in milliseconds since 1970 before which the ends of families, and of all families of a subject, no
+    /// longer need to be published.
     pub(crate) fn told_since(&self, now: u64) -> (u64, u64) {
         let since = |seconds: u64| now.saturating_sub(seconds.saturating_mul(1000));
         (since(self.ended_family()), since(self.ended_subject()))
     }
 }
 
-/// What clocks may differ, in seconds.
+/// The allowed clock difference, in seconds.
 pub(crate) const SLACK: u64 = 60;
 
-/// How many orders may wait or be under way.
+/// How many orders may be queued or in progress.
 const ORDERS: usize = 4096;
-/// How long one may take, whatever the store is.
+/// How long an order may take, whatever the store is.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long rows are kept after the last token of theirs has expired, in seconds.
+/// How long rows are kept after their last token has expired, in seconds.
 const KEPT: u64 = 24 * 3600;
 
-/// Tells who asked, and who may be gone.
+/// Sends the result to the caller, which may have gone.
 fn tell<T>(answer: Tell<T>, outcome: Result<T, StoreDown>) {
     if answer.send(outcome).is_err() {
-        tracing::trace!("nobody waits for the store's answer any more");
+        tracing::trace!("the caller no longer waits for the store");
     }
 }

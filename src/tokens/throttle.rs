@@ -1,4 +1,4 @@
-//! How often an address or a user may try a password.
+//! Limits how often an address or a user may try a password.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -13,23 +13,23 @@ use unicode_normalization::UnicodeNormalization as _;
 use super::users::LONGEST_NAME;
 use crate::net::client::Counted;
 
-/// So many tries in a time, and as many at once.
+/// This many attempts per period, which is also the burst.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Rate {
-    /// How many.
+    /// The number of attempts.
     pub(crate) tries: NonZeroU32,
-    /// In which time.
+    /// The period.
     pub(crate) per: Duration,
 }
 
 type Limiter<K> = RateLimiter<K, HashMapStateStore<K>, DefaultClock>;
 
-/// The tries of all addresses and users.
+/// The attempts of all addresses and users.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Throttle {
     by_client: Option<Arc<Limiter<Counted>>>,
     by_user: Option<Arc<Limiter<String>>>,
-    /// When those that have rested were forgotten last.
+    /// When idle entries were last forgotten.
     forgotten: Arc<Mutex<Option<Instant>>>,
 }
 
@@ -49,7 +49,7 @@ impl Throttle {
         }
     }
 
-    /// Counts a try; `client` is `None` where the client's address is not known.
+    /// Counts an attempt; `client` is `None` where the client's address is not known.
     ///
     /// # Errors
     /// How long to wait, where there were too many.
@@ -59,7 +59,7 @@ impl Throttle {
             one(limiter, &Counted::of(client))?;
         }
         if let Some(limiter) = &self.by_user {
-            // A name that is too long to be one is not kept whole; the address is counted.
+            // A name that is too long to be valid is truncated; the address is counted.
             let name: String = user.chars().take(LONGEST_NAME).collect();
             one(limiter, &name)?;
         }
@@ -68,7 +68,7 @@ impl Throttle {
 }
 
 impl Throttle {
-    /// Forgets those that have rested, now and then, where there are many.
+    /// Occasionally forgets idle entries, if there are many.
     fn forget(&self) {
         const MANY: usize = 10_000;
         const NOW_AND_THEN: Duration = Duration::from_secs(1);
@@ -97,8 +97,8 @@ impl Throttle {
     }
 }
 
-/// A name as many apps compare it: compatibility forms are one (NFKC), and so are small letters and capitals.
-/// Where an app decides who `Alice` is, all spellings of her count as one.
+/// A name as many apps compare it: compatibility forms are unified (NFKC), and upper case is folded to lower case. If
+/// an app decides who `Alice` is, all spellings of that name count as one.
 pub(super) fn folded(name: &str) -> String {
     name.nfkc()
         .flat_map(char::to_lowercase)
@@ -152,7 +152,7 @@ mod tests {
             wait > Duration::from_secs(25) && wait <= Duration::from_secs(30),
             "{wait:?}"
         );
-        // The address is out of tries, too.
+        // The address has no attempts left, either.
         assert!(throttle.try_once(ip("10.0.0.1"), "bob").is_err());
         assert!(throttle.try_once(ip("10.0.0.2"), "bob").is_ok());
         for last in 0..3 {
@@ -160,7 +160,7 @@ mod tests {
             assert!(throttle.try_once(one_network, &format!("u{last}")).is_ok());
         }
         assert!(throttle.try_once(ip("2001:db8::9"), "u9").is_err());
-        // All who come over a Unix socket count as one.
+        // All clients of a Unix socket count as one.
         for user in ["v1", "v2", "v3"] {
             assert!(throttle.try_once(None, user).is_ok());
         }

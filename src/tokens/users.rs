@@ -1,5 +1,4 @@
-//! The users that may log in: `users.yaml`, as it is read and as it is written. Passwords are the
-//! matter of `password`.
+//! The users that may log in: reads and writes `users.yaml`. Passwords are handled by `password`.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,19 +17,19 @@ use crate::yaml::{self, Yaml};
 /// One user.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct User {
-    /// The password's hash; without one nobody can log in.
+    /// The password's hash; without one the user cannot log in.
     pub(crate) password: Option<String>,
     /// Whether they may log in.
     pub(crate) active: bool,
     /// Sessions that began before this have ended, in milliseconds since 1970.
     pub(crate) since: u64,
-    /// What else is known of them, such as `roles`.
+    /// Other data about the user, such as `roles`.
     pub(crate) more: Map<String, Value>,
 }
 
 impl User {
-    /// Whether the password is still the one of the user before, as far as hashes tell: one of today's
-    /// kind in place of an older one is taken for a renewal.
+    /// Whether the password is still that of the previous entry, as far as hashes tell: a hash of the current kind in
+    /// place of an older one counts as a renewal.
     pub(crate) fn has_password_of(&self, before: &Self) -> bool {
         match (&before.password, &self.password) {
             (Some(old), Some(new)) => {
@@ -46,30 +45,30 @@ impl User {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Users {
     by_name: BTreeMap<String, User>,
-    /// Those who cannot be read: nobody logs in by their names, and the others are not kept out by them.
+    /// Entries that cannot be read: nobody can log in under their names, and other users are not affected.
     broken: BTreeMap<String, Broken>,
-    /// The hashes that there were when the file was read.
+    /// The hashes that existed when the file was read.
     hashes: Vec<String>,
 }
 
-/// A user who cannot be read.
+/// An entry that cannot be read.
 #[derive(Clone, Debug, PartialEq)]
 struct Broken {
     /// Why.
     why: String,
-    /// What stands there, which stays where the file is written anew; `None` where it is not even JSON.
+    /// Its content, which is preserved when the file is rewritten; `None` where it is not even JSON.
     content: Option<Value>,
 }
 
 impl Users {
-    /// Reads users, each with what the file says of it; `None` where that is not even JSON. Those who cannot be read are
-    /// [`Users::broken`].
+    /// Reads users, each with its content in the file; `None` where that is not even JSON. Entries that cannot be read
+    /// are [`Users::broken`].
     pub(crate) fn read(users: impl IntoIterator<Item = (String, Option<Value>)>) -> Self {
         let mut all = Self::default();
         for (name, content) in users {
             let user = match &content {
                 Some(content) => is_name(&name).and_then(|()| read_user(content)),
-                None => Err("a value can be read in two ways: put it into quotes".to_owned()),
+                None => Err("a value is ambiguous: put it into quotes".to_owned()),
             };
             match user {
                 Ok(user) => {
@@ -84,14 +83,14 @@ impl Users {
         all
     }
 
-    /// The names of those who cannot be read, each with why.
+    /// The names of entries that cannot be read, each with the reason.
     pub(crate) fn broken(&self) -> impl Iterator<Item = (&str, &str)> {
         self.broken
             .iter()
             .map(|(name, broken)| (name.as_str(), broken.why.as_str()))
     }
 
-    /// Somebody of whom nothing would be left if the file were written anew.
+    /// An entry that would be lost if the file were rewritten.
     pub(crate) fn unwritable(&self) -> Option<&str> {
         let mut all = self.broken.iter();
         let found = all.find(|(_, broken)| broken.content.is_none());
@@ -108,8 +107,8 @@ impl Users {
         self.by_name.get(name)
     }
 
-    /// The hash of somebody, for a name that nobody has: the same one each time, so that a password for
-    /// that name takes as long to refuse as one for a user.
+    /// The hash of some user, for a name that does not exist: always the same one for that name, so that refusing its
+    /// password takes as long as for a real user.
     pub(crate) fn decoy(&self, name: &str) -> Option<String> {
         use std::hash::BuildHasher as _;
         static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
@@ -118,7 +117,7 @@ impl Users {
         self.hashes.get(usize::try_from(which).ok()?).cloned()
     }
 
-    /// Who may have sessions, and since when.
+    /// The users who may have sessions, and since when.
     pub(crate) fn admitted(&self) -> Admitted {
         let active = self.by_name.iter().filter(|(_, user)| user.active);
         Admitted::new(active.map(|(name, user)| (name.clone(), user.since)))
@@ -131,13 +130,13 @@ impl Users {
             .map(|(name, user)| (name.as_str(), user))
     }
 
-    /// Puts a user in place.
+    /// Adds or replaces a user.
     pub(crate) fn put(&mut self, name: &str, user: User) {
         self.broken.remove(name);
         self.by_name.insert(name.to_owned(), user);
     }
 
-    /// Takes a user out; whether there was one.
+    /// Removes a user; returns whether there was one.
     pub(crate) fn remove(&mut self, name: &str) -> bool {
         self.by_name.remove(name).is_some() || self.broken.remove(name).is_some()
     }
@@ -172,10 +171,10 @@ impl Users {
     }
 }
 
-/// How many characters a user's name may have, as in Django.
+/// The maximum length of a user name, in characters, as in Django.
 pub(super) const LONGEST_NAME: usize = 150;
 
-/// Whether this can be a user's name.
+/// Whether this is a valid user name.
 ///
 /// # Errors
 /// Why not.
@@ -193,18 +192,18 @@ pub(crate) fn is_name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Does something to a users' file alone among all who do it this way: the command line, and a gateway
-/// that renews a hash.
+/// Runs an action on a users' file under a lock that all its writers use: the command line, and a gateway that renews
+/// a hash.
 ///
 /// # Errors
-/// Where the directory cannot be locked, and whatever is done says.
+/// Where the directory cannot be locked, and the errors of the action.
 pub(crate) fn alone<T>(file: &Path, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let folder = file
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty());
     let folder = File::open(folder.unwrap_or_else(|| Path::new(".")))?;
     flock(&folder, FlockOperation::LockExclusive)?;
-    // The lock goes with the directory's descriptor.
+    // Closing the directory's descriptor releases the lock.
     let done = act();
     drop(folder);
     done
@@ -297,7 +296,7 @@ mod tests {
             };
             assert!(why.contains(said), "{why}");
             assert!(users.active("bob").is_some() && users.active(name).is_none());
-            // It is not lost where somebody else is changed, and can be taken out.
+            // It is preserved when another user is changed, and can be removed.
             let (name, content) = (name.to_owned(), &all[name]);
             let text = users.write().unwrap();
             let back: Value = serde_yaml::from_str(&text).unwrap();

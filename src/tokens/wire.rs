@@ -1,5 +1,5 @@
-//! What the endpoints read and write: simplejwt's wire format, and RFC 7009's for `revoke`. What is
-//! answered to whom is decided by the service.
+//! Reads requests and writes responses of the endpoints: simplejwt's wire format, and RFC 7009's for `revoke`. Which
+//! response a request gets is decided by the service.
 
 use std::io::Cursor;
 
@@ -10,22 +10,22 @@ use serde_json::{Map, Value, json};
 
 use crate::message::body::Body;
 
-/// How many parts a form may have.
+/// The maximum number of parts of a form.
 const MOST_PARTS: usize = 100;
 
 /// The fields of a request, by name.
 pub(crate) type Fields = Map<String, Value>;
 
-/// A response that is ready: its status, its body, and what else it says.
+/// A complete response: its status, its body, and its headers.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) body: Value,
     /// `Retry-After`, in seconds.
     pub(crate) retry_after: Option<u64>,
-    /// The word for the access log, where it is a refusal.
+    /// The reason code for the access log, where it is an error.
     pub(crate) reason: Option<&'static str>,
-    /// `Set-Cookie`, a line each.
+    /// `Set-Cookie`, one line each.
     pub(crate) cookies: Vec<HeaderValue>,
 }
 
@@ -51,20 +51,20 @@ impl Answer {
         }
     }
 
-    /// The request cannot be understood.
+    /// The request is malformed.
     pub(crate) fn malformed(what: &str) -> Self {
         let body = json!({ "detail": what });
         Self::refusal(StatusCode::BAD_REQUEST, "token_request_malformed", body)
     }
 
-    /// The body is of a type that is not read.
+    /// The media type of the body is not supported.
     pub(crate) fn unsupported(kind: &str) -> Self {
         let what = format!("Unsupported media type \"{kind}\" in request.");
         let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
         Self::refusal(status, "token_request_malformed", json!({ "detail": what }))
     }
 
-    /// Fields that are not as they must be.
+    /// Invalid fields.
     pub(crate) fn fields(faults: Vec<(&str, &str)>) -> Self {
         let faults: Map<String, Value> = faults
             .into_iter()
@@ -81,30 +81,30 @@ impl Answer {
         Self::refusal(status, "method_not_allowed", json!({ "detail": what }))
     }
 
-    /// The user or the password is wrong, or the account is not active: nobody is told which.
+    /// The user or the password is wrong, or the account is inactive: the response does not say which.
     pub(crate) fn no_account() -> Self {
         let body = json!({"detail": "No active account found with the given credentials"});
         Self::refusal(StatusCode::UNAUTHORIZED, "login_failed", body)
     }
 
-    /// The account of a refresh token is no longer there, or not active.
+    /// The account of a refresh token was removed or is inactive.
     pub(crate) fn account_gone() -> Self {
         let body = json!({"detail": "No active account found for the given token."});
         Self::refusal(StatusCode::UNAUTHORIZED, "login_failed", body)
     }
 
-    /// A token that is not good.
+    /// An invalid token.
     pub(crate) fn invalid(detail: &str, reason: &'static str) -> Self {
         let body = json!({"detail": detail, "code": "token_not_valid"});
         Self::refusal(StatusCode::UNAUTHORIZED, reason, body)
     }
 
-    /// A token of a session that has ended, or one that was spent.
+    /// A token of a session that has ended, or one that was already used.
     pub(crate) fn blacklisted(reason: &'static str) -> Self {
         Self::invalid("Token is blacklisted", reason)
     }
 
-    /// A token that is signed as ours are, and does not say what ours say.
+    /// A token with our signature but without the claims of our tokens.
     pub(crate) fn not_ours() -> Self {
         Self::invalid("Token is invalid", "token_malformed")
     }
@@ -115,7 +115,7 @@ impl Answer {
         Self::refusal(StatusCode::BAD_REQUEST, "token_of_no_session", body)
     }
 
-    /// A page that may not use the cookies.
+    /// A page whose origin may not use the cookies.
     pub(crate) fn other_origin(origin: &str) -> Self {
         let shown: String = origin
             .chars()
@@ -131,7 +131,7 @@ impl Answer {
         Self::refusal(StatusCode::FORBIDDEN, "other_origin", body)
     }
 
-    /// Too many tries.
+    /// Too many attempts.
     pub(crate) fn throttled(seconds: u64) -> Self {
         let what = format!("Request was throttled. Expected available in {seconds} seconds.");
         Self {
@@ -144,7 +144,7 @@ impl Answer {
         }
     }
 
-    /// Nothing can be issued now.
+    /// No token can be issued now.
     pub(crate) fn down() -> Self {
         let body = json!({"detail": "Tokens cannot be issued at the moment."});
         Self {
@@ -153,7 +153,7 @@ impl Answer {
         }
     }
 
-    /// The app that decides on logins gave no decision.
+    /// The app that decides on logins returned no decision.
     pub(crate) fn undecided() -> Self {
         Self {
             reason: Some("login_undecided"),
@@ -161,13 +161,13 @@ impl Answer {
         }
     }
 
-    /// The response as a response, and the word for the access log.
+    /// The HTTP response, and the reason code for the access log.
     pub(crate) fn with_reason(self) -> (Response<Body>, Option<&'static str>) {
         let reason = self.reason;
         (self.response(), reason)
     }
 
-    /// The response as a response; nothing of it may be kept (RFC 6749 section 5.1).
+    /// The HTTP response; it must not be cached (RFC 6749 section 5.1).
     pub(crate) fn response(self) -> Response<Body> {
         let body = if self.body.is_null() {
             Body::Empty
@@ -202,7 +202,7 @@ impl Answer {
 /// The fields of a body: JSON, or a form of either kind.
 ///
 /// # Errors
-/// The response that says why it cannot be read.
+/// The response that says why it cannot be parsed.
 pub(crate) async fn fields(headers: &HeaderMap, body: &Bytes) -> Result<Fields, Answer> {
     if body.is_empty() {
         return Ok(Fields::new());
@@ -236,11 +236,11 @@ pub(crate) async fn fields(headers: &HeaderMap, body: &Bytes) -> Result<Fields, 
     })
 }
 
-/// The fields of a form in parts (RFC 7578), of which the last of a name counts; a file is no text.
+/// The fields of a multipart form (RFC 7578), of which the last of a name counts; a file is not a text.
 async fn multipart(kind: &str, body: &Bytes) -> Result<Fields, Answer> {
     let malformed = || Answer::malformed("Multipart form parse error");
     let boundary = multer::parse_boundary(kind).map_err(|_| malformed())?;
-    // All of the body is here, and not long: no part is longer.
+    // The whole body is in memory, and limited: no part is longer.
     let mut parts = Multipart::with_reader(Cursor::new(body.clone()), boundary);
     let mut fields = Fields::new();
     let mut seen = 0;
@@ -266,7 +266,7 @@ async fn multipart(kind: &str, body: &Bytes) -> Result<Fields, Answer> {
 /// The texts of these fields.
 ///
 /// # Errors
-/// The response that names every field that is not there, or is no text.
+/// The response that names every field that is missing or not a text.
 pub(crate) fn texts<const N: usize>(
     fields: &Fields,
     names: [&str; N],
@@ -286,8 +286,7 @@ pub(crate) fn texts<const N: usize>(
     }
 }
 
-/// A field that says yes or no; one that is not there says no. Forms and JSON write it as REST framework
-/// reads it.
+/// A boolean field; a missing one is false. Forms and JSON write it as REST framework reads it.
 ///
 /// # Errors
 /// The response that names the field.

@@ -1,6 +1,5 @@
-//! Why a verifier refuses a token, in words and with the values that it compared: for those who ask
-//! at the prompt. What is refused is decided in `verify` and `keys` alone; nothing here is sent to
-//! a client.
+//! Why a verifier refuses a token, in words and with the values that it compared: for the command line. Only `verify`
+//! and `keys` decide what is refused; nothing here is sent to a client.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,8 +16,7 @@ use crate::clock;
 use crate::message::reject::TokenFault;
 
 impl Verifier {
-    /// All that is wrong with the claims at this time, in words; the first is what a client is
-    /// told.
+    /// All errors in the claims at this time, in words; the first is the one that a client receives.
     pub(crate) fn all_why(&self, jws: &Jws<'_>, claims: &Claims, now: SystemTime) -> Vec<String> {
         let typ = jws.typ.as_deref();
         let Err(first) = self.check_claims(typ, claims, now) else {
@@ -154,7 +152,7 @@ impl Verifier {
                 })
             }
             TokenFault::Revoked => format!(
-                "revoked: the file `revoked` takes back jti {} or sub {}",
+                "revoked: the file `revoked` lists jti {} or sub {}",
                 shown(claim("jti")),
                 shown(claim("sub"))
             ),
@@ -213,7 +211,7 @@ impl Verifier {
         if fault == TokenFault::Algorithm {
             format!("alg {alg} is not among {algorithms}{whence}")
         } else if fault == TokenFault::UnknownKey && names.is_empty() {
-            format!("kid {kid} is not known: no key has a name{whence}")
+            format!("kid {kid} is unknown: no key has a name{whence}")
         } else if fault == TokenFault::UnknownKey {
             let names = names.join(", ");
             format!("kid {kid} with alg {alg} is not among {names}{whence}")
@@ -254,7 +252,7 @@ fn seconds(time: SystemTime) -> f64 {
     }
 }
 
-/// A number of seconds in words: `41 s`, `2 h 5 min`.
+/// A duration in words: `41 s`, `2 h 5 min`.
 fn span(seconds: f64) -> String {
     #[expect(
         clippy::cast_possible_truncation,
@@ -279,7 +277,7 @@ fn span(seconds: f64) -> String {
     }
 }
 
-/// A moment as RFC 3339 writes it.
+/// A time in RFC 3339 format.
 fn moment(seconds: f64) -> String {
     if !(0.0..253_402_300_800.0).contains(&seconds) {
         return format!("{seconds} s after 1970");

@@ -1,5 +1,5 @@
-//! Where the demo's files lie and where it listens: the repository's own `gateway.yaml`, one that the command line names, or
-//! the files that the program brings along, in a directory of their own and on ports that are free.
+//! The location of the demo's files, and its ports: the repository's own `gateway.yaml`, one that the command line
+//! names, or the files built into the program, in a directory of their own and on free ports.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -14,7 +14,7 @@ use crate::cli::CONFIG;
 use crate::proxy::Address;
 use crate::snapshot::{ListenAddress, Snapshot};
 
-/// The files that the program brings along, without the configuration.
+/// The files built into the program, without the configuration.
 const PAGE: [(&str, &str); 4] = [
     (
         "static/index.html",
@@ -33,33 +33,33 @@ const PAGE: [(&str, &str); 4] = [
 /// The configuration.
 const GATEWAY: &str = include_str!("../../../gateway.yaml");
 
-/// The ports that it names: of the plain listener, of the TLS listener, and of the sample app.
+/// The ports in it: of the plain listener, of the TLS listener, and of the sample app.
 const PORTS: [(u16, &str); 3] = [(8080, "HTTP"), (8443, "HTTPS"), (9000, "the sample app")];
-/// How many ports behind a taken one are tried before the system chooses one.
+/// How many ports after a taken one are tried before the system chooses one.
 const TRIED: u16 = 20;
 
-/// Where the demo is.
+/// The location of the demo.
 #[derive(Debug)]
 pub(super) struct Place {
     /// The configuration.
     pub(super) config: PathBuf,
-    /// What is to be told of ports and files.
+    /// Messages about ports and files.
     pub(super) notes: Vec<String>,
-    /// The ports that were chosen, held until they are needed: nobody else is given them meanwhile.
+    /// The chosen ports, bound until they are needed, so that no other program gets them meanwhile.
     held: Vec<TcpListener>,
-    /// Goes away at the end, with all that is in it.
+    /// Deleted at the end, with all its content.
     _temporary: Option<TempDir>,
 }
 
 impl Place {
-    /// Lets the ports go that the gateway is about to take, and gives the sample app's, where one is held.
+    /// Releases the ports that the gateway is about to bind, and returns the sample app's listener, if one is held.
     pub(super) fn release(&mut self) -> Option<TcpListener> {
         let app = self.held.pop();
         self.held.clear();
         app
     }
 
-    /// A configuration as it is.
+    /// An existing configuration.
     pub(super) fn of(config: PathBuf) -> Result<Self, DemoError> {
         if !config.is_file() {
             return Err(DemoError::NoConfiguration(config));
@@ -72,8 +72,8 @@ impl Place {
         })
     }
 
-    /// The repository's, where it is the current directory; else the files that the program brings along, in `folder`
-    /// or a temporary one, the plain listener on `port`.
+    /// The repository's configuration, if it is in the current directory; else the built-in files, in `folder` or a
+    /// temporary directory, with the plain listener on `port`.
     pub(super) fn find(folder: Option<PathBuf>, port: Option<u16>) -> Result<Self, DemoError> {
         let Some(folder) = folder else {
             let here = PathBuf::from(CONFIG);
@@ -84,7 +84,7 @@ impl Place {
                 .map_err(|source| file_error(&std::env::temp_dir(), source))?;
             let mut place = Self::bring(temporary.path(), port)?;
             let note = format!(
-                "Its files are in {}/ and go away with it; --dir DIR keeps them.",
+                "Its files are in {}/ and are deleted with it; --dir DIR keeps them.",
                 temporary.path().display()
             );
             place.notes.push(note);
@@ -98,7 +98,7 @@ impl Place {
             .map_err(|source| file_error(&folder, source))?;
         let there = folder.join(CONFIG);
         if there.exists() {
-            // What somebody has edited is not written over.
+            // An edited file must not be overwritten.
             return match port {
                 None => Self::of(there),
                 Some(_) => Err(DemoError::HasPorts(there)),
@@ -110,7 +110,7 @@ impl Place {
         Ok(place)
     }
 
-    /// Writes the files that are not there.
+    /// Writes the files that do not exist.
     fn bring(folder: &Path, port: Option<u16>) -> Result<Self, DemoError> {
         let mut notes = Vec::new();
         let mut held = Vec::new();
@@ -147,8 +147,8 @@ impl Place {
     }
 }
 
-/// Whether a configuration is the demo's own, on whatever ports: it names the certificate that only the demo makes, and the
-/// route that only its page asks.
+/// Whether a configuration is the demo's own, on whatever ports: it names the certificate that only the demo creates,
+/// and the route that only its page uses.
 pub(super) fn is_the_demos(text: &str) -> bool {
     text.contains("certs/demo.pem") && text.contains("path: /demo/*")
 }
@@ -157,7 +157,7 @@ fn bind(port: u16) -> io::Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port))
 }
 
-/// A port that nobody has, the usual one if it is free.
+/// A free port, the usual one if possible.
 fn free(usual: u16, whose: &str, notes: &mut Vec<String>) -> Result<TcpListener, DemoError> {
     let last = usual.saturating_add(TRIED);
     for port in (usual..=last).chain([0]) {
@@ -176,7 +176,7 @@ fn free(usual: u16, whose: &str, notes: &mut Vec<String>) -> Result<TcpListener,
     Err(DemoError::App(ErrorKind::AddrInUse.into()))
 }
 
-/// Where a configuration listens, and where it expects the app.
+/// The addresses on which a configuration listens, and where it expects the app.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Addresses {
     /// The first plain listener.
@@ -188,7 +188,7 @@ pub(super) struct Addresses {
 }
 
 impl Addresses {
-    /// Those of a configuration; what it does not say is as in the demo's own.
+    /// The addresses of a configuration; missing ones are those of the demo's own.
     pub(super) fn of(snapshot: &Snapshot) -> Self {
         let [http, https, app] =
             PORTS.map(|(port, _)| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
@@ -216,12 +216,12 @@ impl Addresses {
         Self {
             http: first(false, http),
             https: first(true, https),
-            // Never at an address of somebody else's.
+            // Never at an address of another machine.
             app: named.filter(|app| app.ip().is_loopback()).unwrap_or(app),
         }
     }
 
-    /// The page, as a browser on this machine opens it.
+    /// The page's URL for a browser on this machine.
     pub(super) fn page(&self) -> String {
         if self.http.ip().is_unspecified() {
             format!("http://127.0.0.1:{}", self.http.port())
@@ -230,13 +230,13 @@ impl Addresses {
         }
     }
 
-    /// The page over TLS, by a name that the certificate carries.
+    /// The page's URL over TLS, with a name that the certificate contains.
     pub(super) fn secure_page(&self) -> String {
         format!("https://localhost:{}", self.https.port())
     }
 
-    /// An error where somebody else listens already. The gateway would say so, too, but only after a while, and not what
-    /// else can be done.
+    /// An error if another program listens already. The gateway would report that, too, but only after a while, and
+    /// without a way out.
     pub(super) fn are_free(&self) -> Result<(), DemoError> {
         for address in [self.http, self.https] {
             if let Err(error) = TcpListener::bind(address)

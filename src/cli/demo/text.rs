@@ -1,15 +1,15 @@
-//! What the demo prints when the gateway is ready: where it is, who can sign in, and commands to copy.
+//! The text that the demo prints when the gateway is ready: its addresses, the users, and commands to copy.
 
 use std::path::{Path, PathBuf};
 
 use super::Printed;
 use crate::cli::guide::LINK_LIFETIME;
 
-/// What there is to be told. No `Debug`: there are passwords in it.
+/// The values to print. No `Debug`: it contains passwords.
 pub(super) struct Told<'t> {
     /// The configuration, as it was named.
     pub(super) config: &'t Path,
-    /// Of ports and files.
+    /// Messages about ports and files.
     pub(super) notes: &'t [String],
     /// The page.
     pub(super) http: &'t str,
@@ -37,7 +37,7 @@ pub(super) fn instructions(told: &Told<'_>) -> String {
     let backup = quote(&format!("{}.bak", config.display()));
     let certificate = quote(&join(config, "certs/demo.pem").display().to_string());
     let bearer = "-H \"Authorization: Bearer $TOKEN\"";
-    // `-i.bak`, in one word, is what both GNU's and BSD's sed understand.
+    // Both GNU and BSD sed understand `-i.bak` in one word.
     let edit = format!("sed -i.bak 's/body: pong/body: edited/' {file}");
     let [alice, _] = users;
     let steps = [
@@ -49,7 +49,7 @@ pub(super) fn instructions(told: &Told<'_>) -> String {
             )],
         ),
         (
-            "For what follows, a token for alice, good for an hour",
+            "For the next commands, a token for alice, valid for an hour",
             vec![format!("export TOKEN={token}")],
         ),
         (
@@ -61,7 +61,7 @@ pub(super) fn instructions(told: &Told<'_>) -> String {
             vec![format!("curl -i {http}/api/orders/")],
         ),
         (
-            "The app with the token: 200, and it is told who asks (x-user-id)",
+            "The app with the token: 200, and x-user-id tells the app who the user is",
             vec![format!("curl -i {bearer} {http}/api/orders/")],
         ),
         (
@@ -75,7 +75,7 @@ pub(super) fn instructions(told: &Told<'_>) -> String {
             )],
         ),
         (
-            "A live edit: the answer changes, no restart",
+            "A live edit: the response changes, no restart",
             vec![
                 format!("curl -w '\\n' {http}/ping"),
                 format!("{edit} && sleep 1 && curl -w '\\n' {http}/ping"),
@@ -130,20 +130,20 @@ pub(super) fn instructions(told: &Told<'_>) -> String {
     text
 }
 
-/// Adds a line.
+/// Appends a line.
 fn line(text: &mut String, line: &str) {
     text.push_str(line);
     text.push('\n');
 }
 
-/// `name` beside `config`, written as short as the user wrote `config`.
+/// `name` beside `config`, in a path as short as the user's.
 fn join(config: &Path, name: &str) -> PathBuf {
     config
         .parent()
         .map_or_else(|| PathBuf::from(name), |parent| parent.join(name))
 }
 
-/// A word for a POSIX shell: as it is where that is safe, else in single quotes.
+/// A word for a POSIX shell: unquoted where that is safe, else in single quotes.
 fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@%".contains(c);
     if !word.is_empty() && !word.starts_with('-') && word.chars().all(plain) {

@@ -1,9 +1,10 @@
-//! The store of one gateway: a file in the directory of `state`. What was answered is there after kill -9.
+//! The store of a single gateway: a file in the directory of `state`. Everything that was acknowledged survives kill
+//! -9.
 //!
-//! Another process, such as the command line, puts what is to end into a file of its own beside it.
+//! Another process, such as the command line, requests the end of sessions by writing a file of its own beside it.
 //!
-//! One thread has the database. It takes all requests that wait in one transaction, so that they share
-//! the wait for the disk.
+//! One thread owns the database. It executes all queued orders in one transaction, so that they share the wait for the
+//! disk.
 
 use std::fmt;
 use std::ops::Bound;
@@ -27,9 +28,9 @@ use crate::auth::LiveRevoked;
 use crate::filesystem;
 use crate::tokens::private::write_private;
 
-/// How many requests share one transaction at most.
+/// The maximum number of orders in one transaction.
 const BATCH: usize = 512;
-/// How many rows are looked at in one go for what has expired, while nobody else is served.
+/// How many rows are scanned for expired entries in one go, during which no other order is executed.
 const SWEPT: usize = 10_000;
 
 const FAMILIES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("families");
@@ -37,12 +38,12 @@ const FAMILIES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("familie
 const SUBJECTS: TableDefinition<'_, &str, u64> = TableDefinition::new("subjects");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
-/// What is revoked while access tokens may still be good.
+/// Revocations for which access tokens may still be valid.
 #[derive(Default)]
 struct Ended {
     /// Families, with the time of their end in milliseconds since 1970.
     families: Vec<(String, u64)>,
-    /// Subjects, with the time before which all of theirs have ended.
+    /// Subjects, with the time before which all their families have ended.
     subjects: Vec<(String, u64)>,
 }
 
@@ -53,7 +54,7 @@ impl Ended {
     }
 }
 
-/// The store, as many may use it.
+/// A shared handle of the store.
 pub(crate) struct Embedded {
     orders: mpsc::SyncSender<Order>,
     longest: Arc<Longest>,
@@ -67,11 +68,11 @@ impl fmt::Debug for Embedded {
 
 impl Store for Embedded {
     fn take(&self, order: Order) {
-        // What is dropped has failed.
+        // An order that is dropped has failed.
         match self.orders.try_send(order) {
             Ok(()) => {}
-            Err(TrySendError::Full(_)) => tracing::debug!("too many wait for the store"),
-            Err(TrySendError::Disconnected(_)) => tracing::error!("the store's thread is gone"),
+            Err(TrySendError::Full(_)) => tracing::debug!("the store's queue is full"),
+            Err(TrySendError::Disconnected(_)) => tracing::error!("the store's thread has ended"),
         }
     }
 
@@ -81,10 +82,10 @@ impl Store for Embedded {
 }
 
 impl Embedded {
-    /// Opens the store in this directory, or makes it. What ends is told to the workers through `revoked`.
+    /// Opens the store in this directory, or creates it. Workers are notified of ended sessions through `revoked`.
     ///
     /// # Errors
-    /// Why it cannot be opened; another gateway that has it is one reason.
+    /// Why it cannot be opened; for example, another gateway has it open.
     pub(crate) fn open(
         folder: &Path,
         lives: Lives,
@@ -120,7 +121,7 @@ impl Embedded {
     }
 }
 
-/// The database of this path, made where there is none.
+/// The database at this path; created if it does not exist.
 fn database(path: &Path) -> Result<Database, redb::Error> {
     if !path.exists() {
         make(path)?;
@@ -128,8 +129,8 @@ fn database(path: &Path) -> Result<Database, redb::Error> {
     Ok(Database::open(path)?)
 }
 
-/// Makes an empty database under another name, and gives it its own when it is whole: one whose maker was
-/// killed meanwhile could never be opened.
+/// Creates an empty database under another name, and renames it when it is complete: a partial one, left by a killed
+/// process, could never be opened.
 fn make(path: &Path) -> Result<(), redb::Error> {
     let folder = path.parent().unwrap_or_else(|| Path::new("."));
     let file = tempfile::Builder::new()
@@ -138,40 +139,40 @@ fn make(path: &Path) -> Result<(), redb::Error> {
     drop(Database::create(file.path())?);
     match file.persist_noclobber(path) {
         Ok(file) => file.sync_all()?,
-        // Another process was first.
+        // Another process created it first.
         Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(error.error.into()),
     }
-    // The name, too.
+    // Sync the directory entry, too.
     std::fs::File::open(folder)?.sync_all()?;
     Ok(())
 }
 
-/// What another process wants to end, as its file has it.
+/// Another process's request to end sessions, in the format of its file.
 #[derive(Deserialize, Serialize)]
 struct Wish {
-    /// All of this subject's.
+    /// All sessions of this subject.
     sub: String,
-    /// Or this session of theirs alone.
+    /// Or only this session of theirs.
     session: Option<String>,
     /// In milliseconds since 1970.
     at: u64,
 }
 
-/// How the files of wishes begin.
+/// The prefix of the names of these files.
 const WISHES: &str = "end-";
-/// How often they are looked for.
+/// How often the gateway looks for these files.
 const LOOKING: Duration = Duration::from_millis(500);
 
-/// Whether this is why a store cannot be opened, its name before it or not: another process has it.
+/// Whether a store cannot be opened because another process has it open; the text may have the store's name in front.
 pub(crate) fn is_taken(why: &str) -> bool {
     why.ends_with(&redb::DatabaseError::DatabaseAlreadyOpen.to_string())
 }
 
-/// Asks the process that has the store to end sessions, and waits until it has.
+/// Asks the process that has the store open to end sessions, and waits until it has done so.
 ///
 /// # Errors
-/// Why they go on.
+/// Why they have not ended.
 pub(crate) async fn ask_who_has_it(
     folder: &Path,
     whom: &Whom,
@@ -201,7 +202,7 @@ pub(crate) async fn ask_who_has_it(
         let Some(less) = left.checked_sub(step) else {
             drop(std::fs::remove_file(&file));
             return Err(format!(
-                "another process has `{}`, and ends nothing",
+                "another process has `{}` open, and does not end sessions",
                 folder.display()
             ));
         };
@@ -211,7 +212,7 @@ pub(crate) async fn ask_who_has_it(
     Ok(())
 }
 
-/// Makes the tables, raises the longest lives on either side, and finds what had ended.
+/// Creates the tables, raises the longest lifetimes on both sides, and reads what had ended.
 fn prepare(database: &Database, longest: &Longest, now: u64) -> Result<Ended, redb::Error> {
     let transaction = database.begin_write()?;
     {
@@ -233,7 +234,7 @@ fn prepare(database: &Database, longest: &Longest, now: u64) -> Result<Ended, re
     transaction.commit()?;
     let transaction = database.begin_read()?;
     let mut ended = Ended::default();
-    // What ended before has no access token left that is good.
+    // For anything that ended earlier, all access tokens have expired.
     let (families, subjects) = longest.told_since(now);
     for row in transaction.open_table(FAMILIES)?.iter()? {
         let (id, row) = row?;
@@ -272,21 +273,21 @@ fn read(row: &[u8]) -> Option<Family> {
     serde_json::from_slice(row).ok()
 }
 
-/// Who has the database.
+/// The owner of the database.
 struct Keeper {
     path: PathBuf,
     /// `None` after a failure, until it can be opened again.
     database: Option<Database>,
     longest: Arc<Longest>,
-    /// What of it is written down.
+    /// The lifetimes that are written in the database.
     known: Lives,
     revoked: Arc<LiveRevoked>,
-    /// The row up to which was looked for what has expired; empty at the beginning.
+    /// The last row that was scanned for expired entries; empty at the beginning.
     swept: String,
 }
 
 impl Keeper {
-    /// Ends when nobody holds the store any more.
+    /// Returns when all handles of the store are dropped.
     fn serve(&mut self, orders: &mpsc::Receiver<Order>) {
         let mut looked = Instant::now();
         loop {
@@ -311,9 +312,9 @@ impl Keeper {
         }
     }
 
-    /// Does what is ordered, and answers; whether it worked.
+    /// Executes the orders, and sends the results; returns whether it worked.
     fn obey(&mut self, batch: &mut Vec<Order>) -> bool {
-        // A fault of the library's is as bad as one of the disk, and no worse.
+        // A panic of the library is handled like a disk error.
         let done = catch_unwind(AssertUnwindSafe(|| self.apply(batch)));
         let failure = match done {
             Ok(Ok(())) => return true,
@@ -321,13 +322,14 @@ impl Keeper {
             Err(_) => "it panicked".to_owned(),
         };
         tracing::error!(error = failure, "the store of tokens does not work");
-        // After a failure it takes no more writes; the next batch opens it anew.
+        // After a failure the database accepts no more writes; the next batch reopens it.
         self.database = None;
         batch.drain(..).for_each(Order::fail);
         false
     }
 
-    /// Ends what other processes want to end; a file of theirs is gone once that is written down.
+    /// Ends the sessions that other processes want to end; deletes each file after its request is written to the
+    /// database.
     fn grant_wishes(&mut self) {
         let Some(Ok(entries)) = self.path.parent().map(std::fs::read_dir) else {
             return;
@@ -345,11 +347,11 @@ impl Keeper {
             let Wish { sub, session, at } = match wish {
                 Ok(wish) => wish,
                 Err(error) => {
-                    tracing::warn!(file = %file.display(), error, "this says not what is to end");
+                    tracing::warn!(file = %file.display(), error, "this is not a request to end sessions");
                     continue;
                 }
             };
-            tracing::info!(sub, session, "sessions are ended from outside");
+            tracing::info!(sub, session, "ending sessions for another process");
             let order = match session {
                 Some(id) => {
                     let (told, _nobody) = oneshot::channel();
@@ -363,12 +365,12 @@ impl Keeper {
             if self.obey(&mut vec![order])
                 && let Err(error) = std::fs::remove_file(&file)
             {
-                tracing::warn!(file = %file.display(), %error, "this cannot be deleted");
+                tracing::warn!(file = %file.display(), %error, "the file cannot be deleted");
             }
         }
     }
 
-    /// Does what is ordered in one transaction; nobody is answered before it is on the disk.
+    /// Executes the orders in one transaction; no result is sent before it is on the disk.
     fn apply(&mut self, batch: &mut Vec<Order>) -> Result<(), redb::Error> {
         let database = match self.database.take() {
             Some(database) => database,
@@ -387,7 +389,7 @@ impl Keeper {
                 written: lives != self.known,
             };
             if tables.written {
-                // Before a token that lives so long is answered.
+                // Written before a token with that lifetime is sent.
                 write_down(&mut transaction.open_table(META)?, lives)?;
             }
             let mut outcomes = Vec::with_capacity(batch.len());
@@ -396,14 +398,14 @@ impl Keeper {
             }
             (outcomes, tables.written)
         };
-        // Who only looked need not wait for the disk.
+        // Orders that only read need not wait for the disk.
         if written {
             transaction.commit()?;
             self.known = lives;
         } else {
             transaction.abort()?;
         }
-        // The workers know before anybody is answered, and whether or not anybody still waits.
+        // Workers are notified before any result is sent, even if the caller has gone.
         effects.ended.tell(&self.revoked);
         for (sub, id) in &effects.reused {
             tracing::warn!(
@@ -419,7 +421,7 @@ impl Keeper {
         self.give_back(&untold)
     }
 
-    /// Makes those tokens good again whose successor was given to nobody: who shows one again is no thief.
+    /// Makes tokens valid again whose replacement was not delivered: a client that uses one again is not a thief.
     fn give_back(&mut self, untold: &[Refresh]) -> Result<(), redb::Error> {
         let Some(database) = self.database.as_ref().filter(|_| !untold.is_empty()) else {
             return Ok(());
@@ -454,7 +456,7 @@ impl Keeper {
     }
 }
 
-/// What a batch ends.
+/// The effects of a batch.
 #[derive(Default)]
 struct Effects {
     ended: Ended,
@@ -482,7 +484,7 @@ enum Outcome {
 }
 
 impl Order {
-    /// Responses; gives a refresh that spent a token for somebody who was gone.
+    /// Sends the result; returns a refresh that used a token for a caller that had gone.
     fn answer(self, outcome: Outcome) -> Option<Refresh> {
         match (self, outcome) {
             (Self::Begin(_, _, answer) | Self::EndAll(_, answer), Outcome::Done) => {
@@ -508,11 +510,11 @@ impl Order {
 struct Tables<'t> {
     families: redb::Table<'t, &'static str, &'static [u8]>,
     subjects: redb::Table<'t, &'static str, u64>,
-    /// The longest lives.
+    /// The longest lifetimes.
     lives: Lives,
-    /// The row up to which was looked for what has expired.
+    /// The last row that was scanned for expired entries.
     swept: &'t mut String,
-    /// Whether there is anything to write down.
+    /// Whether there is anything to commit.
     written: bool,
 }
 
@@ -554,7 +556,7 @@ impl Tables<'_> {
         effects: &mut Effects,
     ) -> Result<(), redb::Error> {
         let known = self.subjects.get(sub)?.map(|known| known.value());
-        // A clock that was set back gives nothing back.
+        // A clock that was set back makes nothing valid again.
         let before = known.map_or(before, |known| known.max(before));
         self.subjects.insert(sub, before)?;
         self.written = true;
@@ -562,7 +564,7 @@ impl Tables<'_> {
         Ok(())
     }
 
-    /// A family that goes on.
+    /// A family that has not ended.
     fn get(&self, name: &FamilyName) -> Result<Option<Family>, redb::Error> {
         let row = self.families.get(name.id.as_str())?;
         let family = row.and_then(|row| read(row.value()));
@@ -597,7 +599,7 @@ impl Tables<'_> {
             && !family.repeated
             && asked.spender.may_be(&family.spender);
         match asked.rotate_until {
-            // The same token goes on as long as it lives.
+            // The same token remains in use until it expires.
             None if last => Ok(Refreshed::Family(family)),
             Some(expires) if last => {
                 family.generation += 1;
@@ -608,14 +610,14 @@ impl Tables<'_> {
                 self.put(&asked.family.id, &family)?;
                 Ok(Refreshed::Family(family))
             }
-            // Two tabs, or a response that was lost: it gets what the first one got, once.
+            // Two tabs, or a response that was lost: it gets the same replacement as the first request, once.
             Some(_) if just_spent => {
                 family.repeated = true;
                 self.put(&asked.family.id, &family)?;
                 Ok(Refreshed::Family(family))
             }
             None | Some(_) => {
-                // Somebody has a token that was spent: thief or owner, both are out.
+                // Somebody uses a token that was already used. Whether thief or owner, the session ends for both.
                 family.ended = Some(asked.now);
                 self.put(&asked.family.id, &family)?;
                 effects
@@ -628,7 +630,7 @@ impl Tables<'_> {
         }
     }
 
-    /// Looks at some rows for what has expired a day ago, at the next ones the next time, and at all
+    /// Scans some rows for entries that expired more than a day ago, the following rows the next time, and all
     /// subjects.
     fn purge(&mut self, now: u64) -> Result<usize, redb::Error> {
         let keep = KEPT + self.lives.access;
@@ -648,7 +650,7 @@ impl Tables<'_> {
         for id in &gone {
             self.families.remove(id.as_str())?;
         }
-        // Nothing that began before it can still be good.
+        // No family that began before it can still be valid.
         let over = now.saturating_sub((self.lives.refresh + KEPT) * 1000);
         let mut idle = Vec::new();
         for row in self.subjects.iter()? {
@@ -755,7 +757,7 @@ mod tests {
         store.begin("f".to_owned(), family(1)).await.unwrap();
         let refreshed = store.refresh(refresh("f", 0, 1000)).await.unwrap();
         assert_eq!(generation(&refreshed), Some(1));
-        // Within the grace the same successor, and no further one.
+        // Within the grace period the same replacement, and no further one.
         let again = store.refresh(refresh("f", 0, 11_000)).await.unwrap();
         assert_eq!(generation(&again), Some(1));
         let next = store.refresh(refresh("f", 1, 11_000)).await.unwrap();
@@ -777,7 +779,7 @@ mod tests {
         assert_eq!(generation(&first), Some(1));
         let late = store.refresh(refresh("late", 0, 11_001)).await.unwrap();
         assert_eq!(late, Refreshed::Reused);
-        // A token from the future is as wrong as one from the past.
+        // A generation from the future is as invalid as an older one.
         store.begin("odd".to_owned(), family(1)).await.unwrap();
         assert_eq!(
             store.refresh(refresh("odd", 5, 2)).await,
@@ -822,7 +824,7 @@ mod tests {
         prepare(keeper.database.as_ref().unwrap(), &keeper.longest, 0).unwrap();
         let (told, _begun) = oneshot::channel();
         keeper.obey(&mut vec![Order::Begin("f".to_owned(), family(1), told)]);
-        // Who asked leaves while the disk is waited for.
+        // The caller goes away during the wait for the disk.
         let (told, gone) = oneshot::channel();
         drop(gone);
         assert!(keeper.obey(&mut vec![Order::Refresh(refresh("f", 0, 1000), told)]));
@@ -883,7 +885,7 @@ mod tests {
             ..named(id)
         };
         assert_eq!(store.look(of_bob("d")).await, Ok(None));
-        // Who logs in after that is welcome.
+        // A login after that is accepted.
         let mut later = family(10);
         later.sub = "bob".to_owned();
         store.begin("e".to_owned(), later.clone()).await.unwrap();
@@ -894,7 +896,7 @@ mod tests {
         assert_eq!(store.look(named("b")).await, Ok(None));
     }
 
-    /// The store in this directory, once the one before has let go of it.
+    /// The store in this directory, once the previous handle has released it.
     async fn reopened(
         folder: &Path,
         lives: Lives,
@@ -928,7 +930,8 @@ mod tests {
         store.begin("f".to_owned(), family(1000)).await.unwrap();
         store.end(named("f"), 2000, Everywhere::Yes).await.unwrap();
         drop(store);
-        // An hour's token that has ended stays so for the hour, and one of no session for a day.
+        // The end of a session with tokens of one hour is remembered for that hour, and of a token without a session
+        // for a day.
         for (now, session, lone) in [
             (3_660_000, true, true),
             (3_663_000, false, true),
@@ -991,7 +994,7 @@ mod tests {
         store.begin("f".to_owned(), family(1000)).await.unwrap();
         let claims = |sid: &str| claims_of(Some(sid));
         assert!(!revoked.has(&claims("f")) && !revoked.has(&claims("g")));
-        // The client hangs up at once.
+        // The client disconnects immediately.
         {
             let mut order = pin!(store.end(named("f"), 2000, Everywhere::Yes));
             let mut nobody = Context::from_waker(Waker::noop());
@@ -1004,7 +1007,7 @@ mod tests {
             (300, 600)
         );
         drop(store);
-        // A shorter life makes nothing good again.
+        // A shorter lifetime makes nothing valid again.
         let store = reopened(folder.path(), Lives::default(), 3_000, &Arc::default()).await;
         assert_eq!(
             (store.longest().access(), store.longest().any()),

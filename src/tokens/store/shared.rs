@@ -1,10 +1,10 @@
-//! The store of many gateways: a Redis or Valkey server, or a cluster of them. What one gateway ends, the
-//! others know within a second.
+//! The store of many gateways: a Redis or Valkey server, or a cluster of them. What one gateway ends is known to the
+//! others within a second.
 //!
-//! One thread speaks with it. All that is one subject's lies in one slot of a cluster, and each order
-//! is one script, so that no two gateways can spend one refresh token. What has ended goes into a stream
-//! besides, which every gateway reads on from where it was: nothing is missed while it is away, as a
-//! subscription would.
+//! One thread communicates with the server. All data of one subject is in one slot of a cluster, and each order is one
+//! script, so that no two gateways can use the same refresh token. Ended sessions are also written to a stream, which
+//! every gateway continues to read from its last position: unlike with a subscription, nothing is missed while a
+//! gateway is disconnected.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -39,39 +39,39 @@ use crate::auth::LiveRevoked;
 use crate::net::resolve::Names;
 use crate::tokens::spender::Spender;
 
-/// How long a connection may take to stand.
+/// How long establishing a connection may take.
 const CONNECTING: Duration = Duration::from_secs(2);
 /// How long one command may take.
 const ANSWER: Duration = Duration::from_secs(1);
-/// How long an order may take in all.
+/// How long an order may take in total.
 const WHOLE: Duration = Duration::from_secs(3);
-/// How often is looked at what other gateways ended.
+/// How often the gateway checks what other gateways ended.
 const LOOKING: Duration = Duration::from_millis(200);
 /// How many entries of the stream are read at once.
 const PAGE: usize = 1000;
-/// How many endings are kept for when the server is back.
+/// How many ended sessions are buffered while the server is down.
 const PENDING: usize = 100_000;
 
-/// The longest lives that tokens were issued with.
+/// The key of the longest lifetimes with which tokens were issued.
 const LONGEST: &str = "portcullis:longest";
-/// How often is looked whether another gateway has raised them.
+/// The number of those checks after which the gateway also checks whether another gateway has raised them.
 const LOOKS_A_LONGEST: u32 = 25;
 
-/// Where the servers are, and what they want to know.
+/// The addresses of the servers, and the credentials.
 #[derive(Clone, Eq, PartialEq)]
 pub(crate) struct Servers {
     /// `redis://HOST:PORT/DB`, `rediss://` with TLS; of a cluster, any of its nodes.
     pub(crate) urls: Vec<String>,
-    /// Who logs in there.
+    /// The user name.
     pub(crate) username: Option<String>,
-    /// With which password.
+    /// The password.
     pub(crate) password: Option<String>,
-    /// Who vouches for their certificates, in PEM, instead of the system's roots.
+    /// The trusted certificate authorities, in PEM, instead of the system's roots.
     pub(crate) ca: Option<Vec<u8>>,
 }
 
 impl fmt::Debug for Servers {
-    /// The password is not shown.
+    /// The password is never printed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
@@ -90,10 +90,10 @@ impl fmt::Display for Servers {
 }
 
 impl Servers {
-    /// Whether these can be what they should be.
+    /// Validates the settings.
     ///
     /// # Errors
-    /// Which URL cannot, and why.
+    /// Which URL is invalid, and why.
     pub(crate) fn check(&self) -> Result<(), (usize, String)> {
         let secure = |url: &String| url.starts_with("rediss://");
         let first = self.urls.first().is_some_and(secure);
@@ -122,7 +122,7 @@ impl Servers {
         self.urls.iter().map(info).collect()
     }
 
-    /// What TLS believes; `None` where it is not spoken.
+    /// The trusted roots for TLS; `None` without TLS.
     fn certificates(&self) -> Option<TlsCertificates> {
         let secure = self.urls.iter().any(|url| url.starts_with("rediss://"));
         secure.then(|| TlsCertificates {
@@ -132,7 +132,7 @@ impl Servers {
     }
 }
 
-/// The store, as many may use it.
+/// A shared handle of the store.
 pub(crate) struct Shared {
     orders: mpsc::Sender<Order>,
     longest: Arc<Longest>,
@@ -147,10 +147,10 @@ impl fmt::Debug for Shared {
 impl Store for Shared {
     fn take(&self, order: Order) {
         if let Order::Purge(_, told) = order {
-            // The rows have a time to live.
+            // Rows have a time to live.
             return tell(told, Ok(0));
         }
-        // Too many wait already, or the thread is gone: what is dropped has failed.
+        // The queue is full, or the thread has ended: an order that is dropped has failed.
         drop(self.orders.try_send(order));
     }
 
@@ -160,11 +160,11 @@ impl Store for Shared {
 }
 
 impl Shared {
-    /// Speaks with these servers from now on; nobody waits until one is there. What ends is told to the
-    /// workers through `revoked`, and the servers' addresses come from `names`.
+    /// Starts to communicate with these servers, without waiting for a connection. Workers are notified of ended
+    /// sessions through `revoked`, and the servers' addresses are resolved through `names`.
     ///
     /// # Errors
-    /// Where the system has no threads left.
+    /// Where the system cannot start a thread.
     pub(crate) fn open(
         servers: Servers,
         lives: Lives,
@@ -196,7 +196,7 @@ impl Shared {
     }
 }
 
-/// The servers' addresses, for the library: also of those nodes of a cluster that only the cluster names.
+/// Resolves the servers' addresses for the library, including nodes that only the cluster announces.
 #[derive(Clone, Debug)]
 struct Addresses(Names);
 
@@ -239,22 +239,22 @@ impl Link {
         }
     }
 
-    /// Whether a failed order shows that the whole connection is of no use any more. A cluster's mends
-    /// itself, and one node of it that is gone is not all of them.
+    /// Whether a failed order shows that the whole connection is unusable. The connection to a cluster repairs itself,
+    /// and one lost node does not affect all of them.
     fn is_lost(&self, error: &RedisError) -> bool {
         matches!(self, Self::One(_)) && (error.is_io_error() || error.is_unrecoverable_error())
     }
 }
 
-/// Something that ended, with the time in milliseconds since 1970, as the stream has it.
+/// An ended family or login, with the time in milliseconds since 1970, as in the stream.
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Ending {
     Family(String, u64),
-    /// All of a subject's families that began before.
+    /// All families of a subject that began before.
     Subject(String, u64),
 }
 
-/// What ended, for all gateways to read; each kind as long as a token of its may be good.
+/// Published ends, for all gateways to read; each kind is kept as long as one of its tokens may be valid.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Stream {
     Families,
@@ -281,18 +281,18 @@ impl Stream {
     }
 }
 
-/// The server's clock as it was read last. The time that it shows now is not earlier than what this says.
+/// The last reading of the server's clock. The server's current time is never earlier than this.
 #[derive(Debug, Default)]
 struct ServerClock(Mutex<Option<(u64, Instant)>>);
 
 impl ServerClock {
-    /// The server said that it is this time, in milliseconds since 1970.
+    /// Records the server's time, in milliseconds since 1970.
     fn said(&self, time: u64) {
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *last = Some((time, Instant::now()));
     }
 
-    /// The time there after which an order that is sent now is done for nobody; 0 where its clock was not read yet.
+    /// The server time after which an order that is sent now has no caller any more; 0 if the clock was not read yet.
     fn deadline(&self) -> u64 {
         let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         last.map_or(0, |(time, read)| time + millis(read.elapsed() + ANSWER))
@@ -303,25 +303,25 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A token that was perhaps spent, and whose successor was given to nobody.
+/// A token that may have been used, and whose replacement was not delivered.
 #[derive(Clone, Debug)]
 struct Untold {
     family: FamilyName,
     generation: u64,
-    /// The mark of the order that spent it.
+    /// The mark of the order that used it.
     by: String,
-    /// When that order can be done no more, by the server's clock.
+    /// When that order can no longer be executed, by the server's clock.
     deadline: u64,
 }
 
-/// What an order comes to.
+/// The result of an order.
 enum Done {
     Nothing,
     Refreshed(Refreshed),
     Family(Option<Family>),
 }
 
-/// Who speaks with the servers; its parts are shared by the orders that are under way.
+/// Communicates with the servers; its parts are shared by the orders in progress.
 #[derive(Clone)]
 struct Keeper {
     servers: Arc<Servers>,
@@ -329,15 +329,15 @@ struct Keeper {
     longest: Arc<Longest>,
     revoked: Arc<LiveRevoked>,
     scripts: Arc<Scripts>,
-    /// What ended and could not be told to the other gateways yet.
+    /// Ended sessions that could not be published to the other gateways yet.
     pending: Arc<Mutex<VecDeque<Ending>>>,
     clock: Arc<ServerClock>,
-    /// Tokens that are to be made good again.
+    /// Tokens that have to be made valid again.
     untold: Arc<Mutex<VecDeque<Untold>>>,
 }
 
 impl Keeper {
-    /// Ends when nobody holds the store any more.
+    /// Returns when all handles of the store are dropped.
     async fn serve(self, mut orders: mpsc::Receiver<Order>) {
         let mut fails = 0_u32;
         let mut warned = false;
@@ -379,7 +379,7 @@ impl Keeper {
         }
     }
 
-    /// A connection that works, and what of the server's settings endangers what is kept there.
+    /// A working connection, and warnings about server settings that endanger the data.
     async fn connect(&self) -> RedisResult<(Link, Vec<String>)> {
         let infos = self.servers.infos()?;
         let settings = AsyncConnectionConfig::new()
@@ -417,8 +417,8 @@ impl Keeper {
             }
             link = Link::Cluster(cluster.build()?.get_async_connection().await?);
         } else if infos.len() > 1 {
-            // Each gateway would take the one that it reaches.
-            return Err(io("several servers that are no cluster"));
+            // Each gateway would use whichever it reaches.
+            return Err(io("several servers that are not a cluster"));
         }
         self.agree_on_lives(&mut link).await?;
         self.read_clock(&mut link).await?;
@@ -432,7 +432,7 @@ impl Keeper {
         Ok(())
     }
 
-    /// Makes those tokens good again whose successor was given to nobody: who shows one again is no thief.
+    /// Makes tokens valid again whose replacement was not delivered: a client that uses one again is not a thief.
     async fn give_back(&self, link: &mut Link) -> RedisResult<()> {
         let waiting = {
             let untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
@@ -471,7 +471,7 @@ impl Keeper {
         });
     }
 
-    /// Raises the longest lives on either side; gives them.
+    /// Raises the longest lifetimes on both sides; returns them.
     async fn agree_on_lives(&self, link: &mut Link) -> RedisResult<Lives> {
         let lives = [self.longest.access(), self.longest.any()];
         let mut call = self.scripts.longest.key(LONGEST);
@@ -481,12 +481,12 @@ impl Keeper {
         Ok(Lives { access, refresh })
     }
 
-    /// Does what is ordered, and looks at what others ended, until the connection fails; `None` when
-    /// nobody holds the store any more.
+    /// Executes orders, and reads what others ended, until the connection fails; `None` when all handles of the store
+    /// are dropped.
     async fn follow(&self, link: Link, orders: &mut mpsc::Receiver<Order>) -> Option<RedisError> {
         let (lost, mut losses) = mpsc::channel(1);
         let busy = Arc::new(Semaphore::new(ORDERS));
-        // It ends with this.
+        // It ends with this function.
         let mut looking = JoinSet::new();
         looking.spawn(self.clone().look_on(link.clone()));
         loop {
@@ -509,13 +509,13 @@ impl Keeper {
                 loss = losses.recv() => return loss,
                 looked = looking.join_next() => {
                     let failure = looked.and_then(Result::ok);
-                    return Some(failure.unwrap_or_else(|| io("nobody looks on")));
+                    return Some(failure.unwrap_or_else(|| io("the stream is no longer read")));
                 }
             }
         }
     }
 
-    /// Tells the workers what other gateways ended, and the others what is still to be told.
+    /// Notifies the workers of what other gateways ended, and publishes pending ends to the others.
     async fn look_on(self, mut link: Link) -> RedisError {
         let mut ticks = interval(LOOKING);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -559,7 +559,7 @@ impl Keeper {
         }
     }
 
-    /// Reads on in a stream; at first from the time of which no token is left.
+    /// Continues to read a stream; at first from the time before which all tokens have expired.
     async fn catch_up(
         &self,
         link: &mut Link,
@@ -586,7 +586,7 @@ impl Keeper {
             self.tell_workers(&endings);
             match page.last() {
                 Some((last, _)) => *from = Some(last.clone()),
-                // The first entry will be after this.
+                // The first entry will come after this.
                 None => {
                     from.get_or_insert_with(|| "0-0".to_owned());
                 }
@@ -631,11 +631,11 @@ impl Keeper {
         Ok(())
     }
 
-    /// What ended in the store is known to the workers here, then to the other gateways; only then is
-    /// anybody answered.
+    /// Notifies the workers of this gateway of ended sessions, then the other gateways; only then the caller gets a
+    /// result.
     async fn ended(&self, link: &mut Link, endings: Vec<Ending>) -> RedisResult<()> {
         self.tell_workers(&endings);
-        // It is told later if the connection, or whoever waits, does not last that long.
+        // Published later if the connection or the caller goes away before.
         let later = Later {
             pending: &self.pending,
             endings,
@@ -654,14 +654,14 @@ impl Keeper {
             }
         };
         let done = timeout(WHOLE, self.done(&mut link, &order, (&by, deadline))).await;
-        match done.unwrap_or_else(|_| Err(io("no answer in time"))) {
+        match done.unwrap_or_else(|_| Err(io("no response in time"))) {
             Ok(done) => {
                 if let Some(asked) = answer(order, done) {
                     self.forget_later(&asked, &by, deadline);
                 }
             }
             Err(error) => {
-                // It may have been done, or be done until its deadline.
+                // It may have been executed, or may still be executed until its deadline.
                 if let Order::Refresh(asked, _) = &order
                     && asked.rotate_until.is_some()
                 {
@@ -670,14 +670,14 @@ impl Keeper {
                 tracing::debug!(%error, "an order to the store of tokens failed");
                 drop(order);
                 if link.is_lost(&error) {
-                    // One loss is enough.
+                    // One report is enough.
                     drop(lost.try_send(error));
                 }
             }
         }
     }
 
-    /// Does an order, whose mark and deadline these are.
+    /// Executes an order with this mark and deadline.
     async fn done(&self, link: &mut Link, order: &Order, marked: (&str, u64)) -> RedisResult<Done> {
         match order {
             Order::Begin(id, family, _) => self.begin(link, id, family, marked.1).await,
@@ -703,7 +703,7 @@ impl Keeper {
                 }
                 Ok(Done::Nothing)
             }
-            // It is answered before it comes here.
+            // The result was sent before.
             Order::Purge(..) => Ok(Done::Nothing),
         }
     }
@@ -810,7 +810,7 @@ impl Keeper {
         Ok(Done::Family(Some(family)))
     }
 
-    /// A family that had ended before. Whoever ended it may not have come to tell the others.
+    /// A family that had ended before. The gateway that ended it may have failed before it notified the others.
     async fn was_ended(&self, link: &mut Link, name: &FamilyName, row: &Row) -> RedisResult<()> {
         let time = |at: usize| row.get(at)?.as_ref()?.parse::<u64>().ok();
         let mut endings = Vec::new();
@@ -826,13 +826,13 @@ impl Keeper {
         self.ended(link, endings).await
     }
 
-    /// How long the word on all of a subject's families is kept, in milliseconds.
+    /// How long the end of all families of a subject is kept, in milliseconds.
     fn subject_life(&self) -> u64 {
         (self.longest.any() + KEPT) * 1000
     }
 }
 
-/// A token that is to be made good again; dropped before it is, it waits for the next time.
+/// A token that has to be made valid again; if dropped before, it stays queued.
 struct Untolds<'k> {
     untold: &'k Mutex<VecDeque<Untold>>,
     one: Option<Untold>,
@@ -854,14 +854,14 @@ impl Drop for Untolds<'_> {
     }
 }
 
-/// A mark of an order: 96 random bits as text.
+/// The mark of an order: 96 random bits as text.
 fn mark() -> RedisResult<String> {
     let mut random = [0_u8; 12];
     getrandom::fill(&mut random).map_err(|_| io("no random bytes"))?;
     Ok(URL_SAFE_NO_PAD.encode(random))
 }
 
-/// What ended, until the other gateways know; dropped before, it waits for the next connection.
+/// Ended sessions, until the other gateways are notified; if dropped before, they are queued for the next connection.
 struct Later<'k> {
     pending: &'k Mutex<VecDeque<Ending>>,
     endings: Vec<Ending>,
@@ -880,14 +880,14 @@ impl Drop for Later<'_> {
         }
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         if pending.len() + self.endings.len() > PENDING {
-            tracing::error!("other gateways will not know of all sessions that ended");
+            tracing::error!("other gateways will not be notified of all ended sessions");
             return;
         }
         pending.extend(self.endings.drain(..));
     }
 }
 
-/// Waits for something while orders fail at once; `None` when nobody holds the store any more.
+/// Waits for a future while orders fail at once; `None` when all handles of the store are dropped.
 async fn failing<T>(
     awaited: impl Future<Output = T>,
     orders: &mut mpsc::Receiver<Order>,
@@ -901,7 +901,7 @@ async fn failing<T>(
     }
 }
 
-/// Responses; gives a refresh that spent a token for somebody who was gone.
+/// Sends the result; returns a refresh that used a token for a caller that had gone.
 fn answer(order: Order, done: Done) -> Option<Refresh> {
     match (order, done) {
         (Order::Begin(_, _, told) | Order::EndAll(_, told), Done::Nothing) => tell(told, Ok(())),
@@ -914,13 +914,13 @@ fn answer(order: Order, done: Done) -> Option<Refresh> {
         (Order::Look(_, told) | Order::End(_, _, _, told), Done::Family(family)) => {
             tell(told, Ok(family));
         }
-        // Dropped, it has failed.
+        // An order that is dropped has failed.
         (order, _) => drop(order),
     }
     None
 }
 
-/// A family's row, as the scripts give it.
+/// The row of a family, as returned by the scripts.
 type Row = Vec<Option<String>>;
 
 fn family(row: Row) -> RedisResult<Family> {
@@ -933,7 +933,7 @@ fn family(row: Row) -> RedisResult<Family> {
         generation: number(generation)?,
         rotated: number(rotated)?,
         expires: number(expires)?,
-        // The script has judged by them.
+        // Already evaluated by the script.
         spender: Spender::default(),
         repeated: false,
         ended: None,
@@ -956,7 +956,7 @@ fn ending(fields: &[String]) -> Option<Ending> {
     }
 }
 
-/// What is one subject's has one tag, and so lies in one slot of a cluster.
+/// All data of one subject has one hash tag, and is therefore in one slot of a cluster.
 fn tag(sub: &str) -> String {
     let sum = digest::digest(&digest::SHA256, sub.as_bytes());
     URL_SAFE_NO_PAD.encode(sum.as_ref().get(..16).unwrap_or_default())
@@ -974,15 +974,15 @@ fn io(what: &'static str) -> RedisError {
     RedisError::from((redis::ErrorKind::Io, what))
 }
 
-/// The server came to an order after its deadline, and left it undone.
+/// The server reached an order after its deadline, and did not execute it.
 fn late() -> RedisError {
-    let what = "the server came to it too late";
+    let what = "the server reached it too late";
     RedisError::from((redis::ErrorKind::UnexpectedReturnType, what))
 }
 
-/// What the server says cannot be read.
+/// The server's response cannot be parsed.
 fn odd() -> RedisError {
-    let what = "the server gave an answer that is none";
+    let what = "the server sent an invalid response";
     RedisError::from((redis::ErrorKind::UnexpectedReturnType, what))
 }
 
@@ -994,7 +994,7 @@ fn setting<'a>(about: &'a str, name: &str) -> Option<&'a str> {
     })
 }
 
-/// Settings of a server under which it loses what it was told.
+/// Settings of a server with which it may lose data.
 fn dangers(about: &str) -> Vec<String> {
     let mut found = Vec::new();
     if setting(about, "aof_enabled") == Some("0") {
@@ -1014,7 +1014,8 @@ fn dangers(about: &str) -> Vec<String> {
     found
 }
 
-/// The scripts: each judges and writes at once. Numbers stay texts, as Lua's lose digits when written.
+/// The scripts: each checks and writes atomically. Numbers remain strings, because Lua loses digits when it writes
+/// them.
 struct Scripts {
     begin: Script,
     refresh: Script,
@@ -1042,8 +1043,8 @@ impl Default for Scripts {
     }
 }
 
-/// `family`: a family of a subject that goes on, or nothing and when it, or all of the subject's, ended. `raise`: ends all that began before a time; a clock
-/// that was set back gives nothing back.
+/// `family`: a family of a subject that has not ended, or nothing and when it, or all families of the subject, ended.
+/// `raise`: ends all that began before a time; a clock that was set back makes nothing valid again.
 const FAMILY: &str = r"
 local function family(key, subject, sub)
   local f = redis.call('HMGET', key, 'sub', 'created', 'generation', 'rotated', 'expires', 'claims', 'ended', 'by', 'spent',
@@ -1065,8 +1066,8 @@ local function raise(subject, before, life)
 end
 ";
 
-/// `now`: the server's clock, in milliseconds. `late`: whether that is after the deadline of an order. Who waited for it has
-/// been told that it failed, and it is not to be done behind his back; a server that hung comes to it all the same.
+/// `now`: the server's clock, in milliseconds. `late`: whether that is after the deadline of an order. Its caller was
+/// told that it failed, so it must not be executed afterwards, although a server that hung still gets to it.
 const CLOCK: &str = r"
 local t = redis.call('TIME')
 local clock = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
@@ -1083,9 +1084,9 @@ redis.call('PEXPIREAT', KEYS[1], ARGV[7])
 return 'begun'
 ";
 
-/// The rules are those of the embedded store, but for the grace: gateways have clocks of their own, and an
-/// order may have waited for a server that hung, so that the server's clock counts. Besides, an order
-/// that the client library sends twice gets what it got the first time.
+/// The rules are those of the embedded store, except for the grace period: the clocks of gateways differ, and an order
+/// may have waited for a server that hung, so the server's clock is used. Also, an order that the client library sends
+/// twice gets the same result both times.
 const REFRESH: &str = r"
 local sub, asked, now, until_, grace, by, keep, deadline, address, cookie = unpack(ARGV)
 if late(deadline) then return {'late', {}} end
@@ -1115,8 +1116,8 @@ redis.call('HSET', KEYS[1], 'ended', now)
 return {'reused', {}}
 ";
 
-/// A token is good again whose successor was given to nobody, if nothing came of it since. As long as the order that
-/// spent it may still be done, it has to wait.
+/// Makes a token valid again whose replacement was not delivered, unless it was changed since. As long as the order
+/// that used it may still be executed, this has to wait.
 const GIVE_BACK: &str = r"
 local asked, by, deadline = unpack(ARGV)
 if not late(deadline) then return 'wait' end
@@ -1141,7 +1142,7 @@ if ARGV[3] == '1' then raise(KEYS[2], ARGV[2], ARGV[4]) end
 return {'family', row(f)}
 ";
 
-/// Each with a kind, a name and a time; what is older than any token that it could end goes.
+/// Each with a kind, a name and a time; entries older than any token that they could end are deleted.
 const PUBLISH: &str = r"
 local t = redis.call('TIME')
 local first = string.format('%.0f', tonumber(t[1]) * 1000 - tonumber(ARGV[1]))
@@ -1178,7 +1179,7 @@ mod tests {
         let seen = Arc::clone(&asked);
         let names = Names::new(move |host| {
             seen.lock().unwrap().push(host.to_owned());
-            // Nobody listens at the first.
+            // No server listens at the first address.
             let ips = [[127, 0, 0, 64], [127, 0, 0, 1]];
             Ok(ips.map(|ip| SocketAddr::from((ip, 0))).to_vec())
         });
@@ -1193,7 +1194,7 @@ mod tests {
             refresh: 60,
         };
         let store = Shared::open(servers, lives, Arc::default(), names).unwrap();
-        // A server that ends each connection is tried again, and again, and its name is remembered meanwhile.
+        // A server that closes each connection is retried repeatedly, and its resolved name is cached meanwhile.
         for _ in 0..3 {
             comes.recv_timeout(Duration::from_secs(10)).unwrap();
         }
