@@ -927,7 +927,10 @@ async fn a_users_file_or_keys_that_vanish_end_nobodys_session() {
     std::fs::rename(&aside, &users).unwrap();
     std::fs::rename(gateway.folder.path("keys"), gateway.folder.path("k")).unwrap();
     eventually("the refusal of the reload", async || {
-        gateway.stderr().contains("no longer has signing keys").then_some(())
+        gateway
+            .stderr()
+            .contains("no longer has signing keys")
+            .then_some(())
     })
     .await;
     assert_eq!(opens(&gateway, &access).await, 200);
