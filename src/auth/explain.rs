@@ -8,12 +8,13 @@ use http::HeaderMap;
 use serde_json::{Map, Value};
 
 use super::claims::{ClaimPath, Claims};
+use super::guard::Guard;
 use super::jws::Jws;
+use super::jwt_guard::{JwtGuard, issuer};
 use super::policy::Parameters;
 use super::principal::Principal;
 use super::token::{self, TokenSource};
 use super::verify::{Audience, Verifier};
-use super::{Guard, JwtGuard, issuer};
 use crate::message::reject::{Reject, TokenFault};
 
 /// The lifetime of an assumed token.

@@ -1,9 +1,16 @@
-use std::time::Duration;
+//! Guards against real requests: tokens in every place, several verifiers, challenges.
 
-use serde_json::json;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
+use http::header::{AUTHORIZATION, COOKIE};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::{Value, json};
+
+use super::jws::Jws;
 use super::testing::{NOW, OTHER, mint, now, raw, raw_by, settings};
 use super::*;
+use crate::message::reject::{Reject, TokenFault};
 
 fn verifier(change: impl FnOnce(&mut VerifierSettings)) -> Arc<Verifier> {
     let mut settings = settings(Algorithm::HS256);

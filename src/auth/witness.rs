@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::{Map, Value};
 
 use super::claims::{ClaimPath, Claims};
+use super::guard::Guard;
+use super::jwt_guard::JwtGuard;
 use super::policy::Parameters;
 use super::verify::{Audience, Verifier};
-use super::{Guard, JwtGuard};
 
 /// How many tokens represent a guard, at most: a requirement with many alternatives has many.
 const MOST: usize = 256;

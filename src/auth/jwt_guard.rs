@@ -1,0 +1,362 @@
+//! `JwtGuard`: access by token. It chooses the verifiers of a token, and remembers those that were accepted. What the
+//! claims must be is said in `policy`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use http::HeaderName;
+use serde_json::Value;
+
+use super::ask::credentials;
+use super::claims::{ClaimPath, Claims};
+use super::jws::Jws;
+use super::lease::Lease;
+use super::policy::{Parameters, Requirement};
+use super::principal::Principal;
+use super::remembered::Remembered;
+use super::token::{Found, TokenSource};
+use super::verify::{Dates, Lack, Stamp, Unsigned, Unverified, Verified, Verifier};
+use crate::message::reject::{Reject, TokenFault};
+
+/// How many verifiers of a route are tried for one token.
+const MAX_VERIFIERS: usize = 4;
+
+/// The settings of a guard that requires a token.
+#[derive(Debug)]
+pub(crate) struct JwtGuardSettings {
+    /// The verifiers, any of which may accept the token; the first one names the realm.
+    pub(crate) verifiers: Vec<Arc<Verifier>>,
+    /// Whether requests without a token are allowed.
+    pub(crate) optional: bool,
+    /// The requirements on the claims.
+    pub(crate) require: Option<Requirement>,
+    /// Which claims are sent to the app, in which headers.
+    pub(crate) forward: Vec<(HeaderName, ClaimPath)>,
+    /// Whether the token is removed from the request.
+    pub(crate) strip_token: bool,
+    /// Whether requests that fail the checks are allowed and only reported.
+    pub(crate) only_reports: bool,
+    /// Whether a tunnel or a response in progress is closed when the token ends.
+    pub(crate) ends_with_token: bool,
+}
+
+/// A guard that requires a token.
+#[derive(Debug)]
+pub(crate) struct JwtGuard {
+    /// Each verifier with the places in which its tokens are accepted, as bits of `places`.
+    pub(super) verifiers: Vec<(Arc<Verifier>, u64)>,
+    /// Where to look for tokens.
+    pub(super) places: Arc<[TokenSource]>,
+    pub(super) optional: bool,
+    pub(super) require: Option<Requirement>,
+    pub(super) forward: Vec<(HeaderName, ClaimPath)>,
+    pub(super) strip_token: bool,
+    pub(super) only_reports: bool,
+    pub(super) ends_with_token: bool,
+    /// How many requests were allowed although they failed the checks.
+    pub(super) reported: AtomicU64,
+    /// The credentials among the headers in which it forwards claims.
+    pub(super) replaced: Arc<[HeaderName]>,
+}
+
+impl JwtGuard {
+    /// Creates a guard from these settings. Without verifiers it accepts no token.
+    pub(crate) fn new(settings: JwtGuardSettings) -> Self {
+        let mut places: Vec<TokenSource> = Vec::new();
+        for place in settings
+            .verifiers
+            .iter()
+            .flat_map(|verifier| verifier.places())
+        {
+            if !places.contains(place) {
+                places.push(place.clone());
+            }
+        }
+        let bits = |verifier: &Verifier| {
+            places
+                .iter()
+                .zip(0_u32..u64::BITS)
+                .filter(|(place, _)| verifier.places().contains(place))
+                .fold(0, |bits, (_, at)| bits | 1_u64 << at)
+        };
+        let verifiers = settings
+            .verifiers
+            .into_iter()
+            .map(|verifier| {
+                let bits = bits(&verifier);
+                (verifier, bits)
+            })
+            .collect();
+        let forwarded: Vec<HeaderName> = settings
+            .forward
+            .iter()
+            .map(|(name, _)| name.clone())
+            .collect();
+        let replaced = credentials(&forwarded);
+        Self {
+            verifiers,
+            places: places.into(),
+            optional: settings.optional,
+            require: settings.require,
+            forward: settings.forward,
+            strip_token: settings.strip_token,
+            only_reports: settings.only_reports,
+            ends_with_token: settings.ends_with_token,
+            reported: AtomicU64::new(0),
+            replaced,
+        }
+    }
+
+    /// Whether every request is allowed, and failed checks are only reported.
+    pub(crate) fn only_reports(&self) -> bool {
+        self.only_reports
+    }
+
+    /// Whether every request without a token is allowed.
+    pub(crate) fn is_optional(&self) -> bool {
+        self.optional && self.require.is_none()
+    }
+
+    /// How many requests were allowed only because failed checks are merely reported.
+    pub(crate) fn reported(&self) -> u64 {
+        self.reported.load(Ordering::Relaxed)
+    }
+
+    /// A lease of a principal's token, for whatever has to end with it.
+    pub(super) fn lease(&self, principal: &Principal) -> Option<Lease> {
+        let verified = principal.verified()?;
+        let mut verifiers = self.verifiers.iter().map(|(verifier, _)| verifier);
+        let verifier = verifiers.find(|verifier| verified.is_by(verifier))?;
+        Some(Lease::new(Arc::clone(verified), Arc::clone(verifier)))
+    }
+
+    /// The headers that tell the app who the user is; copies sent by clients are removed on every route.
+    pub(crate) fn identity_names(&self) -> impl Iterator<Item = &HeaderName> {
+        self.forward.iter().map(|(name, _)| name)
+    }
+
+    /// The verifiers that check a token from these places: those whose issuer the token names, or all of them if none
+    /// matches.
+    pub(super) fn candidates<'g, 'i>(
+        &'g self,
+        places: u64,
+        issuer: Option<&'i str>,
+    ) -> impl Iterator<Item = &'g Arc<Verifier>> + Clone + use<'g, 'i> {
+        let listed = self
+            .verifiers
+            .iter()
+            .filter(move |(_, bits)| bits & places != 0)
+            .map(|(verifier, _)| verifier);
+        let by_issuer = listed.clone().any(|verifier| verifier.has_issuer(issuer));
+        listed.filter(move |verifier| !by_issuer || verifier.has_issuer(issuer))
+    }
+
+    /// Checks the route's requirements on the claims.
+    pub(super) fn check(
+        &self,
+        principal: &Principal,
+        params: &Parameters<'_>,
+    ) -> Result<(), Reject> {
+        if principal.is_anonymous() && !self.optional {
+            return Err(Reject::TokenMissing);
+        }
+        let satisfied = self
+            .require
+            .as_ref()
+            .is_none_or(|require| match principal.claims() {
+                Some(claims) => require.is_satisfied(claims, params),
+                None => require.is_satisfied(&Claims::default(), params),
+            });
+        match satisfied {
+            true => Ok(()),
+            false if principal.is_anonymous() => Err(Reject::TokenMissing),
+            false => Err(Reject::Forbidden),
+        }
+    }
+
+    /// Verifies the tokens of several cookies of one name. The valid one is used; of several valid ones, the one that
+    /// was issued last. The user must not be in doubt, because another host of the domain may have set a cookie of
+    /// that name.
+    pub(super) fn verify_one_of(
+        &self,
+        found: Found<'_>,
+        remembered: &Remembered,
+        now: SystemTime,
+    ) -> Result<Arc<Verified>, Unauthenticated> {
+        let mut best: Option<Arc<Verified>> = None;
+        let mut refused = None;
+        for found in found.each() {
+            let verified = match self.verify(&found, remembered, now) {
+                Ok(verified) => verified,
+                Err(why) => {
+                    refused.get_or_insert(why);
+                    continue;
+                }
+            };
+            let claim = |of: &Verified, name| of.claims().get(name).cloned();
+            let issued = |of: &Verified| claim(of, "iat").and_then(|iat| iat.as_f64());
+            let Some(other) = &best else {
+                best = Some(verified);
+                continue;
+            };
+            if ["iss", "sub"]
+                .iter()
+                .any(|name| claim(other, name) != claim(&verified, name))
+            {
+                let why = "cookies of one name are good, and of different users";
+                return Err(Reject::TokenMalformed(why).into());
+            }
+            if issued(&verified) > issued(other) {
+                best = Some(verified);
+            }
+        }
+        let none = || Reject::TokenMissing.into();
+        best.ok_or_else(|| refused.unwrap_or_else(none))
+    }
+
+    /// Verifies a token, or finds it in the cache of verified tokens.
+    pub(super) fn verify(
+        &self,
+        found: &Found<'_>,
+        remembered: &Remembered,
+        now: SystemTime,
+    ) -> Result<Arc<Verified>, Unauthenticated> {
+        // A cached token gets the same result as a fresh one would on this very route.
+        let known = remembered.find(&found.token, |stamp, verified| {
+            let candidates = self.candidates(found.places, issuer(verified.claims()));
+            candidates.clone().count() <= MAX_VERIFIERS
+                && candidates
+                    .filter(|verifier| verifier.stamp() == stamp)
+                    .any(|verifier| verifier.is_still_right(verified, now))
+        });
+        if let Some(verified) = known {
+            return Ok(verified);
+        }
+        let jws = Jws::parse_with(found.text()?, |part| remembered.header(part));
+        let unverified = |fault| Refused::from(Unverified::Token(fault));
+        let jws = jws.map_err(unverified)?;
+        let mut all = self.candidates(found.places, None);
+        let (stamp, verified) = if let (Some(only), None) = (all.next(), all.next()) {
+            verify_by_one(only, &jws, now)?
+        } else {
+            // The issuer is read before the signature is checked, but only to choose the verifier.
+            let claims = jws.claims().map_err(unverified)?;
+            let (stamp, verifier, dates) = self.verify_by_any(&jws, &claims, found.places, now)?;
+            (stamp, verifier.found(claims, dates))
+        };
+        let verified = Arc::new(verified);
+        remembered.keep_header(jws.header_part(), &jws.header);
+        remembered.insert(&found.token, stamp, Arc::clone(&verified));
+        Ok(verified)
+    }
+
+    fn verify_by_any(
+        &self,
+        jws: &Jws<'_>,
+        claims: &Claims,
+        places: u64,
+        now: SystemTime,
+    ) -> Result<(Stamp, &Arc<Verifier>, Dates), Refused> {
+        let candidates = self.candidates(places, issuer(claims));
+        let fitting = || {
+            candidates
+                .clone()
+                .filter(|verifier| verifier.fits(jws))
+                .take(MAX_VERIFIERS)
+        };
+        let (mut why, mut wrong_claims, mut lacks) = (None, None, Vec::new());
+        for verifier in fitting() {
+            let stamp = verifier.stamp();
+            if let Err(Unsigned { why: wrong, lack }) = verifier.check_signature(jws) {
+                lacks.extend(lack);
+                why = match (why, wrong) {
+                    // A verifier without keys might have accepted the token.
+                    (_, Unverified::NoKeys) | (None, _) => Some(wrong),
+                    (why @ Some(_), Unverified::Token(_)) => why,
+                };
+                continue;
+            }
+            match verifier.check_claims(jws.typ.as_deref(), claims, now) {
+                Ok(dates) => return Ok((stamp, verifier, dates)),
+                Err(wrong) => wrong_claims = Some(wrong),
+            }
+        }
+        if let Some(wrong) = wrong_claims {
+            // The token is that verifier's own, so its error says the most.
+            return Err(Unverified::Token(wrong).into());
+        }
+        // If no verifier fits, report the error of the first.
+        let unfit = || Some(candidates.clone().next()?.check_signature(jws).err()?.why);
+        let why = why
+            .or_else(unfit)
+            .unwrap_or(Unverified::Token(TokenFault::UnknownKey));
+        Err(Refused { why, lacks })
+    }
+}
+
+fn verify_by_one(
+    verifier: &Verifier,
+    jws: &Jws<'_>,
+    now: SystemTime,
+) -> Result<(Stamp, Verified), Refused> {
+    let stamp = verifier.stamp();
+    verifier.check_signature(jws).map_err(|unsigned| Refused {
+        why: unsigned.why,
+        lacks: unsigned.lack.into_iter().collect(),
+    })?;
+    let claims = jws.claims().map_err(Unverified::from)?;
+    let dates = verifier.check_claims(jws.typ.as_deref(), &claims, now);
+    let dates = dates.map_err(Unverified::from)?;
+    Ok((stamp, verifier.found(claims, dates)))
+}
+
+/// A token that was not accepted.
+struct Refused {
+    why: Unverified,
+    /// The key sets of which a newer version may contain its key.
+    lacks: Vec<Lack>,
+}
+
+impl From<Unverified> for Refused {
+    fn from(why: Unverified) -> Self {
+        Self {
+            why,
+            lacks: Vec::new(),
+        }
+    }
+}
+
+/// A request that could not be authenticated with the keys at hand.
+#[derive(Debug)]
+pub(crate) struct Unauthenticated {
+    /// The reason.
+    pub(crate) reject: Reject,
+    /// The key sets of which a newer version may change the result.
+    pub(super) lacks: Vec<Lack>,
+}
+
+impl From<Reject> for Unauthenticated {
+    fn from(reject: Reject) -> Self {
+        Self {
+            reject,
+            lacks: Vec::new(),
+        }
+    }
+}
+
+impl From<Refused> for Unauthenticated {
+    fn from(refused: Refused) -> Self {
+        Self {
+            reject: match refused.why {
+                Unverified::Token(fault) => Reject::TokenInvalid(fault),
+                Unverified::NoKeys => Reject::KeysMissing,
+            },
+            lacks: refused.lacks,
+        }
+    }
+}
+
+pub(super) fn issuer(claims: &Claims) -> Option<&str> {
+    claims.get("iss").and_then(Value::as_str)
+}
