@@ -6,7 +6,7 @@ requests the paths that should be guarded.
     [--tools DIRECTORY] [--verbose]
 
 Every gateway has the same task: an app behind it, `/private/` only with a token, everything else public. Each guards
-it in its own usual way. Then one thing is wrong, as in `MISTAKES`. There are four outcomes:
+it in its own usual way. Then one thing is wrong, as in `FAULTS`. There are four outcomes:
 
     refused    the program does not start; on a reload, it continues with the previous configuration
     closed     it starts, and requests without a token are refused
@@ -50,7 +50,7 @@ COMPLAINT = re.compile(r"\b(warn|warning|error|err|wrn)\b", re.IGNORECASE)
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 # What can be wrong: {key: the row's title}. Each gateway has its own way to write it.
-MISTAKES = {
+FAULTS = {
     "name": "guard's name misspelt",
     "reference": "guard refers to nothing",
     "empty": "guard's value empty",
@@ -63,11 +63,11 @@ MISTAKES = {
 
 
 class Gateway:
-    """One program: its configuration as text, its mistakes as (original text, replacement), and how to start, check and
-    reload it. `None` instead of a mistake: it is not possible there."""
+    """One program: its configuration as text, its faults as (original text, replacement), and how to start, check and
+    reload it. `None` instead of a fault: it is not possible there."""
 
     file = "gateway.conf"
-    mistakes = {}
+    faults = {}
     environment = {}
     check = None
 
@@ -77,9 +77,9 @@ class Gateway:
     def text(self):
         raise NotImplementedError
 
-    def broken(self, mistake):
-        """The configuration with one mistake; `None` where that is not possible."""
-        change = self.mistakes.get(mistake)
+    def broken(self, fault):
+        """The configuration with one fault; `None` where that is not possible."""
+        change = self.faults.get(fault)
         if change is None:
             return None
         old, new = change
@@ -97,7 +97,7 @@ class Gateway:
 class Portcullis(Gateway):
     file = "gateway.yaml"
     test = ""
-    mistakes = {
+    faults = {
         "name": ("auth: app", "auht: app"),
         "reference": ("auth: app", "auth: ap"),
         "empty": ("auth: app", "auth:"),
@@ -142,7 +142,7 @@ class PortcullisWithTest(Portcullis):
 class Nginx(Gateway):
     """auth_request queries a server that knows the token; nginx itself does not read it."""
 
-    mistakes = {
+    faults = {
         "name": ("auth_request /check", "auth_reqest /check"),
         "reference": ("auth_request /check", "auth_request /chek"),
         "empty": ("auth_request /check", "auth_request "),
@@ -195,7 +195,7 @@ class Haproxy(Gateway):
     """jwt_verify checks the signature itself."""
 
     file = "haproxy.cfg"
-    mistakes = {
+    faults = {
         "name": ("http-request deny", "http-requst deny"),
         "reference": ("!genuine", "!genuin"),
         "empty": ("path_beg /private/", "path_beg"),
@@ -236,7 +236,7 @@ class Caddy(Gateway):
     """forward_auth queries a server that knows the token."""
 
     file = "Caddyfile"
-    mistakes = {
+    faults = {
         "name": ("forward_auth", "forward_auht"),
         "reference": ("import guard", "import gaurd"),
         "empty": ("    import guard", "    import"),
@@ -251,7 +251,7 @@ class Caddy(Gateway):
         super().__init__(program, site)
         home = str(site.directory)
         self.environment = {"HOME": home, "XDG_DATA_HOME": home, "XDG_CONFIG_HOME": home}
-        self.mistakes = {**self.mistakes, "unset": (f"forward_auth 127.0.0.1:{site.asked}",
+        self.faults = {**self.faults, "unset": (f"forward_auth 127.0.0.1:{site.asked}",
                                                     "forward_auth {$FAIL_CLOSED_UNSET}")}
 
     def text(self):
@@ -293,7 +293,7 @@ class Traefik(Gateway):
     """forwardAuth queries a server that knows the token. The main file names the routes file, which is watched."""
 
     file = "routes.yml"
-    mistakes = {
+    faults = {
         "name": ("      middlewares:\n        - guard", "      middlewears:\n        - guard"),
         "reference": ("- guard\n", "- gaurd\n"),
         "empty": ("      middlewares:\n        - guard\n", "      middlewares:\n"),
@@ -306,7 +306,7 @@ class Traefik(Gateway):
 
     def __init__(self, program, site):
         super().__init__(program, site)
-        self.mistakes = {**self.mistakes, "unset": (f"http://127.0.0.1:{site.asked}/",
+        self.faults = {**self.faults, "unset": (f"http://127.0.0.1:{site.asked}/",
                                                     '{{ env "FAIL_CLOSED_UNSET" }}')}
 
     def text(self):
@@ -346,7 +346,7 @@ class Envoy(Gateway):
     separate file that Envoy watches."""
 
     file = "listener.yaml"
-    mistakes = {
+    faults = {
         "name": ("requires:", "require:"),
         "reference": ("provider_name: app", "provider_name: ap"),
         "empty": ("              requires: {provider_name: app}", "              requires:"),
@@ -599,13 +599,13 @@ def find_programs(options):
 
 
 def table(results):
-    """Markdown: a row per mistake, a column per gateway; at a start, and on a reload where that differs."""
+    """Markdown: a row per fault, a column per gateway; at a start, and on a reload where that differs."""
     names = list(results)
     lines = ["| wrong | " + " | ".join(names) + " |", "| --- |" + " --- |" * len(names)]
-    for mistake, said in MISTAKES.items():
+    for fault, said in FAULTS.items():
         cells = []
         for name in names:
-            if (row := results[name]["mistakes"][mistake]) is None:
+            if (row := results[name]["faults"][fault]) is None:
                 cells.append("-")
                 continue
             start, reload, told = row
@@ -625,19 +625,19 @@ def measure(name, gateway, verbose):
     outcome, usual = at_start(gateway, gateway.text())
     if outcome != CLOSED:
         raise Failure(f"{name} does not guard with a right configuration: {outcome}")
-    for mistake in MISTAKES:
-        text = gateway.broken(mistake)
+    for fault in FAULTS:
+        text = gateway.broken(fault)
         if text is None:
-            rows[mistake] = None
+            rows[fault] = None
         else:
             outcome, said = at_start(gateway, text)
-            rows[mistake] = outcome, on_reload(gateway, text), outcome != REFUSED and said > usual
+            rows[fault] = outcome, on_reload(gateway, text), outcome != REFUSED and said > usual
         if verbose:
-            print(f"{name}: {MISTAKES[mistake]}: {rows[mistake]}", file=sys.stderr)
+            print(f"{name}: {FAULTS[fault]}: {rows[fault]}", file=sys.stderr)
     cut = cut_short(gateway)
     if verbose:
         print(f"{name}: cut short: {cut}", file=sys.stderr)
-    return {"mistakes": rows, "cut": cut}
+    return {"faults": rows, "cut": cut}
 
 
 def arguments():

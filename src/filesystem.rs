@@ -138,8 +138,8 @@ mod tests {
 
     #[test]
     fn only_regular_files_are_read() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name);
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
         let why = |path: &Path| read(path).unwrap_err().to_string();
         std::fs::write(path("file"), "text").unwrap();
         std::os::unix::fs::symlink("file", path("link")).unwrap();
@@ -165,8 +165,8 @@ mod tests {
 
     #[test]
     fn a_file_has_a_largest_size() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("huge");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("huge");
         let file = File::create(&path).unwrap();
         file.set_len(LARGEST).unwrap();
         assert_eq!(read(&path).unwrap().len(), 16 << 20);

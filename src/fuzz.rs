@@ -65,10 +65,10 @@ mod tests {
                 "token" => token,
                 _ => config,
             };
-            let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+            let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
                 .join("fuzz/seeds")
                 .join(name);
-            let seeds: Vec<_> = fs::read_dir(folder).unwrap().collect();
+            let seeds: Vec<_> = fs::read_dir(directory).unwrap().collect();
             assert!(!seeds.is_empty(), "{name}");
             for seed in seeds {
                 target(&fs::read(seed.unwrap().path()).unwrap());

@@ -207,9 +207,9 @@ fn demo(mut place: Place) -> Result<(), DemoError> {
 
 /// A directory beside `config`; created if it does not exist.
 fn folder_of(config: &Path, name: &str) -> Result<PathBuf, DemoError> {
-    let folder = folder(config).join(name);
-    fs::create_dir_all(&folder).map_err(|source| file_error(&folder, source))?;
-    Ok(folder)
+    let directory = directory(config).join(name);
+    fs::create_dir_all(&directory).map_err(|source| file_error(&directory, source))?;
+    Ok(directory)
 }
 
 fn file_error(path: &Path, source: io::Error) -> DemoError {
@@ -239,7 +239,7 @@ fn ensure_users(config: &Path) -> Result<[Printed; 2], DemoError> {
     });
     let ((alice, her), (bob, his)) = (alice?, bob?);
     let file = users_file(&*service(config)?)?;
-    let beside = folder(&file);
+    let beside = directory(&file);
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -272,7 +272,7 @@ fn first_token(config: &Path, now: SystemTime) -> Result<String, DemoError> {
 }
 
 /// The directory of a file, `.` for a bare name.
-fn folder(file: &Path) -> &Path {
+fn directory(file: &Path) -> &Path {
     match file.parent() {
         Some(parent) if parent != Path::new("") => parent,
         Some(_) | None => Path::new("."),
@@ -340,17 +340,17 @@ mod tests {
 
     #[test]
     fn a_folder_without_a_configuration_is_left_as_it_was() {
-        let folder = tempfile::tempdir().unwrap();
-        let refused = Place::of(folder.path().join("gateway.yaml"));
+        let directory = tempfile::tempdir().unwrap();
+        let refused = Place::of(directory.path().join("gateway.yaml"));
         assert!(matches!(refused, Err(DemoError::NoConfiguration(_))));
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 
     #[test]
     fn the_folder_of_a_bare_name_is_here() {
-        assert_eq!(folder(Path::new("gateway.yaml")), Path::new("."));
-        assert_eq!(folder(Path::new("a/gateway.yaml")), Path::new("a"));
-        assert_eq!(folder(Path::new("/gateway.yaml")), Path::new("/"));
+        assert_eq!(directory(Path::new("gateway.yaml")), Path::new("."));
+        assert_eq!(directory(Path::new("a/gateway.yaml")), Path::new("a"));
+        assert_eq!(directory(Path::new("/gateway.yaml")), Path::new("/"));
     }
 
     #[test]
@@ -363,14 +363,14 @@ mod tests {
 
     #[test]
     fn its_users_are_made_anew_and_all_else_is_left() {
-        let folder = tempfile::tempdir().unwrap();
-        let config = folder.path().join("gateway.yaml");
+        let directory = tempfile::tempdir().unwrap();
+        let config = directory.path().join("gateway.yaml");
         let text = "listeners: [{address: 127.0.0.1:8080}]\n\
             tokens: {keys: data/keys/, users: data/users.yaml, claims: {roles: \"{user.roles}\"}}\n\
             state: data/\n\
             routes: [{path: /*, respond: {status: 200}, auth: tokens}]\n";
         fs::write(&config, text).unwrap();
-        let file = folder.path().join("data/users.yaml");
+        let file = directory.path().join("data/users.yaml");
 
         let before = now_in_millis();
         let [alice, bob] = ensure_users(&config).unwrap();
@@ -395,7 +395,7 @@ mod tests {
 
         let now = clock::now();
         let token = first_token(&config, now).unwrap();
-        let keys = || fs::read_dir(folder.path().join("data/keys")).unwrap();
+        let keys = || fs::read_dir(directory.path().join("data/keys")).unwrap();
         assert_eq!(keys().count(), 1);
         assert_ne!(first_token(&config, now).unwrap(), token);
         assert_eq!(keys().count(), 1);

@@ -120,12 +120,12 @@ fn coverage(untested: &[&str]) -> String {
 
 /// The files *.test.yaml in the configuration's directory, sorted.
 fn beside(config: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let folder = config
+    let directory = config
         .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or_else(|| Path::new("."));
+        .filter(|directory| !directory.as_os_str().is_empty());
+    let directory = directory.unwrap_or_else(|| Path::new("."));
     let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
+    for entry in std::fs::read_dir(directory)? {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str());
         if name.is_some_and(|name| name.ends_with(".test.yaml")) {

@@ -22,7 +22,7 @@ pub(crate) struct Decoder<'e> {
     /// The errors so far.
     pub(crate) errors: &'e mut Errors,
     /// The base directory of relative paths.
-    pub(crate) folder: &'e Path,
+    pub(crate) directory: &'e Path,
 }
 
 /// A map's entries, whose keys are all known.
@@ -370,9 +370,9 @@ impl Decoder<'_> {
 
     /// A file or directory; relative paths are resolved against the configuration's directory.
     pub(crate) fn file(&mut self, node: &Node) -> Option<Spanned<PathBuf>> {
-        let folder = self.folder;
+        let directory = self.directory;
         self.scalar(node, "a file's path", "", |text| {
-            value::file_path(text, folder)
+            value::file_path(text, directory)
         })
     }
 
@@ -480,9 +480,9 @@ impl Decoder<'_> {
     /// The address of an app.
     pub(crate) fn server(&mut self, node: &Node) -> Option<Spanned<Server>> {
         let node = self.without_password(node)?;
-        let folder = self.folder;
+        let directory = self.directory;
         self.scalar(node, "a server's URL", value::SERVERS, |text| {
-            value::server(text, folder)
+            value::server(text, directory)
         })
     }
 

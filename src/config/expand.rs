@@ -173,7 +173,7 @@ fn one(inner: &str, loader: &Loader<'_>) -> Result<Value, (String, Option<&'stat
                 None,
             )
         };
-        let file = loader.folder().join(path);
+        let file = loader.directory().join(path);
         let bytes = loader.read(&file).map_err(|e| unread(why(&e)))?;
         let mut text = String::from_utf8(bytes).map_err(|error| {
             let (line, column) = after(error.as_bytes(), error.utf8_error().valid_up_to());

@@ -1,6 +1,6 @@
 //! The keys of the configuration: one description of each section, with the kind, the default and a sentence for each key.
 //! Decoding, the hints for unknown keys, `check --print`, the JSON schema and the list in docs/ read it from here.
-//! How a kind is read is said in `decode` and `value`, what a value means by who compiles it.
+//! `decode` and `value` parse the values; `compile` decides what they mean.
 
 /// A map of the configuration with fixed keys.
 #[derive(Debug)]

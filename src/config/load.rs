@@ -93,7 +93,7 @@ pub(crate) fn load_again(
         if let Some(node) = merge::side_file(path, place, &read.loader, &mut read.errors) {
             let mut decoder = decode::Decoder {
                 errors: &mut read.errors,
-                folder: read.loader.folder(),
+                directory: read.loader.directory(),
             };
             tests.extend(decoder.test_file(&node));
         }
@@ -178,8 +178,8 @@ impl Sources for Digesting {
         self.disk.var(name)
     }
 
-    fn glob(&self, folder: &Path, pattern: &str) -> io::Result<Vec<PathBuf>> {
-        let found = self.disk.glob(folder, pattern);
+    fn glob(&self, directory: &Path, pattern: &str) -> io::Result<Vec<PathBuf>> {
+        let found = self.disk.glob(directory, pattern);
         if let Ok(paths) = &found {
             paths.hash(&mut *self.hasher.borrow_mut());
         }

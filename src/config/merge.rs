@@ -226,7 +226,7 @@ fn included(node: &Node, loader: &Loader<'_>, errors: &mut Errors) -> Vec<(PathB
         let found = if is_pattern(&pattern.text) {
             loader.glob(&pattern.text)
         } else {
-            Ok(vec![loader.folder().join(&pattern.text)])
+            Ok(vec![loader.directory().join(&pattern.text)])
         };
         match found {
             Ok(found) => {

@@ -85,7 +85,7 @@ pub(crate) fn read<'s>(main: &Path, sources: &'s dyn source::Sources) -> Loaded<
     let tree = merge::tree(main, &loader, &mut errors);
     let mut decoder = decode::Decoder {
         errors: &mut errors,
-        folder: loader.folder(),
+        directory: loader.directory(),
     };
     let gateway = tree.as_ref().and_then(|tree| decoder.gateway(tree));
     Loaded {

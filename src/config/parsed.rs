@@ -316,7 +316,7 @@ pub(crate) struct Tokens {
 #[derive(Clone, Debug)]
 pub(crate) enum State {
     /// A directory.
-    Folder(Spanned<PathBuf>),
+    Directory(Spanned<PathBuf>),
     /// Servers of Redis or Valkey.
     Redis(Redis),
 }

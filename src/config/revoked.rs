@@ -24,7 +24,7 @@ pub(super) fn read(
     let before = errors.count();
     let mut decoder = Decoder {
         errors,
-        folder: loader.folder(),
+        directory: loader.directory(),
     };
     decoder.list(&node, "a list of tokens", |it, node| {
         it.revocation(node, &mut revoked)

@@ -139,14 +139,14 @@ impl Decoder<'_> {
 
     fn proxy_to(&mut self, node: &Node) -> Option<Spanned<ProxyTo>> {
         let node = self.without_password(node)?;
-        let folder = self.folder;
+        let directory = self.directory;
         self.scalar(
             node,
             "an upstream's name or a server's URL",
             value::SERVERS,
             |text| {
                 if value::is_url(text) {
-                    return value::server(text, folder).map(ProxyTo::Server);
+                    return value::server(text, directory).map(ProxyTo::Server);
                 }
                 if text.is_empty() {
                     return Err("it may not be empty".to_owned());
@@ -277,11 +277,11 @@ impl Decoder<'_> {
     /// `auth: {ask: URL, copy: [..]}`.
     fn ask(&mut self, node: &Node) -> Option<Auth> {
         let fields = self.fields(node, "a map", &keys::ASK_RULE)?;
-        let folder = self.folder;
+        let directory = self.directory;
         let url = self.required(fields, "ask", |it, node| {
             let node = it.without_password(node)?;
             it.scalar(node, "the URL of a server that is asked", "", |text| {
-                value::server_and_target(text, folder)
+                value::server_and_target(text, directory)
             })
         });
         let copy = self.value(fields, "copy", |it, node| {

@@ -175,7 +175,7 @@ impl Or for Value {
 pub(crate) fn page() -> String {
     let mut page = String::from(
         "# All keys\n\nEvery key of `gateway.yaml` with its type, its default and the version in which it came. What the keys mean in full\n\
-         is said on the pages beside this one; `portcullis schema` prints the same as a JSON Schema for editors.\n",
+         is described on the pages beside this one; `portcullis schema` prints the same as a JSON Schema for editors.\n",
     );
     let mut told = Vec::new();
     sections("the file", &TOP, &mut told, &mut page);

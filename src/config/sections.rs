@@ -99,10 +99,10 @@ impl Decoder<'_> {
     fn listener(&mut self, node: &Node) -> Option<Listener> {
         let before = self.errors.count();
         let fields = self.fields(node, "a map", &keys::LISTENER)?;
-        let folder = self.folder;
+        let directory = self.directory;
         let address = self.required(fields, "address", |it, node| {
             it.scalar(node, "an address", value::ADDRESSES, |text| {
-                value::listen_address(text, folder)
+                value::listen_address(text, directory)
             })
         });
         let redirect_to_https = self.value(fields, "redirect_to_https", Self::boolean);
@@ -278,10 +278,10 @@ impl Decoder<'_> {
             return off.map(|_| AccessLog::Off);
         }
         let fields = self.fields(node, "`off` or a map", &keys::ACCESS_LOG)?;
-        let folder = self.folder;
+        let directory = self.directory;
         let to = self.value(fields, "to", |it, node| {
             it.scalar(node, "stdout, stderr or a file", "", |text| {
-                value::log_target(text, folder)
+                value::log_target(text, directory)
             })
         });
         let format = self.value(fields, "format", |it, node| {

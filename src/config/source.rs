@@ -19,8 +19,8 @@ pub(crate) trait Sources {
     /// A variable's value; `None` where it is unset or not UTF-8.
     fn var(&self, name: &str) -> Option<String>;
 
-    /// The sorted files that match a shell pattern below `folder`; hidden ones only if the pattern has the dot.
-    fn glob(&self, folder: &Path, pattern: &str) -> io::Result<Vec<PathBuf>>;
+    /// The sorted files that match a shell pattern below `directory`; hidden ones only if the pattern has the dot.
+    fn glob(&self, directory: &Path, pattern: &str) -> io::Result<Vec<PathBuf>>;
 
     /// Runs work that uses the file system at a path; an error where it does not respond in time.
     fn patiently(&self, path: &Path, work: Box<dyn FnOnce() + Send>) -> io::Result<()>;
@@ -90,8 +90,8 @@ impl Sources for Disk {
             .or_else(|| std::env::var(name).ok())
     }
 
-    fn glob(&self, folder: &Path, pattern: &str) -> io::Result<Vec<PathBuf>> {
-        let whole = whole_pattern(folder, pattern)?;
+    fn glob(&self, directory: &Path, pattern: &str) -> io::Result<Vec<PathBuf>> {
+        let whole = whole_pattern(directory, pattern)?;
         let asked = PathBuf::from(&whole);
         self.ask(&asked, move || {
             let found = glob::glob_with(&whole, MATCHING).map_err(io::Error::other)?;
@@ -109,17 +109,17 @@ impl Sources for Disk {
 }
 
 /// The pattern below its directory, whose special characters are escaped.
-fn whole_pattern(folder: &Path, pattern: &str) -> io::Result<String> {
+fn whole_pattern(directory: &Path, pattern: &str) -> io::Result<String> {
     let no_text = || io::Error::other("the directory's name is not UTF-8");
-    let folder = glob::Pattern::escape(folder.to_str().ok_or_else(no_text)?);
-    let whole = Path::new(&folder).join(pattern);
+    let directory = glob::Pattern::escape(directory.to_str().ok_or_else(no_text)?);
+    let whole = Path::new(&directory).join(pattern);
     Ok(whole.to_str().ok_or_else(no_text)?.to_owned())
 }
 
 /// Reads through `Sources` and records what was requested.
 pub(crate) struct Loader<'s> {
     sources: &'s dyn Sources,
-    folder: PathBuf,
+    directory: PathBuf,
     seen: RefCell<Vec<PathBuf>>,
     read: RefCell<Vec<PathBuf>>,
     secrets: RefCell<Vec<Confidential>>,
@@ -139,10 +139,10 @@ pub(crate) struct Confidential {
 impl<'s> Loader<'s> {
     /// A loader that resolves relative paths against the directory in which the main file was named.
     pub(crate) fn new(main: &Path, sources: &'s dyn Sources) -> Self {
-        let folder = main.parent().map(Path::to_owned).unwrap_or_default();
+        let directory = main.parent().map(Path::to_owned).unwrap_or_default();
         Self {
             sources,
-            folder,
+            directory,
             seen: RefCell::default(),
             read: RefCell::default(),
             secrets: RefCell::default(),
@@ -150,8 +150,8 @@ impl<'s> Loader<'s> {
     }
 
     /// The base directory of relative paths; empty for the current one.
-    pub(crate) fn folder(&self) -> &Path {
-        &self.folder
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// Reads a file, whose path is used as is, and records it.
@@ -198,20 +198,20 @@ impl<'s> Loader<'s> {
             .components()
             .take_while(|part| !is_pattern(&part.as_os_str().to_string_lossy()))
             .collect();
-        let folder = self.folder.join(fixed);
-        self.watch(if folder.as_os_str().is_empty() {
+        let directory = self.directory.join(fixed);
+        self.watch(if directory.as_os_str().is_empty() {
             Path::new(".")
         } else {
-            &folder
+            &directory
         });
-        self.sources.glob(&self.folder, pattern)
+        self.sources.glob(&self.directory, pattern)
     }
 
     /// The files of a directory whose names match the pattern, sorted. The directory is recorded, so that new files are
     /// noticed.
-    pub(crate) fn list(&self, folder: &Path, pattern: &str) -> io::Result<Vec<PathBuf>> {
-        self.watch(folder);
-        self.sources.glob(folder, pattern)
+    pub(crate) fn list(&self, directory: &Path, pattern: &str) -> io::Result<Vec<PathBuf>> {
+        self.watch(directory);
+        self.sources.glob(directory, pattern)
     }
 
     /// Runs work that uses the file system at a path, such as opening a directory; an error where it does not respond
@@ -318,9 +318,9 @@ impl Sources for Memory {
         self.variables.get(name).cloned()
     }
 
-    fn glob(&self, folder: &Path, pattern: &str) -> io::Result<Vec<PathBuf>> {
+    fn glob(&self, directory: &Path, pattern: &str) -> io::Result<Vec<PathBuf>> {
         let pattern =
-            glob::Pattern::new(&whole_pattern(folder, pattern)?).map_err(io::Error::other)?;
+            glob::Pattern::new(&whole_pattern(directory, pattern)?).map_err(io::Error::other)?;
         let fits = |path: &&PathBuf| pattern.matches_path_with(path, MATCHING);
         Ok(self.files.keys().filter(fits).cloned().collect())
     }
@@ -337,8 +337,8 @@ mod tests {
 
     #[test]
     fn patterns_start_at_the_folder_and_leave_hidden_files_out() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().join("a[1]");
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("a[1]");
         std::fs::create_dir_all(root.join("conf.d")).unwrap();
         for name in ["b.yaml", "a.yaml", ".hidden.yaml", "c.txt"] {
             std::fs::write(root.join("conf.d").join(name), "x").unwrap();

@@ -21,11 +21,11 @@ pub(crate) fn words(info: &str) -> (String, Option<&'static str>) {
             "a `:` that does not fit here",
             "put a text with `: ` in it into quotes, or check the indentation",
         ),
-        ("',' or '}'", "the map in braces goes on wrongly", ""),
-        ("',' or ']'", "the list in brackets goes on wrongly", ""),
+        ("',' or '}'", "unexpected text in the map in braces", ""),
+        ("',' or ']'", "unexpected text in the list in brackets", ""),
         (
             "expected '-'",
-            "a list goes on without `- `",
+            "a list item without its `- `",
             "check the indentation",
         ),
         (

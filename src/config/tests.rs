@@ -558,7 +558,7 @@ a.yaml:1:18: expected a duration, found the value of `${WORD}`
       |                  ^^^^^^^^^ durations are 250ms, 30s, 5m, 24h",
     );
     golden("jwt: {a: {secret: \"x${NONE}\"}}\nlimits: {header_count: ${NONE}}", "\
-a.yaml:2:25: the map in braces goes on wrongly
+a.yaml:2:25: unexpected text in the map in braces
     2 | limits: {header_count: ${NONE}}
       |                         ^ a comma or the closing bracket (opened at a.yaml:2:9); inside brackets write \"${NAME}\" and addresses in quotes");
     golden(
@@ -684,11 +684,11 @@ fn check_print(memory: &Memory, main: &str) -> String {
         loaded.errors.finish().unwrap_err()
     );
     let printed = loaded.print();
-    let folder = loaded.loader.folder().to_owned();
+    let directory = loaded.loader.directory().to_owned();
     let again = memory
         .clone()
-        .file(folder.join("printed.yaml").to_str().unwrap(), &printed);
-    let reread = read(&folder.join("printed.yaml"), &again);
+        .file(directory.join("printed.yaml").to_str().unwrap(), &printed);
+    let reread = read(&directory.join("printed.yaml"), &again);
     assert!(
         reread.errors.is_empty(),
         "{printed}\n{}",

@@ -23,14 +23,14 @@ impl Decoder<'_> {
         let fields = self.fields(node, "a map", &keys::TOKENS)?;
         let keys = self.required(fields, "keys", Self::file);
         let users = self.optional(fields, "users", Self::file);
-        let folder = self.folder;
+        let directory = self.directory;
         let login = self.optional(fields, "login", |it, node| {
             let node = it.without_password(node)?;
             it.scalar(
                 node,
                 "the URL of an app that checks passwords",
                 "",
-                |text| value::server_and_target(text, folder),
+                |text| value::server_and_target(text, directory),
             )
         });
         match (fields.get("users"), fields.get("login")) {
@@ -138,7 +138,7 @@ impl Decoder<'_> {
         let what = "a directory, a URL of Redis, or a map";
         match &node.kind {
             Kind::Scalar(scalar) if !scalar.text.contains("://") => {
-                self.file(node).map(State::Folder)
+                self.file(node).map(State::Directory)
             }
             Kind::Map(_) => {
                 let fields = self.fields(node, what, &keys::STATE)?;

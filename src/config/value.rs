@@ -149,10 +149,10 @@ pub(crate) fn boolean_of_yaml_1_1(word: &str) -> Option<bool> {
     }
 }
 
-/// The address of a listener: `ADDRESS:PORT` or `unix:PATH`, the path relative to `folder`.
-pub(crate) fn listen_address(text: &str, folder: &Path) -> Result<ListenAddress, Hint> {
+/// The address of a listener: `ADDRESS:PORT` or `unix:PATH`, the path relative to `directory`.
+pub(crate) fn listen_address(text: &str, directory: &Path) -> Result<ListenAddress, Hint> {
     if let Some(path) = text.strip_prefix("unix:") {
-        return Ok(ListenAddress::Unix(socket_path(path, folder)?));
+        return Ok(ListenAddress::Unix(socket_path(path, directory)?));
     }
     text.parse::<SocketAddr>()
         .map(ListenAddress::Tcp)
@@ -172,11 +172,11 @@ pub(crate) fn listen_address(text: &str, folder: &Path) -> Result<ListenAddress,
 }
 
 /// The path after `unix:`, relative to the directory.
-fn socket_path(path: &str, folder: &Path) -> Result<PathBuf, Hint> {
+fn socket_path(path: &str, directory: &Path) -> Result<PathBuf, Hint> {
     if path.is_empty() || path.starts_with("//") || path.contains('\0') {
         return Err("write `unix:/run/app.sock`".to_owned());
     }
-    let path = folder.join(path);
+    let path = directory.join(path);
     // The system's limit for a socket address, without its terminator.
     if path.as_os_str().len() > 107 {
         return Err("the path of a socket has at most 107 bytes".to_owned());
@@ -189,10 +189,10 @@ pub(crate) fn is_url(text: &str) -> bool {
     text.contains("://") || text.starts_with("unix:")
 }
 
-/// The address of an app: `http://HOST:PORT` or `unix:PATH`, the path relative to `folder`.
-pub(crate) fn server(text: &str, folder: &Path) -> Result<Server, Hint> {
+/// The address of an app: `http://HOST:PORT` or `unix:PATH`, the path relative to `directory`.
+pub(crate) fn server(text: &str, directory: &Path) -> Result<Server, Hint> {
     if let Some(path) = text.strip_prefix("unix:") {
-        return Ok(Server::Unix(socket_path(path, folder)?));
+        return Ok(Server::Unix(socket_path(path, directory)?));
     }
     let Some((scheme, rest)) = text.split_once("://") else {
         return Err(SERVERS.to_owned());
@@ -229,7 +229,10 @@ pub(crate) fn server(text: &str, folder: &Path) -> Result<Server, Hint> {
 
 /// A server and the target of the request to it: `http://HOST:PORT/PATH`, `unix:SOCKET:/PATH`, or `unix:SOCKET` for its
 /// root.
-pub(crate) fn server_and_target(text: &str, folder: &Path) -> Result<(Server, PathAndQuery), Hint> {
+pub(crate) fn server_and_target(
+    text: &str,
+    directory: &Path,
+) -> Result<(Server, PathAndQuery), Hint> {
     let (base, target) = match text.strip_prefix("unix:") {
         Some(socket) => match socket.find(":/") {
             Some(at) => {
@@ -254,7 +257,7 @@ pub(crate) fn server_and_target(text: &str, folder: &Path) -> Result<(Server, Pa
         return Err("a fragment (#) is never sent; leave it out".to_owned());
     }
     let target = PathAndQuery::try_from(target).map_err(|_| "this is no path".to_owned())?;
-    Ok((server(base, folder)?, target))
+    Ok((server(base, directory)?, target))
 }
 
 fn port_number(text: &str) -> Result<u16, Hint> {
@@ -385,20 +388,20 @@ pub(crate) fn moment(text: &str) -> Result<f64, Hint> {
 }
 
 /// `stdout`, `stderr`, or a file.
-pub(crate) fn log_target(text: &str, folder: &Path) -> Result<LogTarget, Hint> {
+pub(crate) fn log_target(text: &str, directory: &Path) -> Result<LogTarget, Hint> {
     match text {
         "stdout" => Ok(LogTarget::Stdout),
         "stderr" => Ok(LogTarget::Stderr),
-        path => Ok(LogTarget::File(file_path(path, folder)?)),
+        path => Ok(LogTarget::File(file_path(path, directory)?)),
     }
 }
 
 /// A path, relative to the directory.
-pub(crate) fn file_path(text: &str, folder: &Path) -> Result<PathBuf, Hint> {
+pub(crate) fn file_path(text: &str, directory: &Path) -> Result<PathBuf, Hint> {
     if text.is_empty() || text.contains('\0') {
         return Err("a path is not empty and has no NUL".to_owned());
     }
-    Ok(folder.join(text))
+    Ok(directory.join(text))
 }
 
 #[cfg(test)]

@@ -78,10 +78,10 @@ pub(super) fn make_missing_key(snapshot: &Snapshot) -> Result<bool, RunError> {
     let Some(key) = tokens.missing_key(clock::now()).map_err(RunError::Tokens)? else {
         return Ok(false);
     };
-    let folder = &tokens.settings().keys;
-    key.write(folder)
-        .map_err(|error| RunError::Tokens(format!("`{}`: {error}", folder.display())))?;
-    tracing::info!(file = key.file, folder = %folder.display(), "signing key made");
+    let directory = &tokens.settings().keys;
+    key.write(directory)
+        .map_err(|error| RunError::Tokens(format!("`{}`: {error}", directory.display())))?;
+    tracing::info!(file = key.file, folder = %directory.display(), "signing key made");
     Ok(true)
 }
 

@@ -16,13 +16,13 @@ const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 const BROWSER: (&str, &str) = ("accept", "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8");
 
 struct Site {
-    folder: TempDir,
+    directory: TempDir,
     files: Files,
 }
 
-fn settings(folder: &TempDir) -> FilesSettings {
+fn settings(directory: &TempDir) -> FilesSettings {
     FilesSettings {
-        root: folder.path().join("site"),
+        root: directory.path().join("site"),
         index: vec!["index.html".to_owned(), "index.htm".to_owned()],
         fallback: None,
         cache_control: None,
@@ -31,7 +31,7 @@ fn settings(folder: &TempDir) -> FilesSettings {
 }
 
 fn site_with(change: impl FnOnce(&mut FilesSettings)) -> Site {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let files: [(&str, &[u8]); 13] = [
         ("index.html", b"<p>home"),
         ("a.css", b"0123456789"),
@@ -48,14 +48,14 @@ fn site_with(change: impl FnOnce(&mut FilesSettings)) -> Site {
         (".well-known/security.txt", b"mail us"),
     ];
     for (name, content) in files {
-        write(&folder.path().join("site").join(name), content);
+        write(&directory.path().join("site").join(name), content);
     }
-    write(&folder.path().join("secret.txt"), b"secret");
-    let mut settings = settings(&folder);
+    write(&directory.path().join("secret.txt"), b"secret");
+    let mut settings = settings(&directory);
     change(&mut settings);
     Site {
         files: Files::open(settings).unwrap(),
-        folder,
+        directory,
     }
 }
 
@@ -98,7 +98,7 @@ impl Seen {
 
 impl Site {
     fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join("site").join(name)
+        self.directory.path().join("site").join(name)
     }
 
     async fn ask(
@@ -778,7 +778,7 @@ async fn what_is_kept_open_is_what_is_on_the_disk() {
     fs::rename(site.path("new.bin"), site.path("large.bin")).unwrap();
     assert!(site.ask_after(2, "/large.bin", &[]).await.unwrap().body == [b'f'; SIZE]);
     // A link that leads outside, to the very same name.
-    write(&site.folder.path().join("secret.bin"), &[b's'; SIZE]);
+    write(&site.directory.path().join("secret.bin"), &[b's'; SIZE]);
     fs::remove_file(site.path("large.bin")).unwrap();
     symlink("../secret.bin", site.path("large.bin")).unwrap();
     let seen = site.ask_after(2, "/large.bin", &[]).await;
@@ -802,9 +802,9 @@ async fn a_file_that_moved_away_unchanged_is_served_for_a_second_at_most() {
 fn settings_that_lead_elsewhere_are_refused() {
     #[track_caller]
     fn check(change: impl FnOnce(&mut FilesSettings), good: bool) {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join("site")).unwrap();
-        let mut settings = settings(&folder);
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("site")).unwrap();
+        let mut settings = settings(&directory);
         change(&mut settings);
         let shown = format!("{settings:?}");
         assert_eq!(Files::open(settings).is_ok(), good, "{shown}");

@@ -80,14 +80,14 @@ impl NewKey {
     ///
     /// # Errors
     /// Any error of the file system.
-    pub(crate) fn write(&self, folder: &Path) -> io::Result<()> {
-        if !folder.is_dir() {
+    pub(crate) fn write(&self, directory: &Path) -> io::Result<()> {
+        if !directory.is_dir() {
             std::fs::DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
-                .create(folder)?;
+                .create(directory)?;
         }
-        write_private(&folder.join(&self.file), &self.bytes)
+        write_private(&directory.join(&self.file), &self.bytes)
     }
 }
 
@@ -287,8 +287,8 @@ mod tests {
     #[test]
     fn files_are_private_and_whole() {
         use std::os::unix::fs::PermissionsExt as _;
-        let folder = tempfile::tempdir().unwrap();
-        let keys = folder.path().join("keys");
+        let directory = tempfile::tempdir().unwrap();
+        let keys = directory.path().join("keys");
         let key = NewKey::make(Algorithm::ES256, 1, 1).unwrap();
         key.write(&keys).unwrap();
         let path = keys.join(&key.file);

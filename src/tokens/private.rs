@@ -20,9 +20,9 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => path.to_owned(),
         Err(error) => return Err(error),
     };
-    let folder = target
+    let directory = target
         .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
+        .filter(|directory| !directory.as_os_str().is_empty())
         .unwrap_or_else(|| Path::new("."));
     let before = match std::fs::metadata(&target) {
         Ok(before) => Some(before),
@@ -33,18 +33,18 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
     let tail: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
     let name = target.file_name().unwrap_or_default().to_string_lossy();
-    let beside = folder.join(format!(".{name}.{tail}"));
+    let beside = directory.join(format!(".{name}.{tail}"));
     let written = (|| {
         let mut file = OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
             .open(&beside)?;
-        belong(&file, before.as_ref(), &std::fs::metadata(folder)?)?;
+        belong(&file, before.as_ref(), &std::fs::metadata(directory)?)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         std::fs::rename(&beside, &target)?;
-        File::open(folder)?.sync_all()
+        File::open(directory)?.sync_all()
     })();
     if written.is_err() {
         // The partial file is useless.
@@ -54,9 +54,9 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Gives the new file the owner of the replaced one, or of the directory.
-fn belong(file: &File, before: Option<&Metadata>, folder: &Metadata) -> io::Result<()> {
+fn belong(file: &File, before: Option<&Metadata>, directory: &Metadata) -> io::Result<()> {
     let now = file.metadata()?;
-    let model = before.unwrap_or(folder);
+    let model = before.unwrap_or(directory);
     if (model.uid(), model.gid()) != (now.uid(), now.gid()) {
         let owner = (model.uid() != now.uid()).then(|| Uid::from_raw(model.uid()));
         let given = fchown(file.as_fd(), owner, Some(Gid::from_raw(model.gid())));
@@ -84,8 +84,8 @@ mod tests {
 
     #[test]
     fn a_file_is_private_whole_and_keeps_its_group() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("users.yaml");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("users.yaml");
         write_private(&path, b"one").unwrap();
         assert_eq!(
             (mode(&path), std::fs::read(&path).unwrap()),
@@ -97,14 +97,14 @@ mod tests {
             (mode(&path), std::fs::read(&path).unwrap()),
             (0o640, b"two".to_vec())
         );
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
-        assert!(write_private(&folder.path().join("none/users.yaml"), b"").is_err());
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+        assert!(write_private(&directory.path().join("none/users.yaml"), b"").is_err());
     }
 
     #[test]
     fn a_link_is_followed() {
-        let folder = tempfile::tempdir().unwrap();
-        let (path, link) = (folder.path().join("real"), folder.path().join("link"));
+        let directory = tempfile::tempdir().unwrap();
+        let (path, link) = (directory.path().join("real"), directory.path().join("link"));
         std::fs::write(&path, b"one").unwrap();
         std::os::unix::fs::symlink("real", &link).unwrap();
         write_private(&link, b"two").unwrap();
@@ -117,15 +117,15 @@ mod tests {
         if !rustix::process::geteuid().is_root() {
             return;
         }
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("users.yaml");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("users.yaml");
         std::fs::write(&path, b"one").unwrap();
         std::os::unix::fs::chown(&path, Some(1234), Some(1235)).unwrap();
         write_private(&path, b"two").unwrap();
         let now = std::fs::metadata(&path).unwrap();
         assert_eq!((now.uid(), now.gid(), mode(&path)), (1234, 1235, 0o640));
-        std::os::unix::fs::chown(folder.path(), Some(1236), Some(1237)).unwrap();
-        let new = folder.path().join("new");
+        std::os::unix::fs::chown(directory.path(), Some(1236), Some(1237)).unwrap();
+        let new = directory.path().join("new");
         write_private(&new, b"").unwrap();
         let now = std::fs::metadata(&new).unwrap();
         assert_eq!((now.uid(), now.gid(), mode(&new)), (1236, 1237, 0o600));

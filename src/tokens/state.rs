@@ -20,7 +20,7 @@ use crate::net::resolve::Names;
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum StateAt {
     /// In a directory of this machine.
-    Folder(PathBuf),
+    Directory(PathBuf),
     /// On servers that are shared with other gateways.
     Servers(Servers),
 }
@@ -28,7 +28,7 @@ pub(crate) enum StateAt {
 impl fmt::Display for StateAt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Folder(folder) => write!(f, "{}", folder.display()),
+            Self::Directory(directory) => write!(f, "{}", directory.display()),
             Self::Servers(servers) => write!(f, "{servers}"),
         }
     }
@@ -79,8 +79,8 @@ impl TokenState {
         names: &Names,
     ) -> Result<Self, String> {
         let store: Arc<dyn Store> = match at {
-            StateAt::Folder(folder) => {
-                Arc::new(Embedded::open(folder, lives, now, Arc::clone(revoked))?)
+            StateAt::Directory(directory) => {
+                Arc::new(Embedded::open(directory, lives, now, Arc::clone(revoked))?)
             }
             StateAt::Servers(servers) => {
                 let (servers, names) = (servers.clone(), names.clone());
@@ -172,14 +172,14 @@ pub(crate) async fn end_from_outside(
     /// How long a server, or the gateway that has the directory open, may take.
     const PATIENCE: Duration = Duration::from_secs(10);
     let store: Arc<dyn Store> = match at {
-        StateAt::Folder(folder) => {
-            match Embedded::open(folder, lives, now, Arc::default()) {
+        StateAt::Directory(directory) => {
+            match Embedded::open(directory, lives, now, Arc::default()) {
                 Ok(store) => Arc::new(store),
                 // The gateway is running.
                 Err(why) if is_taken(&why) => {
-                    return embedded::ask_who_has_it(folder, &whom, now, PATIENCE).await;
+                    return embedded::ask_who_has_it(directory, &whom, now, PATIENCE).await;
                 }
-                Err(why) => return Err(format!("`{}`: {why}", folder.display())),
+                Err(why) => return Err(format!("`{}`: {why}", directory.display())),
             }
         }
         StateAt::Servers(servers) => {

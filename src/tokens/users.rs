@@ -198,14 +198,14 @@ pub(crate) fn is_name(name: &str) -> Result<(), String> {
 /// # Errors
 /// Where the directory cannot be locked, and the errors of the action.
 pub(crate) fn alone<T>(file: &Path, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    let folder = file
+    let directory = file
         .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    let folder = File::open(folder.unwrap_or_else(|| Path::new(".")))?;
-    flock(&folder, FlockOperation::LockExclusive)?;
+        .filter(|directory| !directory.as_os_str().is_empty());
+    let directory = File::open(directory.unwrap_or_else(|| Path::new(".")))?;
+    flock(&directory, FlockOperation::LockExclusive)?;
     // Closing the directory's descriptor releases the lock.
     let done = act();
-    drop(folder);
+    drop(directory);
     done
 }
 

@@ -72,10 +72,10 @@ impl Place {
         })
     }
 
-    /// The repository's configuration, if it is in the current directory; else the built-in files, in `folder` or a
+    /// The repository's configuration, if it is in the current directory; else the built-in files, in `directory` or a
     /// temporary directory, with the plain listener on `port`.
-    pub(super) fn find(folder: Option<PathBuf>, port: Option<u16>) -> Result<Self, DemoError> {
-        let Some(folder) = folder else {
+    pub(super) fn find(directory: Option<PathBuf>, port: Option<u16>) -> Result<Self, DemoError> {
+        let Some(directory) = directory else {
             let here = PathBuf::from(CONFIG);
             if port.is_none() && fs::read_to_string(&here).is_ok_and(|text| is_the_demos(&text)) {
                 return Self::of(here);
@@ -94,9 +94,9 @@ impl Place {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
-            .create(&folder)
-            .map_err(|source| file_error(&folder, source))?;
-        let there = folder.join(CONFIG);
+            .create(&directory)
+            .map_err(|source| file_error(&directory, source))?;
+        let there = directory.join(CONFIG);
         if there.exists() {
             // An edited file must not be overwritten.
             return match port {
@@ -104,14 +104,14 @@ impl Place {
                 Some(_) => Err(DemoError::HasPorts(there)),
             };
         }
-        let mut place = Self::bring(&folder, port)?;
-        let note = format!("Its files are in {}/ and stay there.", folder.display());
+        let mut place = Self::bring(&directory, port)?;
+        let note = format!("Its files are in {}/ and stay there.", directory.display());
         place.notes.push(note);
         Ok(place)
     }
 
     /// Writes the files that do not exist.
-    fn bring(folder: &Path, port: Option<u16>) -> Result<Self, DemoError> {
+    fn bring(directory: &Path, port: Option<u16>) -> Result<Self, DemoError> {
         let mut notes = Vec::new();
         let mut held = Vec::new();
         let mut config = GATEWAY.to_owned();
@@ -130,16 +130,16 @@ impl Place {
         }
         let files = PAGE.into_iter().chain([(CONFIG, config.as_str())]);
         for (name, text) in files {
-            let path = folder.join(name);
+            let path = directory.join(name);
             if path.exists() {
                 continue;
             }
-            let beside = path.parent().unwrap_or(folder);
+            let beside = path.parent().unwrap_or(directory);
             fs::create_dir_all(beside).map_err(|source| file_error(beside, source))?;
             fs::write(&path, text).map_err(|source| file_error(&path, source))?;
         }
         Ok(Self {
-            config: folder.join(CONFIG),
+            config: directory.join(CONFIG),
             notes,
             held,
             _temporary: None,

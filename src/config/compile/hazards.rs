@@ -169,10 +169,10 @@ impl Compiler<'_> {
             }
         }
         if let Some(tokens) = &gateway.tokens {
-            let (folder, place) = (&tokens.keys.value, tokens.keys.place);
+            let (directory, place) = (&tokens.keys.value, tokens.keys.place);
             let keys = read
                 .iter()
-                .filter(|(path, _)| path.parent() == Some(folder));
+                .filter(|(path, _)| path.parent() == Some(directory));
             for (path, _) in keys {
                 self.loader.keep_secret(path, "a signing key", place);
             }
@@ -236,7 +236,7 @@ impl Compiler<'_> {
 /// The files and directories that the gateway writes.
 fn written(gateway: &parsed::Gateway) -> impl Iterator<Item = PathBuf> {
     let state = match &gateway.state {
-        Some(parsed::State::Folder(folder)) => Some(folder.value.clone()),
+        Some(parsed::State::Directory(directory)) => Some(directory.value.clone()),
         Some(parsed::State::Redis(_)) | None => None,
     };
     let tokens = gateway.tokens.iter().flat_map(|tokens| {

@@ -107,7 +107,9 @@ impl Compiler<'_> {
 
     fn state_at(&mut self, state: &parsed::State) -> Option<StateAt> {
         let redis = match state {
-            parsed::State::Folder(folder) => return Some(StateAt::Folder(folder.value.clone())),
+            parsed::State::Directory(directory) => {
+                return Some(StateAt::Directory(directory.value.clone()));
+            }
             parsed::State::Redis(redis) => redis,
         };
         let ca = match &redis.ca {
@@ -240,34 +242,34 @@ impl Compiler<'_> {
     }
 
     /// The signing keys; a directory that does not exist yet has none.
-    fn ring(&mut self, folder: &parsed::Spanned<PathBuf>) -> Option<KeyRing> {
-        let paths = match self.loader.list(&folder.value, "*.json") {
+    fn ring(&mut self, directory: &parsed::Spanned<PathBuf>) -> Option<KeyRing> {
+        let paths = match self.loader.list(&directory.value, "*.json") {
             Ok(paths) => paths,
             Err(error) => {
-                let shown = folder.value.display();
+                let shown = directory.value.display();
                 let problem = format!("`{shown}` cannot be read: {}", why(&error));
-                self.errors.at(folder.place, problem);
+                self.errors.at(directory.place, problem);
                 return None;
             }
         };
         if paths.is_empty() && self.before().is_some_and(|it| !it.ring().keys().is_empty()) {
-            let shown = folder.value.display();
+            let shown = directory.value.display();
             let problem = format!("`{shown}` no longer has signing keys");
             self.errors
-                .at(folder.place, problem)
+                .at(directory.place, problem)
                 .hint("every issued token would be refused; a restart creates new keys");
             return None;
         }
         let mut files = Vec::new();
         for path in paths {
-            let bytes = self.file(&path, folder.place)?;
+            let bytes = self.file(&path, directory.place)?;
             files.push((path, bytes));
         }
         match KeyRing::read(&files) {
             Ok(ring) => Some(ring),
             Err((path, fault)) => {
                 let problem = format!("`{}` is no signing key: {fault}", path.display());
-                self.errors.at(folder.place, problem);
+                self.errors.at(directory.place, problem);
                 None
             }
         }

@@ -162,7 +162,7 @@ impl Compiler<'_> {
                 response: settings.response,
                 space: match &settings.spool {
                     None => None,
-                    Some((folder, bytes)) => Some(self.space(folder, *bytes, place)?),
+                    Some((directory, bytes)) => Some(self.space(directory, *bytes, place)?),
                 },
                 is_own: settings.is_own,
             }),
@@ -173,14 +173,14 @@ impl Compiler<'_> {
         Some(Arc::new(made))
     }
 
-    fn space(&mut self, folder: &Path, bytes: u64, place: Place) -> Option<Arc<SpoolSpace>> {
-        let (named, loader) = (folder.to_owned(), self.loader);
-        match loader.patiently(folder, move || SpoolSpace::open(named, bytes)) {
+    fn space(&mut self, directory: &Path, bytes: u64, place: Place) -> Option<Arc<SpoolSpace>> {
+        let (named, loader) = (directory.to_owned(), self.loader);
+        match loader.patiently(directory, move || SpoolSpace::open(named, bytes)) {
             Ok(space) => Some(Arc::new(space)),
             Err(error) => {
                 let problem = format!(
                     "`{}` cannot hold the spool: {}",
-                    folder.display(),
+                    directory.display(),
                     why(&error)
                 );
                 self.errors.at(place, problem);

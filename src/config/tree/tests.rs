@@ -140,7 +140,7 @@ fn what_is_not_plain_is_refused_at_its_place() {
     );
     refuse(
         "a: [1\n\n",
-        "a.yaml:1:6: the list in brackets goes on wrongly\n    1 | a: [1\n      |      ^ a comma or the closing bracket (opened at a.yaml:1:4); inside brackets write \"${NAME}\" and addresses in quotes",
+        "a.yaml:1:6: unexpected text in the list in brackets\n    1 | a: [1\n      |      ^ a comma or the closing bracket (opened at a.yaml:1:4); inside brackets write \"${NAME}\" and addresses in quotes",
     );
     refuse(
         "secret: abc: d\n",

@@ -31,8 +31,8 @@ upstreams: {app: {servers: [http://127.0.0.1:9]}}
 
 /// The snapshot of these lines with [`BOTH`], and with a verifier where they define none.
 fn snapshot(lines: &str) -> Snapshot {
-    let folder = tempfile::tempdir().unwrap();
-    let config = folder.path().join("gateway.yaml");
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("gateway.yaml");
     let secret = "k".repeat(32);
     let verifiers = if lines.contains("jwt:\n") {
         String::new()
@@ -43,7 +43,7 @@ fn snapshot(lines: &str) -> Snapshot {
             "o".repeat(32)
         )
     };
-    std::fs::write(folder.path().join("revoked"), "jti a\n").unwrap();
+    std::fs::write(directory.path().join("revoked"), "jti a\n").unwrap();
     std::fs::write(&config, format!("{BOTH}{verifiers}{lines}")).unwrap();
     match config::load(&config, &[], &judge) {
         Ok(loaded) => loaded.snapshot,

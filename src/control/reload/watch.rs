@@ -91,7 +91,7 @@ struct Watch {
     files: Vec<PathBuf>,
     /// The last metadata of each; the outer `None` before the first look, so that a file removed by then is noticed.
     looks: Vec<Option<Look>>,
-    folders: HashSet<PathBuf>,
+    directories: HashSet<PathBuf>,
     watcher: Option<RecommendedWatcher>,
     events: mpsc::UnboundedReceiver<Vec<PathBuf>>,
     next_poll: Instant,
@@ -124,7 +124,7 @@ impl Watch {
         let mut watch = Self {
             files: Vec::new(),
             looks: Vec::new(),
-            folders: HashSet::new(),
+            directories: HashSet::new(),
             watcher,
             events,
             // At once: the files may have changed between being read and being watched.
@@ -152,17 +152,17 @@ impl Watch {
                 .flat_map(|file| self.about(file, folders_of).unwrap_or_default())
                 .collect();
             if let Some(watcher) = &mut self.watcher {
-                for folder in self.folders.difference(&wanted) {
+                for directory in self.directories.difference(&wanted) {
                     // A removed directory is no longer watched anyway.
-                    drop(watcher.unwatch(folder));
+                    drop(watcher.unwatch(directory));
                 }
-                for folder in wanted.difference(&self.folders) {
-                    if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
-                        tracing::debug!(directory = %folder.display(), %error, "no change events from a directory");
+                for directory in wanted.difference(&self.directories) {
+                    if let Err(error) = watcher.watch(directory, RecursiveMode::NonRecursive) {
+                        tracing::debug!(directory = %directory.display(), %error, "no change events from a directory");
                     }
                 }
             }
-            self.folders = wanted;
+            self.directories = wanted;
         }
     }
 
@@ -227,7 +227,7 @@ impl Watch {
                 self.files.iter().any(|file| {
                     file == path
                         || (file.file_name() == path.file_name() && file.file_name().is_some())
-                        || path.parent().is_some_and(|folder| folder == file)
+                        || path.parent().is_some_and(|directory| directory == file)
                 }) || std::fs::symlink_metadata(path).is_ok_and(|there| !there.is_file())
             })
     }
@@ -247,23 +247,23 @@ fn is_change(kind: EventKind) -> bool {
 
 /// The directories whose events can announce a change: the parent of the file, and the one that a link leads to.
 fn folders_of(file: &Path) -> Vec<PathBuf> {
-    let mut folders = Vec::new();
+    let mut directories = Vec::new();
     if file.is_dir() {
-        folders.push(file.to_owned());
+        directories.push(file.to_owned());
     }
     let mut parents = vec![file.to_owned()];
     parents.extend(std::fs::canonicalize(file));
     for path in parents {
         if let Some(parent) = path.parent() {
             let here = parent.as_os_str().is_empty();
-            folders.push(if here {
+            directories.push(if here {
                 PathBuf::from(".")
             } else {
                 parent.to_owned()
             });
         }
     }
-    folders
+    directories
 }
 
 fn look(file: &Path) -> Look {
@@ -287,11 +287,11 @@ mod tests {
 
     /// A watched file, before its first look.
     fn watched() -> (tempfile::TempDir, PathBuf, Watch) {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("gateway.yaml");
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("gateway.yaml");
         std::fs::write(&file, "one").unwrap();
         let watch = Watch::new(std::slice::from_ref(&file));
-        (folder, file, watch)
+        (directory, file, watch)
     }
 
     /// Polls and drops the future, like a `select!` whose other branch is ready first.
@@ -314,20 +314,20 @@ mod tests {
 
     #[tokio::test]
     async fn a_file_that_is_gone_before_the_first_look_is_noticed() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut watch = Watch::new(&[folder.path().join("gateway.yaml")]);
+        let directory = tempfile::tempdir().unwrap();
+        let mut watch = Watch::new(&[directory.path().join("gateway.yaml")]);
         assert!(timeout(POLL * 4, watch.changed()).await.is_ok());
         assert!(timeout(POLL * 2, watch.changed()).await.is_err());
     }
 
     #[tokio::test]
     async fn what_others_write_beside_it_does_not_put_it_off() {
-        let (folder, file, mut watch) = watched();
+        let (directory, file, mut watch) = watched();
         watch.changed().await;
         std::fs::write(&file, "another").unwrap();
         let noise = async {
             loop {
-                std::fs::write(folder.path().join("db.sqlite3"), "row").unwrap();
+                std::fs::write(directory.path().join("db.sqlite3"), "row").unwrap();
                 sleep(SETTLE / 10).await;
             }
         };

@@ -84,8 +84,8 @@ fn a_key_of_another_certificate_is_refused() {
 }
 
 fn vector(name: &str) -> Vec<u8> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/certificates/");
-    std::fs::read(format!("{folder}{name}")).unwrap()
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/certificates/");
+    std::fs::read(format!("{directory}{name}")).unwrap()
 }
 
 /// The result for a pair: `good`, the warning, or the problem and the remedy.

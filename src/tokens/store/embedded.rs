@@ -87,7 +87,7 @@ impl Embedded {
     /// # Errors
     /// Why it cannot be opened; for example, another gateway has it open.
     pub(crate) fn open(
-        folder: &Path,
+        directory: &Path,
         lives: Lives,
         now: u64,
         revoked: Arc<LiveRevoked>,
@@ -96,9 +96,9 @@ impl Embedded {
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
-            .create(folder)
+            .create(directory)
             .map_err(|error| failed(&error))?;
-        let path = folder.join("tokens.redb");
+        let path = directory.join("tokens.redb");
         let database = database(&path).map_err(|error| failed(&error))?;
         let longest = Arc::new(Longest::default());
         longest.at_least(lives);
@@ -132,10 +132,10 @@ fn database(path: &Path) -> Result<Database, redb::Error> {
 /// Creates an empty database under another name, and renames it when it is complete: a partial one, left by a killed
 /// process, could never be opened.
 fn make(path: &Path) -> Result<(), redb::Error> {
-    let folder = path.parent().unwrap_or_else(|| Path::new("."));
+    let directory = path.parent().unwrap_or_else(|| Path::new("."));
     let file = tempfile::Builder::new()
         .prefix(".tokens.redb-")
-        .tempfile_in(folder)?;
+        .tempfile_in(directory)?;
     drop(Database::create(file.path())?);
     match file.persist_noclobber(path) {
         Ok(file) => file.sync_all()?,
@@ -144,7 +144,7 @@ fn make(path: &Path) -> Result<(), redb::Error> {
         Err(error) => return Err(error.error.into()),
     }
     // Sync the directory entry, too.
-    std::fs::File::open(folder)?.sync_all()?;
+    std::fs::File::open(directory)?.sync_all()?;
     Ok(())
 }
 
@@ -174,7 +174,7 @@ pub(crate) fn is_taken(why: &str) -> bool {
 /// # Errors
 /// Why they have not ended.
 pub(crate) async fn ask_who_has_it(
-    folder: &Path,
+    directory: &Path,
     whom: &Whom,
     now: u64,
     patience: Duration,
@@ -194,7 +194,7 @@ pub(crate) async fn ask_who_has_it(
     let text = serde_json::to_vec(&wish).map_err(|error| error.to_string())?;
     let mut random = [0_u8; 8];
     getrandom::fill(&mut random).map_err(|error| error.to_string())?;
-    let file = folder.join(format!("{WISHES}{:016x}.json", u64::from_be_bytes(random)));
+    let file = directory.join(format!("{WISHES}{:016x}.json", u64::from_be_bytes(random)));
     write_private(&file, &text).map_err(|error| format!("`{}`: {error}", file.display()))?;
     let mut left = patience;
     while file.exists() {
@@ -203,7 +203,7 @@ pub(crate) async fn ask_who_has_it(
             drop(std::fs::remove_file(&file));
             return Err(format!(
                 "another process has `{}` open, and does not end sessions",
-                folder.display()
+                directory.display()
             ));
         };
         left = less;

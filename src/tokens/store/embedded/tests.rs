@@ -13,25 +13,25 @@ const LIVES: Lives = Lives {
     refresh: 86_400,
 };
 
-fn open(folder: &Path) -> Result<Arc<dyn Store>, String> {
-    let store = Embedded::open(folder, LIVES, 0, Arc::default())?;
+fn open(directory: &Path) -> Result<Arc<dyn Store>, String> {
+    let store = Embedded::open(directory, LIVES, 0, Arc::default())?;
     Ok(Arc::new(store))
 }
 
 #[tokio::test]
 async fn a_store_whose_maker_was_killed_is_made_anew() {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join(".tokens.redb-killed"), [0; 4096]).unwrap();
-    let store = open(folder.path()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join(".tokens.redb-killed"), [0; 4096]).unwrap();
+    let store = open(directory.path()).unwrap();
     store.begin("f".to_owned(), family(1)).await.unwrap();
     let names = || {
-        let all = std::fs::read_dir(folder.path()).unwrap();
+        let all = std::fs::read_dir(directory.path()).unwrap();
         let mut names: Vec<_> = all.map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         names
     };
     assert_eq!(names(), [".tokens.redb-killed", "tokens.redb"]);
-    let path = folder.path().join("tokens.redb");
+    let path = directory.path().join("tokens.redb");
     make(&path).unwrap();
     assert_eq!(names().len(), 2, "whoever is second leaves nothing");
     assert!(store.look(named("f")).await.unwrap().is_some());
@@ -82,8 +82,8 @@ fn generation(refreshed: &Refreshed) -> Option<u64> {
 
 #[tokio::test]
 async fn a_refresh_token_is_good_once_and_a_late_repeat_ends_its_family() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = open(folder.path()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).unwrap();
     store.begin("f".to_owned(), family(1)).await.unwrap();
     let refreshed = store.refresh(refresh("f", 0, 1000)).await.unwrap();
     assert_eq!(generation(&refreshed), Some(1));
@@ -119,8 +119,8 @@ async fn a_refresh_token_is_good_once_and_a_late_repeat_ends_its_family() {
 
 #[tokio::test]
 async fn the_grace_is_for_who_spent_the_token_and_for_once() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = open(folder.path()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).unwrap();
     let by = |id: &str, last, now| Refresh {
         spender: spender(last),
         ..refresh(id, 0, now)
@@ -140,8 +140,8 @@ async fn the_grace_is_for_who_spent_the_token_and_for_once() {
 
 #[tokio::test]
 async fn a_successor_that_was_given_to_nobody_is_taken_back() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("tokens.redb");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tokens.redb");
     let longest = Arc::new(Longest::default());
     let mut keeper = Keeper {
         database: Some(database(&path).unwrap()),
@@ -166,8 +166,8 @@ async fn a_successor_that_was_given_to_nobody_is_taken_back() {
 
 #[tokio::test]
 async fn without_rotation_and_without_grace() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = open(folder.path()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).unwrap();
     store.begin("f".to_owned(), family(1)).await.unwrap();
     let same = Refresh {
         rotate_until: None,
@@ -190,9 +190,9 @@ async fn without_rotation_and_without_grace() {
 
 #[tokio::test]
 async fn what_was_answered_is_there_when_the_store_is_opened_again() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     {
-        let store = open(folder.path()).unwrap();
+        let store = open(directory.path()).unwrap();
         for id in ["a", "b", "c"] {
             store.begin(id.to_owned(), family(1)).await.unwrap();
         }
@@ -204,9 +204,9 @@ async fn what_was_answered_is_there_when_the_store_is_opened_again() {
             .end_all(vec![("bob".to_owned(), 9), ("bob".to_owned(), 8)])
             .await
             .unwrap();
-        assert!(open(folder.path()).is_err(), "two have the store");
+        assert!(open(directory.path()).is_err(), "two have the store");
     }
-    let store = reopened(folder.path(), LIVES, 0, &Arc::default()).await;
+    let store = reopened(directory.path(), LIVES, 0, &Arc::default()).await;
     let store: Arc<dyn Store> = Arc::new(store);
     assert_eq!(store.look(named("a")).await, Ok(None));
     assert_eq!(store.look(named("b")).await, Ok(Some(family(1))));
@@ -227,9 +227,14 @@ async fn what_was_answered_is_there_when_the_store_is_opened_again() {
 }
 
 /// The store in this directory, once the previous handle has released it.
-async fn reopened(folder: &Path, lives: Lives, now: u64, revoked: &Arc<LiveRevoked>) -> Embedded {
+async fn reopened(
+    directory: &Path,
+    lives: Lives,
+    now: u64,
+    revoked: &Arc<LiveRevoked>,
+) -> Embedded {
     loop {
-        match Embedded::open(folder, lives, now, Arc::clone(revoked)) {
+        match Embedded::open(directory, lives, now, Arc::clone(revoked)) {
             Ok(store) => return store,
             Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
         }
@@ -243,10 +248,10 @@ fn claims_of(session: Option<&str>) -> crate::auth::Claims {
 
 #[tokio::test]
 async fn longer_lives_of_a_reload_are_written_down_before_a_token_has_one() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let nobody = Arc::default();
     let store: Arc<dyn Store> =
-        Arc::new(Embedded::open(folder.path(), LIVES, 0, Arc::clone(&nobody)).unwrap());
+        Arc::new(Embedded::open(directory.path(), LIVES, 0, Arc::clone(&nobody)).unwrap());
     let longer = Lives {
         access: 3600,
         refresh: 100_000,
@@ -264,7 +269,7 @@ async fn longer_lives_of_a_reload_are_written_down_before_a_token_has_one() {
         (100_063_000, false, false),
     ] {
         let revoked = Arc::default();
-        let store = reopened(folder.path(), LIVES, now, &revoked).await;
+        let store = reopened(directory.path(), LIVES, now, &revoked).await;
         assert_eq!(store.longest().lives(), longer);
         assert_eq!(revoked.has_family("f"), session, "{now}");
         assert_eq!(revoked.has(&claims_of(None)), lone, "{now}");
@@ -274,8 +279,8 @@ async fn longer_lives_of_a_reload_are_written_down_before_a_token_has_one() {
 
 #[tokio::test]
 async fn a_token_is_not_spent_for_somebody_who_left() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = open(folder.path()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).unwrap();
     store.begin("f".to_owned(), family(1)).await.unwrap();
     let (told, gone) = oneshot::channel();
     drop(gone);
@@ -286,8 +291,8 @@ async fn a_token_is_not_spent_for_somebody_who_left() {
 
 #[tokio::test]
 async fn what_has_expired_goes_a_part_at_a_time() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = open(folder.path()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).unwrap();
     let many = SWEPT * 5 / 2;
     for first in (0..many).step_by(ORDERS / 2) {
         let some = first..many.min(first + ORDERS / 2);
@@ -308,13 +313,13 @@ async fn what_has_expired_goes_a_part_at_a_time() {
 
 #[tokio::test]
 async fn what_ends_is_told_to_the_workers_whether_or_not_anybody_waits() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let revoked = Arc::new(LiveRevoked::default());
     let lives = Lives {
         access: 300,
         refresh: 600,
     };
-    let store = Embedded::open(folder.path(), lives, 0, Arc::clone(&revoked)).unwrap();
+    let store = Embedded::open(directory.path(), lives, 0, Arc::clone(&revoked)).unwrap();
     let store: Arc<dyn Store> = Arc::new(store);
     store.begin("f".to_owned(), family(1000)).await.unwrap();
     let claims = |sid: &str| claims_of(Some(sid));
@@ -333,7 +338,7 @@ async fn what_ends_is_told_to_the_workers_whether_or_not_anybody_waits() {
     );
     drop(store);
     // A shorter lifetime makes nothing valid again.
-    let store = reopened(folder.path(), Lives::default(), 3_000, &Arc::default()).await;
+    let store = reopened(directory.path(), Lives::default(), 3_000, &Arc::default()).await;
     assert_eq!(
         (store.longest().access(), store.longest().any()),
         (300, 600)
