@@ -43,6 +43,11 @@ use crate::tokens::spender::Spender;
 const CONNECTING: Duration = Duration::from_secs(2);
 /// How long one command may take.
 const ANSWER: Duration = Duration::from_secs(1);
+/// How often a command is sent again while a cluster has no node for it, and the shortest and the longest wait before
+/// that, in milliseconds: together as long as an order may take. The library would wait at least 1.28 s, longer than
+/// other gateways may take to hear of an end.
+const RETRIES: u32 = 28;
+const RETRY: (u64, u64) = (20, 200);
 /// How long an order may take in total.
 const WHOLE: Duration = Duration::from_secs(3);
 /// How often the gateway checks what other gateways ended.
@@ -411,7 +416,9 @@ impl Keeper {
                 .connection_timeout(CONNECTING)
                 .response_timeout(ANSWER)
                 .async_dns_resolver(self.addresses.clone())
-                .retries(3);
+                .retries(RETRIES)
+                .min_retry_wait(RETRY.0)
+                .max_retry_wait(RETRY.1);
             if let Some(certificates) = self.servers.certificates() {
                 cluster = cluster.certs(certificates);
             }
