@@ -1,5 +1,8 @@
-//! Certificates by name, roots, and what is said of wrong ones.
+//! Certificates by name, and what is said of wrong ones.
 
+use std::path::Path;
+
+use super::super::ClientTls;
 use super::*;
 
 fn pair(names: &[&str]) -> CertificatePair {
@@ -23,47 +26,6 @@ fn the_certificate_is_chosen_by_name() {
     is(Some("x.y.b.example"), &first);
     is(Some("else.example"), &first);
     is(None, &first);
-}
-
-#[test]
-fn a_server_that_shows_a_listed_certificate_is_trusted_for_its_name_and_its_time() {
-    let year = |year| rcgen::date_time_ymd(year, 1, 1);
-    let make = |ca: bool, until| {
-        let mut params = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
-        if ca {
-            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        }
-        (params.not_before, params.not_after) = (year(2020), year(until));
-        let key = rcgen::KeyPair::generate().unwrap();
-        params.self_signed(&key).unwrap()
-    };
-    let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(1_790_000_000));
-    let verify = |listed: &[&rcgen::Certificate], shown: &rcgen::Certificate, name: &str| {
-        let mut roots = RootCertStore::empty();
-        let listed: Vec<_> = listed.iter().map(|it| it.der().clone()).collect();
-        for one in &listed {
-            roots.add(one.clone()).unwrap();
-        }
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
-        let chains = chains.build().unwrap();
-        let name = ServerName::try_from(name.to_owned()).unwrap();
-        let by_list = ByList { chains, listed };
-        let verified = by_list.verify_server_cert(shown.der(), &[], &name, &[], now);
-        verified.map(drop).map_err(|error| error.to_string())
-    };
-    for ca in [true, false] {
-        let (good, twin, old) = (make(ca, 2100), make(ca, 2100), make(ca, 2021));
-        assert_eq!(verify(&[&twin, &good], &good, "a.example"), Ok(()));
-        for (listed, shown, name, said) in [
-            (&good, &good, "b.example", "not valid for name"),
-            (&old, &old, "a.example", "expired"),
-            (&twin, &good, "a.example", ""),
-        ] {
-            let refused = verify(&[listed], shown, name).unwrap_err();
-            assert!(refused.contains(said), "{refused}");
-        }
-    }
 }
 
 #[test]
