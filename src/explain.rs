@@ -170,10 +170,14 @@ impl Decision {
         let host = gateway::host_of(request)?;
         let target = request.uri().path_and_query().ok_or(Reject::BadPath)?;
         if let Some(listener) = listener {
-            let kind = if listener.tls.is_some() {
-                "TLS"
-            } else {
-                "plain"
+            let kind = match &listener.tls {
+                None => "plain".to_owned(),
+                Some(tls) if tls.has_certificate(&host) => "TLS".to_owned(),
+                // A request is not refused for this: a connection may ask for one name, and its requests for another.
+                Some(tls) if tls.serves(&host) => {
+                    format!("TLS, with the first certificate: none is for `{host}`")
+                }
+                Some(_) => format!("TLS, which refuses handshakes for `{host}`: no certificate"),
             };
             self.say("listener", format!("{}, {kind}", listener.address));
         }

@@ -5,6 +5,7 @@ mod access;
 mod cors;
 mod hazards;
 mod routes;
+mod tls;
 mod tokens;
 mod upstreams;
 
@@ -29,7 +30,7 @@ use crate::message::path::RequestPath;
 use crate::net::client::TrustedProxies;
 use crate::net::dial::Dialer;
 use crate::net::limits::{Bounds, Limits, Timeouts};
-use crate::net::tls::{self, CertificatePair, ClientTls, MinVersion, Tls};
+use crate::net::tls::{ClientTls, roots_warning};
 use crate::observe::access_log::{AccessLog, AccessLogSettings, Destination, Format};
 use crate::proxy::Vouched;
 use crate::route::{Host, Pattern, RESOURCE_METADATA, Route, RouteTable, Target};
@@ -97,6 +98,7 @@ pub(crate) fn compile(
     resource_metadata(&mut table, &mut routes, &defaults);
     let access_log = compiler.access_log(&gateway.log.access);
     let logged_user = compiler.logged_user(&gateway.log.access);
+    compiler.hosts_without_certificate(&gateway.routes, &listeners);
     compiler.hazards(gateway);
     if compiler.errors.count() != before || !compiler.errors.is_empty() {
         return None;
@@ -162,7 +164,7 @@ impl Compiler<'_> {
     /// Reads a file of roots that replaces the system's; reports an error where it is not valid.
     fn roots(&mut self, ca: &parsed::Spanned<PathBuf>) -> Option<Vec<u8>> {
         let pem = self.file(&ca.value, ca.place)?;
-        if let Some(warning) = tls::roots_warning(&pem, clock::now()) {
+        if let Some(warning) = roots_warning(&pem, clock::now()) {
             self.errors.warn(ca.place, &warning);
         }
         if let Err(fault) = ClientTls::with_ca(&pem) {
@@ -261,55 +263,6 @@ impl Compiler<'_> {
                 self.errors
                     .at(listener.address.place, problem)
                     .hint("leave one of them out");
-            }
-        }
-    }
-
-    fn tls(&mut self, parsed: &parsed::Tls) -> Option<Tls> {
-        let mut pairs = Vec::new();
-        for certificate in &parsed.certificates {
-            let cert = self.file(&certificate.cert.value, certificate.cert.place);
-            let key = self.file(&certificate.key.value, certificate.key.place);
-            let (Some(cert), Some(key)) = (cert, key) else {
-                continue;
-            };
-            match CertificatePair::from_pem(&cert, &key) {
-                Ok(pair) => {
-                    let dates = pair.dates_warning(clock::now());
-                    for warning in pair.warning().map(str::to_owned).into_iter().chain(dates) {
-                        let path = certificate.cert.value.display();
-                        self.warnings
-                            .push(format!("the certificate `{path}`: {warning}"));
-                    }
-                    pairs.push(pair);
-                }
-                Err(fault) => {
-                    let (cert, key) = (&certificate.cert, &certificate.key);
-                    let place = if fault.concerns_certificate() {
-                        cert.place
-                    } else {
-                        key.place
-                    };
-                    let remedy = fault.remedy(&cert.value, &key.value);
-                    let draft = self.errors.at(place, fault.to_string());
-                    if let Some(remedy) = remedy {
-                        draft.hint(remedy);
-                    }
-                }
-            }
-        }
-        if pairs.is_empty() {
-            return None;
-        }
-        let oldest = match parsed.min_version.value {
-            parsed::TlsVersion::V1_2 => MinVersion::Tls12,
-            parsed::TlsVersion::V1_3 => MinVersion::Tls13,
-        };
-        match Tls::new(pairs, oldest) {
-            Ok(tls) => Some(tls),
-            Err(fault) => {
-                self.errors.at(parsed.place, fault.to_string());
-                None
             }
         }
     }

@@ -164,6 +164,11 @@ const KEYS: &[Row] = &[
     ("ssl_certificate_key", "nginx's", KEY),
     ("key_file", "Traefik's", KEY),
     ("ssl_protocols", "nginx's", "`listeners[].tls.min_version`"),
+    (
+        "ssl_reject_handshake",
+        "nginx's",
+        "`listeners[].tls.unknown_name: refuse`",
+    ),
     // Limits.
     ("client_max_body_size", "nginx's", BODY),
     ("max_body_size", "", BODY),

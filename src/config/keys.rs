@@ -276,9 +276,15 @@ pub(crate) static TLS: Section = Section {
         key(
             "certificates",
             Kind::Filled(&Kind::Section(&CERTIFICATE)),
-            "Certificates, chosen by the client's server name; the first is the default.",
+            "Certificates, chosen by the server name that the client asks for and the signatures that it can verify.",
         )
         .required(),
+        key(
+            "unknown_name",
+            Kind::Word(&["refuse", "first"]),
+            "What a client gets that asks for a name without a certificate, or for none: an alert, or the first certificate.",
+        )
+        .or("first"),
         key(
             "min_version",
             Kind::Word(&["1.2", "1.3"]),

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use super::mask::quoted;
 use super::place::Place;
+use crate::net::tls::UnknownName;
 use crate::snapshot::PolicyTest;
 
 pub(crate) use route::{
@@ -139,6 +140,8 @@ pub(crate) struct Tls {
     pub(crate) place: Place,
     /// At least one unless an error was reported.
     pub(crate) certificates: Vec<Certificate>,
+    /// What a client gets that asks for a name without a certificate.
+    pub(crate) unknown_name: Spanned<UnknownName>,
     /// 1.2 by default.
     pub(crate) min_version: Spanned<TlsVersion>,
 }

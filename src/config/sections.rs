@@ -9,6 +9,7 @@ use super::parsed::{
 };
 use super::place::Place;
 use super::value;
+use crate::net::tls::UnknownName;
 
 impl Decoder<'_> {
     /// The whole configuration, with all files merged in one tree.
@@ -130,6 +131,16 @@ impl Decoder<'_> {
                 })
             })
         });
+        let unknown_name = self.value(fields, "unknown_name", |it, node| {
+            it.choice(
+                node,
+                "what an unknown name gets",
+                &[
+                    ("refuse", UnknownName::Refuse),
+                    ("first", UnknownName::First),
+                ],
+            )
+        });
         let min_version = self.value(fields, "min_version", |it, node| {
             it.choice(
                 node,
@@ -140,6 +151,7 @@ impl Decoder<'_> {
         Some(Tls {
             place: fields.place,
             certificates: certificates.unwrap_or_default(),
+            unknown_name: unknown_name?,
             min_version: min_version?,
         })
     }

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd as _, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -75,6 +76,16 @@ impl Stream {
             }
             #[cfg(any(test, fuzzing))]
             Self::Script(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// This side's IP address; `None` for a Unix socket.
+    pub(crate) fn local_ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().ok().map(|address| address.ip()),
+            Self::Unix(_) => None,
+            #[cfg(any(test, fuzzing))]
+            Self::Script(_) => None,
         }
     }
 

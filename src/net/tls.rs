@@ -3,16 +3,17 @@
 
 mod certificates;
 mod dates;
+mod extensions;
 mod material;
 mod outgoing;
 mod server;
 
 use std::path::Path;
 
-pub(crate) use self::certificates::CertificatePair;
+pub(crate) use self::certificates::{CertificatePair, UnknownName};
 use self::material::Wrong;
 pub(crate) use self::outgoing::{ClientTls, roots_warning};
-pub(crate) use self::server::{MinVersion, Tls};
+pub(crate) use self::server::{MinVersion, NoHandshake, Tls, TlsSettings};
 
 /// A problem with a certificate or its key.
 #[derive(Debug, thiserror::Error)]

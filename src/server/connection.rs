@@ -2,7 +2,6 @@
 //! is idle, a smaller task waits at the socket, and buffers and state are released.
 
 use std::future::poll_fn;
-use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -19,7 +18,7 @@ use crate::message::reject::Reject;
 use crate::net::client::Peer;
 use crate::net::limits::Bounds;
 use crate::net::stream::Stream;
-use crate::net::tls::Tls;
+use crate::net::tls::{NoHandshake, Tls};
 use crate::snapshot::Listener;
 use crate::wire::{Ended, Http2, Line, Link, Opening};
 use crate::worker::Worker;
@@ -83,12 +82,12 @@ pub(crate) async fn serve(worker: Arc<Worker>, accepted: Accepted, drain: Drain)
         None => (Either::Left(stream), Speaks::Either),
         Some(tls) => match timeout(bounds.timeouts.tls_handshake, shake_hands(tls, stream)).await {
             Ok(Ok(begun)) => begun,
-            Ok(Err(error)) => {
-                tracing::debug!(client.ip = ?ip, %error, "the TLS handshake failed");
+            Ok(Err(why)) => {
+                tracing::debug!(client.ip = ?ip, reason = why.reason(), error = %why, "the TLS handshake failed");
                 return;
             }
             Err(_) => {
-                tracing::debug!(client.ip = ?ip, "the TLS handshake took too long");
+                tracing::debug!(client.ip = ?ip, reason = "tls_handshake", "the TLS handshake took too long");
                 return;
             }
         },
@@ -114,12 +113,12 @@ pub(crate) async fn serve(worker: Arc<Worker>, accepted: Accepted, drain: Drain)
 }
 
 /// Does the TLS handshake, unless the client speaks plain HTTP: TLS never begins with a letter (RFC 8446 section 5.1).
-async fn shake_hands(tls: &Tls, stream: Stream) -> io::Result<(ClientStream, Speaks)> {
-    let first = stream.first_byte().await?;
+async fn shake_hands(tls: &Tls, stream: Stream) -> Result<(ClientStream, Speaks), NoHandshake> {
+    let first = stream.first_byte().await.map_err(NoHandshake::Failed)?;
     if first.is_some_and(|byte| byte.is_ascii_alphabetic()) {
         return Ok((Either::Left(stream), Speaks::Plainly));
     }
-    let (stream, http2) = tls.accept(stream).await?;
+    let (stream, http2) = tls.accept(stream, Stream::local_ip).await?;
     let speaks = if http2 { Speaks::Http2 } else { Speaks::Either };
     Ok((Either::Right(Box::new(stream)), speaks))
 }

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use rustls::SignatureScheme;
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use super::support::{
-    Authority, Folder, Gateway, H2, Issued, Wire, config, eventually, free_port, local, request,
+    Authority, Folder, Gateway, H2, Issued, Wire, config, connect_offering, eventually, free_port,
+    local, request,
 };
 
 /// One listener with TLS and these certificates, given by the stems of their files.
@@ -64,6 +66,93 @@ async fn the_certificate_is_picked_by_the_name_that_the_client_asks_for() {
             .await
             .is_err()
     );
+}
+
+/// A certificate of each kind of key for a.test, and one for an address; unknown names get what the text says.
+async fn start_with_twins(unknown_name: &str) -> (Gateway, [Issued; 3]) {
+    let authority = Authority::new();
+    let folder = Folder::new();
+    let (ec, rsa) = (&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_RSA_SHA256);
+    let all = [
+        authority.issue_of(ec, &["a.test"]),
+        authority.issue_of(rsa, &["a.test"]),
+        authority.issue_of(ec, &["b.test", "127.0.0.2"]),
+    ];
+    for (stem, issued) in ["ec", "rsa", "address"].iter().zip(&all) {
+        put(&folder, stem, issued);
+    }
+    let text = text(&["ec", "rsa", "address"])
+        .replace("127.0.0.1:0", "'[::]:0'")
+        .replace("tls: {", &format!("tls: {{unknown_name: {unknown_name}, "));
+    (Gateway::start_in(folder, &text).await, all)
+}
+
+#[tokio::test]
+async fn of_two_certificates_for_a_name_the_client_gets_the_one_that_it_can_verify() {
+    let (gateway, [ec, rsa, address]) = start_with_twins("first").await;
+    let port = gateway.address().port();
+    let both = [
+        SignatureScheme::RSA_PSS_SHA256,
+        SignatureScheme::ECDSA_NISTP256_SHA256,
+    ];
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        for (at, name, schemes, wanted) in [
+            ([127, 0, 0, 1], "a.test", &both[..], &ec),
+            ([127, 0, 0, 1], "a.test", &both[..1], &rsa),
+            ([127, 0, 0, 1], "a.test", &both[1..], &ec),
+            ([127, 0, 0, 1], "b.test", &both, &address),
+            ([127, 0, 0, 1], "unknown.test", &both, &ec),
+            ([127, 0, 0, 1], "unknown.test", &both[..1], &rsa),
+            // An address is no name that is sent; the one that the client came to decides.
+            ([127, 0, 0, 1], "127.0.0.1", &both, &ec),
+            ([127, 0, 0, 2], "127.0.0.2", &both, &address),
+        ] {
+            let connect = connect_offering((at, port).into(), name, schemes, version);
+            let stream = connect.await.unwrap();
+            assert!(shown(&stream, wanted), "{at:?} {name} {schemes:?} {version:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_asks_for_an_unknown_name_is_refused_where_that_is_configured() {
+    let (gateway, [ec, _, address]) = start_with_twins("refuse").await;
+    let port = gateway.address().port();
+    let schemes = [SignatureScheme::ECDSA_NISTP256_SHA256];
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        for (at, name, wanted) in [
+            ([127, 0, 0, 1], "a.test", Some(&ec)),
+            ([127, 0, 0, 2], "127.0.0.2", Some(&address)),
+            ([127, 0, 0, 1], "unknown.test", None),
+            ([127, 0, 0, 1], "sub.a.test", None),
+            ([127, 0, 0, 1], "127.0.0.1", None),
+        ] {
+            let connect = connect_offering((at, port).into(), name, &schemes, version);
+            match (connect.await, wanted) {
+                (Ok(stream), Some(wanted)) => assert!(shown(&stream, wanted), "{name}"),
+                (Err(error), None) => {
+                    let error = error.to_string();
+                    assert!(error.contains("UnrecognisedName"), "{name}: {error}");
+                }
+                (connected, _) => panic!("{name} {version:?}: {connected:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_host_without_a_certificate_is_warned_of() {
+    let authority = Authority::new();
+    let folder = Folder::new();
+    put(&folder, "a", &authority.issue("a.test"));
+    let text = text(&["a"]).replace(
+        "routes: [",
+        "routes: [{host: [a.test, c.test], path: /*, respond: {status: 200}}, ",
+    );
+    let gateway = Gateway::start_in(folder, &text).await;
+    let said = gateway.stderr();
+    assert!(said.contains("no TLS listener has a certificate for `c.test`"), "{said}");
+    assert!(!said.contains("certificate for `a.test`"), "{said}");
 }
 
 #[tokio::test]

@@ -1,17 +1,23 @@
 //! TLS towards clients: the settings of a listener, and the handshake. Whose the socket is, and what is spoken after it, is
 //! not known here.
 
-use std::fmt;
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::{fmt, io};
 
 use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::TlsAcceptor;
+use rustls::server::Acceptor;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::TlsFault;
-use super::certificates::{ByName, CertificatePair};
+use super::certificates::{CertificatePair, Resolver, UnknownName};
+
+/// A fatal alert `unrecognized_name`, before there are keys (RFC 8446 section 6, RFC 6066 section 3).
+const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
 /// The oldest TLS version that is accepted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -22,9 +28,48 @@ pub(crate) enum MinVersion {
     Tls13,
 }
 
-/// The TLS configuration of a listener.
+/// What a listener's TLS is made of.
+#[derive(Debug)]
+pub(crate) struct TlsSettings {
+    /// The certificates, in the configuration's order.
+    pub(crate) certificates: Vec<CertificatePair>,
+    /// What a client gets that asks for a name that none of them has.
+    pub(crate) unknown_name: UnknownName,
+    /// The oldest version.
+    pub(crate) oldest: MinVersion,
+}
+
+/// Why a client got no TLS connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoHandshake {
+    /// It asked for a name that no certificate has, or for none, and is refused for that.
+    #[error("there is no certificate for {}", .0.as_deref().unwrap_or("a client that names no host"))]
+    UnknownName(Option<String>),
+    /// All else: what it sent, what it offered, or its socket.
+    #[error("{0}")]
+    Failed(io::Error),
+}
+
+impl NoHandshake {
+    /// Its word in logs.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::UnknownName(_) => "tls_unknown_name",
+            Self::Failed(_) => "tls_handshake",
+        }
+    }
+}
+
+/// The TLS of a listener.
 #[derive(Clone)]
-pub(crate) struct Tls(Arc<ServerConfig>);
+pub(crate) struct Tls(Arc<Inner>);
+
+struct Inner {
+    resolver: Arc<Resolver>,
+    config: Arc<ServerConfig>,
+    /// For clients that name no host, by the address that they came to.
+    at: HashMap<IpAddr, Arc<ServerConfig>>,
+}
 
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -33,37 +78,98 @@ impl fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// Settings for these certificates; a client that names none of them gets the first.
+    /// TLS with these settings.
     ///
     /// # Errors
     /// The crypto provider does not support the versions.
-    pub(crate) fn new(pairs: Vec<CertificatePair>, oldest: MinVersion) -> Result<Self, TlsFault> {
+    pub(crate) fn new(settings: &TlsSettings) -> Result<Self, TlsFault> {
         let provider: Arc<CryptoProvider> = Arc::new(aws_lc_rs::default_provider());
-        let versions: &[&rustls::SupportedProtocolVersion] = match oldest {
+        let versions: &[&rustls::SupportedProtocolVersion] = match settings.oldest {
             MinVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
             MinVersion::Tls13 => &[&rustls::version::TLS13],
         };
+        let resolver = Arc::new(Resolver::new(&settings.certificates, settings.unknown_name));
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)?
             .with_no_client_auth()
-            .with_cert_resolver(Arc::new(ByName::new(pairs)));
+            .with_cert_resolver(Arc::clone(&resolver) as _);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         config.ticketer = aws_lc_rs::Ticketer::new()?;
-        Ok(Self(Arc::new(config)))
+        // A resolver is not told the address, so each address has settings of its own.
+        let at = resolver.by_address().map(|(address, resolver)| {
+            let mut config = config.clone();
+            config.cert_resolver = Arc::new(resolver);
+            (address, Arc::new(config))
+        });
+        Ok(Self(Arc::new(Inner {
+            at: at.collect(),
+            config: Arc::new(config),
+            resolver,
+        })))
     }
 
-    /// Performs the handshake, and returns whether HTTP/2 was negotiated.
+    /// Whether a certificate is valid for this host: a name in lower case, or an IP address.
+    pub(crate) fn has_certificate(&self, host: &str) -> bool {
+        self.0.resolver.has(host)
+    }
+
+    /// Whether a certificate is valid for some name below this one.
+    pub(crate) fn has_certificate_below(&self, parent: &str) -> bool {
+        self.0.resolver.has_below(parent)
+    }
+
+    /// Whether a client that asks for this host by name gets as far as a certificate.
+    pub(crate) fn serves(&self, name: &str) -> bool {
+        self.0.resolver.serves(Some(name))
+    }
+
+    /// Performs the handshake, and returns whether HTTP/2 was negotiated. `local` gives the address that the client came
+    /// to; it is asked only where that chooses the certificate.
     ///
     /// # Errors
-    /// The handshake failed.
-    pub(crate) async fn accept<S>(&self, stream: S) -> std::io::Result<(TlsStream<S>, bool)>
+    /// The handshake ended without a connection. The client has been told why, by an alert.
+    pub(crate) async fn accept<S>(
+        &self,
+        stream: S,
+        local: impl FnOnce(&S) -> Option<IpAddr>,
+    ) -> Result<(TlsStream<S>, bool), NoHandshake>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let stream = TlsAcceptor::from(Arc::clone(&self.0))
-            .accept(stream)
-            .await?;
+        let begun = LazyConfigAcceptor::new(Acceptor::default(), stream).await;
+        let mut begun = begun.map_err(NoHandshake::Failed)?;
+        let hello = begun.client_hello();
+        let name = hello.server_name();
+        let Some(config) = self.config_for(name, || local(&begun.io)) else {
+            let refused = NoHandshake::UnknownName(name.map(str::to_owned));
+            // rustls would say `access_denied`. A client that is gone need not hear it.
+            drop(begun.io.write_all(&UNRECOGNIZED_NAME).await);
+            return Err(refused);
+        };
+        let config = Arc::clone(config);
+        let accepted = begun.into_stream(config).await;
+        let stream = accepted.map_err(NoHandshake::Failed)?;
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         Ok((stream, http2))
+    }
+
+    /// The settings for a client that asks for this name; `None` is an unknown one that is refused.
+    fn config_for(
+        &self,
+        name: Option<&str>,
+        local: impl FnOnce() -> Option<IpAddr>,
+    ) -> Option<&Arc<ServerConfig>> {
+        let Inner {
+            resolver,
+            config,
+            at,
+        } = &*self.0;
+        if name.is_none() && !at.is_empty() {
+            let own = local().and_then(|address| at.get(&address.to_canonical()));
+            if own.is_some() {
+                return own;
+            }
+        }
+        resolver.serves(name).then_some(config)
     }
 }

@@ -5,27 +5,206 @@ use std::path::Path;
 use super::super::ClientTls;
 use super::*;
 
-fn pair(names: &[&str]) -> CertificatePair {
+/// A self-signed pair of this algorithm.
+fn pair_of(
+    algorithm: &'static rcgen::SignatureAlgorithm,
+    names: &[&str],
+    more: impl FnOnce(&mut rcgen::CertificateParams),
+) -> CertificatePair {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    let made = rcgen::generate_simple_self_signed(names).unwrap();
-    let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    let mut params = rcgen::CertificateParams::new(names).unwrap();
+    more(&mut params);
+    let key = rcgen::KeyPair::generate_for(algorithm).unwrap();
+    let made = params.self_signed(&key).unwrap();
+    let (certificate, key) = (made.pem(), key.serialize_pem());
     CertificatePair::from_pem(certificate.as_bytes(), key.as_bytes()).unwrap()
+}
+
+fn pair(names: &[&str]) -> CertificatePair {
+    pair_of(&rcgen::PKCS_ECDSA_P256_SHA256, names, |_| {})
+}
+
+/// What today's browsers offer.
+const MODERN: Offer<'_> = Offer {
+    schemes: &[
+        SignatureScheme::ECDSA_NISTP256_SHA256,
+        SignatureScheme::RSA_PSS_SHA256,
+        SignatureScheme::RSA_PKCS1_SHA256,
+        SignatureScheme::ECDSA_NISTP384_SHA384,
+    ],
+    suites: &[CipherSuite::TLS13_AES_128_GCM_SHA256],
+};
+
+/// A client of TLS 1.2 without elliptic curves in certificates.
+const RSA_ONLY: Offer<'_> = Offer {
+    schemes: &[
+        SignatureScheme::RSA_PKCS1_SHA256,
+        SignatureScheme::RSA_PSS_SHA256,
+    ],
+    suites: &[CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256],
+};
+
+#[track_caller]
+fn gets(resolver: &Resolver, name: Option<&str>, offer: Offer<'_>, pair: Option<&CertificatePair>) {
+    let found = resolver.find(name, offer);
+    match (&found, pair) {
+        (Some(found), Some(pair)) => assert!(Arc::ptr_eq(found, &pair.key), "{name:?}"),
+        (None, None) => {}
+        _ => panic!("{name:?}: {found:?}"),
+    }
+    assert_eq!(resolver.serves(name), found.is_some(), "{name:?}");
 }
 
 #[test]
 fn the_certificate_is_chosen_by_name() {
-    let pairs = vec![pair(&["a.example"]), pair(&["*.b.example", "b.example"])];
-    let (first, second) = (Arc::clone(&pairs[0].key), Arc::clone(&pairs[1].key));
-    let by_name = ByName::new(pairs);
-    let is = |name: Option<&str>, key: &Arc<CertifiedKey>| {
-        assert!(Arc::ptr_eq(&by_name.find(name).unwrap(), key), "{name:?}");
-    };
-    is(Some("A.example"), &first);
-    is(Some("b.example"), &second);
-    is(Some("x.b.example"), &second);
-    is(Some("x.y.b.example"), &first);
-    is(Some("else.example"), &first);
-    is(None, &first);
+    let pairs = [pair(&["a.example"]), pair(&["*.b.example", "B.example"])];
+    let [first, second] = &pairs;
+    for (unknown, default) in [
+        (UnknownName::First, Some(first)),
+        (UnknownName::Refuse, None),
+    ] {
+        let resolver = Resolver::new(&pairs, unknown);
+        for (name, pair) in [
+            (Some("a.example"), Some(first)),
+            (Some("A.example"), Some(first)),
+            (Some("a.example."), Some(first)),
+            (Some("b.example"), Some(second)),
+            (Some("x.b.example"), Some(second)),
+            (Some("X.B.example."), Some(second)),
+            (Some("x.y.b.example"), default),
+            (Some("x.a.example"), default),
+            (Some("else.example"), default),
+            (Some("example"), default),
+            (None, default),
+        ] {
+            gets(&resolver, name, MODERN, pair);
+        }
+    }
+}
+
+#[test]
+fn of_several_for_a_name_the_first_is_taken_that_the_client_can_verify() {
+    let of = |algorithm| pair_of(algorithm, &["a.example"], |_| {});
+    let (small, large) = (
+        of(&rcgen::PKCS_ECDSA_P256_SHA256),
+        of(&rcgen::PKCS_ECDSA_P384_SHA384),
+    );
+    let rsa = of(&rcgen::PKCS_RSA_SHA256);
+    let all = [large, small, rsa];
+    let [large, small, rsa] = &all;
+    let resolver = Resolver::new(&all, UnknownName::First);
+    let only = |schemes| Offer { schemes, ..MODERN };
+    // RSA with PKCS#1 v1.5 signs no handshake of TLS 1.3.
+    let pkcs1_and_p256 = only(&[
+        SignatureScheme::RSA_PKCS1_SHA256,
+        SignatureScheme::ECDSA_NISTP256_SHA256,
+    ]);
+    for name in [Some("a.example"), Some("unknown.example"), None] {
+        gets(&resolver, name, MODERN, Some(large));
+        gets(&resolver, name, RSA_ONLY, Some(rsa));
+        gets(
+            &resolver,
+            name,
+            only(&[SignatureScheme::RSA_PSS_SHA256]),
+            Some(rsa),
+        );
+        gets(&resolver, name, pkcs1_and_p256, Some(small));
+        // The handshake fails, and says for which reason.
+        gets(
+            &resolver,
+            name,
+            only(&[SignatureScheme::ED25519]),
+            Some(large),
+        );
+    }
+    let reversed = [
+        of(&rcgen::PKCS_RSA_SHA256),
+        of(&rcgen::PKCS_ECDSA_P256_SHA256),
+    ];
+    let [rsa, small] = &reversed;
+    let resolver = Resolver::new(&reversed, UnknownName::First);
+    gets(&resolver, Some("a.example"), MODERN, Some(rsa));
+    gets(&resolver, Some("a.example"), pkcs1_and_p256, Some(small));
+}
+
+#[test]
+fn a_certificate_with_the_name_itself_comes_before_one_with_a_star() {
+    let star = pair(&["*.b.example"]);
+    let own = pair(&["a.b.example"]);
+    let rsa = pair_of(&rcgen::PKCS_RSA_SHA256, &["*.b.example"], |_| {});
+    let all = [star, own, rsa];
+    let [star, own, rsa] = &all;
+    let resolver = Resolver::new(&all, UnknownName::Refuse);
+    gets(&resolver, Some("a.b.example"), MODERN, Some(own));
+    gets(&resolver, Some("a.b.example"), RSA_ONLY, Some(rsa));
+    gets(&resolver, Some("c.b.example"), MODERN, Some(star));
+}
+
+#[test]
+fn who_names_no_host_gets_the_certificate_of_the_address() {
+    let address: IpAddr = "192.0.2.7".parse().unwrap();
+    let own = pair_of(&rcgen::PKCS_ECDSA_P256_SHA256, &["b.example"], |params| {
+        let name = rcgen::SanType::IpAddress(address);
+        params.subject_alt_names.push(name);
+    });
+    let all = [pair(&["a.example"]), own];
+    let [first, own] = &all;
+    for (unknown, default) in [
+        (UnknownName::First, Some(first)),
+        (UnknownName::Refuse, None),
+    ] {
+        let resolver = Resolver::new(&all, unknown);
+        gets(&resolver, None, MODERN, default);
+        let by_address: Vec<_> = resolver.by_address().collect();
+        let [(at, there)] = &by_address[..] else {
+            panic!("{by_address:?}");
+        };
+        assert_eq!(*at, address);
+        gets(there, None, MODERN, Some(own));
+        gets(there, Some("a.example"), MODERN, Some(first));
+        gets(there, Some("else.example"), MODERN, default);
+        assert!(resolver.has("192.0.2.7") && !resolver.has("192.0.2.8"));
+    }
+}
+
+#[test]
+fn hosts_with_a_certificate_are_known_below_a_name_too() {
+    let all = [pair(&["a.b.example", "*.c.example", "xd.example"])];
+    let resolver = Resolver::new(&all, UnknownName::First);
+    for (host, has) in [
+        ("a.b.example", true),
+        ("b.example", false),
+        ("x.c.example", true),
+    ] {
+        assert_eq!(resolver.has(host), has, "{host}");
+    }
+    for (parent, has) in [
+        ("b.example", true),
+        ("c.example", true),
+        ("example", true),
+        ("a.b.example", false),
+        ("d.example", false),
+    ] {
+        assert_eq!(resolver.has_below(parent), has, "{parent}");
+    }
+}
+
+#[test]
+fn a_certificate_that_demands_stapling_is_warned_of() {
+    let made = pair_of(&rcgen::PKCS_ECDSA_P256_SHA256, &["a.example"], |params| {
+        let id = &[1, 3, 6, 1, 5, 5, 7, 1, 24];
+        let content = vec![0x30, 3, 2, 1, 5];
+        let extension = rcgen::CustomExtension::from_oid_content(id, content);
+        params.custom_extensions.push(extension);
+    });
+    let warnings = made.warnings(crate::clock::now());
+    assert_eq!(warnings.len(), 1);
+    assert!(warnings[0].contains("must-staple"), "{warnings:?}");
+    assert!(
+        pair(&["a.example"])
+            .warnings(crate::clock::now())
+            .is_empty()
+    );
 }
 
 #[test]
@@ -53,7 +232,12 @@ fn vector(name: &str) -> Vec<u8> {
 /// The result for a pair: `good`, the warning, or the problem and the remedy.
 fn said(certificate: &str, key: &str) -> String {
     match CertificatePair::from_pem(&vector(certificate), &vector(key)) {
-        Ok(pair) => pair.warning().unwrap_or("good").to_owned(),
+        Ok(pair) => {
+            // Within the life of them all.
+            let then = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_900_000_000);
+            let first = pair.warnings(then).into_iter().next();
+            first.unwrap_or_else(|| "good".to_owned())
+        }
         Err(fault) => {
             let remedy = fault.remedy(Path::new(certificate), Path::new(key));
             format!("{fault}; {}", remedy.unwrap_or_default())

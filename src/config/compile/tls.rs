@@ -1,0 +1,106 @@
+//! `tls` of a listener: reads its certificates, and finds hosts of routes for which there is none.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::Compiler;
+use crate::clock;
+use crate::config::parsed::{self, HostPattern};
+use crate::config::place::Place;
+use crate::net::tls::{CertificatePair, MinVersion, Tls, TlsSettings};
+use crate::snapshot::Listener;
+
+/// How many hosts without a certificate are named.
+const NAMED: usize = 10;
+
+impl Compiler<'_> {
+    pub(super) fn tls(&mut self, parsed: &parsed::Tls) -> Option<Tls> {
+        let mut certificates = Vec::new();
+        for certificate in &parsed.certificates {
+            let cert = self.file(&certificate.cert.value, certificate.cert.place);
+            let key = self.file(&certificate.key.value, certificate.key.place);
+            let (Some(cert), Some(key)) = (cert, key) else {
+                continue;
+            };
+            match CertificatePair::from_pem(&cert, &key) {
+                Ok(pair) => {
+                    for warning in pair.warnings(clock::now()) {
+                        let path = certificate.cert.value.display();
+                        self.warnings
+                            .push(format!("the certificate `{path}`: {warning}"));
+                    }
+                    certificates.push(pair);
+                }
+                Err(fault) => {
+                    let (cert, key) = (&certificate.cert, &certificate.key);
+                    let place = if fault.concerns_certificate() {
+                        cert.place
+                    } else {
+                        key.place
+                    };
+                    let remedy = fault.remedy(&cert.value, &key.value);
+                    let draft = self.errors.at(place, fault.to_string());
+                    if let Some(remedy) = remedy {
+                        draft.hint(remedy);
+                    }
+                }
+            }
+        }
+        if certificates.is_empty() {
+            return None;
+        }
+        let settings = TlsSettings {
+            certificates,
+            unknown_name: parsed.unknown_name.value,
+            oldest: match parsed.min_version.value {
+                parsed::TlsVersion::V1_2 => MinVersion::Tls12,
+                parsed::TlsVersion::V1_3 => MinVersion::Tls13,
+            },
+        };
+        match Tls::new(&settings) {
+            Ok(tls) => Some(tls),
+            Err(fault) => {
+                self.errors.at(parsed.place, fault.to_string());
+                None
+            }
+        }
+    }
+
+    /// Warns about hosts of routes for which no TLS listener has a certificate, where there is a TLS listener.
+    pub(super) fn hosts_without_certificate(
+        &mut self,
+        routes: &[parsed::Route],
+        listeners: &[Arc<Listener>],
+    ) {
+        let tls: Vec<&Tls> = (listeners.iter())
+            .filter_map(|listener| listener.tls.as_ref())
+            .collect();
+        if tls.is_empty() {
+            return;
+        }
+        let has = |host: &HostPattern| match host {
+            HostPattern::Exact(name) => tls.iter().any(|tls| tls.has_certificate(name)),
+            HostPattern::Below(parent) => tls.iter().any(|tls| tls.has_certificate_below(parent)),
+        };
+        let mut seen = HashSet::new();
+        let mut more = 0_usize;
+        for host in routes.iter().flat_map(|route| &route.hosts) {
+            let name = host.value.to_string();
+            if has(&host.value) || !seen.insert(name.clone()) {
+                continue;
+            }
+            if seen.len() > NAMED {
+                more += 1;
+                continue;
+            }
+            let warning = format!(
+                "no TLS listener has a certificate for `{name}`: its clients get another's, or an alert"
+            );
+            self.errors.warn(host.place, &warning);
+        }
+        if more > 0 {
+            let warning = format!("{more} more hosts have no certificate");
+            self.errors.warn(Place::default(), &warning);
+        }
+    }
+}
