@@ -4,6 +4,7 @@
 use http::Method;
 
 use crate::message::path;
+use crate::net::tls;
 use crate::{auth, config, proxy, route, wire};
 
 /// The settings of a case, which are its first bytes, and the rest. In the seeds they are digits.
@@ -43,6 +44,11 @@ pub fn token(input: &[u8]) {
     auth::token_holds(input);
 }
 
+/// A session ticket: how it is damaged and where, then what is in it.
+pub fn ticket(input: &[u8]) {
+    tls::ticket_holds(input);
+}
+
 /// A configuration file.
 pub fn config(input: &[u8]) {
     config::text_holds(input);
@@ -57,12 +63,13 @@ mod tests {
 
     #[test]
     fn the_seeds_hold() {
-        for name in ["answer", "request", "path", "token", "config"] {
+        for name in ["answer", "request", "path", "token", "ticket", "config"] {
             let target = match name {
                 "answer" => answer,
                 "request" => request,
                 "path" => path,
                 "token" => token,
+                "ticket" => ticket,
                 _ => config,
             };
             let directory = Path::new(env!("CARGO_MANIFEST_DIR"))

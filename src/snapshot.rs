@@ -12,7 +12,7 @@ use crate::edits::HeaderEdits;
 use crate::net::client::TrustedProxies;
 use crate::net::dial::Dialer;
 use crate::net::limits::Bounds;
-use crate::net::tls::Tls;
+use crate::net::tls::{TicketRing, Tls};
 use crate::observe::access_log::AccessLog;
 use crate::proxy::{Upstream, Vouched};
 use crate::route::{Route, RouteTable};
@@ -49,6 +49,8 @@ pub(crate) struct Snapshot {
     pub(crate) dialer: Dialer,
     /// The level of the operator's log.
     pub(crate) level: tracing::Level,
+    /// The keys of TLS session tickets; the same across reloads.
+    pub(crate) tickets: Arc<TicketRing>,
     /// The token service.
     pub(crate) tokens: Option<Arc<TokenService>>,
     /// Its ended sessions and revoked tokens; the same across reloads.

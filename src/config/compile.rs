@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::HeaderName;
 use http::uri::PathAndQuery;
@@ -30,7 +31,7 @@ use crate::message::path::RequestPath;
 use crate::net::client::TrustedProxies;
 use crate::net::dial::Dialer;
 use crate::net::limits::{Bounds, Limits, Timeouts};
-use crate::net::tls::{ClientTls, roots_warning};
+use crate::net::tls::{ClientTls, TicketRing, roots_warning};
 use crate::observe::access_log::{AccessLog, AccessLogSettings, Destination, Format};
 use crate::proxy::Vouched;
 use crate::route::{Host, Pattern, RESOURCE_METADATA, Route, RouteTable, Target};
@@ -43,6 +44,7 @@ pub(crate) struct Compiler<'c> {
     previous: Option<&'c Snapshot>,
     workers: usize,
     dialer: Dialer,
+    tickets: Arc<TicketRing>,
     warnings: Vec<String>,
     summary: BTreeMap<String, String>,
     /// The keys at URLs of this configuration.
@@ -61,6 +63,15 @@ pub(crate) fn compile(
         parsed::Workers::Auto => std::thread::available_parallelism().map_or(1, usize::from),
         parsed::Workers::Count(count) => usize::from(count),
     };
+    // Sessions can be resumed after a reload.
+    let kept = previous.map(|previous| Ok(Arc::clone(&previous.tickets)));
+    let tickets = match kept.unwrap_or_else(|| TicketRing::new(Instant::now()).map(Arc::new)) {
+        Ok(tickets) => tickets,
+        Err(fault) => {
+            errors.at(Place::default(), fault.to_string());
+            return None;
+        }
+    };
     let before = errors.count();
     let mut compiler = Compiler {
         loader,
@@ -68,6 +79,7 @@ pub(crate) fn compile(
         previous,
         workers,
         dialer: previous.map_or_else(Dialer::new, |previous| previous.dialer.clone()),
+        tickets,
         warnings: Vec::new(),
         summary: BTreeMap::new(),
         remotes: Vec::new(),
@@ -106,6 +118,7 @@ pub(crate) fn compile(
     let routes: Vec<_> = routes.into_iter().map(|(route, _)| route).collect();
     let Compiler {
         dialer,
+        tickets,
         warnings,
         summary,
         ..
@@ -141,6 +154,7 @@ pub(crate) fn compile(
         tokens,
         ended,
         dialer,
+        tickets,
         tests: Vec::new(),
         level: level(gateway.log.level.value),
         summary,

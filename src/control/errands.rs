@@ -20,7 +20,7 @@ pub(super) struct Errand {
 }
 
 /// All periodic tasks.
-const ERRANDS: [Errand; 3] = [
+const ERRANDS: [Errand; 4] = [
     // Rehashes passwords with old hashes after a successful login.
     Errand {
         every: Duration::from_secs(2),
@@ -35,6 +35,11 @@ const ERRANDS: [Errand; 3] = [
     Errand {
         every: Duration::from_secs(60),
         run: clean,
+    },
+    // Begins a new key of session tickets, and forgets old ones.
+    Errand {
+        every: Duration::from_secs(60),
+        run: turn_tickets,
     },
 ];
 
@@ -80,5 +85,11 @@ fn clean(control: &Control) {
     if let Some(tokens) = &control.snapshot().tokens {
         let tokens = Arc::clone(tokens);
         tokio::spawn(async move { tokens.clean(clock::now()).await });
+    }
+}
+
+fn turn_tickets(control: &Control) {
+    if let Err(error) = control.snapshot().tickets.turn(Instant::now()) {
+        tracing::error!(%error, "no new key for session tickets could be made");
     }
 }

@@ -7,6 +7,7 @@ mod extensions;
 mod material;
 mod outgoing;
 mod server;
+mod tickets;
 
 use std::path::Path;
 
@@ -14,6 +15,9 @@ pub(crate) use self::certificates::{CertificatePair, UnknownName};
 use self::material::Wrong;
 pub(crate) use self::outgoing::{ClientTls, roots_warning};
 pub(crate) use self::server::{MinVersion, NoHandshake, Tls, TlsSettings};
+pub(crate) use self::tickets::TicketRing;
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::tickets::ticket_holds;
 
 /// A problem with a certificate or its key.
 #[derive(Debug, thiserror::Error)]

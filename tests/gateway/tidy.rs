@@ -44,7 +44,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ),
     ("aws_lc_rs", &["auth", "net/tls", "tokens"]),
     ("quick_cache", &["auth/remembered"]),
-    ("arc_swap", &["auth/remote", "auth/revoked"]),
+    ("arc_swap", &["auth/remote", "auth/revoked", "net/tls"]),
     ("flate2", &["net/fetch"]),
     ("brotli_decompressor", &["net/fetch"]),
     ("ruzstd", &["net/fetch"]),

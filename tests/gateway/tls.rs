@@ -1,14 +1,18 @@
 //! TLS at the front door: certificates by name, protocols, redirects, renewal.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::SignatureScheme;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, HandshakeKind, SignatureScheme};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::support::{
     Authority, Folder, Gateway, H2, Issued, Wire, config, connect_offering, eventually, free_port,
-    local, request,
+    local, request, resuming,
 };
 
 /// One listener with TLS and these certificates, given by the stems of their files.
@@ -109,7 +113,10 @@ async fn of_two_certificates_for_a_name_the_client_gets_the_one_that_it_can_veri
         ] {
             let connect = connect_offering((at, port).into(), name, schemes, version);
             let stream = connect.await.unwrap();
-            assert!(shown(&stream, wanted), "{at:?} {name} {schemes:?} {version:?}");
+            assert!(
+                shown(&stream, wanted),
+                "{at:?} {name} {schemes:?} {version:?}"
+            );
         }
     }
 }
@@ -151,7 +158,10 @@ async fn a_host_without_a_certificate_is_warned_of() {
     );
     let gateway = Gateway::start_in(folder, &text).await;
     let said = gateway.stderr();
-    assert!(said.contains("no TLS listener has a certificate for `c.test`"), "{said}");
+    assert!(
+        said.contains("no TLS listener has a certificate for `c.test`"),
+        "{said}"
+    );
     assert!(!said.contains("certificate for `a.test`"), "{said}");
 }
 
@@ -258,6 +268,42 @@ async fn a_renewed_certificate_is_taken_up_and_open_connections_stay() {
     })
     .await;
     assert_eq!(kept.get("/", &[("Host", "a.test")]).await.text(), "safe");
+}
+
+/// Connects, makes a request, which also reads the tickets, and tells whether the session was resumed.
+async fn resumes(client: &Arc<ClientConfig>, address: SocketAddr) -> bool {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from("a.test").unwrap();
+    let connector = TlsConnector::from(Arc::clone(client));
+    let stream = connector.connect(name, stream).await.unwrap();
+    let kind = stream.get_ref().1.handshake_kind();
+    let mut wire = Wire::over(stream);
+    let reply = wire.get("/", &[("Host", "a.test")]).await;
+    assert_eq!(reply.text(), "safe");
+    kind == Some(HandshakeKind::Resumed)
+}
+
+#[tokio::test]
+async fn a_reload_ends_no_session() {
+    let authority = Authority::new();
+    let (gateway, ..) = start(&authority).await;
+    let (other, ..) = start(&authority).await;
+    let clients = [&rustls::version::TLS12, &rustls::version::TLS13].map(resuming);
+    for client in &clients {
+        assert!(!resumes(client, gateway.address()).await);
+        assert!(resumes(client, gateway.address()).await);
+    }
+    let before = gateway.reloads();
+    put(&gateway.folder, "b", &authority.issue("b.test"));
+    gateway.reloaded_after(before).await;
+    gateway
+        .reconfigure(&text(&["b", "a"]).replace("/*", "/"))
+        .await;
+    for client in &clients {
+        assert!(resumes(client, gateway.address()).await);
+        // A ticket of one process means nothing to another.
+        assert!(!resumes(client, other.address()).await);
+    }
 }
 
 #[tokio::test]

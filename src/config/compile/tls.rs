@@ -56,6 +56,7 @@ impl Compiler<'_> {
                 parsed::TlsVersion::V1_2 => MinVersion::Tls12,
                 parsed::TlsVersion::V1_3 => MinVersion::Tls13,
             },
+            tickets: Arc::clone(&self.tickets),
         };
         match Tls::new(&settings) {
             Ok(tls) => Some(tls),

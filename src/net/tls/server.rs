@@ -15,6 +15,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::TlsFault;
 use super::certificates::{CertificatePair, Resolver, UnknownName};
+use super::tickets::{TicketRing, Tickets};
 
 /// A fatal alert `unrecognized_name`, before there are keys (RFC 8446 section 6, RFC 6066 section 3).
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
@@ -37,6 +38,8 @@ pub(crate) struct TlsSettings {
     pub(crate) unknown_name: UnknownName,
     /// The oldest version.
     pub(crate) oldest: MinVersion,
+    /// The keys of session tickets.
+    pub(crate) tickets: Arc<TicketRing>,
 }
 
 /// Why a client got no TLS connection.
@@ -94,7 +97,9 @@ impl Tls {
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(&resolver) as _);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        config.ticketer = aws_lc_rs::Ticketer::new()?;
+        // Nothing is demanded of clients.
+        let tickets = Tickets::new(Arc::clone(&settings.tickets), &[]);
+        config.ticketer = Arc::new(tickets);
         // A resolver is not told the address, so each address has settings of its own.
         let at = resolver.by_address().map(|(address, resolver)| {
             let mut config = config.clone();

@@ -92,6 +92,16 @@ impl Authority {
     }
 }
 
+/// A client that remembers sessions, of one TLS version, which verifies nothing.
+pub(crate) fn resuming(version: &'static rustls::SupportedProtocolVersion) -> Arc<ClientConfig> {
+    let schemes = vec![SignatureScheme::ECDSA_NISTP256_SHA256];
+    let config = ClientConfig::builder_with_protocol_versions(&[version])
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Credulous(schemes)))
+        .with_no_client_auth();
+    Arc::new(config)
+}
+
 /// Connects as a client that can verify only these signatures, and accepts any certificate. The name may be an address,
 /// which is not sent.
 pub(crate) async fn connect_offering(
