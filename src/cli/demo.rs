@@ -7,22 +7,22 @@ mod text;
 
 use std::fs;
 use std::io::{self, ErrorKind, Write as _};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
-use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair};
 use serde_json::{Map, Value};
 
 use self::place::{Addresses, Place, is_the_demos};
 use self::text::{Told, instructions};
+use super::cert::local::{LocalCa, LocalFault, LocalName};
 use super::guide::{Guide, Link};
 use super::tokens::{Ended, now_in_millis, service, users_file, write};
 use super::{bad, failed, load, refused, sample_app};
 use crate::config::ConfigErrors;
-use crate::tokens::{User, alone, hash_password, write_private};
+use crate::tokens::{User, alone, hash_password};
 use crate::{RunError, clock};
 
 /// The arguments of `demo`.
@@ -67,6 +67,8 @@ pub(super) fn command(arguments: DemoArguments, given: Option<PathBuf>) -> ExitC
 
 /// The lifetime of the printed token.
 const TOKEN_LIFETIME: Duration = Duration::from_hours(1);
+/// The stem of the certificate's files.
+const CERTIFICATE: &str = "demo";
 /// The lifetime of the certificate.
 const CERTIFICATE_LIFETIME: Duration = Duration::from_hours(30 * 24);
 /// The age at which it is replaced, so that the demo never starts with one about to expire.
@@ -106,7 +108,7 @@ pub(crate) enum DemoError {
     },
     /// The certificate could not be created.
     #[error("cannot create the demo's certificate: {0}")]
-    Certificate(#[from] rcgen::Error),
+    Certificate(#[from] LocalFault),
     /// The configuration does not exist; nothing was created.
     #[error("there is no {}: `portcullis demo` without -c brings its own", .0.display())]
     NoConfiguration(PathBuf),
@@ -279,9 +281,9 @@ fn directory(file: &Path) -> &Path {
     }
 }
 
-/// Creates `demo.pem` and `demo.key`, unless both exist and are recent enough.
+/// Creates `demo.pem` and `demo.key`, signed by the CA of `portcullis cert local`, unless both exist and are recent enough.
 fn ensure_certificate(certs: &Path, now: SystemTime) -> Result<(), DemoError> {
-    let (certificate, key) = (certs.join("demo.pem"), certs.join("demo.key"));
+    let ca = LocalCa::open(certs, now)?;
     let fresh = |file: &Path| {
         let made = fs::metadata(file)
             .and_then(|metadata| metadata.modified())
@@ -290,25 +292,19 @@ fn ensure_certificate(certs: &Path, now: SystemTime) -> Result<(), DemoError> {
         let age = made.and_then(|made| now.duration_since(made).ok());
         age.is_some_and(|age| age < CERTIFICATE_RENEWAL)
     };
-    if fresh(&certificate) && fresh(&key) {
+    if ca.has_made(CERTIFICATE)
+        && ["pem", "key"]
+            .iter()
+            .all(|kind| fresh(&certs.join(format!("{CERTIFICATE}.{kind}"))))
+    {
         return Ok(());
     }
-
-    let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
-    let mut params = CertificateParams::new(names)?;
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "Portcullis demo");
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    let today =
-        rcgen::date_time_ymd(1970, 1, 1) + now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    params.not_before = today;
-    params.not_after = today + CERTIFICATE_LIFETIME;
-    let pair = KeyPair::generate()?;
-    let signed = params.self_signed(&pair)?;
-    for (path, text) in [(&key, pair.serialize_pem()), (&certificate, signed.pem())] {
-        write_private(path, text.as_bytes()).map_err(|source| file_error(path, source))?;
-    }
+    let names = [
+        LocalName::Dns("localhost".to_owned()),
+        LocalName::Address(Ipv4Addr::LOCALHOST.into()),
+        LocalName::Address(Ipv6Addr::LOCALHOST.into()),
+    ];
+    ca.issue(CERTIFICATE, &names, CERTIFICATE_LIFETIME, now, true)?;
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand; the exit codes are decided only here.
 
+mod cert;
 mod check;
 mod demo;
 mod explain;
@@ -94,6 +95,14 @@ Saved changes are applied at once, and a file with an error changes nothing."
         #[command(subcommand)]
         command: key::KeyCommand,
     },
+    /// Make certificates for local development.
+    #[command(after_help = "Examples:
+  portcullis cert local
+  portcullis cert local app.test 127.0.0.1")]
+    Cert {
+        #[command(subcommand)]
+        command: cert::CertCommand,
+    },
     /// Print the JSON Schema of the configuration, for editors and CI.
     Schema(schema::SchemaArguments),
     /// Try it with nothing else installed: creates a certificate, an app and users, and shows a page to click through
@@ -135,6 +144,7 @@ pub fn main() -> ExitCode {
         Command::User { command } => user::user(command, &config),
         Command::Token { command } => token::token(command, &config),
         Command::Key { command } => key::key(&command, &config),
+        Command::Cert { command } => cert::cert(command, &config),
         Command::Demo(arguments) => demo::command(arguments, given),
         Command::Check(arguments) => check::check(arguments, given),
         Command::Schema(arguments) => schema::schema(&arguments),

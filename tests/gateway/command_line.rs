@@ -97,6 +97,8 @@ fn version_and_help_are_commands_and_each_help_has_two_examples() {
         "key generate",
         "key rotate",
         "key list",
+        "cert",
+        "cert local",
     ] {
         let words: Vec<&str> = std::iter::once("help").chain(command.split(' ')).collect();
         let (out, err, code) = run(&folder, &words);
@@ -113,6 +115,45 @@ fn version_and_help_are_commands_and_each_help_has_two_examples() {
     );
     // Nothing to do is a wrong use of it.
     assert_eq!(run(&folder, &[]).2, 2);
+}
+
+#[test]
+fn a_local_certificate_is_made_beside_the_configuration_and_serves() {
+    let folder = Folder::new();
+    let (out, err, code) = run(&folder, &["cert", "local", "app.test", "10.1.2.3"]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    let line = "tls: {certificates: [{cert: certs/app.test.pem, key: certs/app.test.key}]}";
+    assert!(out.contains(line), "{out}");
+    assert!(
+        out.contains("curl --cacert certs/local-ca/root.pem https://app.test/\n"),
+        "{out}"
+    );
+    let text = format!(
+        "listeners: [{{address: '127.0.0.1:0', {line}}}]\n\
+         routes: [{{host: app.test, path: /, respond: {{status: 204}}}}]\n"
+    );
+    folder.write("gateway.yaml", text);
+    let (_, err, code) = run(&folder, &["check"]);
+    assert!(code == 0 && !err.contains("certificate"), "{err}");
+
+    let root = std::fs::read(folder.path("certs/local-ca/root.pem")).unwrap();
+    let (out, err, code) = run(&folder, &["cert", "local", "app.test"]);
+    assert!(code == 0 && out.contains("are replaced"), "{out}{err}");
+    assert_eq!(
+        std::fs::read(folder.path("certs/local-ca/root.pem")).unwrap(),
+        root
+    );
+    folder.write("mine/_.b.test.pem", "somebody's");
+    let elsewhere = ["cert", "local", "--dir", "mine", "*.b.test"];
+    let (_, err, code) = run(&folder, &elsewhere);
+    assert!(code == 1 && err.contains("--force"), "{err}");
+    let (out, err, code) = run(&folder, &[&elsewhere[..], &["--force"]].concat());
+    assert!(code == 0 && out.contains("mine/_.b.test.pem"), "{out}{err}");
+    let (_, err, code) = run(&folder, &["cert", "local", "localhost", "example.com"]);
+    assert!(
+        code == 2 && err.contains("`example.com` is no local name"),
+        "{err}"
+    );
 }
 
 #[test]

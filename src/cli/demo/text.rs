@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Printed;
+use crate::cli::cert::local::LocalCa;
 use crate::cli::guide::LINK_LIFETIME;
 
 /// The values to print. No `Debug`: it contains passwords.
@@ -35,7 +36,8 @@ pub(super) fn instructions(told: &Told<'_>) -> String {
     } = *told;
     let file = quote(&config.display().to_string());
     let backup = quote(&format!("{}.bak", config.display()));
-    let certificate = quote(&join(config, "certs/demo.pem").display().to_string());
+    let root = LocalCa::root(&join(config, "certs"));
+    let root = quote(&root.display().to_string());
     let bearer = "-H \"Authorization: Bearer $TOKEN\"";
     // Both GNU and BSD sed understand `-i.bak` in one word.
     let edit = format!("sed -i.bak 's/body: pong/body: edited/' {file}");
@@ -71,7 +73,7 @@ pub(super) fn instructions(told: &Told<'_>) -> String {
         (
             "The same app over TLS",
             vec![format!(
-                "curl -i --cacert {certificate} {bearer} {https}/api/orders/"
+                "curl -i --cacert {root} {bearer} {https}/api/orders/"
             )],
         ),
         (
@@ -101,7 +103,7 @@ pub(super) fn instructions(told: &Told<'_>) -> String {
     line(&mut text, &format!("  Browser   {http}/"));
     line(
         &mut text,
-        &format!("  TLS       {https}/ (self-signed, the browser will ask)"),
+        &format!("  TLS       {https}/ (the browser asks, unless it trusts {root})"),
     );
     for (label, user) in ["Sign in", "or"].iter().zip(users) {
         let Printed {
@@ -183,7 +185,7 @@ mod tests {
             "export TOKEN=a.b.c\n",
             "curl -i http://127.0.0.1:8080/api/orders/\n",
             "sed -i.bak 's/body: pong/body: edited/' 'my demo/gateway.yaml' &&",
-            "--cacert 'my demo/certs/demo.pem'",
+            "--cacert 'my demo/certs/local-ca/root.pem'",
             "curl -w '\\n' http://127.0.0.1:8080/ping\n",
         ] {
             assert!(text.contains(needle), "{needle:?} is not in\n{text}");
