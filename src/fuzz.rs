@@ -5,7 +5,7 @@ use http::Method;
 
 use crate::message::path;
 use crate::net::tls;
-use crate::{auth, config, proxy, route, wire};
+use crate::{auth, config, proxy, route, server, wire};
 
 /// The settings of a case, which are its first bytes, and the rest. In the seeds they are digits.
 fn settings<const COUNT: usize>(input: &[u8]) -> Option<([u8; COUNT], &[u8])> {
@@ -39,6 +39,11 @@ pub fn path(input: &[u8]) {
     route::properties::target_holds(input);
 }
 
+/// The beginning of a connection that a PROXY header precedes.
+pub fn preamble(input: &[u8]) {
+    server::preamble::properties::preamble_holds(input);
+}
+
 /// A token.
 pub fn token(input: &[u8]) {
     auth::token_holds(input);
@@ -63,10 +68,13 @@ mod tests {
 
     #[test]
     fn the_seeds_hold() {
-        for name in ["answer", "request", "path", "token", "ticket", "config"] {
+        for name in [
+            "answer", "request", "preamble", "path", "token", "ticket", "config",
+        ] {
             let target = match name {
                 "answer" => answer,
                 "request" => request,
+                "preamble" => preamble,
                 "path" => path,
                 "token" => token,
                 "ticket" => ticket,

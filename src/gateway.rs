@@ -48,6 +48,8 @@ pub(crate) struct Connection {
     pub(crate) line: Arc<Line>,
     /// The TLS port that plain-text requests are redirected to.
     pub(crate) redirect_to_https: Option<u16>,
+    /// Whether the system can send files on it by itself.
+    pub(crate) carries: bool,
 }
 
 /// Responds to one request; `refusal` is set where the request could not be parsed unambiguously.
@@ -158,7 +160,7 @@ async fn serve(
                 query: target.query(),
                 now: record.time(),
                 at: record.began().into_std(),
-                carries: connection.peer.is_plain() && request.version() != Version::HTTP_2,
+                carries: connection.carries && request.version() != Version::HTTP_2,
             };
             files.serve(permit, asked).await
         }

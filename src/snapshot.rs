@@ -103,6 +103,8 @@ pub(crate) struct Listener {
     pub(crate) tls: Option<Tls>,
     /// The TLS port that plain-text requests are redirected to.
     pub(crate) redirect_to_https: Option<u16>,
+    /// Whether every connection begins with a PROXY header.
+    pub(crate) proxy_protocol: bool,
 }
 
 /// The address of a listener; identifies it across reloads.

@@ -4,6 +4,7 @@
 mod access;
 mod cors;
 mod hazards;
+mod listeners;
 mod routes;
 mod tls;
 mod tokens;
@@ -84,7 +85,8 @@ pub(crate) fn compile(
         summary: BTreeMap::new(),
         remotes: Vec::new(),
     };
-    let listeners = compiler.listeners(&gateway.listeners);
+    let trusted = trusted(&gateway.trusted_proxies);
+    let listeners = compiler.listeners(&gateway.listeners, &trusted);
     let mut verifiers = compiler.verifiers(&gateway.jwt);
     // A session that has ended stays ended in every later configuration of this process.
     let ended = previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.ended));
@@ -126,16 +128,7 @@ pub(crate) fn compile(
     let snapshot = Snapshot {
         workers,
         listeners,
-        trusted: TrustedProxies {
-            networks: (gateway.trusted_proxies.iter())
-                .filter_map(|peers| match peers.value {
-                    parsed::TrustedPeers::Network(network) => Some(network),
-                    parsed::TrustedPeers::Unix => None,
-                })
-                .collect(),
-            unix: (gateway.trusted_proxies.iter())
-                .any(|peers| peers.value == parsed::TrustedPeers::Unix),
-        },
+        trusted,
         bounds: Arc::new(Bounds {
             limits: limits(&gateway.limits),
             timeouts: timeouts(&gateway.timeouts),
@@ -191,7 +184,11 @@ impl Compiler<'_> {
         Some(pem)
     }
 
-    fn listeners(&mut self, parsed: &[parsed::Listener]) -> Vec<Arc<Listener>> {
+    fn listeners(
+        &mut self,
+        parsed: &[parsed::Listener],
+        trusted: &TrustedProxies,
+    ) -> Vec<Arc<Listener>> {
         let tls_port = parsed
             .iter()
             .find_map(|listener| match &listener.address.value {
@@ -236,12 +233,16 @@ impl Compiler<'_> {
                 }
                 (true, Some(port)) => Some(port),
             };
+            let proxy_protocol = self.proxy_protocol(listener, trusted);
             let tls = listener.tls.as_ref().map(|tls| self.tls(tls));
-            let kind = match (&tls, redirect_to_https) {
+            let mut kind = match (&tls, redirect_to_https) {
                 (Some(_), _) => "TLS".to_owned(),
                 (None, Some(port)) => format!("plain, redirects to https on port {port}"),
                 (None, None) => "plain".to_owned(),
             };
+            if proxy_protocol {
+                kind.push_str(", PROXY protocol");
+            }
             self.summary.insert(format!("listener {address}"), kind);
             let tls = match tls {
                 Some(None) => continue,
@@ -252,6 +253,7 @@ impl Compiler<'_> {
                 address,
                 tls,
                 redirect_to_https,
+                proxy_protocol,
             }));
         }
         self.same_port_twice(parsed);
@@ -414,6 +416,17 @@ fn names_of(guard: &Guard) -> Vec<HeaderName> {
         .into_iter()
         .filter(|name| !is_credential(name))
         .collect()
+}
+
+fn trusted(parsed: &[parsed::Spanned<parsed::TrustedPeers>]) -> TrustedProxies {
+    let networks = parsed.iter().filter_map(|peers| match peers.value {
+        parsed::TrustedPeers::Network(network) => Some(network),
+        parsed::TrustedPeers::Unix => None,
+    });
+    TrustedProxies {
+        networks: networks.collect(),
+        unix: (parsed.iter()).any(|peers| peers.value == parsed::TrustedPeers::Unix),
+    }
 }
 
 fn limits(parsed: &parsed::Limits) -> Limits {

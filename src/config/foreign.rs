@@ -153,6 +153,16 @@ const KEYS: &[Row] = &[
         "`trusted_proxies`; its `X-Forwarded-For` is read",
     ),
     ("trusted_ips", "Traefik's", "`trusted_proxies`"),
+    (
+        "accept_proxy",
+        "HAProxy's",
+        "`listeners[].proxy_protocol`, with `trusted_proxies`",
+    ),
+    (
+        "listener_wrappers",
+        "Caddy's",
+        "`listeners[].proxy_protocol`, with `trusted_proxies`",
+    ),
     // Listeners.
     ("listen", "nginx's", ADDRESS),
     ("bind", "HAProxy's", ADDRESS),

@@ -265,6 +265,12 @@ pub(crate) static LISTENER: Section = Section {
             "Redirects every request to the first TLS listener.",
         )
         .or("false"),
+        key(
+            "proxy_protocol",
+            Kind::Boolean,
+            "Every connection begins with a PROXY header that names the client; for peers in `trusted_proxies`.",
+        )
+        .or("false"),
         key("tls", Kind::Section(&TLS), "Serves TLS, with HTTP/2.").without("plain HTTP"),
     ],
 };

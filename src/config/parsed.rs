@@ -120,6 +120,8 @@ pub(crate) struct Listener {
     pub(crate) address: Spanned<ListenAddress>,
     /// Whether it only redirects to the TLS listener.
     pub(crate) redirect_to_https: Spanned<bool>,
+    /// Whether connections begin with a PROXY header.
+    pub(crate) proxy_protocol: Spanned<bool>,
     /// The TLS settings; `None` is plain text.
     pub(crate) tls: Option<Tls>,
 }

@@ -107,6 +107,7 @@ impl Decoder<'_> {
             })
         });
         let redirect_to_https = self.value(fields, "redirect_to_https", Self::boolean);
+        let proxy_protocol = self.value(fields, "proxy_protocol", Self::boolean);
         let tls = self.optional(fields, "tls", Self::tls);
         let broken = self.errors.count() > before;
         Some(Listener {
@@ -114,6 +115,7 @@ impl Decoder<'_> {
             broken,
             address: address?,
             redirect_to_https: redirect_to_https?,
+            proxy_protocol: proxy_protocol?,
             tls,
         })
     }

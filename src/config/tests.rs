@@ -21,7 +21,7 @@ listeners:
       certificates:
         - {cert: certs/example.pem, key: certs/example.key}
       min_version: 1.3
-  - address: unix:/run/portcullis.sock
+  - {address: "unix:/run/portcullis.sock", proxy_protocol: true}
 trusted_proxies: [10.0.0.0/8, "::1"]
 limits:
   connections: 10
@@ -160,6 +160,8 @@ fn every_key_is_read() {
         Path::new("etc/certs/example.key")
     );
     assert_eq!(tls.min_version.value, TlsVersion::V1_3);
+    let proxied = |at: usize| gateway.listeners[at].proxy_protocol.value;
+    assert!(proxied(2) && !proxied(1));
     assert_eq!(gateway.limits.uri_bytes.value, 4096);
     assert_eq!(
         gateway.timeouts.tls_handshake.value,
@@ -321,7 +323,7 @@ a.yaml:1:13: `address` is missing
       |             ^
 a.yaml:1:14: unknown key `addres`
     1 | listeners: [{addres: 1.1.1.1:1}]
-      |              ^^^^^^ did you mean `address`? known here: address, redirect_to_https, tls",
+      |              ^^^^^^ did you mean `address`? known here: address, redirect_to_https, proxy_protocol, tls",
     );
     golden(
         "workers:",
@@ -735,6 +737,7 @@ timeouts: {send: 5s}
 listeners:
 - address: '127.0.0.1:80'
   redirect_to_https: false
+  proxy_protocol: false
 jwt:
   a:
     secret: '***'

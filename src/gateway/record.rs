@@ -296,6 +296,7 @@ impl Drop for Record {
                 route: route.map(|route| route.name.as_str()),
                 upstream,
                 subject: self.subject.as_deref(),
+                proxy_id: peer.proxy_id(),
                 bytes: self.bytes,
                 began: self.began,
                 first_byte: self.first_byte.unwrap_or(now),

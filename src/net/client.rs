@@ -38,7 +38,7 @@ impl TrustedProxies {
         if !self.trusts(peer.ip) {
             return Client {
                 ip: peer.ip,
-                secure: peer.tls,
+                secure: peer.is_secure(),
                 told: None,
             };
         }
@@ -68,7 +68,9 @@ impl TrustedProxies {
         };
         let hop = hops.get(at);
         let proto = of("x-forwarded-proto").or_else(|| hop?.proto.as_deref());
-        let secure = proto.and_then(is_secure).unwrap_or(peer.tls);
+        let secure = proto
+            .and_then(is_secure)
+            .unwrap_or_else(|| peer.is_secure());
         let host = of("x-forwarded-host").or_else(|| hop?.host.as_deref());
         let host = host.filter(|host| is_authority(host));
         let port = of("x-forwarded-port").filter(|port| port.parse::<u16>().is_ok());
@@ -194,12 +196,27 @@ impl std::fmt::Display for Counted {
 /// What is known about a connection before its first request; built once, read by every request.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
-    /// The address at the other end; `None` on a Unix socket.
+    /// The address at the other end, or the one that a PROXY header names; `None` on a Unix socket.
     pub(crate) ip: Option<IpAddr>,
     /// The address as a header value.
     pub(crate) text: HeaderValue,
-    /// Whether it uses TLS.
+    /// Whether the connection to the gateway uses TLS.
     pub(crate) tls: bool,
+    /// What else a PROXY header says; `None` without one.
+    pub(crate) introduction: Option<Box<Introduction>>,
+}
+
+/// What a PROXY header says about a connection besides its client's address.
+#[derive(Clone, Debug)]
+pub(crate) struct Introduction {
+    /// The address that the client connected to.
+    pub(crate) destination: Option<IpAddr>,
+    /// The port that the client connected to.
+    pub(crate) port: Option<HeaderValue>,
+    /// Whether the client uses TLS.
+    pub(crate) secure: bool,
+    /// The sender's id of the connection.
+    pub(crate) id: Option<Box<str>>,
 }
 
 impl Peer {
@@ -211,12 +228,31 @@ impl Peer {
             ip,
             text: text.unwrap_or(HeaderValue::from_static("unknown")),
             tls,
+            introduction: None,
         }
     }
 
-    /// Whether this is a TCP connection without TLS.
-    pub(crate) fn is_plain(&self) -> bool {
-        self.ip.is_some() && !self.tls
+    /// The same peer, about whom a PROXY header says this.
+    pub(crate) fn introduced(self, introduction: Introduction) -> Self {
+        Self {
+            introduction: Some(Box::new(introduction)),
+            ..self
+        }
+    }
+
+    /// Whether the client uses TLS, to the gateway or to the sender of the PROXY header.
+    pub(crate) fn is_secure(&self) -> bool {
+        self.tls || self.introduction.as_ref().is_some_and(|it| it.secure)
+    }
+
+    /// The port that the client connected to, where a PROXY header says so.
+    pub(crate) fn port(&self) -> Option<&HeaderValue> {
+        self.introduction.as_ref()?.port.as_ref()
+    }
+
+    /// The id that a PROXY header gave the connection.
+    pub(crate) fn proxy_id(&self) -> Option<&str> {
+        self.introduction.as_ref()?.id.as_deref()
     }
 
     /// The address as text; `None` on a Unix socket.

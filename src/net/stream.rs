@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, AsRawFd as _, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -60,18 +60,27 @@ impl Stream {
     /// # Errors
     /// The socket's errors.
     pub(crate) async fn first_byte(&self) -> io::Result<Option<u8>> {
-        fn peek(socket: impl AsFd) -> io::Result<Option<u8>> {
-            let mut byte = [0];
-            let (_, count) = recv(socket, &mut byte, RecvFlags::PEEK)?;
-            Ok((count > 0).then_some(byte[0]))
-        }
+        let mut byte = [0];
+        let count = self.peek(&mut byte).await?;
+        Ok((count > 0).then_some(byte[0]))
+    }
+
+    /// Waits for bytes, copies them and leaves them unread: how many there are, 0 at the end of the stream.
+    ///
+    /// # Errors
+    /// The socket's errors.
+    pub(crate) async fn peek(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        let mut peek = |socket: BorrowedFd<'_>| {
+            let (_, count) = recv(socket, &mut *bytes, RecvFlags::PEEK)?;
+            Ok(count)
+        };
         match self {
             Self::Tcp(stream) => {
-                let peek = || peek(stream);
+                let peek = || peek(stream.as_fd());
                 stream.async_io(Interest::READABLE, peek).await
             }
             Self::Unix(stream) => {
-                let peek = || peek(stream);
+                let peek = || peek(stream.as_fd());
                 stream.async_io(Interest::READABLE, peek).await
             }
             #[cfg(any(test, fuzzing))]
@@ -87,6 +96,29 @@ impl Stream {
             #[cfg(any(test, fuzzing))]
             Self::Script(_) => None,
         }
+    }
+
+    /// Reads and drops this many bytes, which [`peek`](Self::peek) has found to be there.
+    ///
+    /// # Errors
+    /// The socket's errors; `UnexpectedEof` where there are fewer.
+    pub(crate) fn skip(&self, mut count: usize) -> io::Result<()> {
+        let mut bytes = [0; 256];
+        while count > 0 {
+            let most = count.min(bytes.len());
+            let into = bytes.get_mut(..most).unwrap_or_default();
+            let (_, read) = match self {
+                Self::Tcp(stream) => recv(stream, into, RecvFlags::DONTWAIT)?,
+                Self::Unix(stream) => recv(stream, into, RecvFlags::DONTWAIT)?,
+                #[cfg(any(test, fuzzing))]
+                Self::Script(_) => return Err(io::ErrorKind::Unsupported.into()),
+            };
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            count -= read;
+        }
+        Ok(())
     }
 
     /// The number of its file descriptor.

@@ -386,10 +386,11 @@ impl<'a> Fields<'a> {
         let host = told.and_then(|told| told.host.as_ref());
         let host = host.map_or(named, HeaderValue::as_bytes);
         self.add(&X_FORWARDED_HOST, Value::Part(host));
-        let port = match (told.and_then(|told| told.port.as_ref()), client.secure) {
+        let port = match (told.and_then(|told| told.port.as_ref()), port_of(host)) {
             (Some(port), _) => Value::Lent(port),
-            (None, secure) => match (port_of(host), secure) {
-                (Some(port), _) => Value::Part(port),
+            (None, Some(port)) => Value::Part(port),
+            (None, None) => match (peer.port(), client.secure) {
+                (Some(port), _) => Value::Lent(port),
                 (None, true) => Value::Part(b"443"),
                 (None, false) => Value::Part(b"80"),
             },

@@ -7,17 +7,20 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{sleep, sleep_until, timeout};
+use http::HeaderValue;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
+use super::cut::Cause;
 use super::drain::Drain;
+use super::preamble::{self, Fault};
 use super::tally::Place;
 use crate::gateway::{self, Connection};
 use crate::message::reject::Reject;
-use crate::net::client::Peer;
+use crate::net::client::{Counted, Introduction, Peer};
 use crate::net::limits::Bounds;
-use crate::net::stream::Stream;
+use crate::net::stream::{Carrier as _, Stream};
 use crate::net::tls::{NoHandshake, Tls};
 use crate::snapshot::Listener;
 use crate::wire::{Ended, Http2, Line, Link, Opening};
@@ -70,7 +73,18 @@ pub(crate) struct Accepted {
 }
 
 /// Serves an accepted connection until it ends.
-pub(crate) async fn serve(worker: Arc<Worker>, accepted: Accepted, drain: Drain) {
+pub(crate) async fn serve(worker: Arc<Worker>, mut accepted: Accepted, mut drain: Drain) {
+    let mut handshake = accepted.bounds.timeouts.tls_handshake;
+    let mut introduction = None;
+    if accepted.listener.proxy_protocol {
+        let began = Instant::now();
+        let introducing = introduce(&worker, &mut accepted, &mut drain);
+        introduction = match Box::pin(introducing).await {
+            Some(introduction) => Some(introduction),
+            None => return,
+        };
+        handshake = handshake.saturating_sub(began.elapsed());
+    }
     let Accepted {
         stream,
         ip,
@@ -78,9 +92,10 @@ pub(crate) async fn serve(worker: Arc<Worker>, accepted: Accepted, drain: Drain)
         listener,
         bounds,
     } = accepted;
+    let came_to = introduction.as_ref().and_then(|it| it.destination);
     let (stream, speaks) = match &listener.tls {
         None => (Either::Left(stream), Speaks::Either),
-        Some(tls) => match timeout(bounds.timeouts.tls_handshake, shake_hands(tls, stream)).await {
+        Some(tls) => match timeout(handshake, shake_hands(tls, stream, came_to)).await {
             Ok(Ok(begun)) => begun,
             Ok(Err(why)) => {
                 tracing::debug!(client.ip = ?ip, reason = why.reason(), error = %why, "the TLS handshake failed");
@@ -92,11 +107,16 @@ pub(crate) async fn serve(worker: Arc<Worker>, accepted: Accepted, drain: Drain)
             }
         },
     };
+    let peer = Peer::new(ip, matches!(stream, Either::Right(_)));
     let connection = Arc::new(Connection {
         worker,
-        peer: Peer::new(ip, matches!(stream, Either::Right(_))),
+        peer: match introduction {
+            Some(introduction) => peer.introduced(introduction),
+            None => peer,
+        },
         line: Arc::new(Line::new()),
         redirect_to_https: listener.redirect_to_https,
+        carries: stream.carries(),
     });
     let client = Client {
         link: Link::new(stream, bounds),
@@ -112,13 +132,69 @@ pub(crate) async fn serve(worker: Arc<Worker>, accepted: Accepted, drain: Drain)
     }
 }
 
+/// Waits for the PROXY header, within the time for a handshake or a head, and makes who it names the peer; `None` where
+/// the connection is to be closed.
+async fn introduce(
+    worker: &Worker,
+    accepted: &mut Accepted,
+    drain: &mut Drain,
+) -> Option<Introduction> {
+    let bounds = &accepted.bounds;
+    let at_most = match &accepted.listener.tls {
+        Some(_) => bounds.timeouts.tls_handshake,
+        None => bounds.timeouts.header_read,
+    };
+    let received = {
+        let mut receiving = pin!(timeout(at_most, preamble::receive(&accepted.stream)));
+        match drain.unless_begun(receiving.as_mut()).await {
+            Some(received) => received,
+            // It has connected, and its header may be on its way.
+            None => timeout(FIRST_WORD, receiving).await.ok()?,
+        }
+    };
+    let ip = accepted.ip;
+    let said = match received.unwrap_or(Err(Some(Fault::Late))) {
+        Ok(said) => said,
+        Err(None) => {
+            tracing::debug!(client.ip = ?ip, "a connection ended before its PROXY header");
+            return None;
+        }
+        Err(Some(why)) => {
+            tracing::debug!(client.ip = ?ip, reason = "proxy_header", %why, "a connection was closed");
+            accepted.place.cut(Cause::ProxyHeader(why), ip);
+            return None;
+        }
+    };
+    let ip = said.source.or(ip);
+    if !worker.view().trusted.trusts(ip) {
+        let counted = accepted.place.count(Counted::of(ip), &bounds.limits);
+        if let Err(cause) = counted {
+            accepted.place.cut(cause, ip);
+            return None;
+        }
+    }
+    accepted.ip = ip;
+    Some(Introduction {
+        destination: said.destination.map(|destination| destination.ip()),
+        port: said.destination.map(|it| HeaderValue::from(it.port())),
+        secure: said.secure,
+        id: said.id,
+    })
+}
+
 /// Does the TLS handshake, unless the client speaks plain HTTP: TLS never begins with a letter (RFC 8446 section 5.1).
-async fn shake_hands(tls: &Tls, stream: Stream) -> Result<(ClientStream, Speaks), NoHandshake> {
+/// `came_to` is the address that a PROXY header says the client connected to.
+async fn shake_hands(
+    tls: &Tls,
+    stream: Stream,
+    came_to: Option<IpAddr>,
+) -> Result<(ClientStream, Speaks), NoHandshake> {
     let first = stream.first_byte().await.map_err(NoHandshake::Failed)?;
     if first.is_some_and(|byte| byte.is_ascii_alphabetic()) {
         return Ok((Either::Left(stream), Speaks::Plainly));
     }
-    let (stream, http2) = tls.accept(stream, Stream::local_ip).await?;
+    let local = |stream: &Stream| came_to.or_else(|| stream.local_ip());
+    let (stream, http2) = tls.accept(stream, local).await?;
     let speaks = if http2 { Speaks::Http2 } else { Speaks::Either };
     Ok((Either::Right(Box::new(stream)), speaks))
 }

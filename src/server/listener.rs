@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::{Instant, timeout_at};
 
 use super::connection::{self, Accepted};
+use super::cut::Cause;
 use super::drain::Drain;
 use super::tally::Tally;
 use crate::net::client::Counted;
@@ -291,25 +292,33 @@ pub(crate) async fn accept(
     let mut take = |accepted: io::Result<(Stream, Option<IpAddr>)>| match accepted {
         Ok((stream, ip)) => {
             let view = worker.view();
-            let counted = (!view.trusted.trusts(ip)).then(|| Counted::of(ip));
             let number = stream.descriptor();
             if number.is_some_and(|number| !view.dialer.admits(number)) {
                 tracing::debug!(client.ip = ?ip, "a connection was closed: file descriptors are scarce");
                 return None;
             }
+            known = listener_of(&view).or_else(|| known.take());
+            let listener = Arc::clone(known.as_ref()?);
+            let trusted = view.trusted.trusts(ip);
+            if listener.proxy_protocol && ip.is_some() && !trusted {
+                tracing::debug!(client.ip = ?ip, reason = "proxy_untrusted", "a connection was closed");
+                tally.cut.count(Cause::ProxyUntrusted, ip);
+                return None;
+            }
+            // Who speaks behind a PROXY header is counted once that has come.
+            let counted = (!trusted && !listener.proxy_protocol).then(|| Counted::of(ip));
             let place = match tally.enter(counted, &view.bounds.limits) {
                 Ok(place) => place,
-                Err(beyond) => {
-                    tally.cut.count(beyond, ip);
+                Err(cause) => {
+                    tally.cut.count(cause, ip);
                     return None;
                 }
             };
-            known = listener_of(&view).or_else(|| known.take());
             let accepted = Accepted {
                 stream,
                 ip,
                 place,
-                listener: Arc::clone(known.as_ref()?),
+                listener,
                 bounds: Arc::clone(&view.bounds),
             };
             let (worker, drain) = (Arc::clone(&worker), for_connections.clone());

@@ -5,6 +5,7 @@ mod connection;
 mod cut;
 mod drain;
 mod listener;
+pub(crate) mod preamble;
 mod tally;
 
 use std::collections::HashMap;

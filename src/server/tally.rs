@@ -1,10 +1,11 @@
 //! Counts the open connections, over all workers and by client. Accessed once per connection, never by a request.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::cut::{Beyond, Cut};
+use super::cut::{Cause, Cut};
 use crate::net::client::Counted;
 use crate::net::limits::Limits;
 
@@ -33,32 +34,47 @@ impl Tally {
         self: &Arc<Self>,
         client: Option<Counted>,
         limits: &Limits,
-    ) -> Result<Place, Beyond> {
+    ) -> Result<Place, Cause> {
         if self.open.fetch_add(1, Ordering::Relaxed) >= limits.connections {
             self.open.fetch_sub(1, Ordering::Relaxed);
-            return Err(Beyond::Connections);
+            return Err(Cause::Connections);
         }
-        if let Some(client) = client {
-            let mut by_client = self
-                .by_client
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            let count = by_client.entry(client).or_insert(0);
-            if *count >= limits.connections_per_ip {
-                self.open.fetch_sub(1, Ordering::Relaxed);
-                return Err(Beyond::PerIp);
-            }
-            *count += 1;
-        }
-        Ok(Place {
+        let mut place = Place {
             tally: Arc::clone(self),
-            client,
-        })
+            client: None,
+        };
+        if let Some(client) = client {
+            place.count(client, limits)?;
+        }
+        Ok(place)
     }
 
     /// How many are open.
     pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
+    }
+}
+
+impl Place {
+    /// Counts the connection for its client, which was not known when it was accepted.
+    ///
+    /// # Errors
+    /// The limit that is reached.
+    pub(crate) fn count(&mut self, client: Counted, limits: &Limits) -> Result<(), Cause> {
+        let by_client = &self.tally.by_client;
+        let mut by_client = by_client.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = by_client.entry(client).or_insert(0);
+        if *count >= limits.connections_per_ip {
+            return Err(Cause::PerIp);
+        }
+        *count += 1;
+        self.client = Some(client);
+        Ok(())
+    }
+
+    /// Notes why the connection is closed before its first request; `ip` is `None` on a Unix socket.
+    pub(crate) fn cut(&self, why: Cause, ip: Option<IpAddr>) {
+        self.tally.cut.count(why, ip);
     }
 }
 
@@ -100,9 +116,9 @@ mod tests {
         let first = tally.enter(one, &limits).unwrap();
         let second = tally.enter(one, &limits).unwrap();
         let refused = tally.enter(client("2001:db8::2"), &limits);
-        assert_eq!(refused.err(), Some(Beyond::PerIp));
+        assert_eq!(refused.err(), Some(Cause::PerIp));
         let third = tally.enter(two, &limits).unwrap();
-        assert_eq!(tally.enter(None, &limits).err(), Some(Beyond::Connections));
+        assert_eq!(tally.enter(None, &limits).err(), Some(Cause::Connections));
         drop(first);
         assert!(tally.enter(one, &limits).is_ok());
         drop((second, third));

@@ -37,6 +37,7 @@ mod logs;
 mod policy;
 mod prompt;
 mod proxy;
+mod proxy_protocol;
 mod refusals;
 mod reload;
 mod resting;

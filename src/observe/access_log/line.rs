@@ -40,6 +40,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) upstream: Option<&'a str>,
     /// The token's subject.
     pub(crate) subject: Option<&'a str>,
+    /// The id that a PROXY header gave the connection.
+    pub(crate) proxy_id: Option<&'a str>,
     /// Bytes of the response body.
     pub(crate) bytes: u64,
     /// When the request's head arrived, on the monotonic clock.
@@ -177,6 +179,7 @@ impl Entry<'_> {
             (&b",\"route\":"[..], self.route),
             (&b",\"upstream\":"[..], self.upstream),
             (&b",\"sub\":"[..], self.subject),
+            (&b",\"proxy_id\":"[..], self.proxy_id),
         ];
         for (name, value) in fields {
             if let Some(value) = value {
@@ -263,6 +266,7 @@ mod tests {
             route: Some("api"),
             upstream: None,
             subject: None,
+            proxy_id: None,
             bytes: 12,
             began,
             first_byte: began + Duration::from_micros(7),

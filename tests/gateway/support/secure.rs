@@ -11,6 +11,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::wire::Stream;
+
 /// A certificate authority.
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
@@ -78,6 +80,18 @@ impl Authority {
         alpn: &[&str],
         versions: &[&'static rustls::SupportedProtocolVersion],
     ) -> std::io::Result<TlsStream<TcpStream>> {
+        let stream = TcpStream::connect(address).await?;
+        self.over(stream, name, alpn, versions).await
+    }
+
+    /// Performs the handshake on a stream.
+    pub(crate) async fn over<S: Stream>(
+        &self,
+        stream: S,
+        name: &str,
+        alpn: &[&str],
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> std::io::Result<TlsStream<S>> {
         let mut roots = RootCertStore::empty();
         roots.add(self.0.der().clone()).unwrap();
         let mut config = ClientConfig::builder_with_protocol_versions(versions)
@@ -85,7 +99,6 @@ impl Authority {
             .with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         let name = ServerName::try_from(name.to_owned()).unwrap();
-        let stream = TcpStream::connect(address).await?;
         TlsConnector::from(Arc::new(config))
             .connect(name, stream)
             .await
