@@ -1,5 +1,6 @@
-//! Fetches a document over HTTPS for the gateway itself: one GET, with limits for time, size and redirects, and errors
-//! that name the step that failed. It does not parse the document, and no client's request passes through it.
+//! The gateway's own requests over HTTPS: one GET for a document, or one call with a method and a body, with limits for
+//! time, size and redirects, and errors that name the step that failed. It does not parse what it receives, and no
+//! client's request passes through it.
 
 mod coding;
 
@@ -8,9 +9,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
@@ -83,8 +84,31 @@ pub(crate) enum FetchProblem {
     #[error("JSON: {0}")]
     Json(String),
     /// The fetch timed out.
-    #[error("{0}: no answer within 5 s")]
-    Late(&'static str),
+    #[error("{0}: no answer within {seconds} s", seconds = .1.as_secs())]
+    Late(&'static str, Duration),
+}
+
+/// What the gateway sends of its own.
+#[derive(Clone, Debug)]
+pub(crate) struct Message {
+    /// The method; redirects are followed for GET and HEAD alone, since a signed body names its URL.
+    pub(crate) method: Method,
+    /// The header fields, besides `Host`, `Accept-Encoding`, `User-Agent` and `Connection`, which are set here.
+    pub(crate) headers: HeaderMap,
+    /// The body.
+    pub(crate) body: Bytes,
+}
+
+impl Message {
+    /// A GET for a document of these types.
+    fn get(accept: &'static str) -> Self {
+        let accept = HeaderValue::from_static(accept);
+        Self {
+            method: Method::GET,
+            headers: HeaderMap::from_iter([(header::ACCEPT, accept)]),
+            body: Bytes::new(),
+        }
+    }
 }
 
 /// Gets a document.
@@ -96,29 +120,81 @@ pub(crate) async fn get(
     tls: &ClientTls,
     dialer: &Dialer,
 ) -> Result<Document, FetchError> {
+    let message = Message::get("application/json, application/jwk-set+json");
+    let (url, answer) = call(url, &message, (tls, dialer), DEADLINE).await?;
+    let (head, bytes) = answer.into_parts();
+    if !head.status.is_success() {
+        return Err(FetchError {
+            url: url.to_string(),
+            problem: FetchProblem::Status(head.status),
+        });
+    }
+    Ok(Document {
+        bytes,
+        life: life(&head.headers),
+    })
+}
+
+/// Sends one request, follows at most 3 redirects, and returns the URL that responded, and its response, whatever its
+/// status.
+///
+/// # Errors
+/// No response of at most 1 MiB within this time; a redirect to plain HTTP, or of anything but GET and HEAD.
+pub(crate) async fn call(
+    url: &Url,
+    message: &Message,
+    (tls, dialer): (&ClientTls, &Dialer),
+    within: Duration,
+) -> Result<(Url, Response<Bytes>), FetchError> {
     let progress = Progress::default();
     let following = async {
         let mut url = url.clone();
         for _ in 0..=MAX_REDIRECTS {
             progress.at(&url);
-            match once(&url, (tls, dialer), &progress).await? {
-                Answer::Document(document) => return Ok(document),
-                Answer::Redirect(to) => {
-                    url = url
-                        .redirected(&to)
-                        .map_err(|why| FetchProblem::Redirect { to, why })?;
-                }
+            let answer = once(&url, message, (tls, dialer, within), &progress).await?;
+            let Some(to) = redirect(&answer)? else {
+                return Ok((url, answer));
+            };
+            if !matches!(message.method, Method::GET | Method::HEAD) {
+                let why = "a signed request names its URL, and is sent nowhere else";
+                return Err(FetchProblem::Redirect { to, why });
             }
+            url = url
+                .redirected(&to)
+                .map_err(|why| FetchProblem::Redirect { to, why })?;
         }
         Err(FetchProblem::Http("more than 3 redirects".to_owned()))
     };
-    let outcome = timeout(DEADLINE, following)
+    let outcome = timeout(within, following)
         .await
-        .unwrap_or_else(|_| Err(FetchProblem::Late(progress.step())));
+        .unwrap_or_else(|_| Err(FetchProblem::Late(progress.step(), within)));
     outcome.map_err(|problem| FetchError {
         url: progress.url(),
         problem,
     })
+}
+
+/// A body that is too large; where the response is an error, that says more.
+fn too_large(status: StatusCode) -> FetchProblem {
+    if status.is_success() {
+        FetchProblem::TooLarge
+    } else {
+        FetchProblem::Status(status)
+    }
+}
+
+/// Where a response redirects to.
+fn redirect(answer: &Response<Bytes>) -> Result<Option<String>, FetchProblem> {
+    let status = answer.status();
+    // 303 after a POST, as any other, would be a GET without a signature.
+    if !status.is_redirection() || status == StatusCode::NOT_MODIFIED {
+        return Ok(None);
+    }
+    let to = answer.headers().get(header::LOCATION);
+    let to = to
+        .and_then(|to| to.to_str().ok())
+        .ok_or_else(|| FetchProblem::Http(format!("{status} without a Location")))?;
+    Ok(Some(to.to_owned()))
 }
 
 /// The current step of a fetch, for the message of a timeout.
@@ -147,16 +223,12 @@ impl Progress {
     }
 }
 
-enum Answer {
-    Document(Document),
-    Redirect(String),
-}
-
 async fn once(
     url: &Url,
-    (tls, dialer): (&ClientTls, &Dialer),
+    message: &Message,
+    (tls, dialer, within): (&ClientTls, &Dialer, Duration),
     progress: &Progress,
-) -> Result<Answer, FetchProblem> {
+) -> Result<Response<Bytes>, FetchProblem> {
     progress.set("DNS");
     let found = dialer.names().find(url.host()).await;
     found.map_err(|error| FetchProblem::Dns(error.to_string()))?;
@@ -165,7 +237,7 @@ async fn once(
         host: url.host(),
         port: url.port(),
         need: Need::Own,
-        within: DEADLINE,
+        within,
     };
     // A loopback name may resolve to another machine; plain HTTP must not go there.
     let anywhere = url.is_https();
@@ -185,28 +257,36 @@ async fn once(
         Either::Right(socket)
     };
     progress.set("HTTP");
-    exchange(url, stream).await
+    exchange(url, message, stream).await
 }
 
-async fn exchange<S>(url: &Url, stream: S) -> Result<Answer, FetchProblem>
+async fn exchange<S>(
+    url: &Url,
+    message: &Message,
+    stream: S,
+) -> Result<Response<Bytes>, FetchProblem>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let http = |error: &dyn std::error::Error| FetchProblem::Http(reason(error));
-    let authority = url.authority();
-    let target = url.target();
-    let request = Request::get(target)
-        .header(header::HOST, authority)
-        .header(header::ACCEPT, "application/json, application/jwk-set+json")
+    let mut request = Request::new(Full::new(message.body.clone()));
+    *request.method_mut() = message.method.clone();
+    *request.uri_mut() = url.target().parse().map_err(|error| http(&error))?;
+    *request.headers_mut() = message.headers.clone();
+    let headers = request.headers_mut();
+    let authority = HeaderValue::from_str(url.authority()).map_err(|error| http(&error))?;
+    headers.insert(header::HOST, authority);
+    for (name, value) in [
         // Without it any coding would be acceptable (RFC 9110 section 12.5.3).
-        .header(header::ACCEPT_ENCODING, "identity")
-        .header(
+        (header::ACCEPT_ENCODING, "identity"),
+        (
             header::USER_AGENT,
             concat!("portcullis/", env!("CARGO_PKG_VERSION")),
-        )
-        .header(header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| http(&error))?;
+        ),
+        (header::CONNECTION, "close"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
     let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
         .max_buf_size(64 * 1024)
         .handshake(TokioIo::new(stream))
@@ -215,33 +295,24 @@ where
     let answering = async {
         let response = sender.send_request(request).await;
         let (head, mut body) = response.map_err(|error| http(&error))?.into_parts();
-        if head.status.is_redirection() && head.status != StatusCode::NOT_MODIFIED {
-            let to = head.headers.get(header::LOCATION);
-            let to = to
-                .and_then(|to| to.to_str().ok())
-                .ok_or_else(|| FetchProblem::Http(format!("{} without a Location", head.status)))?;
-            return Ok(Answer::Redirect(to.to_owned()));
-        }
-        if !head.status.is_success() {
-            return Err(FetchProblem::Status(head.status));
+        if head.status.is_redirection() || message.method == Method::HEAD {
+            return Ok(Response::from_parts(head, Bytes::new()));
         }
         let mut bytes = BytesMut::new();
         if body.size_hint().lower() > MAX_BYTES as u64 {
-            return Err(FetchProblem::TooLarge);
+            return Err(too_large(head.status));
         }
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| http(&error))?;
             if let Ok(data) = frame.into_data() {
                 if bytes.len() + data.len() > MAX_BYTES {
-                    return Err(FetchProblem::TooLarge);
+                    return Err(too_large(head.status));
                 }
                 bytes.extend_from_slice(&data);
             }
         }
-        Ok(Answer::Document(Document {
-            bytes: coding::undo(&head.headers, bytes.freeze())?,
-            life: life(&head.headers),
-        }))
+        let bytes = coding::undo(&head.headers, bytes.freeze())?;
+        Ok(Response::from_parts(head, bytes))
     };
     // The connection is polled here and dropped with this future, whatever the response.
     let mut answering = pin!(answering);
