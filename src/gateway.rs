@@ -1,7 +1,8 @@
-//! The path of a request through the gateway, on one page: host, path, preflight, route, authenticate, authorise,
-//! serve. There are no other stages.
+//! The path of a request through the gateway, on one page: host, path, challenge, redirect to https, preflight, route,
+//! authenticate, authorise, serve. There are no other stages.
 
 mod asking;
+mod challenge;
 mod ending;
 mod host;
 mod issuing;
@@ -113,6 +114,12 @@ async fn serve(
         return Ok(Response::new(Body::Empty));
     }
     let path = RequestPath::parse(target)?;
+    if let Some(acme) = &snapshot.acme
+        && !connection.peer.tls
+        && let Some(answer) = challenge::answer(&acme.challenges, &host, &request)
+    {
+        return Ok(answer);
+    }
     if let Some(port) = connection.redirect_to_https
         && !record.is_secure()
     {

@@ -1,11 +1,15 @@
 //! `Snapshot`: everything that a configuration compiles into. Immutable; it does not know where it came from.
 
+mod acme;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::{HeaderName, Request, StatusCode};
+
+pub(crate) use self::acme::{Acme, AcmeSettings, ChallengeKind, Eab, Hmac, KeyKind, Managed};
 
 use crate::auth::{ClaimPath, Claims, LiveRevoked, Verifier, VerifierSettings};
 use crate::edits::HeaderEdits;
@@ -51,6 +55,8 @@ pub(crate) struct Snapshot {
     pub(crate) level: tracing::Level,
     /// The keys of TLS session tickets; the same across reloads.
     pub(crate) tickets: Arc<TicketRing>,
+    /// The certificates that the gateway orders itself.
+    pub(crate) acme: Option<Arc<Acme>>,
     /// The token service.
     pub(crate) tokens: Option<Arc<TokenService>>,
     /// Its ended sessions and revoked tokens; the same across reloads.

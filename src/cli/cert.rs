@@ -1,12 +1,15 @@
-//! `portcullis cert`: certificates for local development. Those that the gateway serves are named in its configuration.
+//! `portcullis cert`: certificates for local development, and in `ordered` those that the gateway orders itself.
 
 pub(super) mod local;
+mod ordered;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use self::local::{LocalCa, LocalFault, LocalName, Written};
+use self::ordered::Format;
+use super::tokens::exit;
 use super::{bad, failed, say};
 use crate::clock;
 
@@ -25,6 +28,23 @@ Without names it is for localhost, 127.0.0.1 and ::1. No trust store is touched;
 
 Exit codes: 0 made, 1 a file is in the way or cannot be written, 2 a name that is not local.")]
     Local(LocalArguments),
+    /// Show the certificates by ACME: names, issuer, expiry, next renewal, last error.
+    #[command(after_help = "Examples:
+  portcullis cert list
+  portcullis cert list --format json | jq '.certificates[].expires'")]
+    List {
+        /// The output format.
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Ask the running gateway to renew a certificate by ACME now, whatever it waits for.
+    #[command(after_help = "Examples:
+  portcullis cert renew www.example.com
+  portcullis cert renew '*.example.com' -c /etc/portcullis/gateway.yaml")]
+    Renew {
+        /// One of its names.
+        name: String,
+    },
 }
 
 /// The arguments of `cert local`.
@@ -41,9 +61,17 @@ pub(super) struct LocalArguments {
     force: bool,
 }
 
-/// Makes a certificate: exits with 0 where done, 1 where that failed, 2 where a name is not local.
+/// Makes, shows or renews certificates: exits with 0 where done, 1 where that failed, 2 where a name is not local, or the
+/// configuration has errors or orders none.
 pub(super) fn cert(command: CertCommand, config: &Path) -> ExitCode {
-    let CertCommand::Local(arguments) = command;
+    match command {
+        CertCommand::Local(arguments) => make_local(arguments, config),
+        CertCommand::List { format } => exit(ordered::list(format, config)),
+        CertCommand::Renew { name } => exit(ordered::renew(&name, config)),
+    }
+}
+
+fn make_local(arguments: LocalArguments, config: &Path) -> ExitCode {
     let mut names = arguments.names;
     if names.is_empty() {
         names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();

@@ -95,9 +95,10 @@ Saved changes are applied at once, and a file with an error changes nothing."
         #[command(subcommand)]
         command: key::KeyCommand,
     },
-    /// Make certificates for local development.
+    /// Show or renew certificates by ACME, or make some for local development.
     #[command(after_help = "Examples:
-  portcullis cert local
+  portcullis cert list
+  portcullis cert renew www.example.com
   portcullis cert local app.test 127.0.0.1")]
     Cert {
         #[command(subcommand)]

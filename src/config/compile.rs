@@ -2,6 +2,7 @@
 //! sections, opens directories. Collects every error with its place; binds nothing.
 
 mod access;
+mod acme;
 mod cors;
 mod hazards;
 mod listeners;
@@ -86,7 +87,8 @@ pub(crate) fn compile(
         remotes: Vec::new(),
     };
     let trusted = trusted(&gateway.trusted_proxies);
-    let listeners = compiler.listeners(&gateway.listeners, &trusted);
+    let mut orders = compiler.orders(gateway);
+    let listeners = compiler.listeners(gateway, &trusted, &mut orders);
     let mut verifiers = compiler.verifiers(&gateway.jwt);
     // A session that has ended stays ended in every later configuration of this process.
     let ended = previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.ended));
@@ -144,6 +146,7 @@ pub(crate) fn compile(
         response_headers: edits(&gateway.defaults.headers.response),
         access_log,
         logged_user,
+        acme: orders.finish(),
         tokens,
         ended,
         dialer,
@@ -186,9 +189,11 @@ impl Compiler<'_> {
 
     fn listeners(
         &mut self,
-        parsed: &[parsed::Listener],
+        gateway: &parsed::Gateway,
         trusted: &TrustedProxies,
+        orders: &mut acme::Orders,
     ) -> Vec<Arc<Listener>> {
+        let parsed = &gateway.listeners;
         let tls_port = parsed
             .iter()
             .find_map(|listener| match &listener.address.value {
@@ -234,7 +239,7 @@ impl Compiler<'_> {
                 (true, Some(port)) => Some(port),
             };
             let proxy_protocol = self.proxy_protocol(listener, trusted);
-            let tls = listener.tls.as_ref().map(|tls| self.tls(tls));
+            let tls = (listener.tls.as_ref()).map(|tls| self.tls(tls, gateway, orders));
             let mut kind = match (&tls, redirect_to_https) {
                 (Some(_), _) => "TLS".to_owned(),
                 (None, Some(port)) => format!("plain, redirects to https on port {port}"),

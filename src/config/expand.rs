@@ -38,7 +38,7 @@ pub(crate) fn expand(node: &mut Node, loader: &Loader<'_>, errors: &mut Errors) 
 }
 
 /// The keys whose values are the gateway's own secrets, not names of things that carry one.
-const OWN_SECRETS: [&str; 3] = ["secret", "password", "read_token"];
+const OWN_SECRETS: [&str; 4] = ["secret", "password", "read_token", "hmac"];
 
 fn below(node: &mut Node, secret: bool, loader: &Loader<'_>, errors: &mut Errors) {
     match &mut node.kind {

@@ -157,6 +157,7 @@ const HEADER: Kind = Kind::Form("header name", "X-User-Id");
 const ORIGIN: Kind = Kind::Form("origin", "https://app.example.com");
 const SERVER: Kind = Kind::Form("server", "http://127.0.0.1:8000");
 const SERVER_PATH: Kind = Kind::Form("URL", "http://127.0.0.1:8000/check");
+const DOMAIN: Kind = Kind::Form("name", "www.example.com");
 const ALGORITHM: Kind = Kind::Word(&ALGORITHMS);
 
 /// The algorithms that tokens may be signed with (RFC 7518 section 3.1, RFC 8037).
@@ -284,19 +285,94 @@ pub(crate) static TLS: Section = Section {
             Kind::Filled(&Kind::Section(&CERTIFICATE)),
             "Certificates, chosen by the server name that the client asks for and the signatures that it can verify.",
         )
-        .required(),
+        .without("required without `acme`"),
+        key(
+            "acme",
+            Kind::Section(&ACME),
+            "Orders certificates from an ACME directory and renews them; `{}` orders one for each `host` of the routes.",
+        ),
         key(
             "unknown_name",
             Kind::Word(&["refuse", "first"]),
             "What a client gets that asks for a name without a certificate, or for none: an alert, or the first certificate.",
         )
-        .or("first"),
+        .without("`first`; `refuse` without `certificates`"),
         key(
             "min_version",
             Kind::Word(&["1.2", "1.3"]),
             "Oldest TLS version that is accepted.",
         )
         .or("1.2"),
+    ],
+};
+
+/// `acme` of `tls`.
+pub(crate) static ACME: Section = Section {
+    short: None,
+    keys: &[
+        key(
+            "domains",
+            Kind::Filled(&Kind::Either(&[DOMAIN, Kind::Filled(&DOMAIN)])),
+            "Names, each with a certificate of its own; those of an inner list share one.",
+        )
+        .without("the exact `host` of every route"),
+        key(
+            "directory",
+            Kind::Either(&[
+                Kind::Word(&["letsencrypt", "letsencrypt-staging", "zerossl", "google"]),
+                Kind::Form("URL", "https://ca.example.com/acme/directory"),
+            ]),
+            "The ACME directory.",
+        )
+        .or("letsencrypt"),
+        key(
+            "ca",
+            Kind::File,
+            "Root certificates for the directory's server, a PEM file.",
+        )
+        .without("the system's roots"),
+        key(
+            "email",
+            Kind::Form("address", "ops@example.com"),
+            "Contact that the directory is told.",
+        ),
+        key(
+            "eab",
+            Kind::Section(&EAB),
+            "External account that the directory's account belongs to; `zerossl` and `google` need it.",
+        ),
+        key(
+            "challenges",
+            Kind::Filled(&Kind::Word(&["tls-alpn-01", "http-01"])),
+            "Challenges that may be used, tried in turn.",
+        )
+        .without("`tls-alpn-01`, and `http-01` where there is a plain listener"),
+        key(
+            "profile",
+            Kind::Text,
+            "Profile of the directory, such as `shortlived`.",
+        )
+        .without("the directory's own"),
+        key(
+            "key",
+            Kind::Word(&["p256", "p384", "rsa2048"]),
+            "Kind of the certificates' keys.",
+        )
+        .or("p256"),
+    ],
+};
+
+/// `eab` of `acme`.
+pub(crate) static EAB: Section = Section {
+    short: None,
+    keys: &[
+        key("kid", Kind::Text, "Key id, from the directory's page.").required(),
+        key(
+            "hmac",
+            Kind::Text,
+            "HMAC key, base64url, from the same page.",
+        )
+        .required(),
     ],
 };
 

@@ -17,11 +17,12 @@ pub(crate) enum Secrecy {
 }
 
 /// Keys and header names whose values are secrets.
-const SECRETS: [&str; 10] = [
+const SECRETS: [&str; 11] = [
     "secret",
     "token",
     "password",
     "read_token",
+    "hmac",
     "authorization",
     "proxy-authorization",
     "cookie",

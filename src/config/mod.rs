@@ -1,6 +1,7 @@
 //! Reads the configuration: files to `parsed::Gateway`, with every error of all files at once. Semantic errors are
 //! added to `Loaded::errors` when the parsed types are compiled.
 
+mod acme;
 mod alias;
 mod compile;
 mod cors;

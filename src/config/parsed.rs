@@ -3,6 +3,7 @@
 //!
 //! A part with errors contains what could be read, and its `broken` is set: what it lacks causes no second message.
 
+mod acme;
 mod route;
 
 use std::fmt;
@@ -19,6 +20,7 @@ use super::place::Place;
 use crate::net::tls::UnknownName;
 use crate::snapshot::PolicyTest;
 
+pub(crate) use acme::{Acme, Directory as AcmeDirectory, Eab as AcmeEab};
 pub(crate) use route::{
     AskRule, Auth, Cors, Defaults, HeaderChanges, Headers, HostPattern, JwtRule, ProxyTo, Redirect,
     Respond, Rewrite, Route, Static,
@@ -140,10 +142,12 @@ pub(crate) enum ListenAddress {
 pub(crate) struct Tls {
     /// Its place.
     pub(crate) place: Place,
-    /// At least one unless an error was reported.
+    /// At least one, unless there is `acme` or an error was reported.
     pub(crate) certificates: Vec<Certificate>,
+    /// The certificates that are ordered.
+    pub(crate) acme: Option<Acme>,
     /// What a client gets that asks for a name without a certificate.
-    pub(crate) unknown_name: Spanned<UnknownName>,
+    pub(crate) unknown_name: Option<Spanned<UnknownName>>,
     /// 1.2 by default.
     pub(crate) min_version: Spanned<TlsVersion>,
 }

@@ -122,7 +122,7 @@ impl Decoder<'_> {
 
     fn tls(&mut self, node: &Node) -> Option<Tls> {
         let fields = self.fields(node, "a map", &keys::TLS)?;
-        let certificates = self.required(fields, "certificates", |it, node| {
+        let certificates = self.optional(fields, "certificates", |it, node| {
             it.filled_list(node, "a list of certificates", |it, node| {
                 let fields = it.fields(node, "a map", &keys::CERTIFICATE)?;
                 let cert = it.required(fields, "cert", Self::file);
@@ -133,7 +133,13 @@ impl Decoder<'_> {
                 })
             })
         });
-        let unknown_name = self.value(fields, "unknown_name", |it, node| {
+        if fields.get("certificates").is_none() && fields.get("acme").is_none() {
+            self.errors
+                .at(fields.place, "`certificates` is missing")
+                .hint("or `acme: {}`, which orders them");
+        }
+        let acme = self.optional(fields, "acme", Self::acme);
+        let unknown_name = self.optional(fields, "unknown_name", |it, node| {
             it.choice(
                 node,
                 "what an unknown name gets",
@@ -153,7 +159,8 @@ impl Decoder<'_> {
         Some(Tls {
             place: fields.place,
             certificates: certificates.unwrap_or_default(),
-            unknown_name: unknown_name?,
+            acme,
+            unknown_name,
             min_version: min_version?,
         })
     }

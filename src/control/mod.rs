@@ -1,6 +1,7 @@
 //! The control side: everything that runs beside requests, on the main thread or on its own threads. Its loop handles
 //! signals, reloads and periodic tasks; no request waits for it.
 
+pub(crate) mod acme;
 mod errands;
 pub(crate) mod issuers;
 pub(crate) mod reload;
@@ -100,6 +101,7 @@ struct Control {
     publish: watch::Sender<Arc<Snapshot>>,
     server: Server,
     watch: Watching,
+    certificates: acme::Manager,
 }
 
 impl Control {
@@ -120,6 +122,9 @@ impl Control {
         };
         log.set(first.level);
         follow_issuers(&first);
+        acme::restore(&first).await;
+        let certificates = acme::Manager::start();
+        certificates.follow(&first);
         let (publish, snapshots) = watch::channel(Arc::clone(&first));
         let mut server = Server::start(&snapshots)?;
         let bound = tokio::select! {
@@ -135,6 +140,7 @@ impl Control {
             active,
             publish,
             server,
+            certificates,
         }))
     }
 
@@ -197,6 +203,7 @@ impl Control {
             say_reported(&current);
             follow_issuers(&next);
             self.publish.send_replace(Arc::clone(&next));
+            self.certificates.follow(&next);
             proxy::retire(&current.upstreams, &next.upstreams);
             self.server.listen(&next, bound);
             tracing::info!(config = %self.config.display(), "configuration reloaded");

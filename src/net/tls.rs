@@ -1,9 +1,11 @@
-//! TLS from PEM files: `certificates` for a listener, `server` the handshake with its clients, `outgoing` the gateway's own
-//! requests. It knows nothing of HTTP or of who owns a socket.
+//! TLS: `certificates` for a listener from PEM files, `issued` those that ACME brought, `challenge` what ACME's directories
+//! look for, `server` the handshake with clients, `outgoing` the gateway's own requests. It knows nothing of HTTP or of who owns a socket.
 
 mod certificates;
+mod challenge;
 mod dates;
 mod extensions;
+mod issued;
 mod material;
 mod outgoing;
 mod server;
@@ -12,6 +14,8 @@ mod tickets;
 use std::path::Path;
 
 pub(crate) use self::certificates::{CertificatePair, UnknownName};
+pub(crate) use self::challenge::{Challenges, Posted};
+pub(crate) use self::issued::{About, Issued, Slot};
 use self::material::Wrong;
 pub(crate) use self::outgoing::{ClientTls, roots_warning};
 pub(crate) use self::server::{MinVersion, NoHandshake, Tls, TlsSettings};

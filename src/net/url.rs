@@ -142,6 +142,11 @@ impl Url {
         self.port
     }
 
+    /// The whole URL, with its query; `Display` hides that.
+    pub(crate) fn whole(&self) -> String {
+        self.uri.to_string()
+    }
+
     /// Host and port as written.
     pub(crate) fn authority(&self) -> &str {
         self.uri

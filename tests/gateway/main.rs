@@ -14,6 +14,7 @@
     clippy::large_futures
 )]
 
+mod acme;
 mod attacks;
 mod blocking_files;
 mod buffering;

@@ -28,8 +28,14 @@ const TOP: &[&str] = &["lib", "main", "cli", "bench", "fuzz"];
 /// Outside crates and the only places that may use them.
 const HOMES: &[(&str, &[&str])] = &[
     ("h2", &["wire/http2"]),
-    ("serde", &["config", "auth", "cli", "tokens", "yaml"]),
-    ("serde_json", &["config", "auth", "cli", "tokens", "yaml"]),
+    (
+        "serde",
+        &["config", "auth", "cli", "control/acme", "tokens", "yaml"],
+    ),
+    (
+        "serde_json",
+        &["config", "auth", "cli", "control/acme", "tokens", "yaml"],
+    ),
     ("serde_yaml", &["config/print", "yaml"]),
     ("saphyr_parser", &["config", "auth", "cli"]),
     (
@@ -42,7 +48,7 @@ const HOMES: &[(&str, &[&str])] = &[
             "auth/signing",
         ],
     ),
-    ("aws_lc_rs", &["auth", "net/tls", "tokens"]),
+    ("aws_lc_rs", &["auth", "control/acme", "net/tls", "tokens"]),
     ("quick_cache", &["auth/remembered"]),
     ("arc_swap", &["auth/remote", "auth/revoked", "net/tls"]),
     ("flate2", &["net/fetch"]),
@@ -57,7 +63,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("rustls", &["net/tls", "server"]),
     ("x509_parser", &["net/tls"]),
     ("tokio_rustls", &["net/tls", "server"]),
-    ("rcgen", &["cli"]),
+    ("instant_acme", &["control/acme"]),
+    ("rcgen", &["cli", "control/acme"]),
     ("clap", &["cli", "main"]),
 ];
 

@@ -4,17 +4,27 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Compiler;
+use super::acme::Orders;
 use crate::clock;
 use crate::config::parsed::{self, HostPattern};
 use crate::config::place::Place;
-use crate::net::tls::{CertificatePair, MinVersion, Tls, TlsSettings};
+use crate::net::tls::{CertificatePair, MinVersion, Tls, TlsSettings, UnknownName};
 use crate::snapshot::Listener;
 
 /// How many hosts without a certificate are named.
 const NAMED: usize = 10;
 
 impl Compiler<'_> {
-    pub(super) fn tls(&mut self, parsed: &parsed::Tls) -> Option<Tls> {
+    pub(super) fn tls(
+        &mut self,
+        parsed: &parsed::Tls,
+        gateway: &parsed::Gateway,
+        orders: &mut Orders,
+    ) -> Option<Tls> {
+        let managed = match &parsed.acme {
+            Some(acme) => self.acme(acme, gateway, orders),
+            None => Some(Vec::new()),
+        };
         let mut certificates = Vec::new();
         for certificate in &parsed.certificates {
             let cert = self.file(&certificate.cert.value, certificate.cert.place);
@@ -46,12 +56,29 @@ impl Compiler<'_> {
                 }
             }
         }
-        if certificates.is_empty() {
+        if certificates.is_empty() && parsed.acme.is_none() {
             return None;
         }
+        let unknown_name = match &parsed.unknown_name {
+            Some(first) if parsed.certificates.is_empty() && first.value == UnknownName::First => {
+                self.errors
+                    .at(
+                        first.place,
+                        "there is no first certificate: `acme` is alone",
+                    )
+                    .hint("`refuse`, which is the default here; none is made up");
+                return None;
+            }
+            Some(written) => written.value,
+            None if parsed.certificates.is_empty() => UnknownName::Refuse,
+            None => UnknownName::First,
+        };
+        let cells = (managed?.into_iter()).map(|it| (it.names.clone(), Arc::clone(&it.slot)));
         let settings = TlsSettings {
             certificates,
-            unknown_name: parsed.unknown_name.value,
+            issued: cells.collect(),
+            challenges: (parsed.acme.as_ref()).map(|_| Arc::clone(orders.challenges())),
+            unknown_name,
             oldest: match parsed.min_version.value {
                 parsed::TlsVersion::V1_2 => MinVersion::Tls12,
                 parsed::TlsVersion::V1_3 => MinVersion::Tls13,

@@ -17,6 +17,7 @@ use smallvec::SmallVec;
 use super::TlsFault;
 use super::dates::Dates;
 use super::extensions;
+use super::issued::{Issued, IssuedByName};
 use super::material::{self, Wrong};
 use crate::net::der::certificate_key;
 
@@ -88,6 +89,20 @@ impl CertificatePair {
             addresses,
             first_version,
             must_staple,
+        })
+    }
+
+    /// As a certificate that ACME brought.
+    ///
+    /// # Errors
+    /// Its fields cannot be read.
+    pub(crate) fn issued(self) -> Result<Issued, TlsFault> {
+        let issued = Issued::new(self.key, self.names, self.must_staple);
+        issued.ok_or_else(|| {
+            TlsFault::Certificate(Wrong {
+                problem: "the certificate's dates or names cannot be read".to_owned(),
+                remedy: "openssl x509 -in FILE -noout -text shows what can be read",
+            })
         })
     }
 
@@ -217,6 +232,7 @@ impl Offer<'_> {
 #[derive(Clone, Debug)]
 pub(super) struct Resolver {
     files: Arc<ByName>,
+    issued: Arc<IssuedByName>,
     /// For a client that asks for no name; none ends the handshake.
     unnamed: Keys,
     /// For a client that asks for an unknown name; none ends the handshake.
@@ -246,8 +262,17 @@ impl Resolver {
         };
         Self {
             files: Arc::new(files),
+            issued: Arc::default(),
             unnamed: unknown.clone(),
             unknown,
+        }
+    }
+
+    /// Chooses among those that ACME brings, too; they come after the others.
+    pub(super) fn with_issued(self, issued: IssuedByName) -> Self {
+        Self {
+            issued: Arc::new(issued),
+            ..self
         }
     }
 
@@ -265,16 +290,27 @@ impl Resolver {
     /// Whether a client that asks for this name, or for none, gets a certificate.
     pub(super) fn serves(&self, name: Option<&str>) -> bool {
         match name {
-            Some(name) => !self.unknown.is_empty() || self.has(name),
+            Some(name) => {
+                let name = plain(name);
+                match (self.files.of(&name).next(), self.issued.knows(&name)) {
+                    (Some(_), _) => true,
+                    // Its certificate has not come yet; another one would teach clients to click on.
+                    (None, true) => self.issued.key(&name).is_some(),
+                    (None, false) => !self.unknown.is_empty(),
+                }
+            }
             None => !self.unnamed.is_empty(),
         }
     }
 
-    /// Whether a certificate is valid for this host: a name or an IP address.
+    /// Whether a certificate is valid for this host, a name or an IP address, or is ordered for it.
     pub(super) fn has(&self, host: &str) -> bool {
         match host.trim_matches(['[', ']']).parse::<IpAddr>() {
             Ok(address) => self.files.addresses.contains_key(&address),
-            Err(_) => self.files.of(&plain(host)).next().is_some(),
+            Err(_) => {
+                let name = plain(host);
+                self.files.of(&name).next().is_some() || self.issued.knows(&name)
+            }
         }
     }
 
@@ -284,16 +320,24 @@ impl Resolver {
             let rest = name.strip_suffix(parent);
             rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
         };
-        self.files.below.keys().any(is_below)
-            || (self.files.exact.keys()).any(|name| name != parent && is_below(name))
+        let (exact, below) = self.issued.names();
+        (self.files.below.keys().chain(below)).any(is_below)
+            || (self.files.exact.keys().chain(exact)).any(|name| name != parent && is_below(name))
     }
 
     fn find(&self, name: Option<&str>, offer: Offer<'_>) -> Option<Arc<CertifiedKey>> {
         match name {
             None => offer.pick(self.unnamed.iter()),
-            Some(name) => offer
-                .pick(self.files.of(&plain(name)))
-                .or_else(|| offer.pick(self.unknown.iter())),
+            Some(name) => {
+                let name = plain(name);
+                let issued = self.issued.key(&name);
+                let found = offer.pick(self.files.of(&name).chain(issued.iter()));
+                match found {
+                    None if self.issued.knows(&name) => None,
+                    None => offer.pick(self.unknown.iter()),
+                    found => found,
+                }
+            }
         }
     }
 }

@@ -47,7 +47,8 @@ impl Dates {
     }
 }
 
-fn time(time: ASN1Time) -> Option<SystemTime> {
+/// A time of a certificate.
+pub(super) fn time(time: ASN1Time) -> Option<SystemTime> {
     let seconds = time.timestamp();
     let distance = Duration::from_secs(seconds.unsigned_abs());
     if seconds < 0 {

@@ -15,6 +15,8 @@ use tokio_rustls::server::TlsStream;
 
 use super::TlsFault;
 use super::certificates::{CertificatePair, Resolver, UnknownName};
+use super::challenge::{self, ACME_TLS, Challenges};
+use super::issued::{IssuedByName, Slot};
 use super::tickets::{TicketRing, Tickets};
 
 /// A fatal alert `unrecognized_name`, before there are keys (RFC 8446 section 6, RFC 6066 section 3).
@@ -34,6 +36,10 @@ pub(crate) enum MinVersion {
 pub(crate) struct TlsSettings {
     /// The certificates, in the configuration's order.
     pub(crate) certificates: Vec<CertificatePair>,
+    /// The cells of certificates that ACME brings, each with its names.
+    pub(crate) issued: Vec<(Vec<String>, Arc<Slot>)>,
+    /// Where ACME's directories find the answers to their challenges, where the listener has certificates by ACME.
+    pub(crate) challenges: Option<Arc<Challenges>>,
     /// What a client gets that asks for a name that none of them has.
     pub(crate) unknown_name: UnknownName,
     /// The oldest version.
@@ -48,6 +54,9 @@ pub(crate) enum NoHandshake {
     /// It asked for a name that no certificate has, or for none, and is refused for that.
     #[error("there is no certificate for {}", .0.as_deref().unwrap_or("a client that names no host"))]
     UnknownName(Option<String>),
+    /// It was an ACME directory that looked for the answer to a challenge, and found it. Nothing is served to it.
+    #[error("a challenge for {0} was answered")]
+    Challenge(String),
     /// All else: what it sent, what it offered, or its socket.
     #[error("{0}")]
     Failed(io::Error),
@@ -58,6 +67,7 @@ impl NoHandshake {
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::UnknownName(_) => "tls_unknown_name",
+            Self::Challenge(_) => "acme_challenge",
             Self::Failed(_) => "tls_handshake",
         }
     }
@@ -72,6 +82,8 @@ struct Inner {
     config: Arc<ServerConfig>,
     /// For clients that name no host, by the address that they came to.
     at: HashMap<IpAddr, Arc<ServerConfig>>,
+    /// For ACME's directories, and what they find.
+    challenges: Option<(Arc<Challenges>, Arc<ServerConfig>)>,
 }
 
 impl fmt::Debug for Tls {
@@ -91,7 +103,8 @@ impl Tls {
             MinVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
             MinVersion::Tls13 => &[&rustls::version::TLS13],
         };
-        let resolver = Arc::new(Resolver::new(&settings.certificates, settings.unknown_name));
+        let resolver = Resolver::new(&settings.certificates, settings.unknown_name);
+        let resolver = Arc::new(resolver.with_issued(IssuedByName::new(&settings.issued)));
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)?
             .with_no_client_auth()
@@ -106,14 +119,19 @@ impl Tls {
             config.cert_resolver = Arc::new(resolver);
             (address, Arc::new(config))
         });
+        let challenges = match &settings.challenges {
+            Some(pending) => Some((Arc::clone(pending), challenge::config(pending)?)),
+            None => None,
+        };
         Ok(Self(Arc::new(Inner {
             at: at.collect(),
+            challenges,
             config: Arc::new(config),
             resolver,
         })))
     }
 
-    /// Whether a certificate is valid for this host: a name in lower case, or an IP address.
+    /// Whether a certificate is valid for this host, a name in lower case or an IP address, or is ordered for it.
     pub(crate) fn has_certificate(&self, host: &str) -> bool {
         self.0.resolver.has(host)
     }
@@ -145,6 +163,20 @@ impl Tls {
         let mut begun = begun.map_err(NoHandshake::Failed)?;
         let hello = begun.client_hello();
         let name = hello.server_name();
+        if let Some((pending, config)) = &self.0.challenges
+            && hello.alpn().is_some_and(|offered| offered.eq([ACME_TLS]))
+        {
+            let Some(name) = name.map(str::to_owned).filter(|name| pending.has_tls(name)) else {
+                let refused = NoHandshake::UnknownName(name.map(str::to_owned));
+                drop(begun.io.write_all(&UNRECOGNIZED_NAME).await);
+                return Err(refused);
+            };
+            let accepted = begun.into_stream(Arc::clone(config)).await;
+            let mut stream = accepted.map_err(NoHandshake::Failed)?;
+            // RFC 8737 section 3: the directory has seen the certificate, and nothing else is said.
+            drop(stream.shutdown().await);
+            return Err(NoHandshake::Challenge(name));
+        }
         let Some(config) = self.config_for(name, || local(&begun.io)) else {
             let refused = NoHandshake::UnknownName(name.map(str::to_owned));
             // rustls would say `access_denied`. A client that is gone need not hear it.
@@ -168,6 +200,7 @@ impl Tls {
             resolver,
             config,
             at,
+            challenges: _,
         } = &*self.0;
         if name.is_none() && !at.is_empty() {
             let own = local().and_then(|address| at.get(&address.to_canonical()));

@@ -1,0 +1,53 @@
+//! `acme` of a listener's `tls`, as types.
+
+use std::path::PathBuf;
+
+use super::{Secret, Spanned};
+use crate::config::place::Place;
+use crate::net::url::Url;
+use crate::snapshot::{ChallengeKind, KeyKind};
+
+/// `tls.acme`.
+#[derive(Clone, Debug)]
+pub(crate) struct Acme {
+    /// Its place.
+    pub(crate) place: Place,
+    /// Whether an error was reported inside.
+    pub(crate) broken: bool,
+    /// The certificates' names, each in lower case; without them the hosts of all routes.
+    pub(crate) domains: Option<Vec<Vec<Spanned<String>>>>,
+    /// The directory.
+    pub(crate) directory: Spanned<Directory>,
+    /// A PEM file with trusted roots for the directory's server.
+    pub(crate) ca: Option<Spanned<PathBuf>>,
+    /// The contact.
+    pub(crate) email: Option<Spanned<String>>,
+    /// The external account.
+    pub(crate) eab: Option<Eab>,
+    /// The challenges that may be used.
+    pub(crate) challenges: Option<Vec<Spanned<ChallengeKind>>>,
+    /// The directory's profile.
+    pub(crate) profile: Option<Spanned<String>>,
+    /// The kind of key; P-256.
+    pub(crate) key: Spanned<KeyKind>,
+}
+
+/// `directory`: a word, or a URL.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Directory {
+    /// Its URL.
+    pub(crate) url: Url,
+    /// Where to rehearse after a failed validation.
+    pub(crate) staging: Option<Url>,
+    /// The word, where it needs an external account.
+    pub(crate) needs_eab: Option<&'static str>,
+}
+
+/// `eab`.
+#[derive(Clone, Debug)]
+pub(crate) struct Eab {
+    /// The account's name.
+    pub(crate) kid: Spanned<String>,
+    /// Its key, base64url.
+    pub(crate) hmac: Spanned<Secret>,
+}

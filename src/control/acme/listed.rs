@@ -1,0 +1,71 @@
+//! What `cert list` and `cert renew` read and write in `state`, from a process other than the gateway's.
+
+use std::io;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::manager::{fits, issued, place};
+use super::rows::Folder;
+use super::work::due;
+use crate::snapshot::Acme;
+
+/// A certificate that the gateway orders, as `state` has it.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    /// Its names.
+    pub(crate) names: Vec<String>,
+    /// The directory that it is ordered from.
+    pub(crate) directory: String,
+    /// Who issued it, and the end of its validity; `None` where there is none yet.
+    pub(crate) there: Option<(String, SystemTime)>,
+    /// When it is renewed, or the next attempt is made; `None` is at once.
+    pub(crate) next: Option<SystemTime>,
+    /// How many attempts failed in a row, and why the last one did.
+    pub(crate) failed: Option<(u32, String)>,
+}
+
+/// All certificates of a configuration.
+///
+/// # Errors
+/// `state` cannot be read.
+pub(crate) fn listed(acme: &Acme) -> io::Result<Vec<Listed>> {
+    let folder = Folder::new(&acme.state);
+    let mut all = Vec::with_capacity(acme.managed.len());
+    for managed in &acme.managed {
+        let place = place(managed);
+        let row = folder.row(&place)?.unwrap_or_default();
+        let pem = folder.certificate(&place, fits)?;
+        let issued = pem.and_then(|pem| issued(&pem).ok());
+        let about = issued.as_ref().map(|issued| issued.about());
+        let directory = managed.settings.directory.whole();
+        let ours = row.directory.as_ref() == Some(&directory) && row.names == managed.names;
+        let next = match (row.failures, ours) {
+            (0, true) => Some(due(&row)),
+            (0, false) => None,
+            (_, _) => Some(row.next),
+        };
+        all.push(Listed {
+            names: managed.names.clone(),
+            directory,
+            there: about.map(|about| (about.issuer.clone(), about.ends)),
+            next: next.and_then(|at| UNIX_EPOCH.checked_add(std::time::Duration::from_secs(at))),
+            failed: row.error.map(|why| (row.failures, why)),
+        });
+    }
+    Ok(all)
+}
+
+/// Asks the running gateway to renew the certificate with this name; `false` where the configuration orders none.
+///
+/// # Errors
+/// `state` cannot be written.
+pub(crate) fn ask_renewal(acme: &Acme, name: &str) -> io::Result<bool> {
+    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    let found = (acme.managed.iter()).find(|managed| managed.names.contains(&name));
+    match found {
+        Some(managed) => {
+            Folder::new(&acme.state).ask_renewal(&place(managed))?;
+            Ok(true)
+        }
+        None => Ok(false),
+    }
+}

@@ -1,0 +1,308 @@
+//! The task that keeps all certificates: it knows when each is due, starts what is due, and follows reloads. What it
+//! starts are tasks, too, so that no directory and no file system holds up another certificate.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::Wanted;
+use super::budget::Budget;
+use super::order::Attempt;
+use super::rows::{Lock, Pem, Place, Row};
+use super::store::Store;
+use super::work::work;
+use crate::net::tls::{CertificatePair, Issued, TlsFault};
+use crate::snapshot::{Acme, Managed};
+
+/// How many certificates are worked on at a time.
+const AT_A_TIME: usize = 4;
+/// How often what is due is started, one at a time.
+const TICK: Duration = Duration::from_secs(1);
+/// How often a request to renew a certificate is heard at most, in seconds.
+const HELD: u64 = 10;
+/// How often, in ticks, a process that may not order looks for what another one ordered.
+const LOOK: u64 = 10;
+
+/// The running task.
+#[derive(Debug)]
+pub(super) struct Running {
+    wanted: watch::Receiver<Option<Wanted>>,
+    current: Option<(Wanted, Store)>,
+    /// The certificates, by the name of their places.
+    jobs: HashMap<String, Job>,
+    tasks: JoinSet<(String, u64)>,
+    budget: Budget,
+    lock: Option<Lock>,
+    /// Whether it was logged that another process orders.
+    said: bool,
+    ticks: u64,
+}
+
+/// A certificate, and what is done about it.
+#[derive(Debug)]
+struct Job {
+    managed: Arc<Managed>,
+    place: Place,
+    /// When to work on it, in seconds since 1970.
+    next: u64,
+    /// Whether somebody asked to renew it now.
+    asked: bool,
+    /// Until when no other request to renew it is heard, in seconds since 1970.
+    held: u64,
+    task: Option<AbortHandle>,
+}
+
+impl Running {
+    /// A task that follows these configurations.
+    pub(super) fn new(wanted: watch::Receiver<Option<Wanted>>) -> Self {
+        Self {
+            wanted,
+            current: None,
+            jobs: HashMap::new(),
+            tasks: JoinSet::new(),
+            budget: Budget::default(),
+            lock: None,
+            said: false,
+            ticks: 0,
+        }
+    }
+
+    /// Keeps the certificates of each configuration until the process ends.
+    pub(super) async fn run(mut self) {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                changed = self.wanted.changed() => match changed {
+                    Ok(()) => self.follow().await,
+                    Err(_) => return,
+                },
+                _ = ticks.tick(), if self.current.is_some() => self.tick().await,
+                Some(ended) = self.tasks.join_next_with_id() => {
+                    let is_its = |job: &&mut Job, id| {
+                        job.task.as_ref().is_some_and(|task| task.id() == id)
+                    };
+                    if let Ok((id, (name, next))) = ended
+                        && let Some(job) = self.jobs.get_mut(&name).filter(|job| is_its(job, id))
+                    {
+                        job.task = None;
+                        job.next = next;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Follows a new configuration: certificates that are new or changed are looked at, and those that are not wanted
+    /// any more are left.
+    async fn follow(&mut self) {
+        let wanted = self.wanted.borrow_and_update().clone();
+        let Some(wanted) = wanted else {
+            *self = Self {
+                budget: self.budget.clone(),
+                ..Self::new(self.wanted.clone())
+            };
+            return;
+        };
+        let moved = |(current, _): &(Wanted, Store)| current.acme.state != wanted.acme.state;
+        if self.current.as_ref().is_none_or(moved) {
+            self.lock = None;
+            self.said = false;
+            self.jobs.values().for_each(Job::abort);
+            self.jobs.clear();
+        }
+        let store = Store::new(&wanted.acme.state);
+        let rows = load(&wanted.acme).await;
+        let mut jobs = HashMap::new();
+        for (managed, (place, row)) in wanted.acme.managed.iter().zip(rows) {
+            let known = self.jobs.remove(&place.name);
+            let job = match known {
+                Some(known) if known.is_same(managed, &place) => Job {
+                    managed: Arc::clone(managed),
+                    ..known
+                },
+                known => {
+                    let changed = known.is_some();
+                    if let Some(known) = known {
+                        known.abort();
+                    }
+                    let directory = managed.settings.directory.whole();
+                    if row.ordered > 0 {
+                        self.budget.note(&directory, row.ordered);
+                    }
+                    Job {
+                        next: if changed { 0 } else { first(managed, &row) },
+                        managed: Arc::clone(managed),
+                        place,
+                        asked: false,
+                        held: 0,
+                        task: None,
+                    }
+                }
+            };
+            jobs.insert(job.place.name.clone(), job);
+        }
+        self.jobs.values().for_each(Job::abort);
+        self.jobs = jobs;
+        self.current = Some((wanted, store));
+    }
+
+    /// Starts what is due, one certificate at most.
+    async fn tick(&mut self) {
+        let Some((wanted, store)) = self.current.clone() else {
+            return;
+        };
+        self.ticks = self.ticks.wrapping_add(1);
+        if self.lock.is_none() && !self.take_lock(&wanted, &store).await {
+            return;
+        }
+        let now = super::now();
+        for name in store.renewals().await.unwrap_or_default() {
+            let job = self.jobs.get_mut(&name);
+            // The request is there until its task has begun, and for long where `state` cannot be written.
+            let is_new = |job: &&mut Job| !job.asked && job.task.is_none() && now >= job.held;
+            if let Some(job) = job.filter(is_new) {
+                tracing::info!(certificate = name, "a renewal is asked for");
+                job.asked = true;
+                job.next = 0;
+                job.held = now + HELD;
+            }
+        }
+        if self.tasks.len() >= AT_A_TIME {
+            return;
+        }
+        let idle = self.jobs.values_mut().filter(|job| job.task.is_none());
+        let first = idle.min_by_key(|job| job.next);
+        let Some(job) = first.filter(|job| job.next <= now) else {
+            return;
+        };
+        let attempt = Attempt {
+            managed: Arc::clone(&job.managed),
+            place: job.place.clone(),
+            store,
+            challenges: Arc::clone(&wanted.acme.challenges),
+            budget: self.budget.clone(),
+        };
+        let (name, asked) = (job.place.name.clone(), std::mem::take(&mut job.asked));
+        let task = async move { (name, work(attempt, wanted.dialer, asked).await) };
+        job.task = Some(self.tasks.spawn(task));
+    }
+
+    /// Takes the right to order. Where another process has it, what that has ordered is served meanwhile.
+    async fn take_lock(&mut self, wanted: &Wanted, store: &Store) -> bool {
+        match store.lock().await {
+            Ok(Some(lock)) => {
+                self.lock = Some(lock);
+                return true;
+            }
+            Ok(None) => {
+                if !self.said {
+                    tracing::info!(
+                        state = %wanted.acme.state.display(),
+                        "another process orders certificates with this `state`: its certificates are served"
+                    );
+                    self.said = true;
+                }
+                if self.ticks.is_multiple_of(LOOK) {
+                    load(&wanted.acme).await;
+                }
+            }
+            Err(failure) => {
+                if !self.said {
+                    tracing::error!("no certificate can be ordered: {}", failure.text);
+                    self.said = true;
+                }
+            }
+        }
+        false
+    }
+}
+
+impl Job {
+    /// Whether a certificate is ordered as before.
+    fn is_same(&self, managed: &Managed, place: &Place) -> bool {
+        self.place == *place
+            && self.managed.names == managed.names
+            && self.managed.settings == managed.settings
+            && Arc::ptr_eq(&self.managed.slot, &managed.slot)
+    }
+
+    /// Stops what is done about it. What was kept is taken up again when it is wanted again.
+    fn abort(&self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+/// When to work on a certificate for the first time in this process: as it was kept, or now where there is none yet.
+fn first(managed: &Managed, row: &Row) -> u64 {
+    let ours = row.directory.as_deref() == Some(&managed.settings.directory.whole());
+    let same = row.names == managed.names;
+    let served = managed.slot.current().is_some() && ours;
+    // What a process that was killed had begun goes on.
+    let begun = row.order.is_some() || row.asked;
+    if same && (row.failures > 0 || served && !begun) {
+        row.next
+    } else {
+        0
+    }
+}
+
+/// Reads certificates and rows from `state`, and serves the certificates: those that are not served yet, or not in this
+/// form. Returns the rows, in order.
+pub(super) async fn load(acme: &Acme) -> Vec<(Place, Row)> {
+    let store = Store::new(&acme.state);
+    let mut rows = Vec::with_capacity(acme.managed.len());
+    for managed in &acme.managed {
+        let place = place(managed);
+        let row = store.row(&place).await.unwrap_or_else(|failure| {
+            tracing::error!(certificate = place.name, "{}", failure.text);
+            Row::default()
+        });
+        match store.certificate(&place, fits).await {
+            Ok(Some(pem)) => serve(managed, &place, &pem),
+            Ok(None) => {}
+            Err(failure) => tracing::error!(certificate = place.name, "{}", failure.text),
+        }
+        rows.push((place, row));
+    }
+    rows
+}
+
+/// Serves a certificate from `state`, unless it is served already.
+fn serve(managed: &Managed, place: &Place, pem: &Pem) {
+    match issued(pem) {
+        Ok(issued) => {
+            // One that arrived while this was read is newer.
+            let known = managed.slot.current();
+            if known.is_none_or(|known| known.about().begins < issued.about().begins) {
+                managed.slot.replace(issued);
+            }
+        }
+        Err(fault) => tracing::error!(
+            certificate = place.name,
+            "the certificate in `state` cannot be used: {fault}"
+        ),
+    }
+}
+
+/// Reads a certificate and its key.
+pub(super) fn issued(pem: &Pem) -> Result<Issued, TlsFault> {
+    CertificatePair::from_pem(&pem.chain, &pem.key)?.issued()
+}
+
+/// Whether a certificate and a key belong together.
+pub(super) fn fits(pem: &Pem) -> bool {
+    issued(pem).is_ok()
+}
+
+/// Where a certificate is kept.
+pub(super) fn place(managed: &Managed) -> Place {
+    let name = managed.names.first().map_or("", String::as_str);
+    Place::new(managed.settings.directory.authority(), name)
+}
