@@ -236,8 +236,8 @@ impl HeadScan {
         self.manners
     }
 
-    /// The request with this head, which must be scanned completely; field values are slices of it. `spare` is a map to
-    /// reuse. Afterwards the scan is ready for the next head.
+    /// The request with this head, which must be scanned completely; field values are slices of it. `spare` is an empty
+    /// map to reuse. Afterwards the scan is ready for the next head.
     ///
     /// # Errors
     /// The head contains something that `http` rejects.
@@ -261,7 +261,6 @@ impl HeadScan {
             *request.version_mut() = Version::HTTP_10;
         }
         let mut headers = spare;
-        headers.clear();
         headers.reserve(self.fields.len());
         for place in &self.fields {
             let name = head.get(place.name.0..place.name.1).unwrap_or_default();

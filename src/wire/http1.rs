@@ -92,8 +92,8 @@ pub(crate) struct Link<S> {
     /// Output that is not sent yet; empty between two requests.
     out: Vec<u8>,
     date: DateLine,
-    /// The fields of the last response, whose memory the next request reuses.
-    spare: HeaderMap,
+    /// An empty map for the fields of the next request.
+    spare: Option<HeaderMap>,
     timer: Option<Pin<Box<Sleep>>>,
     send_timer: Option<(u64, Pin<Box<Sleep>>)>,
 }
@@ -137,7 +137,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
             input_ended: false,
             out: Vec::new(),
             date: DateLine::default(),
-            spare: HeaderMap::new(),
+            spare: None,
             timer: None,
             send_timer: None,
         }
@@ -164,7 +164,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
         self.scan = HeadScan::default();
         self.out = Vec::new();
         self.date = DateLine::default();
-        self.spare = HeaderMap::new();
+        self.spare = None;
         self.timer = None;
         self.send_timer = None;
     }
@@ -270,7 +270,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
             let date = (&mut self.date, line.answering());
             let framed = (&hint, framing);
             let keeps = answer::write(&mut self.out, to, &parts, framed, may_stay, date);
-            self.spare = parts.headers;
+            self.keep_table(parts.headers);
             if parts.status == StatusCode::SWITCHING_PROTOCOLS {
                 let mut sending = Sending::<B>::nothing();
                 return match self.send(&mut sending, None).await {
@@ -396,10 +396,8 @@ impl<S: AsyncRead + Carrier> Link<S> {
         if manners.expects && !manners.http_1_0 && feed.is_some() && self.held.is_empty() {
             self.interim = CONTINUE;
         }
-        match self
-            .scan
-            .request(&bytes, body, std::mem::take(&mut self.spare))
-        {
+        let spare = self.spare.take().unwrap_or_default();
+        match self.scan.request(&bytes, body, spare) {
             Ok(request) => Heading {
                 request,
                 refusal,
@@ -550,6 +548,15 @@ impl<S: AsyncRead + Carrier> Link<S> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
+    /// Keeps a map for the fields of the next request. It is emptied at once: its values are slices of the buffer that
+    /// the app's response was read to, which the app's connection reuses only when they are dropped.
+    fn keep_table(&mut self, mut table: HeaderMap) {
+        if table.capacity() <= SPARE_FIELDS {
+            table.clear();
+            self.spare = Some(table);
+        }
+    }
+
     /// Releases buffers that an unusually large request needed.
     fn shrink(&mut self) {
         if self.held.is_empty() && self.held.capacity() > HEAD_ROOM.0 {
@@ -557,9 +564,6 @@ impl<S: AsyncRead + Carrier> Link<S> {
         }
         if self.out.capacity() > OUT_ROOM {
             self.out = Vec::new();
-        }
-        if self.spare.capacity() > SPARE_FIELDS {
-            self.spare = HeaderMap::new();
         }
         self.body_room = BODY_ROOM.0;
         self.given = 0;

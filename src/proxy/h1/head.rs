@@ -121,7 +121,7 @@ pub(super) fn write(out: &mut Vec<u8>, head: RequestHead<'_>, body: &Outgoing) -
 pub(super) fn parse(
     all: &Bytes,
     is_head: bool,
-    spare: &mut HeaderMap,
+    spare: &mut Option<HeaderMap>,
 ) -> Result<Parsed, &'static str> {
     match read(all, is_head, spare) {
         Ok(parsed) => Ok(parsed),
@@ -145,7 +145,11 @@ impl From<&'static str> for Unread {
 }
 
 /// The same for a head whose lines have to be normalised.
-fn read_mended(all: &Bytes, is_head: bool, spare: &mut HeaderMap) -> Result<Parsed, &'static str> {
+fn read_mended(
+    all: &Bytes,
+    is_head: bool,
+    spare: &mut Option<HeaderMap>,
+) -> Result<Parsed, &'static str> {
     let within = all.get(..LONGEST_HEAD).unwrap_or(all);
     // Empty lines before a response are skipped.
     let empty = within
@@ -171,7 +175,7 @@ fn read_mended(all: &Bytes, is_head: bool, spare: &mut HeaderMap) -> Result<Pars
     }
 }
 
-fn read(all: &Bytes, is_head: bool, spare: &mut HeaderMap) -> Result<Parsed, Unread> {
+fn read(all: &Bytes, is_head: bool, spare: &mut Option<HeaderMap>) -> Result<Parsed, Unread> {
     let bytes = all.as_ref();
     let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
     let mut response = httparse::Response::new(&mut []);
@@ -208,7 +212,7 @@ fn read(all: &Bytes, is_head: bool, spare: &mut HeaderMap) -> Result<Parsed, Unr
         return Ok(Parsed::Interim(length));
     }
     let is_1_0 = response.version == Some(0);
-    let mut headers = std::mem::take(spare);
+    let mut headers = spare.take().unwrap_or_default();
     headers.reserve(response.headers.len() + 4);
     let mut own = Own::default();
     for field in response.headers.iter() {

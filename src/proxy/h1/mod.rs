@@ -54,7 +54,7 @@ pub(super) struct Connection {
     /// The current request cannot be sent completely; a response may still arrive.
     deaf: bool,
     /// An empty map for the fields of the next response.
-    spare: HeaderMap,
+    spare: Option<HeaderMap>,
     /// The deadline of the response's head. It is reset when it fires, not for each request.
     timer: Option<Pin<Box<Sleep>>>,
     /// Whether the last response might be followed by a body that it must not have.
@@ -73,7 +73,7 @@ impl Connection {
             sending: Sending::nothing(),
             last_piece: None,
             deaf: false,
-            spare: HeaderMap::new(),
+            spare: None,
             timer: None,
             suspect: false,
             rests: None,
@@ -316,7 +316,7 @@ impl Exchange {
     pub(super) fn keep_table(&mut self, mut table: HeaderMap) {
         if table.capacity() <= SPARE_FIELDS {
             table.clear();
-            self.connection.spare = table;
+            self.connection.spare = Some(table);
         }
     }
 

@@ -102,7 +102,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
                 return Ok(());
             }
             self.out = Vec::new();
-            self.spare = http::HeaderMap::new();
+            self.spare = None;
             self.linger().await
         };
         // Success does not matter: the stream is dropped next.
