@@ -352,14 +352,20 @@ fn longest_line(limits: &Limits) -> usize {
 /// It is not a number, or is ambiguous.
 pub(super) fn length_of(value: &[u8]) -> Result<u64, Reject> {
     let digits = value.trim_ascii();
-    let plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
     // Some parsers read a leading zero as octal.
     let zeros = digits.len() > 1 && digits.starts_with(b"0");
-    let length = std::str::from_utf8(digits).ok();
-    let length = length.and_then(|text| text.parse().ok());
-    length
-        .filter(|_| plain && !zeros)
+    decimal(digits)
+        .filter(|_| !zeros)
         .ok_or(Reject::BadRequest("Content-Length is not a number"))
+}
+
+/// The number that these decimal digits mean; `None` for anything else, and where it does not fit.
+pub(crate) fn decimal(digits: &[u8]) -> Option<u64> {
+    let number = digits.iter().try_fold(0_u64, |number, byte| {
+        let digit = char::from(*byte).to_digit(10)?;
+        number.checked_mul(10)?.checked_add(u64::from(digit))
+    });
+    number.filter(|_| !digits.is_empty())
 }
 
 /// Whether a list of options contains this one.

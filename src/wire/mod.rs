@@ -30,6 +30,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 pub(crate) use self::chunk::Chunks;
 pub(crate) use self::decode::{Coming, Step};
+pub(crate) use self::head::decimal;
 pub(crate) use self::http1::{Ended, Link, Opening};
 pub(crate) use self::http2::Http2;
 pub(crate) use self::line::Line;

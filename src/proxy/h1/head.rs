@@ -12,7 +12,7 @@ use hyper::ext::ReasonPhrase;
 
 use super::{LONGEST_HEAD, Outgoing, RequestHead};
 use crate::proxy::reserved::is_hop_by_hop;
-use crate::wire::{Framing, field, mend, name_of};
+use crate::wire::{Framing, decimal, field, mend, name_of};
 
 /// The most fields of a response.
 const MOST_FIELDS: usize = 256;
@@ -381,10 +381,5 @@ fn announces_body(field: &httparse::Header<'_>) -> bool {
 }
 
 fn length(digits: &[u8]) -> Result<u64, &'static str> {
-    let plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-    std::str::from_utf8(digits)
-        .ok()
-        .filter(|_| plain)
-        .and_then(|digits| digits.parse().ok())
-        .ok_or("Content-Length is not a number")
+    decimal(digits).ok_or("Content-Length is not a number")
 }

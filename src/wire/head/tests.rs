@@ -267,3 +267,23 @@ fn sizes_are_bounded() {
         Err(Reject::HeadTooLarge),
     );
 }
+
+#[test]
+fn numbers_are_digits_and_nothing_else() {
+    for (text, number) in [
+        ("0", Some(0)),
+        ("007", Some(7)),
+        ("18446744073709551615", Some(u64::MAX)),
+        ("18446744073709551616", None),
+        ("99999999999999999999", None),
+        ("", None),
+        ("+1", None),
+        ("-1", None),
+        ("1_0", None),
+        ("1 ", None),
+        ("0x1", None),
+        ("\u{661}", None),
+    ] {
+        assert_eq!(decimal(text.as_bytes()), number, "{text:?}");
+    }
+}
