@@ -106,14 +106,18 @@ impl Permit {
     }
 
     /// Where the route has `strip_token`, removes the token from wherever it was: the field line of the scheme Bearer,
-    /// or only that cookie or query parameter. Returns the new query where it changed; an empty one means that the
-    /// target no longer needs a `?`.
-    pub(crate) fn strip_token(
-        &self,
-        headers: &mut HeaderMap,
-        query: Option<&str>,
-    ) -> Option<String> {
+    /// or only that cookie or query parameter. Returns the new target where its query changed.
+    pub(crate) fn strip_token(&self, headers: &mut HeaderMap, target: &str) -> Option<String> {
         let places = self.places.as_deref().filter(|_| self.strips)?;
-        token::strip(headers, query, places)
+        let (path, query) = match target.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (target, None),
+        };
+        let query = token::strip(headers, query, places)?;
+        Some(if query.is_empty() {
+            path.to_owned()
+        } else {
+            format!("{path}?{query}")
+        })
     }
 }

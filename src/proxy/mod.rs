@@ -287,15 +287,8 @@ impl Forward {
         let Draft {
             headers, target, ..
         } = draft;
-        let (path, query) = match target.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
-            None => (target, None),
-        };
-        let target = match permit.strip_token(headers, query) {
-            Some(query) if query.is_empty() => Cow::Borrowed(path),
-            Some(query) => Cow::Owned(format!("{path}?{query}")),
-            None => Cow::Borrowed(target),
-        };
+        let stripped = permit.strip_token(headers, target);
+        let target = stripped.map_or(Cow::Borrowed(target), Cow::Owned);
         let hop = headers::Hop {
             peer: draft.peer,
             client: draft.client,
