@@ -399,12 +399,12 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The port of `name:port`.
+/// The port of `name:port`: the digits at its end, if there are some and a colon is before them. Those of an IPv6 address
+/// are in brackets.
 fn port_of(host: &[u8]) -> Option<&[u8]> {
-    let colon = memchr::memrchr(b':', host)?;
-    let port = host.get(colon + 1..)?;
-    // The colons of an IPv6 address are in brackets.
-    (!port.is_empty() && port.iter().all(u8::is_ascii_digit)).then_some(port)
+    let digits = host.iter().rev().take_while(|byte| byte.is_ascii_digit());
+    let (name, port) = host.split_at_checked(host.len() - digits.count())?;
+    (!port.is_empty() && name.ends_with(b":")).then_some(port)
 }
 
 /// Whether a line of `TE` says that trailers are accepted.
