@@ -213,10 +213,11 @@ impl Home {
         if !idle.suspect.is_empty() {
             idle.acquit(now, turn);
         }
-        let age = |idle: &Idle| now.duration_since(idle.since);
-        while let Some(idle) = idle.ready.pop_if(|idle| age(idle) < fresh) {
-            if age(&idle) < idle.longest.min(self.keep.idle) && idle.is_quiet(turn) {
-                return Some(idle.connection);
+        while let Some(latest) = idle.ready.last() {
+            let age = now.duration_since(latest.since);
+            let latest = idle.ready.pop_if(|_| age < fresh)?;
+            if age < latest.longest.min(self.keep.idle) && latest.is_quiet(turn) {
+                return Some(latest.connection);
             }
         }
         None
