@@ -108,15 +108,11 @@ fn without_port(said: &str) -> Option<&str> {
             )
         }
         None => {
-            let colon = memchr::memchr(b':', said.as_bytes());
-            let (host, port) = match colon {
-                Some(colon) => (said.get(..colon)?, said.get(colon + 1..)?),
-                None => (said, ""),
-            };
-            if !host.bytes().all(|byte| HOST.has(byte)) {
-                return None;
+            let end = said.bytes().position(|byte| !HOST.has(byte));
+            match end.and_then(|end| said.split_at_checked(end)) {
+                Some((host, port)) => (host, Some(port.strip_prefix(':')?)),
+                None => (said, Some("")),
             }
-            (host, Some(port))
         }
     };
     let port = port?;
