@@ -300,7 +300,8 @@ impl Own {
             }
             return Ok(false);
         }
-        if name.as_str() == "keep-alive" {
+        let text = name.as_str();
+        if text == "keep-alive" {
             self.rests = rests(value);
             return Ok(false);
         }
@@ -309,7 +310,7 @@ impl Own {
             status,
             StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED
         );
-        Ok((switches && *name == header::UPGRADE) || !is_hop_by_hop(name.as_str()))
+        Ok((switches && *name == header::UPGRADE) || !is_hop_by_hop(text))
     }
 
     /// One option of `Connection` (RFC 9110 section 7.6.1).
