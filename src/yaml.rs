@@ -121,11 +121,12 @@ fn by_serde(text: &str) -> Result<String, serde_yaml::Error> {
 }
 
 /// Whether every YAML parser reads these unquoted characters as a text. Excludes anything that looks like a number,
-/// date, boolean, merge key or gateway variable.
+/// date, boolean, merge key or gateway variable, and characters beyond ASCII: some are invisible, and refused unquoted.
 fn is_a_word(text: &str) -> bool {
     const WORDS: [&str; 9] = ["y", "n", "yes", "no", "on", "off", "true", "false", "null"];
     let first = |c: char| c.is_alphabetic() || matches!(c, '/' | '_' | '$');
-    text.starts_with(first)
+    text.is_ascii()
+        && text.starts_with(first)
         && !text.contains("${")
         && !WORDS.iter().any(|word| word.eq_ignore_ascii_case(text))
 }
@@ -246,6 +247,10 @@ mod tests {
         assert_eq!(
             written(&json!({"a": {}, "b": [[], [[1]], {"c": "d"}]})),
             "a: {}\nb:\n- []\n- - - 1\n- c: d\n"
+        );
+        assert_eq!(
+            written(&json!(["$\u{2000}", "a\u{ad}", "\u{3164}", "é"])),
+            "- '$\u{2000}'\n- 'a\u{ad}'\n- '\u{3164}'\n- 'é'\n"
         );
         assert_eq!(written(&json!({})), "{}\n");
     }
