@@ -111,6 +111,19 @@ pub(crate) struct Listener {
     pub(crate) redirect_to_https: Option<u16>,
     /// Whether every connection begins with a PROXY header.
     pub(crate) proxy_protocol: bool,
+    /// Who may connect to it, if it is a Unix socket.
+    pub(crate) access: SocketAccess,
+}
+
+/// The file of a Unix socket: who may connect.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct SocketAccess {
+    /// Its permission bits.
+    pub(crate) mode: u32,
+    /// Its owner; `None` is whoever makes it.
+    pub(crate) owner: Option<u32>,
+    /// Its group.
+    pub(crate) group: u32,
 }
 
 /// The address of a listener; identifies it across reloads.

@@ -2,6 +2,7 @@
 //! sections, opens directories. Collects every error with its place; binds nothing.
 
 mod access;
+mod accounts;
 mod acme;
 mod cors;
 mod hazards;
@@ -239,6 +240,7 @@ impl Compiler<'_> {
                 (true, Some(port)) => Some(port),
             };
             let proxy_protocol = self.proxy_protocol(listener, trusted);
+            let access = self.access(listener);
             let tls = (listener.tls.as_ref()).map(|tls| self.tls(tls, gateway, orders));
             let mut kind = match (&tls, redirect_to_https) {
                 (Some(_), _) => "TLS".to_owned(),
@@ -247,6 +249,11 @@ impl Compiler<'_> {
             };
             if proxy_protocol {
                 kind.push_str(", PROXY protocol");
+            }
+            if matches!(address, ListenAddress::Unix(_)) {
+                kind.push_str(&format!(", mode {:04o}", access.mode));
+                let group = listener.group.iter();
+                kind.extend(group.map(|group| format!(", group {}", group.value)));
             }
             self.summary.insert(format!("listener {address}"), kind);
             let tls = match tls {
@@ -259,6 +266,7 @@ impl Compiler<'_> {
                 tls,
                 redirect_to_https,
                 proxy_protocol,
+                access,
             }));
         }
         self.same_port_twice(parsed);

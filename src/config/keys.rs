@@ -261,6 +261,18 @@ pub(crate) static LISTENER: Section = Section {
         )
         .required(),
         key(
+            "mode",
+            Kind::Form("octal mode in quotes", "\"0660\""),
+            "Who may connect to a Unix socket.",
+        )
+        .without("`\"0600\"`"),
+        key(
+            "group",
+            Kind::Form("group", "www-data"),
+            "Group of a Unix socket.",
+        )
+        .without("the process's own"),
+        key(
             "redirect_to_https",
             Kind::Boolean,
             "Redirects every request to the first TLS listener.",

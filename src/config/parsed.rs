@@ -120,6 +120,10 @@ pub(crate) struct Listener {
     pub(crate) broken: bool,
     /// The address.
     pub(crate) address: Spanned<ListenAddress>,
+    /// The permission bits of a Unix socket.
+    pub(crate) mode: Option<Spanned<u32>>,
+    /// The group of a Unix socket.
+    pub(crate) group: Option<Spanned<String>>,
     /// Whether it only redirects to the TLS listener.
     pub(crate) redirect_to_https: Spanned<bool>,
     /// Whether connections begin with a PROXY header.

@@ -106,6 +106,8 @@ impl Decoder<'_> {
                 value::listen_address(text, directory)
             })
         });
+        let mode = self.optional(fields, "mode", Self::socket_mode);
+        let group = self.optional(fields, "group", Self::filled_text);
         let redirect_to_https = self.value(fields, "redirect_to_https", Self::boolean);
         let proxy_protocol = self.value(fields, "proxy_protocol", Self::boolean);
         let tls = self.optional(fields, "tls", Self::tls);
@@ -114,6 +116,8 @@ impl Decoder<'_> {
             place: fields.place,
             broken,
             address: address?,
+            mode,
+            group,
             redirect_to_https: redirect_to_https?,
             proxy_protocol: proxy_protocol?,
             tls,
@@ -162,6 +166,18 @@ impl Decoder<'_> {
             acme,
             unknown_name,
             min_version: min_version?,
+        })
+    }
+
+    /// The permission bits of a socket. In quotes, or from a variable: a bare 0660 is 432 for some YAML readers.
+    fn socket_mode(&mut self, node: &Node) -> Option<Spanned<u32>> {
+        let bare = matches!(&node.kind, Kind::Scalar(it) if !it.quoted && it.written.is_none());
+        let what = "an octal mode in quotes";
+        self.scalar(node, what, value::MODES, |text| {
+            match value::socket_mode(text) {
+                Ok(_) if bare => Err(format!("write \"{text}\", in quotes")),
+                mode => mode,
+            }
         })
     }
 

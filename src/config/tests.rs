@@ -21,7 +21,7 @@ listeners:
       certificates:
         - {cert: certs/example.pem, key: certs/example.key}
       min_version: 1.3
-  - {address: "unix:/run/portcullis.sock", proxy_protocol: true}
+  - {address: "unix:/run/portcullis.sock", mode: "0660", group: www-data, proxy_protocol: true}
 trusted_proxies: [10.0.0.0/8, "::1"]
 limits:
   connections: 10
@@ -162,6 +162,9 @@ fn every_key_is_read() {
     assert_eq!(tls.min_version.value, TlsVersion::V1_3);
     let proxied = |at: usize| gateway.listeners[at].proxy_protocol.value;
     assert!(proxied(2) && !proxied(1));
+    let socket = &gateway.listeners[2];
+    assert_eq!(socket.mode.as_ref().unwrap().value, 0o660);
+    assert_eq!(socket.group.as_ref().unwrap().value, "www-data");
     assert_eq!(gateway.limits.uri_bytes.value, 4096);
     assert_eq!(
         gateway.timeouts.tls_handshake.value,
@@ -323,7 +326,7 @@ a.yaml:1:13: `address` is missing
       |             ^
 a.yaml:1:14: unknown key `addres`
     1 | listeners: [{addres: 1.1.1.1:1}]
-      |              ^^^^^^ did you mean `address`? known here: address, redirect_to_https, proxy_protocol, tls",
+      |              ^^^^^^ did you mean `address`? known here: address, mode, group, redirect_to_https, proxy_protocol, tls",
     );
     golden(
         "workers:",

@@ -171,6 +171,24 @@ pub(crate) fn listen_address(text: &str, directory: &Path) -> Result<ListenAddre
         })
 }
 
+/// The form of a socket's mode.
+pub(crate) const MODES: &str = "modes are \"0600\" (the owner), \"0660\" (the group, too)";
+
+/// The permission bits of a socket: three octal digits, with or without a zero before them.
+pub(crate) fn socket_mode(text: &str) -> Result<u32, Hint> {
+    let digits = text.strip_prefix('0').filter(|it| it.len() == 3);
+    let digits = digits.unwrap_or(text);
+    let octal = digits.len() == 3 && digits.bytes().all(|byte| (b'0'..b'8').contains(&byte));
+    let mode = u32::from_str_radix(digits, 8).ok().filter(|_| octal);
+    match mode {
+        None => Err(MODES.to_owned()),
+        Some(mode) if mode & 0o222 == 0 => Err(format!(
+            "nobody could connect: that takes the right to write; {MODES}"
+        )),
+        Some(mode) => Ok(mode),
+    }
+}
+
 /// The path after `unix:`, relative to the directory.
 fn socket_path(path: &str, directory: &Path) -> Result<PathBuf, Hint> {
     if path.is_empty() || path.starts_with("//") || path.contains('\0') {

@@ -2,8 +2,6 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,13 +15,12 @@ use super::connection::{self, Accepted};
 use super::cut::Cause;
 use super::drain::Drain;
 use super::tally::Tally;
+use super::{BACKLOG, unix};
 use crate::net::client::Counted;
 use crate::net::stream::Stream;
-use crate::snapshot::ListenAddress;
+use crate::snapshot::{ListenAddress, SocketAccess};
 use crate::worker::{View, Worker};
 
-/// The backlog of connections to be accepted, per worker.
-const BACKLOG: i32 = 4096;
 /// How long a closing listener waits for handshakes that have begun.
 const HANDSHAKES: Duration = Duration::from_millis(200);
 /// Drops segments that request a connection (RFC 9293 section 3.1: SYN without ACK), as a classic BPF program: load the
@@ -91,14 +88,15 @@ pub(crate) fn probe(address: &ListenAddress) -> io::Result<()> {
     }
 }
 
-/// Binds one socket per worker. TCP has an accept queue for each (SO_REUSEPORT); a Unix socket has one for all, and
-/// takes the place of our own with the same path, if it is to `replace` that. Also returns the address that was bound.
-/// Probe it first.
+/// Binds one socket per worker. TCP has an accept queue for each (SO_REUSEPORT); a Unix socket has one for all, whose
+/// file gets this `access`, and takes the place of our own with the same path, if it is to `replace` that. Also returns
+/// the address that was bound. Probe it first.
 ///
 /// # Errors
 /// The address cannot be bound.
 pub(crate) fn bind(
     address: &ListenAddress,
+    access: SocketAccess,
     workers: usize,
     replace: bool,
 ) -> io::Result<(ListenAddress, Vec<Socket>)> {
@@ -106,11 +104,7 @@ pub(crate) fn bind(
         ListenAddress::Tcp(address) => bind_queues(*address, workers),
         ListenAddress::AnyPort(ip, _) => bind_queues(SocketAddr::new(*ip, 0), workers),
         ListenAddress::Unix(path) => {
-            let first = if replace {
-                replace_unix(path)?
-            } else {
-                bind_unix(path)?
-            };
+            let first = unix::bind(path, access, replace)?;
             let mut sockets = Vec::with_capacity(workers);
             for _ in 1..workers {
                 sockets.push(Socket::Unix(first.try_clone()?));
@@ -163,52 +157,18 @@ fn bound_tcp(address: SocketAddr, reuse: ReusePort) -> io::Result<RawSocket> {
     Ok(socket)
 }
 
-/// Binds a Unix socket; one that a dead process left behind is replaced.
-fn bind_unix(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
-    let bound = match std::os::unix::net::UnixListener::bind(path) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            let is_socket = std::fs::symlink_metadata(path)?.file_type().is_socket();
-            let dead = std::os::unix::net::UnixStream::connect(path)
-                .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
-            if !(is_socket && dead) {
-                return Err(error);
-            }
-            std::fs::remove_file(path)?;
-            std::os::unix::net::UnixListener::bind(path)?
-        }
-        bound => bound?,
-    };
-    bound.set_nonblocking(true)?;
-    Ok(bound)
-}
-
-/// Binds a Unix socket beside `path` and renames it, so that clients always find a socket there.
-fn replace_unix(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    let bound = bind_unix(Path::new(&beside))?;
-    std::fs::rename(&beside, path)?;
-    Ok(bound)
-}
-
 /// Identifies the file of a Unix socket, to detect its replacement; `None` for other addresses.
 pub(crate) fn identity(address: &ListenAddress) -> Option<(u64, u64)> {
-    let ListenAddress::Unix(path) = address else {
-        return None;
-    };
-    let file = std::fs::symlink_metadata(path).ok()?;
-    Some((file.dev(), file.ino()))
+    match address {
+        ListenAddress::Unix(path) => unix::identity(path),
+        ListenAddress::Tcp(_) | ListenAddress::AnyPort(..) => None,
+    }
 }
 
 /// Removes the file of a closed listener, if it still belongs to that listener.
 pub(crate) fn forget(address: &ListenAddress, identity_then: Option<(u64, u64)>) {
     if let ListenAddress::Unix(path) = address {
-        if identity(address) != identity_then {
-            return;
-        }
-        if let Err(error) = std::fs::remove_file(path) {
-            tracing::debug!(path = %path.display(), %error, "the socket could not be removed");
-        }
+        unix::forget(path, identity_then);
     }
 }
 

@@ -7,8 +7,10 @@ mod drain;
 mod listener;
 pub(crate) mod preamble;
 mod tally;
+mod unix;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -20,11 +22,14 @@ use self::drain::DrainTrigger;
 pub(crate) use self::listener::Socket;
 use self::tally::Tally;
 use crate::net::limits::Timeouts;
-use crate::snapshot::{ListenAddress, Snapshot};
+use crate::snapshot::{ListenAddress, Listener, Snapshot, SocketAccess};
 use crate::worker::Worker;
 
 /// Bytes of verified tokens that all workers cache together.
 const REMEMBERED_TOKENS: usize = 64 << 20;
+
+/// The backlog of connections to be accepted, per worker.
+const BACKLOG: i32 = 4096;
 
 /// The shortest interval at which a worker closes its idle connections for lack of descriptors.
 const RELIEF: Duration = Duration::from_millis(50);
@@ -45,6 +50,8 @@ struct Open {
     local: ListenAddress,
     /// Its socket file, if it has one.
     file: Option<(u64, u64)>,
+    /// Who may connect to that.
+    access: SocketAccess,
 }
 
 #[derive(Debug)]
@@ -129,9 +136,12 @@ impl Server {
             .iter()
             .filter(|(address, _)| !wanted().any(|wanted| wanted == *address))
             .collect();
-        let new = || wanted().filter(|address| !self.listening.contains_key(*address));
+        let new = || {
+            let listeners = snapshot.listeners.iter();
+            listeners.filter(|listener| !self.listening.contains_key(&listener.address))
+        };
         // All are probed before the first listens: if one is taken, no client has connected to another.
-        for address in new() {
+        for Listener { address, .. } in new().map(AsRef::as_ref) {
             let probed =
                 if wanted().any(|other| other != address && listener::overlap(address, other)) {
                     Err(std::io::ErrorKind::AddrInUse.into())
@@ -147,26 +157,60 @@ impl Server {
         }
         // A replaced socket file cannot be restored, so anything that can fail is done before.
         let (unix, others): (Vec<_>, Vec<_>) =
-            new().partition(|address| matches!(address, ListenAddress::Unix(_)));
+            new().partition(|listener| matches!(listener.address, ListenAddress::Unix(_)));
         let mut bound: Vec<Bound> = Vec::new();
-        for address in others.into_iter().chain(unix) {
+        let undo = |bound: &[Bound]| {
+            for Bound { address, .. } in bound {
+                listener::forget(address, listener::identity(address));
+            }
+        };
+        for listener in others.into_iter().chain(unix) {
+            let address = &listener.address;
             let file = listener::identity(address);
             let replace = file.is_some() && leaving.iter().any(|(_, open)| open.file == file);
-            match listener::bind(address, self.workers.len(), replace) {
+            match listener::bind(address, listener.access, self.workers.len(), replace) {
                 Ok((local, sockets)) => bound.push(Bound {
                     address: address.clone(),
                     local,
                     sockets,
                 }),
                 Err(error) => {
-                    for Bound { address, .. } in &bound {
-                        listener::forget(address, listener::identity(address));
-                    }
+                    undo(&bound);
                     return Err((address.clone(), error));
                 }
             }
         }
+        if let Err(failed) = self.permit(snapshot) {
+            undo(&bound);
+            return Err(failed);
+        }
         Ok(bound)
+    }
+
+    /// Gives the Unix sockets that stay open the owner, group and mode that the snapshot wants.
+    ///
+    /// # Errors
+    /// The address and why it is refused; then nothing has changed.
+    fn permit(&self, snapshot: &Snapshot) -> Result<(), (ListenAddress, std::io::Error)> {
+        let mut permitted: Vec<(&PathBuf, &Open)> = Vec::new();
+        for listener in &snapshot.listeners {
+            let (ListenAddress::Unix(path), Some(open)) =
+                (&listener.address, self.listening.get(&listener.address))
+            else {
+                continue;
+            };
+            if open.access == listener.access {
+                continue;
+            }
+            if let Err(error) = unix::permit(path, listener.access, open.file) {
+                for (path, open) in permitted {
+                    drop(unix::permit(path, open.access, open.file));
+                }
+                return Err((listener.address.clone(), error));
+            }
+            permitted.push((path, open));
+        }
+        Ok(())
     }
 
     /// Opens the listeners that were bound and closes those that the snapshot removes. Call it when the snapshot is
@@ -197,16 +241,27 @@ impl Server {
             sockets,
         } in bound
         {
-            let tls = snapshot
-                .listeners
-                .iter()
-                .any(|listener| listener.address == address && listener.tls.is_some());
+            let mut listeners = snapshot.listeners.iter();
+            let Some(listener) = listeners.find(|listener| listener.address == address) else {
+                continue;
+            };
+            let (tls, access) = (listener.tls.is_some(), listener.access);
             for (worker, socket) in self.workers.iter().zip(sockets) {
                 tell(worker, Order::Listen(address.clone(), socket));
             }
             tracing::info!(address = %local, tls, "listening");
             let file = listener::identity(&address);
-            self.listening.insert(address, Open { local, file });
+            let open = Open {
+                local,
+                file,
+                access,
+            };
+            self.listening.insert(address, open);
+        }
+        for listener in &snapshot.listeners {
+            if let Some(open) = self.listening.get_mut(&listener.address) {
+                open.access = listener.access;
+            }
         }
     }
 

@@ -45,6 +45,7 @@ mod resting;
 mod reuse;
 mod rotation;
 mod shutdown;
+mod sockets;
 mod static_files;
 mod streaming;
 mod support;
