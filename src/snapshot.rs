@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use http::{HeaderName, Request, StatusCode};
 
-pub(crate) use self::acme::{Acme, AcmeSettings, ChallengeKind, Eab, Hmac, KeyKind, Managed};
+pub(crate) use self::acme::{
+    Acme, AcmeDirectory, AcmeSettings, ChallengeKind, DnsHook, Eab, Hmac, KeyKind, Managed,
+};
 
 use crate::auth::{ClaimPath, Claims, LiveRevoked, Verifier, VerifierSettings};
 use crate::edits::HeaderEdits;

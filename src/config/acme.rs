@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::decode::{Decoder, nearest};
 use super::keys;
 use super::node::{Kind, Node};
-use super::parsed::{Acme, AcmeDirectory, AcmeEab, HostPattern, Secret, Spanned};
+use super::parsed::{Acme, AcmeDirectory, AcmeDns, AcmeEab, HostPattern, Secret, Spanned};
 use super::value::{self, Hint};
 use crate::net::url::Url;
 use crate::snapshot::{ChallengeKind, KeyKind};
@@ -37,7 +37,13 @@ impl Decoder<'_> {
         let before = self.errors.count();
         let fields = self.fields(node, "a map", &keys::ACME)?;
         let domains = self.optional(fields, "domains", Self::domains);
-        let directory = self.value(fields, "directory", Self::acme_directory);
+        let directories = self.value(fields, "directory", |it, node| {
+            it.one_or_more(
+                node,
+                "a directory or a list of directories",
+                Self::acme_directory,
+            )
+        });
         let ca = self.optional(fields, "ca", Self::file);
         let email = self.optional(fields, "email", |it, node| {
             it.scalar(node, "an address", "such as ops@example.com", email)
@@ -55,9 +61,17 @@ impl Decoder<'_> {
         });
         let challenges = self.optional(fields, "challenges", |it, node| {
             it.filled_list(node, "a list of challenges", |it, node| {
-                let known = [ChallengeKind::TlsAlpn01, ChallengeKind::Http01];
-                let known = known.map(|kind| (kind.name(), kind));
+                let known = ChallengeKind::ALL.map(|kind| (kind.name(), kind));
                 it.choice(node, "a challenge", &known)
+            })
+        });
+        let dns = self.optional(fields, "dns", |it, node| {
+            let fields = it.fields(node, "a map", &keys::DNS)?;
+            let hook = it.required(fields, "hook", Self::file);
+            let wait = it.value(fields, "wait", Self::duration_or_zero);
+            Some(AcmeDns {
+                hook: hook?,
+                wait: wait?,
             })
         });
         let profile = self.optional(fields, "profile", Self::filled_text);
@@ -73,11 +87,12 @@ impl Decoder<'_> {
             place: fields.place,
             broken: self.errors.count() > before,
             domains,
-            directory: directory?,
+            directories: directories?,
             ca,
             email,
             eab,
             challenges,
+            dns,
             profile,
             key: key?,
         })
@@ -120,10 +135,13 @@ fn domain(text: &str) -> Result<String, Hint> {
     let text = text.strip_suffix('.').unwrap_or(text);
     let name = match value::host_pattern(text)? {
         HostPattern::Exact(name) => name,
-        HostPattern::Below(_) => {
-            return Err(
-                "a name with a star needs a DNS challenge, which the gateway has not; list the names".to_owned(),
-            );
+        HostPattern::Below(parent) => {
+            if is_public_suffix(&parent) {
+                return Err(format!(
+                    "everybody can have a name below `{parent}`, so nobody gets a certificate for all; name a domain of yours"
+                ));
+            }
+            format!("*.{parent}")
         }
     };
     let legal = |label: &str| {
@@ -132,7 +150,8 @@ fn domain(text: &str) -> Result<String, Hint> {
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    if !name.split('.').all(legal) {
+    let labels = name.strip_prefix("*.").unwrap_or(&name);
+    if !labels.split('.').all(legal) {
         return Err(
             "a certificate's name has labels of letters, digits and inner dashes, 63 at most each"
                 .to_owned(),
@@ -151,7 +170,11 @@ fn directory(text: &str) -> Result<AcmeDirectory, Hint> {
         return Ok(AcmeDirectory {
             url: known,
             staging: url("letsencrypt-staging").filter(|_| text == "letsencrypt"),
-            needs_eab: WITH_EAB.into_iter().find(|word| *word == text),
+            word: DIRECTORIES
+                .into_iter()
+                .map(|(word, _)| word)
+                .find(|word| *word == text),
+            needs_eab: WITH_EAB.contains(&text),
         });
     }
     if text.contains("://") {
@@ -162,7 +185,8 @@ fn directory(text: &str) -> Result<AcmeDirectory, Hint> {
         return Ok(AcmeDirectory {
             url,
             staging: None,
-            needs_eab: None,
+            word: None,
+            needs_eab: false,
         });
     }
     let words = DIRECTORIES.map(|(word, _)| word);
@@ -170,6 +194,12 @@ fn directory(text: &str) -> Result<AcmeDirectory, Hint> {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("known here: {}, or a URL", words.join(", ")),
     })
+}
+
+/// Whether registries give out names below this one (ICANN's part of the Public Suffix List).
+fn is_public_suffix(name: &str) -> bool {
+    let suffix = psl::suffix(name.as_bytes());
+    suffix.is_some_and(|suffix| suffix.typ() == Some(psl::Type::Icann) && suffix == name.as_bytes())
 }
 
 fn email(text: &str) -> Result<String, Hint> {
@@ -206,7 +236,17 @@ mod tests {
             ("A.Example.", Some("a.example")),
             ("xn--bcher-kva.example", Some("xn--bcher-kva.example")),
             ("host", Some("host")),
-            ("*.example", None),
+            ("*.a.example", Some("*.a.example")),
+            ("*.A.co.uk", Some("*.a.co.uk")),
+            // Of a registry; a platform's own suffix is its owner's.
+            ("*.com", None),
+            ("*.co.uk", None),
+            ("*.github.io", Some("*.github.io")),
+            ("*.corp", Some("*.corp")),
+            ("*.*.example", None),
+            ("a.*.example", None),
+            ("*", None),
+            ("*.a_b.example", None),
             ("10.0.0.1", None),
             ("[::1]", None),
             ("::1", None),
@@ -230,7 +270,8 @@ mod tests {
     fn directories_have_words_or_urls() {
         let staging = |text| directory(text).unwrap().staging.is_some();
         assert!(staging("letsencrypt") && !staging("letsencrypt-staging"));
-        assert_eq!(directory("google").unwrap().needs_eab, Some("google"));
+        assert!(directory("google").unwrap().needs_eab);
+        assert_eq!(directory("zerossl").unwrap().word, Some("zerossl"));
         assert!(directory("https://ca.test/dir").is_ok());
         assert!(directory("http://127.0.0.1:4001/dir").is_ok());
         for (text, said) in [

@@ -330,13 +330,13 @@ pub(crate) static ACME: Section = Section {
         .without("the exact `host` of every route"),
         key(
             "directory",
-            Kind::Either(&[
+            Kind::OneOrMore(&Kind::Either(&[
                 Kind::Word(&["letsencrypt", "letsencrypt-staging", "zerossl", "google"]),
                 Kind::Form("URL", "https://ca.example.com/acme/directory"),
-            ]),
-            "The ACME directory.",
+            ])),
+            "ACME directories; of a list, the next is tried where one cannot be reached, fails or limits rates.",
         )
-        .or("letsencrypt"),
+        .or_items(&["letsencrypt"]),
         key(
             "ca",
             Kind::File,
@@ -355,10 +355,15 @@ pub(crate) static ACME: Section = Section {
         ),
         key(
             "challenges",
-            Kind::Filled(&Kind::Word(&["tls-alpn-01", "http-01"])),
+            Kind::Filled(&Kind::Word(&["tls-alpn-01", "http-01", "dns-01"])),
             "Challenges that may be used, tried in turn.",
         )
-        .without("`tls-alpn-01`, and `http-01` where there is a plain listener"),
+        .without("`tls-alpn-01`, `http-01` where there is a plain listener, `dns-01` with `dns`"),
+        key(
+            "dns",
+            Kind::Section(&DNS),
+            "Program that changes the DNS for `dns-01`; names with a star need it.",
+        ),
         key(
             "profile",
             Kind::Text,
@@ -371,6 +376,25 @@ pub(crate) static ACME: Section = Section {
             "Kind of the certificates' keys.",
         )
         .or("p256"),
+    ],
+};
+
+/// `dns` of `acme`.
+pub(crate) static DNS: Section = Section {
+    short: None,
+    keys: &[
+        key(
+            "hook",
+            Kind::File,
+            "Program, called with `present` or `cleanup`, a name and a value.",
+        )
+        .required(),
+        key(
+            "wait",
+            DURATION_OR_ZERO,
+            "How long a change takes until all servers of the zone have it.",
+        )
+        .or("60s"),
     ],
 };
 

@@ -20,7 +20,7 @@ use super::place::Place;
 use crate::net::tls::UnknownName;
 use crate::snapshot::PolicyTest;
 
-pub(crate) use acme::{Acme, Directory as AcmeDirectory, Eab as AcmeEab};
+pub(crate) use acme::{Acme, Directory as AcmeDirectory, Dns as AcmeDns, Eab as AcmeEab};
 pub(crate) use route::{
     AskRule, Auth, Cors, Defaults, HeaderChanges, Headers, HostPattern, JwtRule, ProxyTo, Redirect,
     Respond, Rewrite, Route, Static,

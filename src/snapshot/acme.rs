@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::net::tls::{Challenges, Slot};
 use crate::net::url::Url;
@@ -32,22 +33,49 @@ pub(crate) struct Managed {
 /// How certificates are ordered.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct AcmeSettings {
-    /// The directory.
-    pub(crate) directory: Url,
-    /// Where to rehearse after a failed validation.
-    pub(crate) staging: Option<Url>,
-    /// Roots for the directory's own server, PEM; the system's where there are none.
-    pub(crate) ca: Option<Vec<u8>>,
+    /// The directories, in the order in which they are tried; at least one. The first one's directory in `state` has what is
+    /// known about the certificates.
+    pub(crate) directories: Vec<AcmeDirectory>,
     /// The contact.
     pub(crate) email: Option<String>,
-    /// The external account that the directory's account belongs to.
-    pub(crate) eab: Option<Eab>,
     /// The challenges that may be used, in turn; at least one.
     pub(crate) challenges: Vec<ChallengeKind>,
+    /// Who changes the DNS for `dns-01`.
+    pub(crate) dns: Option<DnsHook>,
     /// The directory's profile.
     pub(crate) profile: Option<String>,
     /// The kind of key.
     pub(crate) key: KeyKind,
+}
+
+impl AcmeSettings {
+    /// The directory with this URL.
+    pub(crate) fn directory(&self, url: &str) -> Option<&AcmeDirectory> {
+        let mut directories = self.directories.iter();
+        directories.find(|directory| directory.url.whole() == url)
+    }
+}
+
+/// A directory, and what it needs.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct AcmeDirectory {
+    /// Its URL.
+    pub(crate) url: Url,
+    /// Where to rehearse after a failed validation.
+    pub(crate) staging: Option<Url>,
+    /// Roots for its own server, PEM; the system's where there are none.
+    pub(crate) ca: Option<Arc<Vec<u8>>>,
+    /// The external account that the account there belongs to.
+    pub(crate) eab: Option<Eab>,
+}
+
+/// A program that changes the DNS, with lego's `exec` arguments.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct DnsHook {
+    /// The program.
+    pub(crate) hook: PathBuf,
+    /// How long a change takes until all servers of the zone have it.
+    pub(crate) wait: Duration,
 }
 
 /// A way to prove control of a name.
@@ -57,14 +85,20 @@ pub(crate) enum ChallengeKind {
     TlsAlpn01,
     /// RFC 8555 section 8.3.
     Http01,
+    /// RFC 8555 section 8.4.
+    Dns01,
 }
 
 impl ChallengeKind {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::TlsAlpn01, Self::Http01, Self::Dns01];
+
     /// Its name in RFC 8555 and RFC 8737.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::TlsAlpn01 => "tls-alpn-01",
             Self::Http01 => "http-01",
+            Self::Dns01 => "dns-01",
         }
     }
 }

@@ -28,6 +28,9 @@ fn check(acme: &str, more: &str) -> (bool, String) {
         format!("{more}\n  - {{address: 127.0.0.1:0, tls: {{acme: {acme}}}}}\n"),
     );
     folder.write("bad.pem", "nothing\n");
+    folder.write("good.pem", Authority::new().pem());
+    let hook = folder.write("hook", "#!/bin/sh\n");
+    std::fs::set_permissions(hook, std::fs::Permissions::from_mode(0o755)).unwrap();
     let output = run_to_end(&folder, &["check"], &[]);
     let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
     assert!(!said.contains("panicked at"), "{said}");
@@ -59,7 +62,44 @@ fn every_mistake_has_its_place_and_a_remedy() {
             "{domains: ['[::1]']}",
             "certificates for addresses are not ordered",
         ),
-        ("{domains: ['*.a.test']}", "needs a DNS challenge"),
+        (
+            "{domains: ['*.a.test']}",
+            "has a star, which only `dns-01` proves",
+        ),
+        (
+            "{domains: ['*.a.test'], challenges: [http-01], dns: {hook: hook}}",
+            "add `dns-01` to `challenges`",
+        ),
+        (
+            "{domains: ['*.co.uk'], dns: {hook: hook}}",
+            "everybody can have a name below `co.uk`",
+        ),
+        (
+            "{domains: ['*.*.a.test'], dns: {hook: hook}}",
+            "a star stands alone",
+        ),
+        ("{dns: {}}", "`hook` is missing"),
+        ("{dns: {hook: none}}", "the hook `"),
+        ("{dns: {hook: bad.pem}}", "it is not executable: chmod +x"),
+        ("{dns: {hook: .}}", "it is no file"),
+        ("{dns: {hook: hook, wait: soon}}", "expected a duration"),
+        ("{directory: []}", "found an empty list"),
+        (
+            "{directory: [letsencrypt, letsencript]}",
+            "did you mean `letsencrypt`?",
+        ),
+        (
+            "{directory: [letsencrypt, letsencrypt]}",
+            "this directory is here twice",
+        ),
+        (
+            "{directory: [letsencrypt, zerossl]}",
+            "`zerossl` needs `eab`",
+        ),
+        (
+            "{directory: [google, zerossl], eab: {kid: a, hmac: c2Vj}}",
+            "`zerossl` needs another one",
+        ),
         ("{domains: [a_b.test]}", "letters, digits and inner dashes"),
         ("{domains: [a.test], domian: x}", "did you mean `domains`?"),
         ("{directory: letsencript}", "did you mean `letsencrypt`?"),
@@ -68,8 +108,15 @@ fn every_mistake_has_its_place_and_a_remedy() {
             "{directory: 'https://u:p@ca.test/dir'}",
             "a user or password in a URL",
         ),
-        ("{ca: none.pem}", "cannot be read"),
-        ("{ca: bad.pem}", "there is no certificate in this file"),
+        ("{ca: good.pem}", "`ca` is for a directory with a URL"),
+        (
+            "{directory: 'https://ca.test/dir', ca: none.pem}",
+            "cannot be read",
+        ),
+        (
+            "{directory: 'https://ca.test/dir', ca: bad.pem}",
+            "there is no certificate in this file",
+        ),
         ("{email: ops}", "such as ops@example.com"),
         ("{directory: zerossl}", "`zerossl` needs `eab`"),
         ("{directory: google}", "`google` needs `eab`"),
@@ -80,9 +127,9 @@ fn every_mistake_has_its_place_and_a_remedy() {
             "{challenges: [http-01, http-01]}",
             "`http-01` is here twice",
         ),
-        ("{challenges: [dns-01]}", "known here: tls-alpn-01, http-01"),
+        ("{challenges: [dns-01]}", "`dns-01` needs `dns`"),
+        ("{challenges: [dns-1]}", "did you mean `dns-01`?"),
         ("{key: p265}", "did you mean `p256`?"),
-        ("{dns: {hook: x}}", "unknown key `dns`"),
         ("", "expected a map, found nothing"),
     ] {
         let (good, text) = check(acme, WITH_STATE);
@@ -145,6 +192,7 @@ fn what_is_right_is_accepted_and_what_it_needs_is_said() {
         "{directory: letsencrypt-staging, email: ops@a.test, key: rsa2048, profile: shortlived}",
         "{directory: 'https://ca.test:14000/dir', challenges: [http-01, tls-alpn-01]}",
         "{directory: google, eab: {kid: a, hmac: c2VjcmV0}}",
+        "{directory: [letsencrypt, 'https://ca.test/dir', zerossl], ca: good.pem, eab: {kid: a, hmac: c2Vj}}",
     ] {
         let (good, text) = check(acme, WITH_STATE);
         assert!(good, "{acme}:\n{text}");
@@ -152,6 +200,13 @@ fn what_is_right_is_accepted_and_what_it_needs_is_said() {
             text.contains("neither a plain listener on port 80"),
             "{text}"
         );
+    }
+    for acme in [
+        "{domains: [a.test, '*.a.test'], dns: {hook: hook}, challenges: [dns-01]}",
+        "{domains: [[a.test, '*.a.test']], dns: {hook: hook, wait: 0s}}",
+    ] {
+        let (good, text) = check(acme, WITH_STATE);
+        assert!(good && !text.contains("port 80"), "{acme}:\n{text}");
     }
     // Listeners that order the same share it.
     let both = format!("{WITH_STATE}\n  - {{address: 127.0.0.1:1, tls: {{acme: {{}}}}}}");

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::support::{Authority, Folder, Kind, key, run_to_end};
@@ -244,6 +245,10 @@ fn furnish(folder: &Folder, text: &str, authority: &Authority) {
     }
     for ca in after(text, "ca:") {
         folder.write(&ca, authority.pem());
+    }
+    for hook in after(text, "hook:") {
+        let hook = folder.write(&hook, "#!/bin/sh\n");
+        fs::set_permissions(hook, fs::Permissions::from_mode(0o755)).unwrap();
     }
     for revoked in after(text, "revoked:") {
         folder.write(&revoked, "[]");

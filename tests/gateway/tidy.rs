@@ -58,6 +58,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("argon2", &["tokens/password"]),
     ("bcrypt", &["tokens/password"]),
     ("governor", &["tokens/throttle"]),
+    ("psl", &["config/acme"]),
     ("jiff", &["config/value"]),
     ("notify", &["control/reload"]),
     ("rustls", &["net/tls", "server"]),

@@ -8,7 +8,7 @@ pebble refuses half of all nonces here, and looks for answers at the gateway its
 random moments and must not lose a key, make a second account or place an order too many; certbot gets a certificate for
 itself through the gateway's routes.
 
-pebble, pebble-challtestsrv, certbot and openssl must be there. Starts what it needs on loopback, and prints a line a
+pebble, pebble-challtestsrv, certbot, openssl and, for one check, libnss-wrapper must be there. Starts what it needs on loopback, and prints a line a
 check. Exit status 1 where one failed. Takes about three minutes.
 """
 
@@ -50,12 +50,12 @@ class Pebble:
         self.folder, self.logs = folder, logs
         folder.mkdir(parents=True, exist_ok=True)
         self.ca = make_ca(folder)
-        self.port, self.management, self.dns = free_port(), free_port(), free_port()
+        self.port, self.management, self.dns, self.dns_management = (free_port() for _ in range(4))
         self.url = f"https://127.0.0.1:{self.port}/dir"
         (folder / "pebble.json").write_text(json.dumps({"pebble": {
             "listenAddress": f"127.0.0.1:{self.port}",
             "managementListenAddress": f"127.0.0.1:{self.management}",
-            "certificate": str(folder / "ca.pem"), "privateKey": str(folder / "ca.key"),
+            "certificate": str(folder / "server.pem"), "privateKey": str(folder / "server.key"),
             "httpPort": ports[0], "tlsPort": ports[1], "ocspResponderURL": "",
             "externalAccountBindingRequired": False,
         }}))
@@ -63,7 +63,7 @@ class Pebble:
         self.environment.pop("PEBBLE_VA_ALWAYS_VALID", None)
         self.servers = Child(f"dns-{folder.name}", [
             "pebble-challtestsrv", "-defaultIPv6", "", "-defaultIPv4", "127.0.0.1", "-http01", "", "-https01", "",
-            "-tlsalpn01", "", "-dns01", f"127.0.0.1:{self.dns}", "-management", f"127.0.0.1:{free_port()}",
+            "-tlsalpn01", "", "-dns01", f"127.0.0.1:{self.dns}", "-management", f"127.0.0.1:{self.dns_management}",
         ], folder, logs)
         self.child: Child | None = None
         self.start()
@@ -178,9 +178,9 @@ class Gateway:
         return Target(("127.0.0.1", self.http), f"127.0.0.1:{self.http}")
 
     def files(self, name: str) -> Path:
-        found = list((self.folder / "data" / "acme").glob(f"*/{name}"))
+        found = list((self.folder / "data" / "acme").glob(f"*/{name}/meta.json"))
         expect(len(found) == 1, f"the directory of {name}: {found}")
-        return found[0]
+        return found[0].parent
 
     def row(self, name: str) -> dict:
         return json.loads((self.files(name) / "meta.json").read_text())
@@ -332,6 +332,49 @@ def directory_forgets(gateway: Gateway, pebble: Pebble) -> None:
     gateway.run("cert", "renew", "a.test")
     wait_until(lambda: gateway.certificate("a.test") != before, FIRST_WITHIN, "a new certificate")
     expect(pebble.accounts() == 1, f"{pebble.accounts()} accounts")
+
+
+HOOK = """#!/usr/bin/env python3
+import json, sys, urllib.request
+action, name, value = sys.argv[1:]
+with open("{folder}/calls", "a") as calls:
+    calls.write(json.dumps(sys.argv[1:]) + "\\n")
+if action == "present":
+    urllib.request.urlopen("http://127.0.0.1:{port}/set-txt", json.dumps({{"host": name, "value": value}}).encode())
+else:
+    urllib.request.urlopen("http://127.0.0.1:{port}/clear-txt", json.dumps({{"host": name}}).encode())
+"""
+
+
+def dns_hook(binary: Path, folder: Path, logs: Path, pebble: Pebble, ports: tuple[int, int]) -> None:
+    """Names with a star, by a program that changes the DNS."""
+    folder.mkdir(parents=True)
+    hook = folder / "dns-hook"
+    hook.write_text(HOOK.format(folder=folder, port=pebble.dns_management))
+    hook.chmod(0o755)
+    acme = {"directory": pebble.url, "ca": str(pebble.ca), "domains": [["w.test", "*.w.test"], "*.v.test"],
+            "challenges": ["dns-01"], "dns": {"hook": str(hook), "wait": "1s"}}
+    gateway = Gateway(binary, folder, logs, acme, ports)
+    gateway.start()
+    try:
+        wait_until(lambda: gateway.certificate("v.w.test") is not None, FIRST_WITHIN, "a certificate for *.w.test")
+        wait_until(lambda: gateway.certificate("x.v.test") is not None, FIRST_WITHIN, "a certificate for *.v.test")
+        expect(gateway.certificate("w.test") == gateway.certificate("v.w.test"), "they share one")
+        for name in ("v.test", "x.y.v.test", "a.b.w.test"):
+            expect(gateway.certificate(name) is None, f"{name} has none")
+        # Once they are cleaned up.
+        calls = wait_until(lambda: len((folder / "calls").read_text().splitlines()) >= 6, 10, "clean-up") and [
+            json.loads(line) for line in (folder / "calls").read_text().splitlines()]
+        kept = [tuple(call[1:]) for call in calls if call[0] == "present"]
+        gone = [tuple(call[1:]) for call in calls if call[0] == "cleanup"]
+        expect(sorted(kept) == sorted(gone) and len(set(kept)) == 3, f"{calls}")
+        expect({name for name, _ in kept} == {"_acme-challenge.w.test.", "_acme-challenge.v.test."}, f"{calls}")
+        expect((gateway.folder / "data" / "acme").glob("*/_.v.test/key.pem"), "its directory")
+        hook.write_text("#!/bin/sh\necho the zone is locked >&2\nexit 7\n")
+        gateway.run("cert", "renew", "*.v.test")
+        gateway.says("present: it ended with 7: the zone is locked")
+    finally:
+        gateway.stop()
 
 
 def kills(binary: Path, folder: Path, logs: Path, ports: tuple[int, int], count: int) -> str:
@@ -501,6 +544,93 @@ def external_account(start) -> None:
         story.gateway.run("cert", "renew", "o.test")
         wait_until(lambda: story.directory.contacts[-1] == ["mailto:other@o.test"], 20, "the new contact")
         expect(len(story.directory.accounts) == 1, "one account")
+
+
+def the_next_directory(start) -> str:
+    """One that fails or limits rates passes an attempt on at once; a failed validation does not."""
+    limited = (429, {"Retry-After": "7200"}, {"type": "urn:ietf:params:acme:error:rateLimited", "detail": "too many"})
+
+    def with_second(first: Story, **more) -> Directory:
+        second = Directory(first.directory.folder.with_name(f"{first.directory.folder.name}-2"), first.directory.ports)
+        cas = first.directory.folder / "both.pem"
+        cas.write_text(first.directory.ca.read_text() + second.ca.read_text())
+        first.gateway.write({**first.acme, "directory": [first.directory.url, second.url], "ca": str(cas), **more})
+        return second
+
+    for name, fault in {"fails": (503, {}, b"down"), "limits": limited}.items():
+        with start(f"next-{name}", faults={"/new-order": fault}) as first:
+            second = with_second(first)
+            first.arrives()
+            expect(len(second.orders) == 1, f"{second.orders}")
+            row = first.gateway.row("o.test")
+            expect(row["directory"] == second.url, f"{row}")
+            held = row.get("held", {}).get(first.directory.url, 0) - time.time()
+            expect((7000 < held < 7300) == (name == "limits"), f"{name}: {row}")
+            first.gateway.stop()
+            first.gateway.start()
+            expect(first.gateway.certificate("o.test") is not None, "it is served after a restart")
+            listed = json.loads(first.gateway.run("cert", "list", "--format", "json"))["certificates"][0]
+            expect(listed["directory"] == second.url and listed["expires"], f"{listed}")
+            second.stop()
+    with start("next-refuses", refuse={"tls-alpn-01", "http-01"}) as first:
+        first.gateway.says("certificate not issued")
+        second = with_second(first, email="new@o.test")
+        first.gateway.says("certificate not issued", times=2)
+        time.sleep(1)
+        expect(not second.orders, "a failed validation was passed on")
+        second.stop()
+    return "both ways"
+
+
+def rehearsals(binary: Path, folder: Path, logs: Path) -> str:
+    """After a failed validation at letsencrypt, attempts go to its staging directory until one succeeds there."""
+    wrapper = next(Path("/usr/lib").glob("*/libnss_wrapper.so"), None)
+    if os.geteuid() != 0 or wrapper is None:
+        return "left out: needs port 443 and libnss-wrapper"
+    ports = (free_port(), free_port())
+    hosts = {"127.0.0.2": "acme-v02.api.letsencrypt.org", "127.0.0.3": "acme-staging-v02.api.letsencrypt.org"}
+    real, staging = (
+        Directory(folder / f"letsencrypt-{ip}", ports, at=(ip, 443), host=host, path="/directory",
+                  refuse={"tls-alpn-01", "http-01"})
+        for ip, host in hosts.items())
+    (folder / "hosts").write_text("".join(f"{ip} {host}\n" for ip, host in hosts.items()))
+    (folder / "roots.pem").write_text(real.ca.read_text() + staging.ca.read_text())
+    gateway = Gateway(binary, folder / "gateway-staging", logs, {"domains": ["o.test"]}, ports)
+    before = dict(os.environ)
+    try:
+        os.environ.update({"SSL_CERT_FILE": str(folder / "roots.pem"), "LD_PRELOAD": str(wrapper),
+                           "NSS_WRAPPER_HOSTS": str(folder / "hosts")})
+        gateway.start()
+        gateway.says("certificate not issued")
+        expect((len(real.orders), len(staging.orders)) == (1, 0), f"{len(real.orders)} {len(staging.orders)}")
+        row = gateway.row("o.test")
+        expect(row["rehearses"] and row["failures"] == 1, f"{row}")
+        # As if the pause were over: an attempt that nobody asked for.
+        for failures in (2, 3):
+            gateway.stop()
+            row = gateway.row("o.test")
+            (gateway.files("o.test") / "meta.json").write_text(json.dumps({**row, "next": 0}))
+            gateway.start()
+            gateway.says(f"failures={failures}")
+        expect((len(real.orders), len(staging.orders)) == (1, 2), f"{len(real.orders)} {len(staging.orders)}")
+        staging.refuse = real.refuse = set()
+        gateway.stop()
+        (gateway.files("o.test") / "meta.json").write_text(json.dumps({**gateway.row("o.test"), "next": 0}))
+        gateway.start()
+        wait_until(lambda: gateway.certificate("o.test") is not None, FIRST_WITHIN, "a certificate for o.test")
+        expect((len(real.orders), len(staging.orders)) == (2, 3), f"{len(real.orders)} {len(staging.orders)}")
+        row = gateway.row("o.test")
+        expect(not row["rehearses"] and row["directory"] == real.url, f"{row}")
+        shown = gateway.certificate("o.test")
+        issued = ssl.PEM_cert_to_DER_cert((real.folder / "cert.pem").read_text())
+        expect(shown == issued, "what staging issued is never served")
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        gateway.stop()
+        real.stop()
+        staging.stop()
+    return "3 rehearsals"
 
 
 def lies(start) -> str:
@@ -690,6 +820,7 @@ def main() -> int:
             checks.run("pebble: shared certificates and kinds of keys", shared_and_kinds, binary, folder / "shared",
                        logs, pebble, ports)
             checks.run("pebble: http-01 alone", http_alone, binary, folder / "http", logs, pebble, ports)
+            checks.run("pebble: names with a star, by a hook", dns_hook, binary, folder / "dns", logs, pebble, ports)
             pebble.stop()
         checks.run("certbot behind the gateway", certbot, binary, folder / "certbot", logs, ports)
         checks.run("slow validation", slow_validation, binary, folder, logs, ports)
@@ -702,6 +833,7 @@ def main() -> int:
             "server errors": server_errors,
             "profiles": profiles,
             "an external account": external_account,
+            "the next directory": the_next_directory,
             "a directory that lies": lies,
             "bounds of calls": bounds,
             "pending challenges from outside": challenges_from_outside,
@@ -709,13 +841,14 @@ def main() -> int:
             "a state that is moved": state_is_moved,
         }.items():
             checks.run(name, check, start)
+        checks.run("rehearsals at the staging directory", rehearsals, binary, folder, logs)
         checks.run("kill -9", kills, binary, folder, logs, ports, given.kills)
     except TimeLimit as limit:
         checks.fail("time", str(limit))
     finally:
         if checks.failed:
             for path in sorted(logs.glob("*.err")):
-                text = path.read_text(errors="replace").splitlines()
+                text = [line for line in path.read_text(errors="replace").splitlines() if " DEBUG " not in line]
                 print(f"--- {path.name}", *text[-15:], sep="\n  ")
         shutil.rmtree(folder, ignore_errors=True)
     print(f"{checks.passed} passed, {checks.failed} failed")

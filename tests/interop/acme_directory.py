@@ -37,13 +37,19 @@ def openssl(*words: str, given: bytes | None = None) -> str:
     return done.stdout.decode()
 
 
-def make_ca(folder: Path) -> Path:
-    """A certificate for a server at loopback, which signs itself. Its path; the key is beside it."""
+def make_ca(folder: Path, host: str = "localhost") -> Path:
+    """A root, and the certificate of a server at loopback: `server.pem` and `server.key`. The root's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30",
-            "-keyout", str(folder / "ca.key"), "-out", str(folder / "ca.pem"), "-subj", "/CN=directory",
-            "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
-    return folder / "ca.pem"
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+    root, server = folder / "ca.pem", folder / "server.pem"
+    openssl("req", "-x509", *curve, "-days", "30", "-keyout", str(folder / "ca.key"), "-out", str(root),
+            "-subj", f"/CN={folder.name}")
+    openssl("req", "-new", *curve, "-keyout", str(folder / "server.key"), "-out", str(folder / "server.csr"),
+            "-subj", "/")
+    (folder / "server.ext").write_text(f"subjectAltName=DNS:{host},IP:127.0.0.1\n")
+    openssl("x509", "-req", "-in", str(folder / "server.csr"), "-CA", str(root), "-CAkey", str(folder / "ca.key"),
+            "-CAcreateserial", "-days", "30", "-extfile", str(folder / "server.ext"), "-out", str(server))
+    return root
 
 
 class Refusal(Exception):
@@ -55,14 +61,15 @@ class Refusal(Exception):
 
 
 class Directory:
-    """A directory on a port of loopback. `ports` are the gateway's, plain and TLS, where answers are looked for."""
+    """A directory on a port of loopback, or at an address and under a name. `ports` are the gateway's, plain and TLS, where answers are looked for."""
 
     def __init__(self, folder: Path, ports: tuple[int, int], plain: bool = False, window: tuple | None = None,
                  window_again: int = 3600, already_replaced: bool = False, not_ready: int = 0,
                  faults: dict | None = None, endless: str = "", hang: str = "", eab: tuple[str, str] | None = None,
-                 lie: str = "", plain_urls: bool = False, hold: float = 0.0, refuse: set[str] = frozenset()):
-        self.folder, self.ports = folder, ports
-        self.ca = make_ca(folder)
+                 lie: str = "", plain_urls: bool = False, hold: float = 0.0, refuse: set[str] = frozenset(),
+                 at: tuple[str, int] = ("127.0.0.1", 0), host: str = "", path: str = "/dir"):
+        self.folder, self.ports, self.path = folder, ports, path
+        self.ca = make_ca(folder, host or "localhost")
         self.window, self.window_again, self.already_replaced = window, window_again, already_replaced
         self.not_ready, self.faults, self.endless, self.hang = not_ready, faults or {}, endless, hang
         self.eab, self.lie, self.plain_urls, self.hold, self.refuse = eab, lie, plain_urls, hold, refuse
@@ -80,17 +87,19 @@ class Directory:
         self.lock = threading.RLock()
         self.serial = int.from_bytes(secrets.token_bytes(6), "big") | 1 << 47
         self.make_issuer()
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self.handler())
+        self.server = http.server.ThreadingHTTPServer(at, self.handler())
         self.server.daemon_threads = True
+        # A gateway that does not trust it, or is stopped, ends its handshakes.
+        self.server.handle_error = lambda *_: None
         scheme = "http"
         if not plain:
             scheme = "https"
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(folder / "ca.pem", folder / "ca.key")
+            context.load_cert_chain(folder / "server.pem", folder / "server.key")
             self.server.socket = context.wrap_socket(self.server.socket, server_side=True,
                                                      do_handshake_on_connect=False)
-        self.base = f"{scheme}://127.0.0.1:{self.server.server_port}"
-        self.url = f"{self.base}/dir"
+        self.base = f"{scheme}://{host or f'127.0.0.1:{self.server.server_port}'}"
+        self.url = f"{self.base}{path}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def stop(self) -> None:
@@ -218,7 +227,7 @@ class Directory:
         return nonce
 
     def call(self, method: str, path: str, body: bytes, headers) -> tuple[int, dict, object]:
-        if path == "/dir":
+        if path == self.path:
             base = self.base.replace("https:", "http:") if self.plain_urls else self.base
             meta = {"termsOfService": f"{self.base}/terms", "profiles": PROFILES}
             if self.eab:
@@ -247,7 +256,7 @@ class Directory:
             return 200, {}, {"status": "valid"}
         if path == "/new-order":
             return self.new_order(payload)
-        return self.thing(path, payload)
+        return self.thing(path, payload, account)
 
     def opened(self, path: str, body: bytes, headers) -> tuple[dict, dict | None]:
         """The account (its key, where it is new) and the payload of a request whose signature holds."""
@@ -355,14 +364,13 @@ class Directory:
         self.things[order["finalize"]] = {"finalizes": order, "url": url, "number": number}
         return 201, {"Location": url}, order
 
-    def thing(self, path: str, payload: dict | None) -> tuple[int, dict, object]:
+    def thing(self, path: str, payload: dict | None, account: dict) -> tuple[int, dict, object]:
         thing = self.things.get(f"{self.base}{path}")
         if thing is None:
             raise Refusal("malformed", "there is no such thing", 404)
         if "challenge" in thing and payload is not None:
             thing["challenge"]["status"] = "processing"
             self.tokens.append(thing["challenge"]["token"])
-            account = next(iter(self.accounts.values()))
             threading.Thread(target=self.validate, args=(thing, account["thumb"]), daemon=True).start()
             return 200, {}, thing["challenge"]
         if "finalizes" in thing:

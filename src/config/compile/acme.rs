@@ -1,6 +1,7 @@
 //! `tls.acme`: which certificates are ordered, from where, and the cells that they are served from.
 
 use std::collections::HashMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,8 +11,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::Compiler;
 use crate::config::parsed::{self, HostPattern, Spanned};
 use crate::config::place::Place;
+use crate::config::source::why;
 use crate::net::tls::Challenges;
-use crate::snapshot::{Acme, AcmeSettings, ChallengeKind, Eab, Hmac, Managed};
+use crate::snapshot::{
+    Acme, AcmeDirectory, AcmeSettings, ChallengeKind, DnsHook, Eab, Hmac, Managed,
+};
 
 /// The certificates of all listeners while they are compiled.
 #[derive(Default)]
@@ -108,6 +112,8 @@ impl Compiler<'_> {
         let reached = challenges.iter().any(|kind| {
             let mut listeners = gateway.listeners.iter();
             match kind {
+                // No port is needed.
+                ChallengeKind::Dns01 => true,
                 ChallengeKind::Http01 => listeners.any(|it| it.tls.is_none() && is_at(it, 80)),
                 ChallengeKind::TlsAlpn01 => listeners.any(|it| {
                     let acme = it.tls.as_ref().and_then(|tls| tls.acme.as_ref());
@@ -153,34 +159,22 @@ impl Compiler<'_> {
         gateway: &parsed::Gateway,
     ) -> Option<AcmeSettings> {
         let before = self.errors.count();
-        let ca = match &parsed.ca {
-            Some(ca) => Some(self.roots(ca)?),
+        let directories = self.directories(parsed);
+        let dns = match &parsed.dns {
+            Some(dns) => Some(self.dns(dns)?),
             None => None,
         };
-        let directory = &parsed.directory.value;
-        if let (Some(word), None) = (directory.needs_eab, &parsed.eab) {
-            self.errors
-                .at(
-                    parsed.directory.place,
-                    format!("`{word}` needs `eab`, the external account"),
-                )
-                .hint("its page shows a key id and an HMAC key: eab: {kid: ..., hmac: ...}");
-        }
-        let eab = parsed.eab.as_ref().map(|eab| {
-            let hmac = String::from_utf8_lossy(eab.hmac.value.expose());
-            let hmac = URL_SAFE_NO_PAD.decode(hmac.trim_end_matches('='));
-            Eab {
-                kid: eab.kid.value.clone(),
-                hmac: Hmac::new(hmac.unwrap_or_default()),
-            }
-        });
         // A listener with an error may be the plain one.
         let plain = |listener: &parsed::Listener| listener.tls.is_none() || listener.broken;
         let is_plain = gateway.listeners.iter().any(plain) || self.errors.is_unread("listeners");
         let challenges = match &parsed.challenges {
-            None => [ChallengeKind::TlsAlpn01, ChallengeKind::Http01]
+            None => ChallengeKind::ALL
                 .into_iter()
-                .filter(|kind| *kind != ChallengeKind::Http01 || is_plain)
+                .filter(|kind| match kind {
+                    ChallengeKind::TlsAlpn01 => true,
+                    ChallengeKind::Http01 => is_plain,
+                    ChallengeKind::Dns01 => dns.is_some(),
+                })
                 .collect(),
             Some(written) => {
                 let mut kinds: Vec<ChallengeKind> = Vec::new();
@@ -193,21 +187,127 @@ impl Compiler<'_> {
                             .at(kind.place, "`http-01` is answered on plain listeners, and there is none")
                             .hint("add a listener without `tls`, such as {address: 0.0.0.0:80, redirect_to_https: true}");
                     }
+                    if kind.value == ChallengeKind::Dns01 && dns.is_none() {
+                        self.errors
+                            .at(kind.place, "`dns-01` needs `dns`, who changes the DNS")
+                            .hint("add dns: {hook: ./dns-hook}");
+                    }
                     kinds.push(kind.value);
                 }
                 kinds
             }
         };
+        let names = parsed.domains.iter().flatten().flatten();
+        let mut stars = names.filter(|name| name.value.starts_with("*."));
+        if let Some(star) = stars
+            .next()
+            .filter(|_| !challenges.contains(&ChallengeKind::Dns01))
+        {
+            let problem = format!("{} has a star, which only `dns-01` proves", star.shown());
+            self.errors.at(star.place, problem).hint(match dns {
+                Some(_) => "add `dns-01` to `challenges`",
+                None => "add dns: {hook: ./dns-hook}, or list the names",
+            });
+        }
         (self.errors.count() == before).then(|| AcmeSettings {
-            directory: directory.url.clone(),
-            staging: directory.staging.clone(),
-            ca,
+            directories,
             email: parsed.email.as_ref().map(|email| email.value.clone()),
-            eab,
             challenges,
+            dns,
             profile: parsed.profile.as_ref().map(|it| it.value.clone()),
             key: parsed.key.value,
         })
+    }
+
+    fn directories(&mut self, parsed: &parsed::Acme) -> Vec<AcmeDirectory> {
+        let ca = parsed
+            .ca
+            .as_ref()
+            .and_then(|ca| self.roots(ca))
+            .map(Arc::new);
+        let all = || parsed.directories.iter().map(|it| &it.value);
+        if let Some(ca) = &parsed.ca
+            && all().all(|directory| directory.word.is_some())
+        {
+            self.errors
+                .at(
+                    ca.place,
+                    "`ca` is for a directory with a URL, and there is none",
+                )
+                .hint("directories that have a word are trusted by the system's roots");
+        }
+        let needs = all().filter(|directory| directory.needs_eab);
+        let needs: Vec<&str> = needs.filter_map(|directory| directory.word).collect();
+        match (&parsed.eab, needs.as_slice()) {
+            (None, [word, ..]) => {
+                let place = parsed.directories.first().map(|it| it.place);
+                self.errors
+                    .at(
+                        place.unwrap_or_default(),
+                        format!("`{word}` needs `eab`, the external account"),
+                    )
+                    .hint("its page shows a key id and an HMAC key: eab: {kid: ..., hmac: ...}");
+            }
+            (Some(eab), [_, other, ..]) => {
+                let problem = format!("`eab` is of one directory, and `{other}` needs another one");
+                self.errors.at(eab.kid.place, problem);
+            }
+            (_, _) => {}
+        }
+        let eab = parsed.eab.as_ref().map(|eab| {
+            let hmac = String::from_utf8_lossy(eab.hmac.value.expose());
+            let hmac = URL_SAFE_NO_PAD.decode(hmac.trim_end_matches('='));
+            Eab {
+                kid: eab.kid.value.clone(),
+                hmac: Hmac::new(hmac.unwrap_or_default()),
+            }
+        });
+        let mut directories: Vec<AcmeDirectory> = Vec::new();
+        for directory in &parsed.directories {
+            let Spanned { value, place, .. } = directory;
+            if directories.iter().any(|known| known.url == value.url) {
+                self.errors.at(*place, "this directory is here twice");
+                continue;
+            }
+            let is_url = value.word.is_none();
+            // With a word that needs it, it is that one's.
+            let bound = value.needs_eab || is_url && needs.is_empty();
+            directories.push(AcmeDirectory {
+                url: value.url.clone(),
+                staging: value.staging.clone(),
+                ca: ca.clone().filter(|_| is_url),
+                eab: eab.clone().filter(|_| bound),
+            });
+        }
+        directories
+    }
+
+    /// The program that changes the DNS. That it can be called is found out now, not at a renewal.
+    fn dns(&mut self, parsed: &parsed::AcmeDns) -> Option<DnsHook> {
+        let hook = &parsed.hook;
+        let path = hook.value.clone();
+        let found = self
+            .loader
+            .patiently(&hook.value, move || std::fs::metadata(path));
+        let problem = match found {
+            Ok(there) if !there.is_file() => "it is no file".to_owned(),
+            Ok(there) if there.permissions().mode() & 0o111 == 0 => {
+                format!("it is not executable: chmod +x {}", hook.value.display())
+            }
+            Ok(_) => {
+                return Some(DnsHook {
+                    hook: hook.value.clone(),
+                    wait: parsed.wait.value,
+                });
+            }
+            Err(error) => why(&error),
+        };
+        let problem = format!(
+            "the hook `{}` cannot be called: {problem}",
+            hook.value.display()
+        );
+        self.errors.at(hook.place, problem);
+        None
     }
 
     /// The exact hosts of all routes, each with a certificate of its own.

@@ -1,6 +1,7 @@
 //! `acme` of a listener's `tls`, as types.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::{Secret, Spanned};
 use crate::config::place::Place;
@@ -16,8 +17,8 @@ pub(crate) struct Acme {
     pub(crate) broken: bool,
     /// The certificates' names, each in lower case; without them the hosts of all routes.
     pub(crate) domains: Option<Vec<Vec<Spanned<String>>>>,
-    /// The directory.
-    pub(crate) directory: Spanned<Directory>,
+    /// The directories, in the order in which they are tried; at least one.
+    pub(crate) directories: Vec<Spanned<Directory>>,
     /// A PEM file with trusted roots for the directory's server.
     pub(crate) ca: Option<Spanned<PathBuf>>,
     /// The contact.
@@ -26,6 +27,8 @@ pub(crate) struct Acme {
     pub(crate) eab: Option<Eab>,
     /// The challenges that may be used.
     pub(crate) challenges: Option<Vec<Spanned<ChallengeKind>>>,
+    /// Who changes the DNS.
+    pub(crate) dns: Option<Dns>,
     /// The directory's profile.
     pub(crate) profile: Option<Spanned<String>>,
     /// The kind of key; P-256.
@@ -39,8 +42,19 @@ pub(crate) struct Directory {
     pub(crate) url: Url,
     /// Where to rehearse after a failed validation.
     pub(crate) staging: Option<Url>,
-    /// The word, where it needs an external account.
-    pub(crate) needs_eab: Option<&'static str>,
+    /// Its word, if it has one.
+    pub(crate) word: Option<&'static str>,
+    /// Whether it needs an external account.
+    pub(crate) needs_eab: bool,
+}
+
+/// `dns`.
+#[derive(Clone, Debug)]
+pub(crate) struct Dns {
+    /// The program.
+    pub(crate) hook: Spanned<PathBuf>,
+    /// How long a change takes; 60 s.
+    pub(crate) wait: Spanned<Duration>,
 }
 
 /// `eab`.

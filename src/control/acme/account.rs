@@ -2,6 +2,9 @@
 //! process that is killed at any moment registers the same account again (RFC 8555 section 7.3.1), not another one.
 //! instant-acme makes the key itself and gives it out only afterwards, so registering is done here.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::SystemRandom;
@@ -18,7 +21,7 @@ use super::client::{Client, Failure, is_bad_nonce};
 use super::rows::AccountRow;
 use super::store::Store;
 use crate::net::fetch::Message;
-use crate::snapshot::{AcmeSettings, Eab};
+use crate::snapshot::Eab;
 
 /// How often a call is repeated for a bad nonce.
 const NONCES: usize = 10;
@@ -40,76 +43,85 @@ struct Meta {
     external_account_required: bool,
 }
 
-/// The account at a directory: the one that is kept, or a new one.
-///
-/// # Errors
-/// The directory refuses it, or it cannot be kept.
-pub(super) async fn account(
-    store: &Store,
-    client: &Client,
-    settings: &AcmeSettings,
-) -> Result<Account, Failure> {
-    let url = client.directory().whole();
-    let host = client.directory().authority().to_owned();
-    // The staging directory knows nothing of external accounts.
-    let eab = settings.eab.as_ref();
-    let eab = eab.filter(|_| client.directory() == &settings.directory);
-    let id = id_of(&url, eab);
-    let kept = store.account(&host, &id).await?;
-    let mut row = match kept.filter(|row| row.directory == url) {
-        Some(row) => row,
-        None => {
-            let (_, key) = Key::generate_pkcs8().map_err(|error| client.failure(&error))?;
-            let row = AccountRow {
-                directory: url.clone(),
-                key: URL_SAFE_NO_PAD.encode(key.secret_pkcs8_der()),
-                url: None,
-                email: None,
-            };
-            store.keep_account(&host, &id, &row).await?;
-            row
-        }
-    };
-    let damaged = || Failure::own("the account's key in `state` is damaged");
-    let key = URL_SAFE_NO_PAD.decode(&row.key).map_err(|_| damaged())?;
-    let at = match &row.url {
-        Some(at) => at.clone(),
-        None => {
-            let at = register(client, &key, eab, settings.email.as_deref()).await?;
-            row.url = Some(at.clone());
-            row.email.clone_from(&settings.email);
-            store.keep_account(&host, &id, &row).await?;
-            at
-        }
-    };
-    let builder = Account::builder_with_http(Box::new(client.clone()));
-    let restored = builder.from_parts(at, key.into(), url).await;
-    let account = restored.map_err(|error| client.failure(&error))?;
-    if row.email != settings.email {
-        let contact = settings
-            .email
-            .as_ref()
-            .map(|email| format!("mailto:{email}"));
-        let contact: Vec<&str> = contact.as_deref().into_iter().collect();
-        let updated = account.update_contacts(&contact).await;
-        updated.map_err(|error| client.failure(&error))?;
-        row.email.clone_from(&settings.email);
-        store.keep_account(&host, &id, &row).await?;
+/// The accounts of a process: whoever comes first registers one, and the others wait. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Accounts(Arc<Mutex<HashMap<String, Arc<Turn>>>>);
+
+/// The turn to register an account.
+type Turn = tokio::sync::Mutex<()>;
+
+impl Accounts {
+    fn turn(&self, id: &str) -> Arc<Turn> {
+        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(turns.entry(id.to_owned()).or_default())
     }
-    Ok(account)
+
+    /// The account at a directory: the one that is kept, or a new one.
+    ///
+    /// # Errors
+    /// The directory refuses it, or it cannot be kept.
+    pub(super) async fn get(
+        &self,
+        store: &Store,
+        client: &Client,
+        email: Option<&str>,
+    ) -> Result<Account, Failure> {
+        let url = client.directory().whole();
+        let host = client.directory().authority();
+        let id = id_of(&url, client.eab());
+        let turn = self.turn(&id);
+        let turn = turn.lock().await;
+        let kept = store.account(host, &id).await?;
+        let mut row = match kept.filter(|row| row.directory == url) {
+            Some(row) => row,
+            None => {
+                let (_, key) = Key::generate_pkcs8().map_err(|error| client.failure(&error))?;
+                let row = AccountRow {
+                    directory: url.clone(),
+                    key: URL_SAFE_NO_PAD.encode(key.secret_pkcs8_der()),
+                    url: None,
+                    email: None,
+                };
+                store.keep_account(host, &id, &row).await?;
+                row
+            }
+        };
+        let damaged = || Failure::own("the account's key in `state` is damaged");
+        let key = URL_SAFE_NO_PAD.decode(&row.key).map_err(|_| damaged())?;
+        let at = match &row.url {
+            Some(at) => at.clone(),
+            None => {
+                let at = register(client, &key, email).await?;
+                row.url = Some(at.clone());
+                row.email = email.map(str::to_owned);
+                store.keep_account(host, &id, &row).await?;
+                at
+            }
+        };
+        let known = row.email.as_deref() == email;
+        if known {
+            drop(turn);
+        }
+        let builder = Account::builder_with_http(Box::new(client.clone()));
+        let restored = builder.from_parts(at, key.into(), url).await;
+        let account = restored.map_err(|error| client.failure(&error))?;
+        if !known {
+            let contact = email.map(|email| format!("mailto:{email}"));
+            let contact: Vec<&str> = contact.as_deref().into_iter().collect();
+            let updated = account.update_contacts(&contact).await;
+            updated.map_err(|error| client.failure(&error))?;
+            row.email = email.map(str::to_owned);
+            store.keep_account(host, &id, &row).await?;
+        }
+        Ok(account)
+    }
 }
 
 /// Forgets that the directory has confirmed the account, which it no longer knows; its key stays.
-pub(super) async fn forget(
-    store: &Store,
-    client: &Client,
-    settings: &AcmeSettings,
-) -> Result<(), Failure> {
-    let eab = settings.eab.as_ref();
-    let eab = eab.filter(|_| client.directory() == &settings.directory);
+pub(super) async fn forget(store: &Store, client: &Client) -> Result<(), Failure> {
     let (host, id) = (
         client.directory().authority(),
-        id_of(&client.directory().whole(), eab),
+        id_of(&client.directory().whole(), client.eab()),
     );
     if let Some(row) = store.account(host, &id).await? {
         let row = AccountRow { url: None, ..row };
@@ -127,12 +139,8 @@ fn id_of(url: &str, eab: Option<&Eab>) -> String {
 }
 
 /// Registers a key, or finds the account that it already has; returns the account's URL.
-async fn register(
-    client: &Client,
-    key: &[u8],
-    eab: Option<&Eab>,
-    email: Option<&str>,
-) -> Result<String, Failure> {
+async fn register(client: &Client, key: &[u8], email: Option<&str>) -> Result<String, Failure> {
+    let eab = client.eab();
     let failed = |error: &Error| client.failure(error);
     let message = Message {
         method: Method::GET,

@@ -15,6 +15,7 @@ use crate::net::dial::Dialer;
 use crate::net::fetch::{self, FetchProblem, Message};
 use crate::net::tls::ClientTls;
 use crate::net::url::Url;
+use crate::snapshot::Eab;
 
 /// The timeout of a call, redirects included.
 const CALL: Duration = Duration::from_secs(30);
@@ -27,6 +28,7 @@ const SAID: usize = 400;
 #[derive(Clone)]
 pub(super) struct Client {
     directory: Url,
+    eab: Option<Eab>,
     tls: ClientTls,
     dialer: Dialer,
     heard: Arc<Mutex<Heard>>,
@@ -101,10 +103,11 @@ enum NoAnswer {
 }
 
 impl Client {
-    /// A client of the directory at this URL.
-    pub(super) fn new(directory: &Url, tls: ClientTls, dialer: &Dialer) -> Self {
+    /// A client of the directory at this URL, whose account belongs to an external one perhaps.
+    pub(super) fn new(directory: &Url, eab: Option<&Eab>, tls: ClientTls, dialer: &Dialer) -> Self {
         Self {
             directory: directory.clone(),
+            eab: eab.cloned(),
             tls,
             dialer: dialer.clone(),
             heard: Arc::default(),
@@ -114,6 +117,11 @@ impl Client {
     /// The directory's URL.
     pub(super) fn directory(&self) -> &Url {
         &self.directory
+    }
+
+    /// The external account.
+    pub(super) fn eab(&self) -> Option<&Eab> {
+        self.eab.as_ref()
     }
 
     /// `Retry-After` of the last response, in seconds.

@@ -3,9 +3,10 @@
 use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::manager::{fits, issued, place};
+use super::manager::{fits, issued, place, places};
 use super::rows::Folder;
 use super::work::due;
+use crate::net::tls::Issued;
 use crate::snapshot::Acme;
 
 /// A certificate that the gateway orders, as `state` has it.
@@ -13,7 +14,7 @@ use crate::snapshot::Acme;
 pub(crate) struct Listed {
     /// Its names.
     pub(crate) names: Vec<String>,
-    /// The directory that it is ordered from.
+    /// The directory that issued it, or is asked first.
     pub(crate) directory: String,
     /// Who issued it, and the end of its validity; `None` where there is none yet.
     pub(crate) there: Option<(String, SystemTime)>,
@@ -33,11 +34,22 @@ pub(crate) fn listed(acme: &Acme) -> io::Result<Vec<Listed>> {
     for managed in &acme.managed {
         let place = place(managed);
         let row = folder.row(&place)?.unwrap_or_default();
-        let pem = folder.certificate(&place, fits)?;
-        let issued = pem.and_then(|pem| issued(&pem).ok());
-        let about = issued.as_ref().map(|issued| issued.about());
-        let directory = managed.settings.directory.whole();
-        let ours = row.directory.as_ref() == Some(&directory) && row.names == managed.names;
+        let mut newest: Option<Issued> = None;
+        for place in places(managed) {
+            let pem = folder.certificate(&place, fits)?;
+            let found = pem.and_then(|pem| issued(&pem).ok());
+            let begins = |issued: &Issued| issued.about().begins;
+            let is_newer = |found: &Issued| newest.as_ref().map(begins) < Some(begins(found));
+            if let Some(found) = found.filter(is_newer) {
+                newest = Some(found);
+            }
+        }
+        let about = newest.as_ref().map(|issued| issued.about());
+        let issuer = row.directory.clone();
+        let issuer = issuer.filter(|url| managed.settings.directory(url).is_some());
+        let ours = issuer.is_some() && row.names == managed.names && !row.asked;
+        let first = managed.settings.directories.first();
+        let directory = issuer.or_else(|| first.map(|first| first.url.whole()));
         let next = match (row.failures, ours) {
             (0, true) => Some(due(&row)),
             (0, false) => None,
@@ -45,7 +57,7 @@ pub(crate) fn listed(acme: &Acme) -> io::Result<Vec<Listed>> {
         };
         all.push(Listed {
             names: managed.names.clone(),
-            directory,
+            directory: directory.unwrap_or_default(),
             there: about.map(|about| (about.issuer.clone(), about.ends)),
             next: next.and_then(|at| UNIX_EPOCH.checked_add(std::time::Duration::from_secs(at))),
             failed: row.error.map(|why| (row.failures, why)),

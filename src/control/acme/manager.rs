@@ -10,11 +10,12 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Wanted;
+use super::account::Accounts;
 use super::budget::Budget;
 use super::order::Attempt;
 use super::rows::{Lock, Pem, Place, Row};
 use super::store::Store;
-use super::work::work;
+use super::work::{Why, work};
 use crate::net::tls::{CertificatePair, Issued, TlsFault};
 use crate::snapshot::{Acme, Managed};
 
@@ -36,6 +37,7 @@ pub(super) struct Running {
     jobs: HashMap<String, Job>,
     tasks: JoinSet<(String, u64)>,
     budget: Budget,
+    accounts: Accounts,
     lock: Option<Lock>,
     /// Whether it was logged that another process orders.
     said: bool,
@@ -49,8 +51,8 @@ struct Job {
     place: Place,
     /// When to work on it, in seconds since 1970.
     next: u64,
-    /// Whether somebody asked to renew it now.
-    asked: bool,
+    /// Why it is worked on next.
+    why: Why,
     /// Until when no other request to renew it is heard, in seconds since 1970.
     held: u64,
     task: Option<AbortHandle>,
@@ -65,6 +67,7 @@ impl Running {
             jobs: HashMap::new(),
             tasks: JoinSet::new(),
             budget: Budget::default(),
+            accounts: Accounts::default(),
             lock: None,
             said: false,
             ticks: 0,
@@ -104,6 +107,7 @@ impl Running {
         let Some(wanted) = wanted else {
             *self = Self {
                 budget: self.budget.clone(),
+                accounts: self.accounts.clone(),
                 ..Self::new(self.wanted.clone())
             };
             return;
@@ -130,15 +134,15 @@ impl Running {
                     if let Some(known) = known {
                         known.abort();
                     }
-                    let directory = managed.settings.directory.whole();
-                    if row.ordered > 0 {
-                        self.budget.note(&directory, row.ordered);
+                    let directory = row.directory.as_deref().filter(|_| row.ordered > 0);
+                    if let Some(directory) = directory {
+                        self.budget.note(directory, row.ordered);
                     }
                     Job {
                         next: if changed { 0 } else { first(managed, &row) },
                         managed: Arc::clone(managed),
                         place,
-                        asked: false,
+                        why: if changed { Why::Changed } else { Why::Due },
                         held: 0,
                         task: None,
                     }
@@ -164,10 +168,11 @@ impl Running {
         for name in store.renewals().await.unwrap_or_default() {
             let job = self.jobs.get_mut(&name);
             // The request is there until its task has begun, and for long where `state` cannot be written.
-            let is_new = |job: &&mut Job| !job.asked && job.task.is_none() && now >= job.held;
+            let is_new =
+                |job: &&mut Job| job.why != Why::Asked && job.task.is_none() && now >= job.held;
             if let Some(job) = job.filter(is_new) {
                 tracing::info!(certificate = name, "a renewal is asked for");
-                job.asked = true;
+                job.why = Why::Asked;
                 job.next = 0;
                 job.held = now + HELD;
             }
@@ -186,9 +191,11 @@ impl Running {
             store,
             challenges: Arc::clone(&wanted.acme.challenges),
             budget: self.budget.clone(),
+            accounts: self.accounts.clone(),
         };
-        let (name, asked) = (job.place.name.clone(), std::mem::take(&mut job.asked));
-        let task = async move { (name, work(attempt, wanted.dialer, asked).await) };
+        let (name, why) = (job.place.name.clone(), job.why);
+        job.why = Why::Due;
+        let task = async move { (name, work(attempt, wanted.dialer, why).await) };
         job.task = Some(self.tasks.spawn(task));
     }
 
@@ -241,7 +248,8 @@ impl Job {
 
 /// When to work on a certificate for the first time in this process: as it was kept, or now where there is none yet.
 fn first(managed: &Managed, row: &Row) -> u64 {
-    let ours = row.directory.as_deref() == Some(&managed.settings.directory.whole());
+    let issuer = row.directory.as_deref();
+    let ours = issuer.is_some_and(|url| managed.settings.directory(url).is_some());
     let same = row.names == managed.names;
     let served = managed.slot.current().is_some() && ours;
     // What a process that was killed had begun goes on.
@@ -264,10 +272,12 @@ pub(super) async fn load(acme: &Acme) -> Vec<(Place, Row)> {
             tracing::error!(certificate = place.name, "{}", failure.text);
             Row::default()
         });
-        match store.certificate(&place, fits).await {
-            Ok(Some(pem)) => serve(managed, &place, &pem),
-            Ok(None) => {}
-            Err(failure) => tracing::error!(certificate = place.name, "{}", failure.text),
+        for place in places(managed) {
+            match store.certificate(&place, fits).await {
+                Ok(Some(pem)) => serve(managed, &place, &pem),
+                Ok(None) => {}
+                Err(failure) => tracing::error!(certificate = place.name, "{}", failure.text),
+            }
         }
         rows.push((place, row));
     }
@@ -301,8 +311,15 @@ pub(super) fn fits(pem: &Pem) -> bool {
     issued(pem).is_ok()
 }
 
-/// Where a certificate is kept.
+/// Where what is known about a certificate is kept, and the certificate itself where its first directory issued it.
 pub(super) fn place(managed: &Managed) -> Place {
+    let all = places(managed).next();
+    all.unwrap_or_else(|| Place::new("", ""))
+}
+
+/// Where a certificate may be kept: one place for each directory.
+pub(super) fn places(managed: &Managed) -> impl Iterator<Item = Place> {
     let name = managed.names.first().map_or("", String::as_str);
-    Place::new(managed.settings.directory.authority(), name)
+    let directories = managed.settings.directories.iter();
+    directories.map(move |directory| Place::new(directory.url.authority(), name))
 }

@@ -4,6 +4,7 @@
 mod account;
 mod budget;
 mod client;
+mod hook;
 mod listed;
 mod manager;
 mod order;

@@ -11,13 +11,16 @@ use instant_acme::{
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
+use super::account::Accounts;
 use super::budget::Budget;
 use super::client::{Client, Failure, Kind, is_bad_nonce};
+use super::hook;
 use super::request;
 use super::rows::{OrderRow, Place, Row};
 use super::store::Store;
 use crate::clock;
 use crate::net::tls::{CertificatePair, Challenges, Issued, Posted};
+use crate::net::url::Url;
 use crate::snapshot::{ChallengeKind, Managed};
 
 /// How often a call is repeated for a bad nonce, beside instant-acme's own three times.
@@ -53,6 +56,8 @@ pub(super) struct Attempt {
     pub(super) challenges: Arc<Challenges>,
     /// How many orders are left.
     pub(super) budget: Budget,
+    /// The accounts.
+    pub(super) accounts: Accounts,
 }
 
 /// A certificate that was issued, with its chain as the directory sent it.
@@ -88,9 +93,20 @@ impl Attempt {
 
     /// Forgets the order in progress, and its key.
     pub(super) async fn give_up(&self, row: &mut Row) -> Result<(), Failure> {
-        row.order = None;
+        let order = row.order.take();
         self.store.keep_row(&self.place, row).await?;
-        self.store.drop_next_key(&self.place).await
+        match order.and_then(|order| Url::parse(&order.directory).ok()) {
+            Some(directory) => self.store.drop_next_key(&self.place_at(&directory)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Where the certificates of a directory are kept.
+    pub(super) fn place_at(&self, directory: &Url) -> Place {
+        Place {
+            host: Place::new(directory.authority(), "").host,
+            name: self.place.name.clone(),
+        }
     }
 
     /// The order in progress, or a new one, whose URL is kept.
@@ -203,13 +219,14 @@ impl Attempt {
         row: &mut Row,
     ) -> Result<Arrived, Failure> {
         if order.state().status == OrderStatus::Pending {
-            let posted = self.prove(client, order, row).await?;
-            let ready = wait(client, order, |status| {
-                !matches!(status, OrderStatus::Pending)
-            });
-            let ready = ready.await;
+            let mut answers = Answers::default();
+            let proven = self.prove(client, order, row, &mut answers).await;
+            let ready = match proven {
+                Ok(()) => wait(client, order, |status| status != OrderStatus::Pending).await,
+                Err(failure) => Err(failure),
+            };
             // The answers stay until the directory has decided.
-            drop(posted);
+            self.clean_up(answers).await;
             ready?;
             if order.state().status == OrderStatus::Invalid {
                 return Err(self.why_invalid(client, order).await);
@@ -217,7 +234,7 @@ impl Attempt {
         }
         let began = Instant::now();
         while order.state().status == OrderStatus::Ready {
-            let key = self.key(row).await?;
+            let key = self.key(client, row).await?;
             let csr = request::request(&self.managed.names, &key)
                 .map_err(|error| Failure::own(format!("no certificate request: {error}")))?;
             let finalized = patiently!(client, order.finalize_csr(&csr));
@@ -240,10 +257,7 @@ impl Attempt {
                 Ok(()) => {}
             }
         }
-        wait(client, order, |status| {
-            !matches!(status, OrderStatus::Processing)
-        })
-        .await?;
+        wait(client, order, |status| status != OrderStatus::Processing).await?;
         match order.state().status {
             OrderStatus::Valid => {}
             OrderStatus::Invalid => return Err(self.why_invalid(client, order).await),
@@ -253,13 +267,19 @@ impl Attempt {
         }
         let chain = patiently!(client, order.certificate())?
             .ok_or_else(|| Failure::own("the order is valid, but has no certificate"))?;
-        self.arrived(chain, row).await
+        self.arrived(client, chain, row).await
     }
 
     /// Checks what arrived. A certificate that cannot be used ends its order.
-    async fn arrived(&self, chain: String, row: &mut Row) -> Result<Arrived, Failure> {
+    async fn arrived(
+        &self,
+        client: &Client,
+        chain: String,
+        row: &mut Row,
+    ) -> Result<Arrived, Failure> {
         let mut why = "its key is not in `state` any more".to_owned();
-        for key in self.store.keys(&self.place).await?.into_iter().flatten() {
+        let place = self.place_at(client.directory());
+        for key in self.store.keys(&place).await?.into_iter().flatten() {
             let pair = CertificatePair::from_pem(chain.as_bytes(), &key);
             match pair.and_then(CertificatePair::issued) {
                 Ok(issued) => match issued.check(&self.managed.names, clock::now()) {
@@ -276,8 +296,9 @@ impl Attempt {
     }
 
     /// The key of the order, which is kept before the directory sees its public half.
-    async fn key(&self, row: &mut Row) -> Result<String, Failure> {
-        let [next, _] = self.store.keys(&self.place).await?;
+    async fn key(&self, client: &Client, row: &mut Row) -> Result<String, Failure> {
+        let place = self.place_at(client.directory());
+        let [next, _] = self.store.keys(&place).await?;
         if let Some(next) = next.and_then(|key| String::from_utf8(key).ok()) {
             // A key that is damaged is replaced.
             if request::request(&self.managed.names, &next).is_ok() {
@@ -290,50 +311,56 @@ impl Attempt {
             .map_err(|error| error.to_string())
             .and_then(|made| made.map_err(|error| error.to_string()))
             .map_err(|error| Failure::own(format!("no key can be made: {error}")))?;
-        self.store
-            .keep_next_key(&self.place, key.as_bytes())
-            .await?;
+        self.store.keep_next_key(&place, key.as_bytes()).await?;
         self.store.keep_row(&self.place, row).await?;
         Ok(key)
     }
 
-    /// Answers a challenge for each name that is not authorised yet, and tells the directory.
+    /// Answers a challenge for each name that is not authorised yet, and tells the directory once all can be seen.
     async fn prove(
         &self,
         client: &Client,
         order: &mut Order,
         row: &mut Row,
-    ) -> Result<Vec<Posted>, Failure> {
+        answers: &mut Answers,
+    ) -> Result<(), Failure> {
         let kinds = self.kinds(row);
-        let mut posted = Vec::new();
+        let mut answered = Vec::new();
         for at in 0..order.state().authorizations.len() {
             let mut tries = 0;
-            let answered = loop {
-                match self.prove_one(client, order, at, &kinds).await {
+            let kind = loop {
+                match self.answer(client, order, at, &kinds, answers).await {
                     Err(Unproven::Nonce) if tries < NONCES => tries += 1,
                     Err(Unproven::Nonce) => {
                         return Err(Failure::own("the directory refuses every nonce"));
                     }
                     Err(Unproven::Failure(failure)) => return Err(failure),
-                    Ok(answered) => break answered,
+                    Ok(kind) => break kind,
                 }
             };
-            if let Some((kind, answer)) = answered {
+            if let Some(kind) = kind {
                 row.challenge = Some(kind.name().to_owned());
-                posted.push(answer);
+                answered.push((at, kind));
             }
         }
-        Ok(posted)
+        if let (Some(dns), false) = (&self.managed.settings.dns, answers.dns.is_empty()) {
+            sleep(dns.wait).await;
+        }
+        for (at, kind) in answered {
+            self.ready(client, order, at, kind).await?;
+        }
+        Ok(())
     }
 
     /// Answers a challenge of one authorization, unless it is authorised already.
-    async fn prove_one(
+    async fn answer(
         &self,
         client: &Client,
         order: &mut Order,
         at: usize,
         kinds: &[ChallengeKind],
-    ) -> Result<Option<(ChallengeKind, Posted)>, Unproven> {
+        answers: &mut Answers,
+    ) -> Result<Option<ChallengeKind>, Unproven> {
         let told = |error: Error| match is_bad_nonce(&error) {
             true => Unproven::Nonce,
             false => Unproven::Failure(client.failure(&error)),
@@ -357,41 +384,93 @@ impl Attempt {
                 "the directory asks for proof of {name:?}, which was not ordered"
             )));
         }
+        let has_star = name.starts_with("*.");
         let offers = |kind: &ChallengeKind| {
             let mut offered = authorization.challenges.iter();
-            offered.any(|challenge| challenge.r#type == type_of(*kind))
+            let suits = !has_star || *kind == ChallengeKind::Dns01;
+            suits && offered.any(|challenge| challenge.r#type == type_of(*kind))
         };
         let kind = kinds.iter().copied().find(offers);
         let offered: Vec<String> = (authorization.challenges.iter())
             .map(|challenge| format!("{:?}", challenge.r#type))
             .collect();
         let challenge = kind.and_then(|kind| Some((kind, authorization.challenge(type_of(kind))?)));
-        let Some((kind, mut challenge)) = challenge else {
+        let Some((kind, challenge)) = challenge else {
             return Err(Unproven::of(format!(
                 "the directory offers no challenge for {name} that may be used here, but {}",
                 offered.join(", ")
             )));
         };
         let proof = challenge.key_authorization();
-        let posted = match kind {
+        match kind {
             ChallengeKind::Http01 => {
                 let token = &challenge.token;
-                self.challenges.post_http(&name, token, proof.as_str())
+                let posted = self.challenges.post_http(&name, token, proof.as_str());
+                answers.posted.push(posted);
             }
             ChallengeKind::TlsAlpn01 => {
                 let made = request::challenge(&name, proof.digest().as_ref());
                 let (certificate, key) =
                     made.map_err(|error| Unproven::of(format!("no challenge: {error}")))?;
                 let posted = self.challenges.post_tls(&name, &certificate, &key);
-                posted.map_err(|fault| Unproven::of(fault.to_string()))?
+                let posted = posted.map_err(|fault| Unproven::of(fault.to_string()))?;
+                answers.posted.push(posted);
             }
-        };
-        // One that is being validated, since before a restart, is not asked for twice.
-        if challenge.status == ChallengeStatus::Pending {
-            let ready = patiently!(client, challenge.set_ready());
-            ready.map_err(Unproven::Failure)?;
+            ChallengeKind::Dns01 => {
+                let Some(dns) = &self.managed.settings.dns else {
+                    return Err(Unproven::of("there is no `dns`".to_owned()));
+                };
+                let parent = name.trim_start_matches("*.");
+                let record = format!("_acme-challenge.{parent}.");
+                let value = proof.dns_value();
+                // It is cleaned up even where this fails half-way.
+                answers.dns.push((record.clone(), value.clone()));
+                let present = hook::call(&dns.hook, "present", &record, &value);
+                present.await.map_err(Unproven::Failure)?;
+            }
         }
-        Ok(Some((kind, posted)))
+        Ok(Some(kind))
+    }
+
+    /// Tells the directory that it may look.
+    async fn ready(
+        &self,
+        client: &Client,
+        order: &mut Order,
+        at: usize,
+        kind: ChallengeKind,
+    ) -> Result<(), Failure> {
+        let mut authorizations = order.authorizations();
+        let mut found = 0;
+        while let Some(authorization) = authorizations.next().await {
+            let mut authorization = authorization.map_err(|error| client.failure(&error))?;
+            if found < at {
+                found += 1;
+                continue;
+            }
+            let Some(mut challenge) = authorization.challenge(type_of(kind)) else {
+                break;
+            };
+            // One that is being validated, since before a restart, is not asked for twice.
+            if challenge.status == ChallengeStatus::Pending {
+                patiently!(client, challenge.set_ready())?;
+            }
+            break;
+        }
+        Ok(())
+    }
+
+    /// Takes back what was answered.
+    async fn clean_up(&self, answers: Answers) {
+        let Some(dns) = &self.managed.settings.dns else {
+            return;
+        };
+        for (record, value) in answers.dns {
+            let cleaned = hook::call(&dns.hook, "cleanup", &record, &value).await;
+            if let Err(failure) = cleaned {
+                tracing::warn!(certificate = self.place.name, "{}", failure.text);
+            }
+        }
     }
 
     /// The challenges in the order in which they are tried: the one that last succeeded first; after failures the next.
@@ -432,7 +511,16 @@ fn type_of(kind: ChallengeKind) -> ChallengeType {
     match kind {
         ChallengeKind::TlsAlpn01 => ChallengeType::TlsAlpn01,
         ChallengeKind::Http01 => ChallengeType::Http01,
+        ChallengeKind::Dns01 => ChallengeType::Dns01,
     }
+}
+
+/// What is answered for an order.
+#[derive(Default)]
+struct Answers {
+    posted: Vec<Posted>,
+    /// Names and values of DNS records.
+    dns: Vec<(String, String)>,
 }
 
 /// Why a challenge is not answered.

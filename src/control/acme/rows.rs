@@ -2,6 +2,7 @@
 //! file is written beside its place, synced and renamed, so that a process that is killed at any moment leaves the old
 //! file or the new one. Links below `state` are not followed. These calls block; `store` makes them wait elsewhere.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
@@ -70,6 +71,9 @@ pub(crate) struct Row {
     /// The order in progress.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) order: Option<OrderRow>,
+    /// Until when directories asked to be left alone, by their URLs, where there are others.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) held: BTreeMap<String, u64>,
     /// When the last order was placed.
     pub(crate) ordered: u64,
     /// The window in which the directory suggests to renew it.

@@ -4,6 +4,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use instant_acme::{Account, CertificateIdentifier};
+use tokio::task::spawn_blocking;
 
 use super::account;
 use super::client::{Client, Failure, Kind};
@@ -12,28 +13,43 @@ use super::renewal;
 use super::rows::Row;
 use crate::net::dial::Dialer;
 use crate::net::tls::{About, ClientTls};
-use crate::net::url::Url;
+use crate::snapshot::AcmeDirectory;
 
 const HOUR: u64 = 60 * 60;
 const DAY: u64 = 24 * HOUR;
 /// When to look again where `state` cannot be read, in seconds.
 const UNREAD: u64 = 60;
 
-/// Does what is due about a certificate; `asked` renews it whatever its time. Returns when to look again, in seconds
-/// since 1970.
-pub(super) async fn work(attempt: Attempt, dialer: Dialer, asked: bool) -> u64 {
+/// Why a certificate is worked on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Why {
+    /// Its time has come.
+    Due,
+    /// The configuration says something else about it than before.
+    Changed,
+    /// Somebody asked to renew it.
+    Asked,
+}
+
+/// Does what is due about a certificate. Returns when to look again, in seconds since 1970.
+pub(super) async fn work(attempt: Attempt, dialer: Dialer, why: Why) -> u64 {
     let mut row = match attempt.store.row(&attempt.place).await {
         Ok(row) => row,
         Err(failure) => return unusable(&attempt, &failure),
     };
-    if row.names != attempt.managed.names {
+    let same = row.names == attempt.managed.names;
+    if same && why == Why::Due && row.failures > 0 && super::now() < row.next {
+        // Another process has tried meanwhile.
+        return row.next;
+    }
+    if !same {
         row = Row {
             names: attempt.managed.names.clone(),
             ordered: row.ordered,
             ..Row::default()
         };
     }
-    if asked {
+    if why == Why::Asked {
         row.asked = true;
         row.rehearses = false;
         let noted = attempt.store.keep_row(&attempt.place, &row).await;
@@ -76,7 +92,6 @@ fn failed(attempt: &Attempt, row: &mut Row, failure: &Failure) {
     row.failures = row.failures.saturating_add(1);
     if failure.kind == Kind::Validation {
         row.refused = row.refused.saturating_add(1);
-        row.rehearses |= attempt.managed.settings.staging.is_some();
     }
     let pause = renewal::pause(row.failures, failure.retry_after, renewal::random());
     row.next = super::now().saturating_add(pause);
@@ -86,7 +101,6 @@ fn failed(attempt: &Attempt, row: &mut Row, failure: &Failure) {
     let expires = served.map(|served| httpdate::fmt_http_date(served.about().ends));
     tracing::warn!(
         certificate = attempt.place.name,
-        directory = %attempt.managed.settings.directory,
         failures = row.failures,
         ?again_in,
         served_until = expires.as_deref().unwrap_or("none is there"),
@@ -103,26 +117,85 @@ struct Work<'a> {
 impl Work<'_> {
     async fn run(&self, row: &mut Row) -> Result<(), Failure> {
         let settings = &self.attempt.managed.settings;
-        let client = self.client(&settings.directory)?;
-        let served = self.attempt.managed.slot.current();
         // One that another directory issued is served until it is replaced, but is not renewed there.
-        let ours = row.directory.as_deref() == Some(&settings.directory.whole());
-        let about = served.filter(|_| ours);
+        let issuer = row.directory.clone();
+        let issuer = issuer.and_then(|url| settings.directory(&url));
+        let served = self.attempt.managed.slot.current();
+        let about = served.filter(|_| issuer.is_some());
         let about = about.as_ref().map(|served| served.about());
-        if let Some(about) = about {
-            self.look(&client, about, row).await;
+        if let (Some(about), Some(issuer)) = (about, issuer) {
+            self.look(issuer, about, row).await;
             if !row.asked && super::now() < due(row) {
                 self.set_next(row);
                 return Ok(());
             }
         }
-        self.attempt
-            .store
-            .keep_row(&self.attempt.place, row)
-            .await?;
-        if let Some(staging) = settings.staging.as_ref().filter(|_| row.rehearses) {
-            let rehearsal = self.client(staging)?;
-            self.order(&rehearsal, row, None).await?;
+        // Nothing is ordered with a `state` that cannot be written.
+        let Attempt { store, place, .. } = self.attempt;
+        store.keep_row(place, row).await?;
+        let now = super::now();
+        row.held.retain(|_, until| *until > now);
+        let mut passed: Vec<(String, Failure)> = Vec::new();
+        for directory in &settings.directories {
+            let url = directory.url.whole();
+            if let Some(until) = row.held.get(&url).filter(|_| !row.asked) {
+                let wait = Some(until.saturating_sub(now));
+                let text = format!("{} asked to wait", directory.url);
+                let failure = Failure {
+                    retry_after: wait,
+                    ..Failure::own(text)
+                };
+                passed.push((url, failure));
+                continue;
+            }
+            // Named only where the directory that issued it has renewal information.
+            let replaces = about.and_then(|about| about.id.as_deref());
+            let replaces = replaces.filter(|_| row.window.is_some() && issuer == Some(directory));
+            match self.order_at(directory, row, replaces).await {
+                Ok(arrived) => {
+                    if row.window.is_some() && !row.asked {
+                        row.by_window = super::now();
+                    }
+                    return self.keep(directory, arrived, row).await;
+                }
+                Err(failure) if failure.kind == Kind::Elsewhere => {
+                    if settings.directories.len() > 1 {
+                        tracing::info!(
+                            certificate = place.name,
+                            directory = %directory.url,
+                            "the next directory is tried: {}",
+                            failure.text
+                        );
+                        if let Some(wait) = failure.retry_after {
+                            row.held
+                                .insert(url.clone(), super::now().saturating_add(wait));
+                        }
+                    }
+                    passed.push((url, failure));
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        Err(together(passed))
+    }
+
+    /// Orders from one directory; first from its staging directory, where a validation failed.
+    async fn order_at(
+        &self,
+        directory: &AcmeDirectory,
+        row: &mut Row,
+        replaces: Option<&str>,
+    ) -> Result<Arrived, Failure> {
+        let rehearsal = directory.staging.as_ref().filter(|_| row.rehearses);
+        if let Some(staging) = rehearsal {
+            let rehearsed = AcmeDirectory {
+                url: staging.clone(),
+                staging: None,
+                ca: directory.ca.clone(),
+                eab: None,
+            };
+            let client = self.client(&rehearsed).await?;
+            self.order(&client, row, None).await?;
             tracing::info!(
                 certificate = self.attempt.place.name,
                 directory = %staging,
@@ -132,28 +205,38 @@ impl Work<'_> {
             row.refused = 0;
             self.attempt.give_up(row).await?;
         }
-        // Named only where the directory has renewal information.
-        let replaces = about.and_then(|about| about.id.as_deref());
-        let replaces = replaces.filter(|_| row.window.is_some());
-        let arrived = self.order(&client, row, replaces).await?;
-        if row.window.is_some() && !row.asked {
-            row.by_window = super::now();
+        let client = self.client(directory).await?;
+        let outcome = self.order(&client, row, replaces).await;
+        if let Err(failure) = &outcome
+            && failure.kind == Kind::Validation
+        {
+            row.rehearses = directory.staging.is_some();
         }
-        self.keep(arrived, row).await
+        outcome
     }
 
-    fn client(&self, directory: &Url) -> Result<Client, Failure> {
-        let tls = match &self.attempt.managed.settings.ca {
-            Some(pem) => ClientTls::with_ca(pem),
+    async fn client(&self, directory: &AcmeDirectory) -> Result<Client, Failure> {
+        let ca = directory.ca.clone();
+        // The system's roots are read from its files.
+        let tls = spawn_blocking(move || match ca {
+            Some(pem) => ClientTls::with_ca(&pem),
             None => ClientTls::system(),
-        };
+        });
+        let tls = tls.await.map_err(|error| Failure::own(error.to_string()))?;
         let tls = tls.map_err(|fault| Failure::own(fault.to_string()))?;
-        Ok(Client::new(directory, tls, self.dialer))
+        let eab = directory.eab.as_ref();
+        Ok(Client::new(&directory.url, eab, tls, self.dialer))
     }
 
     async fn account(&self, client: &Client) -> Result<Account, Failure> {
-        let settings = &self.attempt.managed.settings;
-        account::account(&self.attempt.store, client, settings).await
+        let Attempt {
+            accounts,
+            store,
+            managed,
+            ..
+        } = self.attempt;
+        let email = managed.settings.email.as_deref();
+        accounts.get(store, client, email).await
     }
 
     /// Gets a certificate; where the directory has forgotten the account, it is registered again, once.
@@ -168,8 +251,7 @@ impl Work<'_> {
         match outcome {
             Err(failure) if failure.kind == Kind::Account => {
                 tracing::warn!(directory = %client.directory(), "the directory does not know the account: {}", failure.text);
-                let settings = &self.attempt.managed.settings;
-                account::forget(&self.attempt.store, client, settings).await?;
+                account::forget(&self.attempt.store, client).await?;
                 let account = self.account(client).await?;
                 self.attempt.run(client, &account, row, replaces).await
             }
@@ -178,7 +260,12 @@ impl Work<'_> {
     }
 
     /// Keeps and serves a certificate.
-    async fn keep(&self, arrived: Arrived, row: &mut Row) -> Result<(), Failure> {
+    async fn keep(
+        &self,
+        directory: &AcmeDirectory,
+        arrived: Arrived,
+        row: &mut Row,
+    ) -> Result<(), Failure> {
         let Arrived { issued, chain } = arrived;
         let Attempt {
             managed,
@@ -186,16 +273,18 @@ impl Work<'_> {
             store,
             ..
         } = self.attempt;
-        store.keep_certificate(place, chain.as_bytes()).await?;
+        let at = self.attempt.place_at(&directory.url);
+        store.keep_certificate(&at, chain.as_bytes()).await?;
         let about = issued.about().clone();
         managed.slot.replace(issued);
         let now = super::now();
         *row = Row {
             names: managed.names.clone(),
-            directory: Some(managed.settings.directory.whole()),
+            directory: Some(directory.url.whole()),
             challenge: row.challenge.take(),
             ordered: row.ordered,
             by_window: row.by_window,
+            held: std::mem::take(&mut row.held),
             renew: renewal::by_life(
                 seconds(about.begins),
                 seconds(about.ends),
@@ -209,6 +298,7 @@ impl Work<'_> {
         tracing::info!(
             certificate = place.name,
             names = managed.names.join(", "),
+            directory = %directory.url,
             issuer = about.issuer,
             expires = httpdate::fmt_http_date(about.ends),
             "certificate issued"
@@ -224,7 +314,7 @@ impl Work<'_> {
 
     /// Asks for the window in which the directory suggests to renew a certificate (RFC 9773), where it is time to. That
     /// it cannot be had fails nothing.
-    async fn look(&self, client: &Client, about: &About, row: &mut Row) {
+    async fn look(&self, issuer: &AcmeDirectory, about: &About, row: &mut Row) {
         let now = super::now();
         let Some(id) = &about.id else {
             row.window = None;
@@ -238,8 +328,8 @@ impl Work<'_> {
         if now < row.again {
             return;
         }
-        let account = match self.account(client).await {
-            Ok(account) => account,
+        let (client, account) = match self.with_account(issuer).await {
+            Ok(both) => both,
             Err(failure) => {
                 tracing::debug!(
                     certificate = self.attempt.place.name,
@@ -297,9 +387,26 @@ impl Work<'_> {
         }
     }
 
+    async fn with_account(&self, directory: &AcmeDirectory) -> Result<(Client, Account), Failure> {
+        let client = self.client(directory).await?;
+        let account = self.account(&client).await?;
+        Ok((client, account))
+    }
+
     /// The next look: at the renewal, or when renewal information is to be asked for again.
     fn set_next(&self, row: &mut Row) {
         row.next = due(row).min(row.again);
+    }
+}
+
+/// Why no directory issued a certificate. Where all asked to wait, the first that may be asked again decides.
+fn together(passed: Vec<(String, Failure)>) -> Failure {
+    let waits: Option<Vec<u64>> = passed.iter().map(|(_, it)| it.retry_after).collect();
+    let texts: Vec<String> = passed.into_iter().map(|(_, it)| it.text).collect();
+    Failure {
+        kind: Kind::Elsewhere,
+        text: texts.join("; "),
+        retry_after: waits.and_then(|waits| waits.into_iter().min()),
     }
 }
 
