@@ -884,12 +884,18 @@ async fn sessions_end_with_what_the_users_file_says_whether_or_not_the_gateway_r
     .await;
     assert_eq!(refused(&gateway, &alice).await, (200, 200, 200));
     let (alice, bob) = (login(&gateway, "alice").await, login(&gateway, "bob").await);
-    // Off and on again, faster than any reload.
+    // Off and on again, mostly within one reload.
     let before = gateway.reloads();
     user(&gateway.folder, &["disable", "alice"]);
     user(&gateway.folder, &["enable", "alice"]);
     gateway.reloaded_after(before).await;
     assert_eq!(refused(&gateway, &alice).await, (401, 401, 401));
+    eventually("alice is enabled again", async || {
+        let body = json!({"username": "alice", "password": PASSWORD});
+        let reply = post(&gateway, "/api/token/", &body).await;
+        (reply.status == 200).then_some(())
+    })
+    .await;
     let alice = login(&gateway, "alice").await;
     assert_eq!(opens(&gateway, &alice.0).await, 200);
 
