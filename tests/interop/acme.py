@@ -371,8 +371,14 @@ def dns_hook(binary: Path, folder: Path, logs: Path, pebble: Pebble, ports: tupl
         expect({name for name, _ in kept} == {"_acme-challenge.w.test.", "_acme-challenge.v.test."}, f"{calls}")
         expect((gateway.folder / "data" / "acme").glob("*/_.v.test/key.pem"), "its directory")
         hook.write_text("#!/bin/sh\necho the zone is locked >&2\nexit 7\n")
-        gateway.run("cert", "renew", "*.v.test")
-        gateway.says("present: it ended with 7: the zone is locked")
+        # pebble takes a proof of before as often as not.
+        for _ in range(8):
+            gateway.run("cert", "renew", "*.v.test")
+            with contextlib.suppress(Failed):
+                gateway.says("present: it ended with 7: the zone is locked", 4)
+                break
+        else:
+            raise Failed("a hook that fails is not told")
     finally:
         gateway.stop()
 
@@ -451,6 +457,7 @@ class Story:
         expect(words in line, f"no {words!r} in {line}")
         expect(self.gateway.certificate("o.test") is None, "something is served")
         expect("again_in=" in line, line)
+        wait_until(lambda: self.gateway.row("o.test")["failures"] > 0, 10, "the failure is kept", 0.02)
         return self.gateway.row("o.test")
 
 
@@ -603,8 +610,8 @@ def rehearsals(binary: Path, folder: Path, logs: Path) -> str:
         gateway.start()
         gateway.says("certificate not issued")
         expect((len(real.orders), len(staging.orders)) == (1, 0), f"{len(real.orders)} {len(staging.orders)}")
-        row = gateway.row("o.test")
-        expect(row["rehearses"] and row["failures"] == 1, f"{row}")
+        wait_until(lambda: gateway.row("o.test")["failures"] == 1, 10, "the failure is kept")
+        expect(gateway.row("o.test")["rehearses"], f"{gateway.row('o.test')}")
         # As if the pause were over: an attempt that nobody asked for.
         for failures in (2, 3):
             gateway.stop()
@@ -612,6 +619,7 @@ def rehearsals(binary: Path, folder: Path, logs: Path) -> str:
             (gateway.files("o.test") / "meta.json").write_text(json.dumps({**row, "next": 0}))
             gateway.start()
             gateway.says(f"failures={failures}")
+            wait_until(lambda: gateway.row("o.test")["failures"] == failures, 10, "the failure is kept")
         expect((len(real.orders), len(staging.orders)) == (1, 2), f"{len(real.orders)} {len(staging.orders)}")
         staging.refuse = real.refuse = set()
         gateway.stop()
