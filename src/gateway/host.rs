@@ -7,6 +7,7 @@ use http::{Request, Uri, Version, header};
 use crate::message::alphabet::Alphabet;
 use crate::message::reject::Reject;
 use crate::net::limits::Limits;
+use crate::wire::verbatim_query;
 
 /// The characters of a host name or an IPv4 address.
 static HOST: Alphabet = Alphabet::alphanumeric_and(b"-._");
@@ -19,12 +20,15 @@ pub(crate) fn check_size<B>(request: &Request<B>, limits: &Limits) -> Result<(),
     if request.version() != Version::HTTP_2 {
         return Ok(());
     }
-    let target = request
-        .uri()
-        .path_and_query()
-        .map_or(0, |target| target.as_str().len());
+    let target = request.uri().path_and_query();
+    let target = target.map_or(0, |target| target.as_str().len());
     if target > limits.uri_bytes {
-        return Err(Reject::UriTooLong);
+        // Not what has been escaped only here.
+        let query = request.uri().query().map_or(0, str::len);
+        let written = verbatim_query(request).map_or(query, str::len);
+        if target - query + written > limits.uri_bytes {
+            return Err(Reject::UriTooLong);
+        }
     }
     if request.headers().len() > limits.header_count {
         return Err(Reject::HeadTooLarge);

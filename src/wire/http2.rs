@@ -6,10 +6,12 @@
 //! would report neither the stream of a request nor why a connection is to end.
 
 mod blocks;
+mod coming;
 mod frames;
 mod huffman;
 mod passing;
 mod shared;
+mod stand_in;
 mod stream;
 
 use std::convert::Infallible;
@@ -21,13 +23,14 @@ use std::task::{Context, Poll, ready};
 use bytes::BytesMut;
 use h2::server::{Builder, Connection, Handshake, SendResponse};
 use h2::{Ping, PingPong, Reason, RecvStream};
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version, header};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 pub(super) use self::frames::Frames;
 pub(super) use self::shared::Shared;
-use self::shared::{Fate, Word};
+use self::shared::{Fate, Path, Word};
 use self::stream::{Incoming, Interim, MOST_HANDED, Piece};
 use super::head::length_of;
 use super::line::Line;
@@ -158,15 +161,12 @@ where
 
     /// Handles a request in a task of its own.
     fn serve(&mut self, request: Request<RecvStream>, respond: SendResponse<Piece>) {
-        let fragment = self.shared.hand_over(respond.stream_id().as_u32());
+        let path = self.shared.hand_over(respond.stream_id().as_u32());
         let interim = waits_for_100(&request).then(Arc::default);
-        let (mut request, mut refusal) = whole(request, interim.clone(), &self.shared);
-        if let Some(path) = fragment {
-            // `http` has removed it silently.
-            refusal = Some(target::MALFORMED);
-            let target = target::legible(&path, self.shared.bounds.limits.uri_bytes);
-            *request.uri_mut() = with_path(request.uri(), target);
-        }
+        let (mut request, refusal) = whole(request, interim.clone(), &self.shared);
+        let uri_bytes = self.shared.bounds.limits.uri_bytes;
+        let refused_path = own_path(&mut request, path, uri_bytes).err();
+        let refusal = refusal.or(refused_path);
         let is_head = *request.method() == Method::HEAD;
         let answering = Box::pin((self.answer)(request, refusal));
         let shared = Arc::clone(&self.shared);
@@ -276,6 +276,40 @@ fn whole(
     (request, refusal)
 }
 
+/// Puts the client's own path into a request, where `h2` reports another one, and checks it.
+///
+/// # Errors
+/// What HTTP/1.1 would reject, too; and what is not known well enough.
+fn own_path(request: &mut Request<Body>, path: Path, uri_bytes: usize) -> Result<(), Reject> {
+    let path = match path {
+        Path::Reported => return Ok(()),
+        Path::Own(path) => path,
+        Path::Forgotten => return Err(BROKEN),
+    };
+    let reported = request.uri().path_and_query();
+    let reported = reported.map_or("", PathAndQuery::as_str).as_bytes();
+    let read = if path.len() > uri_bytes {
+        Err(Reject::UriTooLong)
+    } else if !target::is_plain(&path) {
+        Err(target::MALFORMED)
+    } else if !stand_in::is_for(reported, &path) {
+        Err(BROKEN)
+    } else {
+        target::read_path(&path)
+    };
+    let (target, refusal) = match read {
+        Ok((own, query)) => {
+            if let Some(query) = query {
+                target::mark(request, query);
+            }
+            (own.into(), Ok(()))
+        }
+        Err(reject) => (target::legible(&path, uri_bytes), Err(reject)),
+    };
+    *request.uri_mut() = with_path(request.uri(), target);
+    refusal
+}
+
 /// Whether the client sends its body only after a 100, or after a while (RFC 9110 section 10.1.1).
 fn waits_for_100(request: &Request<RecvStream>) -> bool {
     if request.body().is_end_stream() {
@@ -285,7 +319,7 @@ fn waits_for_100(request: &Request<RecvStream>) -> bool {
     expected.any(|value| value.as_bytes().trim_ascii().eq_ignore_ascii_case(CONTINUE))
 }
 
-/// Replaces the path with that of a rejected target; the authority is kept.
+/// Replaces the path and query by those of a target; the authority is kept.
 fn with_path(uri: &Uri, target: Uri) -> Uri {
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = target.path_and_query().cloned();

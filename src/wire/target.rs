@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use http::uri::PathAndQuery;
 use http::{Request, Uri};
 
 use crate::message::reject::Reject;
@@ -26,6 +27,12 @@ pub(crate) fn is_plain(target: &[u8]) -> bool {
     plain && !target.is_empty()
 }
 
+/// Whether clients send this character unescaped in a query, and `Uri` rejects it.
+pub(super) fn is_raw(byte: u8) -> bool {
+    // Without an early exit, loops over it can be vectorised.
+    (byte == b'"') | (byte == b'<') | (byte == b'>')
+}
+
 /// Parses the target at this place, whose bytes must be plain. The second value is for [`mark`].
 ///
 /// # Errors
@@ -34,8 +41,27 @@ pub(crate) fn read(bytes: &Bytes, place: Range<usize>) -> Result<(Uri, Option<By
     if let Ok(uri) = Uri::from_maybe_shared(bytes.slice(place.clone())) {
         return Ok((uri, None));
     }
-    let target = bytes.slice(place);
-    let question = memchr::memchr(b'?', &target).ok_or(MALFORMED)?;
+    let (escaped, query) = escaped(&bytes.slice(place))?;
+    let uri = Uri::from_maybe_shared(escaped).map_err(|_| MALFORMED)?;
+    Ok((uri, Some(query)))
+}
+
+/// Parses the path and query of an HTTP/2 request in the same way.
+///
+/// # Errors
+/// `BadRequest` if its path contains `<`, `>` or a backtick, or if it does not start with a slash or its query.
+pub(super) fn read_path(bytes: &Bytes) -> Result<(PathAndQuery, Option<Bytes>), Reject> {
+    if let Ok(path) = PathAndQuery::from_maybe_shared(bytes.clone()) {
+        return Ok((path, None));
+    }
+    let (escaped, query) = escaped(bytes)?;
+    let path = PathAndQuery::from_maybe_shared(escaped).map_err(|_| MALFORMED)?;
+    Ok((path, Some(query)))
+}
+
+/// The target with those characters of its query escaped that `Uri` rejects, and its query as it was.
+fn escaped(target: &Bytes) -> Result<(Bytes, Bytes), Reject> {
+    let question = memchr::memchr(b'?', target).ok_or(MALFORMED)?;
     let query = target.slice(question + 1..);
     let mut escaped = Vec::with_capacity(target.len() + 2 * query.len());
     escaped.extend_from_slice(target.get(..=question).unwrap_or_default());
@@ -45,8 +71,7 @@ pub(crate) fn read(bytes: &Bytes, place: Range<usize>) -> Result<(Uri, Option<By
             None => escaped.push(*byte),
         }
     }
-    let uri = Uri::from_maybe_shared(Bytes::from(escaped)).map_err(|_| MALFORMED)?;
-    Ok((uri, Some(query)))
+    Ok((escaped.into(), query))
 }
 
 /// A rejected target, for logs: the path in its first `most` bytes, with bytes escaped that no path may contain.

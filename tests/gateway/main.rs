@@ -39,6 +39,7 @@ mod policy;
 mod prompt;
 mod proxy;
 mod proxy_protocol;
+mod queries;
 mod refusals;
 mod reload;
 mod resting;

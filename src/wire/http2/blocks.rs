@@ -1,13 +1,13 @@
-//! Parses incoming HTTP/2 field blocks (RFC 7541) in parallel to `h2`, because `h2` silently drops a fragment in
-//! `:path` and pseudo-header fields in trailers, and reports nothing about a request that it rejects. Only those fields
-//! are decoded; of others only what the shared dynamic table requires.
+//! Parses incoming HTTP/2 field blocks (RFC 7541) before `h2` does, because `h2` silently drops a fragment in `:path`
+//! and pseudo-header fields in trailers, rejects characters in `:path` that clients send, and reports nothing about a
+//! request that it rejects. Only those fields are decoded; of others only what the shared dynamic table requires.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
 use http::Method;
 
-use super::huffman;
+use super::{huffman, stand_in};
 
 /// The largest permitted table: the default of SETTINGS_HEADER_TABLE_SIZE.
 const LARGEST: usize = 4096;
@@ -46,10 +46,18 @@ impl Text<'_> {
             return Ok(self.bytes.to_vec());
         }
         let mut text = Vec::with_capacity(self.bytes.len() * 2);
-        if huffman::decode(self.bytes, &mut text) {
-            Ok(text)
+        match huffman::decode(self.bytes, &mut text) {
+            Some(_) => Ok(text),
+            None => Err(Broken),
+        }
+    }
+
+    /// Whether it may contain `"`, `#`, `<` or `>`.
+    fn may_hold_rare(self) -> bool {
+        if self.coded {
+            huffman::may_hold_rare(self.bytes)
         } else {
-            Err(Broken)
+            stand_in::is_needed(self.bytes)
         }
     }
 
@@ -79,14 +87,24 @@ enum Value<'b> {
     Known(Bytes),
 }
 
+/// Bytes in the place of those in a block.
+#[derive(Debug)]
+pub(super) struct StandIn {
+    pub(super) at: usize,
+    pub(super) bytes: Vec<u8>,
+}
+
 /// The relevant content of a block.
 #[derive(Debug)]
 pub(super) struct Said<'b> {
+    /// Decoded if `h2` may report another one.
     path: Option<Value<'b>>,
     /// The method, or GET if none can be read.
     pub(super) method: Method,
     /// Whether it contains a pseudo-header field.
     pub(super) pseudo: bool,
+    /// What `h2` has to be given in the place of the path.
+    pub(super) stand_in: Option<StandIn>,
 }
 
 impl Said<'_> {
@@ -96,19 +114,15 @@ impl Said<'_> {
             path: None,
             method: Method::GET,
             pseudo: false,
+            stand_in: None,
         }
     }
 
-    /// Whether the path has a fragment.
-    pub(super) fn has_fragment(&self) -> bool {
+    /// The path, if `h2` reports another one or none.
+    pub(super) fn own_path(&self) -> Option<&Bytes> {
         match &self.path {
-            None => false,
-            Some(Value::Known(path)) => path.contains(&b'#'),
-            Some(Value::Written(text)) if text.coded => {
-                huffman::may_hold_fragment(text.bytes)
-                    && text.read().is_ok_and(|path| path.contains(&b'#'))
-            }
-            Some(Value::Written(text)) => text.bytes.contains(&b'#'),
+            Some(Value::Known(path)) if stand_in::is_needed(path) => Some(path),
+            Some(Value::Known(_) | Value::Written(_)) | None => None,
         }
     }
 
@@ -172,10 +186,22 @@ impl Blocks {
                 let index = rest.number(if inserts { 6 } else { 4 })?;
                 let (kind, name) = self.name(index, &mut rest, inserts)?;
                 let text = rest.text()?;
-                if inserts {
-                    self.insert(kind, name, text)?;
+                let mut value = Value::Written(text);
+                // A second path makes the request malformed.
+                if kind == Kind::Path
+                    && said.path.is_none()
+                    && text.may_hold_rare()
+                    && let Ok(path) = text.read()
+                {
+                    let at = block.len() - rest.0.len() - text.bytes.len();
+                    said.stand_in = stand_in::of(&path, text.bytes, text.coded)
+                        .map(|bytes| StandIn { at, bytes });
+                    value = Value::Known(path.into());
                 }
-                say(&mut said, kind, Value::Written(text));
+                if inserts {
+                    self.insert(kind, name, &value)?;
+                }
+                say(&mut said, kind, value);
             }
         }
         Ok(said)
@@ -232,21 +258,16 @@ impl Blocks {
         }
     }
 
-    fn insert(&mut self, kind: Kind, name: usize, text: Text<'_>) -> Result<(), Broken> {
+    fn insert(&mut self, kind: Kind, name: usize, value: &Value<'_>) -> Result<(), Broken> {
         let asked_for = matches!(kind, Kind::Path | Kind::Method);
-        let (length, value) = if asked_for || text.coded {
-            let value = text.read()?;
-            let length = value.len();
-            (
-                length,
-                if asked_for {
-                    value.into()
-                } else {
-                    Bytes::new()
-                },
-            )
-        } else {
-            (text.bytes.len(), Bytes::new())
+        let (length, value) = match value {
+            Value::Known(text) => (text.len(), text.clone()),
+            Value::Written(text) if asked_for || text.coded => {
+                let text = text.read()?;
+                let length = text.len();
+                (length, if asked_for { text.into() } else { Bytes::new() })
+            }
+            Value::Written(text) => (text.bytes.len(), Bytes::new()),
         };
         let size = name + length + OVERHEAD;
         self.size += size;
@@ -378,10 +399,10 @@ mod tests {
     fn paths_and_methods_are_known_again() {
         let mut blocks = Blocks::default();
         let said = blocks.read(b"\x44\x04/a#b\x42\x03PUT").unwrap();
-        assert!(said.has_fragment());
+        assert_eq!(said.own_path().unwrap(), "/a#b");
         assert_eq!(said.method, "PUT");
         let said = blocks.read(b"\xbf\xbe").unwrap();
-        assert!(said.has_fragment());
+        assert_eq!(said.own_path().unwrap(), "/a#b");
         assert_eq!(
             (path_of(&said), said.method.as_str()),
             (b"/a#b".to_vec(), "PUT")
@@ -392,11 +413,46 @@ mod tests {
             b"\x00\x05:path\x03/c#",
             b"\x10\x05:path\x03/c#",
         ] {
-            assert!(blocks.read(block).unwrap().has_fragment(), "{block:?}");
+            let said = blocks.read(block).unwrap();
+            assert_eq!(said.own_path().unwrap(), "/c#", "{block:?}");
+            assert!(said.stand_in.is_none());
         }
-        assert!(!blocks.read(b"\x04\x02/c").unwrap().has_fragment());
+        assert!(blocks.read(b"\x04\x02/c").unwrap().own_path().is_none());
         let trailers = blocks.read(b"\x00\x03x-a\x01#").unwrap();
-        assert!(!trailers.pseudo && !trailers.has_fragment());
+        assert!(!trailers.pseudo && trailers.own_path().is_none());
+    }
+
+    #[test]
+    fn a_path_and_its_stand_in_leave_the_same_table() {
+        let path = b"/a?q=<\"b\">>";
+        let coded = huffman::coded(path);
+        for (text, mark) in [(path.to_vec(), 0), (coded, 0x80)] {
+            let length = u8::try_from(text.len()).unwrap();
+            let text = [&[mark | length], text.as_slice()].concat();
+            for (name, inserts) in [
+                (&b"\x44"[..], true),
+                (b"\x40\x05:path", true),
+                (b"\x04", false),
+                (b"\x10\x05:path", false),
+            ] {
+                let mut blocks = Blocks::default();
+                let mut block = [b"\x82", name, &text, b"\x40\x01a\x01b"].concat();
+                let said = blocks.read(&block).unwrap();
+                assert_eq!(said.own_path().unwrap(), path.as_slice());
+                let stand_in = said.stand_in.unwrap();
+                let place = stand_in.at..stand_in.at + stand_in.bytes.len();
+                block.splice(place, stand_in.bytes);
+
+                let mut theirs = Blocks::default();
+                let said = theirs.read(&block).unwrap();
+                assert!(said.own_path().is_none(), "{block:?}");
+                assert!(stand_in::is_for(&path_of(&said), path));
+                assert_eq!(theirs.size, blocks.size);
+                // The path is known again where it has an entry.
+                let known = blocks.read(b"\xbf").map(|said| path_of(&said)).ok();
+                assert_eq!(known, inserts.then(|| path.to_vec()));
+            }
+        }
     }
 
     #[test]

@@ -12,14 +12,12 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::blocks::{Blocks, Said};
+use super::coming::Coming;
 use super::passing::{FrameHead, Passing, kind};
 use super::shared::{Fate, Shared, Word};
 use crate::wire::gathered::Gathered;
-use crate::wire::{DROPPED, PREFACE, QUIET, poll_until};
+use crate::wire::{DROPPED, QUIET, poll_until};
 
-/// The longest field block in several frames that is parsed: longer than any that `h2` accepts.
-const LONGEST_BLOCK: usize = 1 << 20;
 /// How long a client that was told to leave may take to close the connection after its last request.
 const PARTING: Duration = Duration::from_secs(2);
 
@@ -28,8 +26,11 @@ const PARTING: Duration = Duration::from_secs(2);
 pub(in crate::wire) struct Frames<S> {
     stream: S,
     shared: Arc<Shared>,
-    /// What was read before it was clear that the connection is HTTP/2.
+    /// What `h2` was not given yet: what was read before it was clear that the connection is HTTP/2, and incomplete
+    /// field blocks.
     held: BytesMut,
+    /// How many bytes of it `h2` may be given.
+    ready: usize,
     timer: Option<Pin<Box<Sleep>>>,
     send_timer: Option<Pin<Box<Sleep>>>,
     lingering: Option<(Pin<Box<Sleep>>, u64)>,
@@ -45,87 +46,6 @@ pub(in crate::wire) struct Frames<S> {
     watch: Watch,
 }
 
-/// The parser of input from the client.
-#[derive(Debug)]
-struct Coming {
-    frames: Passing,
-    /// The newest stream that a request has opened.
-    newest: u32,
-    /// The request whose field block is incomplete.
-    opening: Option<u32>,
-    in_block: bool,
-    /// The received part of a block that spans several frames.
-    block: Vec<u8>,
-    /// The state shared by blocks; `None` after one that cannot be parsed, which ends the connection.
-    blocks: Option<Blocks>,
-    /// Since when a frame or a field block has been incomplete.
-    half_since: Option<Instant>,
-}
-
-impl Coming {
-    fn follow(&mut self, bytes: &[u8], shared: &Shared) {
-        let Self {
-            frames,
-            newest,
-            opening,
-            in_block,
-            block,
-            blocks,
-            ..
-        } = self;
-        frames.follow(bytes, |frame, payload| {
-            if !matches!(frame.kind, kind::HEADERS | kind::CONTINUATION) {
-                return;
-            }
-            // Clients' streams are odd, and each has a higher number than those before (RFC 9113 section 5.1.1).
-            if frame.kind == kind::HEADERS && frame.stream % 2 == 1 && frame.stream > *newest {
-                *newest = frame.stream;
-                *opening = Some(frame.stream);
-            }
-            *in_block = !frame.ends_block();
-            let Some(fields) = frame.fields(payload) else {
-                *blocks = None;
-                return;
-            };
-            if *in_block || !block.is_empty() {
-                if block.len() + fields.len() > LONGEST_BLOCK {
-                    *blocks = None;
-                    return;
-                }
-                block.extend_from_slice(fields);
-            }
-            if *in_block {
-                return;
-            }
-            let gathered = std::mem::take(block);
-            let fields = if gathered.is_empty() {
-                fields
-            } else {
-                &gathered
-            };
-            match blocks.as_mut().map(|blocks| blocks.read(fields)) {
-                Some(Ok(said)) => match opening.take() {
-                    Some(stream) => shared.open(stream, &said),
-                    None if said.pseudo => shared.spoil_trailers(frame.stream),
-                    None => {}
-                },
-                Some(Err(_)) | None => {
-                    *blocks = None;
-                    if let Some(stream) = opening.take() {
-                        shared.open(stream, &Said::nothing());
-                    }
-                    shared.say(Word::Late);
-                }
-            }
-        });
-        if self.in_block || self.frames.is_within() {
-            self.half_since.get_or_insert_with(Instant::now);
-        } else {
-            self.half_since = None;
-        }
-    }
-}
-
 /// Whether a client whose requests are in progress still sends anything.
 #[derive(Debug, Default)]
 struct Watch {
@@ -137,23 +57,18 @@ struct Watch {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
     /// A connection from which `held` was read already.
-    pub(in crate::wire) fn new(stream: S, held: BytesMut, shared: Arc<Shared>) -> Self {
-        let mut coming = Coming {
-            frames: Passing::behind(PREFACE.len()).with_fields(),
-            newest: 0,
-            opening: None,
-            in_block: false,
-            block: Vec::new(),
-            blocks: Some(Blocks::default()),
-            half_since: None,
+    pub(in crate::wire) fn new(stream: S, mut held: BytesMut, shared: Arc<Shared>) -> Self {
+        let mut coming = Coming::default();
+        let ready = match held.len() {
+            // The client is idle until it sends something.
+            0 => 0,
+            _ => coming.follow(&mut held, 0, &shared),
         };
-        if !held.is_empty() {
-            coming.follow(&held, &shared);
-        }
         Self {
             stream,
             shared,
             held,
+            ready,
             timer: None,
             send_timer: None,
             lingering: None,
@@ -164,6 +79,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
             going: Passing::behind(0),
             left_at: None,
             watch: Watch::default(),
+        }
+    }
+
+    /// Parses what was read; returns how much of it `h2` may be given at once. The rest is held back.
+    fn take(&mut self, read: &mut [u8]) -> usize {
+        if read.is_empty() {
+            self.end_of_input = true;
+            self.ready = self.held.len();
+            return 0;
+        }
+        if self.held.is_empty() {
+            let passed = self.coming.follow(read, 0, &self.shared);
+            self.held
+                .extend_from_slice(read.get(passed..).unwrap_or_default());
+            return passed;
+        }
+        let held = self.held.len();
+        self.held.extend_from_slice(read);
+        self.ready = self.coming.follow(&mut self.held, held, &self.shared);
+        0
+    }
+
+    /// Gives `h2` what it may be given.
+    fn give_ready(&mut self, buf: &mut ReadBuf<'_>) {
+        let count = self.ready.min(buf.remaining());
+        buf.put_slice(self.held.get(..count).unwrap_or_default());
+        self.held.advance(count);
+        self.ready -= count;
+        if self.held.is_empty() {
+            self.held = BytesMut::new();
         }
     }
 
@@ -200,7 +145,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
     fn deadline(&mut self) -> (Instant, Word) {
         let timeouts = &self.shared.bounds.timeouts;
         let line = &self.shared.line;
-        if let Some(since) = self.coming.half_since {
+        if let Some(since) = self.coming.half_since() {
             return (since + timeouts.header_read, Word::Late);
         }
         if line.is_idle() {
@@ -252,7 +197,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
             taken -= bytes.len();
             let shared = &self.shared;
             self.going
-                .follow(bytes, |FrameHead { kind, stream, .. }, _| match kind {
+                .follow(bytes, |FrameHead { kind, stream, .. }| match kind {
                     kind::RST_STREAM => shared.answered(stream, Fate::Reset),
                     kind::HEADERS => shared.answered(stream, Fate::TooLarge),
                     _ => {}
@@ -278,31 +223,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Frames<S> {
         {
             return Poll::Ready(Err(error));
         }
-        if !this.held.is_empty() {
-            let taken = this.held.len().min(buf.remaining());
-            buf.put_slice(this.held.get(..taken).unwrap_or_default());
-            this.held.advance(taken);
-            if this.held.is_empty() {
-                this.held = BytesMut::new();
-            }
-            return Poll::Ready(Ok(()));
-        }
-        if this.end_of_input {
-            return Poll::Ready(Ok(()));
-        }
         let before = buf.filled().len();
-        match Pin::new(&mut this.stream).poll_read(cx, buf) {
-            Poll::Ready(read) => {
-                read?;
-                let read = buf.filled().get(before..).unwrap_or_default();
-                this.end_of_input = read.is_empty();
-                this.watch.heard = true;
-                this.coming.follow(read, &this.shared);
-                Poll::Ready(Ok(()))
+        loop {
+            if this.ready > 0 {
+                this.give_ready(buf);
+                return Poll::Ready(Ok(()));
             }
-            Poll::Pending => {
-                this.look_at_the_clock(cx);
-                Poll::Pending
+            if this.end_of_input {
+                return Poll::Ready(Ok(()));
+            }
+            match Pin::new(&mut this.stream).poll_read(cx, buf) {
+                Poll::Ready(read) => read?,
+                Poll::Pending => {
+                    this.look_at_the_clock(cx);
+                    return Poll::Pending;
+                }
+            }
+            this.watch.heard = true;
+            let passed = this.take(buf.filled_mut().get_mut(before..).unwrap_or_default());
+            buf.set_filled(before + passed);
+            if passed > 0 {
+                return Poll::Ready(Ok(()));
             }
         }
     }
@@ -377,5 +318,38 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Frames<S> {
             }
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, duplex};
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::wire::Line;
+    use crate::wire::properties::{TIMEOUTS, bounds};
+
+    #[tokio::test(start_paused = true)]
+    async fn who_sends_nothing_is_idle_and_who_sends_half_is_late() {
+        for (held, deadline, word) in [
+            ("", TIMEOUTS.keep_alive, Word::Leave),
+            ("PRI", TIMEOUTS.header_read, Word::Late),
+        ] {
+            let (_client, server) = duplex(64);
+            let shared = Arc::new(Shared::new(Arc::new(Line::new()), bounds()));
+            let mut frames = Frames::new(server, BytesMut::from(held), Arc::clone(&shared));
+            let mut room = [0; 64];
+            if !held.is_empty() {
+                assert_eq!(frames.read(&mut room).await.unwrap(), held.len());
+            }
+            let second = Duration::from_secs(1);
+            let early = timeout(deadline - second, frames.read(&mut room)).await;
+            assert!(early.is_err());
+            assert_eq!(shared.heard(), Word::GoOn, "{held}");
+            let late = timeout(2 * second, frames.read(&mut room)).await;
+            assert!(late.is_err());
+            assert_eq!(shared.heard(), word, "{held}");
+        }
     }
 }

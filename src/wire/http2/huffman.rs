@@ -24,52 +24,167 @@ static SYMBOLS: [u8; 256] = [
     29, 30, 31, 127, 220, 249, 10, 13, 22,
 ];
 
-/// Whether these bits may contain the code of `#`, which has twelve bits, the first nine of them ones.
-pub(super) fn may_hold_fragment(bytes: &[u8]) -> bool {
-    let mut ones = 0;
-    for byte in bytes {
-        let leading = byte.leading_ones();
-        if ones + leading >= 9 {
-            return true;
+/// Whether these bits may contain the code of `"`, `#`, `<` or `>`.
+pub(super) fn may_hold_rare(bytes: &[u8]) -> bool {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let bits = eight(rest);
+        // Each bit that begins four, seven, nine or thirteen ones.
+        let two = bits & bits << 1;
+        let four = two & two << 2;
+        let seven = four & four << 3;
+        let nine = seven & two << 7;
+        let thirteen = nine & four << 9;
+        // The codes are 1111111001, 11111111101x and 111111111111100. They also appear where the end of one code and
+        // the beginning of the next make them.
+        let quote = seven & !bits << 7 & !bits << 8 & bits << 9;
+        let hash_or_greater = nine & !bits << 9 & bits << 10;
+        let less = thirteen & !bits << 13 & !bits << 14;
+        if quote | hash_or_greater | less != 0 {
+            return holds_rare(bytes);
         }
-        ones = if leading == 8 {
-            ones + 8
-        } else {
-            byte.trailing_ones()
-        };
+        // A code of at most 15 bits that begins in these six bytes is seen completely.
+        rest = rest.get(6..).unwrap_or_default();
     }
     false
 }
 
-/// Decodes `bytes` and appends the text; returns whether they are valid.
-pub(super) fn decode(bytes: &[u8], text: &mut Vec<u8>) -> bool {
-    let (mut code, mut first, mut index, mut length) = (0_u32, 0_u32, 0_u32, 0_usize);
-    let mut padded = true;
-    for bit in bytes
-        .iter()
-        .flat_map(|byte| (0..8).rev().map(move |at| byte >> at & 1))
-    {
-        code = code << 1 | u32::from(bit);
-        padded &= bit == 1;
-        length += 1;
-        let Some(count) = COUNTS.get(length) else {
-            return false;
-        };
-        if code < first + count {
-            let at = usize::try_from(index + (code - first)).unwrap_or(usize::MAX);
-            let Some(symbol) = SYMBOLS.get(at) else {
-                return false;
+/// Whether they contain one, or another whose code has more than 15 bits. Going by the lengths of codes costs much less
+/// than decoding.
+fn holds_rare(bytes: &[u8]) -> bool {
+    let mut at = 0;
+    while let Some(rest) = bytes.get(at / 8..).filter(|rest| !rest.is_empty()) {
+        let mut bits = eight(rest) << (at % 8);
+        let mut used = 0;
+        // At least 57 bits are there, of which each code takes at most 15.
+        while used <= 42 {
+            let length = match length_of_short(bits) {
+                Some(length) => length,
+                None => match bits >> 49 {
+                    0x7f20..=0x7f3f | 0x7fd0..=0x7fdf | 0x7ffc | 0x7fff => return true,
+                    ..0x7fa0 => 10,
+                    0x7fa0..0x7fd0 => 11,
+                    0x7fe0..0x7ff8 => 13,
+                    0x7ff8..0x7ffc => 14,
+                    _ => 15,
+                },
             };
-            text.push(*symbol);
-            (code, first, index, length) = (0, 0, 0, 0);
-            padded = true;
-        } else {
-            index += count;
+            bits <<= length;
+            used += length;
+        }
+        at += used;
+    }
+    false
+}
+
+/// The first eight bytes; zeros where there are fewer.
+fn eight(bytes: &[u8]) -> u64 {
+    match bytes.first_chunk() {
+        Some(bytes) => u64::from_be_bytes(*bytes),
+        None => bytes
+            .iter()
+            .zip((0..64).step_by(8))
+            .fold(0, |bits, (byte, at)| bits | u64::from(*byte) << (56 - at)),
+    }
+}
+
+/// Decodes `bytes` and appends the text; returns how many bits of padding follow it, or `None` if they are invalid.
+pub(super) fn decode(bytes: &[u8], text: &mut Vec<u8>) -> Option<usize> {
+    walk(bytes, |symbol, _, _| text.push(symbol))
+}
+
+/// Codes the text of `bytes` anew, each symbol with the code and the length that `other` returns for it, if any.
+pub(super) fn replace(
+    bytes: &[u8],
+    mut other: impl FnMut(u8) -> Option<(u32, usize)>,
+) -> Option<Vec<u8>> {
+    let mut coded = Vec::with_capacity(bytes.len());
+    let (mut bits, mut have) = (0_u64, 0_usize);
+    walk(bytes, |symbol, code, length| {
+        let (code, length) = other(symbol).unwrap_or((code, length));
+        bits = bits << length | u64::from(code);
+        have += length;
+        while have >= 8 {
+            have -= 8;
+            coded.extend((bits >> have).to_le_bytes().first());
+        }
+    })?;
+    if have > 0 {
+        // Padded with the beginning of the code of the end, which consists of ones.
+        let last = (bits << (8 - have)) | (0xff >> have);
+        coded.extend(last.to_le_bytes().first());
+    }
+    Some(coded)
+}
+
+/// Calls `seen` with each symbol, its code, and the length of that in bits; returns how many bits of padding follow, or
+/// `None` if the bytes are invalid.
+fn walk(bytes: &[u8], mut seen: impl FnMut(u8, u32, usize)) -> Option<usize> {
+    // The first code of each length, and the place of its symbol.
+    let (mut first, mut index) = (0, 0);
+    let ranks = COUNTS.map(|count| {
+        let rank = (first, index);
+        index += count;
+        first = (first + count) << 1;
+        rank
+    });
+    let mut at = 0;
+    loop {
+        let rest = bytes.get(at / 8..).unwrap_or_default();
+        let bits = eight(rest) << (at % 8);
+        let left = bytes.len() * 8 - at;
+        let code_of = |length: usize| u32::try_from(bits >> (64 - length)).unwrap_or(u32::MAX);
+        let place_of = |length: usize| {
+            let ((first, index), count) = (ranks.get(length)?, COUNTS.get(length)?);
+            let rank = code_of(length).checked_sub(*first)?;
+            (rank < *count).then_some(index + rank)
+        };
+        let lengths = length_of_short(bits).map_or(10..=30, |length| length..=length);
+        let mut places = lengths.map(|length| (length, place_of(length)));
+        let found = places.find_map(|(length, place)| Some((length, place?)));
+        match found {
+            Some((length, place)) if length <= left => {
+                let symbol = SYMBOLS.get(usize::try_from(place).ok()?)?;
+                seen(*symbol, code_of(length), length);
+                at += length;
+            }
+            // The rest must be less than a byte of ones.
+            _ => return (left < 8 && bits.leading_ones() as usize == left).then_some(left),
+        }
+    }
+}
+
+/// The length of the code at the beginning of these bits, if it is one of five to eight bits, which most of a text has.
+fn length_of_short(bits: u64) -> Option<usize> {
+    let first = bits >> 56;
+    (first < 0xfe).then(|| {
+        5 + usize::from(first >= 0x50) + usize::from(first >= 0xb8) + usize::from(first >= 0xf8)
+    })
+}
+
+/// Codes a text, for tests.
+#[cfg(any(test, fuzzing))]
+pub(super) fn coded(text: &[u8]) -> Vec<u8> {
+    let mut bits = String::new();
+    for byte in text {
+        let at = SYMBOLS.iter().position(|symbol| symbol == byte);
+        let mut at = u32::try_from(at.unwrap_or_default()).unwrap_or_default();
+        let mut first = 0;
+        for (length, count) in COUNTS.iter().enumerate().skip(1) {
+            if at < *count {
+                bits.push_str(&format!("{:0length$b}", first + at));
+                break;
+            }
+            at -= count;
             first = (first + count) << 1;
         }
     }
-    // The rest must be less than a byte of ones.
-    padded && length < 8
+    while !bits.len().is_multiple_of(8) {
+        bits.push('1');
+    }
+    let bits = bits.into_bytes();
+    let byte = |bits: &[u8]| bits.iter().fold(0, |byte, bit| byte << 1 | (bit & 1));
+    bits.chunks(8).map(byte).collect()
 }
 
 #[cfg(test)]
@@ -86,52 +201,43 @@ mod tests {
             (b"", b""),
         ] {
             let mut text = Vec::new();
-            assert!(decode(bytes, &mut text));
+            assert!(decode(bytes, &mut text).is_some());
             assert_eq!(text, expected);
         }
-        assert!(
-            !decode(b"\xff\xff\xff\xff", &mut Vec::new()),
-            "the end of the string"
-        );
-        assert!(
-            !decode(b"\x00\x00\x00", &mut Vec::new()),
-            "padded with noughts"
-        );
-        assert!(
-            !decode(b"\xf1\xe3\xff\xff", &mut Vec::new()),
-            "padded with too much"
-        );
+        for (bytes, why) in [
+            (&b"\xff\xff\xff\xff"[..], "the end of the string"),
+            (b"\x00\x00\x00", "padded with noughts"),
+            (b"\xf1\xe3\xff\xff", "padded with too much"),
+        ] {
+            assert_eq!(decode(bytes, &mut Vec::new()), None, "{why}");
+            assert_eq!(replace(bytes, |_| None), None, "{why}");
+        }
     }
 
     #[test]
-    fn a_fragment_is_never_overlooked() {
-        // `/a` and `#` at each of the eight bit positions that its code can have in a byte.
-        let bits = |text: &[u8]| -> Vec<bool> {
-            let code = |byte| match byte {
-                b'/' => (0x18_u32, 6),
-                b'a' => (3, 5),
-                b'#' => (0xffa, 12),
-                _ => panic!("another byte"),
-            };
-            let codes = text.iter().map(|byte| code(*byte));
-            codes
-                .flat_map(|(code, length)| (0..length).rev().map(move |at| code >> at & 1 == 1))
-                .collect()
-        };
-        for before in 0..16 {
-            let text = [b"/".as_slice(), &b"a".repeat(before), b"#a"].concat();
-            let mut bits = bits(&text);
-            while bits.len() % 8 != 0 {
-                bits.push(true);
+    fn rare_characters_are_never_overlooked() {
+        for byte in 0..=u8::MAX {
+            for before in 0..16 {
+                for (filler, behind) in
+                    [(b'a', &b""[..]), (b'X', b"z"), (b'&', b"??"), (b'~', b"!")]
+                {
+                    let mut text = vec![b'/'];
+                    text.extend(vec![filler; before]);
+                    text.push(byte);
+                    text.extend_from_slice(behind);
+                    let bytes = coded(&text);
+                    let mut read = Vec::new();
+                    assert!(decode(&bytes, &mut read).is_some());
+                    assert_eq!(read, text);
+                    assert_eq!(replace(&bytes, |_| None), Some(bytes.clone()));
+                    // The backslash has the longest code of those that a target may contain.
+                    if b"\"#<>\\".contains(&byte) {
+                        assert!(may_hold_rare(&bytes), "{text:?}");
+                    } else if byte.is_ascii_graphic() {
+                        assert!(!may_hold_rare(&bytes), "{text:?}");
+                    }
+                }
             }
-            let bytes: Vec<u8> = bits
-                .chunks(8)
-                .map(|bits| bits.iter().fold(0, |byte, bit| byte << 1 | u8::from(*bit)))
-                .collect();
-            let mut read = Vec::new();
-            assert!(decode(&bytes, &mut read));
-            assert_eq!(read, text);
-            assert!(may_hold_fragment(&bytes), "{before}");
         }
     }
 }

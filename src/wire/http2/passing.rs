@@ -1,6 +1,8 @@
 //! Parses HTTP/2 frames passing in one direction (RFC 9113 section 4.1), however the bytes are split. Only their
 //! headers are parsed; what frames mean is not known here.
 
+use std::ops::Range;
+
 /// The length of a frame header.
 const HEAD: usize = 9;
 
@@ -41,7 +43,7 @@ impl FrameHead {
     }
 
     /// Whether the frame carries fields.
-    fn has_block(self) -> bool {
+    pub(super) fn has_block(self) -> bool {
         matches!(self.kind, kind::HEADERS | kind::CONTINUATION)
     }
 
@@ -50,19 +52,29 @@ impl FrameHead {
         self.has_block() && self.flags & END_HEADERS != 0
     }
 
-    /// The fields in the payload of a frame that carries some (section 6.2); `None` if it is malformed.
-    pub(super) fn fields(self, mut payload: &[u8]) -> Option<&[u8]> {
-        let mut padding = 0;
+    /// The length of its payload if that carries fields; zero for a frame that is too long, which ends the connection.
+    pub(super) fn length_of_block(self) -> usize {
+        if self.has_block() && self.length <= LONGEST {
+            self.length
+        } else {
+            0
+        }
+    }
+
+    /// The place of the fields in the payload of a frame that carries some (section 6.2); `None` if it is malformed.
+    pub(super) fn fields(self, payload: &[u8]) -> Option<Range<usize>> {
+        let (mut start, mut padding) = (0, 0);
         if self.kind == kind::HEADERS {
             if self.flags & PADDED != 0 {
-                let (length, rest) = payload.split_first()?;
-                (padding, payload) = (usize::from(*length), rest);
+                padding = usize::from(*payload.first()?);
+                start += 1;
             }
             if self.flags & PRIORITY != 0 {
-                payload = payload.get(5..)?;
+                start += 5;
             }
         }
-        payload.get(..payload.len().checked_sub(padding)?)
+        let end = payload.len().checked_sub(padding)?;
+        (start <= end).then_some(start..end)
     }
 }
 
@@ -77,9 +89,6 @@ pub(super) struct Passing {
     frame: FrameHead,
     /// How many bytes of the frame's payload are left.
     left: usize,
-    /// Whether payloads of frames with fields are wanted, and the part of the current one that was read so far.
-    wants_fields: bool,
-    payload: Vec<u8>,
 }
 
 impl Passing {
@@ -91,63 +100,57 @@ impl Passing {
             have: 0,
             frame: FrameHead::default(),
             left: 0,
-            wants_fields: false,
-            payload: Vec::new(),
         }
     }
 
-    /// Also collects the payloads of frames that carry fields.
-    pub(super) fn with_fields(self) -> Self {
-        Self {
-            wants_fields: true,
-            ..self
+    /// Continues with these bytes; `seen` is called with each frame that they complete.
+    pub(super) fn follow(&mut self, mut bytes: &[u8], mut seen: impl FnMut(FrameHead)) {
+        while let (taken, Some(frame)) = self.step(bytes) {
+            seen(frame);
+            bytes = bytes.get(taken..).unwrap_or_default();
         }
     }
 
-    /// Continues with these bytes; `seen` is called with each frame that they complete, and with its payload if it
-    /// carries fields and they are wanted.
-    pub(super) fn follow(&mut self, mut bytes: &[u8], mut seen: impl FnMut(FrameHead, &[u8])) {
+    /// Continues with these bytes, up to the end of a frame; returns how many were taken, and the frame if it is
+    /// complete. If none is, all of them were taken.
+    pub(super) fn step(&mut self, bytes: &[u8]) -> (usize, Option<FrameHead>) {
         let skipped = self.preface.min(bytes.len());
         self.preface -= skipped;
-        bytes = bytes.get(skipped..).unwrap_or_default();
-        while !bytes.is_empty() {
+        let mut rest = bytes.get(skipped..).unwrap_or_default();
+        while !rest.is_empty() {
             if self.left == 0 {
                 let (Some(room), wanted) = (self.head.get_mut(self.have..), HEAD - self.have)
                 else {
-                    return;
+                    break;
                 };
-                let taken = wanted.min(bytes.len());
-                let (begun, rest) = bytes.split_at_checked(taken).unwrap_or_default();
+                let taken = wanted.min(rest.len());
+                let (begun, behind) = rest.split_at_checked(taken).unwrap_or_default();
                 for (to, from) in room.iter_mut().zip(begun) {
                     *to = *from;
                 }
-                bytes = rest;
+                rest = behind;
                 self.have += taken;
                 if self.have < HEAD {
-                    return;
+                    break;
                 }
                 self.have = 0;
                 self.frame = FrameHead::parse(self.head);
                 self.left = self.frame.length;
             } else {
-                let taken = self.left.min(bytes.len());
-                let (piece, rest) = bytes.split_at_checked(taken).unwrap_or_default();
-                bytes = rest;
+                let taken = self.left.min(rest.len());
+                rest = rest.get(taken..).unwrap_or_default();
                 self.left -= taken;
-                // A longer frame ends the connection.
-                if self.wants_fields && self.frame.has_block() && self.frame.length <= LONGEST {
-                    if self.left == 0 && self.payload.is_empty() {
-                        seen(self.frame, piece);
-                        continue;
-                    }
-                    self.payload.extend_from_slice(piece);
-                }
             }
             if self.left == 0 {
-                let payload = std::mem::take(&mut self.payload);
-                seen(self.frame, &payload);
+                return (bytes.len() - rest.len(), Some(self.frame));
             }
         }
+        (bytes.len(), None)
+    }
+
+    /// How many bytes have been read of the payload of an incomplete frame that carries fields.
+    pub(super) fn begun(&self) -> usize {
+        self.frame.length_of_block().saturating_sub(self.left) * usize::from(self.left > 0)
     }
 
     /// Whether a frame is incomplete. DATA frames do not count, because their request has a deadline of its own.
@@ -168,11 +171,10 @@ mod tests {
         bytes.extend([0, 0, 0, 0, 1, 0x80, 0, 0, 3]);
         bytes.extend([0, 0, 1, 9, 4, 0, 0, 0, 1, 7]);
         for size in 1..bytes.len() {
-            let mut passing = Passing::behind(7).with_fields();
+            let mut passing = Passing::behind(7);
             let mut seen = Vec::new();
             for piece in bytes.chunks(size) {
-                passing.follow(piece, |frame, payload| {
-                    assert_eq!(frame.length * usize::from(frame.has_block()), payload.len());
+                passing.follow(piece, |frame| {
                     seen.push((frame.kind, frame.stream, frame.ends_block()));
                 });
             }
@@ -190,13 +192,10 @@ mod tests {
             length: 9,
         };
         let payload = b"\x02.....ab..";
-        assert_eq!(
-            frame(PADDED | PRIORITY).fields(payload),
-            Some(b"ab".as_slice())
-        );
-        assert_eq!(frame(PADDED).fields(payload), Some(b".....ab".as_slice()));
-        assert_eq!(frame(PRIORITY).fields(payload), Some(b".ab..".as_slice()));
-        assert_eq!(frame(0).fields(payload), Some(payload.as_slice()));
+        assert_eq!(frame(PADDED | PRIORITY).fields(payload), Some(6..8));
+        assert_eq!(frame(PADDED).fields(payload), Some(1..8));
+        assert_eq!(frame(PRIORITY).fields(payload), Some(5..10));
+        assert_eq!(frame(0).fields(payload), Some(0..10));
         assert_eq!(frame(PADDED).fields(b"\x02."), None);
         assert_eq!(frame(PADDED | PRIORITY).fields(b"\x01....."), None);
         assert_eq!(frame(PRIORITY).fields(b"...."), None);
@@ -206,15 +205,19 @@ mod tests {
     fn half_a_frame_is_known_for_one() {
         let mut passing = Passing::behind(2);
         assert!(passing.is_within(), "the preface");
-        passing.follow(b"ab", |_, _| {});
+        passing.follow(b"ab", |_| {});
         assert!(!passing.is_within());
-        passing.follow(&[0, 0, 2, 1, 4, 0, 0], |_, _| {});
+        passing.follow(&[0, 0, 2, 1, 4, 0, 0], |_| {});
         assert!(passing.is_within(), "a head");
-        passing.follow(&[0, 1, 7], |_, _| {});
+        assert_eq!(passing.begun(), 0);
+        passing.follow(&[0, 1, 7], |_| {});
         assert!(passing.is_within(), "a payload");
-        passing.follow(&[7], |_, _| {});
+        assert_eq!(passing.begun(), 1);
+        passing.follow(&[7], |_| {});
         assert!(!passing.is_within());
-        passing.follow(&[0, 0, 2, 0, 0, 0, 0, 0, 1, 7], |_, _| {});
+        assert_eq!(passing.begun(), 0);
+        passing.follow(&[0, 0, 2, 0, 0, 0, 0, 0, 1, 7], |_| {});
         assert!(!passing.is_within(), "data");
+        assert_eq!(passing.begun(), 0, "no fields");
     }
 }

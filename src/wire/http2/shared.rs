@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 
+use bytes::Bytes;
 use http::{HeaderValue, Method};
 use tokio::sync::Notify;
 
@@ -25,6 +26,9 @@ const MOST_OPENED: usize = 1024;
 
 /// The most bytes of their paths that are remembered.
 const MOST_PATHS: usize = 64 * 1024;
+/// How many of the paths that `h2` does not report are remembered, where each is as long as a target may be: as many as
+/// there may be streams.
+const MOST_OWN: usize = super::MAX_STREAMS as usize;
 
 /// A message to the connection's task.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -63,10 +67,27 @@ struct Request {
     stream: u32,
     fate: Fate,
     method: Method,
-    /// Whether its path has a fragment.
-    fragment: bool,
-    /// The position of its path in the buffer of paths, and whether it is Huffman-coded there.
-    path: (Range<usize>, bool),
+    path: Place,
+}
+
+/// Where the path of a request is.
+#[derive(Debug)]
+enum Place {
+    /// In the buffer of paths, and whether it is Huffman-coded there.
+    Buffered(Range<usize>, bool),
+    /// Here, because `h2` reports another one.
+    Own(Bytes),
+}
+
+/// The path of a request that is handed over.
+#[derive(Debug)]
+pub(super) enum Path {
+    /// As `h2` reports it.
+    Reported,
+    /// This one; cut if it is longer than a target may be.
+    Own(Bytes),
+    /// Too many requests are waiting.
+    Forgotten,
 }
 
 /// Requests that are waiting, and their paths.
@@ -74,18 +95,33 @@ struct Request {
 struct Opened {
     requests: VecDeque<Request>,
     paths: Vec<u8>,
+    /// The bytes of paths that are not in the buffer.
+    own_bytes: usize,
 }
 
 impl Opened {
-    /// The path of one of the requests.
-    fn path_of(&self, request: &Request) -> Vec<u8> {
-        let (place, coded) = &request.path;
-        let written = self.paths.get(place.clone()).unwrap_or_default();
+    /// Removes the first request that matches.
+    fn remove(&mut self, matches: impl FnMut(&Request) -> bool) -> Option<Request> {
+        let at = self.requests.iter().position(matches)?;
+        let request = self.requests.remove(at)?;
+        if let Place::Own(path) = &request.path {
+            self.own_bytes -= path.len();
+        }
+        Some(request)
+    }
+
+    /// The path in this place.
+    fn path_at(&self, place: &Place) -> Bytes {
+        let (place, coded) = match place {
+            Place::Buffered(place, coded) => (place.clone(), *coded),
+            Place::Own(path) => return path.clone(),
+        };
+        let written = self.paths.get(place).unwrap_or_default();
         let mut path = Vec::new();
-        if !coded || !huffman::decode(written, &mut path) {
+        if !coded || huffman::decode(written, &mut path).is_none() {
             path = written.to_vec();
         }
-        path
+        path.into()
     }
 
     /// Clears the paths when no request is left.
@@ -102,7 +138,7 @@ impl Opened {
 pub(super) struct Refused {
     pub(super) fate: Fate,
     pub(super) method: Method,
-    pub(super) path: Vec<u8>,
+    pub(super) path: Bytes,
 }
 
 /// The state of one connection.
@@ -236,23 +272,36 @@ impl Shared {
         }
     }
 
-    /// The head of a request has been received, with this content.
-    pub(super) fn open(&self, stream: u32, said: &Said<'_>) {
+    /// The head of a request has been received, with this content. Returns whether it is remembered.
+    pub(super) fn open(&self, stream: u32, said: &Said<'_>) -> bool {
         let mut opened = self.opened();
         if opened.requests.len() >= MOST_OPENED {
-            opened.requests.pop_front();
+            return false;
         }
-        let from = opened.paths.len();
-        let coded = from < MOST_PATHS && said.append_path(&mut opened.paths);
-        let path = (from..opened.paths.len(), coded);
+        let path = if let Some(path) = said.own_path() {
+            let longest = self.bounds.limits.uri_bytes.saturating_add(1);
+            let path = match path.get(..longest) {
+                Some(begin) if begin.len() < path.len() => Bytes::copy_from_slice(begin),
+                _ => path.clone(),
+            };
+            if opened.own_bytes + path.len() > longest.saturating_mul(MOST_OWN) {
+                return false;
+            }
+            opened.own_bytes += path.len();
+            Place::Own(path)
+        } else {
+            let from = opened.paths.len();
+            let coded = from < MOST_PATHS && said.append_path(&mut opened.paths);
+            Place::Buffered(from..opened.paths.len(), coded)
+        };
         opened.requests.push_back(Request {
             stream,
             fate: Fate::Unknown,
             method: said.method.clone(),
-            fragment: said.has_fragment(),
             path,
         });
         self.waiting.store(opened.requests.len(), Ordering::Relaxed);
+        true
     }
 
     /// A frame that answers a request was written. If the request was never handed over, this is its only outcome.
@@ -267,16 +316,16 @@ impl Shared {
         }
     }
 
-    /// A request is handed over; returns its path if that has a fragment.
-    pub(super) fn hand_over(&self, stream: u32) -> Option<Vec<u8>> {
+    /// A request is handed over; returns its path.
+    pub(super) fn hand_over(&self, stream: u32) -> Path {
         let mut opened = self.opened();
-        let mut requests = opened.requests.iter();
-        let at = requests.position(|request| request.stream == stream);
-        let request = at.and_then(|at| opened.requests.remove(at));
-        let request = request.filter(|request| request.fragment);
-        let path = request.map(|request| opened.path_of(&request));
+        let request = opened.remove(|request| request.stream == stream);
         self.waiting.store(opened.tidy(), Ordering::Relaxed);
-        path
+        match request.map(|request| request.path) {
+            Some(Place::Buffered(..)) => Path::Reported,
+            Some(Place::Own(path)) => Path::Own(path),
+            None => Path::Forgotten,
+        }
     }
 
     /// Removes a request that was answered and not handed over, once all waiting ones were; at the end of the
@@ -286,10 +335,8 @@ impl Shared {
             return None;
         }
         let mut opened = self.opened();
-        let mut requests = opened.requests.iter();
-        let at = requests.position(|request| at_the_end || request.fate != Fate::Unknown)?;
-        let request = opened.requests.remove(at)?;
-        let path = opened.path_of(&request);
+        let request = opened.remove(|request| at_the_end || request.fate != Fate::Unknown)?;
+        let path = opened.path_at(&request.path);
         self.waiting.store(opened.tidy(), Ordering::Relaxed);
         Some(Refused {
             fate: request.fate,

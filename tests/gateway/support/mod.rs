@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use self::app::{Answer, App, Seen};
 pub(crate) use self::gateway::{Folder, Gateway, program, run_to_end};
-pub(crate) use self::h2::{Frame, Framed, H2, fields_of, status_of};
+pub(crate) use self::h2::{Frame, Framed, H2, block, fields_of, status_of};
 pub(crate) use self::reply::Reply;
 pub(crate) use self::secure::{Authority, Issued, connect_offering, resuming};
 pub(crate) use self::token::{Kind, claims, key, now, sign, sign_with_header, token};
