@@ -33,6 +33,11 @@ pub fn request(input: &[u8]) {
     }
 }
 
+/// The decisions of an HTTP/2 client.
+pub fn client(input: &[u8]) {
+    wire::client_holds(input);
+}
+
 /// A request's path and query.
 pub fn path(input: &[u8]) {
     path::holds(input);
@@ -69,11 +74,12 @@ mod tests {
     #[test]
     fn the_seeds_hold() {
         for name in [
-            "answer", "request", "preamble", "path", "token", "ticket", "config",
+            "answer", "request", "client", "preamble", "path", "token", "ticket", "config",
         ] {
             let target = match name {
                 "answer" => answer,
                 "request" => request,
+                "client" => client,
                 "preamble" => preamble,
                 "path" => path,
                 "token" => token,

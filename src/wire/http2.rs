@@ -10,6 +10,8 @@ mod coming;
 mod frames;
 mod huffman;
 mod passing;
+#[cfg(any(test, fuzzing))]
+pub(super) mod properties;
 mod shared;
 mod stand_in;
 mod stream;
@@ -356,5 +358,22 @@ fn join_cookies(headers: &mut HeaderMap) {
     // Joining valid values always gives a valid value.
     if let Ok(joined) = HeaderValue::try_from(crumbs.join(b"; ".as_slice())) {
         headers.insert(header::COOKIE, joined);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+        #[test]
+        fn tables_stay_equal_whatever_a_client_sends(
+            choices in proptest::collection::vec(any::<u8>(), 0..3000),
+        ) {
+            properties::client_holds(&choices);
+        }
     }
 }

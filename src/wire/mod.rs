@@ -33,6 +33,8 @@ pub(crate) use self::decode::{Coming, Step};
 pub(crate) use self::head::decimal;
 pub(crate) use self::http1::{Ended, Link, Opening};
 pub(crate) use self::http2::Http2;
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::http2::properties::client_holds;
 pub(crate) use self::line::Line;
 pub(crate) use self::mend::mend;
 pub(crate) use self::names::name_of;
