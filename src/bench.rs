@@ -69,13 +69,12 @@ impl Stages {
         } else {
             &self.remembered
         };
-        let principal = route.guard.authenticate_at_once(
-            headers,
-            target.query(),
-            remembered,
-            crate::clock::now(),
-        );
-        principal.is_ok_and(|principal| route.guard.authorize(principal, &[]).is_ok())
+        let (guard, now) = (&route.guard, crate::clock::now());
+        let Ok(certified) = guard.certify(None, now) else {
+            return false;
+        };
+        let principal = guard.authenticate_at_once(headers, target.query(), remembered, now);
+        principal.is_ok_and(|principal| guard.authorize(principal, &certified, &[]).is_ok())
     }
 
     /// The length of the file that the target names; `None` where there is none.
@@ -86,11 +85,12 @@ impl Stages {
             return None;
         };
         let none = HeaderMap::new();
-        let principal = route
-            .guard
+        let guard = &route.guard;
+        let certified = guard.certify(None, now).ok()?;
+        let principal = guard
             .authenticate_at_once(&none, None, &self.nothing, now)
             .ok()?;
-        let permit = route.guard.authorize(principal, &[]).ok()?;
+        let permit = guard.authorize(principal, &certified, &[]).ok()?;
         let asked = FileRequest {
             worker: 0,
             method: &Method::GET,

@@ -1,6 +1,7 @@
 //! `explain` and the policy tests: trace how the gateway would handle a request, step by step, with the same functions
 //! that handle it. Nothing is bound, connected or sent.
 
+mod client;
 mod hazards;
 mod near;
 mod wider;
@@ -13,7 +14,7 @@ use std::time::{Instant, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 
-use crate::auth::{Claims, Guard, Principal, Remembered};
+use crate::auth::{Claims, Principal, Remembered, Scheme};
 use crate::files::FileRequest;
 use crate::gateway;
 use crate::message::cors::{self, Cors};
@@ -22,12 +23,17 @@ use crate::message::path::{Reading, RequestPath};
 use crate::message::reject::{Longest, Reject};
 use crate::message::request_id::RequestId;
 use crate::net::client::Peer;
+use crate::net::tls::ShownChain;
 use crate::proxy::Draft;
 use crate::route::{Host, Rewrite, Route, RouteTable, Target};
-use crate::snapshot::{ListenAddress, Listener, PolicyTest, Snapshot};
+use crate::snapshot::{PolicyTest, Snapshot};
 
+use self::client::listener_of;
 pub(crate) use self::hazards::hazards;
 pub(crate) use self::wider::wider;
+
+/// The reason code of a client that is refused in the TLS handshake, for its certificate.
+const NO_CONNECTION: &str = "tls_client_certificate";
 
 /// A request to explain.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +44,10 @@ pub(crate) struct Question<'q> {
     pub(crate) secure: Option<bool>,
     /// The claims of a token whose signature is assumed to be valid.
     pub(crate) claims: Option<&'q Claims>,
+    /// The certificate that the client shows.
+    pub(crate) certificate: Option<&'q ShownChain>,
+    /// Whether neither its dates count nor revocation lists.
+    pub(crate) any_time: bool,
     /// The time.
     pub(crate) now: SystemTime,
 }
@@ -51,6 +61,8 @@ pub(crate) enum Outcome {
     Answered(StatusCode),
     /// It is forwarded to an app.
     Forwarded,
+    /// The TLS handshake ends without a connection.
+    NoConnection,
     /// An external server decides.
     Asked,
     /// It is allowed if its token is genuine, which cannot be checked here.
@@ -77,7 +89,9 @@ impl Decision {
     /// Whether the request is allowed.
     pub(crate) fn is_allowed(&self) -> bool {
         match &self.outcome {
-            Outcome::Refused(_) | Outcome::Asked | Outcome::Unproven => false,
+            Outcome::Refused(_) | Outcome::NoConnection | Outcome::Asked | Outcome::Unproven => {
+                false
+            }
             Outcome::Answered(status) => !status.is_client_error() && !status.is_server_error(),
             Outcome::Forwarded => true,
         }
@@ -108,6 +122,7 @@ impl Decision {
                 let missing = Reject::KeysMissing;
                 (Some(missing.status()), Some(missing.reason()))
             }
+            Outcome::NoConnection => (None, Some(NO_CONNECTION)),
             Outcome::Forwarded | Outcome::Asked => (None, None),
         }
     }
@@ -181,6 +196,10 @@ impl Decision {
             };
             self.say("listener", format!("{}, {kind}", listener.address));
         }
+        let Ok(certificate) = self.shake_hands(listener, question) else {
+            self.say("answer", "none: the TLS handshake ends with an alert");
+            return Ok(Outcome::NoConnection);
+        };
         if !method::is_served(request.method()) {
             return Err(Reject::MethodNotServed);
         }
@@ -220,10 +239,14 @@ impl Decision {
                     format!("{{{name}}} is {:?}", value.unwrap_or("(not UTF-8)")),
                 );
             }
-            match &route.guard {
-                Guard::Open => self.say("auth", "none: for everybody"),
-                Guard::Jwt(_) => {}
-                Guard::Ask(_) => {
+            let certified = self.certify(&route.guard, certificate, question)?;
+            match route.guard.scheme() {
+                Scheme::Open if route.guard.demands_certificate() => {
+                    self.say("auth", "the client certificate is enough");
+                }
+                Scheme::Open => self.say("auth", "none: for everybody"),
+                Scheme::Jwt(_) => {}
+                Scheme::Ask(_) => {
                     let asked = route.ask.as_ref();
                     let url = asked
                         .map(|ask| format!("{}{}", ask.forward.upstream.name, ask.target.path()));
@@ -236,7 +259,7 @@ impl Decision {
             for line in route.guard.explain_claims(&principal, &params) {
                 self.say("require", line);
             }
-            route.guard.authorize(principal, &params)?
+            route.guard.authorize(principal, &certified, &params)?
         };
         if let Some(reject) = permit.reported() {
             let reason = reject.reason();
@@ -414,7 +437,7 @@ impl Decision {
             let assumed = route.guard.assume(claims, question.now);
             return match assumed {
                 Ok(principal) => {
-                    if !matches!(route.guard, Guard::Open) {
+                    if matches!(route.guard.scheme(), Scheme::Jwt(_)) {
                         self.say(
                             "token",
                             "assumed to be signed rightly, with the claims given",
@@ -622,32 +645,6 @@ fn shown(name: &HeaderName, value: &HeaderValue) -> String {
     }
 }
 
-/// The listener that receives the request, and whether it uses TLS.
-fn listener_of<'s>(
-    snapshot: &'s Snapshot,
-    question: &Question<'_>,
-) -> (Option<&'s Listener>, bool) {
-    let port = question.request.uri().port_u16();
-    let has_port = |listener: &&Arc<Listener>| match (listener.address.clone(), port) {
-        (ListenAddress::Tcp(address), Some(port)) => address.port() == port,
-        (_, _) => false,
-    };
-    let is_right = |listener: &&Arc<Listener>| match question.secure {
-        Some(secure) => listener.tls.is_some() == secure,
-        // By default, the first listener that does not just redirect to HTTPS.
-        None => listener.redirect_to_https.is_none(),
-    };
-    let mut all = snapshot.listeners.iter();
-    let found = all
-        .clone()
-        .find(|listener| has_port(listener) && is_right(listener))
-        .or_else(|| all.find(is_right));
-    let secure = question
-        .secure
-        .or_else(|| found.map(|listener| listener.tls.is_some()));
-    (found.map(|listener| &**listener), secure.unwrap_or(false))
-}
-
 /// Runs a configuration's policy tests. Returns the index and the reason of each failure.
 pub(crate) fn failing(snapshot: &Snapshot, now: SystemTime) -> Vec<(usize, String)> {
     let all = snapshot.tests.iter().enumerate();
@@ -667,6 +664,10 @@ pub(crate) fn check(
             request: &test.request,
             secure: test.secure,
             claims: test.claims.as_ref(),
+            certificate: test.certificate.as_ref(),
+            // Security: a certificate that expires or is revoked must keep no configuration from being loaded, least of
+            // all the list that revokes it.
+            any_time: true,
             now,
         },
     );
@@ -681,17 +682,20 @@ fn differs(snapshot: &Snapshot, test: &PolicyTest, decision: &Decision) -> Optio
         let last = decision.steps.iter().rev();
         let why = last
             .clone()
-            .filter(|(step, _)| matches!(*step, "token" | "require"))
+            .filter(|(step, _)| matches!(*step, "client" | "token" | "require"))
             .map(|(_, text)| text.as_str())
             .next();
         match (&decision.outcome, why) {
-            (Outcome::Refused(_), Some(why)) => format!(" ({why})"),
+            (Outcome::Refused(_) | Outcome::NoConnection, Some(why)) => format!(" ({why})"),
             (_, _) => String::new(),
         }
     };
     let is = || match (&decision.outcome, status) {
         (Outcome::Forwarded, _) => "the app answers".to_owned(),
         (Outcome::Asked, _) => "another server decides".to_owned(),
+        (Outcome::NoConnection, _) => {
+            format!("the handshake ends with {NO_CONNECTION}{}", because())
+        }
         (_, Some(status)) => format!(
             "it is {}{}{}",
             status.as_u16(),
@@ -711,7 +715,8 @@ fn differs(snapshot: &Snapshot, test: &PolicyTest, decision: &Decision) -> Optio
         return Some(format!("expected reason {wanted}, but {}", is()));
     }
     let refusal_is_right = expect.status.is_some() || expect.reason.is_some();
-    if let (Outcome::Refused(_) | Outcome::Unproven, false) = (&decision.outcome, refusal_is_right)
+    if let (Outcome::Refused(_) | Outcome::NoConnection | Outcome::Unproven, false) =
+        (&decision.outcome, refusal_is_right)
     {
         return Some(format!("expected that it may pass, but {}", is()));
     }
@@ -753,7 +758,7 @@ fn differs(snapshot: &Snapshot, test: &PolicyTest, decision: &Decision) -> Optio
     None
 }
 
-/// The routes that require a token but have no test that expects a refusal. Decisions of an external server cannot be
+/// The routes that require a certificate or a token but have no test that expects a refusal. Decisions of an external server cannot be
 /// tested here.
 pub(crate) fn without_refusing_test(snapshot: &Snapshot, now: SystemTime) -> Vec<&str> {
     let mut tested = vec![false; snapshot.routes.len()];
@@ -771,10 +776,11 @@ pub(crate) fn without_refusing_test(snapshot: &Snapshot, now: SystemTime) -> Vec
     snapshot
         .routes
         .iter()
-        .filter(|route| match route.guard {
-            Guard::Open | Guard::Ask(_) => false,
-            Guard::Jwt(_) => !tested.get(route.index).copied().unwrap_or(false),
+        .filter(|route| match route.guard.scheme() {
+            Scheme::Jwt(_) => true,
+            Scheme::Open | Scheme::Ask(_) => route.guard.demands_certificate(),
         })
+        .filter(|route| !tested.get(route.index).copied().unwrap_or(false))
         .map(|route| route.name.as_str())
         .collect()
 }

@@ -1,5 +1,5 @@
 //! The path of a request through the gateway, on one page: host, path, challenge, redirect to https, preflight, route,
-//! authenticate, authorise, serve. There are no other stages.
+//! certificate, authenticate, authorise, serve. There are no other stages.
 
 mod asking;
 mod challenge;
@@ -25,13 +25,14 @@ pub(crate) use self::metadata::{origin_of, respond as metadata, url_of as metada
 pub(crate) use self::preflight::{answer as answer_preflight, find as find_preflight};
 use self::record::Record;
 pub(crate) use self::record::Recorded;
-use crate::auth::Guard;
+use crate::auth::Scheme;
 use crate::files::FileRequest;
 use crate::message::body::Body;
 use crate::message::method;
 use crate::message::path::RequestPath;
 use crate::message::reject::Reject;
 use crate::net::client::Peer;
+use crate::net::tls::ClientCertificate;
 use crate::proxy::{Outbound, Tunnel};
 use crate::route::{Rewrite, Route, Target, Template};
 use crate::snapshot::Snapshot;
@@ -45,6 +46,8 @@ pub(crate) struct Connection {
     pub(crate) worker: Arc<Worker>,
     /// The client's address.
     pub(crate) peer: Peer,
+    /// The certificate that the client showed.
+    pub(crate) certificate: Option<Arc<ClientCertificate>>,
     /// The connection's state, shared with its reader and writer.
     pub(crate) line: Arc<Line>,
     /// The TLS port that plain-text requests are redirected to.
@@ -131,24 +134,27 @@ async fn serve(
     }
     let route = snapshot.table.find(&host, &path, request.method())?;
     record.found(route, request.headers());
-    let mut permit = match (&route.guard, &route.ask) {
-        (Guard::Ask(guard), Some(ask)) => {
+    let guard = &route.guard;
+    let certified = guard.certify(connection.certificate.as_ref(), record.time())?;
+    let mut permit = match (guard.scheme(), &route.ask) {
+        (Scheme::Ask(_), Some(ask)) => {
             let sent = upstream_target(None, &path, &request);
             let target = sent.as_deref().unwrap_or(target.as_str());
-            let asking = asking::ask(snapshot, connection, record, (guard, ask), target, &request);
+            let deciding = (guard, &certified, &**ask);
+            let asking = asking::ask(snapshot, connection, record, deciding, target, &request);
             match Box::pin(asking).await? {
                 Asked::Permitted(permit) => permit,
                 Asked::Answered(answer) => return Ok(answer),
             }
         }
-        (guard, _) => {
+        _ => {
             let remembered = &connection.worker.remembered;
             let headers = request.headers();
-            let authenticating =
-                guard.authenticate(headers, target.query(), remembered, record.time());
+            let (query, now) = (target.query(), record.time());
+            let authenticating = guard.authenticate(headers, query, remembered, now);
             let principal = authenticating.await?;
             record.authenticated(&principal);
-            guard.authorize(principal, &route.parameters(&path))?
+            guard.authorize(principal, &certified, &route.parameters(&path))?
         }
     };
     record.permitted(&mut permit);

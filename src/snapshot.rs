@@ -18,7 +18,7 @@ use crate::edits::HeaderEdits;
 use crate::net::client::TrustedProxies;
 use crate::net::dial::Dialer;
 use crate::net::limits::Bounds;
-use crate::net::tls::{TicketRing, Tls};
+use crate::net::tls::{ShownChain, TicketRing, Tls};
 use crate::observe::access_log::AccessLog;
 use crate::proxy::{Upstream, Vouched};
 use crate::route::{Route, RouteTable};
@@ -82,6 +82,8 @@ pub(crate) struct PolicyTest {
     pub(crate) secure: Option<bool>,
     /// The claims of its token; without them the token in its headers, if any, is used.
     pub(crate) claims: Option<Claims>,
+    /// The certificate that its client shows.
+    pub(crate) certificate: Option<ShownChain>,
     /// The expected outcome.
     pub(crate) expect: Expectation,
 }

@@ -14,7 +14,7 @@ impl Guard {
     /// The document that tells a client without a token where to get one (RFC 9728 section 2), for a resource of this
     /// URL. `None` where no configured issuer is a URL.
     pub(crate) fn metadata(&self, resource: &str) -> Option<String> {
-        let Self::Jwt(guard) = self else { return None };
+        let guard = self.jwt()?;
         let mut servers: Vec<&str> = Vec::new();
         for server in guard.authorization_servers() {
             if !servers.contains(&server) {
@@ -48,10 +48,8 @@ impl Guard {
 
     /// Whether [`Guard::metadata`] returns a document.
     pub(crate) fn has_metadata(&self) -> bool {
-        match self {
-            Self::Open | Self::Ask(_) => false,
-            Self::Jwt(guard) => guard.authorization_servers().next().is_some(),
-        }
+        let guard = self.jwt();
+        guard.is_some_and(|guard| guard.authorization_servers().next().is_some())
     }
 
     /// `WWW-Authenticate` for a request that this guard rejected (RFC 6750 section 3); `None` for reasons without one.
@@ -61,7 +59,7 @@ impl Guard {
         reject: Reject,
         metadata: impl FnOnce() -> Option<String>,
     ) -> Option<HeaderValue> {
-        let Self::Jwt(guard) = self else { return None };
+        let guard = self.jwt()?;
         let mut challenge = format!("Bearer realm={}", quoted(guard.realm()));
         let mut add = |name: &str, value: &str| {
             challenge.extend([", ", name, "=", &quoted(value)]);
@@ -95,6 +93,8 @@ impl Guard {
             | Reject::MethodNotServed
             | Reject::NoRoute
             | Reject::MethodNotAllowed(_)
+            | Reject::CertificateMissing
+            | Reject::CertificateRefused
             | Reject::KeysMissing
             | Reject::AskFailed
             | Reject::AskDenied { .. }
@@ -123,7 +123,7 @@ impl Guard {
     /// The second `WWW-Authenticate` of a rejected request, for clients that send a token as the password of Basic
     /// (RFC 7617 section 2), and only when challenged; `None` where no verifier of the route accepts that.
     pub(crate) fn basic_challenge(&self, reject: Reject) -> Option<HeaderValue> {
-        let Self::Jwt(guard) = self else { return None };
+        let guard = self.jwt()?;
         if reject.status() != StatusCode::UNAUTHORIZED
             || !guard.places.contains(&TokenSource::Basic)
         {

@@ -71,7 +71,7 @@ impl Guard {
         query: Option<&str>,
         now: SystemTime,
     ) -> Vec<String> {
-        let Self::Jwt(guard) = self else {
+        let Some(guard) = self.jwt() else {
             return Vec::new();
         };
         let found = match token::find(headers, query, &guard.places) {
@@ -110,7 +110,7 @@ impl Guard {
         claims: &Claims,
         now: SystemTime,
     ) -> Result<Principal, (Reject, String)> {
-        let Self::Jwt(guard) = self else {
+        let Some(guard) = self.jwt() else {
             return Ok(Principal::anonymous());
         };
         let mut refused = None;
@@ -149,7 +149,7 @@ impl Guard {
         query: Option<&str>,
         now: SystemTime,
     ) -> Option<Result<Principal, Reject>> {
-        let Self::Jwt(guard) = self else { return None };
+        let guard = self.jwt()?;
         let found = token::find(headers, query, &guard.places).ok()??;
         let jws = Jws::parse(found.text().ok()?).ok()?;
         let claims = jws.claims().ok()?;
@@ -175,7 +175,7 @@ impl Guard {
         principal: &Principal,
         params: &Parameters<'_>,
     ) -> Vec<String> {
-        let Self::Jwt(guard) = self else {
+        let Some(guard) = self.jwt() else {
             return Vec::new();
         };
         let Some(require) = &guard.require else {

@@ -2,14 +2,16 @@
 //! is told what it lacks is said in `challenge`.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, StatusCode};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
-use super::ask::AskGuard;
+use super::ask::{AskGuard, Word};
+use super::certificate::{self, CertificateRule, Certified};
+use super::claims::ClaimPath;
 use super::jwt_guard::{JwtGuard, Unauthenticated};
 use super::permit::Permit;
 use super::policy::Parameters;
@@ -18,22 +20,96 @@ use super::remembered::Remembered;
 use super::token;
 use super::verify::Lack;
 use crate::message::reject::Reject;
+use crate::net::tls::ClientCertificate;
 
 /// The total time that a request waits for newer keys; slightly longer than a fetch takes.
 const PATIENCE: Duration = Duration::from_secs(6);
 
 /// What a route requires of a request.
 #[derive(Debug)]
-pub(crate) enum Guard {
-    /// Nothing: `auth: none`.
+pub(crate) struct Guard {
+    /// What it makes of the client's certificate.
+    certificate: Option<Box<CertificateRule>>,
+    scheme: Scheme,
+    /// How many requests were allowed although they failed the checks.
+    reported: AtomicU64,
+}
+
+/// How clients authenticate themselves, beside their certificate.
+#[derive(Debug)]
+pub(crate) enum Scheme {
+    /// They need not: `auth: none`, or the certificate is enough.
     Open,
-    /// A valid token.
+    /// By a valid token.
     Jwt(Box<JwtGuard>),
-    /// The decision of a server that is queried for each request.
+    /// By the decision of a server that is queried for each request.
     Ask(AskGuard),
 }
 
 impl Guard {
+    /// Requires what the scheme and the rule for certificates do.
+    pub(crate) fn new(scheme: Scheme, certificate: Option<CertificateRule>) -> Self {
+        Self {
+            certificate: certificate.map(Box::new),
+            scheme,
+            reported: AtomicU64::new(0),
+        }
+    }
+
+    /// Requires nothing.
+    pub(crate) fn open() -> Self {
+        Self::new(Scheme::Open, None)
+    }
+
+    /// How clients authenticate themselves, beside their certificate.
+    pub(crate) fn scheme(&self) -> &Scheme {
+        &self.scheme
+    }
+
+    /// The rule for certificates.
+    pub(crate) fn certificate(&self) -> Option<&CertificateRule> {
+        self.certificate.as_deref()
+    }
+
+    /// Whether clients need a certificate.
+    pub(crate) fn demands_certificate(&self) -> bool {
+        self.certificate().is_some_and(|rule| rule.demand.is_some())
+    }
+
+    /// Whether it requires nothing.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.scheme, Scheme::Open) && !self.demands_certificate()
+    }
+
+    /// Whether every request is allowed, with a token or without one.
+    pub(crate) fn is_optional(&self) -> bool {
+        let optional = self.jwt().is_some_and(JwtGuard::is_optional);
+        optional && !self.demands_certificate()
+    }
+
+    /// The tokens that it accepts, where it accepts any.
+    pub(super) fn jwt(&self) -> Option<&JwtGuard> {
+        match &self.scheme {
+            Scheme::Jwt(guard) => Some(guard),
+            Scheme::Open | Scheme::Ask(_) => None,
+        }
+    }
+
+    /// Looks at the client's certificate, before anything else.
+    ///
+    /// # Errors
+    /// `CertificateMissing` or `CertificateRefused`.
+    pub(crate) fn certify<'c>(
+        &self,
+        certificate: Option<&'c Arc<ClientCertificate>>,
+        now: SystemTime,
+    ) -> Result<Certified<'c>, Reject> {
+        match &self.certificate {
+            None => Ok(certificate::unasked(certificate)),
+            Some(rule) => rule.certify(certificate, now),
+        }
+    }
+
     /// Authenticates the request: exactly one token in the places that the route's verifiers list, with a valid
     /// signature and valid registered claims. If the token's key is unknown, waits for a newer key set, where one may
     /// be requested from the issuer.
@@ -49,7 +125,8 @@ impl Guard {
     ) -> Result<Principal, Reject> {
         let mut deadline = None;
         loop {
-            let refused = match self.authenticate_at_once(headers, query, remembered, now) {
+            let authenticated = self.authenticate_at_once(headers, query, remembered, now);
+            let refused = match authenticated {
                 Ok(principal) => return Ok(principal),
                 Err(refused) => refused,
             };
@@ -65,27 +142,42 @@ impl Guard {
 
     /// Whether a claim is compared with the path parameter of this name.
     pub(crate) fn uses_parameter(&self, name: &str) -> bool {
-        match self {
-            Self::Jwt(guard) => {
-                let require = guard.require.as_ref();
-                require.is_some_and(|require| require.uses_parameter(name))
-            }
-            Self::Open | Self::Ask(_) => false,
-        }
+        let require = self.jwt().and_then(|guard| guard.require.as_ref());
+        require.is_some_and(|require| require.uses_parameter(name))
     }
 
-    fn only_reports(&self) -> bool {
-        match self {
-            Self::Jwt(guard) => guard.only_reports,
-            Self::Open | Self::Ask(_) => false,
+    /// Whether every request is allowed, and failed checks are only reported.
+    pub(crate) fn only_reports(&self) -> bool {
+        match &self.scheme {
+            Scheme::Jwt(guard) => guard.only_reports,
+            Scheme::Open => self.certificate().is_some_and(|rule| rule.only_reports),
+            Scheme::Ask(_) => false,
         }
     }
 
     /// Counts a request that was allowed although it failed the checks.
     pub(crate) fn count_reported(&self) {
-        if let Self::Jwt(guard) = self {
-            guard.reported.fetch_add(1, Ordering::Relaxed);
-        }
+        self.reported.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many requests were allowed only because failed checks are merely reported.
+    pub(crate) fn reported(&self) -> u64 {
+        self.reported.load(Ordering::Relaxed)
+    }
+
+    /// The headers that tell the app who the client is; copies sent by clients are removed on every route.
+    pub(crate) fn identity_names(&self) -> impl Iterator<Item = &HeaderName> {
+        let (claims, copied): (&[(HeaderName, ClaimPath)], &[HeaderName]) = match &self.scheme {
+            Scheme::Open => (&[], &[]),
+            Scheme::Jwt(guard) => (&guard.forward, &[]),
+            Scheme::Ask(guard) => (&[], &guard.copy),
+        };
+        let parts = self
+            .certificate()
+            .into_iter()
+            .flat_map(|rule| &rule.forward);
+        let claims = claims.iter().map(|(name, _)| name);
+        claims.chain(copied).chain(parts.map(|(name, _)| name))
     }
 
     /// An anonymous principal with this reason, where failed checks are only reported.
@@ -93,9 +185,9 @@ impl Guard {
     /// # Errors
     /// The reason, where they are enforced.
     pub(crate) fn let_pass(&self, reject: Reject) -> Result<Principal, Reject> {
-        match self {
-            Self::Jwt(_) if self.only_reports() => Ok(Principal::unknown(reject)),
-            Self::Jwt(_) | Self::Open | Self::Ask(_) => Err(reject),
+        match &self.scheme {
+            Scheme::Jwt(_) if self.only_reports() => Ok(Principal::unknown(reject)),
+            Scheme::Jwt(_) | Scheme::Open | Scheme::Ask(_) => Err(reject),
         }
     }
 
@@ -110,7 +202,7 @@ impl Guard {
         remembered: &Remembered,
         now: SystemTime,
     ) -> Result<Principal, Unauthenticated> {
-        let Self::Jwt(guard) = self else {
+        let Scheme::Jwt(guard) = &self.scheme else {
             return Ok(Principal::anonymous());
         };
         match token::find(headers, query, &guard.places)? {
@@ -136,43 +228,81 @@ impl Guard {
     pub(crate) fn authorize(
         &self,
         principal: Principal,
+        certified: &Certified<'_>,
         params: &Parameters<'_>,
     ) -> Result<Permit, Reject> {
-        let guard = match self {
-            Self::Open => return Ok(Permit::of(principal)),
-            Self::Jwt(guard) => guard,
+        let mut permit = match &self.scheme {
+            Scheme::Open => Permit::of(principal),
+            Scheme::Jwt(guard) => guard.authorize(principal, params)?,
             // Only the server that is queried can decide.
-            Self::Ask(_) => return Err(Reject::AskFailed),
+            Scheme::Ask(_) => return Err(Reject::AskFailed),
         };
+        self.add_certificate(&mut permit, certified);
+        Ok(permit)
+    }
+
+    /// Interprets the response of the server that is queried.
+    ///
+    /// # Errors
+    /// `AskFailed` where the response does not say whether the request is allowed, or contradicts itself.
+    pub(crate) fn judge(
+        &self,
+        certified: &Certified<'_>,
+        status: StatusCode,
+        headers: &HeaderMap,
+    ) -> Result<Word, Reject> {
+        let Scheme::Ask(guard) = &self.scheme else {
+            return Err(Reject::AskFailed);
+        };
+        let mut word = guard.judge(status, headers)?;
+        if let Word::Yes(permit) = &mut word {
+            self.add_certificate(permit, certified);
+        }
+        Ok(word)
+    }
+
+    fn add_certificate(&self, permit: &mut Permit, certified: &Certified<'_>) {
+        let Some(rule) = &self.certificate else {
+            return;
+        };
+        permit.identity.extend(rule.headers(certified));
+        permit.is_private |= rule.demand.is_some() || certified.has_certificate();
+        permit.reported = certified.reported().or(permit.reported);
+    }
+}
+
+impl JwtGuard {
+    /// Authorizes the principal by its token alone.
+    fn authorize(&self, principal: Principal, params: &Parameters<'_>) -> Result<Permit, Reject> {
         let mut reported = principal.refused();
-        if let Err(reject) = guard.check(&principal, params) {
-            if !guard.only_reports {
+        if let Err(reject) = self.check(&principal, params) {
+            if !self.only_reports {
                 return Err(reject);
             }
             reported = reported.or(Some(reject));
         }
-        let mut identity = Vec::with_capacity(guard.forward.len());
-        for (name, claim) in &guard.forward {
+        let mut identity = Vec::with_capacity(self.forward.len());
+        for (name, claim) in &self.forward {
             match principal.header(claim) {
                 Ok(Some(value)) => identity.push((name.clone(), value)),
                 Ok(None) => {}
-                Err(reject) if guard.only_reports => reported = reported.or(Some(reject)),
+                Err(reject) if self.only_reports => reported = reported.or(Some(reject)),
                 Err(reject) => return Err(reject),
             }
         }
         Ok(Permit {
             is_private: !principal.is_anonymous() || reported.is_some(),
-            lease: guard
+            lease: self
                 .ends_with_token
-                .then(|| guard.lease(&principal))
+                .then(|| self.lease(&principal))
                 .flatten(),
             principal,
             identity,
-            places: Some(Arc::clone(&guard.places)),
-            strips: guard.strip_token,
+            places: Some(Arc::clone(&self.places)),
+            strips: self.strip_token,
             reported,
-            only_reports: guard.only_reports,
-            replaced: Arc::clone(&guard.replaced),
+            only_reports: self.only_reports,
+            replaced: Arc::clone(&self.replaced),
         })
     }
 }

@@ -2,7 +2,6 @@
 //! claims must be is said in `policy`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use http::HeaderName;
@@ -54,8 +53,6 @@ pub(crate) struct JwtGuard {
     pub(super) strip_token: bool,
     pub(super) only_reports: bool,
     pub(super) ends_with_token: bool,
-    /// How many requests were allowed although they failed the checks.
-    pub(super) reported: AtomicU64,
     /// The credentials among the headers in which it forwards claims.
     pub(super) replaced: Arc<[HeaderName]>,
 }
@@ -103,24 +100,13 @@ impl JwtGuard {
             strip_token: settings.strip_token,
             only_reports: settings.only_reports,
             ends_with_token: settings.ends_with_token,
-            reported: AtomicU64::new(0),
             replaced,
         }
     }
 
-    /// Whether every request is allowed, and failed checks are only reported.
-    pub(crate) fn only_reports(&self) -> bool {
-        self.only_reports
-    }
-
     /// Whether every request without a token is allowed.
-    pub(crate) fn is_optional(&self) -> bool {
+    pub(super) fn is_optional(&self) -> bool {
         self.optional && self.require.is_none()
-    }
-
-    /// How many requests were allowed only because failed checks are merely reported.
-    pub(crate) fn reported(&self) -> u64 {
-        self.reported.load(Ordering::Relaxed)
     }
 
     /// A lease of a principal's token, for whatever has to end with it.
@@ -129,11 +115,6 @@ impl JwtGuard {
         let mut verifiers = self.verifiers.iter().map(|(verifier, _)| verifier);
         let verifier = verifiers.find(|verifier| verified.is_by(verifier))?;
         Some(Lease::new(Arc::clone(verified), Arc::clone(verifier)))
-    }
-
-    /// The headers that tell the app who the user is; copies sent by clients are removed on every route.
-    pub(crate) fn identity_names(&self) -> impl Iterator<Item = &HeaderName> {
-        self.forward.iter().map(|(name, _)| name)
     }
 
     /// The verifiers that check a token from these places: those whose issuer the token names, or all of them if none

@@ -3,6 +3,7 @@
 
 mod algorithm;
 mod ask;
+mod certificate;
 mod challenge;
 mod claims;
 mod explain;
@@ -40,9 +41,10 @@ mod wycheproof;
 
 pub(crate) use self::algorithm::Algorithm;
 pub(crate) use self::ask::{AskGuard, Word, is_credential};
+pub(crate) use self::certificate::{CertificateRule, Certified, Demand, NamePattern};
 pub(crate) use self::claims::{ClaimPath, Claims};
 pub(crate) use self::explain::faults_of;
-pub(crate) use self::guard::Guard;
+pub(crate) use self::guard::{Guard, Scheme};
 pub(crate) use self::json::{parse_object, read_number};
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::jws::token_holds;

@@ -1,35 +1,41 @@
-//! Made-up tokens that a guard would accept, used to test whether another guard accepts them too: this is how a reload
-//! detects that access became wider. They have no signature, and no request is ever checked with them.
+//! Made-up clients that a guard would allow, used to test whether another guard allows them too: this is how a reload
+//! detects that access became wider. Their tokens have no signature, and no request is ever checked with them.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
 
 use super::claims::{ClaimPath, Claims};
-use super::guard::Guard;
+use super::guard::{Guard, Scheme};
 use super::jwt_guard::JwtGuard;
 use super::policy::Parameters;
 use super::verify::{Audience, Verifier};
+use crate::net::tls::ClientCertificate;
 
-/// How many tokens represent a guard, at most: a requirement with many alternatives has many.
+/// How many clients represent a guard, at most: a requirement with many alternatives has many.
 const MOST: usize = 256;
 /// A value that no rule requires.
 const ANYTHING: &str = "portcullis-probe";
 /// The lifetime of a token where nothing limits it.
 const LONG: Duration = Duration::from_secs(10 * 365 * 86_400);
 
-/// A token that a guard accepts, without its signature.
+/// A client that a guard allows, made up: its token is not signed, and nobody has its certificate.
 #[derive(Clone, Debug)]
 pub(crate) struct Witness {
+    token: Option<Token>,
+    certificate: Option<Arc<ClientCertificate>>,
+}
+
+/// A token without its signature.
+#[derive(Clone, Debug)]
+struct Token {
     /// The name of the verifier whose key it is signed with.
     verifier: String,
     /// Its `typ`.
     typ: Option<String>,
     claims: Claims,
 }
-
-/// A token, and which verifiers of the tested guard, by name, accept its signature.
-pub(crate) type Signed<'a> = (&'a Witness, &'a dyn Fn(&str) -> bool);
 
 /// A guard's decision on a request.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -43,26 +49,83 @@ pub(crate) enum Says {
 }
 
 impl Guard {
-    /// Tokens that this guard accepts: for each verifier and each way to satisfy `require` a minimal one, and variants
-    /// of it with the values that `other` refuses by name. `params` are the route's path parameters.
+    /// Clients that this guard allows, those without a token first: one for each way to meet the demand on
+    /// certificates, and with tokens for each verifier and each way to satisfy `require` a minimal one, and variants of
+    /// it with the values that `other` refuses by name. `params` are the route's path parameters.
     pub(crate) fn witnesses(
         &self,
         other: &Self,
         params: &Parameters<'_>,
         now: SystemTime,
     ) -> Vec<Witness> {
-        let Self::Jwt(guard) = self else {
-            return Vec::new();
+        let mut certificates: Vec<Option<Arc<ClientCertificate>>> = vec![None];
+        certificates.extend(self.certificates(now).into_iter().map(Some));
+        let anonymous = certificates.iter().map(|certificate| Witness {
+            token: None,
+            certificate: certificate.clone(),
+        });
+        let mut all: Vec<Witness> = anonymous.collect();
+        if let Some(guard) = self.jwt() {
+            let wanted = guard.wanted(other, params);
+            for (verifier, _) in &guard.verifiers {
+                for certificate in &certificates {
+                    all.extend(bearers(verifier, certificate.as_ref(), &wanted, now));
+                }
+            }
+        }
+        // A made-up token may contradict itself.
+        all.retain(|witness| {
+            let own = |name: &str| Some(name) == witness.verifier();
+            self.says(witness, &own, params, now) > Says::No
+        });
+        all.truncate(MOST);
+        all
+    }
+
+    /// Made-up certificates, one for each way to meet the demand on them.
+    pub(crate) fn certificates(&self, now: SystemTime) -> Vec<Arc<ClientCertificate>> {
+        let rule = self.certificate();
+        rule.map_or_else(Vec::new, |rule| rule.examples(ANYTHING, now))
+    }
+
+    /// The guard's decision on a request of this client, where `signed` are the verifiers, by name, that accept the
+    /// signature of its token.
+    pub(crate) fn says(
+        &self,
+        client: &Witness,
+        signed: &dyn Fn(&str) -> bool,
+        params: &Parameters<'_>,
+        now: SystemTime,
+    ) -> Says {
+        if self.certify(client.certificate.as_ref(), now).is_err() {
+            return Says::No;
+        }
+        let guard = match self.scheme() {
+            Scheme::Open => return Says::Yes,
+            Scheme::Ask(_) => return Says::Asks,
+            Scheme::Jwt(guard) => guard,
         };
-        let refused: Vec<(ClaimPath, Value)> = match other {
-            Self::Jwt(other) => other
-                .require
-                .iter()
-                .flat_map(|require| require.refused_values(params))
-                .collect(),
-            Self::Open | Self::Ask(_) => Vec::new(),
-        };
-        let mut wanted: Vec<Map<String, Value>> = match &guard.require {
+        let allowed = guard.only_reports
+            || match &client.token {
+                None => guard.optional && guard.allows(&Claims::default(), params),
+                Some(token) => {
+                    guard.accepts(token, signed, now) && guard.allows(&token.claims, params)
+                }
+            };
+        if allowed { Says::Yes } else { Says::No }
+    }
+}
+
+impl JwtGuard {
+    /// Sets of claims that satisfy `require`, and the same with values that another guard refuses by name.
+    fn wanted(&self, other: &Guard, params: &Parameters<'_>) -> Vec<Map<String, Value>> {
+        let others = other.jwt().and_then(|other| other.require.as_ref());
+        let refused: Vec<(ClaimPath, Value)> = others
+            .map(|require| require.refused_values(params))
+            .into_iter()
+            .flatten()
+            .collect();
+        let mut wanted: Vec<Map<String, Value>> = match &self.require {
             Some(require) => require.examples(params),
             None => vec![Map::new()],
         };
@@ -73,61 +136,53 @@ impl Guard {
                 wanted.push(example);
             }
         }
-        let verifiers = guard.verifiers.iter().map(|(verifier, _)| verifier);
-        verifiers
-            .flat_map(|verifier| tokens_of(verifier, &wanted, now))
-            // A made-up token may contradict itself.
-            .filter(|witness| {
-                let own = |name: &str| name == witness.verifier;
-                self.says(Some((witness, &own)), params, now) == Says::Yes
-            })
-            .take(MOST)
-            .collect()
+        wanted
     }
 
-    /// The guard's decision on a request with this token, or without one.
-    pub(crate) fn says(
-        &self,
-        token: Option<Signed<'_>>,
-        params: &Parameters<'_>,
-        now: SystemTime,
-    ) -> Says {
-        let guard = match self {
-            Self::Open => return Says::Yes,
-            Self::Ask(_) => return Says::Asks,
-            Self::Jwt(guard) => guard,
-        };
-        let allowed = guard.only_reports
-            || match token {
-                None => guard.optional && guard.allows(&Claims::default(), params),
-                Some((witness, accepts)) => {
-                    guard.accepts(witness, accepts, now) && guard.allows(&witness.claims, params)
-                }
-            };
-        if allowed { Says::Yes } else { Says::No }
-    }
-}
-
-impl JwtGuard {
     fn allows(&self, claims: &Claims, params: &Parameters<'_>) -> bool {
         let require = self.require.as_ref();
         require.is_none_or(|require| require.is_satisfied(claims, params))
     }
 
-    fn accepts(&self, witness: &Witness, signed: &dyn Fn(&str) -> bool, now: SystemTime) -> bool {
+    fn accepts(&self, token: &Token, signed: &dyn Fn(&str) -> bool, now: SystemTime) -> bool {
         let verifiers = self.verifiers.iter().map(|(verifier, _)| verifier);
         verifiers
             .filter(|verifier| signed(verifier.name()))
             .any(|verifier| {
-                let typ = witness.typ.as_deref();
-                verifier.check_assumed(typ, &witness.claims, now).is_ok()
+                let typ = token.typ.as_deref();
+                let checked = verifier.check_assumed(typ, &token.claims, now);
+                checked.is_ok()
             })
     }
 }
 
-/// Tokens that a verifier accepts, each with one of these sets of claims beside its own: one for each issuer and each
-/// audience, and those whose expiry shows how much the verifier grants.
-fn tokens_of(verifier: &Verifier, wanted: &[Map<String, Value>], now: SystemTime) -> Vec<Witness> {
+/// Clients with this certificate and the tokens of [`tokens_of`].
+fn bearers(
+    verifier: &Verifier,
+    certificate: Option<&Arc<ClientCertificate>>,
+    wanted: &[Map<String, Value>],
+    now: SystemTime,
+) -> Vec<Witness> {
+    let tokens = tokens_of(verifier, wanted, now).into_iter();
+    tokens
+        .map(|claims| Witness {
+            token: Some(Token {
+                verifier: verifier.name().to_owned(),
+                typ: verifier.typ().map(str::to_owned),
+                claims: Claims::new(claims),
+            }),
+            certificate: certificate.cloned(),
+        })
+        .collect()
+}
+
+/// The claims of tokens that a verifier accepts, each with one of these sets beside its own: one for each issuer and
+/// each audience, and those whose expiry shows how much the verifier grants.
+fn tokens_of(
+    verifier: &Verifier,
+    wanted: &[Map<String, Value>],
+    now: SystemTime,
+) -> Vec<Map<String, Value>> {
     let seconds = |after: Duration| {
         let at = now.checked_add(after).unwrap_or(now);
         at.duration_since(UNIX_EPOCH)
@@ -175,11 +230,7 @@ fn tokens_of(verifier: &Verifier, wanted: &[Map<String, Value>], now: SystemTime
                     for (path, value) in verifier.own_claims() {
                         path.put(&mut claims, value.clone());
                     }
-                    all.push(Witness {
-                        verifier: verifier.name().to_owned(),
-                        typ: verifier.typ().map(str::to_owned),
-                        claims: Claims::new(claims),
-                    });
+                    all.push(claims);
                 }
             }
         }
@@ -188,8 +239,21 @@ fn tokens_of(verifier: &Verifier, wanted: &[Map<String, Value>], now: SystemTime
 }
 
 impl Witness {
-    /// The name of the verifier whose key it is signed with.
-    pub(crate) fn verifier(&self) -> &str {
-        &self.verifier
+    /// The name of the verifier whose key its token is signed with, where it has one.
+    pub(crate) fn verifier(&self) -> Option<&str> {
+        self.token.as_ref().map(|token| token.verifier.as_str())
+    }
+
+    /// Whether it has a certificate.
+    pub(crate) fn has_certificate(&self) -> bool {
+        self.certificate.is_some()
+    }
+
+    /// The same client with this certificate.
+    pub(crate) fn with(&self, certificate: Arc<ClientCertificate>) -> Self {
+        Self {
+            token: self.token.clone(),
+            certificate: Some(certificate),
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! `portcullis explain`: traces how the configuration would handle a request, without serving it.
 
 use std::io::{stdin, stdout};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use http::{HeaderName, HeaderValue, Request, header};
@@ -14,6 +14,8 @@ use crate::clock;
 use crate::config::{self, Accepted, Lines};
 use crate::control::issuers;
 use crate::explain::{self, Decision, Outcome, Question};
+use crate::filesystem;
+use crate::net::tls::ShownChain;
 use crate::route::Target;
 use crate::snapshot::Snapshot;
 
@@ -28,6 +30,7 @@ const REFUSED: u8 = 3;
   portcullis explain /api/orders/
   portcullis explain POST https://shop.example/api/ -H 'Origin: https://app.example'
   portcullis explain /api/orders/ --token - < token.txt
+  portcullis explain /pay/ --certificate till.pem
   portcullis explain /api/admin/ --claims '{\"sub\": \"7\", \"roles\": [\"admin\"]}' --json
 
 Exit codes: 0 allowed, 3 refused or not decided here, 2 wrong configuration or arguments."
@@ -48,6 +51,9 @@ pub(super) struct ExplainArguments {
     /// The claims of a token, as JSON; its signature is taken to be valid.
     #[arg(long, value_name = "JSON")]
     claims: Option<String>,
+    /// A certificate that the client shows, PEM or DER, with what it sends besides.
+    #[arg(long, value_name = "FILE")]
+    certificate: Option<PathBuf>,
     /// Fetch the keys that are at a URL.
     #[arg(long)]
     online: bool,
@@ -69,6 +75,15 @@ pub(super) fn explain(arguments: &ExplainArguments, config: &Path) -> ExitCode {
         Some(Ok(claims)) => Some(Claims::new(claims)),
         Some(Err(error)) => return bad(format!("--claims takes a JSON object: {error}")),
     };
+    let shown = match arguments
+        .certificate
+        .as_deref()
+        .map(certificate_of)
+        .transpose()
+    {
+        Ok(shown) => shown,
+        Err(why) => return bad(why),
+    };
     let loaded = match load(config, &[]) {
         Ok(loaded) => loaded,
         Err(errors) => return refused(&errors),
@@ -84,6 +99,8 @@ pub(super) fn explain(arguments: &ExplainArguments, config: &Path) -> ExitCode {
             request: &request,
             secure,
             claims: claims.as_ref(),
+            certificate: shown.as_ref(),
+            any_time: false,
             now: clock::now(),
         },
     );
@@ -98,6 +115,15 @@ pub(super) fn explain(arguments: &ExplainArguments, config: &Path) -> ExitCode {
     } else {
         ExitCode::from(REFUSED)
     }
+}
+
+/// The certificate in a file.
+fn certificate_of(path: &Path) -> Result<ShownChain, String> {
+    let shown = path.display();
+    let file =
+        filesystem::read(path).map_err(|error| format!("`{shown}` cannot be read: {error}"))?;
+    ShownChain::read(&file)
+        .map_err(|wrong| format!("`{shown}`: {}; {}", wrong.problem, wrong.remedy_for(path)))
 }
 
 /// The request given by the arguments, and whether it comes over TLS.
@@ -191,6 +217,7 @@ pub(super) fn as_json(decision: &Decision, loaded: &Accepted) -> Value {
         Outcome::Refused(_) => "refused",
         Outcome::Answered(_) => "answered",
         Outcome::Forwarded => "forwarded",
+        Outcome::NoConnection => "no_connection",
         Outcome::Asked => "asked",
         Outcome::Unproven => "unproven",
     };

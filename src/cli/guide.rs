@@ -116,6 +116,8 @@ impl Guide {
             request: &request,
             secure,
             claims: None,
+            certificate: None,
+            any_time: false,
             now: clock::now(),
         };
         let decision = decide::explain(snapshot, &question);
@@ -173,6 +175,8 @@ impl Guide {
                 request: &request,
                 secure,
                 claims: None,
+                certificate: None,
+                any_time: false,
                 now: clock::now(),
             },
         );

@@ -4,6 +4,7 @@
 mod access;
 mod accounts;
 mod acme;
+mod clients;
 mod cors;
 mod hazards;
 mod listeners;
@@ -48,6 +49,8 @@ pub(crate) struct Compiler<'c> {
     workers: usize,
     dialer: Dialer,
     tickets: Arc<TicketRing>,
+    /// Whether a listener asks for client certificates.
+    asks_for_certificates: bool,
     warnings: Vec<String>,
     summary: BTreeMap<String, String>,
     /// The keys at URLs of this configuration.
@@ -83,6 +86,9 @@ pub(crate) fn compile(
         workers,
         dialer: previous.map_or_else(Dialer::new, |previous| previous.dialer.clone()),
         tickets,
+        asks_for_certificates: (gateway.listeners.iter())
+            .filter_map(|listener| listener.tls.as_ref())
+            .any(|tls| tls.client_auth.is_some()),
         warnings: Vec::new(),
         summary: BTreeMap::new(),
         remotes: Vec::new(),
@@ -243,7 +249,14 @@ impl Compiler<'_> {
             let access = self.access(listener);
             let tls = (listener.tls.as_ref()).map(|tls| self.tls(tls, gateway, orders));
             let mut kind = match (&tls, redirect_to_https) {
-                (Some(_), _) => "TLS".to_owned(),
+                (Some(Some(tls)), _) => match tls.clients() {
+                    Some(clients) if clients.are_required() => {
+                        "TLS, client certificates required".to_owned()
+                    }
+                    Some(_) => "TLS, client certificates".to_owned(),
+                    None => "TLS".to_owned(),
+                },
+                (Some(None), _) => "TLS".to_owned(),
                 (None, Some(port)) => format!("plain, redirects to https on port {port}"),
                 (None, None) => "plain".to_owned(),
             };
@@ -403,7 +416,7 @@ fn resource_metadata(
             methods: MethodSet::default()
                 .with("GET")
                 .and_then(|methods| methods.with("OPTIONS")),
-            guard: Guard::Open,
+            guard: Guard::open(),
             ask: None,
             cors: None,
             target: Target::ResourceMetadata,
@@ -417,18 +430,10 @@ fn resource_metadata(
     }
 }
 
-/// The headers that tell a route's app who the user is.
-fn names_of(guard: &Guard) -> Vec<HeaderName> {
-    let names: Vec<HeaderName> = match guard {
-        Guard::Open => Vec::new(),
-        Guard::Jwt(guard) => guard.identity_names().cloned().collect(),
-        Guard::Ask(guard) => guard.copy.clone(),
-    };
-    // On all other routes credentials are the client's own.
-    names
-        .into_iter()
-        .filter(|name| !is_credential(name))
-        .collect()
+/// The headers that tell a route's app who the client is. On all other routes credentials are the client's own.
+fn names_of(guard: &Guard) -> impl Iterator<Item = HeaderName> {
+    let names = guard.identity_names();
+    names.filter(|name| !is_credential(name)).cloned()
 }
 
 fn trusted(parsed: &[parsed::Spanned<parsed::TrustedPeers>]) -> TrustedProxies {

@@ -15,6 +15,9 @@ const HOST: &str = "`host` of a route";
 const ADDRESS: &str = "`listeners[].address`";
 const CERT: &str = "`listeners[].tls.certificates[].cert`";
 const KEY: &str = "`listeners[].tls.certificates[].key`";
+const CLIENT_CA: &str = "`listeners[].tls.client_auth.ca`";
+const CLIENT_REQUIRED: &str = "`listeners[].tls.client_auth.required`";
+const CLIENT_CRL: &str = "`listeners[].tls.client_auth.crl`";
 const RESPONSE: &str = "`timeouts.response` of a route, or of an upstream";
 const CONNECT: &str = "`upstreams.NAME.timeouts.connect`";
 const REQUEST_SET: &str = "`headers.request.set` of a route, or of `defaults`";
@@ -174,6 +177,14 @@ const KEYS: &[Row] = &[
     ("ssl_certificate_key", "nginx's", KEY),
     ("key_file", "Traefik's", KEY),
     ("ssl_protocols", "nginx's", "`listeners[].tls.min_version`"),
+    ("ssl_client_certificate", "nginx's", CLIENT_CA),
+    ("ca_files", "Traefik's", CLIENT_CA),
+    ("trust_pool", "Caddy's", CLIENT_CA),
+    ("ssl_verify_client", "nginx's", CLIENT_REQUIRED),
+    ("client_auth_type", "Traefik's", CLIENT_REQUIRED),
+    ("verify", "HAProxy's", CLIENT_REQUIRED),
+    ("ssl_crl", "nginx's", CLIENT_CRL),
+    ("crl_file", "HAProxy's", CLIENT_CRL),
     (
         "ssl_reject_handshake",
         "nginx's",

@@ -158,6 +158,7 @@ const ORIGIN: Kind = Kind::Form("origin", "https://app.example.com");
 const SERVER: Kind = Kind::Form("server", "http://127.0.0.1:8000");
 const SERVER_PATH: Kind = Kind::Form("URL", "http://127.0.0.1:8000/check");
 const DOMAIN: Kind = Kind::Form("name", "www.example.com");
+const CERTIFICATE_PART: Kind = Kind::Form("certificate:PART", "certificate:subject");
 const ALGORITHM: Kind = Kind::Word(&ALGORITHMS);
 
 /// The algorithms that tokens may be signed with (RFC 7518 section 3.1, RFC 8037).
@@ -315,6 +316,35 @@ pub(crate) static TLS: Section = Section {
             "Oldest TLS version that is accepted.",
         )
         .or("1.2"),
+        key(
+            "client_auth",
+            Kind::Section(&CLIENT_AUTH),
+            "Client certificates that are asked for.",
+        ),
+    ],
+};
+
+/// `client_auth` of a listener's `tls`.
+pub(crate) static CLIENT_AUTH: Section = Section {
+    short: None,
+    keys: &[
+        key(
+            "ca",
+            Kind::File,
+            "Certificate authorities whose clients are let in, a PEM file.",
+        )
+        .required(),
+        key(
+            "required",
+            Kind::Boolean,
+            "Refuses clients without a certificate.",
+        )
+        .or("true"),
+        key(
+            "crl",
+            Kind::OneOrMore(&Kind::File),
+            "Certificate revocation lists of these authorities, PEM or DER.",
+        ),
     ],
 };
 
@@ -894,7 +924,12 @@ const AUTH: Kind = Kind::Either(&[
     Kind::Word(&["none"]),
     Kind::Section(&ASK_RULE),
     Kind::Section(&JWT_RULE),
+    Kind::Section(&CERTIFICATE_RULE),
 ]);
+
+/// What may stand behind `certificate` of `auth`.
+const CERTIFICATES: Kind =
+    Kind::Either(&[Kind::Word(&["any"]), Kind::Section(&ACCEPTED_CERTIFICATE)]);
 
 /// One of `routes`.
 pub(crate) static ROUTE: Section = Section {
@@ -1024,6 +1059,11 @@ pub(crate) static JWT_RULE: Section = Section {
         )
         .required(),
         key(
+            "certificate",
+            CERTIFICATES,
+            "Client certificate that is needed besides.",
+        ),
+        key(
             "optional",
             Kind::Boolean,
             "Allows requests without a token.",
@@ -1037,7 +1077,7 @@ pub(crate) static JWT_RULE: Section = Section {
         key(
             "forward",
             Kind::Map(&Kind::Text),
-            "Header fields that the app gets, with the claims that they carry.",
+            "Header fields that the app gets, with the claims or the `certificate:PART` that they carry.",
         ),
         key(
             "strip_token",
@@ -1071,11 +1111,67 @@ pub(crate) static ASK_RULE: Section = Section {
         )
         .required(),
         key(
+            "certificate",
+            CERTIFICATES,
+            "Client certificate that is needed besides.",
+        ),
+        key(
+            "forward",
+            Kind::Map(&CERTIFICATE_PART),
+            "Header fields that the app gets, with parts of the client certificate.",
+        ),
+        key(
             "copy",
             Kind::List(&HEADER),
             "Header fields of its response that the app gets.",
         )
         .or_items(&[]),
+    ],
+};
+
+/// `auth` by a client certificate alone.
+pub(crate) static CERTIFICATE_RULE: Section = Section {
+    short: None,
+    keys: &[
+        key(
+            "certificate",
+            CERTIFICATES,
+            "Client certificate that is needed.",
+        )
+        .required(),
+        key(
+            "forward",
+            Kind::Map(&CERTIFICATE_PART),
+            "Header fields that the app gets, with parts of the client certificate.",
+        ),
+        key(
+            "enforce",
+            Kind::Word(&["refuse", "report"]),
+            "`report` logs what would be refused, and allows it.",
+        )
+        .or("refuse"),
+    ],
+};
+
+/// `certificate` of `auth`: where both keys are there, both must hold.
+pub(crate) static ACCEPTED_CERTIFICATE: Section = Section {
+    short: None,
+    keys: &[
+        key(
+            "san",
+            Kind::OneOrMore(&Kind::Form(
+                "dns:, uri:, email: or ip: and a name",
+                "dns:till.example.org",
+            )),
+            "Subject alternative names, of which the certificate has one.",
+        )
+        .without("any"),
+        key(
+            "fingerprint",
+            Kind::OneOrMore(&Kind::Form("SHA-256 in hex or base64url", "AB:CD:...")),
+            "Certificates themselves, of which it is one.",
+        )
+        .without("any"),
     ],
 };
 
@@ -1205,6 +1301,12 @@ pub(crate) static TEST: Section = Section {
             "Claims of its token, which counts as correctly signed.",
         )
         .without("no token, or that of `headers`"),
+        key(
+            "certificate",
+            Kind::File,
+            "Certificate that the client shows, a PEM file.",
+        )
+        .without("none"),
         key("expect", Kind::Section(&EXPECT), "What is expected.").required(),
     ],
 };

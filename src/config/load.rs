@@ -11,9 +11,10 @@ use super::error::{ConfigErrors, ConfigWarning};
 use super::lines::AllLines;
 use super::merge;
 use super::place::Place;
+use super::policy_tests;
 use super::source::{Disk, Sources};
 use crate::filesystem::Patience;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{PolicyTest, Snapshot};
 
 /// The limit for routes named in warnings.
 const HAZARDS: usize = 50;
@@ -99,12 +100,16 @@ pub(crate) fn load_again(
         }
     }
     let places: Vec<Place> = tests.iter().map(|test| test.place).collect();
+    let tests: Vec<PolicyTest> = tests
+        .into_iter()
+        .map(|test| policy_tests::with_certificate(test.value, &read.loader, &mut read.errors))
+        .collect();
     let compiled = read
         .gateway
         .as_ref()
         .and_then(|gateway| compile(gateway, &read.loader, &mut read.errors, previous));
     let compiled = compiled.map(|(mut snapshot, warnings)| {
-        snapshot.tests = tests.into_iter().map(|test| test.value).collect();
+        snapshot.tests = tests;
         let verdict = judge(&snapshot);
         for (at, why) in verdict.failing {
             let place = places.get(at).copied().unwrap_or_default();

@@ -3,6 +3,7 @@
 
 mod acme;
 mod alias;
+mod client_certificates;
 mod compile;
 mod cors;
 mod decode;

@@ -22,8 +22,8 @@ use crate::snapshot::PolicyTest;
 
 pub(crate) use acme::{Acme, Directory as AcmeDirectory, Dns as AcmeDns, Eab as AcmeEab};
 pub(crate) use route::{
-    AskRule, Auth, Cors, Defaults, HeaderChanges, Headers, HostPattern, JwtRule, ProxyTo, Redirect,
-    Respond, Rewrite, Route, Static,
+    Accepted, AskRule, Auth, CertificateRule, Cors, Defaults, HeaderChanges, Headers, HostPattern,
+    JwtRule, ProxyTo, Redirect, Respond, Rewrite, Route, Static,
 };
 
 /// A value and its place.
@@ -97,9 +97,18 @@ pub(crate) struct Gateway {
     /// The routes; at least one unless an error was reported.
     pub(crate) routes: Vec<Route>,
     /// The configuration's own tests.
-    pub(crate) tests: Vec<Spanned<PolicyTest>>,
+    pub(crate) tests: Vec<Spanned<Test>>,
     /// The logs.
     pub(crate) log: Log,
+}
+
+/// One of `tests`.
+#[derive(Debug)]
+pub(crate) struct Test {
+    /// The test, without the certificate.
+    pub(crate) test: PolicyTest,
+    /// The certificate that its client shows, a PEM or DER file.
+    pub(crate) certificate: Option<Spanned<PathBuf>>,
 }
 
 /// `workers`.
@@ -152,8 +161,23 @@ pub(crate) struct Tls {
     pub(crate) acme: Option<Acme>,
     /// What a client gets that asks for a name without a certificate.
     pub(crate) unknown_name: Option<Spanned<UnknownName>>,
+    /// The client certificates that are asked for.
+    pub(crate) client_auth: Option<ClientAuth>,
     /// 1.2 by default.
     pub(crate) min_version: Spanned<TlsVersion>,
+}
+
+/// `client_auth` of a listener's `tls`.
+#[derive(Clone, Debug)]
+pub(crate) struct ClientAuth {
+    /// Its place.
+    pub(crate) place: Place,
+    /// The certificate authorities, a PEM file.
+    pub(crate) ca: Spanned<PathBuf>,
+    /// Whether clients without a certificate are refused; true by default.
+    pub(crate) required: Spanned<bool>,
+    /// Revocation lists, PEM or DER files.
+    pub(crate) crl: Vec<Spanned<PathBuf>>,
 }
 
 /// One of `certificates`.

@@ -3,17 +3,20 @@
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 
 use super::decode::Decoder;
+use super::error::Errors;
 use super::json::json;
 use super::keys;
 use super::node::{Kind, Node};
-use super::parsed::Spanned;
+use super::parsed::{Spanned, Test};
+use super::source::{Loader, why};
 use super::value;
 use crate::auth::Claims;
+use crate::net::tls::ShownChain;
 use crate::snapshot::{Expectation, PolicyTest};
 
 impl Decoder<'_> {
     /// A file of tests: a list, or a map with `tests`.
-    pub(crate) fn test_file(&mut self, node: &Node) -> Vec<Spanned<PolicyTest>> {
+    pub(crate) fn test_file(&mut self, node: &Node) -> Vec<Spanned<Test>> {
         if matches!(node.kind, Kind::List(_)) {
             return self.policy_tests(node).unwrap_or_default();
         }
@@ -25,11 +28,11 @@ impl Decoder<'_> {
     }
 
     /// `tests`.
-    pub(crate) fn policy_tests(&mut self, node: &Node) -> Option<Vec<Spanned<PolicyTest>>> {
+    pub(crate) fn policy_tests(&mut self, node: &Node) -> Option<Vec<Spanned<Test>>> {
         self.list(node, "a list of tests", Self::policy_test)
     }
 
-    fn policy_test(&mut self, node: &Node) -> Option<Spanned<PolicyTest>> {
+    fn policy_test(&mut self, node: &Node) -> Option<Spanned<Test>> {
         let fields = self.fields(node, "a map", &keys::TEST)?;
         let request = self.required(fields, "request", |it, node| {
             it.scalar(node, "a request", "write it as `GET /path`", |text| {
@@ -47,8 +50,10 @@ impl Decoder<'_> {
             let claims = json(node, it.errors)?;
             claims.as_object().cloned().map(Claims::new)
         });
+        let certificate = self.optional(fields, "certificate", Self::file);
         let expect = self.required(fields, "expect", Self::expectation);
-        if fields.get("claims").is_some() && claims.is_none() {
+        let unread = |name, read: bool| fields.get(name).is_some() && !read;
+        if unread("claims", claims.is_some()) || unread("certificate", certificate.is_some()) {
             return None;
         }
         let (text, (mut request, secure)) = request?.value;
@@ -59,13 +64,17 @@ impl Decoder<'_> {
             request.headers_mut().append(name.value, value.value);
         }
         Some(Spanned {
-            value: PolicyTest {
-                place: self.errors.name(node.place),
-                text,
-                request,
-                secure,
-                claims,
-                expect: expect?,
+            value: Test {
+                test: PolicyTest {
+                    place: self.errors.name(node.place),
+                    text,
+                    request,
+                    secure,
+                    claims,
+                    certificate: None,
+                    expect: expect?,
+                },
+                certificate,
             },
             place: node.place,
             private: false,
@@ -118,6 +127,28 @@ impl Decoder<'_> {
             headers,
         })
     }
+}
+
+/// The test with the certificate that its client shows.
+pub(crate) fn with_certificate(test: Test, loader: &Loader<'_>, errors: &mut Errors) -> PolicyTest {
+    let Test {
+        mut test,
+        certificate,
+    } = test;
+    let Some(file) = certificate else { return test };
+    let path = file.value.display();
+    match loader.read(&file.value).map(|file| ShownChain::read(&file)) {
+        Ok(Ok(shown)) => test.certificate = Some(shown),
+        Ok(Err(wrong)) => {
+            let remedy = wrong.remedy_for(&file.value);
+            errors.at(file.place, wrong.problem).hint(remedy);
+        }
+        Err(error) => {
+            let problem = format!("`{path}` cannot be read: {}", why(&error));
+            errors.at(file.place, problem);
+        }
+    }
+    test
 }
 
 /// A request without headers but `Host`, where its target names one, from `METHOD /path` or `METHOD https://host/path`, and

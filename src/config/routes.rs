@@ -1,8 +1,9 @@
 //! Decodes `defaults` and `routes`.
 
+use super::client_certificates::Forwarded;
 use super::decode::Decoder;
 use super::keys;
-use super::node::{Kind, Node};
+use super::node::{Key, Kind, Node};
 use super::parsed::{
     AskRule, Auth, Defaults, HeaderChanges, Headers, JwtRule, ProxyTo, Redirect, Respond, Rewrite,
     Route, Spanned, Static,
@@ -225,6 +226,7 @@ impl Decoder<'_> {
 
     /// `auth`: `none`, a verifier's name, or a map.
     fn auth(&mut self, node: &Node) -> Option<Auth> {
+        let has = |entries: &[(Key, Node)], name| entries.iter().any(|(key, _)| key.text == name);
         let map;
         let node = match &node.kind {
             Kind::Scalar(scalar) if scalar.text == "none" => {
@@ -234,8 +236,9 @@ impl Decoder<'_> {
                 map = node.clone().behind("jwt", false);
                 &map
             }
-            Kind::Map(entries) if entries.iter().any(|(key, _)| key.text == "ask") => {
-                return self.ask(node);
+            Kind::Map(entries) if has(entries, "ask") => return self.ask(node),
+            Kind::Map(entries) if has(entries, "certificate") && !has(entries, "jwt") => {
+                return self.certificate_alone(node);
             }
             Kind::Null | Kind::List(_) | Kind::Map(_) | Kind::Broken => node,
         };
@@ -248,16 +251,21 @@ impl Decoder<'_> {
                 Self::verifier_name,
             )
         });
+        let certificate = self.optional(fields, "certificate", Self::accepted_certificate);
         let optional = self.value(fields, "optional", Self::boolean);
         let require = self.optional(fields, "require", Self::require);
         let forward = self.optional(fields, "forward", |it, node| {
-            it.headers(node, "a map from headers to claims", Self::filled_text)
+            it.headers(node, "a map from headers to claims", Self::forwarded)
         });
+        let (mut claims, mut parts) = (Vec::new(), Vec::new());
+        for (name, forwarded) in forward.unwrap_or_default() {
+            match forwarded {
+                Forwarded::Claim(claim) => claims.push((name, claim)),
+                Forwarded::Part(part) => parts.push((name, part)),
+            }
+        }
         let strip_token = self.value(fields, "strip_token", Self::boolean);
-        let only_reports = self.value(fields, "enforce", |it, node| {
-            let known = [("report", true), ("refuse", false)];
-            it.choice(node, "`refuse` or `report`", &known)
-        });
+        let only_reports = self.value(fields, "enforce", Self::only_reports);
         let ends_with_token = self.value(fields, "on_expiry", |it, node| {
             let known = [("close", true), ("keep", false)];
             it.choice(node, "`close` or `keep`", &known)
@@ -267,7 +275,9 @@ impl Decoder<'_> {
             verifiers: verifiers.unwrap_or_default(),
             optional: optional?,
             require,
-            forward: forward.unwrap_or_default(),
+            certificate,
+            forward: claims,
+            forward_certificate: parts,
             strip_token: strip_token?,
             only_reports: only_reports?,
             ends_with_token: ends_with_token?,
@@ -287,10 +297,20 @@ impl Decoder<'_> {
         let copy = self.value(fields, "copy", |it, node| {
             it.list(node, "a list of header names", Self::header_name)
         });
+        let certificate = self.optional(fields, "certificate", Self::accepted_certificate);
+        let forward = self.optional(fields, "forward", Self::certificate_parts);
         Some(Auth::Ask(Box::new(AskRule {
             url: url?,
             copy: copy?,
+            certificate,
+            forward: forward.unwrap_or_default(),
         })))
+    }
+
+    /// `enforce`: whether refusals are only reported.
+    pub(super) fn only_reports(&mut self, node: &Node) -> Option<Spanned<bool>> {
+        let known = [("report", true), ("refuse", false)];
+        self.choice(node, "`refuse` or `report`", &known)
     }
 
     /// The claims that a token must have.

@@ -160,8 +160,10 @@ impl Decoder<'_> {
                 &[("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)],
             )
         });
+        let client_auth = self.optional(fields, "client_auth", Self::client_auth);
         Some(Tls {
             place: fields.place,
+            client_auth,
             certificates: certificates.unwrap_or_default(),
             acme,
             unknown_name,

@@ -1,6 +1,5 @@
 //! The summary that `check` prints for a valid configuration: how many listeners, routes and so on; public routes.
 
-use crate::auth::Guard;
 use crate::route::{Route, Target};
 use crate::snapshot::Snapshot;
 
@@ -42,7 +41,7 @@ pub(crate) fn summary(snapshot: &Snapshot) -> String {
     )
 }
 
-/// The name of a public route, and the reason; `None` where a token or an external server is required.
+/// The name of a public route, and the reason; `None` where a certificate, a token or an external server is required.
 fn open(route: &Route) -> Option<String> {
     let pattern = &route.pattern.text;
     let name = if route.name.ends_with(pattern.as_str()) {
@@ -51,10 +50,10 @@ fn open(route: &Route) -> Option<String> {
         format!("{} ({pattern})", route.name)
     };
     match &route.guard {
-        Guard::Open => Some(name),
-        Guard::Jwt(guard) if guard.only_reports() => Some(format!("{name} (only reported)")),
-        Guard::Jwt(guard) if guard.is_optional() => Some(format!("{name} (optional)")),
-        Guard::Jwt(_) | Guard::Ask(_) => None,
+        guard if guard.is_open() => Some(name),
+        guard if guard.only_reports() => Some(format!("{name} (only reported)")),
+        guard if guard.is_optional() => Some(format!("{name} (optional)")),
+        _ => None,
     }
 }
 

@@ -17,7 +17,6 @@ use tokio::sync::watch;
 use self::errands::Errands;
 use self::reload::{Active, Read, Reading, Watching};
 use self::signals::{Signal, Signals};
-use crate::auth::Guard;
 use crate::config::{self, ConfigErrors, ConfigWarning};
 use crate::observe::log::{self, Log};
 use crate::server::Server;
@@ -246,10 +245,7 @@ impl Control {
 /// Logs how many requests were allowed that would have been refused, on routes that only report refusals.
 fn say_reported(snapshot: &Snapshot) {
     for route in &snapshot.routes {
-        let count = match &route.guard {
-            Guard::Jwt(guard) => guard.reported(),
-            Guard::Open | Guard::Ask(_) => 0,
-        };
+        let count = route.guard.reported();
         if count > 0 {
             tracing::warn!(
                 route = route.name,

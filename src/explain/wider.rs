@@ -3,6 +3,8 @@
 //!
 //! Nothing is served, queried or connected to, and no token is real.
 
+mod listeners;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -10,7 +12,7 @@ use std::time::SystemTime;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, header};
 
-use crate::auth::{Guard, Says, VerifierSettings, Witness};
+use crate::auth::{Says, VerifierSettings, Witness};
 use crate::message::cors::{ANY, CREDENTIALS, Cors};
 use crate::message::path::RequestPath;
 use crate::route::{Host, Pattern, Route, Segment};
@@ -60,6 +62,7 @@ pub(crate) fn wider(old: &Snapshot, new: &Snapshot, now: SystemTime) -> Vec<Stri
         }
     }
     let mut lines: Vec<String> = said.into_values().collect();
+    lines.extend(listeners::wider(old, new));
     lines.extend(no_longer_revoked(old, new));
     lines
 }
@@ -78,6 +81,12 @@ pub(super) enum Allowed {
     Everybody,
     /// Whomever an external server allows.
     Asked,
+    /// Clients without a certificate, where one was needed.
+    Uncertified,
+    /// Clients with a certificate, where another was needed.
+    Certified,
+    /// Clients with a certificate, where something besides was needed.
+    CertificateAlone,
     /// A client with this token.
     Token(Witness),
 }
@@ -110,8 +119,26 @@ impl Both<'_> {
                     routes()
                 )
             }),
+            Some(Allowed::Uncertified) => say("uncertified", &|| {
+                format!(
+                    "{request} needs no client certificate any more ({})",
+                    routes()
+                )
+            }),
+            Some(Allowed::Certified) => say("certified", &|| {
+                format!(
+                    "{request} accepts client certificates that it refused ({})",
+                    routes()
+                )
+            }),
+            Some(Allowed::CertificateAlone) => say("certificate", &|| {
+                format!(
+                    "{request} needs nothing but a client certificate any more ({})",
+                    routes()
+                )
+            }),
             Some(Allowed::Token(witness)) => say("token", &|| {
-                let verifier = witness.verifier();
+                let verifier = witness.verifier().unwrap_or_default();
                 format!(
                     "{request} accepts tokens of `{verifier}` that it refused ({})",
                     routes()
@@ -133,23 +160,37 @@ impl Both<'_> {
     /// Whom `is` allows for `after` and `was` refused for `before`, if anybody.
     pub(super) fn allowed(&self, before: &RequestPath, after: &RequestPath) -> Option<Allowed> {
         let (was, is) = (&self.was.guard, &self.is.guard);
-        if matches!(was, Guard::Open) {
+        if was.is_open() {
             return None;
         }
         let (before, after) = (self.was.parameters(before), self.is.parameters(after));
-        let anonymous = is.says(None, &after, self.now);
-        if anonymous > was.says(None, &before, self.now) {
-            return Some(match anonymous {
-                Says::Asks => Allowed::Asked,
-                Says::No | Says::Yes => Allowed::Everybody,
-            });
-        }
-        let witnesses = is.witnesses(was, &after, self.now);
-        let refused = |witness: &Witness| {
-            let accepts = |name: &str| self.signers.has(name, witness.verifier());
-            was.says(Some((witness, &accepts)), &before, self.now) == Says::No
+        let says_before = |client: &Witness| {
+            let signed = client.verifier().unwrap_or_default();
+            let accepts = |name: &str| self.signers.has(name, signed);
+            was.says(client, &accepts, &before, self.now)
         };
-        witnesses.into_iter().find(refused).map(Allowed::Token)
+        let says_now = |client: &Witness| {
+            let own = |name: &str| Some(name) == client.verifier();
+            is.says(client, &own, &after, self.now)
+        };
+        let clients = is.witnesses(was, &after, self.now);
+        let gained = |client: &Witness| match client.verifier() {
+            None => says_now(client) > says_before(client),
+            // Where another server decided, a token may be what it wanted.
+            Some(_) => says_before(client) == Says::No,
+        };
+        let client = clients.into_iter().find(gained)?;
+        // Whether one of the certificates that were demanded is all that it lacks.
+        let mut demanded = was.certificates(self.now).into_iter();
+        let lacks_certificate = demanded.any(|one| says_before(&client.with(one)) > Says::No);
+        Some(match (client.verifier(), client.has_certificate()) {
+            (_, true) if lacks_certificate => Allowed::Certified,
+            (_, false) if lacks_certificate => Allowed::Uncertified,
+            (None, true) => Allowed::CertificateAlone,
+            (None, false) if says_now(&client) == Says::Asks => Allowed::Asked,
+            (None, false) => Allowed::Everybody,
+            (Some(_), _) => Allowed::Token(client),
+        })
     }
 }
 

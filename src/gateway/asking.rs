@@ -6,7 +6,7 @@ use http::{Request, Response, StatusCode};
 use super::Connection;
 use super::record::Record;
 use super::refusal::Asked as Form;
-use crate::auth::{AskGuard, Permit, Word};
+use crate::auth::{Certified, Guard, Permit, Word};
 use crate::message::body::Body;
 use crate::message::reject::Reject;
 use crate::proxy::{Ask, AskedAbout, disregard};
@@ -29,7 +29,7 @@ pub(super) fn ask<'a>(
     snapshot: &'a Snapshot,
     connection: &'a Connection,
     record: &'a mut Record,
-    (guard, ask): (&'a AskGuard, &'a Ask),
+    (guard, certified, ask): (&'a Guard, &'a Certified<'a>, &'a Ask),
     target: &'a str,
     request: &'a Request<Body>,
 ) -> impl Future<Output = Result<Asked, Reject>> + 'a {
@@ -50,7 +50,7 @@ pub(super) fn ask<'a>(
             id: record.id(),
         };
         let answer = ask.ask(about).await?;
-        match guard.judge(answer.status(), answer.headers())? {
+        match guard.judge(certified, answer.status(), answer.headers())? {
             Word::Yes(permit) => {
                 disregard(answer.into_body());
                 Ok(Asked::Permitted(permit))

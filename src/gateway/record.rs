@@ -297,6 +297,8 @@ impl Drop for Record {
                 upstream,
                 subject: self.subject.as_deref(),
                 proxy_id: peer.proxy_id(),
+                certificate: (self.connection.certificate.as_ref())
+                    .map(|certificate| certificate.subject()),
                 bytes: self.bytes,
                 began: self.began,
                 first_byte: self.first_byte.unwrap_or(now),

@@ -178,6 +178,8 @@ fn special(
         | Reject::TokenMalformed(_)
         | Reject::TokenInvalid(_)
         | Reject::AskDenied { .. }
+        | Reject::CertificateMissing
+        | Reject::CertificateRefused
         | Reject::Forbidden
         | Reject::OriginRefused
         | Reject::ClaimUnfit

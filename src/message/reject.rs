@@ -44,6 +44,10 @@ pub(crate) enum Reject {
     TokenMalformed(&'static str),
     /// The token is malformed, forged, expired, or meant for someone else.
     TokenInvalid(TokenFault),
+    /// The route requires a client certificate and the connection has none.
+    CertificateMissing,
+    /// The connection's client certificate is not one of those that the route requires.
+    CertificateRefused,
     /// The keys for checking the token could not be fetched.
     KeysMissing,
     /// The external authorization server gave no decision.
@@ -192,6 +196,8 @@ impl Reject {
                 StatusCode::UNAUTHORIZED
             }
             Self::AskDenied { nobody: false }
+            | Self::CertificateMissing
+            | Self::CertificateRefused
             | Self::Forbidden
             | Self::OriginRefused
             | Self::ClaimUnfit
@@ -227,6 +233,8 @@ impl Reject {
             Self::TokenMissing => "token_missing",
             Self::TokenMalformed(_) => "token_request_malformed",
             Self::TokenInvalid(fault) => fault.reason(),
+            Self::CertificateMissing => "certificate_missing",
+            Self::CertificateRefused => "certificate_refused",
             Self::KeysMissing => "keys_missing",
             Self::AskFailed => "ask_failed",
             Self::AskDenied { .. } => "asked_and_denied",
@@ -273,6 +281,10 @@ impl Reject {
             Self::MethodNotAllowed(_) => "the resource does not have this method".into(),
             Self::TokenMissing => "a bearer token is needed".into(),
             Self::TokenInvalid(fault) => fault.to_string().into(),
+            Self::CertificateMissing => "a client certificate is needed".into(),
+            Self::CertificateRefused => {
+                "the client certificate does not grant what this resource needs".into()
+            }
             Self::KeysMissing => "the issuer's keys could not be fetched; try again".into(),
             Self::AskDenied { .. } => "the external authorization server denied the request".into(),
             Self::AskFailed => "the authorization check failed; try again".into(),

@@ -1,8 +1,10 @@
 //! TLS: `certificates` for a listener from PEM files, `issued` those that ACME brought, `challenge` what ACME's directories
-//! look for, `server` the handshake with clients, `outgoing` the gateway's own requests. It knows nothing of HTTP or of who owns a socket.
+//! look for, `clients` who may connect, `server` the handshake with them, `outgoing` the gateway's own requests. It knows
+//! nothing of HTTP or of who owns a socket.
 
 mod certificates;
 mod challenge;
+mod clients;
 mod dates;
 mod extensions;
 mod issued;
@@ -15,6 +17,10 @@ use std::path::Path;
 
 pub(crate) use self::certificates::{CertificatePair, UnknownName};
 pub(crate) use self::challenge::{Challenges, Posted};
+pub(crate) use self::clients::{
+    At, Authorities, ClientCertificate, Clients, Fingerprint, Name, Part, RevocationList,
+    ShownChain,
+};
 pub(crate) use self::issued::{About, Issued, Slot};
 use self::material::Wrong;
 pub(crate) use self::outgoing::{ClientTls, roots_warning};
@@ -54,10 +60,9 @@ impl TlsFault {
 
     /// The remedy, with the paths of the two files; for a file of roots, both are that file.
     pub(crate) fn remedy(&self, certificate: &Path, key: &Path) -> Option<String> {
-        let of = |remedy: &str, path: &Path| remedy.replace("FILE", &path.display().to_string());
         match self {
-            Self::Certificate(wrong) => Some(of(wrong.remedy, certificate)),
-            Self::Key(wrong) => Some(of(wrong.remedy, key)),
+            Self::Certificate(wrong) => Some(wrong.remedy_for(certificate)),
+            Self::Key(wrong) => Some(wrong.remedy_for(key)),
             Self::Mismatch(_) => Some(format!(
                 "these two print the same where they fit: openssl x509 -in {} -noout -pubkey; openssl pkey -in {} -pubout",
                 certificate.display(),

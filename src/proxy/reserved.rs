@@ -127,6 +127,7 @@ pub(crate) fn is_the_gateways(name: &HeaderName) -> bool {
             | "x-forwarded-email"
             | "x-forwarded-groups"
             | "x-forwarded-preferred-username"
+            | "x-forwarded-client-cert"
     );
     let forwarding = folded == "x-forwarded" || folded.starts_with("x-forwarded-");
     is_hop_by_hop(&folded)

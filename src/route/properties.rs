@@ -71,7 +71,7 @@ pub(super) fn redirect(path: &str, to: &str) -> Option<Route> {
         name: path.to_owned(),
         hosts: vec![Host::Any],
         methods: None,
-        guard: Guard::Open,
+        guard: Guard::open(),
         ask: None,
         cors: None,
         target: Target::Redirect {

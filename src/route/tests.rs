@@ -25,7 +25,7 @@ fn route(host: &str, path: &str, methods: &[&str]) -> Arc<Route> {
         },
         pattern: Pattern::parse(path).unwrap(),
         methods: (!methods.is_empty()).then_some(set),
-        guard: Guard::Open,
+        guard: Guard::open(),
         ask: None,
         cors: None,
         target: Target::Respond {

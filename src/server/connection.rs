@@ -21,7 +21,7 @@ use crate::message::reject::Reject;
 use crate::net::client::{Counted, Introduction, Peer};
 use crate::net::limits::Bounds;
 use crate::net::stream::{Carrier as _, Stream};
-use crate::net::tls::{NoHandshake, Tls};
+use crate::net::tls::{ClientCertificate, NoHandshake, Tls};
 use crate::snapshot::Listener;
 use crate::wire::{Ended, Http2, Line, Link, Opening};
 use crate::worker::Worker;
@@ -35,6 +35,9 @@ const FIRST_WORD: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(50);
 
 type ClientStream = Either<Stream, Box<TlsStream<Stream>>>;
+
+/// A connection that has begun, and the client's certificate.
+type Begun = (ClientStream, Speaks, Option<Arc<ClientCertificate>>);
 
 /// The protocol of a connection that has begun.
 #[derive(Clone, Copy, Debug)]
@@ -93,8 +96,8 @@ pub(crate) async fn serve(worker: Arc<Worker>, mut accepted: Accepted, mut drain
         bounds,
     } = accepted;
     let came_to = introduction.as_ref().and_then(|it| it.destination);
-    let (stream, speaks) = match &listener.tls {
-        None => (Either::Left(stream), Speaks::Either),
+    let (stream, speaks, certificate) = match &listener.tls {
+        None => (Either::Left(stream), Speaks::Either, None),
         Some(tls) => match timeout(handshake, shake_hands(tls, stream, came_to)).await {
             Ok(Ok(begun)) => begun,
             Ok(Err(why)) => {
@@ -107,6 +110,10 @@ pub(crate) async fn serve(worker: Arc<Worker>, mut accepted: Accepted, mut drain
             }
         },
     };
+    if drain.is_renounced() {
+        tracing::debug!(client.ip = ?ip, "a handshake ended after `client_auth` had changed");
+        return;
+    }
     let peer = Peer::new(ip, matches!(stream, Either::Right(_)));
     let connection = Arc::new(Connection {
         worker,
@@ -114,6 +121,7 @@ pub(crate) async fn serve(worker: Arc<Worker>, mut accepted: Accepted, mut drain
             Some(introduction) => peer.introduced(introduction),
             None => peer,
         },
+        certificate,
         line: Arc::new(Line::new()),
         redirect_to_https: listener.redirect_to_https,
         carries: stream.carries(),
@@ -188,15 +196,20 @@ async fn shake_hands(
     tls: &Tls,
     stream: Stream,
     came_to: Option<IpAddr>,
-) -> Result<(ClientStream, Speaks), NoHandshake> {
+) -> Result<Begun, NoHandshake> {
     let first = stream.first_byte().await.map_err(NoHandshake::Failed)?;
     if first.is_some_and(|byte| byte.is_ascii_alphabetic()) {
-        return Ok((Either::Left(stream), Speaks::Plainly));
+        return Ok((Either::Left(stream), Speaks::Plainly, None));
     }
     let local = |stream: &Stream| came_to.or_else(|| stream.local_ip());
-    let (stream, http2) = tls.accept(stream, local).await?;
-    let speaks = if http2 { Speaks::Http2 } else { Speaks::Either };
-    Ok((Either::Right(Box::new(stream)), speaks))
+    let accepted = tls.accept(stream, local).await?;
+    let speaks = if accepted.http2 {
+        Speaks::Http2
+    } else {
+        Speaks::Either
+    };
+    let stream = Either::Right(Box::new(accepted.stream));
+    Ok((stream, speaks, accepted.certificate))
 }
 
 /// Tells a client that speaks plain HTTP on a TLS port what is wrong, and closes.
@@ -226,6 +239,7 @@ async fn converse(mut client: Client) {
             let mut sniffing = pin!(client.link.sniff(&client.connection.line));
             match client.drain.unless_begun(sniffing.as_mut()).await {
                 Some(opening) => opening,
+                None if client.drain.is_renounced() => return,
                 // It has connected, and its first request may be on its way.
                 None => match timeout(FIRST_WORD, sniffing).await {
                     Ok(opening) => opening,

@@ -3,6 +3,7 @@
 
 use std::future::{pending, poll_fn};
 use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
 use tokio::sync::watch;
@@ -22,8 +23,35 @@ enum Word {
     Serve,
     /// The listener is closed: connections end with their requests.
     Close,
+    /// The listener demands something else of its clients: the same, and no new request begins.
+    Renounce,
     /// The process ends, and streams end at this time.
     End(Instant),
+}
+
+/// The signal for connections that are accepted from now on. They get another one than those before where these alone
+/// have to end.
+#[derive(Clone, Debug)]
+pub(crate) struct Arrivals(Arc<Mutex<Drain>>);
+
+impl Arrivals {
+    /// Connections that end with this signal.
+    pub(crate) fn new(drain: Drain) -> Self {
+        Self(Arc::new(Mutex::new(drain)))
+    }
+
+    /// The signal for a connection that arrives now.
+    pub(crate) fn drain(&self) -> Drain {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Connections that arrive from now on end with this signal.
+    pub(crate) fn replace(&self, drain: Drain) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = drain;
+    }
 }
 
 /// A trigger and its receiver.
@@ -36,6 +64,11 @@ impl DrainTrigger {
     /// Signals that the listener is closed.
     pub(crate) fn pull(&self) {
         self.0.send_replace(Word::Close);
+    }
+
+    /// Signals that the listener demands something else of its clients.
+    pub(crate) fn renounce(&self) {
+        self.0.send_replace(Word::Renounce);
     }
 
     /// Signals that the process ends, and when streams do.
@@ -62,6 +95,11 @@ impl Drain {
         matches!(*self.0.borrow(), Word::Close)
     }
 
+    /// Whether the listener demands something else of its clients since the connection was accepted.
+    pub(crate) fn is_renounced(&self) -> bool {
+        matches!(*self.0.borrow(), Word::Renounce)
+    }
+
     /// Ready when streams are to end with the process.
     pub(crate) async fn streams_end(&mut self) {
         let ends = |word: &Word| matches!(word, Word::End(_));
@@ -69,7 +107,7 @@ impl Drain {
         match word {
             Ok(Word::End(until)) => sleep_until(until).await,
             // The trigger is gone without a signal to end: there is nothing to wait for.
-            Ok(Word::Serve | Word::Close) | Err(_) => pending().await,
+            Ok(Word::Serve | Word::Close | Word::Renounce) | Err(_) => pending().await,
         }
     }
 

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::connection::{self, Accepted};
 use super::cut::Cause;
-use super::drain::Drain;
+use super::drain::{Arrivals, Drain};
 use super::tally::Tally;
 use super::{BACKLOG, unix};
 use crate::net::client::Counted;
@@ -223,13 +223,14 @@ fn prepared(stream: TcpStream, peer: SocketAddr) -> (Stream, Option<IpAddr>) {
     (Stream::Tcp(stream), Some(peer.ip().to_canonical()))
 }
 
-/// Accepts connections until the listener drains.
+/// Accepts connections until the listener drains. They end with the signals for `arrivals`.
 pub(crate) async fn accept(
     worker: Arc<Worker>,
     tally: Arc<Tally>,
     address: ListenAddress,
     socket: Socket,
     mut drain: Drain,
+    arrivals: Arrivals,
 ) {
     let listening = match socket {
         Socket::Tcp(socket) => TcpListener::from_std(socket).map(Listening::Tcp),
@@ -242,7 +243,6 @@ pub(crate) async fn accept(
             return;
         }
     };
-    let for_connections = drain.clone();
     let listener_of = |view: &View| {
         let mut all = view.listeners.iter();
         all.find(|listener| listener.address == address).cloned()
@@ -281,7 +281,7 @@ pub(crate) async fn accept(
                 listener,
                 bounds: Arc::clone(&view.bounds),
             };
-            let (worker, drain) = (Arc::clone(&worker), for_connections.clone());
+            let (worker, drain) = (Arc::clone(&worker), arrivals.drain());
             tokio::spawn(connection::serve(worker, accepted, drain));
             None
         }

@@ -18,10 +18,11 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use self::drain::DrainTrigger;
+use self::drain::{Arrivals, DrainTrigger};
 pub(crate) use self::listener::Socket;
 use self::tally::Tally;
 use crate::net::limits::Timeouts;
+use crate::net::tls::Clients;
 use crate::snapshot::{ListenAddress, Listener, Snapshot, SocketAccess};
 use crate::worker::Worker;
 
@@ -52,6 +53,8 @@ struct Open {
     file: Option<(u64, u64)>,
     /// Who may connect to that.
     access: SocketAccess,
+    /// The client certificates that it asks for.
+    clients: Option<Clients>,
 }
 
 #[derive(Debug)]
@@ -67,6 +70,8 @@ enum Order {
     Listen(ListenAddress, Socket),
     /// Stop accepting; its connections end with their requests.
     Close(ListenAddress),
+    /// The connections that were accepted until now end with their requests.
+    Renounce(ListenAddress),
     /// Stop accepting anything; every connection ends with its requests, and at this time if only streams are left on
     /// it.
     Drain(Instant),
@@ -235,6 +240,27 @@ impl Server {
             }
             self.order(|| Order::Close(address.clone()));
         }
+        let clients_of = |address: &ListenAddress| {
+            let mut all = snapshot.listeners.iter();
+            let listener = all.find(|listener| listener.address == *address)?;
+            listener.tls.as_ref()?.clients().cloned()
+        };
+        let mut renounced = Vec::new();
+        for (address, open) in &mut self.listening {
+            let clients = clients_of(address);
+            // Whoever is connected was let in by what held before.
+            if clients
+                .as_ref()
+                .is_some_and(|it| it.are_stricter_than(open.clients.as_ref()))
+            {
+                renounced.push(address.clone());
+                tracing::info!(address = %open.local, "client_auth changed: connections end with their requests");
+            }
+            open.clients = clients;
+        }
+        for address in renounced {
+            self.order(|| Order::Renounce(address.clone()));
+        }
         for Bound {
             address,
             local,
@@ -251,10 +277,12 @@ impl Server {
             }
             tracing::info!(address = %local, tls, "listening");
             let file = listener::identity(&address);
+            let clients = clients_of(&address);
             let open = Open {
                 local,
                 file,
                 access,
+                clients,
             };
             self.listening.insert(address, open);
         }
@@ -327,6 +355,15 @@ async fn relieve(worker: Arc<Worker>) {
     }
 }
 
+/// A listener that a worker serves.
+struct Listening {
+    /// Ends the accepting of connections.
+    accepting: DrainTrigger,
+    /// Ends the connections that arrive now.
+    connections: DrainTrigger,
+    arrivals: Arrivals,
+}
+
 /// The main task of a worker: follows its orders until it is stopped.
 async fn work(
     worker: &Arc<Worker>,
@@ -334,32 +371,52 @@ async fn work(
     mut orders: mpsc::UnboundedReceiver<Order>,
 ) {
     tokio::spawn(relieve(Arc::clone(worker)));
-    let mut open: HashMap<ListenAddress, DrainTrigger> = HashMap::new();
+    let mut open: HashMap<ListenAddress, Listening> = HashMap::new();
     // Closed, but with connections whose streams may end only with the process.
     let mut closed: Vec<DrainTrigger> = Vec::new();
     while let Some(order) = orders.recv().await {
         match order {
             Order::Listen(address, socket) => {
-                let (trigger, drain) = drain::drain();
-                let accepting = listener::accept(
+                let (accepting, drain) = drain::drain();
+                let (connections, of_connections) = drain::drain();
+                let arrivals = Arrivals::new(of_connections);
+                tokio::spawn(listener::accept(
                     Arc::clone(worker),
                     Arc::clone(tally),
                     address.clone(),
                     socket,
                     drain,
-                );
-                tokio::spawn(accepting);
-                open.insert(address, trigger);
+                    arrivals.clone(),
+                ));
+                let listening = Listening {
+                    accepting,
+                    connections,
+                    arrivals,
+                };
+                open.insert(address, listening);
             }
             Order::Close(address) => {
-                if let Some(trigger) = open.remove(&address) {
-                    trigger.pull();
+                if let Some(listening) = open.remove(&address) {
                     closed.retain(DrainTrigger::is_waited_for);
-                    closed.push(trigger);
+                    for trigger in [listening.accepting, listening.connections] {
+                        trigger.pull();
+                        closed.push(trigger);
+                    }
+                }
+            }
+            Order::Renounce(address) => {
+                if let Some(listening) = open.get_mut(&address) {
+                    let (connections, drain) = drain::drain();
+                    listening.arrivals.replace(drain);
+                    let before = std::mem::replace(&mut listening.connections, connections);
+                    before.renounce();
+                    closed.retain(DrainTrigger::is_waited_for);
+                    closed.push(before);
                 }
             }
             Order::Drain(streams_until) => {
-                closed.extend(open.drain().map(|(_, trigger)| trigger));
+                let all = open.drain().map(|(_, listening)| listening);
+                closed.extend(all.flat_map(|it| [it.accepting, it.connections]));
                 for trigger in &closed {
                     trigger.end(streams_until);
                 }

@@ -6,6 +6,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
+use rcgen::SanType;
+
 use super::support::{Authority, Folder, Kind, key, run_to_end};
 
 const SECRET: &str = "a-secret-that-is-long-enough-for-every-hash-that-there-is-in-sha2-512";
@@ -249,6 +251,16 @@ fn furnish(folder: &Folder, text: &str, authority: &Authority) {
     for hook in after(text, "hook:") {
         let hook = folder.write(&hook, "#!/bin/sh\n");
         fs::set_permissions(hook, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    for list in after(text, "crl:") {
+        folder.write(&list, authority.revoke(&[]));
+    }
+    for certificate in after(text, "certificate:").filter(|path| path.ends_with(".pem")) {
+        let issued = authority.client(|params| {
+            let uri = "spiffe://example.org/till/7".to_owned();
+            params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
+        });
+        folder.write(&certificate, issued.cert);
     }
     for revoked in after(text, "revoked:") {
         folder.write(&revoked, "[]");

@@ -6,9 +6,10 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::Compiler;
+use super::clients::{self, Said};
 use crate::auth::{
     Algorithm, AskGuard, Audience, ClaimPath, Guard, JwtGuard, JwtGuardSettings, KeySource,
-    Location, RemoteKeys, RemoteSettings, Requirement, Revoked, TokenSource, Verifier,
+    Location, RemoteKeys, RemoteSettings, Requirement, Revoked, Scheme, TokenSource, Verifier,
     VerifierSettings,
 };
 use crate::config::decode::suggest;
@@ -323,16 +324,37 @@ impl Compiler<'_> {
         verifiers: &Verifiers,
     ) -> Option<Guard> {
         let rule = match auth {
-            parsed::Auth::Public(_) => return Some(Guard::Open),
+            parsed::Auth::Public(_) => return Some(Guard::open()),
             parsed::Auth::Jwt(rule) => rule,
+            parsed::Auth::Certificate(rule) => {
+                let before = self.errors.count();
+                let certificate = self.certificate_rule(&Said {
+                    certificate: Some(&rule.certificate),
+                    forward: &rule.forward,
+                    only_reports: rule.only_reports.value,
+                });
+                let good = self.errors.count() == before;
+                return good.then(|| Guard::new(Scheme::Open, certificate));
+            }
             parsed::Auth::Ask(rule) => {
                 let before = self.errors.count();
                 for name in &rule.copy {
                     self.is_the_gateways(name);
                 }
+                for (name, _) in &rule.forward {
+                    if rule.copy.iter().any(|copied| copied.value == name.value) {
+                        let problem = format!("`{}` is in `copy`, too", name.value);
+                        self.errors.at(name.place, problem);
+                    }
+                }
+                let certificate = self.certificate_rule(&Said {
+                    certificate: rule.certificate.as_ref(),
+                    forward: &rule.forward,
+                    only_reports: false,
+                });
                 let copy = rule.copy.iter().map(|name| name.value.clone()).collect();
                 let good = self.errors.count() == before;
-                return good.then_some(Guard::Ask(AskGuard { copy }));
+                return good.then(|| Guard::new(Scheme::Ask(AskGuard { copy }), certificate));
             }
         };
         let before = self.errors.count();
@@ -378,10 +400,15 @@ impl Compiler<'_> {
                 }
             }
         }
+        let certificate = self.certificate_rule(&Said {
+            certificate: rule.certificate.as_ref(),
+            forward: &rule.forward_certificate,
+            only_reports: rule.only_reports.value,
+        });
         if missing || self.errors.count() != before {
             return None;
         }
-        Some(Guard::Jwt(Box::new(JwtGuard::new(JwtGuardSettings {
+        let scheme = Scheme::Jwt(Box::new(JwtGuard::new(JwtGuardSettings {
             verifiers: found,
             optional: rule.optional.value,
             require,
@@ -389,13 +416,14 @@ impl Compiler<'_> {
             strip_token: rule.strip_token.value,
             only_reports: rule.only_reports.value,
             ends_with_token: rule.ends_with_token.value,
-        }))))
+        })));
+        Some(Guard::new(scheme, certificate))
     }
 }
 
 impl Compiler<'_> {
     /// A header that controls connections or forwarding cannot carry an identity.
-    fn is_the_gateways(&mut self, name: &parsed::Spanned<HeaderName>) {
+    pub(super) fn is_the_gateways(&mut self, name: &parsed::Spanned<HeaderName>) {
         if proxy::is_the_gateways(&name.value) {
             let problem = format!("`{}` is a header that the gateway itself sets", name.value);
             self.errors
@@ -433,7 +461,16 @@ pub(super) fn in_words(auth: &parsed::Auth) -> String {
         parsed::Auth::Ask(rule) => {
             let (server, target) = &rule.url.value;
             let (address, path) = (super::upstreams::address(server), target.path());
-            format!("ask {address}{path}")
+            let besides = besides(rule.certificate.as_ref());
+            format!("ask {address}{path}{besides}")
+        }
+        parsed::Auth::Certificate(rule) => {
+            let reported = if rule.only_reports.value {
+                ", only reported"
+            } else {
+                ""
+            };
+            format!("{}{reported}", clients::in_words(&rule.certificate.value))
         }
         parsed::Auth::Jwt(rule) => {
             let names: Vec<&str> = rule
@@ -441,7 +478,7 @@ pub(super) fn in_words(auth: &parsed::Auth) -> String {
                 .iter()
                 .map(|name| name.value.as_str())
                 .collect();
-            let mut words = names.join(" or ");
+            let mut words = names.join(" or ") + &besides(rule.certificate.as_ref());
             if rule.optional.value {
                 words.push_str(", optional");
             }
@@ -456,6 +493,12 @@ pub(super) fn in_words(auth: &parsed::Auth) -> String {
             words
         }
     }
+}
+
+fn besides(certificate: Option<&parsed::Spanned<parsed::Accepted>>) -> String {
+    certificate.map_or_else(String::new, |certificate| {
+        format!(" and {}", clients::in_words(&certificate.value))
+    })
 }
 
 fn token_source(parsed: &parsed::TokenSource) -> TokenSource {

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::access::{self, Verifiers};
 use super::upstreams::Upstreams;
 use super::{Compiler, edits};
-use crate::auth::Guard;
+use crate::auth::{Guard, Scheme};
 use crate::config::decode::suggest;
 use crate::config::parsed;
 use crate::config::place::Place;
@@ -17,6 +17,7 @@ use crate::edits::HeaderEdits;
 use crate::files::{Files, FilesSettings};
 use crate::message::method::{self, MethodSet};
 use crate::message::path::Reading;
+use crate::net::tls::Part;
 use crate::proxy::{Ask, Forward, Purpose};
 use crate::route::{Host, Pattern, Rewrite, Route, Segment, Target, Template};
 
@@ -130,7 +131,7 @@ impl Compiler<'_> {
 
     /// A route's headers can contain claims only if its guard checks tokens; those of `defaults` are dropped otherwise.
     fn claims_need_a_token(&mut self, parsed: &parsed::Route, guard: &Guard) {
-        if matches!(guard, Guard::Jwt(_)) {
+        if matches!(guard.scheme(), Scheme::Jwt(_)) {
             return;
         }
         for (_, value) in &parsed.headers.request.set {
@@ -247,7 +248,7 @@ impl Compiler<'_> {
                 }
                 None
             }
-            None => Some(Guard::Open),
+            None => Some(Guard::open()),
         }
     }
 
@@ -389,12 +390,18 @@ impl Compiler<'_> {
             .first()
             .map(|(name, _)| name.place)
             .or_else(|| request.remove.first().map(|name| name.place));
+        let first = |forward: &[(parsed::Spanned<HeaderName>, parsed::Spanned<Part>)]| {
+            forward.first().map(|(name, _)| name.place)
+        };
         let (forward, strip) = match &parsed.auth {
             Some(parsed::Auth::Jwt(rule)) => (
-                rule.forward.first().map(|(name, _)| name.place),
+                (rule.forward.first().map(|(name, _)| name.place))
+                    .or_else(|| first(&rule.forward_certificate)),
                 rule.strip_token.value.then_some(rule.strip_token.place),
             ),
-            Some(parsed::Auth::Public(_) | parsed::Auth::Ask(_)) | None => (None, None),
+            Some(parsed::Auth::Certificate(rule)) => (first(&rule.forward), None),
+            Some(parsed::Auth::Ask(rule)) => (first(&rule.forward), None),
+            Some(parsed::Auth::Public(_)) | None => (None, None),
         };
         let places = [
             (

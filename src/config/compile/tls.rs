@@ -56,6 +56,10 @@ impl Compiler<'_> {
                 }
             }
         }
+        let clients = match &parsed.client_auth {
+            None => None,
+            Some(client_auth) => Some(self.client_auth(client_auth)?),
+        };
         if certificates.is_empty() && parsed.acme.is_none() {
             return None;
         }
@@ -84,6 +88,7 @@ impl Compiler<'_> {
                 parsed::TlsVersion::V1_3 => MinVersion::Tls13,
             },
             tickets: Arc::clone(&self.tickets),
+            clients,
         };
         match Tls::new(&settings) {
             Ok(tls) => Some(tls),

@@ -452,7 +452,7 @@ impl Compiler<'_> {
                 hosts: vec![host.clone()],
                 pattern,
                 methods,
-                guard: Guard::Open,
+                guard: Guard::open(),
                 ask: login.as_ref().filter(|_| endpoint == Endpoint::Obtain).map(
                     |(upstream, target)| {
                         Box::new(Ask {

@@ -10,8 +10,10 @@ use http::{HeaderName, HeaderValue};
 use super::super::node::Node;
 use super::super::place::Place;
 use super::{Server, Spanned};
+use crate::auth::NamePattern;
 use crate::edits::Written;
 use crate::message::cors::Origin;
+use crate::net::tls::{Fingerprint, Part};
 
 /// `defaults`.
 #[derive(Clone, Debug, Default)]
@@ -134,6 +136,28 @@ pub(crate) enum Auth {
     Jwt(Box<JwtRule>),
     /// An external server decides.
     Ask(Box<AskRule>),
+    /// A client certificate is required, and nothing else.
+    Certificate(Box<CertificateRule>),
+}
+
+/// The requirements for a client certificate, where nothing else is required.
+#[derive(Clone, Debug)]
+pub(crate) struct CertificateRule {
+    /// The certificates that are accepted.
+    pub(crate) certificate: Spanned<Accepted>,
+    /// Headers and the parts of the certificate that they contain.
+    pub(crate) forward: Vec<(Spanned<HeaderName>, Spanned<Part>)>,
+    /// Whether refusals are only reported; false by default.
+    pub(crate) only_reports: Spanned<bool>,
+}
+
+/// `certificate` of `auth`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Accepted {
+    /// Each that the listener accepted.
+    Any,
+    /// Those with one of the names, if there are any, and one of the fingerprints, if there are any.
+    OneOf(Vec<NamePattern>, Vec<Fingerprint>),
 }
 
 /// An external authorization server.
@@ -143,6 +167,10 @@ pub(crate) struct AskRule {
     pub(crate) url: Spanned<(Server, PathAndQuery)>,
     /// The headers of its response that are copied to the app's request.
     pub(crate) copy: Vec<Spanned<HeaderName>>,
+    /// The client certificate that is required besides.
+    pub(crate) certificate: Option<Spanned<Accepted>>,
+    /// Headers and the parts of the certificate that they contain.
+    pub(crate) forward: Vec<(Spanned<HeaderName>, Spanned<Part>)>,
 }
 
 /// The requirements for a token.
@@ -152,12 +180,16 @@ pub(crate) struct JwtRule {
     pub(crate) place: Place,
     /// Names from `jwt`, any of which may verify the token; at least one unless an error was reported.
     pub(crate) verifiers: Vec<Spanned<String>>,
+    /// The client certificate that is required besides.
+    pub(crate) certificate: Option<Spanned<Accepted>>,
     /// Whether a request without a token is allowed; false by default.
     pub(crate) optional: Spanned<bool>,
     /// Rules for the claims, decoded later by `json::json` or the compiler.
     pub(crate) require: Option<Node>,
     /// Headers and the claims that they contain.
     pub(crate) forward: Vec<(Spanned<HeaderName>, Spanned<String>)>,
+    /// Headers and the parts of the client certificate that they contain.
+    pub(crate) forward_certificate: Vec<(Spanned<HeaderName>, Spanned<Part>)>,
     /// Whether the token is removed from the app's request; false by default.
     pub(crate) strip_token: Spanned<bool>,
     /// Whether refusals are only reported; false by default.

@@ -64,6 +64,12 @@ fn sentence(reject: Reject) -> &'static str {
         Reject::AskDenied { nobody: false } | Reject::Forbidden | Reject::ClaimUnfit => {
             "You are signed in, but this page is not for you. If it should be, please ask whoever runs this site."
         }
+        Reject::CertificateMissing => {
+            "This page needs a client certificate, and your browser did not send one."
+        }
+        Reject::CertificateRefused => {
+            "This page is not for the client certificate that your browser sent. If it should be, please ask whoever runs this site."
+        }
         Reject::OriginRefused | Reject::FileForbidden => "This page is not for you.",
         Reject::PreconditionFailed => {
             "This page has changed in the meantime. Please load it again."

@@ -47,7 +47,7 @@ impl Dates {
     }
 }
 
-/// A time of a certificate.
+/// A moment of a certificate; `None` where the clock cannot represent it.
 pub(super) fn time(time: ASN1Time) -> Option<SystemTime> {
     let seconds = time.timestamp();
     let distance = Duration::from_secs(seconds.unsigned_abs());

@@ -1,6 +1,8 @@
 //! Reads certificate and private key files. For a file of the wrong kind, it tells what the file is and which command
 //! converts it. How TLS uses them is not known here.
 
+use std::path::Path;
+
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -16,7 +18,12 @@ pub(crate) struct Wrong {
 }
 
 impl Wrong {
-    fn new(problem: impl Into<String>, remedy: &'static str) -> Self {
+    /// The remedy for the file of this path.
+    pub(crate) fn remedy_for(&self, path: &Path) -> String {
+        self.remedy.replace("FILE", &path.display().to_string())
+    }
+
+    pub(super) fn new(problem: impl Into<String>, remedy: &'static str) -> Self {
         Self {
             problem: problem.into(),
             remedy,

@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::{fmt, io};
 
-use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::server::Acceptor;
+use rustls::server::{Acceptor, NoServerSessionStorage};
+use rustls::{ServerConfig, SupportedProtocolVersion, version};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -16,11 +16,15 @@ use tokio_rustls::server::TlsStream;
 use super::TlsFault;
 use super::certificates::{CertificatePair, Resolver, UnknownName};
 use super::challenge::{self, ACME_TLS, Challenges};
+use super::clients::{ClientCertificate, Clients, OneClient};
 use super::issued::{IssuedByName, Slot};
 use super::tickets::{TicketRing, Tickets};
 
 /// A fatal alert `unrecognized_name`, before there are keys (RFC 8446 section 6, RFC 6066 section 3).
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+
+static FROM_12: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
+static FROM_13: [&SupportedProtocolVersion; 1] = [&version::TLS13];
 
 /// The oldest TLS version that is accepted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -46,6 +50,8 @@ pub(crate) struct TlsSettings {
     pub(crate) oldest: MinVersion,
     /// The keys of session tickets.
     pub(crate) tickets: Arc<TicketRing>,
+    /// The client certificates that are asked for.
+    pub(crate) clients: Option<Clients>,
 }
 
 /// Why a client got no TLS connection.
@@ -57,6 +63,9 @@ pub(crate) enum NoHandshake {
     /// It was an ACME directory that looked for the answer to a challenge, and found it. Nothing is served to it.
     #[error("a challenge for {0} was answered")]
     Challenge(String),
+    /// Its certificate was refused, or it has none where one is required.
+    #[error("the client certificate is refused: {0}")]
+    Certificate(String),
     /// All else: what it sent, what it offered, or its socket.
     #[error("{0}")]
     Failed(io::Error),
@@ -68,9 +77,33 @@ impl NoHandshake {
         match self {
             Self::UnknownName(_) => "tls_unknown_name",
             Self::Challenge(_) => "acme_challenge",
+            Self::Certificate(_) => "tls_client_certificate",
             Self::Failed(_) => "tls_handshake",
         }
     }
+
+    /// Why a handshake failed.
+    fn of(error: io::Error) -> Self {
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+        match inner {
+            Some(rustls::Error::NoCertificatesPresented) => {
+                Self::Certificate("there is none".to_owned())
+            }
+            Some(rustls::Error::InvalidCertificate(why)) => Self::Certificate(why.to_string()),
+            Some(_) | None => Self::Failed(error),
+        }
+    }
+}
+
+/// A TLS connection.
+#[derive(Debug)]
+pub(crate) struct Accepted<S> {
+    /// What is inside of it.
+    pub(crate) stream: TlsStream<S>,
+    /// Whether HTTP/2 was negotiated.
+    pub(crate) http2: bool,
+    /// The client's certificate.
+    pub(crate) certificate: Option<Arc<ClientCertificate>>,
 }
 
 /// The TLS of a listener.
@@ -84,6 +117,8 @@ struct Inner {
     at: HashMap<IpAddr, Arc<ServerConfig>>,
     /// For ACME's directories, and what they find.
     challenges: Option<(Arc<Challenges>, Arc<ServerConfig>)>,
+    clients: Option<Clients>,
+    versions: &'static [&'static SupportedProtocolVersion],
 }
 
 impl fmt::Debug for Tls {
@@ -99,9 +134,9 @@ impl Tls {
     /// The crypto provider does not support the versions.
     pub(crate) fn new(settings: &TlsSettings) -> Result<Self, TlsFault> {
         let provider: Arc<CryptoProvider> = Arc::new(aws_lc_rs::default_provider());
-        let versions: &[&rustls::SupportedProtocolVersion] = match settings.oldest {
-            MinVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
-            MinVersion::Tls13 => &[&rustls::version::TLS13],
+        let versions: &'static [_] = match settings.oldest {
+            MinVersion::Tls12 => &FROM_12,
+            MinVersion::Tls13 => &FROM_13,
         };
         let resolver = Resolver::new(&settings.certificates, settings.unknown_name);
         let resolver = Arc::new(resolver.with_issued(IssuedByName::new(&settings.issued)));
@@ -110,8 +145,8 @@ impl Tls {
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(&resolver) as _);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        // Nothing is demanded of clients.
-        let tickets = Tickets::new(Arc::clone(&settings.tickets), &[]);
+        let demands = settings.clients.as_ref().map_or(&[][..], Clients::demands);
+        let tickets = Tickets::new(Arc::clone(&settings.tickets), demands);
         config.ticketer = Arc::new(tickets);
         // A resolver is not told the address, so each address has settings of its own.
         let at = resolver.by_address().map(|(address, resolver)| {
@@ -128,6 +163,8 @@ impl Tls {
             challenges,
             config: Arc::new(config),
             resolver,
+            clients: settings.clients.clone(),
+            versions,
         })))
     }
 
@@ -141,13 +178,18 @@ impl Tls {
         self.0.resolver.has_below(parent)
     }
 
+    /// The client certificates that are asked for.
+    pub(crate) fn clients(&self) -> Option<&Clients> {
+        self.0.clients.as_ref()
+    }
+
     /// Whether a client that asks for this host by name gets as far as a certificate.
     pub(crate) fn serves(&self, name: &str) -> bool {
         self.0.resolver.serves(Some(name))
     }
 
-    /// Performs the handshake, and returns whether HTTP/2 was negotiated. `local` gives the address that the client came
-    /// to; it is asked only where that chooses the certificate.
+    /// Performs the handshake. `local` gives the address that the client came to; it is asked only where that chooses the
+    /// certificate.
     ///
     /// # Errors
     /// The handshake ended without a connection. The client has been told why, by an alert.
@@ -155,7 +197,7 @@ impl Tls {
         &self,
         stream: S,
         local: impl FnOnce(&S) -> Option<IpAddr>,
-    ) -> Result<(TlsStream<S>, bool), NoHandshake>
+    ) -> Result<Accepted<S>, NoHandshake>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -183,11 +225,42 @@ impl Tls {
             drop(begun.io.write_all(&UNRECOGNIZED_NAME).await);
             return Err(refused);
         };
-        let config = Arc::clone(config);
+        let config = match &self.0.clients {
+            None => Arc::clone(config),
+            Some(clients) => self.for_one_of(clients, config)?,
+        };
         let accepted = begun.into_stream(config).await;
-        let stream = accepted.map_err(NoHandshake::Failed)?;
-        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        Ok((stream, http2))
+        let stream = accepted.map_err(NoHandshake::of)?;
+        let connection = stream.get_ref().1;
+        let shown = connection.peer_certificates().and_then(<[_]>::first);
+        let read = shown.map(|shown| ClientCertificate::read(shown.clone()));
+        let unread = |why: &str| NoHandshake::Certificate(why.to_owned());
+        Ok(Accepted {
+            http2: connection.alpn_protocol() == Some(b"h2"),
+            certificate: read.transpose().map_err(unread)?,
+            stream,
+        })
+    }
+
+    /// Settings for a single connection: what a client showed decides on how long its session can be resumed.
+    fn for_one_of(
+        &self,
+        clients: &Clients,
+        config: &ServerConfig,
+    ) -> Result<Arc<ServerConfig>, NoHandshake> {
+        let one = OneClient::new(clients, Arc::clone(&config.ticketer));
+        let provider = Arc::clone(config.crypto_provider());
+        let own = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(self.0.versions)
+            .map_err(|error| NoHandshake::Failed(io::Error::other(error)))?;
+        let mut own = own
+            .with_client_cert_verifier(Arc::clone(&one) as _)
+            .with_cert_resolver(Arc::clone(&config.cert_resolver));
+        own.alpn_protocols.clone_from(&config.alpn_protocols);
+        own.ticketer = one;
+        // Sessions are resumed by tickets alone.
+        own.session_storage = Arc::new(NoServerSessionStorage {});
+        Ok(Arc::new(own))
     }
 
     /// The settings for a client that asks for this name; `None` is an unknown one that is refused.
@@ -200,7 +273,7 @@ impl Tls {
             resolver,
             config,
             at,
-            challenges: _,
+            ..
         } = &*self.0;
         if name.is_none() && !at.is_empty() {
             let own = local().and_then(|address| at.get(&address.to_canonical()));

@@ -46,6 +46,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) subject: Option<&'a str>,
     /// The id that a PROXY header gave the connection.
     pub(crate) proxy_id: Option<&'a str>,
+    /// The subject of the client's certificate.
+    pub(crate) certificate: Option<&'a str>,
     /// Bytes of the response body.
     pub(crate) bytes: u64,
     /// When the request's head arrived, on the monotonic clock.
@@ -183,6 +185,7 @@ impl Entry<'_> {
             (&b",\"upstream\":"[..], self.upstream),
             (&b",\"sub\":"[..], self.subject),
             (&b",\"proxy_id\":"[..], self.proxy_id),
+            (b",\"certificate\":", self.certificate),
         ];
         for (name, value) in fields {
             if let Some(value) = value {
@@ -270,6 +273,7 @@ mod tests {
             upstream: None,
             subject: None,
             proxy_id: None,
+            certificate: None,
             bytes: 12,
             began,
             first_byte: began + Duration::from_micros(7),

@@ -34,6 +34,18 @@ impl H2 {
         Self(send)
     }
 
+    /// Waits until the gateway ends the connection.
+    pub(crate) async fn ended(&mut self) {
+        let ended = async {
+            while self.0.ready().await.is_ok() {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        within(DEADLINE, ended)
+            .await
+            .expect("the HTTP/2 connection goes on");
+    }
+
     pub(crate) async fn get(&mut self, path: &str, fields: &[(&str, &str)]) -> Reply {
         self.send("GET", path, fields, Full::default()).await
     }

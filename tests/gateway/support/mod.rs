@@ -17,7 +17,7 @@ pub(crate) use self::app::{Answer, App, Seen};
 pub(crate) use self::gateway::{Folder, Gateway, program, run_to_end};
 pub(crate) use self::h2::{Frame, Framed, H2, block, fields_of, status_of};
 pub(crate) use self::reply::Reply;
-pub(crate) use self::secure::{Authority, Issued, connect_offering, resuming};
+pub(crate) use self::secure::{Authority, Issued, connect_offering, identified, resuming};
 pub(crate) use self::token::{Kind, claims, key, now, sign, sign_with_header, token};
 pub(crate) use self::wire::{Wire, chunked, get, request};
 

@@ -3,9 +3,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
+    DistinguishedName, DnType, IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber,
+};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -61,6 +65,40 @@ impl Authority {
         }
     }
 
+    /// A certificate for a client; `change` says what is in it.
+    pub(crate) fn client(&self, change: impl FnOnce(&mut CertificateParams)) -> Issued {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let cert = params.signed_by(&key, &self.0).unwrap();
+        Issued {
+            cert: cert.pem(),
+            key: key.serialize_pem(),
+            der: cert.der().clone(),
+        }
+    }
+
+    /// A revocation list of these serial numbers, as PEM.
+    pub(crate) fn revoke(&self, serials: &[u8]) -> String {
+        let now = rcgen::date_time_ymd(2024, 1, 1);
+        let one = |serial: &u8| RevokedCertParams {
+            serial_number: SerialNumber::from(vec![*serial]),
+            revocation_time: now,
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: now,
+            next_update: rcgen::date_time_ymd(2099, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(one).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.0).unwrap().pem().unwrap()
+    }
+
     /// Connects and performs the handshake, offering these protocols.
     pub(crate) async fn connect(
         &self,
@@ -112,6 +150,29 @@ pub(crate) fn resuming(version: &'static rustls::SupportedProtocolVersion) -> Ar
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(Credulous(schemes)))
         .with_no_client_auth();
+    Arc::new(config)
+}
+
+/// A client that shows this certificate, remembers sessions, and verifies nothing.
+pub(crate) fn identified(
+    issued: Option<&Issued>,
+    version: &'static rustls::SupportedProtocolVersion,
+    alpn: &[&str],
+) -> Arc<ClientConfig> {
+    let schemes = vec![SignatureScheme::ECDSA_NISTP256_SHA256];
+    let config = ClientConfig::builder_with_protocol_versions(&[version])
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Credulous(schemes)));
+    let mut config = match issued {
+        None => config.with_no_client_auth(),
+        Some(issued) => {
+            let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
+            config
+                .with_client_auth_cert(vec![issued.der.clone()], key)
+                .unwrap()
+        }
+    };
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     Arc::new(config)
 }
 
