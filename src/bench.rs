@@ -73,7 +73,8 @@ impl Stages {
         let Ok(certified) = guard.certify(None, now) else {
             return false;
         };
-        let principal = guard.authenticate_at_once(headers, target.query(), remembered, now);
+        let principal =
+            guard.authenticate_at_once(&certified, headers, target.query(), remembered, now);
         principal.is_ok_and(|principal| guard.authorize(principal, &certified, &[]).is_ok())
     }
 
@@ -88,7 +89,7 @@ impl Stages {
         let guard = &route.guard;
         let certified = guard.certify(None, now).ok()?;
         let principal = guard
-            .authenticate_at_once(&none, None, &self.nothing, now)
+            .authenticate_at_once(&certified, &none, None, &self.nothing, now)
             .ok()?;
         let permit = guard.authorize(principal, &certified, &[]).ok()?;
         let asked = FileRequest {

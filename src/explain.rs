@@ -14,7 +14,7 @@ use std::time::{Instant, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 
-use crate::auth::{Claims, Principal, Remembered, Scheme};
+use crate::auth::{Certified, Claims, Principal, Remembered, Scheme};
 use crate::files::FileRequest;
 use crate::gateway;
 use crate::message::cors::{self, Cors};
@@ -255,7 +255,7 @@ impl Decision {
                     return Ok(Outcome::Asked);
                 }
             }
-            let principal = self.principal(route, target.query(), question)?;
+            let principal = self.principal(route, &certified, target.query(), question)?;
             for line in route.guard.explain_claims(&principal, &params) {
                 self.say("require", line);
             }
@@ -430,11 +430,12 @@ impl Decision {
     fn principal(
         &mut self,
         route: &Route,
+        certified: &Certified<'_>,
         query: Option<&str>,
         question: &Question<'_>,
     ) -> Result<Principal, Reject> {
         if let Some(claims) = question.claims {
-            let assumed = route.guard.assume(claims, question.now);
+            let assumed = route.guard.assume(certified, claims, question.now);
             return match assumed {
                 Ok(principal) => {
                     if matches!(route.guard.scheme(), Scheme::Jwt(_)) {
@@ -452,19 +453,26 @@ impl Decision {
             };
         }
         let headers = question.request.headers();
-        for line in route.guard.explain_token(headers, query, question.now) {
+        for line in route
+            .guard
+            .explain_token(certified, headers, query, question.now)
+        {
             self.say("token", line);
         }
         let nothing = Remembered::new(0);
-        let found = route
-            .guard
-            .authenticate_at_once(headers, query, &nothing, question.now);
+        let found =
+            route
+                .guard
+                .authenticate_at_once(certified, headers, query, &nothing, question.now);
         let refused = match found {
             Ok(principal) => return Ok(principal),
             Err(refused) => refused.reject,
         };
         if refused == Reject::KeysMissing
-            && let Some(assumed) = route.guard.assume_genuine(headers, query, question.now)
+            && let Some(assumed) =
+                route
+                    .guard
+                    .assume_genuine(certified, headers, query, question.now)
         {
             self.unproven = assumed.is_ok();
             return assumed.or_else(|reject| route.guard.let_pass(reject));

@@ -151,7 +151,7 @@ async fn serve(
             let remembered = &connection.worker.remembered;
             let headers = request.headers();
             let (query, now) = (target.query(), record.time());
-            let authenticating = guard.authenticate(headers, query, remembered, now);
+            let authenticating = guard.authenticate(&certified, headers, query, remembered, now);
             let principal = authenticating.await?;
             record.authenticated(&principal);
             guard.authorize(principal, &certified, &route.parameters(&path))?

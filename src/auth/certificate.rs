@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use http::{HeaderName, HeaderValue};
 
+use super::binding::Holder;
 use crate::message::reject::Reject;
 use crate::net::tls::{ClientCertificate, Fingerprint, Name, Part};
 
@@ -229,6 +230,11 @@ pub(crate) struct Certified<'c> {
 }
 
 impl Certified<'_> {
+    /// The client as tokens name it.
+    pub(super) fn holder(&self) -> Holder<'_> {
+        Holder::Client(self.certificate.map(|it| it.fingerprint()))
+    }
+
     /// Whether the client has a certificate.
     pub(super) fn has_certificate(&self) -> bool {
         self.certificate.is_some()

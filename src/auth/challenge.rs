@@ -4,6 +4,7 @@
 use http::{HeaderValue, StatusCode};
 use serde_json::{Map, Value};
 
+use super::binding::Cnf;
 use super::guard::Guard;
 use super::jwt_guard::JwtGuard;
 use super::policy::Requirement;
@@ -42,6 +43,17 @@ impl Guard {
         if let Some(scope) = guard.require.as_ref().and_then(Requirement::scope) {
             let scopes: Vec<&str> = scope.split(' ').collect();
             metadata.insert("scopes_supported".to_owned(), scopes.into());
+        }
+        // RFC 8705 section 3.3.
+        if guard
+            .verifiers
+            .iter()
+            .any(|(verifier, _)| verifier.cnf() == Cnf::Require)
+        {
+            metadata.insert(
+                "tls_client_certificate_bound_access_tokens".to_owned(),
+                true.into(),
+            );
         }
         Some(Value::Object(metadata).to_string())
     }

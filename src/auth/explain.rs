@@ -7,6 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::HeaderMap;
 use serde_json::{Map, Value};
 
+use super::binding::Holder;
+use super::certificate::Certified;
 use super::claims::{ClaimPath, Claims};
 use super::guard::Guard;
 use super::jws::Jws;
@@ -22,7 +24,12 @@ const ASSUMED_LIFE: Duration = Duration::from_secs(300);
 
 impl JwtGuard {
     /// The result of checking one token, in words.
-    fn explain_found(&self, found: &token::Found<'_>, now: SystemTime) -> Vec<String> {
+    fn explain_found(
+        &self,
+        found: &token::Found<'_>,
+        holder: Holder<'_>,
+        now: SystemTime,
+    ) -> Vec<String> {
         let places: Vec<String> = self
             .places
             .iter()
@@ -54,7 +61,10 @@ impl JwtGuard {
             }
         };
         for verifier in self.candidates(found.places, issuer(&claims)) {
-            for (at, line) in explain_by(verifier, &jws, &claims, now).iter().enumerate() {
+            for (at, line) in explain_by(verifier, &jws, &claims, (holder, now))
+                .iter()
+                .enumerate()
+            {
                 let besides = if at == 0 { "" } else { "besides, " };
                 lines.push(format!("verifier {}: {besides}{line}", verifier.name()));
             }
@@ -67,6 +77,7 @@ impl Guard {
     /// The result of checking the request's token, in words.
     pub(crate) fn explain_token(
         &self,
+        certified: &Certified<'_>,
         headers: &HeaderMap,
         query: Option<&str>,
         now: SystemTime,
@@ -74,6 +85,7 @@ impl Guard {
         let Some(guard) = self.jwt() else {
             return Vec::new();
         };
+        let holder = certified.holder();
         let found = match token::find(headers, query, &guard.places) {
             Ok(Some(found)) => found,
             Ok(None) => {
@@ -89,11 +101,11 @@ impl Guard {
             Err(reject) => return vec![reject.detail().into_owned()],
         };
         if found.rivals.is_empty() {
-            return guard.explain_found(&found, now);
+            return guard.explain_found(&found, holder, now);
         }
         let mut lines = vec!["several cookies of one name; the valid one is used".to_owned()];
         for (at, found) in found.each().enumerate() {
-            for line in guard.explain_found(&found, now) {
+            for line in guard.explain_found(&found, holder, now) {
                 lines.push(format!("cookie {}: {line}", at + 1));
             }
         }
@@ -107,19 +119,21 @@ impl Guard {
     /// Why the verifiers refuse it, also in words.
     pub(crate) fn assume(
         &self,
+        certified: &Certified<'_>,
         claims: &Claims,
         now: SystemTime,
     ) -> Result<Principal, (Reject, String)> {
         let Some(guard) = self.jwt() else {
             return Ok(Principal::anonymous());
         };
+        let holder = certified.holder();
         let mut refused = None;
         // The verifiers that would check it: those whose issuer it names, or all of them.
         for verifier in guard.candidates(u64::MAX, issuer(claims)) {
             let (claims, typ) = verifier.completed(claims.members(), now);
-            match verifier.check_assumed(typ.as_deref(), &claims, now) {
-                Ok(dates) => {
-                    return Ok(Principal::bearer(Arc::new(verifier.found(claims, dates))));
+            match verifier.check_assumed(typ.as_deref(), &claims, holder, now) {
+                Ok(terms) => {
+                    return Ok(Principal::bearer(Arc::new(verifier.found(claims, terms))));
                 }
                 Err(fault) => {
                     let unsigned = "eyJhbGciOiJub25lIn0.e30.";
@@ -145,11 +159,13 @@ impl Guard {
     /// Why the token is refused in either case.
     pub(crate) fn assume_genuine(
         &self,
+        certified: &Certified<'_>,
         headers: &HeaderMap,
         query: Option<&str>,
         now: SystemTime,
     ) -> Option<Result<Principal, Reject>> {
         let guard = self.jwt()?;
+        let holder = certified.holder();
         let found = token::find(headers, query, &guard.places).ok()??;
         let jws = Jws::parse(found.text().ok()?).ok()?;
         let claims = jws.claims().ok()?;
@@ -158,9 +174,9 @@ impl Guard {
             if !verifier.was_never_fetched() || !verifier.fits(&jws) {
                 continue;
             }
-            match verifier.check_claims(jws.typ.as_deref(), &claims, now) {
-                Ok(dates) => {
-                    let verified = verifier.found(claims.clone(), dates);
+            match verifier.check_claims(jws.typ.as_deref(), &claims, holder, now) {
+                Ok(terms) => {
+                    let verified = verifier.found(claims.clone(), terms);
                     return Some(Ok(Principal::bearer(Arc::new(verified))));
                 }
                 Err(fault) => refused = Some(Err(Reject::TokenInvalid(fault))),
@@ -193,12 +209,17 @@ pub(crate) fn faults_of(verifier: &Verifier, token: &str, now: SystemTime) -> Ve
     let parsed = Jws::parse(token).and_then(|jws| Ok((jws.claims()?, jws)));
     match parsed {
         Err(fault) => vec![fault.to_string()],
-        Ok((claims, jws)) => faults(verifier, &jws, &claims, now),
+        Ok((claims, jws)) => faults(verifier, &jws, &claims, (Holder::Nobody, now)),
     }
 }
 
-fn explain_by(verifier: &Verifier, jws: &Jws<'_>, claims: &Claims, now: SystemTime) -> Vec<String> {
-    let mut lines = faults(verifier, jws, claims, now);
+fn explain_by(
+    verifier: &Verifier,
+    jws: &Jws<'_>,
+    claims: &Claims,
+    by: (Holder<'_>, SystemTime),
+) -> Vec<String> {
+    let mut lines = faults(verifier, jws, claims, by);
     let signed = verifier.secret_in_words(jws);
     match (lines.is_empty(), signed) {
         (true, Some(signed)) => lines.push(format!("accepts it, {signed}")),
@@ -208,13 +229,18 @@ fn explain_by(verifier: &Verifier, jws: &Jws<'_>, claims: &Claims, now: SystemTi
     lines
 }
 
-fn faults(verifier: &Verifier, jws: &Jws<'_>, claims: &Claims, now: SystemTime) -> Vec<String> {
+fn faults(
+    verifier: &Verifier,
+    jws: &Jws<'_>,
+    claims: &Claims,
+    (holder, now): (Holder<'_>, SystemTime),
+) -> Vec<String> {
     let unsigned = verifier.check_signature(jws).err();
     // Errors in the claims help too, even where the signature decides.
     unsigned
         .map(|unsigned| verifier.why(jws, None, unsigned.why, now))
         .into_iter()
-        .chain(verifier.all_why(jws, claims, now))
+        .chain(verifier.all_why(jws, claims, holder, now))
         .collect()
 }
 

@@ -118,6 +118,7 @@ impl Guard {
     /// `TokenMissing`, `TokenMalformed`, `TokenInvalid` or `KeysMissing`.
     pub(crate) async fn authenticate(
         &self,
+        certified: &Certified<'_>,
         headers: &HeaderMap,
         query: Option<&str>,
         remembered: &Remembered,
@@ -125,7 +126,8 @@ impl Guard {
     ) -> Result<Principal, Reject> {
         let mut deadline = None;
         loop {
-            let authenticated = self.authenticate_at_once(headers, query, remembered, now);
+            let authenticated =
+                self.authenticate_at_once(certified, headers, query, remembered, now);
             let refused = match authenticated {
                 Ok(principal) => return Ok(principal),
                 Err(refused) => refused,
@@ -197,6 +199,7 @@ impl Guard {
     /// As [`Guard::authenticate`].
     pub(crate) fn authenticate_at_once(
         &self,
+        certified: &Certified<'_>,
         headers: &HeaderMap,
         query: Option<&str>,
         remembered: &Remembered,
@@ -207,10 +210,11 @@ impl Guard {
         };
         match token::find(headers, query, &guard.places)? {
             Some(found) => {
+                let holder = certified.holder();
                 let verified = if found.rivals.is_empty() {
-                    guard.verify(&found, remembered, now)?
+                    guard.verify(&found, holder, remembered, now)?
                 } else {
-                    guard.verify_one_of(found, remembered, now)?
+                    guard.verify_one_of(found, holder, remembered, now)?
                 };
                 Ok(Principal::bearer(verified))
             }

@@ -8,6 +8,7 @@ use http::HeaderName;
 use serde_json::Value;
 
 use super::ask::credentials;
+use super::binding::Holder;
 use super::claims::{ClaimPath, Claims};
 use super::jws::Jws;
 use super::lease::Lease;
@@ -15,7 +16,7 @@ use super::policy::{Parameters, Requirement};
 use super::principal::Principal;
 use super::remembered::Remembered;
 use super::token::{Found, TokenSource};
-use super::verify::{Dates, Lack, Stamp, Unsigned, Unverified, Verified, Verifier};
+use super::verify::{Lack, Stamp, Terms, Unsigned, Unverified, Verified, Verifier};
 use crate::message::reject::{Reject, TokenFault};
 
 /// How many verifiers of a route are tried for one token.
@@ -162,13 +163,14 @@ impl JwtGuard {
     pub(super) fn verify_one_of(
         &self,
         found: Found<'_>,
+        holder: Holder<'_>,
         remembered: &Remembered,
         now: SystemTime,
     ) -> Result<Arc<Verified>, Unauthenticated> {
         let mut best: Option<Arc<Verified>> = None;
         let mut refused = None;
         for found in found.each() {
-            let verified = match self.verify(&found, remembered, now) {
+            let verified = match self.verify(&found, holder, remembered, now) {
                 Ok(verified) => verified,
                 Err(why) => {
                     refused.get_or_insert(why);
@@ -196,10 +198,11 @@ impl JwtGuard {
         best.ok_or_else(|| refused.unwrap_or_else(none))
     }
 
-    /// Verifies a token, or finds it in the cache of verified tokens.
+    /// Verifies a token that this client sent, or finds it in the cache of verified tokens.
     pub(super) fn verify(
         &self,
         found: &Found<'_>,
+        holder: Holder<'_>,
         remembered: &Remembered,
         now: SystemTime,
     ) -> Result<Arc<Verified>, Unauthenticated> {
@@ -209,7 +212,7 @@ impl JwtGuard {
             candidates.clone().count() <= MAX_VERIFIERS
                 && candidates
                     .filter(|verifier| verifier.stamp() == stamp)
-                    .any(|verifier| verifier.is_still_right(verified, now))
+                    .any(|verifier| verifier.is_still_right(verified, holder, now))
         });
         if let Some(verified) = known {
             return Ok(verified);
@@ -219,12 +222,13 @@ impl JwtGuard {
         let jws = jws.map_err(unverified)?;
         let mut all = self.candidates(found.places, None);
         let (stamp, verified) = if let (Some(only), None) = (all.next(), all.next()) {
-            verify_by_one(only, &jws, now)?
+            verify_by_one(only, &jws, holder, now)?
         } else {
             // The issuer is read before the signature is checked, but only to choose the verifier.
             let claims = jws.claims().map_err(unverified)?;
-            let (stamp, verifier, dates) = self.verify_by_any(&jws, &claims, found.places, now)?;
-            (stamp, verifier.found(claims, dates))
+            let (stamp, verifier, terms) =
+                self.verify_by_any(&jws, &claims, found.places, holder, now)?;
+            (stamp, verifier.found(claims, terms))
         };
         let verified = Arc::new(verified);
         remembered.keep_header(jws.header_part(), &jws.header);
@@ -237,8 +241,9 @@ impl JwtGuard {
         jws: &Jws<'_>,
         claims: &Claims,
         places: u64,
+        holder: Holder<'_>,
         now: SystemTime,
-    ) -> Result<(Stamp, &Arc<Verifier>, Dates), Refused> {
+    ) -> Result<(Stamp, &Arc<Verifier>, Terms), Refused> {
         let candidates = self.candidates(places, issuer(claims));
         let fitting = || {
             candidates
@@ -258,8 +263,8 @@ impl JwtGuard {
                 };
                 continue;
             }
-            match verifier.check_claims(jws.typ.as_deref(), claims, now) {
-                Ok(dates) => return Ok((stamp, verifier, dates)),
+            match verifier.check_claims(jws.typ.as_deref(), claims, holder, now) {
+                Ok(terms) => return Ok((stamp, verifier, terms)),
                 Err(wrong) => wrong_claims = Some(wrong),
             }
         }
@@ -279,6 +284,7 @@ impl JwtGuard {
 fn verify_by_one(
     verifier: &Verifier,
     jws: &Jws<'_>,
+    holder: Holder<'_>,
     now: SystemTime,
 ) -> Result<(Stamp, Verified), Refused> {
     let stamp = verifier.stamp();
@@ -287,9 +293,9 @@ fn verify_by_one(
         lacks: unsigned.lack.into_iter().collect(),
     })?;
     let claims = jws.claims().map_err(Unverified::from)?;
-    let dates = verifier.check_claims(jws.typ.as_deref(), &claims, now);
-    let dates = dates.map_err(Unverified::from)?;
-    Ok((stamp, verifier.found(claims, dates)))
+    let terms = verifier.check_claims(jws.typ.as_deref(), &claims, holder, now);
+    let terms = terms.map_err(Unverified::from)?;
+    Ok((stamp, verifier.found(claims, terms)))
 }
 
 /// A token that was not accepted.

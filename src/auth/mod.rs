@@ -3,6 +3,7 @@
 
 mod algorithm;
 mod ask;
+mod binding;
 mod certificate;
 mod challenge;
 mod claims;
@@ -41,6 +42,7 @@ mod wycheproof;
 
 pub(crate) use self::algorithm::Algorithm;
 pub(crate) use self::ask::{AskGuard, Word, is_credential};
+pub(crate) use self::binding::Cnf;
 pub(crate) use self::certificate::{CertificateRule, Certified, Demand, NamePattern};
 pub(crate) use self::claims::{ClaimPath, Claims};
 pub(crate) use self::explain::faults_of;

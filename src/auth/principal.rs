@@ -133,7 +133,6 @@ fn is_fit(text: &str) -> bool {
 mod tests {
     use serde_json::json;
 
-    use super::super::verify::Dates;
     use super::*;
 
     #[track_caller]
@@ -143,7 +142,7 @@ mod tests {
     )]
     fn check(claim: Value, expected: Result<Option<&str>, Reject>) {
         let claims = Claims::new(json!({"a": {"b": claim}}).as_object().unwrap().clone());
-        let principal = Principal::bearer(Arc::new(Verified::new(claims, Dates::default())));
+        let principal = Principal::bearer(Arc::new(Verified::of(claims)));
         let header = principal.header(&ClaimPath::parse("a.b").unwrap());
         let seen = header
             .map(|value| value.map(|value| String::from_utf8(value.as_bytes().to_vec()).unwrap()));
@@ -209,7 +208,7 @@ mod tests {
             (json!({}), None),
         ] {
             let claims = Claims::new(claims.as_object().unwrap().clone());
-            let principal = Principal::bearer(Arc::new(Verified::new(claims, Dates::default())));
+            let principal = Principal::bearer(Arc::new(Verified::of(claims)));
             assert_eq!(principal.user(&paths).as_deref(), expected);
         }
     }

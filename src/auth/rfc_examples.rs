@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use super::algorithm::{Algorithm, AlgorithmSet};
+use super::binding::Holder;
 use super::claims::Claims;
 use super::jwk::{self, Material};
 use super::jws::Jws;
@@ -385,7 +386,7 @@ fn judge(
             Unverified::NoKeys => panic!("the keys are fixed"),
         })?;
     let claims = jws.claims()?;
-    verifier.check_claims(jws.typ.as_deref(), &claims, now)?;
+    verifier.check_claims(jws.typ.as_deref(), &claims, Holder::Nobody, now)?;
     Ok(claims)
 }
 

@@ -18,6 +18,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
 use super::algorithm::Algorithm;
+use super::binding::Cnf;
 use super::keys::KeySource;
 use super::public_key::PublicKey;
 use super::revoked::Revoked;
@@ -230,6 +231,7 @@ pub(super) fn settings(algorithm: Algorithm) -> VerifierSettings {
         max_lifetime: None,
         typ: None,
         claims: Vec::new(),
+        cnf: Cnf::Check,
         from: Vec::new(),
         weak_secret: false,
         revoked: Revoked::default(),

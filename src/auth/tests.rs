@@ -57,8 +57,9 @@ fn at_once(
     remembered: &Remembered,
     now: SystemTime,
 ) -> Result<Principal, Reject> {
+    let certified = guard.certify(None, now)?;
     guard
-        .authenticate_at_once(headers, query, remembered, now)
+        .authenticate_at_once(&certified, headers, query, remembered, now)
         .map_err(|refused| refused.reject)
 }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 
 use super::algorithm::{Algorithm, AlgorithmSet};
+use super::binding::{Binding, Cnf, Holder};
 use super::claims::{ClaimPath, Claims, equal};
 use super::jws::Jws;
 use super::key_fault::KeyFault;
@@ -46,6 +47,8 @@ pub(crate) struct VerifierSettings {
     pub(crate) typ: Option<String>,
     /// Claims that must be present with this value.
     pub(crate) claims: Vec<(ClaimPath, Value)>,
+    /// What a token's `cnf` demands of the client's certificate.
+    pub(crate) cnf: Cnf,
     /// Where the token is accepted; only in the header where the list is empty.
     pub(crate) from: Vec<TokenSource>,
     /// Whether secrets shorter than the hash are accepted.
@@ -161,19 +164,18 @@ impl From<TokenFault> for Unverified {
 #[derive(Debug, Default)]
 pub(crate) struct Verified {
     claims: Claims,
-    dates: Dates,
+    terms: Terms,
     /// The verifier that accepted it.
     by: Option<VerifierId>,
 }
 
 impl Verified {
-    /// The claims and their dates.
+    /// The claims, without dates.
     #[cfg(test)]
-    pub(crate) fn new(claims: Claims, dates: Dates) -> Self {
+    pub(crate) fn of(claims: Claims) -> Self {
         Self {
             claims,
-            dates,
-            by: None,
+            ..Self::default()
         }
     }
 
@@ -189,7 +191,8 @@ impl Verified {
 
     /// When it expires, with the verifier's leeway.
     pub(crate) fn ends(&self) -> Option<SystemTime> {
-        let ends = Duration::try_from_secs_f64(self.dates.exp? + self.dates.leeway).ok()?;
+        let dates = &self.terms.dates;
+        let ends = Duration::try_from_secs_f64(dates.exp? + dates.leeway).ok()?;
         UNIX_EPOCH.checked_add(ends)
     }
 }
@@ -216,9 +219,17 @@ impl Ended {
     }
 }
 
+/// What a token that was verified is checked for again on each request.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Terms {
+    dates: Dates,
+    /// The client certificate that it is bound to.
+    binding: Binding,
+}
+
 /// The dates of a token, in seconds since 1970.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Dates {
+struct Dates {
     exp: Option<f64>,
     nbf: Option<f64>,
     iat: Option<f64>,
@@ -267,6 +278,7 @@ pub(crate) struct Verifier {
     max_lifetime: Option<f64>,
     typ: Option<String>,
     claims: Vec<(ClaimPath, Value)>,
+    cnf: Cnf,
     from: Vec<TokenSource>,
     revoked: Revoked,
     live: Option<Arc<LiveRevoked>>,
@@ -329,6 +341,7 @@ impl Verifier {
             max_lifetime: settings.max_lifetime.map(|lifetime| lifetime.as_secs_f64()),
             typ: settings.typ,
             claims: settings.claims,
+            cnf: settings.cnf,
             from,
             revoked: settings.revoked,
             live: settings.live,
@@ -412,6 +425,11 @@ impl Verifier {
         self.typ.as_deref()
     }
 
+    /// What a token's `cnf` demands of the client's certificate.
+    pub(crate) fn cnf(&self) -> Cnf {
+        self.cnf
+    }
+
     /// The claims that must be present with a given value.
     pub(crate) fn own_claims(&self) -> &[(ClaimPath, Value)] {
         &self.claims
@@ -476,7 +494,8 @@ impl Verifier {
         })
     }
 
-    /// Checks the registered claims and the verifier's own, for a token whose signature is valid.
+    /// Checks the registered claims and the verifier's own, for a token whose signature is valid and that this client
+    /// sent.
     ///
     /// No library's validation is used: jsonwebtoken's reads the clock itself and cannot recheck a cached token. All
     /// the rules are here and in `check_dates`, which this calls.
@@ -484,10 +503,11 @@ impl Verifier {
         &self,
         typ: Option<&str>,
         claims: &Claims,
+        holder: Holder<'_>,
         now: SystemTime,
-    ) -> Result<Dates, TokenFault> {
+    ) -> Result<Terms, TokenFault> {
         self.check_goes_on(claims)?;
-        self.check_assumed(typ, claims, now)
+        self.check_assumed(typ, claims, holder, now)
     }
 
     /// The same for a token that nobody issued: it has no session that could have ended.
@@ -495,8 +515,9 @@ impl Verifier {
         &self,
         typ: Option<&str>,
         claims: &Claims,
+        holder: Holder<'_>,
         now: SystemTime,
-    ) -> Result<Dates, TokenFault> {
+    ) -> Result<Terms, TokenFault> {
         self.check_type(typ)?;
         let dates = Dates::of(claims, self.leeway)?;
         self.check_revoked(claims, &dates)?;
@@ -504,7 +525,9 @@ impl Verifier {
         self.check_audience(claims)?;
         self.check_dates(&dates, now)?;
         self.check_own(claims)?;
-        Ok(dates)
+        let binding = Binding::of(claims, self.cnf)?;
+        binding.check(holder)?;
+        Ok(Terms { dates, binding })
     }
 
     fn check_type(&self, typ: Option<&str>) -> Result<(), TokenFault> {
@@ -546,10 +569,10 @@ impl Verifier {
     }
 
     /// A token with these claims that this verifier accepted.
-    pub(super) fn found(&self, claims: Claims, dates: Dates) -> Verified {
+    pub(super) fn found(&self, claims: Claims, terms: Terms) -> Verified {
         Verified {
             claims,
-            dates,
+            terms,
             by: Some(self.id),
         }
     }
@@ -565,20 +588,26 @@ impl Verifier {
         if self.check_goes_on(&verified.claims).is_err() {
             return Some(Ended::Session);
         }
-        let revoked = self.check_revoked(&verified.claims, &verified.dates);
+        let revoked = self.check_revoked(&verified.claims, &verified.terms.dates);
         revoked.is_err().then_some(Ended::Revoked)
     }
 
-    /// Whether a token that this verifier accepted is valid at this time too.
-    pub(crate) fn is_still_right(&self, verified: &Verified, now: SystemTime) -> bool {
-        self.check_dates(&verified.dates, now).is_ok()
+    /// Whether a token that this verifier accepted is valid from this client and at this time too.
+    pub(crate) fn is_still_right(
+        &self,
+        verified: &Verified,
+        holder: Holder<'_>,
+        now: SystemTime,
+    ) -> bool {
+        let Terms { dates, binding } = &verified.terms;
+        self.check_dates(dates, now).is_ok()
             && self.check_goes_on(&verified.claims).is_ok()
-            && self
-                .check_revoked(&verified.claims, &verified.dates)
-                .is_ok()
+            && self.check_revoked(&verified.claims, dates).is_ok()
+            && binding.check(holder).is_ok()
     }
 
-    /// Verifies a token that does not come from a request: its structure, its signature, its claims.
+    /// Verifies a token that does not come from a request: its structure, its signature, its claims. Whoever sent it
+    /// need not be its holder: it opens nothing.
     ///
     /// # Errors
     /// Which check failed.
@@ -607,7 +636,7 @@ impl Verifier {
                 Unverified::NoKeys => TokenFault::UnknownKey,
             })?;
         let claims = jws.claims()?;
-        self.check_assumed(jws.typ.as_deref(), &claims, now)?;
+        self.check_assumed(jws.typ.as_deref(), &claims, Holder::Nobody, now)?;
         Ok(claims)
     }
 

@@ -4,19 +4,22 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
+use super::binding::{CONFIRMATION, Cnf, Holder, THUMBPRINT};
 use super::claims::{ClaimPath, Claims};
 use super::guard::{Guard, Scheme};
 use super::jwt_guard::JwtGuard;
 use super::policy::Parameters;
 use super::verify::{Audience, Verifier};
-use crate::net::tls::ClientCertificate;
+use crate::net::tls::{ClientCertificate, Fingerprint};
 
 /// How many clients represent a guard, at most: a requirement with many alternatives has many.
 const MOST: usize = 256;
 /// A value that no rule requires.
 const ANYTHING: &str = "portcullis-probe";
+/// Stands for a certificate that no made-up client has.
+const PROBE_KEY: &[u8] = b"portcullis-probe of somebody else";
 /// The lifetime of a token where nothing limits it.
 const LONG: Duration = Duration::from_secs(10 * 365 * 86_400);
 
@@ -35,6 +38,8 @@ struct Token {
     /// Its `typ`.
     typ: Option<String>,
     claims: Claims,
+    /// Whether it is bound to a client certificate that its sender need not have.
+    is_unbound: bool,
 }
 
 /// A guard's decision on a request.
@@ -97,9 +102,9 @@ impl Guard {
         params: &Parameters<'_>,
         now: SystemTime,
     ) -> Says {
-        if self.certify(client.certificate.as_ref(), now).is_err() {
+        let Ok(certified) = self.certify(client.certificate.as_ref(), now) else {
             return Says::No;
-        }
+        };
         let guard = match self.scheme() {
             Scheme::Open => return Says::Yes,
             Scheme::Ask(_) => return Says::Asks,
@@ -109,7 +114,8 @@ impl Guard {
             || match &client.token {
                 None => guard.optional && guard.allows(&Claims::default(), params),
                 Some(token) => {
-                    guard.accepts(token, signed, now) && guard.allows(&token.claims, params)
+                    guard.accepts(token, certified.holder(), signed, now)
+                        && guard.allows(&token.claims, params)
                 }
             };
         if allowed { Says::Yes } else { Says::No }
@@ -144,36 +150,68 @@ impl JwtGuard {
         require.is_none_or(|require| require.is_satisfied(claims, params))
     }
 
-    fn accepts(&self, token: &Token, signed: &dyn Fn(&str) -> bool, now: SystemTime) -> bool {
+    fn accepts(
+        &self,
+        token: &Token,
+        holder: Holder<'_>,
+        signed: &dyn Fn(&str) -> bool,
+        now: SystemTime,
+    ) -> bool {
         let verifiers = self.verifiers.iter().map(|(verifier, _)| verifier);
         verifiers
             .filter(|verifier| signed(verifier.name()))
             .any(|verifier| {
                 let typ = token.typ.as_deref();
-                let checked = verifier.check_assumed(typ, &token.claims, now);
+                let checked = verifier.check_assumed(typ, &token.claims, holder, now);
                 checked.is_ok()
             })
     }
 }
 
-/// Clients with this certificate and the tokens of [`tokens_of`].
+/// Clients with this certificate, or one of their own, and the tokens of [`tokens_of`]: bound as the verifier demands,
+/// and where it does not look at that, bound to a certificate that they do not have and in a way that nobody checks.
 fn bearers(
     verifier: &Verifier,
     certificate: Option<&Arc<ClientCertificate>>,
     wanted: &[Map<String, Value>],
     now: SystemTime,
 ) -> Vec<Witness> {
-    let tokens = tokens_of(verifier, wanted, now).into_iter();
-    tokens
-        .map(|claims| Witness {
-            token: Some(Token {
-                verifier: verifier.name().to_owned(),
-                typ: verifier.typ().map(str::to_owned),
-                claims: Claims::new(claims),
-            }),
-            certificate: certificate.cloned(),
-        })
-        .collect()
+    let own = || ClientCertificate::made_up(Vec::new(), Fingerprint::of(ANYTHING.as_bytes()), now);
+    let bound_to = |print: &Fingerprint| json!({THUMBPRINT: print.base64url()});
+    let mut all = Vec::new();
+    let mut add =
+        |claims: Map<String, Value>, certificate: Option<&Arc<ClientCertificate>>, is_unbound| {
+            all.push(Witness {
+                token: Some(Token {
+                    verifier: verifier.name().to_owned(),
+                    typ: verifier.typ().map(str::to_owned),
+                    claims: Claims::new(claims),
+                    is_unbound,
+                }),
+                certificate: certificate.cloned(),
+            });
+        };
+    for claims in tokens_of(verifier, wanted, now) {
+        let with = |cnf: Value| {
+            let mut claims = claims.clone();
+            claims.insert(CONFIRMATION.to_owned(), cnf);
+            claims
+        };
+        match verifier.cnf() {
+            Cnf::Check => add(claims, certificate, false),
+            Cnf::Require => {
+                let holder = certificate.cloned().unwrap_or_else(own);
+                add(with(bound_to(holder.fingerprint())), Some(&holder), false);
+            }
+            Cnf::Ignore => {
+                let others = Fingerprint::of(PROBE_KEY);
+                add(with(bound_to(&others)), certificate, true);
+                add(with(json!({"jkt": others.base64url()})), certificate, true);
+                add(claims, certificate, false);
+            }
+        }
+    }
+    all
 }
 
 /// The claims of tokens that a verifier accepts, each with one of these sets beside its own: one for each issuer and
@@ -247,6 +285,11 @@ impl Witness {
     /// Whether it has a certificate.
     pub(crate) fn has_certificate(&self) -> bool {
         self.certificate.is_some()
+    }
+
+    /// Whether its token is bound to a certificate that it does not have.
+    pub(crate) fn is_unbound(&self) -> bool {
+        self.token.as_ref().is_some_and(|token| token.is_unbound)
     }
 
     /// The same client with this certificate.

@@ -593,6 +593,12 @@ pub(crate) static VERIFIER: Section = Section {
             "Claims that every token must have, with these values.",
         ),
         key(
+            "cnf",
+            Kind::Word(&["check", "require", "ignore"]),
+            "Tokens that are bound to a client certificate (RFC 8705); `require` takes no others.",
+        )
+        .or("check"),
+        key(
             "from",
             Kind::OneOrMore(&Kind::Form(
                 "header, cookie:NAME, query:NAME, websocket or basic",

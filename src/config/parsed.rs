@@ -271,10 +271,23 @@ pub(crate) struct Verifier {
     pub(crate) typ: Option<Spanned<String>>,
     /// Required claims and their values: dotted paths, and scalars or lists of scalars.
     pub(crate) claims: Named<Spanned<Value>>,
+    /// What a token's `cnf` demands; `check` by default.
+    pub(crate) cnf: Spanned<Cnf>,
     /// Where tokens are read from; only the header by default.
     pub(crate) from: Vec<Spanned<TokenSource>>,
     /// The place of `weak_secret: allow`.
     pub(crate) weak_secret: Option<Place>,
+}
+
+/// `cnf` of a verifier.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Cnf {
+    /// A bound token is only accepted from its holder.
+    Check,
+    /// The same, and others are refused.
+    Require,
+    /// It is left to the app.
+    Ignore,
 }
 
 /// `jwks`.

@@ -533,7 +533,7 @@ fn secrets_stay_out_of_messages() {
     golden("jwt: {a: {secret: hunter2, algorithm: [HS256]}}", "\
 a.yaml:1:28: unknown key `algorithm`
     1 | jwt: {a: {secret: ***, algorithm: [HS256]}}
-      |                        ^^^^^^^^^ did you mean `algorithms`? known here: algorithms, secret, keys, jwks, jwks_refresh, stale_for, ca, revoked, issuer, audience, leeway, require_exp, max_lifetime, typ, claims, from, weak_secret");
+      |                        ^^^^^^^^^ did you mean `algorithms`? known here: algorithms, secret, keys, jwks, jwks_refresh, stale_for, ca, revoked, issuer, audience, leeway, require_exp, max_lifetime, typ, claims, cnf, from, weak_secret");
     golden(
         "jwt: {a: {algorithms: [HS256], secret: [hunter2, '', {x: hunter3}]}}",
         "\
@@ -554,7 +554,7 @@ a.yaml:1:19: expected a secret or a list of secrets, found a map
       |                   ^
 a.yaml:1:38: unknown key `secert`
     1 | jwt: {a: {secret: {***: ***}}, b: {secert: ***}}
-      |                                    ^^^^^^ did you mean `secret`? known here: algorithms, secret, keys, jwks, jwks_refresh, stale_for, ca, revoked, issuer, audience, leeway, require_exp, max_lifetime, typ, claims, from, weak_secret");
+      |                                    ^^^^^^ did you mean `secret`? known here: algorithms, secret, keys, jwks, jwks_refresh, stale_for, ca, revoked, issuer, audience, leeway, require_exp, max_lifetime, typ, claims, cnf, from, weak_secret");
     golden(
         "timeouts: {send: \"${WORD}\"}\nworkers: \"${FOUR}\"",
         "\
@@ -755,6 +755,7 @@ jwt:
     stale_for: 1h
     leeway: 30s
     require_exp: true
+    cnf: check
     from:
     - header
 routes:

@@ -8,7 +8,7 @@ use super::decode::{Decoder, Fields};
 use super::json::json;
 use super::keys::{self, ALGORITHMS};
 use super::node::{Kind, Node};
-use super::parsed::{Audience, Jwks, KeyFile, Secret, Spanned, TokenSource, Verifier};
+use super::parsed::{Audience, Cnf, Jwks, KeyFile, Secret, Spanned, TokenSource, Verifier};
 use super::value;
 use crate::auth::MAX_TRIES;
 use crate::net::url::Url;
@@ -38,6 +38,14 @@ impl Decoder<'_> {
             max_lifetime: self.optional(fields, "max_lifetime", Self::duration),
             typ: self.optional(fields, "typ", Self::filled_text),
             claims: Vec::new(),
+            cnf: self.value(fields, "cnf", |it, node| {
+                let known = [
+                    ("check", Cnf::Check),
+                    ("require", Cnf::Require),
+                    ("ignore", Cnf::Ignore),
+                ];
+                it.choice(node, "`check`, `require` or `ignore`", &known)
+            })?,
             from: self.value(fields, "from", Self::token_sources)?,
             weak_secret: None,
         };

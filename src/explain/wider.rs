@@ -89,6 +89,8 @@ pub(super) enum Allowed {
     CertificateAlone,
     /// A client with this token.
     Token(Witness),
+    /// A client with this token, whoever it was issued to.
+    Unbound(Witness),
 }
 
 /// The messages, one for each pair of routes and kind.
@@ -144,6 +146,13 @@ impl Both<'_> {
                     routes()
                 )
             }),
+            Some(Allowed::Unbound(witness)) => say("unbound", &|| {
+                let verifier = witness.verifier().unwrap_or_default();
+                format!(
+                    "{request} accepts tokens of `{verifier}` from others than those that they are bound to ({})",
+                    routes()
+                )
+            }),
         }
         if reads_more(was.cors.as_deref(), is.cors.as_deref()) {
             say("cors", &|| {
@@ -189,6 +198,7 @@ impl Both<'_> {
             (None, true) => Allowed::CertificateAlone,
             (None, false) if says_now(&client) == Says::Asks => Allowed::Asked,
             (None, false) => Allowed::Everybody,
+            (Some(_), _) if client.is_unbound() => Allowed::Unbound(client),
             (Some(_), _) => Allowed::Token(client),
         })
     }

@@ -149,6 +149,10 @@ pub(crate) enum TokenFault {
     /// One of the verifier's required `claims` is missing or differs.
     #[error("a claim of the token does not have the value that is required")]
     RequiredClaim,
+    /// `cnf` binds the token to a client certificate that the connection does not have, or cannot be checked (RFC 8705
+    /// section 3); says which.
+    #[error("{0}")]
+    Binding(&'static str),
 }
 
 impl TokenFault {
@@ -171,6 +175,7 @@ impl TokenFault {
             Self::Type => "token_type",
             Self::Revoked => "token_revoked",
             Self::RequiredClaim => "token_required_claim",
+            Self::Binding(_) => "token_binding",
         }
     }
 }

@@ -13,6 +13,7 @@ routes:
   - {path: /pinned, respond: {status: 200}, auth: {certificate: {fingerprint: '@print'}}}
   - {path: /both, respond: {status: 200}, auth: {jwt: app, certificate: any}}
   - {path: /told, proxy: 'http://127.0.0.1:1', auth: {certificate: any, forward: {X-Client: 'certificate:subject'}}}
+  - {path: /token, respond: {status: 200}, auth: app}
 ";
 
 /// A folder with the configuration, and the certificates of three clients.
@@ -52,7 +53,8 @@ fn explain(folder: &Folder, arguments: &[&str]) -> Value {
 
 #[test]
 fn explain_stands_for_a_client_with_a_certificate() {
-    let (folder, _) = folder("{ca: ca.pem, required: false}", ROUTES);
+    let (folder, print) = folder("{ca: ca.pem, required: false}", ROUTES);
+    let claims = json!({"cnf": {"x5t#S256": print}}).to_string();
     for (path, certificate, more, reason, said) in [
         ("/any", Some("own.pem"), &[][..], None, "CN=own, accepted"),
         ("/any", Some("own.der"), &[], None, "CN=own, accepted"),
@@ -111,6 +113,27 @@ fn explain_stands_for_a_client_with_a_certificate() {
             &["--claims", "{}"],
             Some("certificate_missing"),
             "no certificate, and none is required",
+        ),
+        (
+            "/token",
+            Some("own.pem"),
+            &["--claims", &claims],
+            None,
+            "CN=own, accepted",
+        ),
+        (
+            "/token",
+            Some("plain.pem"),
+            &["--claims", &claims],
+            Some("token_binding"),
+            "bound to another",
+        ),
+        (
+            "/token",
+            None,
+            &["--claims", &claims],
+            Some("token_binding"),
+            "the connection has none",
         ),
     ] {
         let mut arguments = vec![path];
@@ -253,15 +276,15 @@ async fn a_reload_says_where_certificates_count_for_less() {
         )
     };
     let secret = &key(Kind::Secret, 0).public;
-    let with = |listeners: &str, auth: &str| {
+    let with = |listeners: &str, auth: &str, cnf: &str| {
         config(
             &format!(
-                "listeners:\n{listeners}jwt: {{app: {{algorithms: [HS256], secret: {secret}}}}}\nroutes: [{{path: /a, respond: {{status: 200}}, auth: {auth}}}]\n"
+                "listeners:\n{listeners}jwt: {{app: {{algorithms: [HS256], secret: {secret}, cnf: {cnf}}}}}\nroutes: [{{path: /a, respond: {{status: 200}}, auth: {auth}}}]\n"
             ),
             &[],
         )
     };
-    let own = |auth: &str| with(&listener("{ca: ca.pem}"), auth);
+    let own = |auth: &str| with(&listener("{ca: ca.pem}"), auth, "check");
     let first = own("{certificate: any}");
     let gateway = Gateway::start_in(parties.folder, &first).await;
     let mut seen = gateway.stderr().len();
@@ -316,13 +339,30 @@ async fn a_reload_says_where_certificates_count_for_less() {
     )
     .await;
 
+    let cnf = |cnf| with(&listener("{ca: ca.pem}"), "app", cnf);
+    change(&cnf("require"), None).await;
+    change(
+        &cnf("check"),
+        Some("/a accepts tokens of `app` that it refused"),
+    )
+    .await;
+    change(
+        &cnf("ignore"),
+        Some("/a accepts tokens of `app` from others than those that they are bound to"),
+    )
+    .await;
+    change(&cnf("require"), None).await;
+    change(&cnf("ignore"), Some("/a accepts tokens of `app`")).await;
+
     let listeners = |all: &[&str]| {
         with(
             &all.iter().map(|auth| listener(auth)).collect::<String>(),
             "none",
+            "check",
         )
     };
     let plain = "{ca: ca.pem}";
+    change(&listeners(&[plain]), Some("/a needs no token any more")).await;
     let at = "listener 127.0.0.1:0";
     change(
         &listeners(&["{ca: ca.pem, required: false}"]),

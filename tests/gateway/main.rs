@@ -17,6 +17,7 @@
 mod acme;
 mod attacks;
 mod blocking_files;
+mod bound;
 mod buffering;
 mod certified;
 mod claims;

@@ -31,7 +31,12 @@ fn outcome(verifier: &Verifier, typ: Option<&str>, claims: &Value) -> Result<(),
     let jws = Jws::parse(&token)?;
     verifier.check_signature(&jws).map_err(token_alone)?;
     verifier
-        .check_claims(jws.typ.as_deref(), &jws.claims()?, now())
+        .check_claims(
+            jws.typ.as_deref(),
+            &jws.claims()?,
+            Holder::Client(None),
+            now(),
+        )
         .map(drop)
 }
 
@@ -253,12 +258,14 @@ fn remembered_dates_are_checked_as_fresh_ones() {
     let verifier = verifier(|settings| settings.leeway = Duration::ZERO);
     let claims = json!({"exp": NOW + 60, "nbf": NOW - 60});
     let claims = Claims::new(claims.as_object().unwrap().clone());
-    let dates = verifier.check_claims(None, &claims, now()).unwrap();
-    let verified = Verified::new(claims, dates);
-    assert!(verifier.is_still_right(&verified, now() + Duration::from_secs(59)));
-    assert!(!verifier.is_still_right(&verified, now() + Duration::from_secs(60)));
-    assert!(!verifier.is_still_right(&verified, now() - Duration::from_secs(61)));
-    assert!(!verifier.is_still_right(&verified, UNIX_EPOCH - Duration::from_secs(1)));
+    let nobody = Holder::Client(None);
+    let terms = verifier.check_claims(None, &claims, nobody, now()).unwrap();
+    let verified = verifier.found(claims, terms);
+    let right = |at: SystemTime| verifier.is_still_right(&verified, nobody, at);
+    assert!(right(now() + Duration::from_secs(59)));
+    assert!(!right(now() + Duration::from_secs(60)));
+    assert!(!right(now() - Duration::from_secs(61)));
+    assert!(!right(UNIX_EPOCH - Duration::from_secs(1)));
 }
 
 #[test]
@@ -278,14 +285,13 @@ fn a_verifier_whose_revocations_change_is_the_same_one() {
     check(&after, json!({"sub": "mallory"}), Err(TokenFault::Revoked));
     check(&after, json!({"sub": "alice"}), Ok(()));
     // A cached token is checked again.
-    let claims = Claims::new(json!({"sub": "mallory"}).as_object().unwrap().clone());
-    let dates = Dates {
-        exp: Some(NOW as f64 + 60.0),
-        ..Dates::default()
-    };
-    let remembered = Verified::new(claims, dates);
-    assert!(before.is_still_right(&remembered, now()));
-    assert!(!after.is_still_right(&remembered, now()));
+    let claims = json!({"sub": "mallory", "exp": NOW + 60});
+    let claims = Claims::new(claims.as_object().unwrap().clone());
+    let nobody = Holder::Client(None);
+    let terms = before.check_claims(None, &claims, nobody, now()).unwrap();
+    let remembered = before.found(claims, terms);
+    assert!(before.is_still_right(&remembered, nobody, now()));
+    assert!(!after.is_still_right(&remembered, nobody, now()));
     // Any other change makes another verifier.
     let mut other = made_of.clone();
     other.leeway = Duration::ZERO;

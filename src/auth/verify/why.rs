@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
+use super::super::binding::{Binding, CONFIRMATION, Holder};
 use super::super::claims::{ClaimPath, Claims, equal};
 use super::super::json;
 use super::super::jws::Jws;
@@ -17,9 +18,15 @@ use crate::message::reject::TokenFault;
 
 impl Verifier {
     /// All errors in the claims at this time, in words; the first is the one that a client receives.
-    pub(crate) fn all_why(&self, jws: &Jws<'_>, claims: &Claims, now: SystemTime) -> Vec<String> {
+    pub(crate) fn all_why(
+        &self,
+        jws: &Jws<'_>,
+        claims: &Claims,
+        holder: Holder<'_>,
+        now: SystemTime,
+    ) -> Vec<String> {
         let typ = jws.typ.as_deref();
-        let Err(first) = self.check_claims(typ, claims, now) else {
+        let Err(first) = self.check_claims(typ, claims, holder, now) else {
             return Vec::new();
         };
         let dates = Dates::of(claims, self.leeway);
@@ -31,6 +38,7 @@ impl Verifier {
             self.check_audience(claims),
             dates.and_then(|dates| self.check_dates(&dates, now)),
             self.check_own(claims),
+            Binding::of(claims, self.cnf).and_then(|binding| binding.check(holder)),
         ];
         let mut lines: Vec<String> = Vec::new();
         for fault in faults.into_iter().filter_map(Result::err) {
@@ -156,6 +164,7 @@ impl Verifier {
                 shown(claim("jti")),
                 shown(claim("sub"))
             ),
+            TokenFault::Binding(why) => format!("{why}: cnf is {}", shown(claim(CONFIRMATION))),
             TokenFault::TooLong | TokenFault::Malformed | TokenFault::Critical => general(),
         }
     }
@@ -315,7 +324,7 @@ mod tests {
         let jws = Jws::parse(&token).unwrap();
         let read = jws.claims().unwrap();
         let fault = verifier
-            .check_claims(jws.typ.as_deref(), &read, now())
+            .check_claims(jws.typ.as_deref(), &read, Holder::Nobody, now())
             .unwrap_err();
         let why = verifier.why(&jws, Some(&read), fault.into(), now());
         assert_eq!(why, expected);

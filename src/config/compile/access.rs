@@ -8,7 +8,7 @@ use http::HeaderName;
 use super::Compiler;
 use super::clients::{self, Said};
 use crate::auth::{
-    Algorithm, AskGuard, Audience, ClaimPath, Guard, JwtGuard, JwtGuardSettings, KeySource,
+    Algorithm, AskGuard, Audience, ClaimPath, Cnf, Guard, JwtGuard, JwtGuardSettings, KeySource,
     Location, RemoteKeys, RemoteSettings, Requirement, Revoked, Scheme, TokenSource, Verifier,
     VerifierSettings,
 };
@@ -83,6 +83,11 @@ impl Compiler<'_> {
             max_lifetime: parsed.max_lifetime.as_ref().map(|lifetime| lifetime.value),
             typ: parsed.typ.as_ref().map(|typ| typ.value.clone()),
             claims,
+            cnf: match parsed.cnf.value {
+                parsed::Cnf::Check => Cnf::Check,
+                parsed::Cnf::Require => Cnf::Require,
+                parsed::Cnf::Ignore => Cnf::Ignore,
+            },
             from: parsed
                 .from
                 .iter()

@@ -10,8 +10,8 @@ use super::Compiler;
 use super::access::Verifiers;
 use super::upstreams::Upstreams;
 use crate::auth::{
-    Admitted, Algorithm, Audience, ClaimPath, Guard, KeySource, LiveRevoked, Revoked, TokenSource,
-    Verifier, VerifierSettings,
+    Admitted, Algorithm, Audience, ClaimPath, Cnf, Guard, KeySource, LiveRevoked, Revoked,
+    TokenSource, Verifier, VerifierSettings,
 };
 use crate::config::error::Errors;
 use crate::config::json;
@@ -346,6 +346,7 @@ impl Compiler<'_> {
             max_lifetime: None,
             typ: None,
             claims: vec![(ClaimPath::parse("token_type").ok()?, Value::from(kind))],
+            cnf: Cnf::Check,
             from: [TokenSource::Header]
                 .into_iter()
                 .chain(
