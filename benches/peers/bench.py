@@ -109,6 +109,9 @@ class Bench:
         self.make_files({scenario.path.rpartition("/")[2] for scenario in scenarios})
         if any(scenario.tls for scenario in scenarios):
             self.make_certificate()
+        names = max((line.change.get("names", 0) for one in scenarios for line in one.lines), default=0)
+        if names:
+            self.make_names(names)
         for algorithm in {scenario.algorithm for scenario in scenarios} - {None}:
             many = max(scenario.tokens for scenario in scenarios if scenario.algorithm == algorithm)
             self.make_tokens(algorithm, many)
@@ -129,6 +132,16 @@ class Bench:
         ], capture_output=True, text=True)
         if done.returncode != 0:
             raise Failure(f"openssl failed:\n{done.stderr}")
+
+    def make_names(self, count):
+        """Creates as many certificates, each with a name and a key of its own."""
+        (self.folder / "names").mkdir()
+        if "python" not in self.tools:
+            raise Failure("nothing makes certificates: PyCA's cryptography is not installed")
+        command = [self.tools["python"], HERE / "names.py", self.folder / "names", str(count)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise Failure(f"names.py failed:\n{done.stderr}")
 
     def make_tokens(self, algorithm, many):
         """Creates tokens; those that need PyCA's cryptography are skipped where it is missing."""

@@ -1,6 +1,6 @@
-"""clients.py get|put|handshake|idle|websocket JSON: the loads that neither wrk nor h2load can make.
+"""clients.py get|put|handshake|resume|idle|websocket JSON: the loads that neither wrk nor h2load can make.
 
-The argument is an object with `port`, `path`, `tls`, `size`, `connections`, `seconds`. The result is one line of JSON;
+The argument is an object with `port`, `path`, `tls`, `size`, `connections`, `seconds`, `names`. The result is one line of JSON;
 a failed request ends the program with a traceback, and so the measurement. `idle` keeps its connections open until its
 standard input ends.
 """
@@ -8,6 +8,7 @@ standard input ends.
 import http.client
 import json
 import os
+import random
 import select
 import socket
 import ssl
@@ -29,10 +30,11 @@ class Order:
     size: int
     connections: int
     seconds: float
+    names: int = 0
 
 
 def tls_context():
-    """TLS 1.3 without certificate checks; sessions are never resumed, as none is passed to a connection."""
+    """TLS 1.3 without certificate checks; sessions are resumed only where one is passed to a connection."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -40,10 +42,17 @@ def tls_context():
     return context
 
 
-def connect(order, context):
+def connect(order, context, session=None):
+    """A connection; with TLS and many certificates it asks for a random one, and must get it."""
     connection = socket.create_connection(("127.0.0.1", order.port), timeout=60)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return context.wrap_socket(connection) if context else connection
+    if not context:
+        return connection
+    name = f"n{random.randrange(order.names)}.bench.example" if order.names else None
+    secured = context.wrap_socket(connection, server_hostname=name, session=session)
+    if name and name.encode() not in secured.getpeercert(binary_form=True):
+        raise ConnectionError(f"not the certificate of {name}")
+    return secured
 
 
 def request(order, method="GET", close=False, length=None):
@@ -150,6 +159,23 @@ def handshake(order):
     return in_threads(order, work)
 
 
+def resume(order):
+    """A connection for each request, which resumes the session of the one before: all but the first of a thread."""
+    def work(context, deadline):
+        buffer, count, session = memoryview(bytearray(1 << 16)), 0, None
+        while time.monotonic() < deadline:
+            with connect(order, context, session) as connection:
+                connection.sendall(request(order, close=True))
+                length, _ = answer(connection, buffer)
+                if length != order.size or connection.session_reused != (session is not None):
+                    raise ConnectionError("a wrong body, or a full handshake")
+                session = connection.session
+            count += 1
+        return count
+
+    return in_threads(order, work)
+
+
 def idle(order):
     """Opens connections, sends one request on each, and keeps them open."""
     context = tls_context() if order.tls else None
@@ -226,7 +252,9 @@ def websocket(order):
 
 def main():
     order = Order(**json.loads(sys.argv[2]))
-    work = {"get": get, "put": put, "handshake": handshake, "idle": idle, "websocket": websocket}[sys.argv[1]]
+    work = {
+        "get": get, "put": put, "handshake": handshake, "resume": resume, "idle": idle, "websocket": websocket,
+    }[sys.argv[1]]
     print(json.dumps(work(order)), flush=True)
     os._exit(0)  # skips closing thousands of TLS connections one by one
 

@@ -101,7 +101,7 @@ class Loads:
         """The argument of clients.py."""
         return json.dumps({
             "port": self.port, "path": scenario.path, "tls": scenario.tls, "size": scenario.size,
-            "connections": scenario.connections, "seconds": seconds,
+            "connections": scenario.connections, "seconds": seconds, "names": scenario.names,
         })
 
     def client(self, scenario, seconds):

@@ -42,6 +42,7 @@ class Scenario:
     algorithm: str | None = None
     tokens: int = 1
     tls: bool = False
+    names: int = 0
     connections: int | None = None
     routes: int = 0
     servers: int = 1
@@ -149,6 +150,10 @@ MAIN = (
         unit="us/connection", tls=True, connections=8, lines=HANDSHAKES, goals=(Goal("nginx", 0.75),),
     ),
     Scenario(
+        "resume", "proxy, 1 KiB, TLS 1.3, a resumed session for each request", load="resume", unit="us/connection",
+        tls=True, connections=8, lines=(PORTCULLIS, NGINX), goals=(Goal("nginx", 0.9),),
+    ),
+    Scenario(
         "tls-100m", "static file, 100 MiB, TLS 1.3, 4 connections", load="get", unit="ms/GiB", path="/static/100m.txt",
         size=100 * MIB, tls=True, connections=4, lines=FILES, absent=NO_FILES, goals=(Goal("nginx", 0.6),),
     ),
@@ -194,6 +199,11 @@ GROWTH = (
     Scenario(
         "growth-servers", "proxy, 1 KiB, to more and more upstream servers",
         lines=grown("servers", (1, 10, 100, 1000), "servers") + grown("servers", (1, 1000), "servers", "nginx"),
+    ),
+    Scenario(
+        "growth-names", "proxy, 1 KiB, TLS 1.3, a full handshake for each request, with more and more certificates",
+        load="handshake", unit="us/connection", tls=True, connections=8, lines=grown("names", (1, 10_000), "names"),
+        goals=(Goal("portcullis, 1 name", 1.05, of="portcullis, 10,000 names"),),
     ),
     Scenario(
         "growth-workers", "proxy, 1 KiB, by 1 worker and 2 (the second shares the CPU of client and origin)",

@@ -49,7 +49,8 @@ def find_tools(options, scenarios):
 def wanted_tools(options, scenarios, known):
     """Those of the known tools that the chosen scenarios and peers use."""
     servers = {line.server for scenario in scenarios for line in scenario.lines if options.takes(line.server)}
-    if any(scenario.algorithm not in (None, "HS256") for scenario in scenarios):
+    lines = [line for scenario in scenarios for line in scenario.lines]
+    if any(scenario.algorithm not in (None, "HS256") for scenario in scenarios) or any("names" in it.change for it in lines):
         servers.add("python")
     return [name for name in known if name in servers]
 

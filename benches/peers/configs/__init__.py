@@ -30,6 +30,11 @@ class Site:
         """The directory that contains static/."""
         return self.folder / "www"
 
+    def pairs(self, names):
+        """The certificates with their keys, where a scenario has one for each of so many names."""
+        stems = [self.folder / "names" / f"n{number}" for number in range(names)]
+        return [(f"{stem}.pem", f"{stem}.key") for stem in stems]
+
     def write(self, name, text):
         path = self.folder / name
         path.write_text(text)

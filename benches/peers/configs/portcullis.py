@@ -11,7 +11,9 @@ def verifier(site, algorithm):
 
 def text(site, scenario, marker=None):
     """gateway.yaml. `marker` is the value of a header, so that a reload finds a change."""
-    tls = f', tls: {{certificates: [{{cert: "{site.certificate}", key: "{site.key}"}}]}}' if scenario.tls else ""
+    pairs = site.pairs(scenario.names) or [(site.certificate, site.key)]
+    listed = ", ".join(f'{{cert: "{certificate}", key: "{key}"}}' for certificate, key in pairs)
+    tls = f", tls: {{certificates: [{listed}]}}" if scenario.tls else ""
     servers = ", ".join(f'"http://{address}"' for address in site.backends)
     algorithm = scenario.algorithm
     guarded = algorithm is not None

@@ -150,6 +150,15 @@ fn plain(name: &str) -> String {
 /// Certificates for the same clients, in the configuration's order.
 type Keys = SmallVec<[Arc<CertifiedKey>; 1]>;
 
+/// Appends those that are not among them yet.
+fn add_new<'k>(keys: &mut Keys, more: impl IntoIterator<Item = &'k Arc<CertifiedKey>>) {
+    for new in more {
+        if !keys.iter().any(|key| Arc::ptr_eq(key, new)) {
+            keys.push(Arc::clone(new));
+        }
+    }
+}
+
 /// The certificates of the configuration, by what they are valid for.
 #[derive(Debug, Default)]
 struct ByName {
@@ -249,13 +258,9 @@ impl Resolver {
         let unknown: Keys = match (unknown, pairs.first()) {
             (UnknownName::First, Some(first)) => {
                 // With all that are valid for the same name, so that each client can verify one of them.
-                let twins = first.names.iter().flat_map(|name| files.of(name));
                 let mut keys: Keys = SmallVec::from_iter([Arc::clone(&first.key)]);
-                for twin in twins {
-                    if !keys.iter().any(|key| Arc::ptr_eq(key, twin)) {
-                        keys.push(Arc::clone(twin));
-                    }
-                }
+                let twins = first.names.iter().flat_map(|name| files.of(name));
+                add_new(&mut keys, twins);
                 keys
             }
             (UnknownName::First, None) | (UnknownName::Refuse, _) => Keys::new(),
@@ -276,13 +281,13 @@ impl Resolver {
         }
     }
 
-    /// The same for clients that came to each of the addresses that a certificate has: one that asks for no name gets it.
+    /// The same for clients that came to each of the addresses that a certificate has: one that asks for no name gets it,
+    /// if it can verify it.
     pub(super) fn by_address(&self) -> impl Iterator<Item = (IpAddr, Self)> {
         self.files.addresses.iter().map(|(address, keys)| {
-            let at = Self {
-                unnamed: keys.clone(),
-                ..self.clone()
-            };
+            let mut at = self.clone();
+            at.unnamed = keys.clone();
+            add_new(&mut at.unnamed, &self.unknown);
             (*address, at)
         })
     }

@@ -147,8 +147,9 @@ fn who_names_no_host_gets_the_certificate_of_the_address() {
         let name = rcgen::SanType::IpAddress(address);
         params.subject_alt_names.push(name);
     });
-    let all = [pair(&["a.example"]), own];
-    let [first, own] = &all;
+    let rsa = pair_of(&rcgen::PKCS_RSA_SHA256, &["a.example"], |_| {});
+    let all = [pair(&["a.example"]), own, rsa];
+    let [first, own, rsa] = &all;
     for (unknown, default) in [
         (UnknownName::First, Some(first)),
         (UnknownName::Refuse, None),
@@ -161,6 +162,8 @@ fn who_names_no_host_gets_the_certificate_of_the_address() {
         };
         assert_eq!(*at, address);
         gets(there, None, MODERN, Some(own));
+        let rsa = (unknown == UnknownName::First).then_some(rsa);
+        gets(there, None, RSA_ONLY, rsa.or(Some(own)));
         gets(there, Some("a.example"), MODERN, Some(first));
         gets(there, Some("else.example"), MODERN, default);
         assert!(resolver.has("192.0.2.7") && !resolver.has("192.0.2.8"));
