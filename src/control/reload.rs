@@ -20,7 +20,7 @@ use crate::snapshot::Snapshot;
 #[derive(Debug)]
 pub(crate) struct Active {
     config: PathBuf,
-    files: Vec<PathBuf>,
+    files: Arc<[PathBuf]>,
     /// The digest of the files last read, valid or not.
     digest: u64,
     /// Which files currently do not respond.
@@ -56,7 +56,7 @@ impl Active {
         }
         let active = Self {
             config: config.to_owned(),
-            files: loaded.files,
+            files: loaded.files.into(),
             digest: loaded.digest,
             patience,
         };
@@ -64,7 +64,7 @@ impl Active {
     }
 
     /// The files and directories that the configuration was read from.
-    pub(crate) fn files(&self) -> &[PathBuf] {
+    pub(crate) fn files(&self) -> &Arc<[PathBuf]> {
         &self.files
     }
 
@@ -101,7 +101,7 @@ impl Active {
             return None;
         }
         self.digest = digest;
-        self.files = files;
+        self.files = files.into();
         let refuse = |why: &str| {
             tracing::error!(config = %self.config.display(), "configuration refused, the old one stays:\n{why}");
         };

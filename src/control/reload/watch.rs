@@ -3,8 +3,11 @@
 //! drive that does not respond blocks neither signals nor the other files.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::num::NonZeroU64;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode};
@@ -24,13 +27,14 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The timeout for the metadata of one file; beyond it the file counts as missing.
 const GLANCE: Duration = Duration::from_secs(1);
 
-/// The metadata of a file: device, inode, length, modification and change times in nanoseconds.
-type Look = Option<(u64, u64, u64, i64, i64, i64, i64)>;
+/// A digest of a file's metadata: device, inode, length, modification and change times in nanoseconds. `None` where it is
+/// missing. Of tens of thousands of files one is kept each, and made every two seconds.
+type Look = Option<NonZeroU64>;
 
 /// The watching thread. It ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Watching {
-    files: mpsc::UnboundedSender<Vec<PathBuf>>,
+    files: mpsc::UnboundedSender<Arc<[PathBuf]>>,
     changes: mpsc::Receiver<()>,
 }
 
@@ -39,14 +43,14 @@ impl Watching {
     ///
     /// # Errors
     /// The system refuses a thread or a runtime. Without change events the thread only polls.
-    pub(crate) fn start(files: &[PathBuf]) -> std::io::Result<Self> {
+    pub(crate) fn start(files: &Arc<[PathBuf]>) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()?;
-        let (sender, mut followed) = mpsc::unbounded_channel::<Vec<PathBuf>>();
+        let (sender, mut followed) = mpsc::unbounded_channel::<Arc<[PathBuf]>>();
         // One pending notification covers all changes after it.
         let (changed, changes) = mpsc::channel(1);
-        let files = files.to_vec();
+        let files = Arc::clone(files);
         std::thread::Builder::new()
             .name("watch".to_owned())
             .spawn(move || {
@@ -70,8 +74,8 @@ impl Watching {
     }
 
     /// Watches these files and directories from now on, see [`Watch::follow`].
-    pub(crate) fn follow(&self, files: &[PathBuf]) {
-        if self.files.send(files.to_vec()).is_err() {
+    pub(crate) fn follow(&self, files: &Arc<[PathBuf]>) {
+        if self.files.send(Arc::clone(files)).is_err() {
             tracing::error!("the thread that watches the configuration's files has ended");
         }
     }
@@ -88,7 +92,7 @@ impl Watching {
 /// Watches a changing set of files.
 #[derive(Debug)]
 struct Watch {
-    files: Vec<PathBuf>,
+    files: Arc<[PathBuf]>,
     /// The last metadata of each; the outer `None` before the first look, so that a file removed by then is noticed.
     looks: Vec<Option<Look>>,
     directories: HashSet<PathBuf>,
@@ -102,7 +106,7 @@ struct Watch {
 
 impl Watch {
     /// Watches these files and directories.
-    fn new(files: &[PathBuf]) -> Self {
+    fn new(files: &Arc<[PathBuf]>) -> Self {
         let (sender, events) = mpsc::unbounded_channel();
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
             // An error (an event overflow, for example) is a reason to check as well.
@@ -122,7 +126,7 @@ impl Watch {
             }
         };
         let mut watch = Self {
-            files: Vec::new(),
+            files: Arc::default(),
             looks: Vec::new(),
             directories: HashSet::new(),
             watcher,
@@ -138,15 +142,15 @@ impl Watch {
 
     /// Watches these files and directories from now on. New ones may have changed since they were read, so they are
     /// checked once more.
-    fn follow(&mut self, files: &[PathBuf]) {
-        if self.files != files {
-            let before: HashMap<PathBuf, Option<Look>> =
-                self.files.drain(..).zip(self.looks.drain(..)).collect();
+    fn follow(&mut self, files: &Arc<[PathBuf]>) {
+        if self.files != *files {
+            let before: HashMap<&PathBuf, Option<Look>> =
+                self.files.iter().zip(self.looks.drain(..)).collect();
             self.looks = files
                 .iter()
                 .map(|file| before.get(file).copied().unwrap_or(None))
                 .collect();
-            self.files = files.to_vec();
+            self.files = Arc::clone(files);
             let wanted: HashSet<PathBuf> = files
                 .iter()
                 .flat_map(|file| self.about(file, folders_of).unwrap_or_default())
@@ -204,7 +208,7 @@ impl Watch {
 
     /// The metadata of all files. They are queried together; if that times out, one by one.
     fn looks_now(&self) -> Vec<Option<Look>> {
-        let files = self.files.clone();
+        let files = Arc::clone(&self.files);
         let all = move || files.iter().map(|file| Some(look(file))).collect();
         let looks = self.patience.ask(Path::new(""), GLANCE, all);
         looks.unwrap_or_else(|_| {
@@ -268,15 +272,15 @@ fn folders_of(file: &Path) -> Vec<PathBuf> {
 
 fn look(file: &Path) -> Look {
     let there = std::fs::metadata(file).ok()?;
-    Some((
-        there.dev(),
-        there.ino(),
-        there.size(),
+    let times = [
         there.mtime(),
         there.mtime_nsec(),
         there.ctime(),
         there.ctime_nsec(),
-    ))
+    ];
+    let mut hasher = DefaultHasher::new();
+    (there.dev(), there.ino(), there.size(), times).hash(&mut hasher);
+    NonZeroU64::new(hasher.finish() | 1)
 }
 
 #[cfg(test)]
@@ -290,7 +294,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("gateway.yaml");
         std::fs::write(&file, "one").unwrap();
-        let watch = Watch::new(std::slice::from_ref(&file));
+        let watch = Watch::new(&Arc::from([file.clone()]));
         (directory, file, watch)
     }
 
@@ -315,7 +319,7 @@ mod tests {
     #[tokio::test]
     async fn a_file_that_is_gone_before_the_first_look_is_noticed() {
         let directory = tempfile::tempdir().unwrap();
-        let mut watch = Watch::new(&[directory.path().join("gateway.yaml")]);
+        let mut watch = Watch::new(&Arc::from([directory.path().join("gateway.yaml")]));
         assert!(timeout(POLL * 4, watch.changed()).await.is_ok());
         assert!(timeout(POLL * 2, watch.changed()).await.is_err());
     }
