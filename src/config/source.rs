@@ -2,7 +2,7 @@
 //! the reload watches them.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -120,9 +120,27 @@ fn whole_pattern(directory: &Path, pattern: &str) -> io::Result<String> {
 pub(crate) struct Loader<'s> {
     sources: &'s dyn Sources,
     directory: PathBuf,
-    seen: RefCell<Vec<PathBuf>>,
-    read: RefCell<Vec<PathBuf>>,
-    secrets: RefCell<Vec<Confidential>>,
+    seen: RefCell<Paths>,
+    read: RefCell<Paths>,
+    secrets: RefCell<(Paths, Vec<Confidential>)>,
+}
+
+/// Paths in the order in which they were named first. There may be tens of thousands, one certificate each.
+#[derive(Default)]
+struct Paths {
+    known: HashSet<PathBuf>,
+    ordered: Vec<PathBuf>,
+}
+
+impl Paths {
+    /// Adds a path; returns whether it is new.
+    fn add(&mut self, path: &Path) -> bool {
+        let is_new = self.known.insert(path.to_owned());
+        if is_new {
+            self.ordered.push(path.to_owned());
+        }
+        is_new
+    }
 }
 
 /// A file that contains a secret.
@@ -157,22 +175,19 @@ impl<'s> Loader<'s> {
     /// Reads a file, whose path is used as is, and records it.
     pub(crate) fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         self.watch(path);
-        let mut read = self.read.borrow_mut();
-        if !read.iter().any(|known| known == path) {
-            read.push(path.to_owned());
-        }
+        self.read.borrow_mut().add(path);
         self.sources.read(path)
     }
 
     /// The files that were read, or that could not be read.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
-        self.read.borrow().clone()
+        self.read.borrow().ordered.clone()
     }
 
     /// Records that a file contains a secret.
     pub(crate) fn keep_secret(&self, path: &Path, what: &'static str, place: Place) {
-        let mut secrets = self.secrets.borrow_mut();
-        if !secrets.iter().any(|known| known.path == path) {
+        let (paths, secrets) = &mut *self.secrets.borrow_mut();
+        if paths.add(path) {
             secrets.push(Confidential {
                 path: path.to_owned(),
                 what,
@@ -183,7 +198,7 @@ impl<'s> Loader<'s> {
 
     /// The files that contain secrets.
     pub(crate) fn secrets(&self) -> Vec<Confidential> {
-        self.secrets.borrow().clone()
+        self.secrets.borrow().1.clone()
     }
 
     /// A variable's value.
@@ -239,15 +254,12 @@ impl<'s> Loader<'s> {
 
     /// Records a file or directory that the configuration names but that is read elsewhere.
     pub(crate) fn watch(&self, path: &Path) {
-        let mut seen = self.seen.borrow_mut();
-        if !seen.iter().any(|known| known == path) {
-            seen.push(path.to_owned());
-        }
+        self.seen.borrow_mut().add(path);
     }
 
     /// All requested files and directories, the main file first.
     pub(crate) fn seen(&self) -> Vec<PathBuf> {
-        self.seen.borrow().clone()
+        self.seen.borrow().ordered.clone()
     }
 }
 

@@ -3,6 +3,7 @@
 //!
 //! Hazards of routes are found in `explain`, which decides sample requests.
 
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, Metadata};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -157,10 +158,10 @@ impl Compiler<'_> {
 
     /// Warns about secrets that every local user can read, and about files that every local user can change.
     fn open_to_others(&mut self, gateway: &parsed::Gateway, read: &[(PathBuf, Metadata)]) {
-        let mode = |path: &Path| {
-            let state = read.iter().find(|(known, _)| known == path);
-            state.map_or(0, |(_, meta)| meta.mode())
-        };
+        let modes: HashMap<&Path, u32> = (read.iter())
+            .map(|(path, meta)| (path.as_path(), meta.mode()))
+            .collect();
+        let mode = |path: &Path| modes.get(path).copied().unwrap_or_default();
         for listener in &gateway.listeners {
             let pairs = listener.tls.iter().flat_map(|tls| &tls.certificates);
             for key in pairs.map(|pair| &pair.key) {
@@ -194,8 +195,9 @@ impl Compiler<'_> {
             );
             self.errors.warn(secret.place, &warning);
         }
+        let secrets: HashSet<&Path> = secrets.iter().map(|it| it.path.as_path()).collect();
         for (path, meta) in read {
-            let is_secret = secrets.iter().any(|it| it.path == *path);
+            let is_secret = secrets.contains(path.as_path());
             if meta.mode() & OTHERS_WRITE == 0 || is_secret && meta.mode() & OTHERS_READ != 0 {
                 continue;
             }
