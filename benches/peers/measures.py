@@ -21,7 +21,7 @@ SETTLE = 15  # seconds for a server to release what an idle connection does not 
 def cpu(bench, scenario, _process, pid):
     """(CPU time per request, GiB, connection or message; the expected number of log lines)."""
     tokens, options = bench.site.tokens, bench.options
-    if scenario.routes > 1000:
+    if max(scenario.routes, scenario.names) > 1000:
         rest(pid)
     least = MANY if scenario.tokens > 1 or scenario.connections > 1000 else 1
     warm = bench.loads(scenario, tokens, max(options.warmup, least), warm=True)
