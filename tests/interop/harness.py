@@ -10,8 +10,10 @@ import contextlib
 import hashlib
 import hmac
 import http.client
+import itertools
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -125,11 +127,23 @@ class Child:
         return "\n".join(f"  {self.name}| {line}" for line in text)
 
 
+# Below the system's ephemeral ports: neither a connection nor a server that takes any port gets one of these, between
+# now and when it is used. 10080, which browsers refuse, is not among them.
+PORTS = range(11_000, 18_000)
+_ports = itertools.count(random.randrange(len(PORTS)))
+_ports_lock = threading.Lock()
+
+
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A TCP port of 127.0.0.1 that nobody listens on now, and that this process has not been given before."""
+    for _ in PORTS:
+        with _ports_lock:
+            port = PORTS[next(_ports) % len(PORTS)]
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise Failed("no port is free")
 
 
 def wait_until(condition, seconds: float, what: str, every: float = 0.1) -> float:
