@@ -71,6 +71,9 @@ def at(value, path: tuple):
 
 def spoilt(schema: dict, value):
     """Configurations that are wrong in one place of their shape, each with what is wrong."""
+    sections: dict[tuple, list[dict]] = {}
+    for path, section in maps(schema, value):
+        sections.setdefault(path, []).append(section)
     for path, section in maps(schema, value):
         unknown = copy.deepcopy(value)
         at(unknown, path)["zzz_unknown"] = 1
@@ -86,6 +89,11 @@ def spoilt(schema: dict, value):
             yield f"{path}: {key} of another kind", wrong
         for key in section.get("required", []):
             if key in at(value, path):
+                # What is left may be right in another form of the same map.
+                left = at(value, path).keys() - {key}
+                if any(left <= other["properties"].keys() and left >= set(other.get("required", []))
+                       for other in sections[path]):
+                    continue
                 missing = copy.deepcopy(value)
                 del at(missing, path)[key]
                 yield f"{path}: {key} is missing", missing
