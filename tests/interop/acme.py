@@ -447,7 +447,9 @@ class Story:
         self.directory.stop()
 
     def arrives(self, seconds: float = FIRST_WITHIN) -> bytes:
+        """The certificate, once it is served and what is known of it is kept."""
         wait_until(lambda: self.gateway.certificate("o.test") is not None, seconds, "a certificate for o.test", 0.05)
+        wait_until(lambda: self.gateway.row("o.test").get("directory"), 10, "what is known of it is kept", 0.02)
         return self.gateway.certificate("o.test")
 
     def fails(self, words: str, seconds: float = 20) -> dict:
@@ -627,6 +629,7 @@ def rehearsals(binary: Path, folder: Path, logs: Path) -> str:
         gateway.start()
         wait_until(lambda: gateway.certificate("o.test") is not None, FIRST_WITHIN, "a certificate for o.test")
         expect((len(real.orders), len(staging.orders)) == (2, 3), f"{len(real.orders)} {len(staging.orders)}")
+        wait_until(lambda: gateway.row("o.test").get("directory"), 10, "what is known of it is kept", 0.02)
         row = gateway.row("o.test")
         expect(not row["rehearses"] and row["directory"] == real.url, f"{row}")
         shown = gateway.certificate("o.test")
