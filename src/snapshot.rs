@@ -139,6 +139,8 @@ pub(crate) enum ListenAddress {
     AnyPort(IpAddr, usize),
     /// A socket in the file system.
     Unix(PathBuf),
+    /// The sockets that systemd passes under this name.
+    Inherited(String),
 }
 
 impl std::fmt::Display for ListenAddress {
@@ -147,6 +149,7 @@ impl std::fmt::Display for ListenAddress {
             Self::Tcp(address) => address.fmt(f),
             Self::AnyPort(ip, _) => SocketAddr::new(*ip, 0).fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Inherited(name) => write!(f, "the systemd socket `{name}`"),
         }
     }
 }

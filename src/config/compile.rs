@@ -14,7 +14,6 @@ mod tokens;
 mod upstreams;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -39,7 +38,7 @@ use crate::net::tls::{ClientTls, TicketRing, roots_warning};
 use crate::observe::access_log::{AccessLog, AccessLogSettings, Destination, Format};
 use crate::proxy::Vouched;
 use crate::route::{Host, Pattern, RESOURCE_METADATA, Route, RouteTable, Target};
-use crate::snapshot::{ListenAddress, Listener, Snapshot};
+use crate::snapshot::Snapshot;
 
 /// The inputs and outputs of compiling besides the configuration itself.
 pub(crate) struct Compiler<'c> {
@@ -192,121 +191,6 @@ impl Compiler<'_> {
             return None;
         }
         Some(pem)
-    }
-
-    fn listeners(
-        &mut self,
-        gateway: &parsed::Gateway,
-        trusted: &TrustedProxies,
-        orders: &mut acme::Orders,
-    ) -> Vec<Arc<Listener>> {
-        let parsed = &gateway.listeners;
-        let tls_port = parsed
-            .iter()
-            .find_map(|listener| match &listener.address.value {
-                parsed::ListenAddress::Tcp(address) if listener.tls.is_some() => {
-                    Some(address.port())
-                }
-                parsed::ListenAddress::Tcp(_) | parsed::ListenAddress::Unix(_) => None,
-            });
-        let mut listeners: Vec<Arc<Listener>> = Vec::new();
-        for listener in parsed.iter().filter(|listener| !listener.broken) {
-            let address = match &listener.address.value {
-                parsed::ListenAddress::Tcp(address) if address.port() == 0 => {
-                    let others = listeners.iter().filter(|other| {
-                        matches!(other.address, ListenAddress::AnyPort(ip, _) if ip == address.ip())
-                    });
-                    ListenAddress::AnyPort(address.ip(), others.count())
-                }
-                parsed::ListenAddress::Tcp(address) => ListenAddress::Tcp(*address),
-                parsed::ListenAddress::Unix(path) => ListenAddress::Unix(path.clone()),
-            };
-            if listeners.iter().any(|other| other.address == address) {
-                let problem = format!("{address} has two listeners");
-                self.errors.at(listener.address.place, problem);
-                continue;
-            }
-            let redirect_to_https = match (listener.redirect_to_https.value, tls_port) {
-                (false, _) => None,
-                (true, _) if listener.tls.is_some() => {
-                    let place = listener.redirect_to_https.place;
-                    self.errors
-                        .at(place, "this listener already uses TLS")
-                        .hint("`redirect_to_https` is for a listener without `tls`");
-                    None
-                }
-                (true, None | Some(0)) if self.errors.is_unread("listeners") => None,
-                (true, None | Some(0)) => {
-                    let place = listener.redirect_to_https.place;
-                    self.errors
-                        .at(place, "there is no TLS listener to redirect to")
-                        .hint("add a listener with `tls` and a fixed port");
-                    None
-                }
-                (true, Some(port)) => Some(port),
-            };
-            let proxy_protocol = self.proxy_protocol(listener, trusted);
-            let access = self.access(listener);
-            let tls = (listener.tls.as_ref()).map(|tls| self.tls(tls, gateway, orders));
-            let mut kind = match (&tls, redirect_to_https) {
-                (Some(Some(tls)), _) => match tls.clients() {
-                    Some(clients) if clients.are_required() => {
-                        "TLS, client certificates required".to_owned()
-                    }
-                    Some(_) => "TLS, client certificates".to_owned(),
-                    None => "TLS".to_owned(),
-                },
-                (Some(None), _) => "TLS".to_owned(),
-                (None, Some(port)) => format!("plain, redirects to https on port {port}"),
-                (None, None) => "plain".to_owned(),
-            };
-            if proxy_protocol {
-                kind.push_str(", PROXY protocol");
-            }
-            if matches!(address, ListenAddress::Unix(_)) {
-                kind.push_str(&format!(", mode {:04o}", access.mode));
-                let group = listener.group.iter();
-                kind.extend(group.map(|group| format!(", group {}", group.value)));
-            }
-            self.summary.insert(format!("listener {address}"), kind);
-            let tls = match tls {
-                Some(None) => continue,
-                Some(Some(tls)) => Some(tls),
-                None => None,
-            };
-            listeners.push(Arc::new(Listener {
-                address,
-                tls,
-                redirect_to_https,
-                proxy_protocol,
-                access,
-            }));
-        }
-        self.same_port_twice(parsed);
-        listeners
-    }
-
-    /// `[::]:80` accepts IPv4 too, and so conflicts with `0.0.0.0:80`.
-    fn same_port_twice(&mut self, parsed: &[parsed::Listener]) {
-        let tcp = |listener: &parsed::Listener| match listener.address.value {
-            parsed::ListenAddress::Tcp(address) if address.port() != 0 => Some(address),
-            parsed::ListenAddress::Tcp(_) | parsed::ListenAddress::Unix(_) => None,
-        };
-        let addresses: Vec<SocketAddr> = parsed.iter().filter_map(tcp).collect();
-        for listener in parsed {
-            let Some(address) = tcp(listener).filter(SocketAddr::is_ipv4) else {
-                continue;
-            };
-            let both = |other: &&SocketAddr| {
-                other.is_ipv6() && other.ip().is_unspecified() && other.port() == address.port()
-            };
-            if let Some(other) = addresses.iter().find(both) {
-                let problem = format!("{other} accepts IPv4 too, and so conflicts with {address}");
-                self.errors
-                    .at(listener.address.place, problem)
-                    .hint("leave one of them out");
-            }
-        }
     }
 
     /// The claims that may name the user in access records; the first one present is used.

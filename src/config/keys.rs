@@ -260,7 +260,12 @@ pub(crate) static LISTENER: Section = Section {
             Kind::Form("address", "0.0.0.0:8080"),
             "IP address and port, or `unix:` and the path of a socket.",
         )
-        .required(),
+        .without("required, or `socket_activation`"),
+        key(
+            "socket_activation",
+            Kind::Form("name", "https"),
+            "Sockets that systemd passes under this name (`FileDescriptorName`), in place of `address`.",
+        ),
         key(
             "mode",
             Kind::Form("octal mode in quotes", "\"0660\""),
@@ -275,8 +280,8 @@ pub(crate) static LISTENER: Section = Section {
         .without("the process's own"),
         key(
             "redirect_to_https",
-            Kind::Boolean,
-            "Redirects every request to the first TLS listener.",
+            Kind::Either(&[Kind::Boolean, Kind::Whole(1, 65_535)]),
+            "Redirects every request to the first TLS listener, or to this port.",
         )
         .or("false"),
         key(

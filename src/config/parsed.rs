@@ -133,12 +133,23 @@ pub(crate) struct Listener {
     pub(crate) mode: Option<Spanned<u32>>,
     /// The group of a Unix socket.
     pub(crate) group: Option<Spanned<String>>,
-    /// Whether it only redirects to the TLS listener.
-    pub(crate) redirect_to_https: Spanned<bool>,
+    /// Whether it only redirects, and where.
+    pub(crate) redirect_to_https: Spanned<RedirectToHttps>,
     /// Whether connections begin with a PROXY header.
     pub(crate) proxy_protocol: Spanned<bool>,
     /// The TLS settings; `None` is plain text.
     pub(crate) tls: Option<Tls>,
+}
+
+/// `redirect_to_https`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum RedirectToHttps {
+    /// Requests are served.
+    Off,
+    /// To the port of the first TLS listener.
+    FirstTls,
+    /// To this port.
+    Port(u16),
 }
 
 /// The address of a listener.
@@ -148,6 +159,8 @@ pub(crate) enum ListenAddress {
     Tcp(std::net::SocketAddr),
     /// The path of a Unix socket.
     Unix(PathBuf),
+    /// The name of sockets that systemd passes.
+    Inherited(String),
 }
 
 /// `tls` of a listener.

@@ -101,21 +101,40 @@ impl Decoder<'_> {
         let before = self.errors.count();
         let fields = self.fields(node, "a map", &keys::LISTENER)?;
         let directory = self.directory;
-        let address = self.required(fields, "address", |it, node| {
+        let address = self.optional(fields, "address", |it, node| {
             it.scalar(node, "an address", value::ADDRESSES, |text| {
                 value::listen_address(text, directory)
             })
         });
+        let inherited = self.optional(fields, "socket_activation", |it, node| {
+            let what = "the name of a systemd socket";
+            it.scalar(node, what, value::SOCKET_NAMES, value::socket_name)
+        });
+        let places = ["address", "socket_activation"].map(|key| fields.place_of(key));
+        match places {
+            [None, None] => {
+                let draft = self.errors.at(fields.place, "`address` is missing");
+                draft.hint("or `socket_activation`, where systemd passes the sockets");
+            }
+            [Some(_), Some(place)] => {
+                let problem = "a listener has an `address` or a `socket_activation`, not both";
+                self.errors.at(place, problem);
+            }
+            [Some(_), None] | [None, Some(_)] => {}
+        }
         let mode = self.optional(fields, "mode", Self::socket_mode);
         let group = self.optional(fields, "group", Self::filled_text);
-        let redirect_to_https = self.value(fields, "redirect_to_https", Self::boolean);
+        let redirect_to_https = self.value(fields, "redirect_to_https", |it, node| {
+            let what = "`true`, `false` or a port";
+            it.scalar(node, what, "", value::redirect_to_https)
+        });
         let proxy_protocol = self.value(fields, "proxy_protocol", Self::boolean);
         let tls = self.optional(fields, "tls", Self::tls);
         let broken = self.errors.count() > before;
         Some(Listener {
             place: fields.place,
             broken,
-            address: address?,
+            address: address.or(inherited)?,
             mode,
             group,
             redirect_to_https: redirect_to_https?,

@@ -323,10 +323,10 @@ a.yaml:1:23: expected an address, found `8080`
         "\
 a.yaml:1:13: `address` is missing
     1 | listeners: [{addres: 1.1.1.1:1}]
-      |             ^
+      |             ^ or `socket_activation`, where systemd passes the sockets
 a.yaml:1:14: unknown key `addres`
     1 | listeners: [{addres: 1.1.1.1:1}]
-      |              ^^^^^^ did you mean `address`? known here: address, mode, group, redirect_to_https, proxy_protocol, tls",
+      |              ^^^^^^ did you mean `address`? known here: address, socket_activation, mode, group, redirect_to_https, proxy_protocol, tls",
     );
     golden(
         "workers:",

@@ -8,7 +8,9 @@ use std::time::Duration;
 use http::uri::PathAndQuery;
 use ipnet::IpNet;
 
-use super::parsed::{HostPattern, ListenAddress, LogTarget, Server, TokenSource, TrustedPeers};
+use super::parsed::{
+    HostPattern, ListenAddress, LogTarget, RedirectToHttps, Server, TokenSource, TrustedPeers,
+};
 
 /// What to write instead of a text that is not valid.
 pub(crate) type Hint = String;
@@ -171,6 +173,20 @@ pub(crate) fn listen_address(text: &str, directory: &Path) -> Result<ListenAddre
         })
 }
 
+/// The form of a systemd socket's name.
+pub(crate) const SOCKET_NAMES: &str = "as `FileDescriptorName=` of the socket's unit says it";
+
+/// The name of sockets that systemd passes (systemd.socket(5)): ASCII without control characters and colons.
+pub(crate) fn socket_name(text: &str) -> Result<ListenAddress, Hint> {
+    let legal = |byte: u8| (b' '..=b'~').contains(&byte) && byte != b':';
+    if text.is_empty() || text.len() > 255 || !text.bytes().all(legal) {
+        return Err(format!(
+            "a name of 1 to 255 characters without `:`, {SOCKET_NAMES}"
+        ));
+    }
+    Ok(ListenAddress::Inherited(text.to_owned()))
+}
+
 /// The form of a socket's mode.
 pub(crate) const MODES: &str = "modes are \"0600\" (the owner), \"0660\" (the group, too)";
 
@@ -283,6 +299,17 @@ fn port_number(text: &str) -> Result<u16, Hint> {
         Some(port) if port > 0 => Ok(port),
         Some(_) | None => Err("a port is a number from 1 to 65535".to_owned()),
     }
+}
+
+/// Where a listener redirects to: `true`, `false` or a port.
+pub(crate) fn redirect_to_https(text: &str) -> Result<RedirectToHttps, Hint> {
+    if text.starts_with(|first: char| first.is_ascii_digit()) {
+        return port_number(text).map(RedirectToHttps::Port);
+    }
+    boolean(text).map(|redirects| match redirects {
+        true => RedirectToHttps::FirstTls,
+        false => RedirectToHttps::Off,
+    })
 }
 
 /// A host name or IPv4 address, in lower case.

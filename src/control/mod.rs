@@ -19,7 +19,7 @@ use self::reload::{Active, Read, Reading, Watching};
 use self::signals::{Signal, Signals};
 use crate::config::{self, ConfigErrors, ConfigWarning};
 use crate::observe::log::{self, Log};
-use crate::server::Server;
+use crate::server::{Inherited, Server};
 use crate::snapshot::{ListenAddress, Snapshot};
 use crate::tokens::States;
 use crate::{clock, proxy};
@@ -56,6 +56,9 @@ pub enum RunError {
         /// The operating system's reason.
         error: std::io::Error,
     },
+    /// What systemd passed cannot be used.
+    #[error("the sockets that systemd passed cannot be used: {0}")]
+    Inherited(std::io::Error),
     /// The token service cannot start.
     #[error("the token service cannot start: {0}")]
     Tokens(String),
@@ -69,6 +72,7 @@ pub enum RunError {
 /// # Errors
 /// The gateway cannot start. Once it serves, no error stops it.
 pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
+    let inherited = Inherited::take().map_err(RunError::Inherited)?;
     let log = log::start()?;
     start::raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -76,7 +80,7 @@ pub fn run(config: &Path, options: RunOptions) -> Result<(), RunError> {
         .build()?;
     let served = runtime.block_on(async {
         let mut signals = Signals::catch()?;
-        let Some(mut control) = Control::begin(config, log, &mut signals).await? else {
+        let Some(mut control) = Control::begin(config, log, inherited, &mut signals).await? else {
             return Ok(());
         };
         if let Some(on_ready) = options.on_ready {
@@ -108,6 +112,7 @@ impl Control {
     async fn begin(
         config: &Path,
         log: Log,
+        inherited: Inherited,
         signals: &mut Signals,
     ) -> Result<Option<Self>, RunError> {
         let states = Arc::new(States::default());
@@ -125,7 +130,7 @@ impl Control {
         let certificates = acme::Manager::start();
         certificates.follow(&first);
         let (publish, snapshots) = watch::channel(Arc::clone(&first));
-        let mut server = Server::start(&snapshots)?;
+        let mut server = Server::start(&snapshots, inherited)?;
         let bound = tokio::select! {
             bound = start::bind(&server, &first) => bound?,
             () = signals.stop() => return Ok(None),

@@ -46,6 +46,46 @@ pub(crate) enum Socket {
 }
 
 impl Socket {
+    /// Another descriptor of the same socket.
+    pub(super) fn try_clone(&self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(listener) => listener.try_clone().map(Self::Tcp),
+            Self::Unix(listener) => listener.try_clone().map(Self::Unix),
+        }
+    }
+
+    /// Whether it accepts connections, rather than being one. Known where there is systemd.
+    pub(super) fn accepts(&self) -> io::Result<bool> {
+        #[cfg(target_os = "linux")]
+        let accepts = match self {
+            Self::Tcp(listener) => SockRef::from(listener).is_listener()?,
+            Self::Unix(listener) => SockRef::from(listener).is_listener()?,
+        };
+        #[cfg(not(target_os = "linux"))]
+        let accepts = true;
+        Ok(accepts)
+    }
+
+    /// Makes it return instead of waiting.
+    pub(super) fn set_nonblocking(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(listener) => listener.set_nonblocking(true),
+            Self::Unix(listener) => listener.set_nonblocking(true),
+        }
+    }
+
+    /// The address that it is bound to, for the log.
+    pub(super) fn local(&self) -> String {
+        let local = match self {
+            Self::Tcp(listener) => listener.local_addr().map(|address| address.to_string()),
+            Self::Unix(listener) => listener.local_addr().map(|address| {
+                let path = address.as_pathname().map(|path| path.display().to_string());
+                format!("unix:{}", path.unwrap_or_default())
+            }),
+        };
+        local.unwrap_or_else(|error| error.to_string())
+    }
+
     /// A connection that the kernel has accepted already; if there is none, the error is `WouldBlock`.
     fn accept_waiting(&self) -> io::Result<(Stream, Option<IpAddr>)> {
         match self {
@@ -84,13 +124,13 @@ pub(crate) fn overlap(one: &ListenAddress, other: &ListenAddress) -> bool {
 pub(crate) fn probe(address: &ListenAddress) -> io::Result<()> {
     match address {
         ListenAddress::Tcp(address) => bound_tcp(*address, ReusePort::No).map(drop),
-        ListenAddress::AnyPort(..) | ListenAddress::Unix(_) => Ok(()),
+        ListenAddress::AnyPort(..) | ListenAddress::Unix(_) | ListenAddress::Inherited(_) => Ok(()),
     }
 }
 
 /// Binds one socket per worker. TCP has an accept queue for each (SO_REUSEPORT); a Unix socket has one for all, whose
 /// file gets this `access`, and takes the place of our own with the same path, if it is to `replace` that. Also returns
-/// the address that was bound. Probe it first.
+/// the address that was bound. Probe it first. Sockets that systemd passes are bound already: those are `inherited`'s.
 ///
 /// # Errors
 /// The address cannot be bound.
@@ -99,19 +139,19 @@ pub(crate) fn bind(
     access: SocketAccess,
     workers: usize,
     replace: bool,
-) -> io::Result<(ListenAddress, Vec<Socket>)> {
+) -> io::Result<(String, Vec<Socket>)> {
     match address {
         ListenAddress::Tcp(address) => bind_queues(*address, workers),
         ListenAddress::AnyPort(ip, _) => bind_queues(SocketAddr::new(*ip, 0), workers),
         ListenAddress::Unix(path) => {
-            let first = unix::bind(path, access, replace)?;
-            let mut sockets = Vec::with_capacity(workers);
-            for _ in 1..workers {
-                sockets.push(Socket::Unix(first.try_clone()?));
-            }
-            sockets.push(Socket::Unix(first));
-            Ok((address.clone(), sockets))
+            let socket = Socket::Unix(unix::bind(path, access, replace)?);
+            let local = socket.local();
+            let rest = (1..workers).map(|_| socket.try_clone());
+            let mut sockets: Vec<Socket> = rest.collect::<io::Result<_>>()?;
+            sockets.push(socket);
+            Ok((local, sockets))
         }
+        ListenAddress::Inherited(_) => Err(io::ErrorKind::Unsupported.into()),
     }
 }
 
@@ -122,14 +162,14 @@ enum ReusePort {
 }
 
 /// One accept queue per worker.
-fn bind_queues(address: SocketAddr, workers: usize) -> io::Result<(ListenAddress, Vec<Socket>)> {
+fn bind_queues(address: SocketAddr, workers: usize) -> io::Result<(String, Vec<Socket>)> {
     let first = bind_tcp(address)?;
     let local = first.local_addr()?;
     let mut sockets = vec![Socket::Tcp(first)];
     for _ in 1..workers {
         sockets.push(Socket::Tcp(bind_tcp(local)?));
     }
-    Ok((ListenAddress::Tcp(local), sockets))
+    Ok((local.to_string(), sockets))
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
@@ -161,7 +201,7 @@ fn bound_tcp(address: SocketAddr, reuse: ReusePort) -> io::Result<RawSocket> {
 pub(crate) fn identity(address: &ListenAddress) -> Option<(u64, u64)> {
     match address {
         ListenAddress::Unix(path) => unix::identity(path),
-        ListenAddress::Tcp(_) | ListenAddress::AnyPort(..) => None,
+        ListenAddress::Tcp(_) | ListenAddress::AnyPort(..) | ListenAddress::Inherited(_) => None,
     }
 }
 
@@ -243,6 +283,8 @@ pub(crate) async fn accept(
             return;
         }
     };
+    // What systemd passed is open in other processes as well: in systemd itself, and in the next one of this service.
+    let is_shared = matches!(address, ListenAddress::Inherited(_));
     let listener_of = |view: &View| {
         let mut all = view.listeners.iter();
         all.find(|listener| listener.address == address).cloned()
@@ -298,7 +340,11 @@ pub(crate) async fn accept(
             tokio::time::sleep(EXHAUSTED).await;
         }
     }
-    if drain.is_of_listener_alone() && listening.turns_away() {
+    if is_shared && !drain.is_of_listener_alone() {
+        // Clients that wait are the next process's.
+        return;
+    }
+    if !is_shared && drain.is_of_listener_alone() && listening.turns_away() {
         // Another listener may have taken this one's place: clients that connect now retry, and reach that one.
         // Handshakes that have begun are awaited.
         let until = Instant::now() + HANDSHAKES;
@@ -313,7 +359,8 @@ pub(crate) async fn accept(
     let Ok(socket) = listening.into_socket() else {
         return;
     };
-    loop {
+    // To a shared socket clients go on connecting.
+    for _ in 0..BACKLOG {
         match socket.accept_waiting() {
             Err(error) if is_of_one_connection(&error) => {}
             Err(_) => break,

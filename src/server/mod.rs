@@ -4,6 +4,7 @@
 mod connection;
 mod cut;
 mod drain;
+mod inherited;
 mod listener;
 pub(crate) mod preamble;
 mod tally;
@@ -19,6 +20,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use self::drain::{Arrivals, DrainTrigger};
+pub(crate) use self::inherited::Inherited;
 pub(crate) use self::listener::Socket;
 use self::tally::Tally;
 use crate::net::limits::Timeouts;
@@ -42,13 +44,15 @@ pub(crate) struct Server {
     tally: Arc<Tally>,
     /// The open listeners.
     listening: HashMap<ListenAddress, Open>,
+    /// The sockets that systemd passed.
+    inherited: Inherited,
 }
 
 /// An open listener.
 #[derive(Debug)]
 struct Open {
-    /// The address that it is bound to.
-    local: ListenAddress,
+    /// The addresses that it is bound to: one, or as many as systemd passed.
+    local: Vec<String>,
     /// Its socket file, if it has one.
     file: Option<(u64, u64)>,
     /// Who may connect to that.
@@ -66,8 +70,8 @@ struct Handle {
 /// An instruction for a worker.
 #[derive(Debug)]
 enum Order {
-    /// Accept connections of this listener from this socket.
-    Listen(ListenAddress, Socket),
+    /// Accept connections of this listener from these sockets.
+    Listen(ListenAddress, Vec<Socket>),
     /// Stop accepting; its connections end with their requests.
     Close(ListenAddress),
     /// The connections that were accepted until now end with their requests.
@@ -79,20 +83,23 @@ enum Order {
     Stop,
 }
 
-/// The sockets of a listener that is not open yet, one per worker.
+/// The sockets of a listener that is not open yet, for each worker.
 #[derive(Debug)]
 pub(crate) struct Bound {
     address: ListenAddress,
-    local: ListenAddress,
-    sockets: Vec<Socket>,
+    local: Vec<String>,
+    sockets: Vec<Vec<Socket>>,
 }
 
 impl Server {
-    /// Starts the workers; they accept nothing yet.
+    /// Starts the workers; they accept nothing yet. `inherited` are the sockets that systemd passed.
     ///
     /// # Errors
     /// A thread or a runtime cannot be started.
-    pub(crate) fn start(snapshots: &watch::Receiver<Arc<Snapshot>>) -> std::io::Result<Self> {
+    pub(crate) fn start(
+        snapshots: &watch::Receiver<Arc<Snapshot>>,
+        inherited: Inherited,
+    ) -> std::io::Result<Self> {
         let count = snapshots.borrow().workers;
         let tally = Arc::new(Tally::default());
         let mut workers = Vec::with_capacity(count);
@@ -123,6 +130,7 @@ impl Server {
             workers,
             tally,
             listening: HashMap::new(),
+            inherited,
         })
     }
 
@@ -173,23 +181,68 @@ impl Server {
             let address = &listener.address;
             let file = listener::identity(address);
             let replace = file.is_some() && leaving.iter().any(|(_, open)| open.file == file);
-            match listener::bind(address, listener.access, self.workers.len(), replace) {
-                Ok((local, sockets)) => bound.push(Bound {
-                    address: address.clone(),
-                    local,
-                    sockets,
-                }),
+            match self.open(listener, replace) {
+                Ok(open) => bound.push(open),
                 Err(error) => {
                     undo(&bound);
                     return Err((address.clone(), error));
                 }
             }
         }
-        if let Err(failed) = self.permit(snapshot) {
+        if let Err(failed) = self
+            .may_be_spoken(snapshot)
+            .and_then(|()| self.permit(snapshot))
+        {
             undo(&bound);
             return Err(failed);
         }
         Ok(bound)
+    }
+
+    /// Binds one listener; `replace` says that it takes the place of a socket file of ours.
+    fn open(&self, listener: &Listener, replace: bool) -> std::io::Result<Bound> {
+        let (address, workers) = (&listener.address, self.workers.len());
+        let (local, sockets) = match address {
+            ListenAddress::Inherited(name) => {
+                let passed = self.inherited.named(name)?;
+                let local = passed.iter().map(Socket::local).collect();
+                let all = || passed.iter().map(Socket::try_clone).collect();
+                let sockets = (0..workers).map(|_| all());
+                (local, sockets.collect::<std::io::Result<_>>()?)
+            }
+            ListenAddress::Tcp(_) | ListenAddress::AnyPort(..) | ListenAddress::Unix(_) => {
+                let (local, sockets) = listener::bind(address, listener.access, workers, replace)?;
+                (
+                    vec![local],
+                    sockets.into_iter().map(|it| vec![it]).collect(),
+                )
+            }
+        };
+        Ok(Bound {
+            address: address.clone(),
+            local,
+            sockets,
+        })
+    }
+
+    /// Refuses PROXY headers on TCP sockets that systemd passed, if no peer is trusted. Of others the configuration says
+    /// it already.
+    fn may_be_spoken(&self, snapshot: &Snapshot) -> Result<(), (ListenAddress, std::io::Error)> {
+        let nobody = snapshot.trusted.networks.is_empty();
+        for listener in snapshot
+            .listeners
+            .iter()
+            .filter(|it| nobody && it.proxy_protocol)
+        {
+            if let ListenAddress::Inherited(name) = &listener.address
+                && self.inherited.has_tcp(name)
+            {
+                let problem =
+                    "nobody may speak PROXY protocol there: `trusted_proxies` names no network";
+                return Err((listener.address.clone(), std::io::Error::other(problem)));
+            }
+        }
+        Ok(())
     }
 
     /// Gives the Unix sockets that stay open the owner, group and mode that the snapshot wants.
@@ -236,7 +289,9 @@ impl Server {
         for address in gone {
             if let Some(open) = self.listening.remove(&address) {
                 listener::forget(&address, open.file);
-                tracing::info!(address = %open.local, "listener closed");
+                for local in &open.local {
+                    tracing::info!(address = %local, "listener closed");
+                }
             }
             self.order(|| Order::Close(address.clone()));
         }
@@ -254,7 +309,7 @@ impl Server {
                 .is_some_and(|it| it.are_stricter_than(open.clients.as_ref()))
             {
                 renounced.push(address.clone());
-                tracing::info!(address = %open.local, "client_auth changed: connections end with their requests");
+                tracing::info!(address = %open.local.join(", "), "client_auth changed: connections end with their requests");
             }
             open.clients = clients;
         }
@@ -272,10 +327,12 @@ impl Server {
                 continue;
             };
             let (tls, access) = (listener.tls.is_some(), listener.access);
-            for (worker, socket) in self.workers.iter().zip(sockets) {
-                tell(worker, Order::Listen(address.clone(), socket));
+            for (worker, sockets) in self.workers.iter().zip(sockets) {
+                tell(worker, Order::Listen(address.clone(), sockets));
             }
-            tracing::info!(address = %local, tls, "listening");
+            for local in &local {
+                tracing::info!(address = %local, tls, "listening");
+            }
             let file = listener::identity(&address);
             let clients = clients_of(&address);
             let open = Open {
@@ -289,6 +346,15 @@ impl Server {
         for listener in &snapshot.listeners {
             if let Some(open) = self.listening.get_mut(&listener.address) {
                 open.access = listener.access;
+            }
+        }
+        for name in self.inherited.names() {
+            let address = ListenAddress::Inherited(name.to_owned());
+            if !self.listening.contains_key(&address) {
+                tracing::warn!(
+                    name,
+                    "systemd passed a socket that no listener uses: a listener with `socket_activation: {name}` would"
+                );
             }
         }
     }
@@ -376,18 +442,20 @@ async fn work(
     let mut closed: Vec<DrainTrigger> = Vec::new();
     while let Some(order) = orders.recv().await {
         match order {
-            Order::Listen(address, socket) => {
+            Order::Listen(address, sockets) => {
                 let (accepting, drain) = drain::drain();
                 let (connections, of_connections) = drain::drain();
                 let arrivals = Arrivals::new(of_connections);
-                tokio::spawn(listener::accept(
-                    Arc::clone(worker),
-                    Arc::clone(tally),
-                    address.clone(),
-                    socket,
-                    drain,
-                    arrivals.clone(),
-                ));
+                for socket in sockets {
+                    tokio::spawn(listener::accept(
+                        Arc::clone(worker),
+                        Arc::clone(tally),
+                        address.clone(),
+                        socket,
+                        drain.clone(),
+                        arrivals.clone(),
+                    ));
+                }
                 let listening = Listening {
                     accepting,
                     connections,

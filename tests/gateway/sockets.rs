@@ -1,4 +1,4 @@
-//! The sockets that clients come to: the mode and group of Unix sockets.
+//! The sockets that clients come to: the mode and group of Unix sockets, those that systemd passes, the port of redirects.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -173,4 +173,53 @@ routes: [{path: /*, respond: {body: in}}]
         "{said}"
     );
     assert!(output.status.success());
+}
+
+#[tokio::test]
+async fn a_redirect_may_name_the_port_that_clients_see() {
+    let text = "listeners: [{address: 127.0.0.1:0, redirect_to_https: 443}, {address: 127.0.0.1:0, redirect_to_https: 8443}]
+routes: [{path: /*, respond: {body: in}}]
+";
+    let gateway = Gateway::start(&config(text, &[])).await;
+    let to = ["https://a.test/x?y", "https://a.test:8443/x?y"];
+    for (address, to) in gateway.addresses().into_iter().zip(to) {
+        let reply = Wire::connect(address)
+            .await
+            .get("/x?y", &[("Host", "a.test")])
+            .await;
+        assert_eq!((reply.status, reply.field("location")), (308, Some(to)));
+    }
+}
+
+#[tokio::test]
+async fn what_systemd_did_not_pass_is_not_served() {
+    let text = config(
+        "listeners: [{socket_activation: web, redirect_to_https: 443}]\nroutes: [{path: /*, respond: {body: in}}]\n",
+        &[],
+    );
+    let folder = Folder::new();
+    folder.write("gateway.yaml", &text);
+    // `check` needs no systemd.
+    assert!(run_to_end(&folder, &["check"], &[]).status.success());
+    // Those of another process are not ours.
+    for env in [
+        &[][..],
+        &[
+            ("LISTEN_PID", "1"),
+            ("LISTEN_FDS", "1"),
+            ("LISTEN_FDNAMES", "web"),
+        ],
+    ] {
+        let output = run_to_end(&folder, &["run"], env);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        let why = "cannot listen on the systemd socket `web`: systemd passed no sockets";
+        assert!(said.contains(why), "{said}");
+    }
+    let gateway = start(&[]).await;
+    let log = gateway.reconfigure_in_vain(&text).await;
+    assert!(
+        log.contains("the systemd socket `web`: systemd passed no sockets"),
+        "{log}"
+    );
 }

@@ -54,6 +54,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("flate2", &["net/fetch"]),
     ("brotli_decompressor", &["net/fetch"]),
     ("ruzstd", &["net/fetch"]),
+    ("listenfd", &["server/inherited"]),
     ("redb", &["tokens/store"]),
     ("argon2", &["tokens/password"]),
     ("bcrypt", &["tokens/password"]),

@@ -196,7 +196,10 @@ impl Addresses {
             let listeners = snapshot.listeners.iter();
             let mut found = listeners.filter_map(|listener| match &listener.address {
                 ListenAddress::Tcp(address) if listener.tls.is_some() == tls => Some(*address),
-                ListenAddress::Tcp(_) | ListenAddress::AnyPort(..) | ListenAddress::Unix(_) => None,
+                ListenAddress::Tcp(_)
+                | ListenAddress::AnyPort(..)
+                | ListenAddress::Unix(_)
+                | ListenAddress::Inherited(_) => None,
             });
             found.next().unwrap_or(usual)
         };

@@ -108,6 +108,8 @@ impl Compiler<'_> {
         let is_at = |listener: &parsed::Listener, port: u16| match listener.address.value {
             parsed::ListenAddress::Tcp(address) => address.port() == port,
             parsed::ListenAddress::Unix(_) => false,
+            // systemd knows the port.
+            parsed::ListenAddress::Inherited(_) => true,
         };
         let reached = challenges.iter().any(|kind| {
             let mut listeners = gateway.listeners.iter();

@@ -141,7 +141,8 @@ impl Compiler<'_> {
                         .is_some_and(|it| self.canonical(listener) == Some(it))
             }
             (parsed::Server::Http { .. }, parsed::ListenAddress::Unix(_))
-            | (parsed::Server::Unix(_), parsed::ListenAddress::Tcp(_)) => false,
+            | (parsed::Server::Unix(_), parsed::ListenAddress::Tcp(_))
+            | (_, parsed::ListenAddress::Inherited(_)) => false,
         }
     }
 
@@ -220,7 +221,7 @@ impl Compiler<'_> {
         let lowest: u16 = lowest.unwrap_or(UNPRIVILEGED);
         let is_privileged = |listener: &parsed::Listener| match &listener.address.value {
             parsed::ListenAddress::Tcp(address) => address.port() != 0 && address.port() < lowest,
-            parsed::ListenAddress::Unix(_) => false,
+            parsed::ListenAddress::Unix(_) | parsed::ListenAddress::Inherited(_) => false,
         };
         let is_roots = |meta: &Metadata| meta.uid() == 0 && meta.mode() & NOT_THE_OWNER == 0;
         if gateway.listeners.iter().any(is_privileged)
