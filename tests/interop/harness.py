@@ -91,14 +91,15 @@ class Checks:
 class Child:
     """A process of ours with its output in files, in a session of its own so that its children go with it."""
 
-    def __init__(self, name: str, command: list[str], folder: Path, logs: Path, environment: dict | None = None):
+    def __init__(self, name: str, command: list[str], folder: Path, logs: Path, environment: dict | None = None,
+                 pass_fds: list[int] | tuple = ()):
         self.name = name
         self.out = logs / f"{name}.out"
         self.err = logs / f"{name}.err"
         with open(self.out, "ab") as out, open(self.err, "ab") as err:
             self.process = subprocess.Popen(
                 command, cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
-                env=environment, start_new_session=True,
+                env=environment, start_new_session=True, pass_fds=pass_fds,
             )
 
     def signal(self, number: int) -> None:

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""How connections come to the gateway: behind Debian's HAProxy, which names the clients by PROXY protocol.
+"""How connections come to the gateway: behind Debian's HAProxy, and on sockets that systemd opened.
 
     tests/interop/sockets.py [--gateway BINARY] [--only WORDS] [--keep]
 
 HAProxy sends headers of version 1 and 2, with a CRC32C, a unique id and what it knows of its client's TLS, over TCP and
-over a Unix socket, with plain HTTP, TLS and HTTP/2 behind. Strangers who send headers of their own are closed. Prints a
-line a check; exit status 1 where one failed. Standard library only; ends within two minutes.
+over a Unix socket, with plain HTTP, TLS and HTTP/2 behind. Strangers who send headers of their own are closed.
+systemd-socket-activate passes sockets with names; what systemd does beyond that (one process after another on the same
+sockets) is done here. Prints a line a check; exit status 1 where one failed. Standard library only; ends within two
+minutes.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ import threading
 import time
 from pathlib import Path
 
-from harness import Checks, Child, Target, TimeLimit, expect, free_port, limit_run, wait_until
+from harness import Checks, Child, Target, TimeLimit, Traffic, expect, free_port, limit_run, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILT = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
@@ -308,6 +310,224 @@ def behind_haproxy(checks: Checks, folder: Path, binary: Path) -> None:
             print(story.gateway.tail(), story.haproxy.tail(), sep="\n")
 
 
+class Activated:
+    """A gateway on sockets that another process opened."""
+
+    SECONDS = 10
+
+    def __init__(self, folder: Path, binary: Path):
+        self.folder = folder
+        folder.mkdir()
+        make_certificate(folder)
+        self.binary = binary
+        self.children: list[Child] = []
+        self.sockets: list[socket.socket] = []
+
+    def stop(self) -> None:
+        for child in self.children:
+            child.stop()
+        for opened in self.sockets:
+            opened.close()
+
+    def configure(self, *listeners: str) -> None:
+        text = "workers: 2\nlisteners:\n" + "".join(f"  - {{{listener}}}\n" for listener in listeners)
+        text += "routes: [{path: /*, respond: {body: served}, auth: none}]\n"
+        text += "log: {level: debug, access: {to: stdout, format: json}}\n"
+        beside = self.folder / "new.yaml"
+        beside.write_text(text)
+        beside.rename(self.folder / "gateway.yaml")
+
+    def child(self, name: str, command: list[str]) -> Child:
+        child = Child(name, command, self.folder, self.folder)
+        self.children.append(child)
+        return child
+
+    def listen(self, address: tuple[str, int] | str) -> socket.socket:
+        """A socket as systemd opens it: it blocks, and has a queue."""
+        family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+        opened = socket.socket(family)
+        opened.bind(address)
+        opened.listen(64)
+        self.sockets.append(opened)
+        return opened
+
+    def start(self, name: str, passed: list[tuple[str, socket.socket]]) -> Child:
+        """Starts a gateway with these sockets and their names, as systemd does."""
+        numbers = [opened.fileno() for _, opened in passed]
+        # From 3 on, in order: by way of numbers that are free.
+        moves = [f"exec {30 + at}<&{number}" for at, number in enumerate(numbers)]
+        moves += [f"exec {3 + at}<&{30 + at} {30 + at}<&-" for at in range(len(numbers))]
+        names = ":".join(name for name, _ in passed)
+        lines = [*moves, f"export LISTEN_PID=$$ LISTEN_FDS={len(passed)} LISTEN_FDNAMES={names}", f"exec {self.binary} run"]
+        script = self.folder / f"{name}.sh"
+        script.write_text("\n".join(lines))
+        self.children.append(Child(name, ["bash", str(script)], self.folder, self.folder, pass_fds=numbers))
+        return self.children[-1]
+
+    def served(self, address: tuple[str, int] | str, alpn: str | None = None) -> None:
+        answer = Wrapped(address, PROXY, alpn).get("/", timeout=self.SECONDS)
+        expect(answer.status == 200 and answer.body == b"served", answer.brief())
+
+    def by_systemd(self) -> str:
+        """systemd-socket-activate: TCP and Unix under one name, TLS under another, and one that nobody uses."""
+        plain, tls, spare = (free_port() for _ in range(3))
+        path = str(self.folder / "web.sock")
+        self.configure("socket_activation: web, redirect_to_https: false", "socket_activation: tls, tls: {certificates: [{cert: a.pem, key: a.key}]}")
+        command = ["systemd-socket-activate"]
+        for address in (plain, path, tls, spare):
+            command.append(f"--listen={address if isinstance(address, str) else f'127.0.0.1:{address}'}")
+        command += ["--fdname=web:web:tls:spare", str(self.binary), "run", "-c", str(self.folder / "gateway.yaml")]
+        child = self.child("activate", command)
+        wait_until(lambda: "Listening on" in child.err.read_text(), self.SECONDS, "systemd-socket-activate listens")
+        # The first connection starts the gateway, and is served by it.
+        self.served(("127.0.0.1", plain))
+        self.served(path)
+        self.served(("127.0.0.1", tls), "http/1.1")
+        log = child.err.read_text()
+        for address in (f"127.0.0.1:{plain} tls=false", f"unix:{path} tls=false", f"127.0.0.1:{tls} tls=true"):
+            expect(f"listening address={address}" in log, f"{address} is not in the log:\n{log}")
+        expect('name="spare"' in log and "socket_activation: spare" in log, log)
+        # A dead child of systemd's would hold them open: none is inherited.
+        flags = [
+            int(line.split()[1], 8)
+            for number in range(3, 7)
+            for line in Path(f"/proc/{child.process.pid}/fdinfo/{number}").read_text().splitlines()
+            if line.startswith("flags:")
+        ]
+        expect(len(flags) == 4 and all(flag & 0o2000000 for flag in flags), f"{[oct(flag) for flag in flags]}")
+        expect(child.stop() == 0, "it ended otherwise than well")
+        return f"{len(log.splitlines())} lines of log"
+
+    def missing(self) -> str:
+        """A name that was not passed: the start fails, and says which were; a reload is refused."""
+        opened = self.listen(("127.0.0.1", 0))
+        self.configure("socket_activation: https")
+        child = self.start("missing", [("web", opened), ("admin", opened)])
+        expect(child.process.wait(self.SECONDS) == 1, "it started")
+        said = child.err.read_text().strip()
+        expect("the systemd socket `https`" in said and said.endswith("it passed web, admin"), said)
+        self.configure("socket_activation: web")
+        child = self.start("refused", [("web", opened), ("admin", opened)])
+        self.served(opened.getsockname())
+        self.configure("socket_activation: web", "socket_activation: https")
+        wait_until(lambda: "configuration refused" in child.err.read_text(), self.SECONDS, "the refusal")
+        expect("it passed web, admin" in child.err.read_text(), child.tail())
+        self.served(opened.getsockname())
+        child.stop()
+        return said.splitlines()[-1]
+
+    def reloads(self) -> None:
+        """A reload takes a listener out and brings it back: who connects meanwhile waits, and is served."""
+        web, other = self.listen(("127.0.0.1", 0)), self.listen(str(self.folder / "other.sock"))
+        both = ("socket_activation: web", "socket_activation: other")
+        self.configure(*both)
+        child = self.start("reloads", [("web", web), ("other", other), ("web", self.listen(("127.0.0.1", 0)))])
+        second = self.sockets[-1]
+
+        def reload(*listeners: str) -> None:
+            before = child.err.read_text().count("configuration reloaded")
+            self.configure(*listeners)
+            wait_until(lambda: child.err.read_text().count("configuration reloaded") > before, self.SECONDS, "a reload")
+
+        for address in (web.getsockname(), second.getsockname(), other.getsockname()):
+            self.served(address)
+        for _ in range(3):
+            reload("socket_activation: other")
+            self.served(other.getsockname())
+            waiting = [socket.create_connection(opened.getsockname(), self.SECONDS) for opened in (web, second)]
+            for connection in waiting:
+                connection.sendall(b"GET /waiting HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                connection.settimeout(0.3)
+                try:
+                    expect(False, f"a listener that was taken out answered {connection.recv(100)!r}")
+                except TimeoutError:
+                    pass
+            reload(*both)
+            for connection in waiting:
+                connection.settimeout(self.SECONDS)
+                expect(connection.recv(100).startswith(b"HTTP/1.1 200"), "it was not served")
+                connection.close()
+            self.served(web.getsockname())
+        child.stop()
+
+    def restarts(self) -> str:
+        """One process after another on the same socket, under load: nobody is refused, and nobody lost."""
+        web = self.listen(("127.0.0.1", 0))
+        address = web.getsockname()
+        self.configure("socket_activation: web")
+        child = self.start("first", [("web", web)])
+        self.served(address)
+        traffic = Traffic()
+        for number in range(4):
+            traffic.repeat(f"client {number}", lambda: self.served(address), pause=0.005)
+        for name in ("second", "third", "fourth"):
+            time.sleep(0.3)
+            expect(child.stop() == 0, "it ended otherwise than well")
+            time.sleep(0.2)
+            child = self.start(name, [("web", web)])
+        time.sleep(0.3)
+        calls, failures = traffic.stop()
+        child.stop()
+        expect(not failures, f"{len(failures)} of {calls} failed: {failures[:3]}")
+        return f"{calls} requests, 3 restarts, 0 failed"
+
+    def unusable(self) -> str:
+        """What is no listening socket stops the start; a datagram socket does not, until a listener wants it."""
+        near, far = socket.socketpair()
+        datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        datagrams.bind(("127.0.0.1", 0))
+        self.sockets += [near, far, datagrams]
+        web = self.listen(("127.0.0.1", 0))
+        self.configure("socket_activation: web")
+        said = []
+        for name, passed, why in (
+            ("connection", [("web", web), ("odd", near)], "descriptor 4, passed as `odd`: it is a connection"),
+            ("names", [("web", web), ("a:b", web)], "LISTEN_FDS is 2, and LISTEN_FDNAMES has 3"),
+        ):
+            child = self.start(name, passed)
+            expect(child.process.wait(self.SECONDS) == 1, f"{name}: it started")
+            said.append(child.err.read_text().strip())
+            expect(why in said[-1], said[-1])
+        child = self.start("datagrams", [("web", web), ("quic", datagrams)])
+        self.served(web.getsockname())
+        self.configure("socket_activation: quic")
+        wait_until(lambda: "it is for datagrams" in child.err.read_text(), self.SECONDS, "the refusal")
+        child.stop()
+        return said[0]
+
+    def introduced(self) -> None:
+        """PROXY headers on a systemd socket: over TCP by trusted proxies alone."""
+        web, local = self.listen(("127.0.0.1", 0)), self.listen(str(self.folder / "proxied.sock"))
+        self.configure("socket_activation: web, proxy_protocol: true")
+        child = self.start("nobody", [("web", web)])
+        expect(child.process.wait(self.SECONDS) == 1, "it started")
+        expect("nobody may speak PROXY protocol there" in child.err.read_text(), child.tail())
+        child = self.start("local", [("web", local)])
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(self.SECONDS)
+            connection.connect(local.getsockname())
+            connection.sendall(b"PROXY TCP4 192.0.2.7 192.0.2.1 1 80\r\nGET /local HTTP/1.1\r\nHost: a\r\n\r\n")
+            expect(connection.recv(100).startswith(b"HTTP/1.1 200"), "it was not served")
+        wait_until(lambda: any(record["client"] == "192.0.2.7" for record in records(child)), 5, "the record")
+        child.stop()
+
+
+def activated(checks: Checks, folder: Path, binary: Path) -> None:
+    """The story of a gateway on sockets of systemd's."""
+    story = Activated(folder, binary)
+    try:
+        checks.run("systemd-socket-activate: TCP, Unix and TLS by name", story.by_systemd)
+        checks.run("systemd: a name that was not passed", story.missing)
+        checks.run("systemd: reloads keep the sockets", story.reloads)
+        checks.run("systemd: restarts lose nobody", story.restarts)
+        checks.run("systemd: what is no listening socket", story.unusable)
+        checks.run("systemd: PROXY headers", story.introduced)
+    finally:
+        story.stop()
+        if checks.failed:
+            print(*(child.tail() for child in story.children), sep="\n")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="How connections come to the gateway.")
     parser.add_argument("--gateway", type=Path, default=BUILT / "debug" / "portcullis", help="the binary to test")
@@ -318,7 +538,7 @@ def main() -> int:
     if not binary.is_file():
         print(f"FAIL no gateway at {options.gateway}: build it, or name it with --gateway")
         return 1
-    absent = [name for name in ("haproxy", "openssl", "curl") if not shutil.which(name)]
+    absent = [name for name in ("haproxy", "systemd-socket-activate", "openssl", "curl") if not shutil.which(name)]
     if absent:
         print(f"FAIL not installed: {', '.join(absent)}")
         return 1
@@ -327,6 +547,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="portcullis-"))
     try:
         behind_haproxy(checks, folder / "haproxy", binary)
+        activated(checks, folder / "systemd", binary)
     except TimeLimit as limit:
         checks.fail("the whole run", str(limit))
     finally:
