@@ -357,15 +357,19 @@ for number in range(count):
                 "routes: [{path: /*, respond: {status: 200, body: hello}}]\nworkers: 1\nlog: {access: off}\n")
             begun = time.monotonic()
             child = Child(f"many-{count}", [str(self.gateway), "run"], folder, folder)
-            wait_until(lambda: "listening" in child.out.read_text() + child.err.read_text(), 120, "a start")
-            took = time.monotonic() - begun
-            for number in {0, count // 2, count - 1}:
-                said = self.client("-servername", f"n{number}.test", "-verify_return_error", "-CAfile", self.root, port=port)
-                expect(digest(said) == digest((folder / f"certs/n{number}.pem").read_text()), said)
-            # It reads its files once more, 2 s later, and gives back what that needed.
-            time.sleep(15)
-            memory.append(int(re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{child.process.pid}/smaps_rollup").read_text(), re.M)[1]))
-            expect(child.stop() == 0, "ended badly")
+            try:
+                wait_until(lambda: "listening" in child.out.read_text() + child.err.read_text(), 120, "a start")
+                took = time.monotonic() - begun
+                for number in {0, count // 2, count - 1}:
+                    said = self.client("-servername", f"n{number}.test", "-verify_return_error", "-CAfile", self.root, port=port)
+                    expect(digest(said) == digest((folder / f"certs/n{number}.pem").read_text()), said)
+                # It reads its files once more, and gives back what that needed.
+                time.sleep(15)
+                rollup = Path(f"/proc/{child.process.pid}/smaps_rollup").read_text()
+                memory.append(int(re.search(r"^Pss:\s+(\d+)", rollup, re.M)[1]))
+            finally:
+                status = child.stop()
+            expect(status == 0, "ended badly")
         each = (memory[1] - memory[0]) * 1024 / NAMES
         expect(each <= BYTES_A_NAME, f"{each:.0f} bytes a name")
         return f"{each:.0f} bytes a name, a start in {took:.1f} s"
