@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import replace
 
+import certificates
 import configs.nginx
 from configs import Site
 from load import HERE, Loads
@@ -28,10 +29,13 @@ def body(size):
     return (PIECE * (size // len(PIECE) + 1))[:size]
 
 
-def get(site, scenario, path, bearer=None):
-    """(status, body) of one GET; over TLS it must be version 1.3."""
+def get(site, scenario, path, bearer=None, certified=True):
+    """(status, body) of one GET; over TLS it must be version 1.3. It shows a client certificate where the scenario has
+    one, unless it is not to be `certified`."""
     if scenario.tls:
         context = ssl._create_unverified_context()
+        if scenario.clients and certified:
+            context.load_cert_chain(site.client_certificate, site.client_key)
         connection = http.client.HTTPSConnection("127.0.0.1", site.port, timeout=10, context=context)
     else:
         connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=10)
@@ -74,8 +78,18 @@ def expect(what, found, wanted):
         raise Failure(f"{what}: expected {str(wanted)[:80]}, found {str(found)[:200]}")
 
 
+def lets_anybody_in(site, scenario):
+    """Whether a client without a certificate gets an answer of the app."""
+    try:
+        return get(site, scenario, scenario.path, certified=False)[0] == 200
+    except Failure:
+        return False
+
+
 def verify(site, scenario):
     """Refuses to measure a server that does not do the expected work."""
+    if scenario.clients:
+        expect("a client without a certificate is let in", lets_anybody_in(site, scenario), False)
     tokens = site.tokens
     good = tokens.good[0] if scenario.algorithm else None
     if scenario.load not in ("put", "websocket"):
@@ -108,7 +122,9 @@ class Bench:
         self.tokens = {None: None}
         self.make_files({scenario.path.rpartition("/")[2] for scenario in scenarios})
         if any(scenario.tls for scenario in scenarios):
-            self.make_certificate()
+            certificates.own(self.folder)
+        if any(scenario.clients for scenario in scenarios):
+            certificates.client(self.folder)
         names = max((line.change.get("names", 0) for one in scenarios for line in one.lines), default=0)
         if names:
             self.make_names(names)
@@ -122,16 +138,6 @@ class Bench:
         for name, size in SIZES.items():
             if name in names:
                 (folder / name).write_bytes(body(size))
-
-    def make_certificate(self):
-        """Creates a self-signed certificate with an ECDSA key on P-256."""
-        done = subprocess.run([
-            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
-            "-days", "30", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
-            "-keyout", self.site.key, "-out", self.site.certificate,
-        ], capture_output=True, text=True)
-        if done.returncode != 0:
-            raise Failure(f"openssl failed:\n{done.stderr}")
 
     def make_names(self, count):
         """Creates as many certificates, each with a name and a key of its own."""

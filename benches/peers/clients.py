@@ -1,8 +1,8 @@
 """clients.py get|put|handshake|resume|idle|websocket JSON: the loads that neither wrk nor h2load can make.
 
-The argument is an object with `port`, `path`, `tls`, `size`, `connections`, `seconds`, `names`. The result is one line of JSON;
-a failed request ends the program with a traceback, and so the measurement. `idle` keeps its connections open until its
-standard input ends.
+The argument is an object with `port`, `path`, `tls`, `size`, `connections`, `seconds`, `names` and `client` (the files
+of a certificate and of its key, or null). The result is one line of JSON; a failed request ends the program with a
+traceback, and so the measurement. `idle` keeps its connections open until its standard input ends.
 """
 
 import http.client
@@ -31,14 +31,17 @@ class Order:
     connections: int
     seconds: float
     names: int = 0
+    client: list | None = None
 
 
-def tls_context():
+def tls_context(order):
     """TLS 1.3 without certificate checks; sessions are resumed only where one is passed to a connection."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     context.minimum_version = ssl.TLSVersion.TLSv1_3
+    if order.client:
+        context.load_cert_chain(*order.client)
     return context
 
 
@@ -93,7 +96,7 @@ def in_threads(order, work):
 
     def run():
         try:
-            done.append(work(tls_context() if order.tls else None, time.monotonic() + order.seconds))
+            done.append(work(tls_context(order) if order.tls else None, time.monotonic() + order.seconds))
         except Exception as problem:  # reported below: a thread cannot end the program
             failed.append(problem)
 
@@ -178,7 +181,7 @@ def resume(order):
 
 def idle(order):
     """Opens connections, sends one request on each, and keeps them open."""
-    context = tls_context() if order.tls else None
+    context = tls_context(order) if order.tls else None
     buffer, kept = memoryview(bytearray(1 << 16)), []
     for _ in range(order.connections):
         connection = connect(order, context)

@@ -102,6 +102,7 @@ class Loads:
         return json.dumps({
             "port": self.port, "path": scenario.path, "tls": scenario.tls, "size": scenario.size,
             "connections": scenario.connections, "seconds": seconds, "names": scenario.names,
+            "client": [str(self.folder / name) for name in ("client.pem", "client.key")] if scenario.clients else None,
         })
 
     def client(self, scenario, seconds):

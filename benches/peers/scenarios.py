@@ -43,6 +43,7 @@ class Scenario:
     tokens: int = 1
     tls: bool = False
     names: int = 0
+    clients: bool = False
     connections: int | None = None
     routes: int = 0
     servers: int = 1
@@ -152,6 +153,16 @@ MAIN = (
     Scenario(
         "resume", "proxy, 1 KiB, TLS 1.3, a resumed session for each request", load="resume", unit="us/connection",
         tls=True, connections=8, lines=(PORTCULLIS, NGINX), goals=(Goal("nginx", 0.9),),
+    ),
+    Scenario(
+        "handshake-client", "the same as handshake, each with a client certificate (ECDSA, P-256)", load="handshake",
+        unit="us/connection", tls=True, clients=True, connections=8, lines=HANDSHAKES[:-1],
+        absent={"pingap": "not set up for client certificates"},
+        goals=(Goal("nginx", 0.75), Goal("nginx, no tickets", 0.75)),
+    ),
+    Scenario(
+        "resume-client", "the same as resume, with a client certificate", load="resume", unit="us/connection",
+        tls=True, clients=True, connections=8, lines=(PORTCULLIS, NGINX), goals=(Goal("nginx", 0.9),),
     ),
     Scenario(
         "tls-100m", "static file, 100 MiB, TLS 1.3, 4 connections", load="get", unit="ms/GiB", path="/static/100m.txt",

@@ -1,8 +1,9 @@
 """The configuration of every server, one module each.
 
 Each has `command(site, scenario, **options)`, which writes the configuration and returns the command line. All servers
-listen on `site.port` (with TLS 1.3 if the scenario uses it), proxy /open/ and /jwt/ to `site.backends`, require a valid
-token for /jwt/, serve `site.www`, and write one line per request to `site.log`.
+listen on `site.port` (with TLS 1.3 if the scenario uses it, and then perhaps only for clients with a certificate),
+proxy /open/ and /jwt/ to `site.backends`, require a valid token for /jwt/, serve `site.www`, and write one line per
+request to `site.log`.
 """
 
 from dataclasses import dataclass
@@ -24,6 +25,19 @@ class Site:
     certificate: Path
     key: Path
     tokens: Tokens | None = None
+
+    @property
+    def client_ca(self):
+        """The CA of the clients, where a scenario has them show certificates."""
+        return self.folder / "client-ca.pem"
+
+    @property
+    def client_certificate(self):
+        return self.folder / "client.pem"
+
+    @property
+    def client_key(self):
+        return self.folder / "client.key"
 
     @property
     def www(self):

@@ -34,7 +34,12 @@ def command(site, scenario):
     }
     apps = {"http": {"servers": {"bench": server}}}
     if scenario.tls:
-        server["tls_connection_policies"] = [{"protocol_min": "tls1.3"}]
+        policy = {"protocol_min": "tls1.3"}
+        if scenario.clients:
+            trusted = {"provider": "file", "pem_files": [str(site.client_ca)]}
+            policy["client_authentication"] = {"ca": trusted, "mode": "require_and_verify"}
+            server["strict_sni_host"] = False  # the load names no server
+        server["tls_connection_policies"] = [policy]
         apps["tls"] = {
             "certificates": {"load_files": [{"certificate": str(site.certificate), "key": str(site.key)}]},
             "session_tickets": {"disabled": True},

@@ -46,17 +46,20 @@ def connection_manager(site, scenario):
     }
 
 
-def tls_socket(site):
+def tls_socket(site, clients):
+    trusted = {"validation_context": {"trusted_ca": {"filename": str(site.client_ca)}}} if clients else {}
     return {
         "name": "tls",
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
             "disable_stateless_session_resumption": True, "disable_stateful_session_resumption": True,
+            "require_client_certificate": clients,
             "common_tls_context": {
                 "alpn_protocols": ["h2", "http/1.1"], "tls_params": {"tls_minimum_protocol_version": "TLSv1_3"},
                 "tls_certificates": [{
                     "certificate_chain": {"filename": str(site.certificate)}, "private_key": {"filename": str(site.key)},
                 }],
+                **trusted,
             },
         },
     }
@@ -72,7 +75,7 @@ def command(site, scenario):
         "name": "envoy.filters.network.http_connection_manager", "typed_config": connection_manager(site, scenario),
     }]}
     if scenario.tls:
-        chain["transport_socket"] = tls_socket(site)
+        chain["transport_socket"] = tls_socket(site, scenario.clients)
     most = 1_000_000
     limits = {"max_connections": most, "max_pending_requests": most, "max_requests": most, "max_retries": most}
     path = site.write("envoy.json", json.dumps({"static_resources": {

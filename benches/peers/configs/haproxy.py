@@ -30,6 +30,8 @@ def command(site, scenario, buffer=16384):
     if scenario.tls:
         pem = site.write("haproxy.pem", site.certificate.read_text() + site.key.read_text())
         tls = f" ssl crt {pem} alpn h2,http/1.1 ssl-min-ver TLSv1.3 no-tls-tickets"
+    if scenario.clients:
+        tls += f" ca-file {site.client_ca} verify required"
     servers = "\n".join(f"    server app{number} {address}" for number, address in enumerate(site.backends))
     path = site.write("haproxy.cfg", f"""
 global

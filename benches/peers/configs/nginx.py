@@ -41,11 +41,12 @@ def server_block(site, scenario, tickets):
     """The listen directives of `server`."""
     if not scenario.tls:
         return f"listen 127.0.0.1:{site.port} backlog=4096;"
+    verified = f" ssl_client_certificate {site.client_ca}; ssl_verify_client on;" if scenario.clients else ""
     return (
         f"listen 127.0.0.1:{site.port} ssl http2 backlog=4096; ssl_certificate {site.certificate};"
         f" ssl_certificate_key {site.key}; ssl_protocols TLSv1.3;"
         f" ssl_session_cache {'none' if scenario.load == 'resume' else 'off'};"
-        f" ssl_session_tickets {'on' if tickets else 'off'}; http2_max_concurrent_streams 128;"
+        f" ssl_session_tickets {'on' if tickets else 'off'}; http2_max_concurrent_streams 128;{verified}"
     )
 
 

@@ -13,7 +13,8 @@ def text(site, scenario, marker=None):
     """gateway.yaml. `marker` is the value of a header, so that a reload finds a change."""
     pairs = site.pairs(scenario.names) or [(site.certificate, site.key)]
     listed = ", ".join(f'{{cert: "{certificate}", key: "{key}"}}' for certificate, key in pairs)
-    tls = f", tls: {{certificates: [{listed}]}}" if scenario.tls else ""
+    clients = f', client_auth: {{ca: "{site.client_ca}"}}' if scenario.clients else ""
+    tls = f", tls: {{certificates: [{listed}]{clients}}}" if scenario.tls else ""
     servers = ", ".join(f'"http://{address}"' for address in site.backends)
     algorithm = scenario.algorithm
     guarded = algorithm is not None

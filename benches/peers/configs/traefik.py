@@ -18,9 +18,12 @@ def command(site, scenario):
     if scenario.tls:
         router["tls"] = {}
         certificate = {"certFile": str(site.certificate), "keyFile": str(site.key)}
+        options = {"minVersion": "VersionTLS13", "disableSessionTickets": True}
+        if scenario.clients:
+            options["clientAuth"] = {"caFiles": [str(site.client_ca)], "clientAuthType": "RequireAndVerifyClientCert"}
         dynamic["tls"] = {
             "certificates": [certificate], "stores": {"default": {"defaultCertificate": certificate}},
-            "options": {"default": {"minVersion": "VersionTLS13", "disableSessionTickets": True}},
+            "options": {"default": options},
         }
     # JSON is valid YAML, which the file provider reads.
     routes = site.write("traefik-routes.yml", json.dumps(dynamic))
