@@ -58,13 +58,13 @@ def free_port() -> int:
     return free_ports(1)[0]
 
 
-def token() -> str:
-    """An HS256 token signed with SECRET, valid for an hour."""
+def token(**more) -> str:
+    """An HS256 token signed with SECRET, valid for an hour, with more claims where they are given."""
 
     def part(data: bytes) -> str:
         return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
-    claims = {"sub": "alice", "iss": "https://sso.example.com", "exp": int(time.time()) + 3600, "roles": ["clerk"]}
+    claims = {"sub": "alice", "iss": "https://sso.example.com", "exp": int(time.time()) + 3600, "roles": ["clerk"], **more}
     text = ".".join(part(json.dumps(it).encode()) for it in ({"alg": "HS256", "typ": "JWT"}, claims))
     return f"{text}.{part(hmac.digest(SECRET.encode(), text.encode(), hashlib.sha256))}"
 
