@@ -29,6 +29,10 @@ const MORE: SendFlags = SendFlags::empty();
 /// The most slices that one call accepts (POSIX's `IOV_MAX`, as in Linux).
 const MOST_SLICES: usize = 1024;
 
+/// How many bytes are best sent at once. The kernel makes segments of at most 64 KiB, headers included, and leaves cutting
+/// them to the card (GSO): 64 KiB and what frames them leave as two, and the small one costs hardly less than the other.
+pub(crate) const SEGMENT: usize = 60 * 1024;
+
 /// A connected stream.
 #[derive(Debug)]
 pub(crate) enum Stream {

@@ -19,12 +19,17 @@ use super::challenge::{self, ACME_TLS, Challenges};
 use super::clients::{ClientCertificate, Clients, OneClient};
 use super::issued::{IssuedByName, Slot};
 use super::tickets::{TicketRing, Tickets};
+use crate::net::stream::SEGMENT;
 
 /// A fatal alert `unrecognized_name`, before there are keys (RFC 8446 section 6, RFC 6066 section 3).
 const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
 static FROM_12: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
 static FROM_13: [&SupportedProtocolVersion; 1] = [&version::TLS13];
+
+/// How much is sealed and sent at once: records of 16 KiB (RFC 8446 section 5.1), as many as fit into a segment.
+const SEALED: usize = SEGMENT / RECORD * RECORD;
+const RECORD: usize = 16 * 1024;
 
 /// The oldest TLS version that is accepted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -230,8 +235,9 @@ impl Tls {
             Some(clients) => self.for_one_of(clients, config)?,
         };
         let accepted = begun.into_stream(config).await;
-        let stream = accepted.map_err(NoHandshake::of)?;
-        let connection = stream.get_ref().1;
+        let mut stream = accepted.map_err(NoHandshake::of)?;
+        let connection = stream.get_mut().1;
+        connection.set_buffer_limit(Some(SEALED));
         let shown = connection.peer_certificates().and_then(<[_]>::first);
         let read = shown.map(|shown| ClientCertificate::read(shown.clone()));
         let unread = |why: &str| NoHandshake::Certificate(why.to_owned());
@@ -284,3 +290,6 @@ impl Tls {
         resolver.serves(name).then_some(config)
     }
 }
+
+#[cfg(test)]
+mod tests;
