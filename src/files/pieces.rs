@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-/// The longest piece.
-pub(super) const PIECE: usize = 256 * 1024;
+use crate::net::stream::SEGMENT;
+
+/// The longest piece: what leaves in whole segments, also over TLS, where each holds three records.
+pub(super) const PIECE: usize = 4 * SEGMENT;
 /// The longest little piece.
 const LITTLE: usize = 32 * 1024;
 /// The most pieces whose unused memory is kept.

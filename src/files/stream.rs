@@ -124,7 +124,7 @@ impl FileStream {
 
     /// Returns a piece as a frame.
     fn give(&mut self, piece: Piece) -> Frame<Bytes> {
-        // Lossless: a piece is at most 256 KiB long.
+        // Lossless: a piece is at most 240 KiB long.
         let count = piece.len() as u64;
         self.offset = self.offset.saturating_add(count);
         self.left = self.left.saturating_sub(count);

@@ -32,12 +32,12 @@ use super::{PREFACE, REST_AFTER, SPARE_FIELDS, make_room, poll_until};
 use crate::message::body::{Body, BodyError, Carry};
 use crate::message::reject::Reject;
 use crate::net::limits::Bounds;
-use crate::net::stream::Carrier;
+use crate::net::stream::{Carrier, SEGMENT};
 
 /// The buffer for reading a head, and the least free space in it before it grows.
 const HEAD_ROOM: (usize, usize) = (8 * 1024, 1024);
 /// How many bytes of a body are read at a time: at first, and at most, once that many have been consumed.
-const BODY_ROOM: (usize, usize) = (16 * 1024, 64 * 1024);
+const BODY_ROOM: (usize, usize) = (16 * 1024, SEGMENT);
 /// The most buffer space for output that is kept for the next request.
 const OUT_ROOM: usize = 32 * 1024;
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";

@@ -11,10 +11,11 @@ use tokio::io::AsyncReadExt;
 use super::head::{AnswerFraming, AnswerHead};
 use super::{Connection, Exchange};
 use crate::message::body::BodyError;
+use crate::net::stream::SEGMENT;
 use crate::wire::{Chunks, Coming, Step, make_room};
 
 /// The read size, at first and at most.
-const READ: (usize, usize) = (16 * 1024, 256 * 1024);
+const READ: (usize, usize) = (16 * 1024, 4 * SEGMENT);
 /// The longest trailers of a response.
 const LONGEST_TRAILERS: usize = 32 * 1024;
 
