@@ -281,11 +281,15 @@ impl Decision {
                     at: Instant::now(),
                     carries: false,
                 };
+                let told = files.in_words(asked, permit.is_private());
                 let serving = pin!(files.serve(permit, asked));
                 let status = match serving.poll(&mut Context::from_waker(Waker::noop())) {
                     Poll::Ready(response) => response?.status(),
                     Poll::Pending => StatusCode::OK,
                 };
+                for line in told {
+                    self.say("file", line);
+                }
                 self.say("answer", format!("{} from a file", status.as_u16()));
                 Ok(Outcome::Answered(status))
             }

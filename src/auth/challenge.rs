@@ -115,7 +115,7 @@ impl Guard {
             | Reject::FileNotFound
             | Reject::FileForbidden
             | Reject::PreconditionFailed
-            | Reject::RangeNotSatisfiable(_)
+            | Reject::RangeNotSatisfiable { .. }
             | Reject::UpstreamUnreachable
             | Reject::UpstreamInvalid
             | Reject::UpstreamTimeout

@@ -6,6 +6,7 @@ mod accounts;
 mod acme;
 mod clients;
 mod cors;
+mod files;
 mod hazards;
 mod listeners;
 mod routes;

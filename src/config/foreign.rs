@@ -37,6 +37,23 @@ const KEYS: &[Row] = &[
     ("try_files", "nginx's", FALLBACK),
     ("error_page", "nginx's", FALLBACK),
     ("expires", "nginx's", "`static.cache_control` of a route"),
+    (
+        "gzip_static",
+        "nginx's",
+        "`static.precompressed` of a route",
+    ),
+    (
+        "brotli_static",
+        "nginx's",
+        "`static.precompressed` of a route",
+    ),
+    (
+        "precompressed",
+        "Caddy's",
+        "`static.precompressed` of a route",
+    ),
+    ("types", "nginx's", "`static.types` of a route"),
+    ("charset", "nginx's", "`static.charset` of a route"),
     // Routes.
     ("location", "nginx's", PATH),
     ("handle", "Caddy's", PATH),

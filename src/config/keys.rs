@@ -1031,8 +1031,44 @@ pub(crate) static STATIC: Section = Section {
             "Page for paths that have no file, for single-page apps.",
         )
         .without("404"),
-        key("cache_control", Kind::Text, "`Cache-Control` of the files.")
-            .without("`no-cache` for pages"),
+        key(
+            "cache_control",
+            Kind::Either(&[Kind::Text, Kind::Map(&Kind::Text)]),
+            "`Cache-Control` of the files, one value for all or by pattern; `immutable` alone is a year.",
+        )
+        .without("a year for names with a hash, else `no-cache`"),
+        key(
+            "precompressed",
+            Kind::List(&Kind::Word(&["br", "zstd", "gzip"])),
+            "Codings of compressed files (`FILE.br`, `.zst`, `.gz`) that are sent in place of the file beside them.",
+        )
+        .or_items(&["br", "zstd", "gzip"]),
+        key(
+            "types",
+            Kind::Map(&Kind::Form("media type", "model/gltf-binary")),
+            "Media types by the end of the name (`.glb`), beside the usual ones.",
+        ),
+        key(
+            "charset",
+            Kind::Form("charset or `none`", "utf-8"),
+            "Charset of text types.",
+        )
+        .or("utf-8"),
+        key(
+            "download",
+            Kind::Either(&[
+                Kind::Boolean,
+                Kind::OneOrMore(&Kind::Form("pattern", "*.csv")),
+            ]),
+            "Files that browsers store instead of showing them.",
+        )
+        .or("false"),
+        key(
+            "untrusted",
+            Kind::Boolean,
+            "Users upload to the directory: nothing in it may act in the site's name.",
+        )
+        .or("false"),
     ],
 };
 

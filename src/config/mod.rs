@@ -9,6 +9,7 @@ mod cors;
 mod decode;
 mod error;
 mod expand;
+mod files;
 mod fill;
 mod foreign;
 mod invisible;

@@ -6,7 +6,7 @@ use super::keys;
 use super::node::{Key, Kind, Node};
 use super::parsed::{
     AskRule, Auth, Defaults, HeaderChanges, Headers, JwtRule, ProxyTo, Redirect, Respond, Rewrite,
-    Route, Spanned, Static,
+    Route, Spanned,
 };
 use super::value;
 use crate::edits::Written;
@@ -103,39 +103,6 @@ impl Decoder<'_> {
             self.errors.warn(read.place, &warning);
         }
         Some(read)
-    }
-
-    /// `static`; a directory alone is short for a map with `root`.
-    fn files(&mut self, node: &Node) -> Option<Static> {
-        let map;
-        let node = if matches!(node.kind, Kind::Scalar(_)) {
-            map = node.clone().behind("root", false);
-            &map
-        } else {
-            node
-        };
-        let fields = self.fields(node, "a directory or a map", &keys::STATIC)?;
-        let root = self.required(fields, "root", Self::file);
-        let index = self.value(fields, "index", |it, node| {
-            it.list(node, "a list of file names", |it, node| {
-                it.scalar(node, "a file's name", "", |text| match text {
-                    "" | "." | ".." => Err("such as index.html".to_owned()),
-                    text if text.contains(['/', '\\', '\0']) => {
-                        Err("a name has no slash".to_owned())
-                    }
-                    text => Ok(text.to_owned()),
-                })
-            })
-        });
-        let fallback = self.optional(fields, "fallback", Self::url_path);
-        let cache_control = self.optional(fields, "cache_control", Self::header_value);
-        Some(Static {
-            place: fields.place,
-            root: root?,
-            index: index?,
-            fallback,
-            cache_control,
-        })
     }
 
     fn proxy_to(&mut self, node: &Node) -> Option<Spanned<ProxyTo>> {

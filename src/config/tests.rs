@@ -764,6 +764,13 @@ routes:
     root: .
     index:
     - index.html
+    precompressed:
+    - br
+    - zstd
+    - gzip
+    charset: utf-8
+    download: false
+    untrusted: false
   headers:
     request:
       set:

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::header_value;
+use crate::message::accept::Coding;
 use crate::message::reject::Reject;
 
 /// The first second of the year 10000, which no HTTP date can represent.
@@ -38,17 +39,22 @@ pub(super) enum Verdict {
 }
 
 impl Validators {
-    /// The validators of an open file.
-    pub(super) fn of(meta: &Metadata) -> Result<Self, Reject> {
+    /// The validators of an open file, which is a form in this coding of another one.
+    pub(super) fn of(meta: &Metadata, coding: Option<Coding>) -> Result<Self, Reject> {
         // With nanoseconds, so that a file that was written twice in a second differs, too.
         let nanos = i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
         // No inode: copies on other machines have different inodes.
-        let etag = format_args!("\"{:x}-{nanos:x}\"", meta.size());
+        let size = meta.size();
+        // Two forms never share a tag, not even of equal sizes and times.
+        let etag = match coding {
+            None => header_value(format_args!("\"{size:x}-{nanos:x}\"")),
+            Some(coding) => header_value(format_args!("\"{size:x}-{nanos:x}-{}\"", coding.name())),
+        };
         let modified = u64::try_from(meta.mtime())
             .ok()
             .filter(|at| *at < END_OF_DATES);
         Ok(Self {
-            etag: header_value(etag)?,
+            etag: etag?,
             date: modified.map(http_date).transpose()?,
             modified,
         })

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use foldhash::quality::RandomState;
 use tokio::runtime::Handle;
 
-use super::About;
+use super::about::About;
 use super::pieces::Pieces;
 use super::stamp::{Stamp, Trust};
 use super::store;
@@ -58,7 +58,6 @@ struct Open {
 #[derive(Debug)]
 struct Entry {
     held: Held,
-    stamp: Stamp,
     trust: Trust,
     /// The count when it was last requested.
     used: u64,
@@ -79,19 +78,18 @@ impl Descriptors {
         worker: usize,
         name: &str,
         now: SystemTime,
-        is_still: impl FnOnce(Stamp) -> bool,
+        is_still: impl FnOnce(Stamp, &About) -> bool,
     ) -> Option<Held> {
         let mut open = self.workers.get(worker)?.open();
         open.uses += 1;
         let uses = open.uses;
         let entry = open.files.get_mut(name)?;
-        let Entry {
-            held, stamp, trust, ..
-        } = entry;
+        let Entry { held, trust, .. } = entry;
+        let is_still = |known| is_still(known, &held.about);
         let holds = if held.is_small() {
-            trust.holds(now, |known| held.is(*stamp) && is_still(known))
+            trust.holds(now, |known| held.is_unchanged() && is_still(known))
         } else {
-            held.is(*stamp) && trust.holds(now, is_still)
+            held.is_unchanged() && trust.holds(now, is_still)
         };
         if holds {
             entry.used = uses;
@@ -103,9 +101,8 @@ impl Descriptors {
         None
     }
 
-    /// Keeps a file open that was found at this time in this state. If there is no room, the least recently requested
-    /// file is closed.
-    pub(super) fn put(&self, worker: usize, name: &str, held: Held, stamp: Stamp, now: SystemTime) {
+    /// Keeps a file open that was found at this time. If there is no room, the least recently requested file is closed.
+    pub(super) fn put(&self, worker: usize, name: &str, held: Held, now: SystemTime) {
         let Some(shelf) = self.workers.get(worker) else {
             return;
         };
@@ -119,9 +116,8 @@ impl Descriptors {
         }
         open.uses += 1;
         let entry = Entry {
+            trust: Trust::new(held.about.stamp, now),
             held,
-            stamp,
-            trust: Trust::new(stamp, now),
             used: open.uses,
         };
         open.files.insert(name.into(), entry);
@@ -142,10 +138,10 @@ impl Held {
     }
 
     /// A write, but also a deletion or a rename over the file, shows in the metadata of the open file itself.
-    fn is(&self, stamp: Stamp) -> bool {
+    fn is_unchanged(&self) -> bool {
         self.file
             .metadata()
-            .is_ok_and(|meta| Stamp::of(&meta) == stamp)
+            .is_ok_and(|meta| Stamp::of(&meta) == self.about.stamp)
     }
 }
 
@@ -208,6 +204,7 @@ mod tests {
 
     use tokio::time::sleep;
 
+    use super::super::describe::DescribeRules;
     use super::*;
 
     fn put(descriptors: &Descriptors, name: &str) -> Arc<File> {
@@ -218,21 +215,22 @@ mod tests {
     fn put_as(descriptors: &Descriptors, name: &str, len: u64) -> Arc<File> {
         let file = Arc::new(tempfile::tempfile().unwrap());
         let meta = file.metadata().unwrap();
+        let told = DescribeRules::default().told("a.txt").unwrap();
         let about = About {
             len,
-            ..About::of(&meta, "a.txt").unwrap()
+            ..About::of(&meta, told, None).unwrap()
         };
         let held = Held {
             file: Arc::clone(&file),
             about: Arc::new(about),
         };
-        descriptors.put(0, name, held, Stamp::of(&meta), UNIX_EPOCH);
+        descriptors.put(0, name, held, UNIX_EPOCH);
         file
     }
 
     fn ask(descriptors: &Descriptors, name: &str, is_still: bool, seconds: u64) -> bool {
         let now = UNIX_EPOCH + Duration::from_secs(seconds);
-        descriptors.get(0, name, now, |_| is_still).is_some()
+        descriptors.get(0, name, now, |_, _| is_still).is_some()
     }
 
     fn is_open(descriptors: &Descriptors, name: &str) -> bool {
@@ -281,8 +279,8 @@ mod tests {
     fn each_worker_has_its_own() {
         let descriptors = Descriptors::new(2);
         put(&descriptors, "a");
-        assert!(descriptors.get(1, "a", UNIX_EPOCH, |_| true).is_none());
-        assert!(descriptors.get(2, "a", UNIX_EPOCH, |_| true).is_none());
+        assert!(descriptors.get(1, "a", UNIX_EPOCH, |_, _| true).is_none());
+        assert!(descriptors.get(2, "a", UNIX_EPOCH, |_, _| true).is_none());
         assert!(descriptors.pieces(1).is_some());
         assert!(descriptors.pieces(2).is_none());
     }

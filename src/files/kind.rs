@@ -11,6 +11,8 @@ pub(super) const HTML: &str = "text/html";
 
 /// An unknown type is sent as bytes; with `nosniff` a browser only stores it.
 const UNKNOWN: &str = "application/octet-stream";
+/// Images that are text, and say so themselves.
+const SVG: &str = "image/svg+xml";
 
 /// The media type of a file by its name's extension, without parameters.
 pub(super) fn media_type(name: &str) -> &'static str {
@@ -33,34 +35,37 @@ pub(super) fn is_asset(name: &str) -> bool {
     })
 }
 
-/// The value of `Content-Type` (RFC 9110 section 8.3): text is declared as UTF-8. JSON always is UTF-8 (RFC 8259
-/// section 8.1), and its media types have no such parameter, nor has that of SVG.
-pub(super) fn content_type(media_type: &'static str) -> Result<HeaderValue, Reject> {
-    macro_rules! value {
-        ($text:literal) => {
-            const { HeaderValue::from_static($text) }
-        };
+/// The value of `Content-Type` (RFC 9110 section 8.3): text has a charset. JSON always is UTF-8 (RFC 8259 section 8.1),
+/// and its media types have no such parameter, nor has that of SVG.
+pub(super) fn content_type(
+    media_type: &'static str,
+    charset: Option<&str>,
+) -> Result<HeaderValue, Reject> {
+    if is_text(media_type) && media_type != SVG {
+        with_charset(media_type, charset)
+    } else {
+        Ok(HeaderValue::from_static(media_type))
     }
-    // The usual types of a web site cost no allocation, and no parsing.
-    Ok(match media_type {
-        HTML => value!("text/html; charset=utf-8"),
-        "text/css" => value!("text/css; charset=utf-8"),
-        "text/javascript" => value!("text/javascript; charset=utf-8"),
-        "application/javascript" => value!("application/javascript; charset=utf-8"),
-        "application/json" => value!("application/json"),
-        "image/svg+xml" => value!("image/svg+xml"),
-        "text/plain" => value!("text/plain; charset=utf-8"),
-        "text/xml" => value!("text/xml; charset=utf-8"),
-        other if is_text(other) => HeaderValue::try_from(format!("{other}; charset=utf-8"))
-            .map_err(|_| Reject::Internal)?,
-        other => HeaderValue::from_static(other),
-    })
+}
+
+/// The same of a configured media type, which may have its charset already.
+pub(super) fn with_charset(media_type: &str, charset: Option<&str>) -> Result<HeaderValue, Reject> {
+    let value = match charset {
+        Some(charset) if is_text(media_type) && !media_type.contains(';') => {
+            HeaderValue::try_from(format!("{media_type}; charset={charset}"))
+        }
+        Some(_) | None => HeaderValue::from_str(media_type),
+    };
+    value.map_err(|_| Reject::Internal)
 }
 
 fn is_text(media_type: &str) -> bool {
     media_type.starts_with("text/")
         || media_type.ends_with("+xml")
-        || matches!(media_type, "application/ecmascript" | "application/xml")
+        || matches!(
+            media_type,
+            "application/ecmascript" | "application/javascript" | "application/xml"
+        )
 }
 
 #[cfg(test)]
@@ -70,7 +75,7 @@ mod tests {
     #[track_caller]
     fn check(name: &str, expected: &str) {
         assert_eq!(
-            content_type(media_type(name)).unwrap(),
+            content_type(media_type(name), Some("utf-8")).unwrap(),
             expected,
             "file {name:?}"
         );

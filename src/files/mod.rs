@@ -1,40 +1,48 @@
 //! Static files from disk: what is sent for a path below a route, and with which headers.
 //!
-//! Listings, precompressed variants and error pages are not made here. `resolve` opens files, `stream` reads them,
-//! `store` caches small ones, `descriptors` keeps larger ones open.
+//! Listings and error pages are not made here. `resolve` opens files, `target` finds the form that the client prefers,
+//! `describe` says what is said of it, `stream` reads it; `store` caches small files, `descriptors` keeps larger ones open.
 
+mod about;
 mod conditional;
+mod describe;
 mod descriptors;
 mod kind;
+mod pattern;
 mod pieces;
 mod range;
 mod resolve;
 mod stamp;
 mod store;
 mod stream;
+mod target;
 #[cfg(test)]
 mod tests;
+mod variants;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::fs::{File, Metadata};
 use std::io::{self, Cursor, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Response, StatusCode};
 
-use self::conditional::{Validators, Verdict};
-use self::descriptors::{Descriptors, Held};
+use self::about::About;
+use self::conditional::Verdict;
+pub(crate) use self::describe::{CacheControl, DescribeRules};
+use self::descriptors::Descriptors;
+pub(crate) use self::pattern::FilePattern;
 use self::range::{Part, Wanted};
-use self::resolve::{Found, Root};
-use self::stamp::Stamp;
+use self::resolve::Root;
 use self::store::{Kept, Store};
 use self::stream::FileStream;
+use self::target::{Source, Target};
+use self::variants::Precompressed;
 use crate::auth::Permit;
+use crate::message::accept::Coding;
 use crate::message::body::Body;
 use crate::message::method::MethodSet;
 use crate::message::path::RequestPath;
@@ -42,6 +50,11 @@ use crate::message::reject::Reject;
 
 /// Room for the headers of a file and for those that the gateway adds.
 const HEADERS: usize = 12;
+
+/// `Vary` of a file that has several forms.
+const VARY: HeaderValue = HeaderValue::from_static("Accept-Encoding");
+/// The policy of what users have uploaded: whatever it is, it acts in nobody's name, and loads nothing.
+const SANDBOX: HeaderValue = HeaderValue::from_static("sandbox; default-src 'none'");
 
 /// How long a root's descriptor, the content of a file in memory, and the descriptor of a file are trusted before their
 /// path is checked again.
@@ -56,8 +69,10 @@ pub(crate) struct FilesSettings {
     pub(crate) index: Vec<String>,
     /// The page that a single-page app sends for a navigation that names no file, as a path below the root.
     pub(crate) fallback: Option<String>,
-    /// The value of `Cache-Control`; if absent, only pages get `no-cache`.
-    pub(crate) cache_control: Option<HeaderValue>,
+    /// The codings of precompressed files that are looked for.
+    pub(crate) precompressed: Vec<Coding>,
+    /// What is said of the files besides their bytes.
+    pub(crate) describe: DescribeRules,
     /// How many workers serve the files; each has a descriptor of the root.
     pub(crate) workers: usize,
 }
@@ -71,7 +86,8 @@ pub(crate) struct Files {
     index: Vec<String>,
     /// Relative to the root.
     fallback: Option<String>,
-    cache_control: Option<HeaderValue>,
+    precompressed: Precompressed,
+    describe: DescribeRules,
 }
 
 /// A request for a file.
@@ -108,43 +124,6 @@ impl FileRequest<'_> {
     }
 }
 
-/// A file that exists and may be read.
-#[derive(Debug)]
-struct Target {
-    source: Source,
-    about: Arc<About>,
-}
-
-/// The metadata of one version of a file, shared by all its requests.
-#[derive(Debug)]
-struct About {
-    len: u64,
-    validators: Validators,
-    media_type: &'static str,
-}
-
-impl About {
-    /// The metadata that follows from a file's name and its state.
-    fn of(meta: &Metadata, name: &str) -> Result<Self, Reject> {
-        Ok(Self {
-            len: meta.len(),
-            validators: Validators::of(meta)?,
-            media_type: kind::media_type(name),
-        })
-    }
-}
-
-/// Where the bytes of a file come from.
-#[derive(Debug)]
-enum Source {
-    /// Memory.
-    Memory(Bytes),
-    /// A small file, just opened, in this state; its name below the root.
-    Small(Arc<File>, Stamp, Box<str>),
-    /// A larger file, which others may be reading, too; and whether it is known to be in the page cache.
-    Large(Arc<File>, bool),
-}
-
 /// The kind of response.
 #[derive(Debug)]
 enum Outcome {
@@ -167,7 +146,8 @@ impl Files {
             root,
             index,
             fallback,
-            cache_control,
+            precompressed,
+            describe,
             workers,
         } = settings;
         if let Some(name) = index
@@ -189,7 +169,8 @@ impl Files {
             descriptors: Descriptors::new(workers),
             index,
             fallback,
-            cache_control,
+            precompressed: Precompressed::new(precompressed),
+            describe,
         })
     }
 
@@ -205,11 +186,30 @@ impl Files {
     /// `Internal` for failures of the system.
     pub(crate) async fn serve(
         &self,
-        _: Permit,
+        permit: Permit,
         asked: FileRequest<'_>,
     ) -> Result<Response<Body>, Reject> {
         let outcome = self.decide(asked)?;
-        self.answer(asked, outcome).await
+        self.answer(asked, outcome, permit.is_private()).await
+    }
+
+    /// What is decided of a file besides its bytes, in words: its form, and who may keep it, the client alone if
+    /// `private`.
+    pub(crate) fn in_words(&self, asked: FileRequest<'_>, private: bool) -> Vec<String> {
+        let about = match self.decide(asked) {
+            Ok(Outcome::NotModified(it) | Outcome::Whole(it) | Outcome::Part(it, _)) => it.about,
+            Ok(Outcome::Redirect) | Err(_) => return Vec::new(),
+        };
+        let form = match (about.coding, about.varies) {
+            (Some(coding), _) => format!("{} from the file beside it", coding.name()),
+            (None, true) => "as it is: no other form is accepted, or preferred".to_owned(),
+            (None, false) => "as it is: there is no other form".to_owned(),
+        };
+        let caching = &about.told.caching;
+        let value = caching.value(private);
+        let value = String::from_utf8_lossy(value.as_bytes());
+        let why = self.describe.why(caching);
+        vec![form, format!("Cache-Control: {value}: {why}")]
     }
 
     /// Reads files to be cached that are not in memory yet, so that the response needs no waiting.
@@ -217,21 +217,22 @@ impl Files {
         &self,
         asked: FileRequest<'_>,
         mut outcome: Outcome,
+        private: bool,
     ) -> Result<Response<Body>, Reject> {
         if let Outcome::Whole(target) | Outcome::Part(target, _) = &mut outcome
             && asked.method != Method::HEAD
-            && let Source::Small(file, stamp, name) = &target.source
-            && stamp.is_settled(asked.now)
+            && let Source::Small(file, key) = &target.source
+            && target.about.stamp.is_settled(asked.now)
         {
             let content = stream::read(Arc::clone(file), target.about.len).await?;
             let kept = Kept {
                 content: content.clone(),
                 about: Arc::clone(&target.about),
             };
-            self.store.put(asked.worker, name, kept, *stamp, asked.now);
+            self.store.put(asked.worker, key, kept, asked.now);
             target.source = Source::Memory(content);
         }
-        self.respond(asked, outcome)
+        self.respond(asked, outcome, private)
     }
 
     /// Finds the file and evaluates the request against its metadata, without reading its content.
@@ -260,7 +261,10 @@ impl Files {
             Verdict::Send => match wanted(asked, &target.about) {
                 Wanted::Whole => Ok(Outcome::Whole(target)),
                 Wanted::Part(part) => Ok(Outcome::Part(target, part)),
-                Wanted::Unsatisfiable => Err(Reject::RangeNotSatisfiable(target.about.len)),
+                Wanted::Unsatisfiable => Err(Reject::RangeNotSatisfiable {
+                    length: target.about.len,
+                    varies: target.about.varies,
+                }),
             },
         }
     }
@@ -308,49 +312,12 @@ impl Files {
         }
     }
 
-    /// Finds a name below the root; `None` for a directory.
-    fn target(&self, asked: FileRequest<'_>, name: &str) -> Result<Option<Target>, Reject> {
-        let FileRequest {
-            worker, now, at, ..
-        } = asked;
-        let is_still = |stamp| self.root.stamp(worker, name, at) == Some(stamp);
-        if let Some(kept) = self.store.get(worker, name, now, is_still) {
-            return Ok(Some(Target {
-                source: Source::Memory(kept.content),
-                about: kept.about,
-            }));
-        }
-        if let Some(held) = self.descriptors.get(worker, name, now, is_still) {
-            // A small file was sent recently.
-            let is_warm = held.is_small();
-            return Ok(Some(Target {
-                source: Source::Large(held.file, is_warm),
-                about: held.about,
-            }));
-        }
-        let (file, meta) = match self.root.find(worker, name, at)? {
-            Found::Directory => return Ok(None),
-            Found::File(file, meta) => (file, meta),
-        };
-        let (len, stamp) = (meta.len(), Stamp::of(&meta));
-        let about = Arc::new(About::of(&meta, name)?);
-        let file = Arc::new(file);
-        let source = if len <= asked.longest_in_memory() {
-            Source::Small(file, stamp, name.into())
-        } else {
-            if stamp.is_settled(now) {
-                let held = Held {
-                    file: Arc::clone(&file),
-                    about: Arc::clone(&about),
-                };
-                self.descriptors.put(worker, name, held, stamp, now);
-            }
-            Source::Large(file, false)
-        };
-        Ok(Some(Target { source, about }))
-    }
-
-    fn respond(&self, asked: FileRequest<'_>, outcome: Outcome) -> Result<Response<Body>, Reject> {
+    fn respond(
+        &self,
+        asked: FileRequest<'_>,
+        outcome: Outcome,
+        private: bool,
+    ) -> Result<Response<Body>, Reject> {
         let mut headers = HeaderMap::with_capacity(HEADERS);
         let (status, body) = match outcome {
             Outcome::Redirect => {
@@ -358,17 +325,17 @@ impl Files {
                 (StatusCode::MOVED_PERMANENTLY, Body::Empty)
             }
             Outcome::NotModified(target) => {
-                self.describe(&mut headers, asked, &target.about)?;
+                self.describe(&mut headers, asked, &target.about, private)?;
                 (StatusCode::NOT_MODIFIED, Body::Empty)
             }
             Outcome::Whole(target) => {
-                self.describe(&mut headers, asked, &target.about)?;
+                self.describe(&mut headers, asked, &target.about, private)?;
                 let len = target.about.len;
                 let body = self.content(&mut headers, asked, target, 0, len)?;
                 (StatusCode::OK, body)
             }
             Outcome::Part(target, part) => {
-                self.describe(&mut headers, asked, &target.about)?;
+                self.describe(&mut headers, asked, &target.about, private)?;
                 let Part { first, last } = part;
                 let value =
                     header_value(format_args!("bytes {first}-{last}/{}", target.about.len))?;
@@ -389,21 +356,18 @@ impl Files {
         headers: &mut HeaderMap,
         asked: FileRequest<'_>,
         about: &About,
+        private: bool,
     ) -> Result<(), Reject> {
         if let Some(date) = about.validators.last_modified(asked.now)? {
             headers.insert(header::LAST_MODIFIED, date);
         }
         headers.insert(header::ETAG, about.validators.etag.clone());
-        match &self.cache_control {
-            Some(value) => {
-                headers.insert(header::CACHE_CONTROL, value.clone());
-            }
-            // A page names its scripts by version: a stale page would request files that no longer exist.
-            None if about.media_type == kind::HTML => {
-                let no_cache = const { HeaderValue::from_static("no-cache") };
-                headers.insert(header::CACHE_CONTROL, no_cache);
-            }
-            None => {}
+        headers.insert(header::CACHE_CONTROL, about.told.caching.value(private));
+        if about.varies {
+            headers.insert(header::VARY, VARY);
+        }
+        if self.describe.untrusted {
+            headers.insert(header::CONTENT_SECURITY_POLICY, SANDBOX);
         }
         Ok(())
     }
@@ -417,10 +381,14 @@ impl Files {
         offset: u64,
         len: u64,
     ) -> Result<Body, Reject> {
-        headers.insert(
-            header::CONTENT_TYPE,
-            kind::content_type(target.about.media_type)?,
-        );
+        let told = &target.about.told;
+        headers.insert(header::CONTENT_TYPE, told.content_type.clone());
+        if let Some(disposition) = &told.disposition {
+            headers.insert(header::CONTENT_DISPOSITION, disposition.clone());
+        }
+        if let Some(coding) = target.about.coding {
+            headers.insert(header::CONTENT_ENCODING, coding.value());
+        }
         // A value that is not a constant would be checked byte by byte each time.
         let nosniff = const { HeaderValue::from_static("nosniff") };
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);

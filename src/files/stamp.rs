@@ -49,6 +49,16 @@ impl Stamp {
         })
     }
 
+    /// The length of the file.
+    pub(super) fn len(&self) -> u64 {
+        self.size
+    }
+
+    /// Whether the file was modified in an earlier second than another: finer times are lost by archives and copies.
+    pub(super) fn is_older_than(&self, other: &Self) -> bool {
+        self.modified.0 < other.modified.0
+    }
+
     /// Whether the last change is so long ago that the next one must change the stamp.
     pub(super) fn is_settled(&self, now: SystemTime) -> bool {
         let changed = u64::try_from(self.changed.0).unwrap_or_default();

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use foldhash::quality::RandomState;
 
-use super::About;
+use super::about::About;
 use super::stamp::{Stamp, Trust};
 
 /// Longer files are not cached.
@@ -70,16 +70,15 @@ impl Store {
         worker: usize,
         name: &str,
         now: SystemTime,
-        is_still: impl FnOnce(Stamp) -> bool,
+        is_still: impl FnOnce(Stamp, &About) -> bool,
     ) -> Option<Kept> {
         let shelf = self.workers.get(worker)?;
         let mut shelf = shelf.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(entry) = shelf.young.files.get_mut(name) {
-            let holds = entry.trust.holds(now, is_still);
-            return holds.then(|| entry.kept.clone());
+            return entry.holds(now, is_still).then(|| entry.kept.clone());
         }
         let (name, mut entry) = shelf.old.take(name)?;
-        if !entry.trust.holds(now, is_still) {
+        if !entry.holds(now, is_still) {
             return None;
         }
         let kept = entry.kept.clone();
@@ -87,8 +86,8 @@ impl Store {
         Some(kept)
     }
 
-    /// Caches a file that was found at this time in this state.
-    pub(super) fn put(&self, worker: usize, name: &str, kept: Kept, stamp: Stamp, now: SystemTime) {
+    /// Caches a file that was found at this time.
+    pub(super) fn put(&self, worker: usize, name: &str, kept: Kept, now: SystemTime) {
         let Some(shelf) = self.workers.get(worker) else {
             return;
         };
@@ -96,8 +95,8 @@ impl Store {
         shelf.young.take(name);
         shelf.old.take(name);
         let entry = Entry {
+            trust: Trust::new(kept.about.stamp, now),
             kept,
-            trust: Trust::new(stamp, now),
         };
         shelf.add(name.into(), entry);
     }
@@ -124,6 +123,11 @@ impl Generation {
 }
 
 impl Entry {
+    fn holds(&mut self, now: SystemTime, is_still: impl FnOnce(Stamp, &About) -> bool) -> bool {
+        let about = &self.kept.about;
+        self.trust.holds(now, |stamp| is_still(stamp, about))
+    }
+
     fn weight(&self, name: &str) -> usize {
         name.len() + self.kept.content.len() + OVERHEAD
     }
@@ -133,19 +137,25 @@ impl Entry {
 mod tests {
     use std::time::UNIX_EPOCH;
 
+    use super::super::describe::DescribeRules;
     use super::*;
 
     fn is_there(store: &Store, name: &str) -> bool {
-        store.get(0, name, UNIX_EPOCH, |_| true).is_some()
+        store.get(0, name, UNIX_EPOCH, |_, _| true).is_some()
+    }
+
+    fn about(meta: &std::fs::Metadata) -> About {
+        let told = DescribeRules::default().told("a.txt").unwrap();
+        About::of(meta, told, None).unwrap()
     }
 
     fn put(store: &Store, worker: usize, name: &str, size: usize) {
         let meta = tempfile::tempfile().unwrap().metadata().unwrap();
         let kept = Kept {
             content: vec![0; size].into(),
-            about: Arc::new(About::of(&meta, "a.txt").unwrap()),
+            about: Arc::new(about(&meta)),
         };
-        store.put(worker, name, kept, Stamp::of(&meta), UNIX_EPOCH);
+        store.put(worker, name, kept, UNIX_EPOCH);
     }
 
     #[test]
@@ -193,14 +203,14 @@ mod tests {
         let store = Store::new(1);
         put(&store, 0, "a", 1);
         let later = UNIX_EPOCH + std::time::Duration::from_secs(1);
-        assert!(store.get(0, "a", later, |_| false).is_none());
-        assert!(store.get(0, "a", later, |_| true).is_some());
+        assert!(store.get(0, "a", later, |_, _| false).is_none());
+        assert!(store.get(0, "a", later, |_, _| true).is_some());
     }
 
     #[test]
     fn a_worker_that_there_is_not_keeps_nothing() {
         let store = Store::new(1);
         put(&store, 7, "a", 1);
-        assert!(store.get(7, "a", UNIX_EPOCH, |_| true).is_none());
+        assert!(store.get(7, "a", UNIX_EPOCH, |_, _| true).is_none());
     }
 }

@@ -1,6 +1,6 @@
 //! Whole responses, from real directories.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -25,7 +25,8 @@ fn settings(directory: &TempDir) -> FilesSettings {
         root: directory.path().join("site"),
         index: vec!["index.html".to_owned(), "index.htm".to_owned()],
         fallback: None,
-        cache_control: None,
+        precompressed: vec![Coding::Br, Coding::Zstd, Coding::Gzip],
+        describe: DescribeRules::default(),
         workers: 1,
     }
 }
@@ -223,7 +224,8 @@ async fn a_file_comes_with_its_headers() {
     assert_eq!(seen.header("last-modified"), DATE);
     assert_eq!(seen.header("accept-ranges"), "bytes");
     assert_eq!(seen.header("x-content-type-options"), "nosniff");
-    assert!(!seen.headers.contains_key("cache-control"));
+    assert_eq!(seen.header("cache-control"), "no-cache");
+    assert!(!seen.headers.contains_key("vary"));
     let etag = seen.header("etag");
     assert!(
         etag.starts_with('"') && etag.ends_with('"') && etag.len() > 8,
@@ -434,14 +436,15 @@ async fn a_fallback_that_is_missing_is_not_found() {
 }
 
 #[tokio::test]
-async fn cache_control_is_the_configured_one_or_guards_pages() {
+async fn cache_control_is_the_configured_one_or_follows_the_name() {
     let plain = site();
     assert_eq!(
         plain.get("/", &[]).await.unwrap().header("cache-control"),
         "no-cache"
     );
     let year = site_with(|settings| {
-        settings.cache_control = Some(HeaderValue::from_static("public, max-age=31536000"));
+        let year = HeaderValue::from_static("public, max-age=31536000");
+        settings.describe.cache_control = vec![(FilePattern::any(), CacheControl::Value(year))];
     });
     for target in ["/", "/a.css"] {
         let seen = year.get(target, &[]).await.unwrap();
@@ -533,7 +536,10 @@ async fn one_range_is_served() {
         (vec![("range", "bytes=8-99")], Ok("89")),
         (
             vec![("range", "bytes=10-")],
-            Err(Reject::RangeNotSatisfiable(10)),
+            Err(Reject::RangeNotSatisfiable {
+                length: 10,
+                varies: false,
+            }),
         ),
         (vec![("range", "bytes=0-1,4-5")], Ok("0123456789")),
         (
@@ -646,7 +652,7 @@ async fn what_is_kept_in_memory_is_what_is_on_the_disk() {
     };
     let is_kept = |name: &str| {
         let at = crate::clock::now();
-        site.files.store.get(0, name, at, |_| true).is_some()
+        site.files.store.get(0, name, at, |_, _| true).is_some()
     };
     let first = site.ask_later("/a.css", &[]).await.unwrap();
     assert!(is_kept("a.css"));
@@ -687,7 +693,7 @@ async fn a_head_or_a_304_reads_no_file_into_memory() {
         .unwrap();
     let seen = site.ask_later("/a.css", &[("if-none-match", "*")]).await;
     assert_eq!(seen.unwrap().status, 304);
-    let kept = site.files.store.get(0, "a.css", now, |_| true);
+    let kept = site.files.store.get(0, "a.css", now, |_, _| true);
     assert!(kept.is_none());
 }
 
@@ -716,7 +722,7 @@ async fn a_head_or_a_304_reads_nothing_of_a_file() {
         let outcome = site.files.decide(asked).unwrap();
         // From here on, every reader gets less than announced.
         fs::write(site.path(name), b"").unwrap();
-        let answer = site.files.answer(asked, outcome).await;
+        let answer = site.files.answer(asked, outcome, false).await;
         let whole = match answer {
             Ok(answer) => {
                 assert_eq!(answer.status(), status);
@@ -747,7 +753,7 @@ async fn what_is_kept_open_is_what_is_on_the_disk() {
     let body = async || Ok::<_, Reject>(site.ask_later("/large.bin", &[]).await?.body);
     let is_held = || {
         let at = crate::clock::now();
-        let held = site.files.descriptors.get(0, "large.bin", at, |_| true);
+        let held = site.files.descriptors.get(0, "large.bin", at, |_, _| true);
         held.is_some()
     };
     write(&site.path("large.bin"), &[b'a'; SIZE]);
@@ -831,4 +837,187 @@ fn settings_that_lead_elsewhere_are_refused() {
     check(|settings| settings.index = vec![String::new()], false);
     check(|settings| settings.index = vec!["..".to_owned()], false);
     check(|settings| settings.root.push("missing"), false);
+}
+
+/// Writes a file that was modified so many seconds after all others.
+fn write_after(site: &Site, name: &str, content: &[u8], seconds: u64) {
+    write(&site.path(name), content);
+    let modified = UNIX_EPOCH + Duration::from_secs(MODIFIED + seconds);
+    let file = File::options().write(true).open(site.path(name)).unwrap();
+    file.set_modified(modified).unwrap();
+}
+
+const ALL: (&str, &str) = ("accept-encoding", "gzip, br, zstd");
+
+#[tokio::test]
+async fn the_form_that_the_client_prefers_is_sent_and_among_equals_the_smallest() {
+    let site = site();
+    write(&site.path("a.css.gz"), b"gzip");
+    write(&site.path("a.css.br"), b"br!");
+    write(&site.path("a.css.zst"), b"longer than all");
+    for (accepted, expected, body) in [
+        ("gzip, br, zstd", "br", "br!"),
+        ("gzip, br;q=0.9, zstd;q=0.8", "gzip", "gzip"),
+        // What alone is accepted is sent, however long it is.
+        ("zstd", "zstd", "longer than all"),
+        ("zstd, identity", "", "0123456789"),
+        ("zstd, identity;q=0.5", "zstd", "longer than all"),
+        ("x-gzip", "gzip", "gzip"),
+        ("*", "br", "br!"),
+        ("*, br;q=0", "gzip", "gzip"),
+        ("identity, gzip;q=0.5", "", "0123456789"),
+        ("identity;q=0, *;q=0", "", "0123456789"),
+        ("deflate", "", "0123456789"),
+        ("", "", "0123456789"),
+        ("gzip;q=x", "", "0123456789"),
+    ] {
+        let seen = site.get("/a.css", &[("accept-encoding", accepted)]).await;
+        let seen = seen.unwrap();
+        assert_eq!(seen.header("content-encoding"), expected, "{accepted}");
+        assert_eq!(seen.body, body.as_bytes(), "{accepted}");
+        assert_eq!(seen.header("vary"), "Accept-Encoding");
+        assert_eq!(seen.header("content-type"), "text/css; charset=utf-8");
+        assert_eq!(seen.header("content-length"), body.len().to_string());
+    }
+    let plain = site.get("/a.css", &[]).await.unwrap();
+    assert_eq!(plain.header("vary"), "Accept-Encoding");
+    assert_eq!(plain.body, b"0123456789");
+    // By its own name it is another file, with one form.
+    let own = site.get("/a.css.br", &[ALL]).await.unwrap();
+    assert_eq!(own.header("vary"), "");
+    assert_eq!(own.header("content-encoding"), "");
+    assert_ne!(own.header("content-type"), "text/css; charset=utf-8");
+}
+
+#[tokio::test]
+async fn each_form_has_its_own_tag_ranges_and_conditions() {
+    let site = site();
+    // Of the same length and the same time.
+    for name in ["a.css.gz", "a.css.br", "a.css.zst"] {
+        write(&site.path(name), b"abcdefghij");
+    }
+    let tag = async |accepted: &str| {
+        let seen = site.get("/a.css", &[("accept-encoding", accepted)]).await;
+        seen.unwrap().header("etag").to_owned()
+    };
+    let tags = [
+        tag("identity").await,
+        tag("gzip").await,
+        tag("br").await,
+        tag("zstd").await,
+    ];
+    let mut different = tags.to_vec();
+    different.sort();
+    different.dedup();
+    assert_eq!(different.len(), 4, "{tags:?}");
+    let br = ("accept-encoding", "br");
+    for (tag, status) in [(&tags[2], 304), (&tags[0], 200), (&tags[1], 200)] {
+        let seen = site.get("/a.css", &[br, ("if-none-match", tag)]).await;
+        let seen = seen.unwrap();
+        assert_eq!(seen.status, status);
+        assert_eq!(seen.header("vary"), "Accept-Encoding");
+        assert_eq!(seen.header("etag"), tags[2]);
+    }
+    let part = site.get("/a.css", &[br, ("range", "bytes=2-3")]).await;
+    let part = part.unwrap();
+    assert_eq!((part.status, part.body.as_slice()), (206, b"cd".as_slice()));
+    assert_eq!(part.header("content-range"), "bytes 2-3/10");
+    assert_eq!(part.header("content-encoding"), "br");
+    assert_eq!(part.header("vary"), "Accept-Encoding");
+    let same = [br, ("range", "bytes=2-3"), ("if-range", tags[0].as_str())];
+    assert_eq!(site.get("/a.css", &same).await.unwrap().status, 200);
+    let beyond = site.get("/a.css", &[br, ("range", "bytes=10-")]).await;
+    let refused = Reject::RangeNotSatisfiable {
+        length: 10,
+        varies: true,
+    };
+    assert_eq!(beyond, Err(refused));
+    let head = site.ask(Method::HEAD, "/a.css", 0, &[br]).await.unwrap();
+    assert_eq!(head.header("content-encoding"), "br");
+    assert_eq!(head.header("content-length"), "10");
+}
+
+#[tokio::test]
+async fn an_old_sibling_and_what_is_no_file_of_the_root_are_not_sent() {
+    let site = site();
+    write(&site.directory.path().join("secret.gz"), b"secret");
+    symlink("../secret.gz", site.path("a.css.gz")).unwrap();
+    fs::create_dir(site.path("a.css.zst")).unwrap();
+    let seen = site.get("/a.css", &[ALL]).await.unwrap();
+    assert_eq!(
+        (seen.header("vary"), seen.header("content-encoding")),
+        ("", "")
+    );
+    // Older by a second, though the file is served from memory.
+    write_after(&site, "app.js", b"new content", 5);
+    write_after(&site, "app.js.gz", b"old", 4);
+    for hours in 1..4 {
+        let seen = site.ask_after(hours, "/app.js", &[ALL]).await.unwrap();
+        assert_eq!(seen.body, b"new content");
+        assert_eq!(seen.header("vary"), "");
+    }
+    // Compressed again, and forgotten again.
+    write_after(&site, "app.js.gz", b"new", 5);
+    assert_eq!(
+        site.ask_after(5, "/app.js", &[ALL]).await.unwrap().body,
+        b"new"
+    );
+    write_after(&site, "app.js", b"newer content", 9);
+    let seen = site.ask_after(6, "/app.js", &[ALL]).await.unwrap();
+    assert_eq!(seen.body, b"newer content");
+    fs::remove_file(site.path("app.js.gz")).unwrap();
+    write_after(&site, "app.js.br", b"br", 9);
+    assert_eq!(
+        site.ask_after(7, "/app.js", &[ALL]).await.unwrap().body,
+        b"br"
+    );
+    // A sibling alone is nothing.
+    write(&site.path("alone.js.gz"), b"gzip");
+    site.check_with("/alone.js", &[ALL], Err(Reject::FileNotFound))
+        .await;
+    // Dotfiles stay hidden.
+    write(&site.path(".env.gz"), b"secret");
+    site.check_with("/.env", &[ALL], Err(Reject::FileNotFound))
+        .await;
+}
+
+#[tokio::test]
+async fn an_index_and_the_fallback_have_forms_too_and_large_ones_are_streamed() {
+    let site = app();
+    write(&site.path("index.html.br"), b"br");
+    for target in ["/", "/orders/7"] {
+        let seen = site.get(target, &[ALL, BROWSER]).await.unwrap();
+        assert_eq!(seen.body, b"br", "{target}");
+        assert_eq!(seen.header("content-type"), "text/html; charset=utf-8");
+    }
+    write(&site.path("large.js"), &[b'a'; 900_000]);
+    write(&site.path("large.js.gz"), &[b'b'; 400_000]);
+    for hours in 1..3 {
+        let seen = site.ask_after(hours, "/large.js", &[ALL]).await.unwrap();
+        assert!(seen.body == [b'b'; 400_000]);
+        let seen = site.ask_after(hours, "/large.js", &[]).await.unwrap();
+        assert!(seen.body == [b'a'; 900_000]);
+    }
+    let none = site_with(|settings| settings.precompressed = Vec::new());
+    write(&none.path("a.css.br"), b"br");
+    let seen = none.get("/a.css", &[ALL]).await.unwrap();
+    assert_eq!(
+        (seen.body.as_slice(), seen.header("vary")),
+        (b"0123456789".as_slice(), "")
+    );
+}
+
+#[tokio::test]
+async fn what_users_upload_runs_in_nobodys_name() {
+    let site = site_with(|settings| settings.describe.untrusted = true);
+    write(&site.path("a.png"), b"png");
+    for (target, is_shown) in [("/a.png", true), ("/", false), ("/a.css", false)] {
+        let seen = site.get(target, &[]).await.unwrap();
+        assert_eq!(
+            seen.header("content-security-policy"),
+            "sandbox; default-src 'none'"
+        );
+        assert_eq!(seen.header("x-content-type-options"), "nosniff");
+        assert_eq!(!seen.headers.contains_key("content-disposition"), is_shown);
+    }
 }

@@ -150,7 +150,10 @@ fn special(
         Reject::MethodNotAllowed(methods) => {
             headers.insert(header::ALLOW, methods.allow());
         }
-        Reject::RangeNotSatisfiable(length) => {
+        Reject::RangeNotSatisfiable { length, varies } => {
+            if varies {
+                headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+            }
             if let Ok(range) = HeaderValue::try_from(format!("bytes */{length}")) {
                 headers.insert(header::CONTENT_RANGE, range);
             }

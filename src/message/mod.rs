@@ -1,6 +1,7 @@
 //! The parts of a message: bytes, paths, methods, fields, bodies, ids, and the reasons for refusing one. Framing on a
 //! connection is in `wire`, access control in `auth`.
 
+pub(crate) mod accept;
 pub(crate) mod alphabet;
 pub(crate) mod body;
 pub(crate) mod cors;

@@ -69,8 +69,13 @@ pub(crate) enum Reject {
     FileForbidden,
     /// `If-Match` or `If-Unmodified-Since` does not hold (RFC 9110 section 13.2.2).
     PreconditionFailed,
-    /// The range lies outside the file (RFC 9110 section 15.5.17); carries the file's length.
-    RangeNotSatisfiable(u64),
+    /// The range lies outside the file (RFC 9110 section 15.5.17).
+    RangeNotSatisfiable {
+        /// The file's length, in the form that the client was to get.
+        length: u64,
+        /// Whether other clients may get another form.
+        varies: bool,
+    },
     /// The upstream refused or broke the connection, or could not be reached.
     UpstreamUnreachable,
     /// The upstream's response violates HTTP.
@@ -208,7 +213,7 @@ impl Reject {
             | Self::ClaimUnfit
             | Self::FileForbidden => StatusCode::FORBIDDEN,
             Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
-            Self::RangeNotSatisfiable(_) => StatusCode::RANGE_NOT_SATISFIABLE,
+            Self::RangeNotSatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::UpstreamUnreachable | Self::UpstreamInvalid => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::UpstreamBusy | Self::KeysMissing | Self::AskFailed => {
@@ -249,7 +254,7 @@ impl Reject {
             Self::FileNotFound => "file_not_found",
             Self::FileForbidden => "file_forbidden",
             Self::PreconditionFailed => "precondition_failed",
-            Self::RangeNotSatisfiable(_) => "range_not_satisfiable",
+            Self::RangeNotSatisfiable { .. } => "range_not_satisfiable",
             Self::UpstreamUnreachable => "upstream_unreachable",
             Self::UpstreamInvalid => "upstream_invalid",
             Self::UpstreamTimeout => "upstream_timeout",
@@ -299,7 +304,7 @@ impl Reject {
             Self::FileNotFound => "there is no such file".into(),
             Self::FileForbidden => "the file may not be read".into(),
             Self::PreconditionFailed => "a precondition of the request does not hold".into(),
-            Self::RangeNotSatisfiable(_) => "the range lies outside the file".into(),
+            Self::RangeNotSatisfiable { .. } => "the range lies outside the file".into(),
             Self::UpstreamUnreachable => "the app behind the gateway could not be reached".into(),
             Self::UpstreamInvalid => "the app's response is not valid HTTP".into(),
             Self::UpstreamTimeout => "the app did not respond in time".into(),

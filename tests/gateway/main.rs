@@ -39,6 +39,7 @@ mod jwt;
 mod limits;
 mod logs;
 mod policy;
+mod precompressed;
 mod prompt;
 mod proxy;
 mod proxy_protocol;

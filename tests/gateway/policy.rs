@@ -660,7 +660,7 @@ async fn what_a_token_or_another_server_opened_is_private_unless_the_app_says_ot
         ("/app/missing", Some("private")),
         ("/asked/plain", Some("private")),
         ("/old", Some("private")),
-        ("/files/a.txt", Some("private")),
+        ("/files/a.txt", Some("private, no-cache")),
         ("/files/", Some("private, no-cache")),
         ("/files", Some("private")),
         ("/aged/a.txt", Some("private, max-age=60")),
@@ -692,7 +692,7 @@ async fn what_a_token_or_another_server_opened_is_private_unless_the_app_says_ot
     ] {
         let reply = gateway.get("/files/a.txt", &[ways[0].2[0], field]).await;
         let seen = (reply.status, reply.field("cache-control"));
-        assert_eq!(seen, (status, Some("private")));
+        assert_eq!(seen, (status, Some("private, no-cache")));
     }
 }
 

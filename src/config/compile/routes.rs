@@ -12,9 +12,7 @@ use crate::auth::{Guard, Scheme};
 use crate::config::decode::suggest;
 use crate::config::parsed;
 use crate::config::place::Place;
-use crate::config::source::why;
 use crate::edits::HeaderEdits;
-use crate::files::{Files, FilesSettings};
 use crate::message::method::{self, MethodSet};
 use crate::message::path::Reading;
 use crate::net::tls::Part;
@@ -427,44 +425,6 @@ impl Compiler<'_> {
                     place,
                     format!("`{key}` means something only beside `proxy`"),
                 );
-            }
-        }
-    }
-
-    fn files(&mut self, parsed: &parsed::Static) -> Option<Files> {
-        let settings = FilesSettings {
-            root: parsed.root.value.clone(),
-            index: parsed.index.iter().map(|name| name.value.clone()).collect(),
-            fallback: parsed.fallback.as_ref().map(|path| path.value.clone()),
-            cache_control: parsed
-                .cache_control
-                .as_ref()
-                .map(|value| value.value.clone()),
-            workers: self.workers,
-        };
-        let opened = self
-            .loader
-            .patiently(&parsed.root.value, move || Files::open(settings));
-        match opened {
-            Ok(files) => {
-                let warning = "the kernel, or a sandbox, does not offer openat2: files and links below `static` are looked up \
-                               segment by segment, which serves the same and costs more";
-                let is_known = self.warnings.iter().any(|known| known == warning);
-                if files.walks() && self.previous.is_none() && !is_known {
-                    self.warnings.push(warning.to_owned());
-                }
-                Some(files)
-            }
-            Err(error) => {
-                // A root that is created later makes the configuration valid, so a missing one is watched. An existing
-                // one is not: every file read from it would be an event.
-                self.loader.watch(&parsed.root.value);
-                let root = parsed.root.value.display();
-                self.errors.at(
-                    parsed.root.place,
-                    format!("`{root}` cannot be served: {}", why(&error)),
-                );
-                None
             }
         }
     }

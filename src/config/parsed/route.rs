@@ -4,14 +4,16 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::HeaderName;
 use http::uri::PathAndQuery;
-use http::{HeaderName, HeaderValue};
 
 use super::super::node::Node;
 use super::super::place::Place;
 use super::{Server, Spanned};
 use crate::auth::NamePattern;
 use crate::edits::Written;
+use crate::files::{CacheControl, FilePattern};
+use crate::message::accept::Coding;
 use crate::message::cors::Origin;
 use crate::net::tls::{Fingerprint, Part};
 
@@ -92,8 +94,18 @@ pub(crate) struct Static {
     pub(crate) index: Vec<Spanned<String>>,
     /// A path below the route's root, with its leading slash, for single-page apps.
     pub(crate) fallback: Option<Spanned<String>>,
-    /// The `Cache-Control` of all files.
-    pub(crate) cache_control: Option<Spanned<HeaderValue>>,
+    /// `Cache-Control` by pattern, in the order of the file.
+    pub(crate) cache_control: Vec<(FilePattern, CacheControl)>,
+    /// The codings of precompressed files.
+    pub(crate) precompressed: Vec<Coding>,
+    /// Media types by the end of the name, in lower case and with its dot.
+    pub(crate) types: Vec<(String, String)>,
+    /// The charset of text types.
+    pub(crate) charset: Option<String>,
+    /// The files that are stored instead of shown.
+    pub(crate) download: Vec<FilePattern>,
+    /// Whether users upload to the directory.
+    pub(crate) untrusted: bool,
 }
 
 /// `proxy` of a route.

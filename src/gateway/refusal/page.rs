@@ -74,7 +74,7 @@ fn sentence(reject: Reject) -> &'static str {
         Reject::PreconditionFailed => {
             "This page has changed in the meantime. Please load it again."
         }
-        Reject::RangeNotSatisfiable(_) => "This part of the file does not exist.",
+        Reject::RangeNotSatisfiable { .. } => "This part of the file does not exist.",
         Reject::KeysMissing
         | Reject::AskFailed
         | Reject::UpstreamBusy

@@ -1,0 +1,149 @@
+//! Finds the file behind a name, in the form that the client prefers. How it is sent is not decided here.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::about::About;
+use super::descriptors::Held;
+use super::resolve::Found;
+use super::stamp::Stamp;
+use super::variants::Place;
+use super::{FileRequest, Files};
+use crate::message::accept::{AcceptedCodings, Coding};
+use crate::message::reject::Reject;
+
+/// A file that exists and may be read.
+#[derive(Debug)]
+pub(super) struct Target {
+    /// Where its bytes come from.
+    pub(super) source: Source,
+    /// What is known of it.
+    pub(super) about: Arc<About>,
+}
+
+/// Where the bytes of a file come from.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// Memory.
+    Memory(Bytes),
+    /// A small file, just opened; and what it is kept under.
+    Small(Arc<File>, Box<str>),
+    /// A larger file, which others may be reading, too; and whether it is known to be in the page cache.
+    Large(Arc<File>, bool),
+}
+
+/// One form of a file.
+#[derive(Clone, Copy, Debug)]
+struct Form<'a> {
+    /// The file's name below the root, by which it is described.
+    name: &'a str,
+    /// The name of this form.
+    path: &'a str,
+    /// What it is kept under.
+    key: &'a str,
+    /// Its coding, and the state of the file that it stands for.
+    coded: Option<(Coding, &'a Stamp)>,
+}
+
+impl Files {
+    /// Finds a name below the root, in the form that the client prefers; `None` for a directory.
+    pub(super) fn target(
+        &self,
+        asked: FileRequest<'_>,
+        name: &str,
+    ) -> Result<Option<Target>, Reject> {
+        let plain = Form {
+            name,
+            path: name,
+            key: name,
+            coded: None,
+        };
+        let Some(target) = self.form(asked, plain)? else {
+            return Ok(None);
+        };
+        if !target.about.varies {
+            return Ok(Some(target));
+        }
+        let accepted = AcceptedCodings::of(asked.headers);
+        let about = &target.about;
+        let Some(sibling) = about.siblings.preferred(accepted, about.len) else {
+            return Ok(Some(target));
+        };
+        let form = Form {
+            name,
+            path: &sibling.name,
+            key: &sibling.key,
+            coded: Some((sibling.coding, &about.stamp)),
+        };
+        match self.form(asked, form) {
+            Ok(Some(sibling)) => Ok(Some(sibling)),
+            // It went since it was seen.
+            Ok(None) | Err(Reject::FileNotFound | Reject::FileForbidden) => Ok(Some(target)),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Finds one form of a file; `None` for a directory.
+    fn form(&self, asked: FileRequest<'_>, form: Form<'_>) -> Result<Option<Target>, Reject> {
+        let FileRequest {
+            worker, now, at, ..
+        } = asked;
+        let place = Place {
+            root: &self.root,
+            worker,
+            at,
+        };
+        let is_still = |stamp, about: &About| {
+            place.stamp(form.path) == Some(stamp)
+                && (form.coded.is_some()
+                    || (self.precompressed).are_still(place, form.name, &about.siblings))
+        };
+        if let Some(kept) = self.store.get(worker, form.key, now, is_still) {
+            return Ok(Some(Target {
+                source: Source::Memory(kept.content),
+                about: kept.about,
+            }));
+        }
+        if let Some(held) = self.descriptors.get(worker, form.key, now, is_still) {
+            // A small file was sent recently.
+            let is_warm = held.is_small();
+            return Ok(Some(Target {
+                source: Source::Large(held.file, is_warm),
+                about: held.about,
+            }));
+        }
+        let (file, meta) = match self.root.find(worker, form.path, at)? {
+            Found::Directory => return Ok(None),
+            Found::File(file, meta) => (file, meta),
+        };
+        let told = self.describe.told(form.name)?;
+        let mut about = About::of(&meta, told, form.coded.map(|(coding, _)| coding))?;
+        match form.coded {
+            // The file was written since it was compared with its sibling.
+            Some((_, plain)) if about.stamp.is_older_than(plain) => {
+                return Err(Reject::FileNotFound);
+            }
+            Some(_) => {}
+            None => {
+                let siblings = self.precompressed.beside(place, form.name, &about.stamp);
+                about = about.beside(siblings);
+            }
+        }
+        let (about, file) = (Arc::new(about), Arc::new(file));
+        let source = if about.len <= asked.longest_in_memory() {
+            Source::Small(file, form.key.into())
+        } else {
+            if about.stamp.is_settled(now) {
+                let held = Held {
+                    file: Arc::clone(&file),
+                    about: Arc::clone(&about),
+                };
+                self.descriptors.put(worker, form.key, held, now);
+            }
+            Source::Large(file, false)
+        };
+        Ok(Some(Target { source, about }))
+    }
+}
