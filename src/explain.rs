@@ -2,6 +2,7 @@
 //! that handle it. Nothing is bound, connected or sent.
 
 mod client;
+mod compression;
 mod hazards;
 mod near;
 mod wider;
@@ -12,9 +13,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Instant, SystemTime};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version, header};
 
 use crate::auth::{Certified, Claims, Principal, Remembered, Scheme};
+use crate::compress::Asker;
 use crate::files::FileRequest;
 use crate::gateway;
 use crate::message::cors::{self, Cors};
@@ -293,7 +295,11 @@ impl Decision {
                 self.say("answer", format!("{} from a file", status.as_u16()));
                 Ok(Outcome::Answered(status))
             }
-            Target::Upstream { forward, rewrite } => {
+            Target::Upstream {
+                forward,
+                rewrite,
+                compress,
+            } => {
                 let length = request.headers().get(header::CONTENT_LENGTH);
                 let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
                 if length.is_some_and(|length| length > route.body_bytes) {
@@ -317,6 +323,16 @@ impl Decision {
                     edits: &route.request_headers,
                     id: RequestId(0),
                 };
+                let asker = Asker {
+                    method: request.method(),
+                    version: Version::HTTP_2,
+                    headers: request.headers(),
+                    is_private: permit.is_private(),
+                    has_certificate: question.certificate.is_some(),
+                };
+                let compressed = compress
+                    .as_ref()
+                    .map(|rules| compression::in_words(rules, &asker));
                 let (target, fields) = forward.head(&permit, draft)?;
                 let name = &forward.upstream.name;
                 self.say("upstream", name);
@@ -333,6 +349,9 @@ impl Decision {
                     }
                 }
                 self.upstream = Some(name.clone());
+                if let Some(text) = compressed {
+                    self.say("compress", text);
+                }
                 self.say("answer", "the app's");
                 Ok(Outcome::Forwarded)
             }

@@ -26,6 +26,7 @@ pub(crate) use self::preflight::{answer as answer_preflight, find as find_prefli
 use self::record::Record;
 pub(crate) use self::record::Recorded;
 use crate::auth::Scheme;
+use crate::compress::Asker;
 use crate::files::FileRequest;
 use crate::message::body::Body;
 use crate::message::method;
@@ -177,13 +178,26 @@ async fn serve(
             };
             files.serve(permit, asked).await
         }
-        Target::Upstream { forward, rewrite } => {
+        Target::Upstream {
+            forward,
+            rewrite,
+            compress,
+        } => {
             if route.lacks_slash(&path, &request) {
                 drop(permit);
                 let to = with_query(format!("{}/", path.written()), target.query());
                 return redirect(StatusCode::PERMANENT_REDIRECT, &to);
             }
             let target = upstream_target(rewrite.as_ref(), &path, &request);
+            let wish = compress.as_ref().map(|rules| {
+                rules.wish(&Asker {
+                    method: request.method(),
+                    version: request.version(),
+                    headers: request.headers(),
+                    is_private: permit.is_private(),
+                    has_certificate: connection.certificate.is_some(),
+                })
+            });
             let outbound = Outbound {
                 target,
                 prefix: rewrite.as_ref().and_then(Rewrite::prefix),
@@ -198,7 +212,11 @@ async fn serve(
                 body_read: snapshot.bounds.timeouts.body_read,
                 request,
             };
-            let answer = forward.forward(permit, outbound).await?;
+            let mut answer = forward.forward(permit, outbound).await?;
+            if let (Some(rules), Some(wish)) = (compress, wish) {
+                let encoders = &connection.worker.encoders;
+                record.encoded(rules.apply(&wish, encoders, &mut answer.response));
+            }
             *tunnel = answer.tunnel;
             if answer.streams {
                 record.streams();

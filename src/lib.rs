@@ -8,6 +8,7 @@ mod auth;
 pub mod bench;
 pub mod cli;
 mod clock;
+mod compress;
 mod config;
 mod control;
 mod edits;

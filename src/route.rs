@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 pub(crate) use self::pattern::{Host, Pattern, Segment};
 pub(crate) use self::template::Template;
 use crate::auth::Guard;
+use crate::compress::CompressRules;
 use crate::edits::HeaderEdits;
 use crate::files::Files;
 use crate::message::cors::Cors;
@@ -62,6 +63,8 @@ pub(crate) enum Target {
         forward: Forward,
         /// How the path changes on its way upstream.
         rewrite: Option<Rewrite>,
+        /// How the app's responses are compressed, where they are.
+        compress: Option<Box<CompressRules>>,
     },
     /// A redirect with a `Location` built from the path.
     Redirect {

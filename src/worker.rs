@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use crate::auth::Remembered;
 use crate::clock::Look;
+use crate::compress::Encoders;
 use crate::message::request_id::{RequestId, RequestIds};
 use crate::snapshot::Snapshot;
 
@@ -55,6 +56,8 @@ pub(crate) struct Worker {
     pub(crate) index: usize,
     /// The cache of verified tokens.
     pub(crate) remembered: Remembered,
+    /// What compresses responses.
+    pub(crate) encoders: Arc<Encoders>,
     /// Notified when idle client connections are to be closed.
     pub(crate) relief: Notify,
     /// How often they were.
@@ -74,6 +77,7 @@ impl Worker {
         Self {
             index,
             remembered: Remembered::new(token_bytes),
+            encoders: Arc::default(),
             relief: Notify::new(),
             reliefs: AtomicU32::new(0),
             current: Mutex::new(Current {

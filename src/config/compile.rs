@@ -5,6 +5,7 @@ mod access;
 mod accounts;
 mod acme;
 mod clients;
+mod compress;
 mod cors;
 mod files;
 mod hazards;

@@ -927,6 +927,12 @@ pub(crate) static DEFAULTS: Section = Section {
             Kind::Section(&HEADERS),
             "Header fields of all routes; a route's own override them.",
         ),
+        key(
+            "compress",
+            COMPRESSES,
+            "Compression of responses, of all routes without their own.",
+        )
+        .without("off"),
     ],
 };
 
@@ -941,6 +947,52 @@ const AUTH: Kind = Kind::Either(&[
 /// What may stand behind `certificate` of `auth`.
 const CERTIFICATES: Kind =
     Kind::Either(&[Kind::Word(&["any"]), Kind::Section(&ACCEPTED_CERTIFICATE)]);
+
+/// What may stand behind `compress`.
+const COMPRESSES: Kind = Kind::Either(&[
+    Kind::Boolean,
+    Kind::Word(&["off"]),
+    Kind::Filled(&CODING),
+    Kind::Section(&COMPRESS),
+]);
+const CODING: Kind = Kind::Word(&["zstd", "br", "gzip"]);
+
+/// `compress`.
+pub(crate) static COMPRESS: Section = Section {
+    short: None,
+    keys: &[
+        key(
+            "codings",
+            Kind::Filled(&CODING),
+            "Codings, the first preferred where a client likes several equally.",
+        )
+        .or_items(&["zstd", "br", "gzip"]),
+        key(
+            "min",
+            Kind::Size(Zero::Allowed),
+            "Shorter responses are sent as they are.",
+        )
+        .or("1KiB"),
+        key(
+            "level",
+            Kind::Word(&["fast", "default", "small"]),
+            "Whether to save processor time or bytes.",
+        )
+        .or("default"),
+        key(
+            "types",
+            Kind::Filled(&Kind::Form("media type", "text/*")),
+            "Media types that are compressed: `text/*`, `application/json`, `+json`.",
+        )
+        .without("text, JSON, JavaScript, XML, SVG, WebAssembly, fonts that are not WOFF"),
+        key(
+            "private",
+            Kind::Word(&["same_origin", "always", "never"]),
+            "Whether an app's responses to requests with cookies and other ambient credentials are compressed.",
+        )
+        .or("same_origin"),
+    ],
+};
 
 /// One of `routes`.
 pub(crate) static ROUTE: Section = Section {
@@ -1011,6 +1063,8 @@ pub(crate) static ROUTE: Section = Section {
             "How long the app may take.",
         )
         .without("those of the upstream"),
+        key("compress", COMPRESSES, "Compression of responses.")
+            .without("that of `defaults`, else off"),
     ],
 };
 

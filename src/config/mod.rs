@@ -5,6 +5,7 @@ mod acme;
 mod alias;
 mod client_certificates;
 mod compile;
+mod compress;
 mod cors;
 mod decode;
 mod error;

@@ -22,8 +22,8 @@ use crate::snapshot::PolicyTest;
 
 pub(crate) use acme::{Acme, Directory as AcmeDirectory, Dns as AcmeDns, Eab as AcmeEab};
 pub(crate) use route::{
-    Accepted, AskRule, Auth, CertificateRule, Cors, Defaults, HeaderChanges, Headers, HostPattern,
-    JwtRule, ProxyTo, Redirect, Respond, Rewrite, Route, Static,
+    Accepted, AskRule, Auth, CertificateRule, Compress, Cors, Defaults, HeaderChanges, Headers,
+    HostPattern, JwtRule, ProxyTo, Redirect, Respond, Rewrite, Route, Static,
 };
 
 /// A value and its place.

@@ -25,6 +25,7 @@ impl Decoder<'_> {
         Some(Defaults {
             auth,
             headers: headers.unwrap_or_default(),
+            compress: self.optional(fields, "compress", Self::compress),
         })
     }
 
@@ -62,6 +63,7 @@ impl Decoder<'_> {
             Some((response, it.optional(fields, "idle", Self::duration)))
         });
         let (response, idle) = times.unwrap_or_default();
+        let compress = self.optional(fields, "compress", Self::compress);
         Some(Route {
             place: fields.place,
             broken: self.errors.count() > before,
@@ -80,6 +82,7 @@ impl Decoder<'_> {
             body_bytes,
             response,
             idle,
+            compress,
         })
     }
 

@@ -54,6 +54,8 @@ pub(crate) struct Record {
     private: bool,
     /// Whether the response is a stream without a natural end.
     streams: bool,
+    /// The coding of the response, or why it has none although its client would have taken one.
+    encoding: Option<&'static str>,
     /// Ends the tunnel or response body with its token.
     ending: Option<Box<Ending>>,
     status: u16,
@@ -97,6 +99,7 @@ impl Record {
             reported: None,
             private: false,
             streams: false,
+            encoding: None,
             ending: None,
             status: 0,
             first_byte: None,
@@ -221,6 +224,11 @@ impl Record {
         self.connection.line.enter_stream();
     }
 
+    /// Notes the coding that the gateway sends the response in, or why it sends it as it is.
+    pub(crate) fn encoded(&mut self, encoding: Option<&'static str>) {
+        self.encoding = encoding;
+    }
+
     /// Notes that the gateway refuses the request.
     pub(crate) fn refuse(&mut self, reject: Reject) {
         self.reason = Some(reject.reason());
@@ -295,6 +303,7 @@ impl Drop for Record {
                 reported: self.reported.map(Reject::reason),
                 route: route.map(|route| route.name.as_str()),
                 upstream,
+                encoding: self.encoding,
                 subject: self.subject.as_deref(),
                 proxy_id: peer.proxy_id(),
                 certificate: (self.connection.certificate.as_ref())

@@ -16,6 +16,9 @@ pub(crate) enum Coding {
 }
 
 impl Coding {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::Zstd, Self::Br, Self::Gzip];
+
     /// Its name in `Content-Encoding`.
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -71,6 +74,20 @@ impl AcceptedCodings {
             Some(Coding::Gzip) => self.gzip,
             None => self.identity,
         }
+    }
+
+    /// The coding that the client prefers; among equals the first. `None` where it accepts none of them, or prefers the
+    /// plain form.
+    pub(crate) fn preferred(self, codings: impl IntoIterator<Item = Coding>) -> Option<Coding> {
+        let mut best = None;
+        let mut quality = 0;
+        for coding in codings {
+            let own = self.quality(Some(coding));
+            if own > quality {
+                (best, quality) = (Some(coding), own);
+            }
+        }
+        best.filter(|_| quality >= self.identity)
     }
 }
 
@@ -206,12 +223,33 @@ mod tests {
         check(&["br;level=5, gzip;q=1;x=2"], 0, 0, 0, 0);
     }
 
+    #[test]
+    fn the_highest_value_wins_and_among_equals_the_first() {
+        let order = [Coding::Zstd, Coding::Br, Coding::Gzip];
+        for (text, expected) in [
+            ("gzip, br, zstd", Some(Coding::Zstd)),
+            ("gzip, br, zstd;q=0.9", Some(Coding::Br)),
+            ("gzip;q=0.5, identity;q=0.5", Some(Coding::Gzip)),
+            ("gzip;q=0.5, identity;q=0.6", None),
+            ("deflate", None),
+            ("identity", None),
+            ("*;q=0", None),
+            ("*", Some(Coding::Zstd)),
+        ] {
+            assert_eq!(accepted(&[text]).preferred(order), expected, "{text}");
+        }
+        assert_eq!(
+            accepted(&["gzip, br"]).preferred([Coding::Gzip, Coding::Br]),
+            Some(Coding::Gzip)
+        );
+    }
+
     proptest! {
         /// Any field gets an answer, and no value is above 1.
         #[test]
         fn the_reader_is_total(line in "([a-z*-]{0,8}(;q=[0-9.]{0,5})?[, ;]{0,2}){0,6}") {
             let accepted = accepted(&[&line]);
-            for coding in [Coding::Zstd, Coding::Br, Coding::Gzip] {
+            for coding in Coding::ALL {
                 prop_assert!(accepted.quality(Some(coding)) <= 1000);
             }
         }

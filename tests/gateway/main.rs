@@ -23,6 +23,7 @@ mod certified;
 mod claims;
 mod clients;
 mod command_line;
+mod compression;
 mod config;
 mod cors;
 mod demo;

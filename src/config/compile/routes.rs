@@ -72,7 +72,14 @@ impl Compiler<'_> {
         let methods = self.methods(&parsed.methods);
         let guard = self.route_guard(parsed, gateway, &pattern, verifiers);
         let ask = self.ask(parsed, gateway, upstreams);
-        let target = self.target(parsed, &pattern, upstreams);
+        let compress = self.compress_answers(parsed, gateway);
+        let mut target = self.target(parsed, &pattern, upstreams);
+        if let Some(Target::Upstream {
+            compress: place, ..
+        }) = &mut target
+        {
+            *place = compress;
+        }
         let (guard, ask, target) = (guard?, ask?, target?);
         let shown: Vec<String> = parsed.hosts.iter().map(|it| it.value.to_string()).collect();
         let written = format!("{}{}", shown.join(","), parsed.path.value);
@@ -87,7 +94,9 @@ impl Compiler<'_> {
                     .map(|files| files.root.value.display().to_string());
                 format!("static {}", root.unwrap_or_default())
             }
-            Target::Upstream { forward, rewrite } => {
+            Target::Upstream {
+                forward, rewrite, ..
+            } => {
                 let rewrite = if rewrite.is_some() { ", rewritten" } else { "" };
                 format!("proxy {}{rewrite}", forward.upstream.name)
             }
@@ -374,6 +383,7 @@ impl Compiler<'_> {
         Some(Target::Upstream {
             forward: Forward { upstream, timeouts },
             rewrite,
+            compress: None,
         })
     }
 

@@ -11,6 +11,7 @@ use super::super::node::Node;
 use super::super::place::Place;
 use super::{Server, Spanned};
 use crate::auth::NamePattern;
+use crate::compress::CompressRules;
 use crate::edits::Written;
 use crate::files::{CacheControl, FilePattern};
 use crate::message::accept::Coding;
@@ -24,6 +25,17 @@ pub(crate) struct Defaults {
     pub(crate) auth: Option<Auth>,
     /// Header changes.
     pub(crate) headers: Headers,
+    /// `compress`.
+    pub(crate) compress: Option<Spanned<Compress>>,
+}
+
+/// `compress`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Compress {
+    /// `off`.
+    Off,
+    /// These rules.
+    On(Box<CompressRules>),
 }
 
 /// One of `routes`. Whether its parts can be combined is not checked here.
@@ -63,6 +75,8 @@ pub(crate) struct Route {
     pub(crate) response: Option<Spanned<Duration>>,
     /// `timeouts.idle`.
     pub(crate) idle: Option<Spanned<Duration>>,
+    /// `compress`.
+    pub(crate) compress: Option<Spanned<Compress>>,
 }
 
 /// The host of a route, in lower case.

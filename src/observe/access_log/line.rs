@@ -42,6 +42,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) route: Option<&'a str>,
     /// The upstream's name.
     pub(crate) upstream: Option<&'a str>,
+    /// The coding of the response, or why it has none.
+    pub(crate) encoding: Option<&'static str>,
     /// The token's subject.
     pub(crate) subject: Option<&'a str>,
     /// The id that a PROXY header gave the connection.
@@ -183,6 +185,7 @@ impl Entry<'_> {
             (&b",\"would_refuse\":"[..], self.reported),
             (&b",\"route\":"[..], self.route),
             (&b",\"upstream\":"[..], self.upstream),
+            (&b",\"encoding\":"[..], self.encoding),
             (&b",\"sub\":"[..], self.subject),
             (&b",\"proxy_id\":"[..], self.proxy_id),
             (b",\"certificate\":", self.certificate),
@@ -271,6 +274,7 @@ mod tests {
             reported: None,
             route: Some("api"),
             upstream: None,
+            encoding: None,
             subject: None,
             proxy_id: None,
             certificate: None,
