@@ -5,7 +5,9 @@ mod check;
 mod demo;
 mod explain;
 mod guide;
+mod init;
 mod key;
+mod manual;
 mod paint;
 mod sample_app;
 mod schema;
@@ -104,11 +106,17 @@ Saved changes are applied at once, and a file with an error changes nothing."
         #[command(subcommand)]
         command: cert::CertCommand,
     },
+    /// Write a first gateway.yaml, with policy tests, for what stands behind the gateway.
+    Init(init::InitArguments),
     /// Print the JSON Schema of the configuration, for editors and CI.
     Schema(schema::SchemaArguments),
     /// Try it with nothing else installed: creates a certificate, an app and users, and shows a page to click through
     /// and commands to copy.
     Demo(demo::DemoArguments),
+    /// Print what a shell completes the command line with.
+    Completions(manual::CompletionsArguments),
+    /// Write the man pages.
+    Man(manual::ManArguments),
     /// Show the version.
     Version,
 }
@@ -148,7 +156,10 @@ pub fn main() -> ExitCode {
         Command::Cert { command } => cert::cert(command, &config),
         Command::Demo(arguments) => demo::command(arguments, given),
         Command::Check(arguments) => check::check(arguments, given),
+        Command::Init(arguments) => init::init(&arguments, &config),
         Command::Schema(arguments) => schema::schema(&arguments),
+        Command::Completions(arguments) => manual::completions(&arguments),
+        Command::Man(arguments) => manual::man(&arguments),
         Command::Version => {
             let version = Arguments::command().render_version();
             say(&mut std::io::stdout(), &version);

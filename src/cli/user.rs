@@ -81,6 +81,38 @@ fn ask_and_edit(command: UserCommand, config: &Path) -> Result<String, Ended> {
     edited.map_err(|error| Ended::Failed(format!("`{}`: {error}", file.display())))?
 }
 
+/// A user who is to be added, with the hash of the password. No `Debug`: it could be guessed from it.
+pub(super) struct FirstUser {
+    name: String,
+    password: String,
+}
+
+/// Asks for the password of the first user, before anything is written.
+///
+/// # Errors
+/// The name cannot be one, or there is no password.
+pub(super) fn first(name: &str) -> Result<FirstUser, Ended> {
+    is_name(name).map_err(Ended::Failed)?;
+    let password = new_password()?;
+    Ok(FirstUser {
+        name: name.to_owned(),
+        password,
+    })
+}
+
+/// Adds the first user to the users' file of a configuration, and says so.
+///
+/// # Errors
+/// The configuration has errors, or the file cannot be written.
+pub(super) fn add(first: FirstUser, config: &Path) -> Result<String, Ended> {
+    let FirstUser { name, password } = first;
+    let more = Vec::new();
+    let command = UserCommand::Add { name, more };
+    let file = users_file(&*service(config)?)?;
+    let edited = alone(&file, || Ok(edit(command, Some(password), config)));
+    edited.map_err(|error| Ended::Failed(format!("`{}`: {error}", file.display())))?
+}
+
 fn edit(command: UserCommand, password: Option<String>, config: &Path) -> Result<String, Ended> {
     let service = service(config)?;
     let file = &users_file(&service)?;

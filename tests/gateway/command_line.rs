@@ -1,8 +1,11 @@
 //! The command line itself: its words, its help, and what scripts and editors read of it.
 
+use std::io::Write as _;
+use std::process::Stdio;
+
 use serde_json::{Value, json};
 
-use super::support::{Folder, Kind, config, key, run_to_end, token};
+use super::support::{Folder, Kind, config, key, program, run_to_end, token};
 
 const TEXT: &str = "jwt: {app: {algorithms: [HS256], secret: '@secret'}}
 defaults: {auth: app}
@@ -99,6 +102,9 @@ fn version_and_help_are_commands_and_each_help_has_two_examples() {
         "key list",
         "cert",
         "cert local",
+        "init",
+        "completions",
+        "man",
     ] {
         let words: Vec<&str> = std::iter::once("help").chain(command.split(' ')).collect();
         let (out, err, code) = run(&folder, &words);
@@ -385,7 +391,7 @@ fn what_is_read_by_programs_has_no_colour() {
         &["check"],
         &["check", "none.yaml"],
     ] {
-        let output = super::support::program()
+        let output = program()
             .args(arguments)
             .env_remove("NO_COLOR")
             .current_dir(folder.path(""))
@@ -394,4 +400,143 @@ fn what_is_read_by_programs_has_no_colour() {
         let all = [output.stdout, output.stderr].concat();
         assert!(!all.contains(&0x1b), "{arguments:?}");
     }
+}
+
+#[test]
+fn what_init_writes_is_good_and_has_three_tests_that_pass() {
+    let public = ["--host", "www.example.com"];
+    let provider = [
+        "--issuer",
+        "https://sso.example.com/realms/main",
+        "--audience",
+        "orders",
+    ];
+    for kind in ["django", "fastapi", "node", "static", "spa", "proxy"] {
+        for options in [&[][..], &public, &provider] {
+            if kind == "static" && options.len() > 2 {
+                continue;
+            }
+            let folder = Folder::new();
+            let (out, err, code) = run(&folder, &[&["init", kind], options].concat());
+            assert_eq!(code, 0, "{kind} {options:?}: {err}");
+            assert!(out.contains("gateway.yaml is written"), "{out}");
+            let (out, err, code) = run(&folder, &["check"]);
+            assert_eq!(code, 0, "{kind} {options:?}: {out}{err}");
+            let (out, err, code) = run(&folder, &["test"]);
+            assert_eq!(code, 0, "{kind} {options:?}: {out}{err}");
+            assert!(
+                out.contains("3 passed, 0 failed"),
+                "{kind} {options:?}: {out}"
+            );
+
+            // A guard that is taken away fails its test; the tests are no decoration.
+            let text = std::fs::read_to_string(folder.path("gateway.yaml")).unwrap();
+            if let Some((begin, end)) = text.split_once("auth: {jwt:") {
+                let (_, end) = end.split_once("}}").unwrap();
+                folder.write("gateway.yaml", format!("{begin}auth: none{end}"));
+                let (out, err, code) = run(&folder, &["test"]);
+                assert_ne!(code, 0, "{kind} {options:?}: {out}{err}");
+            }
+        }
+    }
+}
+
+#[test]
+fn init_looks_at_the_folder_and_overwrites_nothing() {
+    for (file, text, said) in [
+        ("manage.py", "", "for Django"),
+        (
+            "requirements.txt",
+            "uvicorn\nFastAPI==0.115\n",
+            "for FastAPI",
+        ),
+        ("package.json", "{}", "for Node"),
+        ("vite.config.js", "", "for a single-page app"),
+        ("index.html", "", "for a folder of files"),
+        ("main.go", "", "for an app"),
+    ] {
+        let folder = Folder::new();
+        folder.write(file, text);
+        let (out, err, code) = run(&folder, &["init"]);
+        assert_eq!(code, 0, "{file}: {err}");
+        assert!(out.contains(said), "{file}: {out}");
+    }
+    let folder = Folder::new();
+    folder.write("gateway.yaml", "mine");
+    let (_, err, code) = run(&folder, &["init", "proxy"]);
+    assert_eq!(
+        (code, err.contains("nothing is overwritten")),
+        (1, true),
+        "{err}"
+    );
+    assert_eq!(
+        std::fs::read_to_string(folder.path("gateway.yaml")).unwrap(),
+        "mine"
+    );
+    assert!(
+        !folder.path("data").exists(),
+        "nothing is made before it is known that it may be"
+    );
+    for arguments in [
+        &["init", "static", "--app", "http://127.0.0.1:1"][..],
+        &["init", "proxy", "--root", "x"],
+        &["init", "proxy", "--issuer", "https://sso.example.com"],
+        &["init", "proxy", "--host", "https://www.example.com/"],
+        &["init", "proxy", "--host", "*.example.com"],
+        &["init", "spa", "--root", "a\"b"],
+        &["init", "spa", "--root", "${HOME}"],
+        &["init", "static", "--user", "alice"],
+        &["init", "perl"],
+    ] {
+        let folder = Folder::new();
+        let (out, err, code) = run(&folder, arguments);
+        assert_eq!(code, 2, "{arguments:?}: {out}{err}");
+        assert!(!folder.path("gateway.yaml").exists(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn the_first_user_of_init_may_log_in() {
+    let folder = Folder::new();
+    let mut child = program()
+        .args(["init", "--user", "alice"])
+        .current_dir(folder.path(""))
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"a long password\n").unwrap();
+    drop(stdin);
+    assert!(child.wait().unwrap().success());
+    let (out, _, code) = run(&folder, &["user", "list"]);
+    assert_eq!((code, out.starts_with("alice\tactive")), (0, true), "{out}");
+}
+
+#[test]
+fn completions_and_man_pages_know_every_command() {
+    let folder = Folder::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let (out, err, code) = run(&folder, &["completions", shell]);
+        assert_eq!(code, 0, "{err}");
+        for word in ["explain", "init", "--audience", "renew"] {
+            assert!(
+                out.contains(word.trim_start_matches('-')),
+                "{shell}: {word}"
+            );
+        }
+    }
+    let (_, err, code) = run(&folder, &["man", "pages/man1"]);
+    assert_eq!(code, 0, "{err}");
+    let page =
+        |name: &str| std::fs::read_to_string(folder.path(&format!("pages/man1/{name}.1"))).unwrap();
+    assert!(
+        page("portcullis").contains("portcullis\\-explain(1)"),
+        "{}",
+        page("portcullis")
+    );
+    assert!(page("portcullis-explain").contains("EXTRA"), "its examples");
+    assert!(page("portcullis-user-add").contains("\\-\\-set"));
+    folder.write("file", "");
+    let (_, err, code) = run(&folder, &["man", "file"]);
+    assert_eq!((code, err.contains("file")), (1, true), "{err}");
 }
