@@ -7,6 +7,7 @@ pub(crate) mod issuers;
 pub(crate) mod reload;
 mod signals;
 mod start;
+mod supervisor;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use tokio::sync::watch;
 use self::errands::Errands;
 use self::reload::{Active, Read, Reading, Watching};
 use self::signals::{Signal, Signals};
+use self::supervisor::Supervisor;
 use crate::config::{self, ConfigErrors, ConfigWarning};
 use crate::observe::log::{self, Log};
 use crate::server::{Inherited, Server};
@@ -105,6 +107,7 @@ struct Control {
     server: Server,
     watch: Watching,
     certificates: acme::Manager,
+    supervisor: Supervisor,
 }
 
 impl Control {
@@ -136,6 +139,8 @@ impl Control {
             () = signals.stop() => return Ok(None),
         };
         server.listen(&first, bound);
+        let mut supervisor = Supervisor::find();
+        supervisor.ready(&first);
         Ok(Some(Self {
             config: config.to_owned(),
             log,
@@ -145,6 +150,7 @@ impl Control {
             publish,
             server,
             certificates,
+            supervisor,
         }))
     }
 
@@ -162,6 +168,9 @@ impl Control {
         loop {
             if reading.is_none() {
                 reading = due.take().map(|asked| {
+                    if asked {
+                        self.supervisor.reloading();
+                    }
                     let reader = self.active.reader(self.snapshot());
                     Reading::begin(asked, reader, &self.states)
                 });
@@ -178,7 +187,12 @@ impl Control {
                     }
                 },
                 () = self.watch.changed() => due = due.or(Some(false)),
-                (asked, read) = Reading::end(&mut reading) => self.reload(asked, read),
+                (asked, read) = Reading::end(&mut reading) => {
+                    self.reload(asked, read);
+                    let snapshot = self.snapshot();
+                    self.supervisor.ready(&snapshot);
+                }
+                () = self.supervisor.due() => self.supervisor.beat(&self.server),
             }
         }
     }
@@ -227,8 +241,9 @@ impl Control {
     }
 
     /// Lets requests in flight finish, within their timeouts, and writes the remaining access records.
-    async fn end(self, signals: Signals) {
+    async fn end(mut self, signals: Signals) {
         let last = self.snapshot();
+        self.supervisor.stopping();
         let timeouts = last.bounds.timeouts;
         tracing::info!(bound = ?timeouts.shutdown, streams = ?timeouts.shutdown_streams, "draining");
         let cut = self.server.drain(&timeouts, signals.again()).await;

@@ -7,6 +7,7 @@ mod drain;
 mod inherited;
 mod listener;
 pub(crate) mod preamble;
+mod pulse;
 mod tally;
 mod unix;
 
@@ -22,6 +23,7 @@ use tokio::time::Instant;
 use self::drain::{Arrivals, DrainTrigger};
 pub(crate) use self::inherited::Inherited;
 pub(crate) use self::listener::Socket;
+pub(crate) use self::pulse::Pulse;
 use self::tally::Tally;
 use crate::net::limits::Timeouts;
 use crate::net::tls::Clients;
@@ -79,6 +81,8 @@ enum Order {
     /// Stop accepting anything; every connection ends with its requests, and at this time if only streams are left on
     /// it.
     Drain(Instant),
+    /// Say that you turn.
+    Turn(Pulse),
     /// Terminate now.
     Stop,
 }
@@ -359,6 +363,13 @@ impl Server {
         }
     }
 
+    /// Asks each worker whether it turns.
+    pub(crate) fn pulse(&self) -> Pulse {
+        let pulse = Pulse::of(self.workers.len());
+        self.order(|| Order::Turn(pulse.clone()));
+        pulse
+    }
+
     /// Logs which connections were closed because of a limit, at once and then once a minute.
     pub(crate) fn tell(&self, now: std::time::Instant) {
         self.tally.cut.tell(now);
@@ -489,6 +500,7 @@ async fn work(
                     trigger.end(streams_until);
                 }
             }
+            Order::Turn(pulse) => pulse.beat(),
             Order::Stop => {
                 let tokens = worker.remembered.counts();
                 if tokens.hits + tokens.misses > 0 {

@@ -55,6 +55,7 @@ mod sockets;
 mod static_files;
 mod streaming;
 mod support;
+mod systemd;
 mod targets;
 mod tidy;
 mod tls;
