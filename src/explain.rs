@@ -4,10 +4,12 @@
 mod client;
 mod compression;
 mod hazards;
+mod limiting;
 mod near;
 mod wider;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -50,6 +52,8 @@ pub(crate) struct Question<'q> {
     pub(crate) certificate: Option<&'q ShownChain>,
     /// Whether neither its dates count nor revocation lists.
     pub(crate) any_time: bool,
+    /// The client's address; `None` on a Unix socket.
+    pub(crate) from: Option<IpAddr>,
     /// The time.
     pub(crate) now: SystemTime,
 }
@@ -215,7 +219,7 @@ impl Decision {
         let path = RequestPath::parse(target)?;
         self.say("path", path.written());
         self.say_readings(snapshot, &host, &path, request.method());
-        let peer = Peer::new(Some(std::net::Ipv4Addr::LOCALHOST.into()), secure);
+        let peer = Peer::new(question.from, secure);
         let client = snapshot.trusted.client(&peer, request.headers());
         if let Some(port) = listener.and_then(|listener| listener.redirect_to_https)
             && !client.secure
@@ -233,6 +237,7 @@ impl Decision {
         let route = found?;
         self.route = Some(route.index);
         self.say_reader(route, secure, request);
+        self.limiting(route, client.ip, request.headers(), &path)?;
         let permit = {
             let params = route.parameters(&path);
             for (name, value) in &params {
@@ -699,6 +704,7 @@ pub(crate) fn check(
             // Security: a certificate that expires or is revoked must keep no configuration from being loaded, least of
             // all the list that revokes it.
             any_time: true,
+            from: test.from,
             now,
         },
     );

@@ -1,5 +1,5 @@
 //! The path of a request through the gateway, on one page: host, path, challenge, redirect to https, preflight, route,
-//! certificate, authenticate, authorise, serve. There are no other stages.
+//! addresses, early limits, certificate, authenticate, authorise, late limits, serve. There are no other stages.
 
 mod asking;
 mod challenge;
@@ -77,7 +77,9 @@ pub(crate) fn answer(
             Some(reject) => Err(reject),
         };
         let route = record.route().and_then(|index| view.routes.get(index));
+        let mut status = None;
         let mut response = served.unwrap_or_else(|reject| {
+            status = Some(reject.status());
             record.refuse(reject);
             let route = route.map(AsRef::as_ref);
             form.answer(reject, route, record.id(), || record.metadata_url())
@@ -88,6 +90,13 @@ pub(crate) fn answer(
         }
         if let Some(cors) = route.and_then(|route| route.cors.as_ref()) {
             cors.apply(record.reader(), response.headers_mut());
+        }
+        if let Some(limits) = route.and_then(|route| route.limits.as_ref()) {
+            // A gRPC call is refused with 200.
+            let status = status.unwrap_or_else(|| response.status());
+            let denied = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&status);
+            let refused = denied && record.is_refused();
+            record.counted(limits, refused, response.headers_mut());
         }
         let edits = route.map_or(&view.response_headers, |route| &route.response_headers);
         edits.apply(response.headers_mut(), || record.facts());
@@ -135,6 +144,14 @@ async fn serve(
     }
     let route = snapshot.table.find(&host, &path, request.method())?;
     record.found(route, request.headers());
+    if let Some(addresses) = &route.addresses
+        && !addresses.allows(record.client())
+    {
+        return Err(Reject::AddressRefused);
+    }
+    if let Some(limits) = &route.limits {
+        record.count(limits, request.headers(), &path, None)?;
+    }
     let guard = &route.guard;
     let certified = guard.certify(connection.certificate.as_ref(), record.time())?;
     let mut permit = match (guard.scheme(), &route.ask) {
@@ -159,6 +176,9 @@ async fn serve(
         }
     };
     record.permitted(&mut permit);
+    if let Some(limits) = &route.limits {
+        record.count(limits, request.headers(), &path, Some(&permit))?;
+    }
     if permit.reported().is_some() {
         route.guard.count_reported();
     }

@@ -19,6 +19,7 @@ mod filesystem;
 #[doc(hidden)]
 pub mod fuzz;
 mod gateway;
+mod limit;
 mod message;
 mod net;
 mod observe;

@@ -16,10 +16,12 @@ use crate::auth::Guard;
 use crate::compress::CompressRules;
 use crate::edits::HeaderEdits;
 use crate::files::Files;
+use crate::limit::Limits;
 use crate::message::cors::Cors;
 use crate::message::method::MethodSet;
 use crate::message::path::{Other, Reading, RequestPath};
 use crate::message::reject::Reject;
+use crate::net::addresses::Addresses;
 use crate::proxy::{Ask, Forward};
 use crate::tokens::{Endpoint, TokenService};
 
@@ -38,6 +40,10 @@ pub(crate) struct Route {
     pub(crate) methods: Option<MethodSet>,
     /// Its access control.
     pub(crate) guard: Guard,
+    /// The addresses of clients that are allowed, where not all are.
+    pub(crate) addresses: Option<Arc<Addresses>>,
+    /// How often and how many at a time clients may send requests, where it has limits.
+    pub(crate) limits: Option<Arc<Limits>>,
     /// The external server that decides, where the guard has one.
     pub(crate) ask: Option<Box<Ask>>,
     /// The CORS policy, where it has one.
@@ -193,11 +199,12 @@ impl Route {
         }
     }
 
-    /// The parameters that matter, with the index of their segment: those that the guard compares or that the target's
-    /// template contains.
+    /// The parameters that matter, with the index of their segment: those that the guard compares, that limits count by,
+    /// or that the target's template contains.
     pub(crate) fn deciding_parameters(&self) -> impl Iterator<Item = (&str, usize)> {
         self.pattern.parameters().filter(|(name, at)| {
             self.guard.uses_parameter(name)
+                || (self.limits.as_ref()).is_some_and(|limits| limits.have_segment(*at))
                 || self.template().is_some_and(|template| template.uses(*at))
         })
     }

@@ -84,6 +84,8 @@ pub(crate) struct PolicyTest {
     pub(crate) claims: Option<Claims>,
     /// The certificate that its client shows.
     pub(crate) certificate: Option<ShownChain>,
+    /// The client's address; `None` on a Unix socket.
+    pub(crate) from: Option<IpAddr>,
     /// The expected outcome.
     pub(crate) expect: Expectation,
 }

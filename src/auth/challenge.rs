@@ -120,6 +120,9 @@ impl Guard {
             | Reject::UpstreamInvalid
             | Reject::UpstreamTimeout
             | Reject::UpstreamBusy
+            | Reject::AddressRefused
+            | Reject::RateLimited(_)
+            | Reject::TooManyInFlight { .. }
             | Reject::LoopDetected
             | Reject::ClientGone
             | Reject::Internal => return None,

@@ -1,5 +1,6 @@
 //! `Permit`: the proof that a request satisfies its route. Who gets one is decided by the guards.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -98,6 +99,11 @@ impl Permit {
             Err(_) if self.only_reports => Ok(None),
             claim => claim,
         }
+    }
+
+    /// A claim as text: a text unchanged, anything else as JSON. `None` where it is absent or null.
+    pub(crate) fn claim_text(&self, path: &ClaimPath) -> Option<Cow<'_, [u8]>> {
+        self.principal.text(path)
     }
 
     /// The headers that tell the app who the user is; an absent claim gives none.

@@ -69,6 +69,15 @@ impl Principal {
         self.claims()?.at(path)
     }
 
+    /// A claim as text: a text unchanged, anything else as JSON. `None` where it is absent or null.
+    pub(super) fn text(&self, path: &ClaimPath) -> Option<Cow<'_, [u8]>> {
+        let value = self.claim(path).filter(|value| !value.is_null())?;
+        Some(match text(value) {
+            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        })
+    }
+
     /// The first of these claims that is a text or a number, as text.
     pub(crate) fn user(&self, paths: &[ClaimPath]) -> Option<String> {
         let claims = self.claims()?;

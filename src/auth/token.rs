@@ -375,7 +375,10 @@ pub(crate) fn tokens_of_cookies(headers: &HeaderMap, name: &str) -> Vec<String> 
 }
 
 /// The non-empty values of the cookies of this name.
-fn cookies_named<'r>(headers: &'r HeaderMap, name: &str) -> impl Iterator<Item = &'r [u8]> {
+pub(crate) fn cookies_named<'r>(
+    headers: &'r HeaderMap,
+    name: &str,
+) -> impl Iterator<Item = &'r [u8]> {
     headers
         .get_all(COOKIE)
         .iter()

@@ -54,6 +54,9 @@ pub(super) struct ExplainArguments {
     /// A certificate that the client shows, PEM or DER, with what it sends besides.
     #[arg(long, value_name = "FILE")]
     certificate: Option<PathBuf>,
+    /// The client's address, or `unix`.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    from: String,
     /// Fetch the keys that are at a URL.
     #[arg(long)]
     online: bool,
@@ -84,6 +87,10 @@ pub(super) fn explain(arguments: &ExplainArguments, config: &Path) -> ExitCode {
         Ok(shown) => shown,
         Err(why) => return bad(why),
     };
+    let from = match config::client(&arguments.from) {
+        Ok(from) => from,
+        Err(why) => return bad(format!("--from takes an address: {why}")),
+    };
     let loaded = match load(config, &[]) {
         Ok(loaded) => loaded,
         Err(errors) => return refused(&errors),
@@ -101,6 +108,7 @@ pub(super) fn explain(arguments: &ExplainArguments, config: &Path) -> ExitCode {
             claims: claims.as_ref(),
             certificate: shown.as_ref(),
             any_time: false,
+            from,
             now: clock::now(),
         },
     );

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -118,6 +118,7 @@ impl Guide {
             claims: None,
             certificate: None,
             any_time: false,
+            from: Some(Ipv4Addr::LOCALHOST.into()),
             now: clock::now(),
         };
         let decision = decide::explain(snapshot, &question);
@@ -177,6 +178,7 @@ impl Guide {
                 claims: None,
                 certificate: None,
                 any_time: false,
+                from: Some(Ipv4Addr::LOCALHOST.into()),
                 now: clock::now(),
             },
         );

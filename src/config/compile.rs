@@ -9,6 +9,7 @@ mod compress;
 mod cors;
 mod files;
 mod hazards;
+mod limiting;
 mod listeners;
 mod routes;
 mod tls;
@@ -56,6 +57,10 @@ pub(crate) struct Compiler<'c> {
     summary: BTreeMap<String, String>,
     /// The keys at URLs of this configuration.
     remotes: Vec<Arc<RemoteKeys>>,
+    /// What keeps load away from routes that do not say so themselves.
+    defaults: limiting::Defaults,
+    /// What the previous configuration has counted.
+    counting: limiting::Counting,
 }
 
 /// Compiles a configuration. Parts that are equal in `previous` are kept: connection pools of upstreams, verifiers with
@@ -93,7 +98,10 @@ pub(crate) fn compile(
         warnings: Vec::new(),
         summary: BTreeMap::new(),
         remotes: Vec::new(),
+        defaults: limiting::Defaults::default(),
+        counting: limiting::Counting::of(previous),
     };
+    compiler.defaults = compiler.default_limiting(&gateway.defaults.limiting);
     let trusted = trusted(&gateway.trusted_proxies);
     let mut orders = compiler.orders(gateway);
     let listeners = compiler.listeners(gateway, &trusted, &mut orders);
@@ -119,7 +127,8 @@ pub(crate) fn compile(
         let into = (&mut table, &mut routes);
         compiler.endpoints(parsed, service, &defaults, into, &mut upstreams);
     }
-    resource_metadata(&mut table, &mut routes, &defaults);
+    let own = compiler.defaults.limiting();
+    resource_metadata(&mut table, &mut routes, &defaults, &own);
     let access_log = compiler.access_log(&gateway.log.access);
     let logged_user = compiler.logged_user(&gateway.log.access);
     compiler.hosts_without_certificate(&gateway.routes, &listeners);
@@ -267,6 +276,7 @@ fn resource_metadata(
     table: &mut RouteTable,
     routes: &mut Vec<(Arc<Route>, Place)>,
     response_headers: &HeaderEdits,
+    limiting: &limiting::Limiting,
 ) {
     let mut hosts: Vec<Host> = Vec::new();
     for (route, _) in routes
@@ -303,6 +313,8 @@ fn resource_metadata(
                 .with("GET")
                 .and_then(|methods| methods.with("OPTIONS")),
             guard: Guard::open(),
+            addresses: limiting.addresses.clone(),
+            limits: limiting.limits.clone(),
             ask: None,
             cors: None,
             target: Target::ResourceMetadata,

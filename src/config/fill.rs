@@ -130,7 +130,7 @@ fn is_meant(node: &Node, kind: keys::Kind) -> bool {
             let mut required = section.keys.iter();
             required.all(|key| !matches!(key.default, Default::Required) || is_there(key))
         }
-        (Kind::List(_), keys::Kind::List(_)) => true,
+        (Kind::List(_), keys::Kind::List(_) | keys::Kind::Filled(_)) => true,
         (Kind::Null | Kind::Scalar(_) | Kind::List(_) | Kind::Map(_) | Kind::Broken, _) => false,
     }
 }

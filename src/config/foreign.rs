@@ -13,6 +13,7 @@ const PROXY: &str = "`proxy` of a route";
 const PATH: &str = "`path` of a route";
 const HOST: &str = "`host` of a route";
 const ADDRESS: &str = "`listeners[].address`";
+const ADDRESSES: &str = "`addresses: {allow: [...]}` of a route";
 const CERT: &str = "`listeners[].tls.certificates[].cert`";
 const KEY: &str = "`listeners[].tls.certificates[].key`";
 const CLIENT_CA: &str = "`listeners[].tls.client_auth.ca`";
@@ -219,7 +220,10 @@ const KEYS: &[Row] = &[
     ),
     ("worker_connections", "nginx's", "`limits.connections`"),
     ("maxconn", "HAProxy's", "`limits.connections`"),
-    ("limit_conn", "nginx's", "`limits.connections_per_ip`"),
+    ("limit_conn", "nginx's", "`in_flight: {by: ip, max: 20}`"),
+    ("limit_req", "nginx's", "`rate_limit: {by: ip, rate: 10/s}`"),
+    ("ip_allow_list", "Traefik's", ADDRESSES),
+    ("in_flight_req", "Traefik's", "`in_flight`"),
     ("worker_processes", "nginx's", "`workers`"),
     ("nbthread", "HAProxy's", "`workers`"),
     ("client_header_timeout", "nginx's", "`timeouts.header_read`"),

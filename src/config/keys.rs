@@ -2,6 +2,11 @@
 //! Decoding, the hints for unknown keys, `check --print`, the JSON schema and the list in docs/ read it from here.
 //! `decode` and `value` parse the values; `compile` decides what they mean.
 
+mod limiting;
+
+use self::limiting::{ADDRESS_LISTS, IN_FLIGHTS, RATE_LIMITS};
+pub(crate) use self::limiting::{ADDRESSES, IN_FLIGHT, PREFIXES, RATE_LIMIT};
+
 /// A map of the configuration with fixed keys.
 #[derive(Debug)]
 pub(crate) struct Section {
@@ -933,6 +938,21 @@ pub(crate) static DEFAULTS: Section = Section {
             "Compression of responses, of all routes without their own.",
         )
         .without("off"),
+        key(
+            "addresses",
+            ADDRESS_LISTS,
+            "Addresses that have access to routes without `addresses` of their own.",
+        ),
+        key(
+            "rate_limit",
+            RATE_LIMITS,
+            "How often clients may send requests to routes without `rate_limit`, all of these together.",
+        ),
+        key(
+            "in_flight",
+            IN_FLIGHTS,
+            "How many requests clients may have in flight at routes without `in_flight`, at all of these together.",
+        ),
     ],
 };
 
@@ -1034,6 +1054,24 @@ pub(crate) static ROUTE: Section = Section {
             "Responds with a fixed text.",
         ),
         key("auth", AUTH, "Who has access.").without("that of `defaults`; required with `proxy`"),
+        key(
+            "addresses",
+            ADDRESS_LISTS,
+            "Addresses of clients that have access; `off` ends those of `defaults`.",
+        )
+        .without("those of `defaults`"),
+        key(
+            "rate_limit",
+            RATE_LIMITS,
+            "How often clients may send requests; `off` ends those of `defaults`.",
+        )
+        .without("those of `defaults`"),
+        key(
+            "in_flight",
+            IN_FLIGHTS,
+            "How many requests clients may have in flight; `off` ends those of `defaults`.",
+        )
+        .without("those of `defaults`"),
         key(
             "cors",
             Kind::Section(&CORS),
@@ -1309,7 +1347,12 @@ pub(crate) static CORS: Section = Section {
             Kind::List(&HEADER),
             "Header fields that pages may read, or `*`.",
         )
-        .or_items(&["WWW-Authenticate", "Retry-After"]),
+        .or_items(&[
+            "WWW-Authenticate",
+            "Retry-After",
+            "RateLimit",
+            "RateLimit-Policy",
+        ]),
         key(
             "max_age",
             DURATION_OR_ZERO,
@@ -1408,6 +1451,12 @@ pub(crate) static TEST: Section = Section {
             "Certificate that the client shows, a PEM file.",
         )
         .without("none"),
+        key(
+            "from",
+            Kind::Form("address or `unix`", "192.0.2.7"),
+            "Address of the client.",
+        )
+        .or("127.0.0.1"),
         key("expect", Kind::Section(&EXPECT), "What is expected.").required(),
     ],
 };

@@ -16,6 +16,7 @@ mod foreign;
 mod invisible;
 mod json;
 mod keys;
+mod limiting;
 mod lines;
 mod load;
 mod mask;
@@ -54,7 +55,7 @@ pub(crate) use load::{Loaded as Accepted, Refused, Verdict, load, load_again};
 pub(crate) use policy_tests::request;
 pub(crate) use schema::{page as keys_page, schema};
 pub(crate) use summary::summary;
-pub(crate) use value::duration;
+pub(crate) use value::{client, duration};
 
 /// A configuration that was read, and its errors so far.
 pub(crate) struct Loaded<'s> {

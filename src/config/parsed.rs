@@ -4,6 +4,7 @@
 //! A part with errors contains what could be read, and its `broken` is set: what it lacks causes no second message.
 
 mod acme;
+mod limiting;
 mod route;
 
 use std::fmt;
@@ -21,6 +22,7 @@ use crate::net::tls::UnknownName;
 use crate::snapshot::PolicyTest;
 
 pub(crate) use acme::{Acme, Directory as AcmeDirectory, Dns as AcmeDns, Eab as AcmeEab};
+pub(crate) use limiting::{AddressLists, InFlight, LimitRule, LimitSource, Limiting, RateLimit};
 pub(crate) use route::{
     Accepted, AskRule, Auth, CertificateRule, Compress, Cors, Defaults, HeaderChanges, Headers,
     HostPattern, JwtRule, ProxyTo, Redirect, Respond, Rewrite, Route, Static,

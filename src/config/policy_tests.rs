@@ -51,6 +51,9 @@ impl Decoder<'_> {
             claims.as_object().cloned().map(Claims::new)
         });
         let certificate = self.optional(fields, "certificate", Self::file);
+        let from = self.value(fields, "from", |it, node| {
+            it.scalar(node, "an address, or `unix`", "", value::client)
+        });
         let expect = self.required(fields, "expect", Self::expectation);
         let unread = |name, read: bool| fields.get(name).is_some() && !read;
         if unread("claims", claims.is_some()) || unread("certificate", certificate.is_some()) {
@@ -72,6 +75,7 @@ impl Decoder<'_> {
                     secure,
                     claims,
                     certificate: None,
+                    from: from?.value,
                     expect: expect?,
                 },
                 certificate,

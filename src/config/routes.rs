@@ -26,6 +26,7 @@ impl Decoder<'_> {
             auth,
             headers: headers.unwrap_or_default(),
             compress: self.optional(fields, "compress", Self::compress),
+            limiting: self.limiting(fields),
         })
     }
 
@@ -53,6 +54,7 @@ impl Decoder<'_> {
         let redirect = self.optional(fields, "redirect", Self::redirect);
         let respond = self.optional(fields, "respond", Self::respond);
         let auth = self.optional(fields, "auth", Self::auth);
+        let limiting = self.limiting(fields);
         let cors = self.optional(fields, "cors", Self::cors);
         let rewrite = self.optional(fields, "rewrite", Self::rewrite);
         let headers = self.optional(fields, "headers", Self::header_rules);
@@ -76,6 +78,7 @@ impl Decoder<'_> {
             redirect,
             respond,
             auth,
+            limiting,
             cors,
             rewrite,
             headers: headers.unwrap_or_default(),

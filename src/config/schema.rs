@@ -113,7 +113,7 @@ fn kind(kind: Kind) -> Value {
             number.or(&pattern(&bounded("(0|[1-9][0-9]*)(B|KiB|MiB|GiB)?", zero)))
         }
         Kind::Duration(zero) => pattern(&bounded("(0|[1-9][0-9]*)(ms|s|m|h)", zero)),
-        Kind::Rate => pattern("^[1-9][0-9]*/[smh]$"),
+        Kind::Rate => pattern("^[1-9][0-9]*/[smhd]$"),
         Kind::Word(words) => {
             let typed = words.iter().map(|word| word.parse::<f64>());
             let numbers: Vec<f64> = typed.filter_map(Result::ok).collect();

@@ -1,6 +1,5 @@
 //! Decodes `tokens` and `state`.
 
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,9 +11,6 @@ use super::keys::{self, ALGORITHMS};
 use super::node::{Kind, Node};
 use super::parsed::{Cookies, Redis, Secret, Spanned, State, Throttle, Tokens};
 use super::value;
-
-/// The form of a rate.
-const RATES: &str = "rates are 10/m, 5/s, 100/h";
 
 impl Decoder<'_> {
     /// `tokens`.
@@ -225,42 +221,14 @@ impl Decoder<'_> {
             });
         }
         let fields = self.fields(node, "`off` or a map", &keys::THROTTLE)?;
-        let read = |it: &mut Self, node: &Node| it.scalar(node, "a rate", RATES, rate);
+        let read = |it: &mut Self, node: &Node| {
+            it.scalar(node, "a rate", value::RATES, |text| {
+                value::rate(text, "zero lets nobody in; `off` lets everybody try")
+            })
+        };
         Some(Throttle {
             per_ip: Some(self.value(fields, "per_ip", read)?.value),
             per_user: Some(self.value(fields, "per_user", read)?.value),
         })
-    }
-}
-
-/// `10/m`: the number per second, minute or hour.
-fn rate(text: &str) -> Result<(NonZeroU32, Duration), String> {
-    let (count, unit) = text.split_once('/').ok_or(RATES)?;
-    let count = u32::try_from(value::integer(count)?).map_err(|_| RATES)?;
-    let per = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        _ => return Err(RATES.to_owned()),
-    };
-    let count = NonZeroU32::new(count).ok_or("zero lets nobody in; `off` lets everybody try")?;
-    Ok((count, Duration::from_secs(per)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rates_are_a_number_in_a_time() {
-        let seconds = |text| rate(text).map(|(count, per)| (count.get(), per.as_secs()));
-        assert_eq!(seconds("10/m"), Ok((10, 60)));
-        assert_eq!(seconds("1/s"), Ok((1, 1)));
-        assert_eq!(seconds("100/h"), Ok((100, 3600)));
-        for bad in [
-            "", "10", "10/", "/m", "0/m", "-1/m", "1.5/m", "10/d", "10 /m",
-        ] {
-            assert!(rate(bad).is_err(), "{bad}");
-        }
     }
 }

@@ -2,11 +2,14 @@
 //! dropped where the text is a secret.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use ipnet::IpNet;
+
+use crate::net::addresses::canonical;
 
 use super::parsed::{
     HostPattern, ListenAddress, LogTarget, RedirectToHttps, Server, TokenSource, TrustedPeers,
@@ -17,6 +20,8 @@ pub(crate) type Hint = String;
 
 /// The form of a duration.
 pub(crate) const DURATIONS: &str = "durations are 250ms, 30s, 5m, 24h";
+/// The form of a rate.
+pub(crate) const RATES: &str = "rates are 5/s, 10/m, 100/h, 1000/d";
 /// The form of a size.
 pub(crate) const SIZES: &str = "sizes are 512B, 64KiB, 10MiB, 1GiB, or a number of bytes";
 /// The form of a listener's address.
@@ -90,6 +95,28 @@ pub(crate) fn duration(text: &str) -> Result<Duration, Hint> {
     duration
         .filter(|it| *it <= LONGEST)
         .ok_or_else(|| "at most a year: 8784h".to_owned())
+}
+
+/// `10/m`: the number per second, minute, hour or day. `zero` says what is wrong with none.
+pub(crate) fn rate(text: &str, zero: &str) -> Result<(NonZeroU32, Duration), Hint> {
+    let Some((count, unit)) = text.split_once('/') else {
+        let is_number = integer(text).is_ok_and(|count| count > 0);
+        return Err(if is_number {
+            format!("write `{text}/s` if seconds are meant; {RATES}")
+        } else {
+            RATES.to_owned()
+        });
+    };
+    let count = u32::try_from(integer(count).map_err(|_| RATES)?).map_err(|_| RATES)?;
+    let per = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 24 * 3600,
+        _ => return Err(RATES.to_owned()),
+    };
+    let count = NonZeroU32::new(count).ok_or(zero)?;
+    Ok((count, Duration::from_secs(per)))
 }
 
 /// `64KiB`, `10MiB`, `1GiB`, `512B`, `512`: bytes.
@@ -380,6 +407,17 @@ pub(crate) fn network(text: &str) -> Result<IpNet, Hint> {
     Ok(net)
 }
 
+/// The address of a client; `unix` is one on a Unix socket.
+pub(crate) fn client(text: &str) -> Result<Option<IpAddr>, Hint> {
+    match text {
+        "unix" => Ok(None),
+        text => match text.parse::<IpAddr>() {
+            Ok(ip) => Ok(Some(ip.to_canonical())),
+            Err(_) => Err("such as 192.0.2.7, \"2001:db8::1\" or `unix`".to_owned()),
+        },
+    }
+}
+
 /// An item of `trusted_proxies`.
 pub(crate) fn trusted_peers(text: &str) -> Result<TrustedPeers, Hint> {
     match text {
@@ -387,7 +425,7 @@ pub(crate) fn trusted_peers(text: &str) -> Result<TrustedPeers, Hint> {
         text if text.starts_with("unix:") => {
             Err("write `unix` for every peer on a Unix socket".to_owned())
         }
-        text => network(text).map(TrustedPeers::Network),
+        text => network(text).map(|network| TrustedPeers::Network(canonical(network))),
     }
 }
 

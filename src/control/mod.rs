@@ -9,6 +9,7 @@ mod signals;
 mod start;
 mod supervisor;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -219,6 +220,7 @@ impl Control {
         if let Some((next, bound)) = reloaded {
             self.log.set(next.level);
             say_reported(&current);
+            say_exceeded(&current);
             follow_issuers(&next);
             self.publish.send_replace(Arc::clone(&next));
             self.certificates.follow(&next);
@@ -254,6 +256,7 @@ impl Control {
             );
         }
         say_reported(&last);
+        say_exceeded(&last);
         if let Some(access_log) = &last.access_log {
             access_log.finish(FINISHING).await;
             access_log.tell(Instant::now());
@@ -272,6 +275,21 @@ fn say_reported(snapshot: &Snapshot) {
                 count,
                 "requests were allowed that would be refused without `enforce: report`"
             );
+        }
+    }
+}
+
+/// Logs which limits were exceeded, each once.
+fn say_exceeded(snapshot: &Snapshot) {
+    let mut told = HashSet::new();
+    let limits = snapshot
+        .routes
+        .iter()
+        .filter_map(|route| route.limits.as_ref());
+    for (id, count, gave_way) in limits.flat_map(|limits| limits.exceeded()) {
+        if told.insert(id) {
+            let (route, limit) = (id.route.as_deref().unwrap_or("(defaults)"), &id.name);
+            tracing::info!(route, limit, count, gave_way, "requests were over a limit");
         }
     }
 }

@@ -15,6 +15,7 @@ use http::{HeaderMap, HeaderValue, Method, header};
 use crate::auth::{Says, VerifierSettings, Witness};
 use crate::message::cors::{ANY, CREDENTIALS, Cors};
 use crate::message::path::RequestPath;
+use crate::net::addresses::Addresses;
 use crate::route::{Host, Pattern, Route, Segment};
 use crate::snapshot::Snapshot;
 
@@ -153,6 +154,17 @@ impl Both<'_> {
                     routes()
                 )
             }),
+        }
+        let was_allowed = was.addresses.as_ref();
+        let everybody = Addresses::default();
+        let now_allowed = is.addresses.as_deref().unwrap_or(&everybody);
+        if let Some(client) = was_allowed.and_then(|was| now_allowed.more_than(was)) {
+            say("addresses", &|| {
+                format!(
+                    "{request} is open to addresses that it refused, such as {client} ({})",
+                    routes()
+                )
+            });
         }
         if reads_more(was.cors.as_deref(), is.cors.as_deref()) {
             say("cors", &|| {

@@ -16,8 +16,10 @@ use super::ending::Ending;
 use super::{Connection, metadata};
 use crate::auth::{Permit, Principal};
 use crate::edits::Facts;
+use crate::limit::{Counted, Limits, Sender};
 use crate::message::body::{Body, BodyError, Carried, Carry, SendFile};
 use crate::message::fields;
+use crate::message::path::RequestPath;
 use crate::message::reject::Reject;
 use crate::message::request_id::RequestId;
 use crate::net::client::Client;
@@ -50,6 +52,8 @@ pub(crate) struct Record {
     reason: Option<&'static str>,
     /// Why the request would have been refused, on a route that only reports refusals.
     reported: Option<Reject>,
+    /// What limits of its route the request counts for.
+    counted: Option<Counted>,
     /// Whether the response is for this client alone.
     private: bool,
     /// Whether the response is a stream without a natural end.
@@ -97,6 +101,7 @@ impl Record {
             subject: None,
             reason: None,
             reported: None,
+            counted: None,
             private: false,
             streams: false,
             encoding: None,
@@ -138,6 +143,43 @@ impl Record {
     /// The index of the route, once it was found.
     pub(crate) fn route(&self) -> Option<usize> {
         self.route
+    }
+
+    /// Counts the request for the limits of its route that count by what is known of the client so far: by its permit,
+    /// too, where it has one.
+    ///
+    /// # Errors
+    /// `RateLimited` or `TooManyInFlight`.
+    pub(crate) fn count(
+        &mut self,
+        limits: &Limits,
+        headers: &HeaderMap,
+        path: &RequestPath,
+        permit: Option<&Permit>,
+    ) -> Result<(), Reject> {
+        let counted = self.counted.get_or_insert_default();
+        let sender = Sender {
+            client: self.client.ip,
+            headers,
+            path,
+            permit,
+        };
+        let now = self.began.into_std();
+        let result = limits.count(&sender, permit.is_some(), now, counted);
+        if result.is_ok() {
+            self.reported = self.reported.or_else(|| counted.reported());
+        }
+        result
+    }
+
+    /// Counts a request that the gateway refused, where a limit counts those, and tells the client of its limits.
+    pub(crate) fn counted(&self, limits: &Limits, refused: bool, headers: &mut HeaderMap) {
+        if let Some(counted) = &self.counted {
+            if refused {
+                limits.refused(counted, self.began.into_std());
+            }
+            limits.tell(counted, headers);
+        }
     }
 
     /// Notes the authenticated user.
@@ -185,7 +227,7 @@ impl Record {
 
     /// Notes that the client is authorised, for as long as its permit says.
     pub(crate) fn permitted(&mut self, permit: &mut Permit) {
-        self.reported = permit.reported();
+        self.reported = self.reported.or_else(|| permit.reported());
         self.private = permit.is_private();
         let times = (self.began, self.time);
         self.ending = permit
@@ -263,6 +305,12 @@ impl Drop for Record {
             self.connection.line.leave_stream();
         }
         self.connection.line.leave(now);
+        let route = self.route.and_then(|index| self.view.routes.get(index));
+        let limits = route.and_then(|route| route.limits.as_deref());
+        let limited = limits.zip(self.counted.as_ref());
+        if let Some((limits, counted)) = limited {
+            limits.leave(counted);
+        }
         let Some(log) = &self.view.access_log else {
             return;
         };
@@ -271,7 +319,6 @@ impl Drop for Record {
             self.reason = Some(Reject::ClientGone.reason());
             self.status = 499;
         }
-        let route = self.route.and_then(|index| self.view.routes.get(index));
         let upstream = route.and_then(|route| match &route.target {
             Target::Upstream { forward, .. } => Some(forward.upstream.name.as_str()),
             Target::Files(_)
@@ -301,6 +348,7 @@ impl Drop for Record {
                 status: self.status,
                 reason: self.reason,
                 reported: self.reported.map(Reject::reason),
+                limit: limited.and_then(|(limits, counted)| limits.name_of_over(counted)),
                 route: route.map(|route| route.name.as_str()),
                 upstream,
                 encoding: self.encoding,

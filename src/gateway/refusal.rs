@@ -10,13 +10,16 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, heade
 use crate::auth::Guard;
 use crate::message::body::Body;
 use crate::message::fields;
-use crate::message::reject::{Longest, Reject};
+use crate::message::reject::{Exceeded, Longest, Reject};
 use crate::message::request_id::RequestId;
 use crate::proxy::is_grpc;
 use crate::route::{Route, Target};
 
 /// The `Cache-Control` of every refusal.
 pub(super) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+/// The type of a problem document for a client that exceeded a rate limit (draft-ietf-httpapi-ratelimit-headers-11).
+const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
 
 /// The form in which a client wants a refusal.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -73,15 +76,13 @@ impl Asked {
         let title = status.canonical_reason().unwrap_or("Error");
         let (version, kind, body) = match asked {
             Self::Grpc => return grpc(reject, &detail),
-            Self::Problem(version) => (
-                version,
-                "application/problem+json",
+            Self::Problem(version) => (version, "application/problem+json", {
+                let (kind, members) = members(reject, route);
                 format!(
-                    "{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{},\"detail\":\"{detail}\"{},\"request_id\":\"{id}\"}}\n",
+                    "{{\"type\":\"{kind}\",\"title\":\"{title}\",\"status\":{},\"detail\":\"{detail}\"{members},\"request_id\":\"{id}\"}}\n",
                     status.as_u16(),
-                    code(reject)
-                ),
-            ),
+                )
+            }),
             Self::Page(version) => (version, "text/html; charset=utf-8", page::page(reject, id)),
         };
         let mut response = Response::new(Body::full(body));
@@ -98,39 +99,69 @@ impl Asked {
 }
 
 impl Asked {
-    /// The detail text, escaped for this form.
+    /// The detail text, escaped for this form. It names the route and its limit, where that is what has to be changed.
     fn detail(self, reject: Reject, route: Option<&Route>) -> Cow<'static, str> {
         let detail = reject.detail();
-        match (reject, route) {
-            // The route's name tells where to raise the limit.
-            (Reject::BodyTooLarge(Longest::BodyBytes(_)), Some(route)) => {
-                let mut detail = detail.into_owned() + " for the route ";
-                for char in route.name.chars() {
-                    match (self, char) {
-                        (_, ' ' | '!' | '#'..='%' | '\''..=';' | '=' | '?'..='[' | ']'..='~') => {
-                            detail.push(char);
-                        }
-                        (Self::Problem(_), _) if char.is_ascii() => {
-                            detail += &format!("\\u{:04x}", u32::from(char));
-                        }
-                        (Self::Problem(_), _) => detail.push(char),
-                        (Self::Grpc | Self::Page(_), _) => detail.push('?'),
-                    }
-                }
-                detail.into()
+        let Some(route) = route else {
+            return detail;
+        };
+        let limits = route.limits.as_deref();
+        let mut text = match reject {
+            Reject::BodyTooLarge(Longest::BodyBytes(_)) => detail.into_owned() + " for the route ",
+            Reject::RateLimited(Exceeded { limit, retry }) => {
+                let Some(rate) = limits.and_then(|limits| limits.rates.get(usize::from(limit)))
+                else {
+                    return detail;
+                };
+                let (name, words) = (&rate.rule.id.name, &rate.words);
+                format!("try again in {retry} s: the limit `{name}` is {words} for the route ")
             }
-            _ => detail,
+            Reject::TooManyInFlight { limit } => {
+                let found = limits.and_then(|limits| limits.in_flight.get(usize::from(limit)));
+                let Some(found) = found else {
+                    return detail;
+                };
+                let (name, max) = (&found.rule.id.name, found.max);
+                format!("{detail}: the limit `{name}` is {max} in flight for the route ")
+            }
+            _ => return detail,
+        };
+        self.escape(&route.name, &mut text);
+        text.into()
+    }
+
+    /// Appends a text of the configuration, escaped for this form.
+    fn escape(self, name: &str, text: &mut String) {
+        for char in name.chars() {
+            match (self, char) {
+                (_, ' ' | '!' | '#'..='%' | '\''..=';' | '=' | '?'..='[' | ']'..='~') => {
+                    text.push(char);
+                }
+                (Self::Problem(_), _) if char.is_ascii() => {
+                    *text += &format!("\\u{:04x}", u32::from(char));
+                }
+                (Self::Problem(_), _) => text.push(char),
+                (Self::Grpc | Self::Page(_), _) => text.push('?'),
+            }
         }
     }
 }
 
-/// The member that front ends written for simplejwt check before they renew a token.
-fn code(reject: Reject) -> &'static str {
-    if matches!(reject, Reject::TokenInvalid(_)) {
-        ",\"code\":\"token_not_valid\""
-    } else {
-        ""
+/// The members of a problem document that only some refusals have: its type, and what belongs to that.
+fn members(reject: Reject, route: Option<&Route>) -> (&'static str, String) {
+    let limits = route.and_then(|route| route.limits.as_deref());
+    if let (Reject::RateLimited(Exceeded { limit, .. }), Some(limits)) = (reject, limits)
+        && let Some(rate) = limits.rates.get(usize::from(limit))
+    {
+        let violated = format!(",\"violated-policies\":[\"{}\"]", rate.rule.id.name);
+        return (QUOTA_EXCEEDED, violated);
     }
+    let code = match reject {
+        // Front ends written for simplejwt check it before they renew a token.
+        Reject::TokenInvalid(_) => ",\"code\":\"token_not_valid\"",
+        _ => "",
+    };
+    ("about:blank", code.to_owned())
 }
 
 /// Header fields of particular refusals.
@@ -158,8 +189,11 @@ fn special(
                 headers.insert(header::CONTENT_RANGE, range);
             }
         }
-        Reject::UpstreamBusy | Reject::AskFailed => {
+        Reject::UpstreamBusy | Reject::AskFailed | Reject::TooManyInFlight { .. } => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        Reject::RateLimited(Exceeded { retry, .. }) => {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(retry));
         }
         // The next key fetch that a token can trigger is at most this many seconds away.
         Reject::KeysMissing => {
@@ -192,6 +226,7 @@ fn special(
         | Reject::UpstreamUnreachable
         | Reject::UpstreamInvalid
         | Reject::UpstreamTimeout
+        | Reject::AddressRefused
         | Reject::LoopDetected
         | Reject::ClientGone
         | Reject::Internal => {}
@@ -223,7 +258,7 @@ fn grpc(reject: Reject, detail: &str) -> Response<Body> {
         StatusCode::UNAUTHORIZED => "16",
         StatusCode::FORBIDDEN => "7",
         StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => "12",
-        StatusCode::PAYLOAD_TOO_LARGE => "8",
+        StatusCode::PAYLOAD_TOO_LARGE | StatusCode::TOO_MANY_REQUESTS => "8",
         StatusCode::GATEWAY_TIMEOUT | StatusCode::REQUEST_TIMEOUT => "4",
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => "14",
         _ => "2",

@@ -59,6 +59,15 @@ pub(crate) enum Reject {
     },
     /// The token is valid, but its claims do not satisfy the route.
     Forbidden,
+    /// The route's `addresses` do not allow the client's address.
+    AddressRefused,
+    /// The client has sent more requests than a limit of the route allows.
+    RateLimited(Exceeded),
+    /// The client has as many requests in flight as a limit of the route allows.
+    TooManyInFlight {
+        /// Which of the route's limits.
+        limit: u8,
+    },
     /// A preflight from an origin that the route's `cors` does not allow.
     OriginRefused,
     /// A claim that must be sent as a header contains bytes that a header cannot.
@@ -90,6 +99,15 @@ pub(crate) enum Reject {
     ClientGone,
     /// An internal error of the gateway.
     Internal,
+}
+
+/// A rate limit that a client has exceeded.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Exceeded {
+    /// Which of the route's limits.
+    pub(crate) limit: u8,
+    /// The seconds after which a request passes, at least 1.
+    pub(crate) retry: u64,
 }
 
 /// A limit of the body length in bytes, and its origin.
@@ -209,9 +227,11 @@ impl Reject {
             | Self::CertificateMissing
             | Self::CertificateRefused
             | Self::Forbidden
+            | Self::AddressRefused
             | Self::OriginRefused
             | Self::ClaimUnfit
             | Self::FileForbidden => StatusCode::FORBIDDEN,
+            Self::RateLimited(_) | Self::TooManyInFlight { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
             Self::RangeNotSatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::UpstreamUnreachable | Self::UpstreamInvalid => StatusCode::BAD_GATEWAY,
@@ -249,6 +269,9 @@ impl Reject {
             Self::AskFailed => "ask_failed",
             Self::AskDenied { .. } => "asked_and_denied",
             Self::Forbidden => "forbidden",
+            Self::AddressRefused => "address_refused",
+            Self::RateLimited(_) => "rate_limited",
+            Self::TooManyInFlight { .. } => "too_many_in_flight",
             Self::OriginRefused => "origin_refused",
             Self::ClaimUnfit => "claim_unfit",
             Self::FileNotFound => "file_not_found",
@@ -299,6 +322,11 @@ impl Reject {
             Self::AskDenied { .. } => "the external authorization server denied the request".into(),
             Self::AskFailed => "the authorization check failed; try again".into(),
             Self::Forbidden => "the token does not grant what this resource needs".into(),
+            Self::AddressRefused => "this resource is not for the client's address".into(),
+            Self::RateLimited(Exceeded { retry, .. }) => {
+                format!("too many requests; try again in {retry} s").into()
+            }
+            Self::TooManyInFlight { .. } => "too many requests at the same time".into(),
             Self::OriginRefused => "pages of this origin may not use this resource".into(),
             Self::ClaimUnfit => "a claim of the token cannot be passed on".into(),
             Self::FileNotFound => "there is no such file".into(),

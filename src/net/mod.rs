@@ -1,6 +1,7 @@
 //! Transport: streams, TLS, names and addresses, limits, and the gateway's own small requests. It knows nothing of
 //! routes, tokens or the configuration.
 
+pub(crate) mod addresses;
 pub(crate) mod client;
 pub(crate) mod der;
 pub(crate) mod dial;

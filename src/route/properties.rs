@@ -72,6 +72,8 @@ pub(super) fn redirect(path: &str, to: &str) -> Option<Route> {
         hosts: vec![Host::Any],
         methods: None,
         guard: Guard::open(),
+        addresses: None,
+        limits: None,
         ask: None,
         cors: None,
         target: Target::Redirect {

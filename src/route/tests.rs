@@ -26,6 +26,8 @@ fn route(host: &str, path: &str, methods: &[&str]) -> Arc<Route> {
         pattern: Pattern::parse(path).unwrap(),
         methods: (!methods.is_empty()).then_some(set),
         guard: Guard::open(),
+        addresses: None,
+        limits: None,
         ask: None,
         cors: None,
         target: Target::Respond {

@@ -93,7 +93,7 @@ fn said(reply: &Reply) -> [String; 4] {
     })
 }
 
-const EXPOSED: &str = "WWW-Authenticate, Retry-After";
+const EXPOSED: &str = "WWW-Authenticate, Retry-After, RateLimit, RateLimit-Policy";
 const ASKED: &str = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers";
 
 #[tokio::test]

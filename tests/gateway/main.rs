@@ -37,6 +37,7 @@ mod hostile;
 mod http2;
 mod issuers;
 mod jwt;
+mod limiting;
 mod limits;
 mod logs;
 mod policy;

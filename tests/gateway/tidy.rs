@@ -12,7 +12,7 @@ const FLOORS: &[&[&str]] = &[
     &["net"],
     &["message"],
     &["auth", "compress", "observe", "wire"],
-    &["edits"],
+    &["edits", "limit"],
     &["files", "proxy", "tokens"],
     &["route"],
     &["snapshot"],

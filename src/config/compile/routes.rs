@@ -114,16 +114,19 @@ impl Compiler<'_> {
         self.summary.insert(format!("{part} auth"), auth);
         let cors = self.cors(parsed.cors.as_ref(), methods, &part);
         self.claims_need_a_token(parsed, &guard);
+        let name = parsed.name.as_ref();
+        let name = name.map_or(written, |name| name.value.clone());
+        let limiting = self.route_limiting(&parsed.limiting, &name, &guard, &pattern);
+        self.summarize_limiting(&part, &limiting, &parsed.limiting);
         Some(Route {
             index: 0,
-            name: parsed
-                .name
-                .as_ref()
-                .map_or(written, |name| name.value.clone()),
+            name,
             hosts,
             pattern,
             methods,
             guard,
+            addresses: limiting.addresses,
+            limits: limiting.limits,
             ask: ask.map(Box::new),
             cors,
             target,

@@ -424,6 +424,7 @@ impl Compiler<'_> {
         let everywhere = all
             .iter()
             .flat_map(|(endpoint, path)| hosts.iter().map(move |host| (*endpoint, path, host)));
+        let limiting = self.defaults.limiting();
         for (endpoint, path, host) in everywhere {
             let pattern = match Pattern::parse(path) {
                 Ok(pattern) if !pattern.star && pattern.parameters().next().is_none() => pattern,
@@ -454,6 +455,8 @@ impl Compiler<'_> {
                 pattern,
                 methods,
                 guard: Guard::open(),
+                addresses: limiting.addresses.clone(),
+                limits: limiting.limits.clone(),
                 ask: login.as_ref().filter(|_| endpoint == Endpoint::Obtain).map(
                     |(upstream, target)| {
                         Box::new(Ask {

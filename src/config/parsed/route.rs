@@ -9,7 +9,7 @@ use http::uri::PathAndQuery;
 
 use super::super::node::Node;
 use super::super::place::Place;
-use super::{Server, Spanned};
+use super::{Limiting, Server, Spanned};
 use crate::auth::NamePattern;
 use crate::compress::CompressRules;
 use crate::edits::Written;
@@ -25,6 +25,8 @@ pub(crate) struct Defaults {
     pub(crate) auth: Option<Auth>,
     /// Header changes.
     pub(crate) headers: Headers,
+    /// What keeps load away from routes that do not say so themselves.
+    pub(crate) limiting: Limiting,
     /// `compress`.
     pub(crate) compress: Option<Spanned<Compress>>,
 }
@@ -63,6 +65,8 @@ pub(crate) struct Route {
     pub(crate) respond: Option<Respond>,
     /// The access control, where the route has its own.
     pub(crate) auth: Option<Auth>,
+    /// What keeps load away.
+    pub(crate) limiting: Limiting,
     /// The cross-origin policy.
     pub(crate) cors: Option<Cors>,
     /// `rewrite`.

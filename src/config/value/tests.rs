@@ -239,3 +239,27 @@ fn tokens_are_looked_for_in_five_places() {
     );
     check(token_source, "body", TOKEN_SOURCES);
 }
+
+#[test]
+fn rates_are_a_number_in_a_time() {
+    let seconds = |text| rate(text, "zero").map(|(count, per)| (count.get(), per.as_secs()));
+    assert_eq!(seconds("10/m"), Ok((10, 60)));
+    assert_eq!(seconds("1/s"), Ok((1, 1)));
+    assert_eq!(seconds("100/h"), Ok((100, 3600)));
+    assert_eq!(seconds("1000/d"), Ok((1000, 86_400)));
+    assert_eq!(seconds("0/s"), Err("zero".to_owned()));
+    let hint = "write `10/s` if seconds are meant; rates are 5/s, 10/m, 100/h, 1000/d";
+    assert_eq!(seconds("10"), Err(hint.to_owned()));
+    for bad in [
+        "",
+        "10/",
+        "/m",
+        "-1/m",
+        "1.5/m",
+        "10/w",
+        "10 /m",
+        "4294967296/s",
+    ] {
+        assert_eq!(seconds(bad), Err(RATES.to_owned()), "{bad}");
+    }
+}

@@ -70,7 +70,12 @@ fn sentence(reject: Reject) -> &'static str {
         Reject::CertificateRefused => {
             "This page is not for the client certificate that your browser sent. If it should be, please ask whoever runs this site."
         }
-        Reject::OriginRefused | Reject::FileForbidden => "This page is not for you.",
+        Reject::RateLimited(_) | Reject::TooManyInFlight { .. } => {
+            "You sent too many requests in a short time. Please wait a moment and try again."
+        }
+        Reject::AddressRefused | Reject::OriginRefused | Reject::FileForbidden => {
+            "This page is not for you."
+        }
         Reject::PreconditionFailed => {
             "This page has changed in the meantime. Please load it again."
         }

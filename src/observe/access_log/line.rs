@@ -38,6 +38,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) reason: Option<&'static str>,
     /// The reason code for which the request would have been refused, on a route that only reports refusals.
     pub(crate) reported: Option<&'static str>,
+    /// The limit that the request exceeded, or would have.
+    pub(crate) limit: Option<&'a str>,
     /// The route's name.
     pub(crate) route: Option<&'a str>,
     /// The upstream's name.
@@ -183,6 +185,7 @@ impl Entry<'_> {
         let fields = [
             (&b",\"reason\":"[..], self.reason),
             (&b",\"would_refuse\":"[..], self.reported),
+            (&b",\"limit\":"[..], self.limit),
             (&b",\"route\":"[..], self.route),
             (&b",\"upstream\":"[..], self.upstream),
             (&b",\"encoding\":"[..], self.encoding),
@@ -272,6 +275,7 @@ mod tests {
             status: 401,
             reason: Some("token_missing"),
             reported: None,
+            limit: None,
             route: Some("api"),
             upstream: None,
             encoding: None,
