@@ -1,6 +1,6 @@
 //! Header edits of the configuration: fields to set and to remove, with placeholders for values of the request.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::auth::{ClaimPath, Permit};
 use crate::message::fields::NameSet;
@@ -14,6 +14,8 @@ pub(crate) struct HeaderEdits {
     pub(crate) set: Vec<(HeaderName, Written)>,
     /// Fields to remove.
     pub(crate) remove: Vec<HeaderName>,
+    /// Whether responses get the usual security fields, where they do not have them.
+    security: bool,
     /// All of these names, in every spelling: such fields of a client are never forwarded.
     pub(crate) names: NameSet,
 }
@@ -26,12 +28,21 @@ impl HeaderEdits {
             names: NameSet::new(names.cloned()),
             set,
             remove,
+            security: false,
         }
+    }
+
+    /// The same, and the usual security fields.
+    pub(crate) fn with_security(self, security: bool) -> Self {
+        Self { security, ..self }
     }
 
     /// Removes, then sets. `facts` is called only where a value has placeholders; a value that cannot be built is left
     /// out.
     pub(crate) fn apply<'f>(&self, headers: &mut HeaderMap, facts: impl Fn() -> Facts<'f>) {
+        if self.security {
+            secure(headers, facts().secure);
+        }
         for name in &self.remove {
             headers.remove(name);
         }
@@ -44,6 +55,39 @@ impl HeaderEdits {
                 },
             }
         }
+    }
+}
+
+/// The usual security fields. There is no Content-Security-Policy among them: only the app knows what its pages load.
+const SECURITY: [(HeaderName, HeaderValue); 4] = [
+    (
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    ),
+    (
+        header::REFERRER_POLICY,
+        HeaderValue::from_static("strict-origin-when-cross-origin"),
+    ),
+    (
+        header::X_FRAME_OPTIONS,
+        HeaderValue::from_static("SAMEORIGIN"),
+    ),
+    (
+        HeaderName::from_static("cross-origin-opener-policy"),
+        HeaderValue::from_static("same-origin"),
+    ),
+];
+/// A year (RFC 6797), for this host alone: subdomains and preload lists cannot be taken back.
+const TRANSPORT: HeaderValue = HeaderValue::from_static("max-age=31536000");
+
+/// Adds the security fields that a response does not have.
+fn secure(headers: &mut HeaderMap, is_tls: bool) {
+    for (name, value) in SECURITY {
+        headers.entry(name).or_insert(value);
+    }
+    if is_tls {
+        let field = headers.entry(header::STRICT_TRANSPORT_SECURITY);
+        field.or_insert(TRANSPORT);
     }
 }
 

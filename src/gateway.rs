@@ -7,6 +7,7 @@ mod ending;
 mod host;
 mod issuing;
 mod metadata;
+mod pages;
 mod preflight;
 mod private;
 mod record;
@@ -25,6 +26,7 @@ pub(crate) use self::metadata::{origin_of, respond as metadata, url_of as metada
 pub(crate) use self::preflight::{answer as answer_preflight, find as find_preflight};
 use self::record::Record;
 pub(crate) use self::record::Recorded;
+use self::refusal::About;
 use crate::auth::Scheme;
 use crate::compress::Asker;
 use crate::files::FileRequest;
@@ -70,6 +72,7 @@ pub(crate) fn answer(
     let (view, time) = connection.worker.begin(began);
     let mut record = Record::begin(&connection, &view, (began, time), &request);
     let form = refusal::Asked::of(&request);
+    let navigates = form.is_page() && pages::is_navigation(&request);
     let mut tunnel = None;
     async move {
         let served = match refusal {
@@ -77,13 +80,28 @@ pub(crate) fn answer(
             Some(reject) => Err(reject),
         };
         let route = record.route().and_then(|index| view.routes.get(index));
+        let pages = route.map_or(&view.errors, |route| &route.errors).as_ref();
         let mut status = None;
         let mut response = served.unwrap_or_else(|reject| {
             status = Some(reject.status());
             record.refuse(reject);
             let route = route.map(AsRef::as_ref);
-            form.answer(reject, route, record.id(), || record.metadata_url())
+            let about = About {
+                route,
+                pages: pages.map(AsRef::as_ref),
+                limits: &view.bounds.limits,
+                id: record.id(),
+            };
+            form.answer(reject, &about, || record.metadata_url())
         });
+        if let Some(pages) = pages
+            && navigates
+            && tunnel.is_none()
+            && !record.is_refused()
+            && route.is_some_and(|route| matches!(route.target, Target::Upstream { .. }))
+        {
+            pages::intercept(pages, &mut response, record.id());
+        }
         if record.is_private() && !response.status().is_informational() {
             let is_file = route.is_some_and(|route| matches!(route.target, Target::Files(_)));
             private::keep(response.headers_mut(), is_file);

@@ -18,6 +18,7 @@ use crate::edits::HeaderEdits;
 use crate::files::Files;
 use crate::limit::Limits;
 use crate::message::cors::Cors;
+use crate::message::error_pages::ErrorPages;
 use crate::message::method::MethodSet;
 use crate::message::path::{Other, Reading, RequestPath};
 use crate::message::reject::Reject;
@@ -54,6 +55,8 @@ pub(crate) struct Route {
     pub(crate) request_headers: HeaderEdits,
     /// Edits of every response of this route.
     pub(crate) response_headers: HeaderEdits,
+    /// The error pages, its own and those of the site.
+    pub(crate) errors: Option<Arc<ErrorPages>>,
     /// The size limit of a request body.
     pub(crate) body_bytes: u64,
 }

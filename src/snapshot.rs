@@ -15,6 +15,7 @@ pub(crate) use self::acme::{
 
 use crate::auth::{ClaimPath, Claims, LiveRevoked, Verifier, VerifierSettings};
 use crate::edits::HeaderEdits;
+use crate::message::error_pages::ErrorPages;
 use crate::net::client::TrustedProxies;
 use crate::net::dial::Dialer;
 use crate::net::limits::Bounds;
@@ -47,6 +48,8 @@ pub(crate) struct Snapshot {
     pub(crate) vouched: Vouched,
     /// Edits of responses without a route.
     pub(crate) response_headers: HeaderEdits,
+    /// Error pages of refusals without a route.
+    pub(crate) errors: Option<Arc<ErrorPages>>,
     /// The access log.
     pub(crate) access_log: Option<Arc<AccessLog>>,
     /// The claims that may name the user in access records; the first one present is used.

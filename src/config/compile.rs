@@ -7,6 +7,7 @@ mod acme;
 mod clients;
 mod compress;
 mod cors;
+mod error_pages;
 mod files;
 mod hazards;
 mod limiting;
@@ -61,6 +62,8 @@ pub(crate) struct Compiler<'c> {
     defaults: limiting::Defaults,
     /// What the previous configuration has counted.
     counting: limiting::Counting,
+    /// The error pages of the whole site.
+    site: error_pages::Site,
 }
 
 /// Compiles a configuration. Parts that are equal in `previous` are kept: connection pools of upstreams, verifiers with
@@ -100,7 +103,9 @@ pub(crate) fn compile(
         remotes: Vec::new(),
         defaults: limiting::Defaults::default(),
         counting: limiting::Counting::of(previous),
+        site: error_pages::Site::default(),
     };
+    compiler.site = compiler.site_pages(gateway.errors.as_ref());
     compiler.defaults = compiler.default_limiting(&gateway.defaults.limiting);
     let trusted = trusted(&gateway.trusted_proxies);
     let mut orders = compiler.orders(gateway);
@@ -122,13 +127,13 @@ pub(crate) fn compile(
         }
     }
     let mut routes = routes;
-    let defaults = edits(&gateway.defaults.headers.response);
+    let defaults = response_edits(&gateway.defaults.headers);
     if let (Some(parsed), Some(service)) = (&gateway.tokens, &tokens) {
         let into = (&mut table, &mut routes);
         compiler.endpoints(parsed, service, &defaults, into, &mut upstreams);
     }
     let own = compiler.defaults.limiting();
-    resource_metadata(&mut table, &mut routes, &defaults, &own);
+    resource_metadata(&mut table, &mut routes, &defaults, (&own, &compiler.site));
     let access_log = compiler.access_log(&gateway.log.access);
     let logged_user = compiler.logged_user(&gateway.log.access);
     compiler.hosts_without_certificate(&gateway.routes, &listeners);
@@ -142,6 +147,7 @@ pub(crate) fn compile(
         tickets,
         warnings,
         summary,
+        site,
         ..
     } = compiler;
     let snapshot = Snapshot {
@@ -160,7 +166,8 @@ pub(crate) fn compile(
         routes,
         verifiers: verifiers.into_iter().filter_map(|(_, made)| made).collect(),
         upstreams: upstreams.all(),
-        response_headers: edits(&gateway.defaults.headers.response),
+        response_headers: defaults,
+        errors: site.whole,
         access_log,
         logged_user,
         acme: orders.finish(),
@@ -276,7 +283,7 @@ fn resource_metadata(
     table: &mut RouteTable,
     routes: &mut Vec<(Arc<Route>, Place)>,
     response_headers: &HeaderEdits,
-    limiting: &limiting::Limiting,
+    (limiting, site): (&limiting::Limiting, &error_pages::Site),
 ) {
     let mut hosts: Vec<Host> = Vec::new();
     for (route, _) in routes
@@ -320,6 +327,7 @@ fn resource_metadata(
             target: Target::ResourceMetadata,
             request_headers: HeaderEdits::default(),
             response_headers: response_headers.clone(),
+            errors: site.whole.clone(),
             body_bytes: 0,
         });
         if table.insert(&route).is_ok() {
@@ -377,6 +385,12 @@ fn edits(parsed: &parsed::HeaderChanges) -> HeaderEdits {
             .collect(),
         remove.map(|name| name.value.clone()).collect(),
     )
+}
+
+/// The edits of responses that have no route of the configuration.
+fn response_edits(parsed: &parsed::Headers) -> HeaderEdits {
+    let security = parsed.security.as_ref();
+    edits(&parsed.response).with_security(security.is_some_and(|it| it.value))
 }
 
 fn level(parsed: parsed::Level) -> tracing::Level {

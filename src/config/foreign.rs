@@ -36,7 +36,10 @@ const KEYS: &[Row] = &[
     ("file_server", "Caddy's", "`static` of a route"),
     ("index", "nginx's", "`static.index` of a route"),
     ("try_files", "nginx's", FALLBACK),
-    ("error_page", "nginx's", FALLBACK),
+    ("error_page", "nginx's", "`errors: {404: pages/404.html}`"),
+    ("proxy_intercept_errors", "nginx's", "`errors.intercept`"),
+    ("handle_errors", "Caddy's", "`errors`"),
+    ("errorfile", "HAProxy's", "`errors`"),
     ("expires", "nginx's", "`static.cache_control` of a route"),
     (
         "gzip_static",

@@ -2,8 +2,10 @@
 //! Decoding, the hints for unknown keys, `check --print`, the JSON schema and the list in docs/ read it from here.
 //! `decode` and `value` parse the values; `compile` decides what they mean.
 
+mod errors;
 mod limiting;
 
+pub(crate) use self::errors::ERRORS;
 use self::limiting::{ADDRESS_LISTS, IN_FLIGHTS, RATE_LIMITS};
 pub(crate) use self::limiting::{ADDRESSES, IN_FLIGHT, PREFIXES, RATE_LIMIT};
 
@@ -252,6 +254,12 @@ pub(crate) static TOP: Section = Section {
             Kind::List(&Kind::Section(&TEST)),
             "Requests and what is expected of them; a configuration whose tests fail is refused.",
         ),
+        key(
+            "errors",
+            Kind::Section(&ERRORS),
+            "Pages for refusals that browsers show, by status.",
+        )
+        .without("the built-in page"),
         key("log", Kind::Section(&LOG), "What is logged, and where.").or_its_keys(),
     ],
 };
@@ -1090,6 +1098,12 @@ pub(crate) static ROUTE: Section = Section {
             "Header fields that are set or removed.",
         ),
         key(
+            "errors",
+            Kind::Section(&ERRORS),
+            "Pages for refusals that browsers show, by status.",
+        )
+        .without("those of the site"),
+        key(
             "body_bytes",
             Kind::Size(Zero::Off),
             "Size of a request's body; `off` is no limit.",
@@ -1389,6 +1403,12 @@ pub(crate) static HEADERS: Section = Section {
             Kind::Section(&CHANGES),
             "Of responses, on their way to the client.",
         ),
+        key(
+            "security",
+            Kind::Boolean,
+            "Sets the usual security fields in responses that do not have them.",
+        )
+        .without("that of `defaults`; `false` there"),
     ],
 };
 

@@ -9,6 +9,7 @@ mod compress;
 mod cors;
 mod decode;
 mod error;
+mod error_pages;
 mod expand;
 mod files;
 mod fill;

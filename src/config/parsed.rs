@@ -24,8 +24,8 @@ use crate::snapshot::PolicyTest;
 pub(crate) use acme::{Acme, Directory as AcmeDirectory, Dns as AcmeDns, Eab as AcmeEab};
 pub(crate) use limiting::{AddressLists, InFlight, LimitRule, LimitSource, Limiting, RateLimit};
 pub(crate) use route::{
-    Accepted, AskRule, Auth, CertificateRule, Compress, Cors, Defaults, HeaderChanges, Headers,
-    HostPattern, JwtRule, ProxyTo, Redirect, Respond, Rewrite, Route, Static,
+    Accepted, AskRule, Auth, CertificateRule, Compress, Cors, Defaults, ErrorPages, HeaderChanges,
+    Headers, HostPattern, JwtRule, ProxyTo, Redirect, Respond, Rewrite, Route, Static,
 };
 
 /// A value and its place.
@@ -100,6 +100,8 @@ pub(crate) struct Gateway {
     pub(crate) routes: Vec<Route>,
     /// The configuration's own tests.
     pub(crate) tests: Vec<Spanned<Test>>,
+    /// The pages of refusals.
+    pub(crate) errors: Option<ErrorPages>,
     /// The logs.
     pub(crate) log: Log,
 }

@@ -58,6 +58,7 @@ impl Decoder<'_> {
         let cors = self.optional(fields, "cors", Self::cors);
         let rewrite = self.optional(fields, "rewrite", Self::rewrite);
         let headers = self.optional(fields, "headers", Self::header_rules);
+        let errors = self.optional(fields, "errors", Self::error_pages);
         let body_bytes = self.optional(fields, "body_bytes", Self::size_or_off);
         let times = self.optional(fields, "timeouts", |it, node| {
             let fields = it.fields(node, "a map", &keys::ROUTE_TIMEOUTS)?;
@@ -82,6 +83,7 @@ impl Decoder<'_> {
             cors,
             rewrite,
             headers: headers.unwrap_or_default(),
+            errors,
             body_bytes,
             response,
             idle,
@@ -344,6 +346,7 @@ impl Decoder<'_> {
         Some(Headers {
             request,
             response: response.unwrap_or_default(),
+            security: self.optional(fields, "security", Self::boolean),
         })
     }
 

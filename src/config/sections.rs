@@ -55,6 +55,7 @@ impl Decoder<'_> {
             it.filled_list(node, "a list of routes", Self::route)
         });
         let tests = self.optional(fields, "tests", Self::policy_tests);
+        let errors = self.optional(fields, "errors", Self::error_pages);
         let log = self.value(fields, "log", Self::log);
         for (section, read) in [
             ("jwt", jwt.is_some()),
@@ -80,6 +81,7 @@ impl Decoder<'_> {
             defaults: defaults.unwrap_or_default(),
             routes: routes.unwrap_or_default(),
             tests: tests.unwrap_or_default(),
+            errors,
             log: log?,
         })
     }

@@ -179,6 +179,12 @@ impl<'s> Loader<'s> {
         self.sources.read(path)
     }
 
+    /// Reads a file that clients may see, so that it may be in a served directory, too.
+    pub(crate) fn read_public(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.watch(path);
+        self.sources.read(path)
+    }
+
     /// The files that were read, or that could not be read.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         self.read.borrow().ordered.clone()

@@ -345,7 +345,7 @@ a.yaml:1:10: expected `auto` or a number from 1 to 1024, found `012`
     golden("admin: {}", "\
 a.yaml:1:1: unknown key `admin`
     1 | admin: {}
-      | ^^^^^ known here: include, workers, listeners, trusted_proxies, limits, timeouts, jwt, tokens, state, upstreams, defaults, routes, tests, log");
+      | ^^^^^ known here: include, workers, listeners, trusted_proxies, limits, timeouts, jwt, tokens, state, upstreams, defaults, routes, tests, errors, log");
     golden(
         "log: {access: no}",
         "\
@@ -361,7 +361,7 @@ fn mistakes_of_routes() {
     golden("routes:\n  - path: /a\n    prox: app", "\
 a.yaml:3:5: unknown key `prox`
     3 |     prox: app
-      |     ^^^^ did you mean `proxy`? known here: name, host, methods, path, static, proxy, redirect, respond, auth, addresses, rate_limit, in_flight, cors, rewrite, headers, body_bytes, timeouts, compress");
+      |     ^^^^ did you mean `proxy`? known here: name, host, methods, path, static, proxy, redirect, respond, auth, addresses, rate_limit, in_flight, cors, rewrite, headers, errors, body_bytes, timeouts, compress");
     golden(
         "routes: [{proxy: http://u:hunter2@h:1, path: a, methods: [get, TRACE]}]",
         "\

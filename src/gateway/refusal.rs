@@ -9,9 +9,11 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, heade
 
 use crate::auth::Guard;
 use crate::message::body::Body;
+use crate::message::error_pages::{ErrorPages, Told};
 use crate::message::fields;
 use crate::message::reject::{Exceeded, Longest, Reject};
 use crate::message::request_id::RequestId;
+use crate::net::limits::Limits;
 use crate::proxy::is_grpc;
 use crate::route::{Route, Target};
 
@@ -32,6 +34,24 @@ pub(crate) enum Asked {
     Grpc,
 }
 
+/// What a refusal is about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct About<'a> {
+    /// The request's route, where one was found.
+    pub(crate) route: Option<&'a Route>,
+    /// The error pages of that route, or of the site.
+    pub(crate) pages: Option<&'a ErrorPages>,
+    /// The size limits of heads.
+    pub(crate) limits: &'a Limits,
+    /// The request's id.
+    pub(crate) id: RequestId,
+}
+
+/// The built-in page, where only a status and a sentence are known.
+pub(super) fn plain_page(status: StatusCode, sentence: &str, id: RequestId) -> String {
+    page::page(status, sentence, id)
+}
+
 impl Asked {
     /// Reads the form from the request.
     pub(crate) fn of<B>(request: &Request<B>) -> Self {
@@ -44,6 +64,11 @@ impl Asked {
         } else {
             Self::Problem(request.version())
         }
+    }
+
+    /// Whether it is a page.
+    pub(crate) fn is_page(self) -> bool {
+        matches!(self, Self::Page(_))
     }
 
     /// The form on this route: a gRPC status only for a call to an app whose upstream streams calls; one with a
@@ -60,19 +85,18 @@ impl Asked {
         }
     }
 
-    /// Builds the response. `route` is the request's route, where one was found; `metadata` gives the URL of the
-    /// document that tells how to get a token.
+    /// Builds the response. `metadata` gives the URL of the document that tells how to get a token.
     pub(crate) fn answer(
         self,
         reject: Reject,
-        route: Option<&Route>,
-        id: RequestId,
+        about: &About<'_>,
         metadata: impl FnOnce() -> Option<String>,
     ) -> Response<Body> {
+        let About { route, id, .. } = *about;
         let asked = self.on(route);
         let guard = route.map(|route| &route.guard);
         let status = reject.status();
-        let detail = asked.detail(reject, route);
+        let detail = asked.detail(reject, about);
         let title = status.canonical_reason().unwrap_or("Error");
         let (version, kind, body) = match asked {
             Self::Grpc => return grpc(reject, &detail),
@@ -83,7 +107,17 @@ impl Asked {
                     status.as_u16(),
                 )
             }),
-            Self::Page(version) => (version, "text/html; charset=utf-8", page::page(reject, id)),
+            Self::Page(version) => {
+                let page = about.pages.and_then(|pages| pages.page(status));
+                let told = Told {
+                    status,
+                    detail: &detail,
+                    reason: reject.reason(),
+                    id,
+                };
+                let html = page.map_or_else(|| page::of(reject, id), |page| page.fill(&told));
+                (version, "text/html; charset=utf-8", html)
+            }
         };
         let mut response = Response::new(Body::full(body));
         *response.status_mut() = status;
@@ -100,40 +134,57 @@ impl Asked {
 
 impl Asked {
     /// The detail text, escaped for this form. It names the route and its limit, where that is what has to be changed.
-    fn detail(self, reject: Reject, route: Option<&Route>) -> Cow<'static, str> {
+    fn detail(self, reject: Reject, about: &About<'_>) -> Cow<'static, str> {
         let detail = reject.detail();
-        let Some(route) = route else {
+        let sizes = about.limits;
+        if reject == Reject::UriTooLong {
+            let most = sizes.uri_bytes;
+            return format!("targets have at most {most} bytes (limits.uri_bytes)").into();
+        }
+        if reject == Reject::HeadTooLarge {
+            let (bytes, count) = (sizes.header_bytes, sizes.header_count);
+            return format!(
+                "heads have at most {bytes} bytes (limits.header_bytes) and {count} fields (limits.header_count)"
+            )
+            .into();
+        }
+        let Some(route) = about.route else {
             return detail;
         };
+        let mut name = String::new();
+        self.escape(&route.name, &mut name);
+        if let Reject::BodyTooLarge(Longest::BodyBytes(most)) = reject {
+            return format!("route `{name}` takes bodies of at most {most} bytes (body_bytes)")
+                .into();
+        }
         let limits = route.limits.as_deref();
-        let mut text = match reject {
-            Reject::BodyTooLarge(Longest::BodyBytes(_)) => detail.into_owned() + " for the route ",
-            Reject::RateLimited(Exceeded { limit, retry }) => {
-                let Some(rate) = limits.and_then(|limits| limits.rates.get(usize::from(limit)))
-                else {
-                    return detail;
-                };
-                let (name, words) = (&rate.rule.id.name, &rate.words);
-                format!("try again in {retry} s: the limit `{name}` is {words} for the route ")
-            }
-            Reject::TooManyInFlight { limit } => {
-                let found = limits.and_then(|limits| limits.in_flight.get(usize::from(limit)));
-                let Some(found) = found else {
-                    return detail;
-                };
-                let (name, max) = (&found.rule.id.name, found.max);
-                format!("{detail}: the limit `{name}` is {max} in flight for the route ")
-            }
-            _ => return detail,
-        };
-        self.escape(&route.name, &mut text);
-        text.into()
+        if let Reject::RateLimited(Exceeded { limit, retry }) = reject
+            && let Some(rate) = limits.and_then(|limits| limits.rates.get(usize::from(limit)))
+        {
+            let (limit, words) = (&rate.rule.id.name, &rate.words);
+            return format!(
+                "try again in {retry} s: the limit `{limit}` is {words} for the route {name}"
+            )
+            .into();
+        }
+        if let Reject::TooManyInFlight { limit } = reject
+            && let Some(found) = limits.and_then(|limits| limits.in_flight.get(usize::from(limit)))
+        {
+            let (limit, max) = (&found.rule.id.name, found.max);
+            return format!(
+                "{detail}: the limit `{limit}` is {max} in flight for the route {name}"
+            )
+            .into();
+        }
+        detail
     }
 
     /// Appends a text of the configuration, escaped for this form.
     fn escape(self, name: &str, text: &mut String) {
         for char in name.chars() {
             match (self, char) {
+                // A page escapes what it is filled with.
+                (Self::Page(_), _) => text.push(char),
                 (_, ' ' | '!' | '#'..='%' | '\''..=';' | '=' | '?'..='[' | ']'..='~') => {
                     text.push(char);
                 }
@@ -141,7 +192,7 @@ impl Asked {
                     *text += &format!("\\u{:04x}", u32::from(char));
                 }
                 (Self::Problem(_), _) => text.push(char),
-                (Self::Grpc | Self::Page(_), _) => text.push('?'),
+                (Self::Grpc, _) => text.push('?'),
             }
         }
     }
@@ -156,10 +207,11 @@ fn members(reject: Reject, route: Option<&Route>) -> (&'static str, String) {
         let violated = format!(",\"violated-policies\":[\"{}\"]", rate.rule.id.name);
         return (QUOTA_EXCEEDED, violated);
     }
-    let code = match reject {
-        // Front ends written for simplejwt check it before they renew a token.
-        Reject::TokenInvalid(_) => ",\"code\":\"token_not_valid\"",
-        _ => "",
+    // Front ends written for simplejwt check it before they renew a token.
+    let code = if matches!(reject, Reject::TokenInvalid(_)) {
+        ",\"code\":\"token_not_valid\""
+    } else {
+        ""
     };
     ("about:blank", code.to_owned())
 }

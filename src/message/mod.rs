@@ -5,6 +5,7 @@ pub(crate) mod accept;
 pub(crate) mod alphabet;
 pub(crate) mod body;
 pub(crate) mod cors;
+pub(crate) mod error_pages;
 pub(crate) mod fields;
 pub(crate) mod method;
 pub(crate) mod path;

@@ -83,6 +83,7 @@ pub(super) fn redirect(path: &str, to: &str) -> Option<Route> {
         pattern,
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
+        errors: None,
         body_bytes: 0,
     })
 }

@@ -36,6 +36,7 @@ fn route(host: &str, path: &str, methods: &[&str]) -> Arc<Route> {
         },
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
+        errors: None,
         body_bytes: 0,
     })
 }

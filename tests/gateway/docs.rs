@@ -262,6 +262,9 @@ fn furnish(folder: &Folder, text: &str, authority: &Authority) {
         });
         folder.write(&certificate, issued.cert);
     }
+    for page in words(text).filter(|word| word.starts_with("pages/")) {
+        folder.write(&page, "<p>{title}");
+    }
     for revoked in after(text, "revoked:") {
         folder.write(&revoked, "[]");
     }

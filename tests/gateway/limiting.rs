@@ -286,7 +286,9 @@ async fn a_place_in_flight_is_held_until_the_last_byte_or_until_the_client_leave
     let record = gateway.record("/refused").await;
     assert_eq!(record["reason"], "too_many_in_flight");
     assert_eq!(record["limit"], "api");
-    assert_eq!(from(&gateway, "/", "192.0.2.2").await.status, 200);
+    assert_eq!(from(&gateway, "/other", "192.0.2.2").await.status, 200);
+    // A place is given back before the record is written.
+    gateway.record("/other").await;
 
     // A second client waits for an app that says nothing, and leaves.
     let mut waiting = gateway.connect().await;
@@ -313,14 +315,17 @@ async fn a_place_in_flight_is_held_until_the_last_byte_or_until_the_client_leave
     .await;
 
     // A tunnel has its place as long as it is open.
-    let mut socket = gateway.connect().await;
     let fields = [
         ("X-Forwarded-For", "192.0.2.1"),
         ("Connection", "Upgrade"),
         ("Upgrade", "websocket"),
     ];
-    socket.send(request("GET", "/socket", &fields, "")).await;
-    assert_eq!(socket.head().await.status, 101);
+    let socket = eventually("a tunnel", async || {
+        let mut socket = gateway.connect().await;
+        socket.send(request("GET", "/socket", &fields, "")).await;
+        (socket.head().await.status == 101).then_some(socket)
+    })
+    .await;
     assert_eq!(from(&gateway, "/", "192.0.2.1").await.status, 429);
     drop(socket);
     eventually("the tunnel's place given back", async || {

@@ -30,6 +30,7 @@ mod demo;
 mod descriptors;
 mod docs;
 mod early;
+mod error_pages;
 mod failures;
 mod fields;
 mod hazards;

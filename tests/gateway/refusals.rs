@@ -200,9 +200,10 @@ async fn a_browser_gets_a_page_for_visitors_and_the_operator_the_reason() {
         assert_eq!(record["reason"], reason);
         let id = record["id"].as_str().unwrap();
         assert!(
-            page.contains(&format!("<small>Request {id}</small>")),
+            page.contains(&format!("Request <code>{id}</code>")),
             "{page}"
         );
+        assert!(!page.to_lowercase().contains("portcullis"), "{page}");
         // The sister: who reads JSON gets the detail.
         let problem = gateway.get(path, &[]).await.text();
         assert!(problem.contains(detail), "{problem}");

@@ -118,6 +118,8 @@ impl Compiler<'_> {
         let name = name.map_or(written, |name| name.value.clone());
         let limiting = self.route_limiting(&parsed.limiting, &name, &guard, &pattern);
         self.summarize_limiting(&part, &limiting, &parsed.limiting);
+        let security = parsed.headers.security.as_ref();
+        let security = security.or(gateway.defaults.headers.security.as_ref());
         Some(Route {
             index: 0,
             name,
@@ -131,7 +133,9 @@ impl Compiler<'_> {
             cors,
             target,
             request_headers: merged(&gateway.defaults.headers.request, &parsed.headers.request),
-            response_headers: merged(&gateway.defaults.headers.response, &parsed.headers.response),
+            response_headers: merged(&gateway.defaults.headers.response, &parsed.headers.response)
+                .with_security(security.is_some_and(|it| it.value)),
+            errors: self.route_pages(parsed.errors.as_ref()),
             body_bytes: parsed
                 .body_bytes
                 .as_ref()

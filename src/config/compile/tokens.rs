@@ -476,6 +476,7 @@ impl Compiler<'_> {
                 },
                 request_headers: HeaderEdits::default(),
                 response_headers: response_headers.clone(),
+                errors: self.site.whole.clone(),
                 body_bytes: crate::tokens::BODY_BYTES as u64,
             });
             match table.insert(&route) {

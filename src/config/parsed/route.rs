@@ -16,6 +16,7 @@ use crate::edits::Written;
 use crate::files::{CacheControl, FilePattern};
 use crate::message::accept::Coding;
 use crate::message::cors::Origin;
+use crate::message::error_pages::Statuses;
 use crate::net::tls::{Fingerprint, Part};
 
 /// `defaults`.
@@ -73,6 +74,8 @@ pub(crate) struct Route {
     pub(crate) rewrite: Option<Spanned<Rewrite>>,
     /// Header changes.
     pub(crate) headers: Headers,
+    /// The pages of refusals.
+    pub(crate) errors: Option<ErrorPages>,
     /// The size limit of a body; at least 1.
     pub(crate) body_bytes: Option<Spanned<u64>>,
     /// `timeouts.response`.
@@ -254,6 +257,15 @@ pub(crate) enum Rewrite {
     Path(String),
 }
 
+/// `errors`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ErrorPages {
+    /// The pages.
+    pub(crate) pages: Vec<(Statuses, Spanned<PathBuf>)>,
+    /// The statuses of apps' responses that are replaced.
+    pub(crate) intercept: Option<Vec<Spanned<Statuses>>>,
+}
+
 /// `headers`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Headers {
@@ -261,6 +273,8 @@ pub(crate) struct Headers {
     pub(crate) request: HeaderChanges,
     /// For responses to the client.
     pub(crate) response: HeaderChanges,
+    /// Whether responses get the usual security fields.
+    pub(crate) security: Option<Spanned<bool>>,
 }
 
 /// Header changes in one direction.

@@ -1,31 +1,49 @@
 //! The page shown to a browser whose navigation is refused: a sentence for visitors. The reason is in the log and in
 //! the problem document, for operators and programs.
 
+use http::StatusCode;
+
 use crate::message::reject::Reject;
 use crate::message::request_id::RequestId;
 
 /// The page's style. It is inline, as the page cannot load a file from a site that refuses; where the configuration's
 /// `Content-Security-Policy` forbids it, the page is shown unstyled.
 const STYLE: &str = "\
-:root{color-scheme:light dark}\
-body{margin:0;min-height:100vh;display:grid;place-items:center;text-align:center;font:1.0625rem/1.5 system-ui,sans-serif;background:#f6f7f7;color:#1b2423}\
-main{padding:2rem;max-width:34rem}\
-b{display:block;font-size:4rem;line-height:1;font-weight:600;color:#5c6b68}\
-h1{font-size:1.375rem;margin:.75rem 0 .5rem}\
-p{margin:0}\
-small{display:block;margin-top:1.5rem;color:#5c6b68;overflow-wrap:anywhere}\
-@media(prefers-color-scheme:dark){body{background:#111817;color:#e3eae8}b,small{color:#93a29f}}";
+:root{color-scheme:light dark;--paper:#f7f8fa;--glow:#e3e8f4;--card:#fff;--edge:#dfe3ea;--ink:#171b24;--soft:#586073;--mark:#3b5bdb}\
+@media(prefers-color-scheme:dark){:root{--paper:#0f1218;--glow:#1b2333;--card:#171b23;--edge:#2a303c;--ink:#e9ecf2;--soft:#9aa3b5;--mark:#8ba3ff}}\
+*{box-sizing:border-box}\
+body{margin:0;min-height:100vh;display:grid;place-items:center;padding:1.5rem;background:radial-gradient(60rem 40rem at 50% -10%,var(--glow),var(--paper));background-color:var(--paper);color:var(--ink);font:1.0625rem/1.6 system-ui,-apple-system,\"Segoe UI\",Roboto,sans-serif}\
+main{width:100%;max-width:32rem;padding:2.75rem 2.5rem 2rem;background:var(--card);border:1px solid var(--edge);border-radius:1rem;box-shadow:0 1px 2px #0000000d,0 1.5rem 3rem -1.5rem #00000026}\
+b{display:inline-block;padding:.15rem .7rem;border:1px solid;border-radius:2rem;font-size:.875rem;font-weight:600;letter-spacing:.06em;color:var(--mark)}\
+h1{margin:1.1rem 0 .5rem;font-size:1.875rem;line-height:1.2;font-weight:650;letter-spacing:-.015em;text-wrap:balance}\
+p{margin:0;color:var(--soft);text-wrap:pretty}\
+a{display:inline-block;margin-top:1.75rem;padding:.55rem 1.15rem;border-radius:.6rem;background:var(--mark);color:var(--card);font-weight:600;text-decoration:none}\
+a:focus-visible{outline:3px solid var(--mark);outline-offset:3px}\
+footer{margin-top:2.25rem;padding-top:1.1rem;border-top:1px solid var(--edge);font-size:.8125rem;color:var(--soft)}\
+code{font:inherit;font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;overflow-wrap:anywhere;user-select:all}\
+@media(max-width:30rem){main{padding:2rem 1.5rem 1.5rem}h1{font-size:1.5rem}}\
+@media print{body{background:none}main{border:0;box-shadow:none}a{display:none}}";
 
 /// The page for this refusal.
-pub(super) fn page(reject: Reject, id: RequestId) -> String {
-    let status = reject.status();
+pub(super) fn of(reject: Reject, id: RequestId) -> String {
+    page(reject.status(), sentence(reject), id)
+}
+
+/// The page: the status, its name, one sentence, and the request's id, by which an operator finds the reason.
+pub(super) fn page(status: StatusCode, sentence: &str, id: RequestId) -> String {
     let title = status.canonical_reason().unwrap_or("Error");
     let number = status.as_u16();
-    let sentence = sentence(reject);
+    // What may have changed in the meantime is tried again at the same address.
+    let passes = status.is_server_error() || matches!(number, 408 | 412 | 429);
+    let (to, word) = if passes {
+        ("", "Try again")
+    } else {
+        ("/", "Home page")
+    };
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{number} {title}</title>\n<style>{STYLE}</style>\n\
-         <main>\n<b>{number}</b>\n<h1>{title}</h1>\n<p>{sentence}</p>\n<small>Request {id}</small>\n</main>\n</html>\n"
+         <meta name=\"color-scheme\" content=\"light dark\">\n<meta name=\"robots\" content=\"noindex\">\n<title>{number} {title}</title>\n<style>{STYLE}</style>\n\
+         <main>\n<b>{number}</b>\n<h1>{title}</h1>\n<p>{sentence}</p>\n<a href=\"{to}\">{word}</a>\n<footer>Request <code>{id}</code></footer>\n</main>\n</html>\n"
     )
 }
 
