@@ -3,6 +3,7 @@
 mod cert;
 mod check;
 mod demo;
+mod diff;
 mod explain;
 mod guide;
 mod init;
@@ -69,6 +70,8 @@ Saved changes are applied at once, and a file with an error changes nothing."
     Check(check::CheckArguments),
     /// Trace how the gateway would handle a request, step by step; serve nothing.
     Explain(explain::ExplainArguments),
+    /// Show what one configuration changes about another, and where access gets wider.
+    Diff(diff::DiffArguments),
     /// Run the policy tests of the configuration and of *.test.yaml beside it.
     Test(test::TestArguments),
     /// Edit or show the users that may log in.
@@ -149,6 +152,7 @@ pub fn main() -> ExitCode {
     match command {
         Command::Run => ended(&crate::run(&config, RunOptions::default())),
         Command::Explain(arguments) => explain::explain(&arguments, &config),
+        Command::Diff(arguments) => diff::diff(&arguments),
         Command::Test(arguments) => test::test(&arguments, &config),
         Command::User { command } => user::user(command, &config),
         Command::Token { command } => token::token(command, &config),

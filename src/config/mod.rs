@@ -54,6 +54,7 @@ pub use error::{ConfigError, ConfigErrors, ConfigWarning};
 pub(crate) use lines::Lines;
 pub(crate) use load::{Loaded as Accepted, Refused, Verdict, load, load_again};
 pub(crate) use policy_tests::request;
+pub(crate) use print::{SEPARATOR, settings};
 pub(crate) use schema::{page as keys_page, schema};
 pub(crate) use summary::summary;
 pub(crate) use value::{client, duration};

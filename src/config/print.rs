@@ -4,8 +4,11 @@
 //! written, and what came from the environment with its value, except where that itself has `${` in it.
 //! Every default is filled in.
 
+mod settings;
+
 use std::borrow::Cow;
 
+pub(crate) use self::settings::{SEPARATOR, settings};
 use super::fill::filled;
 use super::node::{Kind, Node, Scalar};
 use crate::yaml::{self, Yaml};

@@ -154,7 +154,11 @@ fn report(old: &BTreeMap<String, String>, new: &BTreeMap<String, String>, wider:
     }
 }
 
-fn changes(old: &BTreeMap<String, String>, new: &BTreeMap<String, String>) -> Vec<String> {
+/// What is said of the parts that were removed, changed and added.
+pub(crate) fn changes(
+    old: &BTreeMap<String, String>,
+    new: &BTreeMap<String, String>,
+) -> Vec<String> {
     let mut changes = Vec::new();
     for (part, was) in old {
         match new.get(part) {

@@ -102,6 +102,7 @@ fn version_and_help_are_commands_and_each_help_has_two_examples() {
         "key list",
         "cert",
         "cert local",
+        "diff",
         "init",
         "completions",
         "man",
@@ -539,4 +540,74 @@ fn completions_and_man_pages_know_every_command() {
     folder.write("file", "");
     let (_, err, code) = run(&folder, &["man", "file"]);
     assert_eq!((code, err.contains("file")), (1, true), "{err}");
+}
+
+#[test]
+fn diff_says_what_changes_and_where_access_gets_wider() {
+    let folder = folder();
+    let old = std::fs::read_to_string(folder.path("gateway.yaml")).unwrap();
+    let diff = |new: &str| {
+        folder.write("new.yaml", new);
+        run(&folder, &["diff", "gateway.yaml", "new.yaml"])
+    };
+    let (out, err, code) = diff(&format!("# A remark.\n{old}"));
+    assert_eq!((code, out.as_str()), (0, ""), "{err}");
+    assert!(err.contains("nothing changed"), "{err}");
+
+    // What no word of a reload tells.
+    for (from, to, said) in [
+        (
+            "routes:",
+            "timeouts: {body_read: 2m}\nroutes:",
+            "timeouts body_read: 30s -> 2m",
+        ),
+        (
+            "path: /api/*",
+            "path: /api/*\n    body_bytes: 5MiB",
+            "routes /api/* body_bytes",
+        ),
+        (
+            "path: /api/*",
+            "path: /api/*\n    auth: {jwt: app, forward: {X-User: sub}}",
+            "auth forward X-User added (sub)",
+        ),
+        (
+            "body: hello",
+            "body: bye",
+            "routes home respond body: hello -> bye",
+        ),
+        (
+            "routes:",
+            "routes:\n  - {path: /more, respond: {body: m}}",
+            "/more added (respond 200",
+        ),
+        ("status: 204", "status: 205", "respond status: 204 -> 205"),
+        (":9\n", ":10\n", "http://127.0.0.1:10"),
+    ] {
+        assert!(old.contains(from), "{from}");
+        let (out, err, code) = diff(&old.replacen(from, to, 1));
+        assert_eq!(code, 1, "{from} -> {to}: {out}{err}");
+        assert!(out.contains(said), "{from} -> {to}: {out}");
+        assert!(!out.contains("WIDER"), "{out}");
+    }
+
+    for (from, to) in [
+        ("path: /api/*", "path: /api/*\n    auth: none"),
+        (
+            "routes:",
+            "routes:\n  - {path: /api/reports/*, respond: {status: 200}, auth: none}",
+        ),
+    ] {
+        let (out, err, code) = diff(&old.replacen(from, to, 1));
+        assert_eq!(code, 3, "{to}: {out}{err}");
+        assert!(out.starts_with("ACCESS GOT WIDER: "), "{out}");
+    }
+    let (out, _, code) = diff(&old.replacen("auth: none", "auth: app", 1));
+    assert_eq!(code, 1, "narrower is no alarm: {out}");
+
+    let secret = &key(Kind::Secret, 1).public;
+    let (out, err, _) = diff(&old.replace(&key(Kind::Secret, 0).public, secret));
+    assert!(!out.contains(secret) && !err.contains(secret), "{out}{err}");
+    let (_, err, code) = diff("routes: [{path: /, answer: x}]");
+    assert_eq!((code, err.contains("new.yaml:1:")), (2, true), "{err}");
 }
