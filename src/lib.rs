@@ -29,6 +29,7 @@ mod route;
 mod script;
 mod server;
 mod snapshot;
+mod state;
 mod tokens;
 mod wire;
 mod worker;

@@ -38,7 +38,7 @@ pub(crate) use self::password::hash as hash_password;
 pub(crate) use self::private::write_private;
 use self::spender::Spender;
 use self::state::{Renewal, TokenState};
-pub(crate) use self::state::{Servers, StateAt, States, end_from_outside, is_taken};
+pub(crate) use self::state::{States, end_from_outside, is_taken};
 pub(crate) use self::store::FamilyName;
 use self::store::{Everywhere, Family, Lives, Refresh, Refreshed, StoreDown};
 pub(crate) use self::store::{SLACK, Whom};
@@ -51,6 +51,7 @@ use crate::filesystem;
 use crate::message::body::Body;
 use crate::message::reject::TokenFault;
 use crate::net::resolve::Names;
+use crate::state::StateAt;
 
 /// The maximum body size of a request to an endpoint, in bytes.
 pub(crate) const BODY_BYTES: usize = 64 * 1024;

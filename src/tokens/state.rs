@@ -3,36 +3,17 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use super::hashing::Hashing;
 use super::store::embedded::Embedded;
 pub(crate) use super::store::embedded::is_taken;
-pub(crate) use super::store::shared::Servers;
 use super::store::shared::Shared;
 use super::store::{Everywhere, Lives, Store, StoreDown, Whom, embedded};
 use crate::auth::LiveRevoked;
 use crate::net::resolve::Names;
-
-/// The location of the store.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum StateAt {
-    /// In a directory of this machine.
-    Directory(PathBuf),
-    /// On servers that are shared with other gateways.
-    Servers(Servers),
-}
-
-impl fmt::Display for StateAt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Directory(directory) => write!(f, "{}", directory.display()),
-            Self::Servers(servers) => write!(f, "{servers}"),
-        }
-    }
-}
+use crate::state::StateAt;
 
 /// A hash that is to be replaced by one of the current kind.
 #[derive(Clone)]

@@ -11,7 +11,7 @@ const FLOORS: &[&[&str]] = &[
     &["clock", "filesystem", "script", "yaml"],
     &["net"],
     &["message"],
-    &["auth", "compress", "observe", "wire"],
+    &["auth", "compress", "observe", "state", "wire"],
     &["edits", "limit"],
     &["files", "proxy", "tokens"],
     &["route"],

@@ -25,9 +25,10 @@ use crate::edits::HeaderEdits;
 use crate::message::method::MethodSet;
 use crate::proxy::{Ask, Forward, Purpose};
 use crate::route::{Host, Pattern, Route, RouteTable, Target};
+use crate::state::{Servers, StateAt};
 use crate::tokens::{
-    Cookies, Endpoint, HOST_PREFIX, Issued, KeyRing, OWN, Rate, SLACK, SameSite, Servers, StateAt,
-    TokenService, TokenSettings, Users, is_prefixed,
+    Cookies, Endpoint, HOST_PREFIX, Issued, KeyRing, OWN, Rate, SLACK, SameSite, TokenService,
+    TokenSettings, Users, is_prefixed,
 };
 
 /// The name of the verifier of the gateway's own tokens, for `auth`.

@@ -8,8 +8,6 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -18,14 +16,7 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use redis::aio::MultiplexedConnection;
-use redis::cluster::ClusterClientBuilder;
-use redis::cluster_async::ClusterConnection;
-use redis::io::AsyncDNSResolver;
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, FromRedisValue, IntoConnectionInfo as _,
-    RedisError, RedisFuture, RedisResult, Script, ScriptInvocation, TlsCertificates,
-};
+use redis::{RedisError, RedisResult, Script};
 use serde_json::Map;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -37,17 +28,9 @@ use super::{
 };
 use crate::auth::LiveRevoked;
 use crate::net::resolve::Names;
+use crate::state::{ANSWER, Addresses, CONNECTING, Link, Servers, connect, io, setting};
 use crate::tokens::spender::Spender;
 
-/// How long establishing a connection may take.
-const CONNECTING: Duration = Duration::from_secs(2);
-/// How long one command may take.
-const ANSWER: Duration = Duration::from_secs(1);
-/// How often a command is sent again while a cluster has no node for it, and the shortest and the longest wait before
-/// that, in milliseconds: together as long as an order may take. The library would wait at least 1.28 s, longer than
-/// other gateways may take to hear of an end.
-const RETRIES: u32 = 28;
-const RETRY: (u64, u64) = (20, 200);
 /// How long an order may take in total.
 const WHOLE: Duration = Duration::from_secs(3);
 /// How often the gateway checks what other gateways ended.
@@ -61,81 +44,6 @@ const PENDING: usize = 100_000;
 const LONGEST: &str = "portcullis:longest";
 /// The number of those checks after which the gateway also checks whether another gateway has raised them.
 const LOOKS_A_LONGEST: u32 = 25;
-
-/// The addresses of the servers, and the credentials.
-#[derive(Clone, Eq, PartialEq)]
-pub(crate) struct Servers {
-    /// `redis://HOST:PORT/DB`, `rediss://` with TLS; of a cluster, any of its nodes.
-    pub(crate) urls: Vec<String>,
-    /// The user name.
-    pub(crate) username: Option<String>,
-    /// The password.
-    pub(crate) password: Option<String>,
-    /// The trusted certificate authorities, in PEM, instead of the system's roots.
-    pub(crate) ca: Option<Vec<u8>>,
-}
-
-impl fmt::Debug for Servers {
-    /// The password is never printed.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl fmt::Display for Servers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, url) in self.urls.iter().enumerate() {
-            let (scheme, rest) = url.split_once("://").unwrap_or(("redis", url));
-            let (_, shown) = rest.rsplit_once('@').unwrap_or(("", rest));
-            let between = if at == 0 { "" } else { ", " };
-            write!(f, "{between}{scheme}://{shown}")?;
-        }
-        Ok(())
-    }
-}
-
-impl Servers {
-    /// Validates the settings.
-    ///
-    /// # Errors
-    /// Which URL is invalid, and why.
-    pub(crate) fn check(&self) -> Result<(), (usize, String)> {
-        let secure = |url: &String| url.starts_with("rediss://");
-        let first = self.urls.first().is_some_and(secure);
-        if let Some(at) = self.urls.iter().position(|url| secure(url) != first) {
-            return Err((at, "all of a cluster's nodes speak TLS, or none".to_owned()));
-        }
-        for (at, url) in self.urls.iter().enumerate() {
-            let info = url.as_str().into_connection_info();
-            info.map_err(|error| (at, error.to_string()))?;
-        }
-        Ok(())
-    }
-
-    fn infos(&self) -> RedisResult<Vec<ConnectionInfo>> {
-        let info = |url: &String| {
-            let info = url.as_str().into_connection_info()?;
-            let mut settings = info.redis_settings().clone();
-            if let Some(username) = &self.username {
-                settings = settings.set_username(username);
-            }
-            if let Some(password) = &self.password {
-                settings = settings.set_password(password);
-            }
-            Ok(info.set_redis_settings(settings))
-        };
-        self.urls.iter().map(info).collect()
-    }
-
-    /// The trusted roots for TLS; `None` without TLS.
-    fn certificates(&self) -> Option<TlsCertificates> {
-        let secure = self.urls.iter().any(|url| url.starts_with("rediss://"));
-        secure.then(|| TlsCertificates {
-            client_tls: None,
-            root_cert: self.ca.clone(),
-        })
-    }
-}
 
 /// A shared handle of the store.
 pub(crate) struct Shared {
@@ -185,7 +93,7 @@ impl Shared {
             .map_err(|error| error.to_string())?;
         let keeper = Keeper {
             servers: Arc::new(servers),
-            addresses: Addresses(names),
+            addresses: Addresses::new(names),
             longest: Arc::clone(&longest),
             revoked,
             scripts: Arc::default(),
@@ -198,56 +106,6 @@ impl Shared {
             .spawn(move || runtime.block_on(keeper.serve(taken)))
             .map_err(|error| error.to_string())?;
         Ok(Self { orders, longest })
-    }
-}
-
-/// Resolves the servers' addresses for the library, including nodes that only the cluster announces.
-#[derive(Clone, Debug)]
-struct Addresses(Names);
-
-impl AsyncDNSResolver for Addresses {
-    fn resolve<'a, 'b: 'a>(
-        &'a self,
-        host: &'b str,
-        port: u16,
-    ) -> RedisFuture<'a, Box<dyn Iterator<Item = SocketAddr> + Send + 'a>> {
-        Box::pin(async move {
-            let found = self.0.find(host).await.map_err(io::Error::other)?;
-            let mut addresses = found.to_vec();
-            for address in &mut addresses {
-                address.set_port(port);
-            }
-            Ok(Box::new(addresses.into_iter()) as Box<dyn Iterator<Item = SocketAddr> + Send>)
-        })
-    }
-}
-
-/// A connection to one server, or to a cluster.
-#[derive(Clone)]
-enum Link {
-    One(MultiplexedConnection),
-    Cluster(ClusterConnection),
-}
-
-impl Link {
-    async fn query<T: FromRedisValue>(&mut self, command: &Cmd) -> RedisResult<T> {
-        match self {
-            Self::One(link) => command.query_async(link).await,
-            Self::Cluster(link) => command.query_async(link).await,
-        }
-    }
-
-    async fn invoke<T: FromRedisValue>(&mut self, call: &ScriptInvocation<'_>) -> RedisResult<T> {
-        match self {
-            Self::One(link) => call.invoke_async(link).await,
-            Self::Cluster(link) => call.invoke_async(link).await,
-        }
-    }
-
-    /// Whether a failed order shows that the whole connection is unusable. The connection to a cluster repairs itself,
-    /// and one lost node does not affect all of them.
-    fn is_lost(&self, error: &RedisError) -> bool {
-        matches!(self, Self::One(_)) && (error.is_io_error() || error.is_unrecoverable_error())
     }
 }
 
@@ -386,47 +244,7 @@ impl Keeper {
 
     /// A working connection, and warnings about server settings that endanger the data.
     async fn connect(&self) -> RedisResult<(Link, Vec<String>)> {
-        let infos = self.servers.infos()?;
-        let settings = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECTING))
-            .set_response_timeout(Some(ANSWER))
-            .set_dns_resolver(self.addresses.clone());
-        let mut failure = io("there is no server");
-        let mut found = None;
-        for info in &infos {
-            let client = match self.servers.certificates() {
-                Some(certificates) => Client::build_with_tls(info.clone(), certificates)?,
-                None => Client::open(info.clone())?,
-            };
-            match client
-                .get_multiplexed_async_connection_with_config(&settings)
-                .await
-            {
-                Ok(link) => {
-                    found = Some(Link::One(link));
-                    break;
-                }
-                Err(error) => failure = error,
-            }
-        }
-        let mut link = found.ok_or(failure)?;
-        let about: String = link.query(&redis::cmd("INFO")).await?;
-        if setting(&about, "cluster_enabled") == Some("1") {
-            let mut cluster = ClusterClientBuilder::new(infos)
-                .connection_timeout(CONNECTING)
-                .response_timeout(ANSWER)
-                .async_dns_resolver(self.addresses.clone())
-                .retries(RETRIES)
-                .min_retry_wait(RETRY.0)
-                .max_retry_wait(RETRY.1);
-            if let Some(certificates) = self.servers.certificates() {
-                cluster = cluster.certs(certificates);
-            }
-            link = Link::Cluster(cluster.build()?.get_async_connection().await?);
-        } else if infos.len() > 1 {
-            // Each gateway would use whichever it reaches.
-            return Err(io("several servers that are not a cluster"));
-        }
+        let (mut link, about) = connect(&self.servers, &self.addresses).await?;
         self.agree_on_lives(&mut link).await?;
         self.read_clock(&mut link).await?;
         self.give_back(&mut link).await?;
@@ -977,10 +795,6 @@ fn subject_key(sub: &str) -> String {
     format!("portcullis:{{{}}}", tag(sub))
 }
 
-fn io(what: &'static str) -> RedisError {
-    RedisError::from((redis::ErrorKind::Io, what))
-}
-
 /// The server reached an order after its deadline, and did not execute it.
 fn late() -> RedisError {
     let what = "the server reached it too late";
@@ -991,14 +805,6 @@ fn late() -> RedisError {
 fn odd() -> RedisError {
     let what = "the server sent an invalid response";
     RedisError::from((redis::ErrorKind::UnexpectedReturnType, what))
-}
-
-/// A line of `INFO`.
-fn setting<'a>(about: &'a str, name: &str) -> Option<&'a str> {
-    about.lines().find_map(|line| {
-        let (known, value) = line.trim_end().split_once(':')?;
-        (known == name).then_some(value)
-    })
 }
 
 /// Settings of a server with which it may lose data.
@@ -1174,6 +980,8 @@ return lives
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     #[test]
@@ -1260,27 +1068,5 @@ mod tests {
         assert!(dangers(safe).is_empty());
         let forgets = "aof_enabled:0\r\nmaxmemory:1000\r\nmaxmemory_policy:allkeys-lru\r\n";
         assert_eq!(dangers(forgets).len(), 2);
-    }
-
-    #[test]
-    fn passwords_are_not_shown_and_urls_are_looked_at() {
-        let servers = |url: &str| Servers {
-            urls: vec![url.to_owned()],
-            username: None,
-            password: Some("hunter2".to_owned()),
-            ca: None,
-        };
-        let good = servers("redis://127.0.0.1:6379/2");
-        assert!(good.check().is_ok());
-        assert!(!format!("{good:?} {good}").contains("hunter2"));
-        let infos = good.infos().unwrap();
-        assert_eq!(infos[0].redis_settings().password(), Some("hunter2"));
-        assert!(servers("rediss://h").check().is_ok());
-        let with_password = servers("redis://me:s3cret@h:1/2");
-        assert!(with_password.check().is_ok());
-        assert_eq!(with_password.to_string(), "redis://h:1/2");
-        for bad in ["redis://", "http://h", "redis://h:x", "redis://h/x"] {
-            assert!(servers(bad).check().is_err(), "{bad}");
-        }
     }
 }
