@@ -4,6 +4,7 @@
 mod account;
 mod budget;
 mod client;
+mod folder;
 mod hook;
 mod listed;
 mod manager;

@@ -9,7 +9,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::client::Failure;
-use super::rows::{AccountRow, Folder, Lock, Pem, Place, Row};
+use super::folder::{Folder, Lock};
+use super::rows::{AccountRow, Pem, Place, Row};
 
 /// How long a call may take.
 const PATIENCE: Duration = Duration::from_secs(20);
