@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Wanted;
@@ -28,6 +28,8 @@ const TICK: Duration = Duration::from_secs(1);
 const HELD: u64 = 10;
 /// How often, in ticks, a process that may not order looks for what another one ordered.
 const LOOK: u64 = 10;
+/// When to work again on a certificate whose task failed by a bug, in seconds.
+const BROKEN: u64 = 60;
 
 /// The running task.
 #[derive(Debug)]
@@ -36,7 +38,8 @@ pub(super) struct Running {
     current: Option<(Wanted, Store)>,
     /// The certificates, by the name of their places.
     jobs: HashMap<String, Job>,
-    tasks: JoinSet<(String, u64)>,
+    /// What is done about certificates; each tells when to look again.
+    tasks: JoinSet<u64>,
     budget: Budget,
     accounts: Accounts,
     lock: Option<Lock>,
@@ -86,19 +89,34 @@ impl Running {
                     Err(_) => return,
                 },
                 _ = ticks.tick(), if self.current.is_some() => self.tick().await,
-                Some(ended) = self.tasks.join_next_with_id() => {
-                    let is_its = |job: &&mut Job, id| {
-                        job.task.as_ref().is_some_and(|task| task.id() == id)
-                    };
-                    if let Ok((id, (name, next))) = ended
-                        && let Some(job) = self.jobs.get_mut(&name).filter(|job| is_its(job, id))
-                    {
-                        job.task = None;
-                        job.next = next;
-                    }
-                }
+                Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
             }
         }
+    }
+
+    /// Notes when to work again on a certificate whose task has ended. Those of certificates that are not wanted any more
+    /// were aborted.
+    fn ended(&mut self, ended: Result<(Id, u64), JoinError>) {
+        let id = match &ended {
+            Ok((id, _)) => *id,
+            Err(error) => error.id(),
+        };
+        let is_its = |job: &&mut Job| job.task.as_ref().is_some_and(|task| task.id() == id);
+        let Some(job) = self.jobs.values_mut().find(is_its) else {
+            return;
+        };
+        job.task = None;
+        job.next = match ended {
+            Ok((_, next)) => next,
+            Err(error) => {
+                tracing::error!(
+                    certificate = job.place.name,
+                    again_in = ?Duration::from_secs(BROKEN),
+                    "a bug stopped the work on this certificate, please report it: {error}"
+                );
+                super::now() + BROKEN
+            }
+        };
     }
 
     /// Follows a new configuration: certificates that are new or changed are looked at, and those that are not wanted
@@ -194,10 +212,8 @@ impl Running {
             budget: self.budget.clone(),
             accounts: self.accounts.clone(),
         };
-        let (name, why) = (job.place.name.clone(), job.why);
-        job.why = Why::Due;
-        let task = async move { (name, work(attempt, wanted.dialer, why).await) };
-        job.task = Some(self.tasks.spawn(task));
+        let why = std::mem::replace(&mut job.why, Why::Due);
+        job.task = Some(self.tasks.spawn(work(attempt, wanted.dialer, why)));
     }
 
     /// Takes the right to order. Where another process has it, what that has ordered is served meanwhile.
@@ -323,4 +339,67 @@ pub(super) fn places(managed: &Managed) -> impl Iterator<Item = Place> {
     let name = managed.names.first().map_or("", String::as_str);
     let directories = managed.settings.directories.iter();
     directories.map(move |directory| Place::new(directory.url.authority(), name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::url::Url;
+    use crate::snapshot::{AcmeDirectory, AcmeSettings, ChallengeKind, KeyKind};
+
+    fn job(name: &str) -> Job {
+        let directory = AcmeDirectory {
+            url: Url::parse("https://ca.test/dir").unwrap(),
+            staging: None,
+            ca: None,
+            eab: None,
+        };
+        let settings = AcmeSettings {
+            directories: vec![directory],
+            email: None,
+            challenges: vec![ChallengeKind::Http01],
+            dns: None,
+            profile: None,
+            key: KeyKind::P256,
+        };
+        let managed = Managed {
+            names: vec![name.to_owned()],
+            settings: Arc::new(settings),
+            slot: Arc::default(),
+        };
+        Job {
+            place: place(&managed),
+            managed: Arc::new(managed),
+            next: u64::MAX,
+            why: Why::Due,
+            held: 0,
+            task: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_task_that_panics_is_begun_again_after_a_minute() {
+        let (_sender, wanted) = watch::channel(None);
+        let mut running = Running::new(wanted);
+        for (name, panics) in [("a.test", true), ("b.test", false)] {
+            let task = async move {
+                assert!(!panics, "a bug");
+                7
+            };
+            let task = Some(running.tasks.spawn(task));
+            running
+                .jobs
+                .insert(name.to_owned(), Job { task, ..job(name) });
+        }
+        // One that is not wanted any more.
+        running.tasks.spawn(std::future::pending()).abort();
+        let before = super::super::now();
+        while let Some(ended) = running.tasks.join_next_with_id().await {
+            running.ended(ended);
+        }
+        assert!(running.jobs.values().all(|job| job.task.is_none()));
+        assert_eq!(running.jobs["b.test"].next, 7);
+        let next = running.jobs["a.test"].next;
+        assert!((before + BROKEN..before + 2 * BROKEN).contains(&next));
+    }
 }
