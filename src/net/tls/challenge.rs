@@ -35,8 +35,16 @@ pub(crate) struct Challenges(ArcSwap<Pending>);
 pub(crate) struct Posted {
     challenges: Arc<Challenges>,
     host: String,
-    /// The token of http-01; without one it is tls-alpn-01's.
-    token: Option<String>,
+    answer: Answer,
+}
+
+/// How a challenge is answered.
+#[derive(Debug)]
+enum Answer {
+    /// http-01 with this token.
+    Http(String),
+    /// tls-alpn-01 with this certificate.
+    Tls(Arc<CertifiedKey>),
 }
 
 impl Challenges {
@@ -64,7 +72,7 @@ impl Challenges {
         Posted {
             challenges: Arc::clone(self),
             host: host.to_owned(),
-            token: Some(token.to_owned()),
+            answer: Answer::Http(token.to_owned()),
         }
     }
 
@@ -89,7 +97,7 @@ impl Challenges {
         Ok(Posted {
             challenges: Arc::clone(self),
             host: name.to_owned(),
-            token: None,
+            answer: Answer::Tls(certified),
         })
     }
 
@@ -104,9 +112,15 @@ impl Challenges {
 
 impl Drop for Posted {
     fn drop(&mut self) {
-        self.challenges.change(|pending| match &self.token {
-            None => drop(pending.tls.remove(&self.host)),
-            Some(token) => {
+        self.challenges.change(|pending| match &self.answer {
+            Answer::Tls(certified) => {
+                // A later one for the same name stays.
+                let own = pending.tls.get(&self.host);
+                if own.is_some_and(|own| Arc::ptr_eq(own, certified)) {
+                    pending.tls.remove(&self.host);
+                }
+            }
+            Answer::Http(token) => {
                 if let Some(answers) = pending.http.get_mut(&self.host) {
                     answers.retain(|(known, _)| known != token);
                     if answers.is_empty() {
@@ -167,5 +181,22 @@ mod tests {
         assert!(answer("a.test", "other").is_some());
         drop(second);
         assert!(challenges.0.load().http.is_empty());
+    }
+
+    #[test]
+    fn a_later_challenge_for_the_same_name_stays() {
+        let challenges = Arc::new(Challenges::default());
+        let post = || {
+            let made = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
+            let key = made.signing_key.serialize_der();
+            challenges
+                .post_tls("a.test", made.cert.der(), &key)
+                .unwrap()
+        };
+        let (first, second) = (post(), post());
+        drop(first);
+        assert!(challenges.has_tls("a.test"));
+        drop(second);
+        assert!(!challenges.has_tls("a.test"));
     }
 }
