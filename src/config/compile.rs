@@ -13,6 +13,7 @@ mod hazards;
 mod limiting;
 mod listeners;
 mod routes;
+mod state;
 mod tls;
 mod tokens;
 mod upstreams;
@@ -108,12 +109,13 @@ pub(crate) fn compile(
     compiler.site = compiler.site_pages(gateway.errors.as_ref());
     compiler.defaults = compiler.default_limiting(&gateway.defaults.limiting);
     let trusted = trusted(&gateway.trusted_proxies);
-    let mut orders = compiler.orders(gateway);
+    let state = compiler.state(gateway.state.as_ref());
+    let mut orders = compiler.orders(state.clone());
     let listeners = compiler.listeners(gateway, &trusted, &mut orders);
     let mut verifiers = compiler.verifiers(&gateway.jwt);
     // A session that has ended stays ended in every later configuration of this process.
     let ended = previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.ended));
-    let tokens = compiler.tokens(gateway, &mut verifiers, &ended);
+    let tokens = compiler.tokens(gateway, state.as_ref(), &mut verifiers, &ended);
     let mut upstreams = compiler.upstreams(&gateway.upstreams);
     let routes = compiler.routes(gateway, &verifiers, &mut upstreams);
     let mut table = RouteTable::default();

@@ -804,6 +804,11 @@ pub(crate) static STATE: Section = Section {
             "Root certificates for rediss://, a PEM file.",
         )
         .without("the system's roots"),
+        key(
+            "key",
+            Kind::OneOrMore(&Kind::Form("32 bytes in base64", "${STATE_KEY}")),
+            "Seals what is secret there; of a list the first seals and all open. `tls.acme` needs it.",
+        ),
     ],
 };
 

@@ -20,6 +20,7 @@ use super::mask::quoted;
 use super::place::Place;
 use crate::net::tls::UnknownName;
 use crate::snapshot::PolicyTest;
+use crate::state::StateKey;
 
 pub(crate) use acme::{Acme, Directory as AcmeDirectory, Dns as AcmeDns, Eab as AcmeEab};
 pub(crate) use limiting::{AddressLists, InFlight, LimitRule, LimitSource, Limiting, RateLimit};
@@ -399,6 +400,8 @@ pub(crate) struct Redis {
     pub(crate) password: Option<Secret>,
     /// A PEM file with trusted roots for the servers.
     pub(crate) ca: Option<Spanned<PathBuf>>,
+    /// The key that seals what is secret there.
+    pub(crate) key: Option<StateKey>,
 }
 
 /// `cookies` of `tokens`.

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::decode::Decoder;
+use super::decode::{Decoder, Fields};
 use super::json::json;
 use super::keys::{self, ALGORITHMS};
 use super::node::{Kind, Node};
 use super::parsed::{Cookies, Redis, Secret, Spanned, State, Throttle, Tokens};
 use super::value;
+use crate::state::StateKey;
 
 impl Decoder<'_> {
     /// `tokens`.
@@ -149,6 +150,7 @@ impl Decoder<'_> {
                     username: self.optional(fields, "username", Self::filled_text),
                     password: password.map(|password| password.value),
                     ca: self.optional(fields, "ca", Self::file),
+                    key: self.state_key(fields),
                 }))
             }
             Kind::Scalar(_) | Kind::List(_) => {
@@ -158,6 +160,7 @@ impl Decoder<'_> {
                     username: None,
                     password: None,
                     ca: None,
+                    key: None,
                 }))
             }
             Kind::Null | Kind::Broken => {
@@ -165,6 +168,17 @@ impl Decoder<'_> {
                 None
             }
         }
+    }
+
+    fn state_key(&mut self, fields: Fields<'_>) -> Option<StateKey> {
+        const KEY: &str = "openssl rand -base64 32 makes one";
+        let keys = self.optional(fields, "key", |it, node| {
+            it.one_or_more(node, "a key or a list of keys", |it, node| {
+                it.scalar(node, "32 bytes in base64", KEY, StateKey::decode)
+            })
+        });
+        let keys: Vec<[u8; 32]> = keys?.into_iter().map(|key| key.value).collect();
+        (!keys.is_empty()).then(|| StateKey::new(&keys))
     }
 
     fn redis_urls(&mut self, node: &Node) -> Option<Vec<Spanned<String>>> {

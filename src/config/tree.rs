@@ -329,6 +329,14 @@ impl Builder<'_> {
         if of_headers && is_secret_header(&key.text) {
             return true;
         }
+        // The key that seals what is kept on Redis; others of this name are files.
+        let of_state = above.is_some_and(|frame| match &frame.inside {
+            Inside::Map(_, Pending::Value(key)) => key.text == "state",
+            Inside::Map(..) | Inside::List(_) => false,
+        });
+        if of_state && self.stack.len() == 2 && key.text == "key" {
+            return true;
+        }
         let named = map && self.stack.len() == 2 && self.stack.first().is_some_and(under);
         frame.hidden
             || match secrecy(&key.text) {

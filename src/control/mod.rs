@@ -248,7 +248,8 @@ impl Control {
         self.supervisor.stopping();
         let timeouts = last.bounds.timeouts;
         tracing::info!(bound = ?timeouts.shutdown, streams = ?timeouts.shutdown_streams, "draining");
-        let cut = self.server.drain(&timeouts, signals.again()).await;
+        let draining = self.server.drain(&timeouts, signals.again());
+        let (cut, ()) = tokio::join!(draining, self.certificates.end());
         if cut > 0 {
             tracing::warn!(
                 connections = cut,

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use crate::net::tls::{Challenges, Slot};
 use crate::net::url::Url;
+use crate::state::State;
 
 /// All certificates that the gateway orders itself.
 #[derive(Debug)]
 pub(crate) struct Acme {
-    /// The directory of `state`.
-    pub(crate) state: PathBuf,
+    /// Where keys and certificates are kept.
+    pub(crate) state: State,
     /// The certificates, in the configuration's order.
     pub(crate) managed: Vec<Arc<Managed>>,
     /// The challenges that are pending; the same across reloads.

@@ -1,12 +1,15 @@
-//! What outlives the process: where it is kept, and how Redis is spoken. Who uses it keeps rows of its own there.
+//! What outlives the process: where it is kept, how Redis is spoken, and the key that seals. Who uses it keeps rows of its
+//! own there.
 
+mod key;
 mod servers;
 
 use std::fmt;
 use std::path::PathBuf;
 
+pub(crate) use self::key::{Sealer, StateKey};
 pub(crate) use self::servers::{
-    ANSWER, Addresses, CONNECTING, Link, Servers, connect, io, setting,
+    ANSWER, Addresses, CONNECTING, Client, Link, Servers, WHOLE, connect, dangers, io,
 };
 
 /// Where state is kept.
@@ -25,4 +28,13 @@ impl fmt::Display for StateAt {
             Self::Servers(servers) => write!(f, "{servers}"),
         }
     }
+}
+
+/// `state` of a configuration.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct State {
+    /// Where it is.
+    pub(crate) at: StateAt,
+    /// What seals what lies on servers.
+    pub(crate) key: Option<StateKey>,
 }

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -11,21 +12,28 @@ use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
 use redis::io::AsyncDNSResolver;
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, FromRedisValue, IntoConnectionInfo as _,
+    AsyncConnectionConfig, Cmd, ConnectionInfo, FromRedisValue, IntoConnectionInfo as _,
     RedisError, RedisFuture, RedisResult, ScriptInvocation, TlsCertificates,
 };
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
 
 use crate::net::resolve::Names;
 
 /// How long establishing a connection may take.
 pub(crate) const CONNECTING: Duration = Duration::from_secs(2);
-/// How long one command may take.
+/// How long a client whose connection failed does not try again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How long the response to one command may take.
 pub(crate) const ANSWER: Duration = Duration::from_secs(1);
+/// How long a command may take in total, where it is sent again.
+pub(crate) const WHOLE: Duration = Duration::from_secs(3);
 /// How often a command is sent again while a cluster has no node for it, and the shortest and the longest wait before
 /// that, in milliseconds: together as long as an order may take. The library would wait at least 1.28 s, longer than
 /// other gateways may take to hear of an end.
 const RETRIES: u32 = 28;
 const RETRY: (u64, u64) = (20, 200);
+
 /// The addresses of the servers, and the credentials.
 #[derive(Clone, Eq, PartialEq)]
 pub(crate) struct Servers {
@@ -194,8 +202,8 @@ pub(crate) async fn connect(
     let mut found = None;
     for info in &infos {
         let client = match servers.certificates() {
-            Some(certificates) => Client::build_with_tls(info.clone(), certificates)?,
-            None => Client::open(info.clone())?,
+            Some(certificates) => redis::Client::build_with_tls(info.clone(), certificates)?,
+            None => redis::Client::open(info.clone())?,
         };
         match client
             .get_multiplexed_async_connection_with_config(&settings)
@@ -229,13 +237,139 @@ pub(crate) async fn connect(
     Ok((link, about))
 }
 
+/// A connection that is made when it is needed, and again after it was lost. Who uses it waits seconds at most.
+pub(crate) struct Client {
+    servers: Servers,
+    addresses: Addresses,
+    /// Held while connecting, so that all who need the connection wait for one attempt.
+    linked: Mutex<Linked>,
+    /// What the server said about itself at the first connection.
+    about: OnceLock<String>,
+}
+
+/// The connection, or why there is none.
+enum Linked {
+    Not,
+    Yes(Link),
+    Failed(String, Instant),
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Client({})", self.servers)
+    }
+}
+
+impl Client {
+    /// A client of these servers, which does not connect yet.
+    pub(crate) fn new(servers: &Servers, names: &Names) -> Self {
+        Self {
+            servers: servers.clone(),
+            addresses: Addresses::new(names.clone()),
+            linked: Mutex::new(Linked::Not),
+            about: OnceLock::new(),
+        }
+    }
+
+    /// Settings of the server with which it may lose `what` is kept there; none while it was never reached.
+    pub(crate) fn dangers(&self, what: &str) -> Vec<String> {
+        let about = self.about.get();
+        about.map_or_else(Vec::new, |about| dangers(about, what))
+    }
+
+    /// Sends a command.
+    ///
+    /// # Errors
+    /// Why there is no response, with the servers.
+    pub(crate) async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, String> {
+        let mut link = self.link().await?;
+        let outcome = timeout(WHOLE, link.query(command)).await;
+        self.heard(&link, outcome.unwrap_or_else(|_| Err(late())))
+            .await
+    }
+
+    /// Runs a script.
+    ///
+    /// # Errors
+    /// Why there is no response, with the servers.
+    pub(crate) async fn invoke<T: FromRedisValue>(
+        &self,
+        call: &ScriptInvocation<'_>,
+    ) -> Result<T, String> {
+        let mut link = self.link().await?;
+        let outcome = timeout(WHOLE, link.invoke(call)).await;
+        self.heard(&link, outcome.unwrap_or_else(|_| Err(late())))
+            .await
+    }
+
+    async fn link(&self) -> Result<Link, String> {
+        let mut linked = self.linked.lock().await;
+        match &*linked {
+            Linked::Yes(link) => return Ok(link.clone()),
+            Linked::Failed(why, at) if at.elapsed() < PAUSE => return Err(why.clone()),
+            Linked::Failed(..) | Linked::Not => {}
+        }
+        let connecting = connect(&self.servers, &self.addresses);
+        let why = match timeout(CONNECTING * 2, connecting).await {
+            Ok(Ok((link, about))) => {
+                self.about.get_or_init(|| about);
+                *linked = Linked::Yes(link.clone());
+                return Ok(link);
+            }
+            Ok(Err(error)) => self.down(&error.to_string()),
+            Err(_) => self.down("no connection in time"),
+        };
+        *linked = Linked::Failed(why.clone(), Instant::now());
+        Err(why)
+    }
+
+    async fn heard<T>(&self, link: &Link, outcome: RedisResult<T>) -> Result<T, String> {
+        match outcome {
+            Ok(answer) => Ok(answer),
+            Err(error) => {
+                if link.is_lost(&error) {
+                    *self.linked.lock().await = Linked::Not;
+                }
+                Err(self.down(&error.to_string()))
+            }
+        }
+    }
+
+    fn down(&self, why: &str) -> String {
+        format!("{}: {why}", self.servers)
+    }
+}
+
 /// An error of the connection.
 pub(crate) fn io(what: &'static str) -> RedisError {
     RedisError::from((redis::ErrorKind::Io, what))
 }
 
+fn late() -> RedisError {
+    io("no response in time")
+}
+
+/// Settings of a server, as it tells them in `INFO`, with which it may lose `what` is kept there.
+pub(crate) fn dangers(about: &str, what: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    if setting(about, "aof_enabled") == Some("0") {
+        found.push(format!(
+            "the server keeps no append-only file: a restart of it forgets {what}; \
+             set `appendonly yes`, and `appendfsync always`"
+        ));
+    }
+    let policy = setting(about, "maxmemory_policy").unwrap_or("noeviction");
+    if setting(about, "maxmemory") != Some("0") && policy != "noeviction" {
+        found.push(format!(
+            "the server throws away keys when its memory is full (maxmemory-policy {policy}), {what} among them; \
+             set `maxmemory-policy noeviction`"
+        ));
+    }
+    found
+}
+
 /// A line of `INFO`.
-pub(crate) fn setting<'a>(about: &'a str, name: &str) -> Option<&'a str> {
+fn setting<'a>(about: &'a str, name: &str) -> Option<&'a str> {
     about.lines().find_map(|line| {
         let (known, value) = line.trim_end().split_once(':')?;
         (known == name).then_some(value)
@@ -266,5 +400,16 @@ mod tests {
         for bad in ["redis://", "http://h", "redis://h:x", "redis://h/x"] {
             assert!(servers(bad).check().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_server_that_forgets_is_told_of() {
+        let safe =
+            "# Persistence\r\naof_enabled:1\r\nmaxmemory:0\r\nmaxmemory_policy:allkeys-lru\r\n";
+        assert!(dangers(safe, "sessions").is_empty());
+        let forgets = "aof_enabled:0\r\nmaxmemory:1000\r\nmaxmemory_policy:allkeys-lru\r\n";
+        let [restart, full] = dangers(forgets, "sessions").try_into().unwrap();
+        assert!(restart.contains("forgets sessions; set `appendonly yes`"));
+        assert!(full.contains("allkeys-lru), sessions among them"));
     }
 }

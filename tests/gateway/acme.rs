@@ -152,7 +152,17 @@ fn every_mistake_has_its_place_and_a_remedy() {
         (
             "{domains: [a.test]}",
             &format!("state: redis://127.0.0.1:1\n{route}"),
-            "not on Redis",
+            "which need `state.key` to seal them",
+        ),
+        (
+            "{domains: [a.test]}",
+            &format!("state: {{redis: 'redis://127.0.0.1:1', key: c2hvcnQ=}}\n{route}"),
+            "expected 32 bytes in base64, found a hidden value",
+        ),
+        (
+            "{domains: [a.test]}",
+            &format!("state: {{redis: 'redis://127.0.0.1:1', key: []}}\n{route}"),
+            "found an empty list",
         ),
         (
             "{domains: [a.test], challenges: [http-01]}",
@@ -207,6 +217,19 @@ fn what_is_right_is_accepted_and_what_it_needs_is_said() {
     ] {
         let (good, text) = check(acme, WITH_STATE);
         assert!(good && !text.contains("port 80"), "{acme}:\n{text}");
+    }
+    let key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    for keys in [key.to_owned(), format!("[{key}, {key}]")] {
+        let state = format!("state: {{redis: 'redis://127.0.0.1:1', key: {keys}}}");
+        let with_key = WITH_STATE.replace("state: data/", &state);
+        let (good, text) = check("{}", &with_key);
+        assert!(good && !text.contains(key), "{text}");
+        let folder = Folder::new();
+        folder.write("gateway.yaml", &with_key);
+        let output = run_to_end(&folder, &["check", "--print"], &[]);
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(output.status.success(), "{text}");
+        assert!(text.contains("'***'") && !text.contains(key), "{text}");
     }
     // Listeners that order the same share it.
     let both = format!("{WITH_STATE}\n  - {{address: 127.0.0.1:1, tls: {{acme: {{}}}}}}");
@@ -291,6 +314,37 @@ async fn nothing_waits_for_a_directory_and_no_certificate_is_made_up() {
     assert_eq!(mode("acme"), 0o700);
     let row = format!("acme/127.0.0.1_{port}/a.test/meta.json");
     assert_eq!(mode(&row), 0o600);
+}
+
+#[tokio::test]
+async fn a_start_does_not_wait_for_redis_and_nothing_is_ordered_without_it() {
+    let (directory, redis) = (free_port(), free_port());
+    let key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    let state = format!("{{redis: 'redis://:s3cret@127.0.0.1:{redis}', key: {key}}}");
+    let text = text(directory).replace("data/", &state);
+    let before = Instant::now();
+    let gateway = Gateway::start(&text).await;
+    assert!(before.elapsed() < Duration::from_secs(10));
+    let host = [("Host", "a.test")];
+    assert_eq!(
+        get(gateway.addresses()[0], "/", &host).await.text(),
+        "served"
+    );
+    eventually("the failure", async || {
+        let said =
+            "no certificate can be ordered, those that are there serve on: `state`: redis://127";
+        gateway.stderr().contains(said).then_some(())
+    })
+    .await;
+    for words in [&["cert", "list"][..], &["cert", "renew", "a.test"]] {
+        let output = run_to_end(&gateway.folder, words, &[]);
+        assert_eq!(output.status.code(), Some(1));
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("Connection refused"), "{said}");
+    }
+    let log = gateway.stderr();
+    assert!(!log.contains("certificate not issued"), "{log}");
+    assert!(!log.contains("s3cret") && !log.contains(key), "{log}");
 }
 
 #[tokio::test]

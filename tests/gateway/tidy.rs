@@ -48,7 +48,10 @@ const HOMES: &[(&str, &[&str])] = &[
             "auth/signing",
         ],
     ),
-    ("aws_lc_rs", &["auth", "control/acme", "net/tls", "tokens"]),
+    (
+        "aws_lc_rs",
+        &["auth", "control/acme", "net/tls", "state", "tokens"],
+    ),
     ("quick_cache", &["auth/remembered"]),
     ("arc_swap", &["auth/remote", "auth/revoked", "net/tls"]),
     ("brotli", &["compress/encoder"]),
@@ -58,6 +61,14 @@ const HOMES: &[(&str, &[&str])] = &[
     ("ruzstd", &["net/fetch"]),
     ("listenfd", &["server/inherited"]),
     ("redb", &["tokens/store"]),
+    (
+        "redis",
+        &[
+            "control/acme/shared",
+            "state",
+            "tokens/store",
+        ],
+    ),
     ("argon2", &["tokens/password"]),
     ("bcrypt", &["tokens/password"]),
     ("governor", &["tokens/throttle"]),

@@ -11,6 +11,7 @@ use crate::cli::tokens::Ended;
 use crate::clock;
 use crate::config::{self, Verdict};
 use crate::control::acme::{Listed, ask_renewal, listed};
+use crate::net::resolve::Names;
 use crate::observe::log;
 use crate::snapshot::Acme;
 
@@ -26,8 +27,8 @@ pub(in crate::cli) enum Format {
 
 /// Shows the certificates of a configuration.
 pub(super) fn list(format: Format, config: &Path) -> Result<String, Ended> {
-    let acme = acme(config)?;
-    let all = listed(&acme).map_err(|error| failed(&acme, &error))?;
+    let (acme, names) = acme(config)?;
+    let all = run(listed(&acme, &names))?;
     Ok(match format {
         Format::Text => all.iter().map(line).collect(),
         Format::Json => {
@@ -39,8 +40,8 @@ pub(super) fn list(format: Format, config: &Path) -> Result<String, Ended> {
 
 /// Asks the running gateway to renew the certificate with this name.
 pub(super) fn renew(name: &str, config: &Path) -> Result<String, Ended> {
-    let acme = acme(config)?;
-    if ask_renewal(&acme, name).map_err(|error| failed(&acme, &error))? {
+    let (acme, names) = acme(config)?;
+    if run(ask_renewal(&acme, &names, name))? {
         return Ok(format!(
             "{name}: the gateway renews it within a second, where it runs\n"
         ));
@@ -51,19 +52,25 @@ pub(super) fn renew(name: &str, config: &Path) -> Result<String, Ended> {
     Err(Ended::Failed(why))
 }
 
-fn failed(acme: &Acme, error: &std::io::Error) -> Ended {
-    Ended::Failed(format!("`{}`: {error}", acme.state.display()))
+/// Waits for what needs a runtime.
+fn run<T>(asked: impl Future<Output = Result<T, String>>) -> Result<T, Ended> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Ended::Failed(error.to_string()))?;
+    runtime.block_on(asked).map_err(Ended::Failed)
 }
 
 /// The certificates that a configuration orders.
-fn acme(config: &Path) -> Result<Arc<Acme>, Ended> {
+fn acme(config: &Path) -> Result<(Arc<Acme>, Names), Ended> {
     log::plainly();
     let loaded = config::load(config, &[], &|_| Verdict::default())
         .map_err(|refused| Ended::Refused(refused.errors))?;
-    loaded
-        .snapshot
-        .acme
-        .ok_or_else(|| Ended::Config("the configuration has no `tls.acme`".to_owned()))
+    let names = loaded.snapshot.dialer.names().clone();
+    let acme = loaded.snapshot.acme;
+    let acme =
+        acme.ok_or_else(|| Ended::Config("the configuration has no `tls.acme`".to_owned()))?;
+    Ok((acme, names))
 }
 
 /// Names, issuer, expiry, next renewal, last error, with tabs between them.

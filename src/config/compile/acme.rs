@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -16,11 +15,12 @@ use crate::net::tls::Challenges;
 use crate::snapshot::{
     Acme, AcmeDirectory, AcmeSettings, ChallengeKind, DnsHook, Eab, Hmac, Managed,
 };
+use crate::state::State;
 
 /// The certificates of all listeners while they are compiled.
 #[derive(Default)]
 pub(super) struct Orders {
-    state: Option<PathBuf>,
+    state: Option<State>,
     challenges: Arc<Challenges>,
     managed: Vec<Arc<Managed>>,
     /// The index of each name's certificate, and the name's place.
@@ -48,12 +48,8 @@ impl Orders {
 
 impl Compiler<'_> {
     /// What is ordered for the listeners of a configuration; nothing yet.
-    pub(super) fn orders(&self, gateway: &parsed::Gateway) -> Orders {
+    pub(super) fn orders(&self, state: Option<State>) -> Orders {
         let earlier = self.previous.and_then(|previous| previous.acme.as_ref());
-        let state = match &gateway.state {
-            Some(parsed::State::Directory(directory)) => Some(directory.value.clone()),
-            Some(parsed::State::Redis(_)) | None => None,
-        };
         Orders {
             state,
             challenges: earlier.map_or_else(Arc::default, |acme| Arc::clone(&acme.challenges)),
@@ -144,14 +140,15 @@ impl Compiler<'_> {
                     )
                     .hint("add `state: data/`");
             }
-            Some(parsed::State::Redis(_)) => {
+            Some(parsed::State::Redis(redis)) if redis.key.is_none() => {
                 self.errors
                     .at(
                         place,
-                        "`acme` keeps keys and certificates in a directory, not on Redis",
+                        "`acme` keeps private keys on Redis, which need `state.key` to seal them",
                     )
-                    .hint("write `state: data/`");
+                    .hint("state: {redis: ..., key: \"${STATE_KEY}\"}; openssl rand -base64 32 makes one, the same for all gateways");
             }
+            Some(parsed::State::Redis(_)) => {}
         }
     }
 

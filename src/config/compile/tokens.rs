@@ -25,7 +25,7 @@ use crate::edits::HeaderEdits;
 use crate::message::method::MethodSet;
 use crate::proxy::{Ask, Forward, Purpose};
 use crate::route::{Host, Pattern, Route, RouteTable, Target};
-use crate::state::{Servers, StateAt};
+use crate::state::State;
 use crate::tokens::{
     Cookies, Endpoint, HOST_PREFIX, Issued, KeyRing, OWN, Rate, SLACK, SameSite, TokenService,
     TokenSettings, Users, is_prefixed,
@@ -41,6 +41,7 @@ impl Compiler<'_> {
     pub(super) fn tokens(
         &mut self,
         gateway: &parsed::Gateway,
+        state: Option<&State>,
         verifiers: &mut Verifiers,
         ended: &Arc<LiveRevoked>,
     ) -> Option<Arc<TokenService>> {
@@ -50,7 +51,7 @@ impl Compiler<'_> {
             let problem = "`tokens` is the name of the verifier of the gateway's own tokens";
             self.errors.at(name.place, problem);
         }
-        let Some(state) = &gateway.state else {
+        if gateway.state.is_none() {
             if !parsed.broken && !self.errors.is_unread("state") {
                 self.errors
                     .at(
@@ -61,9 +62,9 @@ impl Compiler<'_> {
             }
             verifiers.push((NAME.to_owned(), None));
             return None;
-        };
+        }
         let settings = self.token_settings(parsed);
-        let at = self.state_at(state);
+        let at = state.map(|state| state.at.clone());
         let ring = self.ring(&parsed.keys);
         let users = match &parsed.users {
             Some(file) => self.users(file),
@@ -104,51 +105,6 @@ impl Compiler<'_> {
         );
         verifiers.push((NAME.to_owned(), Some(access)));
         Some(Arc::new(service))
-    }
-
-    fn state_at(&mut self, state: &parsed::State) -> Option<StateAt> {
-        let redis = match state {
-            parsed::State::Directory(directory) => {
-                return Some(StateAt::Directory(directory.value.clone()));
-            }
-            parsed::State::Redis(redis) => redis,
-        };
-        let ca = match &redis.ca {
-            None => None,
-            Some(ca) => {
-                let pem = self.roots(ca)?;
-                if redis
-                    .urls
-                    .iter()
-                    .any(|url| url.value.starts_with("redis://"))
-                {
-                    let problem = "`ca` means something only with rediss://";
-                    self.errors.at(ca.place, problem);
-                    return None;
-                }
-                Some(pem)
-            }
-        };
-        let password = redis
-            .password
-            .as_ref()
-            .map(|password| String::from_utf8_lossy(password.expose()).into_owned());
-        let servers = Servers {
-            urls: redis.urls.iter().map(|url| url.value.clone()).collect(),
-            username: redis
-                .username
-                .as_ref()
-                .map(|username| username.value.clone()),
-            password,
-            ca,
-        };
-        if let Err((at, why)) = servers.check() {
-            let place = redis.urls.get(at).map(|url| url.place).unwrap_or_default();
-            let problem = format!("this is no URL of Redis: {why}");
-            self.errors.at(place, problem);
-            return None;
-        }
-        (!servers.urls.is_empty()).then_some(StateAt::Servers(servers))
     }
 
     /// The service of the previous configuration.

@@ -82,8 +82,8 @@ impl Accounts {
                     url: None,
                     email: None,
                 };
-                store.keep_account(host, &id, &row).await?;
-                row
+                // Another gateway may have been first.
+                store.add_account(host, &id, row).await?
             }
         };
         let damaged = || Failure::own("the account's key in `state` is damaged");

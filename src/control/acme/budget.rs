@@ -20,6 +20,11 @@ impl Budget {
         orders.insert(place, at);
     }
 
+    /// The time of the limit in seconds, and the limit.
+    pub(super) fn bounds() -> (u64, usize) {
+        (WITHIN, ORDERS)
+    }
+
     /// Counts an order that is placed now.
     ///
     /// # Errors

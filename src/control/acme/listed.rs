@@ -1,11 +1,12 @@
 //! What `cert list` and `cert renew` read and write in `state`, from a process other than the gateway's.
 
-use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::manager::{fits, issued, place, places};
-use super::rows::Folder;
+use super::budget::Budget;
+use super::kept::{fits, issued, place, places};
+use super::store::Store;
 use super::work::due;
+use crate::net::resolve::Names;
 use crate::net::tls::Issued;
 use crate::snapshot::Acme;
 
@@ -28,15 +29,18 @@ pub(crate) struct Listed {
 ///
 /// # Errors
 /// `state` cannot be read.
-pub(crate) fn listed(acme: &Acme) -> io::Result<Vec<Listed>> {
-    let folder = Folder::new(&acme.state);
+pub(crate) async fn listed(acme: &Acme, names: &Names) -> Result<Vec<Listed>, String> {
+    let store =
+        Store::new(&acme.state, names, &Budget::default()).map_err(|failure| failure.text)?;
     let mut all = Vec::with_capacity(acme.managed.len());
     for managed in &acme.managed {
         let place = place(managed);
-        let row = folder.row(&place)?.unwrap_or_default();
+        let row = store.row(&place).await;
+        let row = row.map_err(|failure| failure.text)?;
         let mut newest: Option<Issued> = None;
         for place in places(managed) {
-            let pem = folder.certificate(&place, fits)?;
+            let pem = store.certificate(&place, fits).await;
+            let pem = pem.map_err(|failure| failure.text)?;
             let found = pem.and_then(|pem| issued(&pem).ok());
             let begins = |issued: &Issued| issued.about().begins;
             let is_newer = |found: &Issued| newest.as_ref().map(begins) < Some(begins(found));
@@ -47,7 +51,7 @@ pub(crate) fn listed(acme: &Acme) -> io::Result<Vec<Listed>> {
         let about = newest.as_ref().map(|issued| issued.about());
         let issuer = row.directory.clone();
         let issuer = issuer.filter(|url| managed.settings.directory(url).is_some());
-        let ours = issuer.is_some() && row.names == managed.names && !row.asked;
+        let ours = issuer.is_some() && row.covers(&managed.names) && !row.asked;
         let first = managed.settings.directories.first();
         let directory = issuer.or_else(|| first.map(|first| first.url.whole()));
         let next = match (row.failures, ours) {
@@ -70,14 +74,14 @@ pub(crate) fn listed(acme: &Acme) -> io::Result<Vec<Listed>> {
 ///
 /// # Errors
 /// `state` cannot be written.
-pub(crate) fn ask_renewal(acme: &Acme, name: &str) -> io::Result<bool> {
+pub(crate) async fn ask_renewal(acme: &Acme, names: &Names, name: &str) -> Result<bool, String> {
     let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
     let found = (acme.managed.iter()).find(|managed| managed.names.contains(&name));
-    match found {
-        Some(managed) => {
-            Folder::new(&acme.state).ask_renewal(&place(managed))?;
-            Ok(true)
-        }
-        None => Ok(false),
-    }
+    let Some(managed) = found else {
+        return Ok(false);
+    };
+    let store =
+        Store::new(&acme.state, names, &Budget::default()).map_err(|failure| failure.text)?;
+    let asked = store.ask_renewal(&place(managed)).await;
+    asked.map(|()| true).map_err(|failure| failure.text)
 }

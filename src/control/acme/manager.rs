@@ -1,24 +1,29 @@
-//! The task that keeps all certificates: it knows when each is due, starts what is due, and follows reloads. What it
-//! starts are tasks, too, so that no directory and no file system holds up another certificate.
+//! The task that keeps all certificates: it knows when each is due, starts what is due, and follows reloads and what other
+//! gateways do. What it starts are tasks, too, so that no directory and no file system holds up another certificate. How a
+//! certificate is ordered is not its matter.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::Wanted;
 use super::account::Accounts;
 use super::budget::Budget;
-use super::folder::Lock;
+use super::client::Failure;
+use super::kept::{load, place};
 use super::order::Attempt;
-use super::rows::{Pem, Place, Row};
-use super::store::Store;
+use super::request;
+use super::rows::{Place, Row};
+use super::shared::{Look, Shown};
+use super::store::{Right, Store};
 use super::work::{Why, work};
-use crate::net::tls::{CertificatePair, Issued, TlsFault};
-use crate::snapshot::{Acme, Managed};
+use crate::net::tls::{Challenges, Posted};
+use crate::snapshot::Managed;
 
 /// How many certificates are worked on at a time.
 const AT_A_TIME: usize = 4;
@@ -28,6 +33,10 @@ const TICK: Duration = Duration::from_secs(1);
 const HELD: u64 = 10;
 /// How often, in ticks, a process that may not order looks for what another one ordered.
 const LOOK: u64 = 10;
+/// How often, in ticks, all certificates are read again, whatever was heard of them.
+const AFRESH: u64 = 600;
+/// How long rows are read at a time: the challenges of other gateways must not wait for thousands of them.
+const READING: Duration = Duration::from_millis(500);
 /// When to work again on a certificate whose task failed by a bug, in seconds.
 const BROKEN: u64 = 60;
 
@@ -42,9 +51,21 @@ pub(super) struct Running {
     tasks: JoinSet<u64>,
     budget: Budget,
     accounts: Accounts,
-    lock: Option<Lock>,
+    right: Option<Right>,
     /// Whether it was logged that another process orders.
+    waits: bool,
+    /// Whether it was logged that nothing can be ordered.
     said: bool,
+    /// The certificates that are to be read next, the last one first.
+    unread: Vec<String>,
+    /// Whether all have been read since the configuration was followed.
+    loaded: bool,
+    /// Whether the dangers of the servers' settings were logged.
+    warned: bool,
+    /// Up to where it was heard what other gateways did.
+    heard: Option<String>,
+    /// The challenges of other gateways that are answered here, by their ids.
+    mirrored: HashMap<String, Posted>,
     ticks: u64,
 }
 
@@ -72,8 +93,14 @@ impl Running {
             tasks: JoinSet::new(),
             budget: Budget::default(),
             accounts: Accounts::default(),
-            lock: None,
+            right: None,
+            waits: false,
             said: false,
+            unread: Vec::new(),
+            loaded: false,
+            warned: false,
+            heard: None,
+            mirrored: HashMap::new(),
             ticks: 0,
         }
     }
@@ -86,11 +113,19 @@ impl Running {
             tokio::select! {
                 changed = self.wanted.changed() => match changed {
                     Ok(()) => self.follow().await,
-                    Err(_) => return,
+                    Err(_) => return self.end().await,
                 },
                 _ = ticks.tick(), if self.current.is_some() => self.tick().await,
                 Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
             }
+        }
+    }
+
+    /// Stops all tasks, and waits until their rights are given back.
+    async fn end(mut self) {
+        self.tasks.shutdown().await;
+        if let Some((_, store)) = &self.current {
+            store.released().await;
         }
     }
 
@@ -123,25 +158,20 @@ impl Running {
     /// any more are left.
     async fn follow(&mut self) {
         let wanted = self.wanted.borrow_and_update().clone();
-        let Some(wanted) = wanted else {
-            *self = Self {
-                budget: self.budget.clone(),
-                accounts: self.accounts.clone(),
-                ..Self::new(self.wanted.clone())
-            };
-            return;
+        let store = match wanted.as_ref().map(|wanted| self.store(wanted)) {
+            Some(Ok(store)) => store,
+            other => {
+                if let Some(Err(failure)) = other {
+                    tracing::error!("no certificate can be ordered: {}", failure.text);
+                }
+                self.reset();
+                return;
+            }
         };
-        let moved = |(current, _): &(Wanted, Store)| current.acme.state != wanted.acme.state;
-        if self.current.as_ref().is_none_or(moved) {
-            self.lock = None;
-            self.said = false;
-            self.jobs.values().for_each(Job::abort);
-            self.jobs.clear();
-        }
-        let store = Store::new(&wanted.acme.state);
-        let rows = load(&wanted.acme).await;
+        let Some(wanted) = wanted else { return };
         let mut jobs = HashMap::new();
-        for (managed, (place, row)) in wanted.acme.managed.iter().zip(rows) {
+        for managed in &wanted.acme.managed {
+            let place = place(managed);
             let known = self.jobs.remove(&place.name);
             let job = match known {
                 Some(known) if known.is_same(managed, &place) => Job {
@@ -153,15 +183,12 @@ impl Running {
                     if let Some(known) = known {
                         known.abort();
                     }
-                    let directory = row.directory.as_deref().filter(|_| row.ordered > 0);
-                    if let Some(directory) = directory {
-                        self.budget.note(directory, row.ordered);
-                    }
                     Job {
-                        next: if changed { 0 } else { first(managed, &row) },
+                        // Until its row is read.
+                        next: if changed { 0 } else { u64::MAX },
+                        why: if changed { Why::Changed } else { Why::Due },
                         managed: Arc::clone(managed),
                         place,
-                        why: if changed { Why::Changed } else { Why::Due },
                         held: 0,
                         task: None,
                     }
@@ -171,7 +198,75 @@ impl Running {
         }
         self.jobs.values().for_each(Job::abort);
         self.jobs = jobs;
-        self.current = Some((wanted, store));
+        self.current = Some((wanted, store.clone()));
+        self.loaded = false;
+        self.unread = self.jobs.keys().cloned().collect();
+        // What comes while the certificates are read is heard of afterwards.
+        if self.look(&store).await.is_ok() {
+            self.read(&store).await;
+        }
+    }
+
+    /// The rows of a configuration: those of before, where its `state` is the same.
+    fn store(&mut self, wanted: &Wanted) -> Result<Store, Failure> {
+        if let Some((current, store)) = &self.current
+            && current.acme.state == wanted.acme.state
+        {
+            return Ok(store.clone());
+        }
+        self.reset();
+        Store::new(&wanted.acme.state, wanted.dialer.names(), &self.budget)
+    }
+
+    /// Begins anew. What was ordered still counts.
+    fn reset(&mut self) {
+        self.jobs.values().for_each(Job::abort);
+        *self = Self {
+            budget: self.budget.clone(),
+            accounts: self.accounts.clone(),
+            ..Self::new(self.wanted.clone())
+        };
+    }
+
+    /// Reads rows and certificates for a while; the others follow at the next tick. `false` where servers do not answer.
+    async fn read(&mut self, store: &Store) -> bool {
+        let until = Instant::now() + READING;
+        while let Some(name) = self.unread.pop() {
+            if !self.read_one(store, &name).await {
+                self.unread.push(name);
+                return false;
+            }
+            if Instant::now() >= until {
+                break;
+            }
+        }
+        self.loaded |= self.unread.is_empty();
+        true
+    }
+
+    /// Reads the row and the certificate of a job; `false` where servers do not answer.
+    async fn read_one(&mut self, store: &Store, name: &str) -> bool {
+        let Some(job) = self.jobs.get_mut(name) else {
+            return true;
+        };
+        let managed = Arc::clone(&job.managed);
+        let row = match load(store, &managed).await {
+            Ok(row) => row,
+            Err(failure) => {
+                self.down(&failure);
+                return false;
+            }
+        };
+        let Some(job) = self.jobs.get_mut(name).filter(|job| job.task.is_none()) else {
+            return true;
+        };
+        if job.why == Why::Due {
+            if let (u64::MAX, Some(directory)) = (job.next, row.directory.as_deref()) {
+                store.note_order(directory, row.ordered);
+            }
+            job.next = first(&managed, &row);
+        }
+        true
     }
 
     /// Starts what is due, one certificate at most.
@@ -180,11 +275,66 @@ impl Running {
             return;
         };
         self.ticks = self.ticks.wrapping_add(1);
-        if self.lock.is_none() && !self.take_lock(&wanted, &store).await {
+        if self.right.is_none() && !self.take_right(&wanted, &store).await {
+            return;
+        }
+        if self.ticks.is_multiple_of(AFRESH) {
+            self.unread = self.jobs.keys().cloned().collect();
+        }
+        // Nothing is ordered without a `state`; what is there serves on.
+        if self.look(&store).await.is_err() || !self.read(&store).await || !self.loaded {
+            return;
+        }
+        self.works(&store);
+        if self.tasks.len() >= AT_A_TIME {
             return;
         }
         let now = super::now();
-        for name in store.renewals().await.unwrap_or_default() {
+        let idle = self.jobs.values_mut().filter(|job| job.task.is_none());
+        let first = idle.min_by_key(|job| job.next);
+        let Some(job) = first.filter(|job| job.next <= now) else {
+            return;
+        };
+        let attempt = Attempt {
+            managed: Arc::clone(&job.managed),
+            place: job.place.clone(),
+            store,
+            challenges: Arc::clone(&wanted.acme.challenges),
+            accounts: self.accounts.clone(),
+        };
+        let why = std::mem::replace(&mut job.why, Why::Due);
+        job.task = Some(self.tasks.spawn(work(attempt, wanted.dialer, why)));
+    }
+
+    /// Notes that `state` works.
+    fn works(&mut self, store: &Store) {
+        if std::mem::take(&mut self.said) {
+            tracing::info!("`state` answers again: certificates can be ordered");
+        }
+        if !std::mem::replace(&mut self.warned, true) {
+            for danger in store.dangers() {
+                tracing::warn!("{danger}");
+            }
+        }
+    }
+
+    /// Hears what other gateways did, and who asks for a renewal.
+    async fn look(&mut self, store: &Store) -> Result<(), ()> {
+        let looked = store.look(&mut self.heard).await;
+        let Look {
+            issued,
+            shown,
+            asked,
+        } = looked.map_err(|failure| self.down(&failure))?;
+        if let Some((wanted, _)) = &self.current {
+            mirror(&mut self.mirrored, shown, &wanted.acme.challenges);
+        }
+        for name in issued {
+            self.unread.retain(|known| *known != name);
+            self.unread.push(name);
+        }
+        let now = super::now();
+        for name in asked {
             let job = self.jobs.get_mut(&name);
             // The request is there until its task has begun, and for long where `state` cannot be written.
             let is_new =
@@ -196,53 +346,68 @@ impl Running {
                 job.held = now + HELD;
             }
         }
-        if self.tasks.len() >= AT_A_TIME {
-            return;
-        }
-        let idle = self.jobs.values_mut().filter(|job| job.task.is_none());
-        let first = idle.min_by_key(|job| job.next);
-        let Some(job) = first.filter(|job| job.next <= now) else {
-            return;
-        };
-        let attempt = Attempt {
-            managed: Arc::clone(&job.managed),
-            place: job.place.clone(),
-            store,
-            challenges: Arc::clone(&wanted.acme.challenges),
-            budget: self.budget.clone(),
-            accounts: self.accounts.clone(),
-        };
-        let why = std::mem::replace(&mut job.why, Why::Due);
-        job.task = Some(self.tasks.spawn(work(attempt, wanted.dialer, why)));
+        Ok(())
     }
 
     /// Takes the right to order. Where another process has it, what that has ordered is served meanwhile.
-    async fn take_lock(&mut self, wanted: &Wanted, store: &Store) -> bool {
-        match store.lock().await {
-            Ok(Some(lock)) => {
-                self.lock = Some(lock);
+    async fn take_right(&mut self, wanted: &Wanted, store: &Store) -> bool {
+        match store.right().await {
+            Ok(Some(right)) => {
+                self.right = Some(right);
                 return true;
             }
             Ok(None) => {
-                if !self.said {
+                if !std::mem::replace(&mut self.waits, true) {
                     tracing::info!(
-                        state = %wanted.acme.state.display(),
+                        state = %wanted.acme.state.at,
                         "another process orders certificates with this `state`: its certificates are served"
                     );
-                    self.said = true;
                 }
                 if self.ticks.is_multiple_of(LOOK) {
-                    load(&wanted.acme).await;
+                    self.unread = self.jobs.keys().cloned().collect();
                 }
+                self.read(store).await;
             }
-            Err(failure) => {
-                if !self.said {
-                    tracing::error!("no certificate can be ordered: {}", failure.text);
-                    self.said = true;
-                }
-            }
+            Err(failure) => self.down(&failure),
         }
         false
+    }
+
+    fn down(&mut self, failure: &Failure) {
+        if !std::mem::replace(&mut self.said, true) {
+            tracing::error!(
+                "no certificate can be ordered, those that are there serve on: {}",
+                failure.text
+            );
+        }
+    }
+}
+
+/// Answers the challenges of other gateways, and no longer those that are over.
+fn mirror(
+    mirrored: &mut HashMap<String, Posted>,
+    shown: Vec<(String, Shown)>,
+    challenges: &Arc<Challenges>,
+) {
+    mirrored.retain(|id, _| shown.iter().any(|(known, _)| known == id));
+    for (id, shown) in shown {
+        if mirrored.contains_key(&id) {
+            continue;
+        }
+        let posted = match &shown.token {
+            Some(token) => Some(challenges.post_http(&shown.host, token, &shown.proof)),
+            None => {
+                let proof = digest(&SHA256, shown.proof.as_bytes());
+                let made = request::challenge(&shown.host, proof.as_ref()).ok();
+                made.and_then(|(certificate, key)| {
+                    challenges.post_tls(&shown.host, &certificate, &key).ok()
+                })
+            }
+        };
+        match posted {
+            Some(posted) => drop(mirrored.insert(id, posted)),
+            None => tracing::warn!(host = shown.host, "a challenge cannot be answered"),
+        }
     }
 }
 
@@ -267,7 +432,7 @@ impl Job {
 fn first(managed: &Managed, row: &Row) -> u64 {
     let issuer = row.directory.as_deref();
     let ours = issuer.is_some_and(|url| managed.settings.directory(url).is_some());
-    let same = row.names == managed.names;
+    let same = row.covers(&managed.names);
     let served = managed.slot.current().is_some() && ours;
     // What a process that was killed had begun goes on.
     let begun = row.order.is_some() || row.asked;
@@ -276,69 +441,6 @@ fn first(managed: &Managed, row: &Row) -> u64 {
     } else {
         0
     }
-}
-
-/// Reads certificates and rows from `state`, and serves the certificates: those that are not served yet, or not in this
-/// form. Returns the rows, in order.
-pub(super) async fn load(acme: &Acme) -> Vec<(Place, Row)> {
-    let store = Store::new(&acme.state);
-    let mut rows = Vec::with_capacity(acme.managed.len());
-    for managed in &acme.managed {
-        let place = place(managed);
-        let row = store.row(&place).await.unwrap_or_else(|failure| {
-            tracing::error!(certificate = place.name, "{}", failure.text);
-            Row::default()
-        });
-        for place in places(managed) {
-            match store.certificate(&place, fits).await {
-                Ok(Some(pem)) => serve(managed, &place, &pem),
-                Ok(None) => {}
-                Err(failure) => tracing::error!(certificate = place.name, "{}", failure.text),
-            }
-        }
-        rows.push((place, row));
-    }
-    rows
-}
-
-/// Serves a certificate from `state`, unless it is served already.
-fn serve(managed: &Managed, place: &Place, pem: &Pem) {
-    match issued(pem) {
-        Ok(issued) => {
-            // One that arrived while this was read is newer.
-            let known = managed.slot.current();
-            if known.is_none_or(|known| known.about().begins < issued.about().begins) {
-                managed.slot.replace(issued);
-            }
-        }
-        Err(fault) => tracing::error!(
-            certificate = place.name,
-            "the certificate in `state` cannot be used: {fault}"
-        ),
-    }
-}
-
-/// Reads a certificate and its key.
-pub(super) fn issued(pem: &Pem) -> Result<Issued, TlsFault> {
-    CertificatePair::from_pem(&pem.chain, &pem.key)?.issued()
-}
-
-/// Whether a certificate and a key belong together.
-pub(super) fn fits(pem: &Pem) -> bool {
-    issued(pem).is_ok()
-}
-
-/// Where what is known about a certificate is kept, and the certificate itself where its first directory issued it.
-pub(super) fn place(managed: &Managed) -> Place {
-    let all = places(managed).next();
-    all.unwrap_or_else(|| Place::new("", ""))
-}
-
-/// Where a certificate may be kept: one place for each directory.
-pub(super) fn places(managed: &Managed) -> impl Iterator<Item = Place> {
-    let name = managed.names.first().map_or("", String::as_str);
-    let directories = managed.settings.directories.iter();
-    directories.map(move |directory| Place::new(directory.url.authority(), name))
 }
 
 #[cfg(test)]

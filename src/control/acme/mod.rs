@@ -6,12 +6,14 @@ mod budget;
 mod client;
 mod folder;
 mod hook;
+mod kept;
 mod listed;
 mod manager;
 mod order;
 mod renewal;
 mod request;
 mod rows;
+mod shared;
 mod store;
 mod work;
 
@@ -19,10 +21,14 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use self::budget::Budget;
+use self::kept::load_all;
 pub(crate) use self::listed::{Listed, ask_renewal, listed};
-use self::manager::{Running, load};
+use self::manager::Running;
+use self::store::Store;
 use crate::clock;
 use crate::net::dial::Dialer;
 use crate::snapshot::{Acme, Snapshot};
@@ -30,9 +36,15 @@ use crate::snapshot::{Acme, Snapshot};
 /// How long a start waits for the certificates in `state`.
 const RESTORE: Duration = Duration::from_secs(5);
 
+/// How long the end of the process waits for the locks of certificates to be released.
+const ENDING: Duration = Duration::from_secs(2);
+
 /// The task that orders and renews certificates; it ends with this.
 #[derive(Debug)]
-pub(crate) struct Manager(watch::Sender<Option<Wanted>>);
+pub(crate) struct Manager {
+    wanted: watch::Sender<Option<Wanted>>,
+    running: JoinHandle<()>,
+}
 
 /// What the configuration in force wants.
 #[derive(Clone, Debug)]
@@ -45,8 +57,18 @@ impl Manager {
     /// Starts the task; it has nothing to do yet.
     pub(crate) fn start() -> Self {
         let (sender, wanted) = watch::channel(None);
-        tokio::spawn(Running::new(wanted).run());
-        Self(sender)
+        Self {
+            wanted: sender,
+            running: tokio::spawn(Running::new(wanted).run()),
+        }
+    }
+
+    /// Stops whatever is ordered, so that another process goes on with it at once.
+    pub(crate) async fn end(self) {
+        drop(self.wanted);
+        if timeout(ENDING, self.running).await.is_err() {
+            tracing::debug!("the locks of certificates are released by their time alone");
+        }
     }
 
     /// Follows this configuration from now on.
@@ -55,8 +77,8 @@ impl Manager {
             acme: Arc::clone(acme),
             dialer: snapshot.dialer.clone(),
         });
-        if wanted.is_some() || self.0.borrow().is_some() {
-            self.0.send_replace(wanted);
+        if wanted.is_some() || self.wanted.borrow().is_some() {
+            self.wanted.send_replace(wanted);
         }
     }
 }
@@ -64,12 +86,19 @@ impl Manager {
 /// Reads the certificates in `state` before the listeners are opened.
 pub(crate) async fn restore(snapshot: &Snapshot) {
     if let Some(acme) = &snapshot.acme {
-        if timeout(RESTORE, load(acme)).await.is_err() {
-            tracing::warn!(
-                state = %acme.state.display(),
-                "the file system of `state` does not answer: its certificates are served as soon as they are read"
-            );
-        }
+        let loading = async {
+            let store = Store::new(&acme.state, snapshot.dialer.names(), &Budget::default())?;
+            load_all(&store, acme).await
+        };
+        let why = match timeout(RESTORE, loading).await {
+            Ok(Ok(())) => return,
+            Ok(Err(failure)) => failure.text,
+            Err(_) => format!("`state`: no answer within {RESTORE:.0?}"),
+        };
+        tracing::warn!(
+            state = %acme.state.at,
+            "certificates are served as soon as they can be read: {why}"
+        );
     }
 }
 

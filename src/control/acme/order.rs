@@ -12,11 +12,11 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use super::account::Accounts;
-use super::budget::Budget;
 use super::client::{Client, Failure, Kind, is_bad_nonce};
 use super::hook;
 use super::request;
-use super::rows::{OrderRow, Place, Row};
+use super::rows::{OrderRow, Pem, Place, Row};
+use super::shared::Shown;
 use super::store::Store;
 use crate::clock;
 use crate::net::tls::{CertificatePair, Challenges, Issued, Posted};
@@ -27,6 +27,8 @@ use crate::snapshot::{ChallengeKind, Managed};
 const NONCES: u32 = 8;
 /// How long a directory may take to validate, and to issue. Later attempts go on with the same order.
 const PATIENCE: Duration = Duration::from_secs(10 * 60);
+/// How long other gateways may take to see a challenge; they look once a second.
+const SEEN: Duration = Duration::from_secs(2);
 /// The first and the longest pause between two looks at an order, where the directory does not say.
 const LOOKS: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
@@ -54,16 +56,14 @@ pub(super) struct Attempt {
     pub(super) store: Store,
     /// Where challenges are answered.
     pub(super) challenges: Arc<Challenges>,
-    /// How many orders are left.
-    pub(super) budget: Budget,
     /// The accounts.
     pub(super) accounts: Accounts,
 }
 
-/// A certificate that was issued, with its chain as the directory sent it.
+/// A certificate that was issued, with its chain as the directory sent it, and its key.
 pub(super) struct Arrived {
     pub(super) issued: Issued,
-    pub(super) chain: String,
+    pub(super) pem: Pem,
 }
 
 impl Attempt {
@@ -145,10 +145,7 @@ impl Attempt {
             }
             self.give_up(row).await?;
         }
-        self.budget.take(&directory).map_err(|wait| Failure {
-            retry_after: Some(wait),
-            ..Failure::own("as many orders were placed as the directory allows in three hours")
-        })?;
+        self.store.count_order(&directory).await?;
         let names = self.managed.names.iter();
         let names: Vec<Identifier> = names.map(|name| Identifier::Dns(name.clone())).collect();
         let placed = self.place_order(client, account, &names, replaces).await;
@@ -283,7 +280,13 @@ impl Attempt {
             let pair = CertificatePair::from_pem(chain.as_bytes(), &key);
             match pair.and_then(CertificatePair::issued) {
                 Ok(issued) => match issued.check(&self.managed.names, clock::now()) {
-                    Ok(()) => return Ok(Arrived { issued, chain }),
+                    Ok(()) => {
+                        let chain = chain.into_bytes();
+                        return Ok(Arrived {
+                            issued,
+                            pem: Pem { chain, key },
+                        });
+                    }
                     Err(wrong) => why = wrong,
                 },
                 Err(fault) => why = fault.to_string(),
@@ -342,6 +345,12 @@ impl Attempt {
                 row.challenge = Some(kind.name().to_owned());
                 answered.push((at, kind));
             }
+        }
+        for shown in std::mem::take(&mut answers.to_show) {
+            answers.shown.extend(self.store.show(&shown).await?);
+        }
+        if !answers.shown.is_empty() {
+            sleep(SEEN).await;
         }
         if let (Some(dns), false) = (&self.managed.settings.dns, answers.dns.is_empty()) {
             sleep(dns.wait).await;
@@ -402,13 +411,21 @@ impl Attempt {
             )));
         };
         let proof = challenge.key_authorization();
+        let show = |token: Option<&str>| Shown {
+            host: name.clone(),
+            token: token.map(str::to_owned),
+            proof: proof.as_str().to_owned(),
+            until: super::now() + 2 * PATIENCE.as_secs(),
+        };
         match kind {
             ChallengeKind::Http01 => {
                 let token = &challenge.token;
+                answers.to_show.push(show(Some(token)));
                 let posted = self.challenges.post_http(&name, token, proof.as_str());
                 answers.posted.push(posted);
             }
             ChallengeKind::TlsAlpn01 => {
+                answers.to_show.push(show(None));
                 let made = request::challenge(&name, proof.digest().as_ref());
                 let (certificate, key) =
                     made.map_err(|error| Unproven::of(format!("no challenge: {error}")))?;
@@ -462,6 +479,11 @@ impl Attempt {
 
     /// Takes back what was answered.
     async fn clean_up(&self, answers: Answers) {
+        for id in answers.shown {
+            if let Err(failure) = self.store.hide(&id).await {
+                tracing::debug!(certificate = self.place.name, "{}", failure.text);
+            }
+        }
         let Some(dns) = &self.managed.settings.dns else {
             return;
         };
@@ -519,6 +541,10 @@ fn type_of(kind: ChallengeKind) -> ChallengeType {
 #[derive(Default)]
 struct Answers {
     posted: Vec<Posted>,
+    /// What other gateways are to answer, too.
+    to_show: Vec<Shown>,
+    /// The ids of what they answer.
+    shown: Vec<String>,
     /// Names and values of DNS records.
     dns: Vec<(String, String)>,
 }

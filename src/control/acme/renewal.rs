@@ -72,6 +72,11 @@ pub(super) fn latest(row: &Row) -> u64 {
     row.renew + row.ends.saturating_sub(row.renew) / 2
 }
 
+/// A time in seconds, +- 20 % by `random` from 0 to 1: gateways must not ask all at once.
+pub(super) fn around(seconds: u64, random: f64) -> u64 {
+    share(seconds, 0.8 + 0.4 * random)
+}
+
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,

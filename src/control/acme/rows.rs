@@ -1,5 +1,5 @@
 //! What ACME keeps in `state`: accounts, keys, certificates, orders in progress, and when to try again. How they are kept is
-//! `folder`'s matter.
+//! `folder`'s and `shared`'s matter.
 
 use std::collections::BTreeMap;
 
@@ -64,6 +64,27 @@ pub(crate) struct Row {
     pub(crate) renew: u64,
     /// When it expires.
     pub(crate) ends: u64,
+    /// When the last attempt failed.
+    pub(crate) tried: u64,
+    /// Whose certificate it replaced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) yielded: Option<YieldedRow>,
+}
+
+/// A certificate that was replaced by one with other names.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub(crate) struct YieldedRow {
+    /// Its names.
+    pub(crate) names: Vec<String>,
+    /// Until when gateways that still want these leave the other one alone.
+    pub(crate) until: u64,
+}
+
+impl Row {
+    /// Whether its certificate has all these names.
+    pub(crate) fn covers(&self, names: &[String]) -> bool {
+        names.iter().all(|name| self.names.contains(name))
+    }
 }
 
 /// An order in progress.

@@ -8,9 +8,11 @@ use tokio::task::spawn_blocking;
 
 use super::account;
 use super::client::{Client, Failure, Kind};
+use super::kept::load;
 use super::order::{Arrived, Attempt, has_no_ari};
 use super::renewal;
-use super::rows::Row;
+use super::rows::{Row, YieldedRow};
+use super::store::Store;
 use crate::net::dial::Dialer;
 use crate::net::tls::{About, ClientTls};
 use crate::snapshot::AcmeDirectory;
@@ -19,6 +21,13 @@ const HOUR: u64 = 60 * 60;
 const DAY: u64 = 24 * HOUR;
 /// When to look again where `state` cannot be read, in seconds.
 const UNREAD: u64 = 60;
+/// When to look again at a certificate that another gateway works on, in seconds.
+const ELSEWHERE: u64 = 10;
+/// How long all gateways of a fleet take to reload a configuration, in seconds.
+const RELOADS: u64 = 5 * 60;
+/// How long a gateway whose certificate was replaced by one with other names leaves it alone, in seconds. Gateways that have
+/// different configurations for a while must not use up a week's certificates in turns.
+const YIELDED: u64 = 6 * HOUR;
 
 /// Why a certificate is worked on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -31,21 +40,65 @@ pub(super) enum Why {
     Asked,
 }
 
-/// Does what is due about a certificate. Returns when to look again, in seconds since 1970.
-pub(super) async fn work(attempt: Attempt, dialer: Dialer, why: Why) -> u64 {
-    let mut row = match attempt.store.row(&attempt.place).await {
-        Ok(row) => row,
+/// Does what is due about a certificate, unless another gateway does. Returns when to look again, in seconds since 1970.
+pub(super) async fn work(mut attempt: Attempt, dialer: Dialer, why: Why) -> u64 {
+    let hold = match attempt.store.hold(&attempt.place.name).await {
+        Ok(Some(hold)) => hold,
+        Ok(None) => return super::now() + renewal::around(ELSEWHERE, renewal::random()),
         Err(failure) => return unusable(&attempt, &failure),
     };
-    let same = row.names == attempt.managed.names;
-    if same && why == Why::Due && row.failures > 0 && super::now() < row.next {
-        // Another process has tried meanwhile.
+    attempt.store = attempt.store.under(&hold);
+    tokio::select! {
+        next = held(&attempt, &dialer, why) => next,
+        () = hold.lost() => {
+            tracing::warn!(
+                certificate = attempt.place.name,
+                "`state` did not answer for too long: another gateway may go on with this certificate"
+            );
+            super::now() + UNREAD
+        }
+    }
+}
+
+/// The same with the right to it. What another gateway did until a moment ago is read first, so that it is not done twice.
+async fn held(attempt: &Attempt, dialer: &Dialer, why: Why) -> u64 {
+    let is_shared = matches!(attempt.store, Store::Shared(_));
+    let (mut row, why) = match read(attempt, why).await {
+        Ok(read) => read,
+        Err(failure) => return unusable(attempt, &failure),
+    };
+    let (names, now) = (&attempt.managed.names, super::now());
+    // One with more names serves until it is renewed: gateways of a fleet get a new configuration one by one.
+    let same = row.covers(names) && (row.order.is_none() || row.names == *names);
+    let is_tried = match why {
+        Why::Due => true,
+        // All gateways of a fleet reload, and one attempt is enough.
+        Why::Changed => is_shared && now < row.tried.saturating_add(RELOADS),
+        Why::Asked => false,
+    };
+    if same && is_tried && row.failures > 0 && now < row.next {
         return row.next;
     }
     if !same {
+        if let Some(until) = yields(&row, names, now)
+            && why != Why::Asked
+        {
+            tracing::warn!(
+                certificate = attempt.place.name,
+                names = names.join(", "),
+                instead = row.names.join(", "),
+                "another gateway orders this certificate with other names: this one waits, unless `cert renew` asks for it"
+            );
+            return until;
+        }
+        let yielded = YieldedRow {
+            names: row.names,
+            until: now.saturating_add(YIELDED),
+        };
         row = Row {
-            names: attempt.managed.names.clone(),
+            names: names.clone(),
             ordered: row.ordered,
+            yielded: (is_shared && !yielded.names.is_empty()).then_some(yielded),
             ..Row::default()
         };
     }
@@ -58,22 +111,41 @@ pub(super) async fn work(attempt: Attempt, dialer: Dialer, why: Why) -> u64 {
             failed => failed,
         };
         if let Err(failure) = noted {
-            return unusable(&attempt, &failure);
+            return unusable(attempt, &failure);
         }
     }
-    let outcome = Work {
-        attempt: &attempt,
-        dialer: &dialer,
-    }
-    .run(&mut row)
-    .await;
+    let outcome = Work { attempt, dialer }.run(&mut row).await;
     if let Err(failure) = outcome {
-        failed(&attempt, &mut row, &failure);
+        failed(attempt, &mut row, &failure);
     }
     if let Err(failure) = attempt.store.keep_row(&attempt.place, &row).await {
         tracing::error!(certificate = attempt.place.name, "{}", failure.text);
     }
     row.next.max(super::now() + 1)
+}
+
+/// What is known about a certificate, and why it is still worked on.
+async fn read(attempt: &Attempt, why: Why) -> Result<(Row, Why), Failure> {
+    let Attempt {
+        store,
+        place,
+        managed,
+        ..
+    } = attempt;
+    let row = match store {
+        Store::Folder(..) => store.row(place).await?,
+        // With the certificate that another gateway brought perhaps.
+        Store::Shared(_) => load(store, managed).await?,
+    };
+    let is_done = why == Why::Asked && !store.is_asked(place).await?;
+    Ok((row, if is_done { Why::Due } else { why }))
+}
+
+/// Until when a certificate is left alone, where one with these names was replaced by one with other names a while ago.
+fn yields(row: &Row, names: &[String], now: u64) -> Option<u64> {
+    let yielded = row.yielded.as_ref();
+    let yielded = yielded.filter(|it| it.names == names && now < it.until);
+    yielded.map(|it| it.until)
 }
 
 /// Nothing is ordered with a `state` that cannot be used, since nothing would be remembered of it.
@@ -90,6 +162,7 @@ fn unusable(attempt: &Attempt, failure: &Failure) -> u64 {
 /// Notes a failure, and when to try again.
 fn failed(attempt: &Attempt, row: &mut Row, failure: &Failure) {
     row.failures = row.failures.saturating_add(1);
+    row.tried = super::now();
     if failure.kind == Kind::Validation {
         row.refused = row.refused.saturating_add(1);
     }
@@ -266,7 +339,7 @@ impl Work<'_> {
         arrived: Arrived,
         row: &mut Row,
     ) -> Result<(), Failure> {
-        let Arrived { issued, chain } = arrived;
+        let Arrived { issued, pem } = arrived;
         let Attempt {
             managed,
             place,
@@ -274,7 +347,7 @@ impl Work<'_> {
             ..
         } = self.attempt;
         let at = self.attempt.place_at(&directory.url);
-        store.keep_certificate(&at, chain.as_bytes()).await?;
+        store.keep_certificate(&at, pem).await?;
         let about = issued.about().clone();
         managed.slot.replace(issued);
         let now = super::now();
@@ -284,6 +357,7 @@ impl Work<'_> {
             challenge: row.challenge.take(),
             ordered: row.ordered,
             by_window: row.by_window,
+            yielded: row.yielded.take(),
             held: std::mem::take(&mut row.held),
             renew: renewal::by_life(
                 seconds(about.begins),
@@ -421,4 +495,28 @@ pub(super) fn due(row: &Row) -> u64 {
 fn seconds(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH);
     since.unwrap_or_default().as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_that_was_replaced_by_another_gateway_is_left_alone_for_a_while() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let (old, new): (Vec<String>, Vec<String>) = (names(&["a", "b"]), names(&["a", "c"]));
+        let row = Row {
+            names: new,
+            yielded: Some(YieldedRow {
+                names: old.clone(),
+                until: 100,
+            }),
+            ..Row::default()
+        };
+        assert_eq!(yields(&row, &old, 99), Some(100));
+        assert_eq!(yields(&row, &old, 100), None);
+        let other: Vec<String> = names(&["a", "d"]);
+        assert_eq!(yields(&row, &other, 0), None, "this is a new configuration");
+        assert_eq!(yields(&Row::default(), &old, 0), None);
+    }
 }

@@ -66,6 +66,11 @@ impl Issued {
             })
     }
 
+    /// Whether all these names are in it.
+    pub(crate) fn has_all(&self, names: &[String]) -> bool {
+        names.iter().all(|name| self.names.contains(name))
+    }
+
     /// Its dates, issuer and name.
     pub(crate) fn about(&self) -> &About {
         &self.about

@@ -28,11 +28,9 @@ use super::{
 };
 use crate::auth::LiveRevoked;
 use crate::net::resolve::Names;
-use crate::state::{ANSWER, Addresses, CONNECTING, Link, Servers, connect, io, setting};
+use crate::state::{ANSWER, Addresses, CONNECTING, Link, Servers, WHOLE, connect, dangers, io};
 use crate::tokens::spender::Spender;
 
-/// How long an order may take in total.
-const WHOLE: Duration = Duration::from_secs(3);
 /// How often the gateway checks what other gateways ended.
 const LOOKING: Duration = Duration::from_millis(200);
 /// How many entries of the stream are read at once.
@@ -248,7 +246,7 @@ impl Keeper {
         self.agree_on_lives(&mut link).await?;
         self.read_clock(&mut link).await?;
         self.give_back(&mut link).await?;
-        Ok((link, dangers(&about)))
+        Ok((link, dangers(&about, "sessions and their ends")))
     }
 
     async fn read_clock(&self, link: &mut Link) -> RedisResult<()> {
@@ -807,26 +805,6 @@ fn odd() -> RedisError {
     RedisError::from((redis::ErrorKind::UnexpectedReturnType, what))
 }
 
-/// Settings of a server with which it may lose data.
-fn dangers(about: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    if setting(about, "aof_enabled") == Some("0") {
-        found.push(
-            "the server keeps no append-only file: a restart of it forgets sessions and their ends; \
-             set `appendonly yes`, and `appendfsync always`"
-                .to_owned(),
-        );
-    }
-    let policy = setting(about, "maxmemory_policy").unwrap_or("noeviction");
-    if setting(about, "maxmemory") != Some("0") && policy != "noeviction" {
-        found.push(format!(
-            "the server throws away keys when its memory is full (maxmemory-policy {policy}), the ends of sessions \
-             among them; set `maxmemory-policy noeviction`"
-        ));
-    }
-    found
-}
-
 /// The scripts: each checks and writes atomically. Numbers remain strings, because Lua loses digits when it writes
 /// them.
 struct Scripts {
@@ -1059,14 +1037,5 @@ mod tests {
         assert_eq!(ending(&fields("z", "7")), None);
         assert_eq!(ending(&fields("f", "-7")), None);
         assert_eq!(ending(&[]), None);
-    }
-
-    #[test]
-    fn a_server_that_forgets_is_told_of() {
-        let safe =
-            "# Persistence\r\naof_enabled:1\r\nmaxmemory:0\r\nmaxmemory_policy:allkeys-lru\r\n";
-        assert!(dangers(safe).is_empty());
-        let forgets = "aof_enabled:0\r\nmaxmemory:1000\r\nmaxmemory_policy:allkeys-lru\r\n";
-        assert_eq!(dangers(forgets).len(), 2);
     }
 }
