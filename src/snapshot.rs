@@ -23,6 +23,7 @@ use crate::net::tls::{ShownChain, TicketRing, Tls};
 use crate::observe::access_log::AccessLog;
 use crate::proxy::{Upstream, Vouched};
 use crate::route::{Route, RouteTable};
+use crate::state::State;
 use crate::tokens::TokenService;
 
 /// A compiled configuration.
@@ -60,6 +61,8 @@ pub(crate) struct Snapshot {
     pub(crate) level: tracing::Level,
     /// The keys of TLS session tickets; the same across reloads.
     pub(crate) tickets: Arc<TicketRing>,
+    /// Where state is kept.
+    pub(crate) state: Option<State>,
     /// The certificates that the gateway orders itself.
     pub(crate) acme: Option<Arc<Acme>>,
     /// The token service.

@@ -172,6 +172,7 @@ pub(crate) fn compile(
         errors: site.whole,
         access_log,
         logged_user,
+        state,
         acme: orders.finish(),
         tokens,
         ended,

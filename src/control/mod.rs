@@ -8,6 +8,7 @@ pub(crate) mod reload;
 mod signals;
 mod start;
 mod supervisor;
+mod tickets;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use self::errands::Errands;
 use self::reload::{Active, Read, Reading, Watching};
 use self::signals::{Signal, Signals};
 use self::supervisor::Supervisor;
+use self::tickets::SharedTickets;
 use crate::config::{self, ConfigErrors, ConfigWarning};
 use crate::observe::log::{self, Log};
 use crate::server::{Inherited, Server};
@@ -109,6 +111,7 @@ struct Control {
     watch: Watching,
     certificates: acme::Manager,
     supervisor: Supervisor,
+    tickets: SharedTickets,
 }
 
 impl Control {
@@ -133,6 +136,8 @@ impl Control {
         acme::restore(&first).await;
         let certificates = acme::Manager::start();
         certificates.follow(&first);
+        let tickets = SharedTickets::start();
+        tickets.follow(&first);
         let (publish, snapshots) = watch::channel(Arc::clone(&first));
         let mut server = Server::start(&snapshots, inherited)?;
         let bound = tokio::select! {
@@ -152,6 +157,7 @@ impl Control {
             server,
             certificates,
             supervisor,
+            tickets,
         }))
     }
 
@@ -224,6 +230,7 @@ impl Control {
             follow_issuers(&next);
             self.publish.send_replace(Arc::clone(&next));
             self.certificates.follow(&next);
+            self.tickets.follow(&next);
             proxy::retire(&current.upstreams, &next.upstreams);
             self.server.listen(&next, bound);
             tracing::info!(config = %self.config.display(), "configuration reloaded");

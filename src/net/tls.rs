@@ -25,9 +25,9 @@ pub(crate) use self::issued::{About, Issued, Slot};
 use self::material::Wrong;
 pub(crate) use self::outgoing::{ClientTls, roots_warning};
 pub(crate) use self::server::{MinVersion, NoHandshake, Tls, TlsSettings};
-pub(crate) use self::tickets::TicketRing;
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::tickets::ticket_holds;
+pub(crate) use self::tickets::{SharedKey, TicketRing};
 
 /// A problem with a certificate or its key.
 #[derive(Debug, thiserror::Error)]

@@ -65,6 +65,7 @@ const HOMES: &[(&str, &[&str])] = &[
         "redis",
         &[
             "control/acme/shared",
+            "control/tickets",
             "state",
             "tokens/store",
         ],

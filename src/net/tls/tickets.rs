@@ -34,6 +34,23 @@ type Ring = Vec<RingKey>;
 struct RingKey {
     begins: Instant,
     secret: Prk,
+    /// The number of a key that other gateways have, too.
+    shared: Option<u64>,
+}
+
+/// A key that all gateways of a fleet have.
+#[derive(Clone, Copy)]
+pub(crate) struct SharedKey {
+    /// Its number; later ones have higher numbers.
+    pub(crate) number: u64,
+    /// Its bytes.
+    pub(crate) secret: [u8; KEY],
+}
+
+impl fmt::Debug for SharedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SharedKey({})", self.number)
+    }
 }
 
 impl RingKey {
@@ -42,7 +59,11 @@ impl RingKey {
         rand::fill(&mut secret)
             .map_err(|_| TlsFault::Setup(rustls::Error::FailedToGetRandomBytes))?;
         let secret = Prk::new_less_safe(HKDF_SHA256, &secret);
-        Ok(Self { begins, secret })
+        Ok(Self {
+            begins,
+            secret,
+            shared: None,
+        })
     }
 }
 
@@ -60,6 +81,29 @@ impl TicketRing {
     pub(crate) fn new(now: Instant) -> Result<Self, TlsFault> {
         let ring = vec![RingKey::random(now)?];
         Ok(Self(ArcSwap::from_pointee(ring)))
+    }
+
+    /// Seals with the first of these keys, and opens with all, beside the keys of its own that still open. While it is
+    /// called at least every few hours, no other keys are made. Call it from the thread that turns the ring.
+    pub(crate) fn share(&self, keys: &[SharedKey], now: Instant) {
+        let ring = self.0.load();
+        let age = |key: &RingKey| now.saturating_duration_since(key.begins);
+        let numbers = keys.iter().map(|key| Some(key.number));
+        let same = ring
+            .iter()
+            .map(|key| key.shared)
+            .take(keys.len())
+            .eq(numbers);
+        if keys.is_empty() || same && ring.first().is_some_and(|key| age(key) < SEALS / 2) {
+            return;
+        }
+        let shared = keys.iter().map(|key| RingKey {
+            begins: now,
+            secret: Prk::new_less_safe(HKDF_SHA256, &key.secret),
+            shared: Some(key.number),
+        });
+        let own = (ring.iter()).filter(|key| key.shared.is_none() && age(key) < OPENS);
+        self.0.store(Arc::new(shared.chain(own.cloned()).collect()));
     }
 
     /// Adds a random key where the newest has sealed for six hours, and forgets those that have opened for twelve. Call it
@@ -309,6 +353,44 @@ mod tests {
         assert_eq!(open(&ring, b""), None);
         let other_process = Arc::new(TicketRing::new(Instant::now()).unwrap());
         assert_eq!(open(&other_process, b"one CA"), None);
+    }
+
+    #[test]
+    fn gateways_with_shared_keys_open_each_others_tickets() {
+        let start = Instant::now();
+        let key = |number: u8| SharedKey {
+            number: number.into(),
+            secret: [number; KEY],
+        };
+        let (one, other) = (ring(start), ring(start));
+        let tickets = |ring: &Arc<TicketRing>| Tickets::new(Arc::clone(ring), b"");
+        let (first, second) = (tickets(&one), tickets(&other));
+        let own = first.encrypt(b"own").unwrap();
+        one.share(&[key(1), key(2)], start);
+        other.share(&[key(1), key(2)], start);
+        assert_eq!(
+            first.decrypt(&own).unwrap(),
+            b"own",
+            "clients of before come back"
+        );
+        let early = first.encrypt(b"early").unwrap();
+        assert_eq!(second.decrypt(&early).unwrap(), b"early");
+        // One is ahead of the other.
+        one.share(&[key(2), key(1), key(3)], start + 6 * HOUR);
+        let late = first.encrypt(b"late").unwrap();
+        assert_eq!(second.decrypt(&late).unwrap(), b"late");
+        // The ring turns by itself only where nothing is shared any more.
+        let sealing = |ring: &TicketRing| ring.0.load().first().unwrap().shared;
+        one.turn(start + 7 * HOUR).unwrap();
+        assert_eq!(sealing(&one), Some(2));
+        one.turn(start + 13 * HOUR).unwrap();
+        assert_eq!(sealing(&one), None);
+        assert_eq!(first.decrypt(&own), None);
+        one.share(&[key(4)], start + 14 * HOUR);
+        assert_eq!(sealing(&one), Some(4));
+        assert_eq!(first.decrypt(&late), None);
+        one.share(&[], start + 14 * HOUR);
+        assert_eq!(sealing(&one), Some(4));
     }
 
     #[test]
