@@ -26,6 +26,8 @@ from harness import base64url, from_base64url
 P256 = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")
 # The extension that a tls-alpn-01 certificate must have, critical, before its digest (RFC 8737 section 3).
 ACME_IDENTIFIER = bytes.fromhex("06082b0601050507011f0101ff042204" + "20")
+# How long a slow answer takes, in seconds.
+SLOW = 5.0
 PROBLEM = "urn:ietf:params:acme:error:"
 PROFILES = {"classic": "90 days", "shortlived": "six days"}
 
@@ -65,13 +67,16 @@ class Directory:
 
     def __init__(self, folder: Path, ports: tuple[int, int], plain: bool = False, window: tuple | None = None,
                  window_again: int = 3600, already_replaced: bool = False, not_ready: int = 0,
-                 faults: dict | None = None, endless: str = "", hang: str = "", eab: tuple[str, str] | None = None,
+                 faults: dict | None = None, endless: str = "", hang: str = "", slow: str = "",
+                 eab: tuple[str, str] | None = None,
                  lie: str = "", plain_urls: bool = False, hold: float = 0.0, refuse: set[str] = frozenset(),
                  at: tuple[str, int] = ("127.0.0.1", 0), host: str = "", path: str = "/dir"):
         self.folder, self.ports, self.path = folder, ports, path
         self.ca = make_ca(folder, host or "localhost")
         self.window, self.window_again, self.already_replaced = window, window_again, already_replaced
         self.not_ready, self.faults, self.endless, self.hang = not_ready, faults or {}, endless, hang
+        # Where an answer takes its time; and the ports of other gateways that must answer, too.
+        self.slow, self.also = slow, []
         self.eab, self.lie, self.plain_urls, self.hold, self.refuse = eab, lie, plain_urls, hold, refuse
         # What was asked, for the stories.
         self.seen: list[str] = []
@@ -80,6 +85,7 @@ class Directory:
         self.refused: list[str] = []
         self.tokens: list[str] = []
         self.validated: list[tuple[str, str]] = []
+        self.outcomes: list[bool] = []
         self.contacts: list[list[str]] = []
         self.accounts: dict[str, dict] = {}
         self.nonces: set[str] = set()
@@ -192,6 +198,8 @@ class Directory:
                 if self.path == directory.hang:
                     time.sleep(120)
                     return
+                if self.path == directory.slow:
+                    time.sleep(SLOW)
                 if self.path == directory.endless:
                     self.send_response(200)
                     self.end_headers()
@@ -397,13 +405,15 @@ class Directory:
         time.sleep(self.hold)
         problem = None
         try:
-            if kind in self.refuse or not {"http-01": self.look_http, "tls-alpn-01": self.look_tls}[kind](
-                    name, challenge["token"], proof):
+            look = {"http-01": self.look_http, "tls-alpn-01": self.look_tls}[kind]
+            if kind in self.refuse or not all(
+                    look(ports, name, challenge["token"], proof) for ports in [self.ports, *self.also]):
                 problem = {"type": PROBLEM + "unauthorized", "detail": f"{name}: nobody answers as it should"}
         except (OSError, http.client.HTTPException) as error:
             problem = {"type": PROBLEM + "connection", "detail": f"{name}: {error}"}
         with self.lock:
             self.validated.append((kind, name))
+            self.outcomes.append(problem is None)
             challenge["status"] = authorization["status"] = "invalid" if problem else "valid"
             if problem:
                 challenge["error"] = problem
@@ -411,17 +421,17 @@ class Directory:
             elif all(self.things[it]["status"] == "valid" for it in thing["order"]["authorizations"]):
                 thing["order"]["status"] = "ready"
 
-    def look_http(self, name: str, token: str, proof: str) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self.ports[0], timeout=5)
+    def look_http(self, ports: tuple[int, int], name: str, token: str, proof: str) -> bool:
+        connection = http.client.HTTPConnection("127.0.0.1", ports[0], timeout=5)
         connection.request("GET", f"/.well-known/acme-challenge/{token}", headers={"Host": name})
         answer = connection.getresponse()
         return answer.status == 200 and answer.read().decode() == proof
 
-    def look_tls(self, name: str, _token: str, proof: str) -> bool:
+    def look_tls(self, ports: tuple[int, int], name: str, _token: str, proof: str) -> bool:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         context.set_alpn_protocols(["acme-tls/1"])
-        with socket.create_connection(("127.0.0.1", self.ports[1]), timeout=5) as connection, \
+        with socket.create_connection(("127.0.0.1", ports[1]), timeout=5) as connection, \
                 context.wrap_socket(connection, server_hostname=name) as secured:
             shown = secured.getpeercert(binary_form=True)
             digest = hashlib.sha256(proof.encode()).digest()
