@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Instant, SystemTime};
 
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, Version};
 use http_body::Body as _;
 
 use crate::auth::Remembered;
@@ -95,6 +95,7 @@ impl Stages {
         let asked = FileRequest {
             worker: 0,
             method: &Method::GET,
+            version: Version::HTTP_11,
             headers: &none,
             path: &path,
             skip: route.file_depth(),

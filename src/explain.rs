@@ -280,6 +280,7 @@ impl Decision {
                 let asked = FileRequest {
                     worker: 0,
                     method: request.method(),
+                    version: Version::HTTP_2,
                     headers: request.headers(),
                     path: &path,
                     skip: route.file_depth(),

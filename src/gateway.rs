@@ -30,7 +30,9 @@ use self::refusal::About;
 use crate::auth::Scheme;
 use crate::compress::Asker;
 use crate::files::FileRequest;
+use crate::message::accept::Coding;
 use crate::message::body::Body;
+use crate::message::fields;
 use crate::message::method;
 use crate::message::path::RequestPath;
 use crate::message::reject::Reject;
@@ -206,6 +208,7 @@ async fn serve(
             let asked = FileRequest {
                 worker: connection.worker.index,
                 method: request.method(),
+                version: request.version(),
                 headers: request.headers(),
                 path: &path,
                 skip: route.file_depth(),
@@ -214,7 +217,10 @@ async fn serve(
                 at: record.began().into_std(),
                 carries: connection.carries && request.version() != Version::HTTP_2,
             };
-            files.serve(permit, asked).await
+            let response = files.serve(permit, asked).await?;
+            let coding = fields::rare(response.headers(), &header::CONTENT_ENCODING);
+            record.encoded(coding.and_then(Coding::of).map(Coding::name));
+            Ok(response)
         }
         Target::Upstream {
             forward,

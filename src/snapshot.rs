@@ -14,6 +14,7 @@ pub(crate) use self::acme::{
 };
 
 use crate::auth::{ClaimPath, Claims, LiveRevoked, Verifier, VerifierSettings};
+use crate::compress::CompressedFiles;
 use crate::edits::HeaderEdits;
 use crate::message::error_pages::ErrorPages;
 use crate::net::client::TrustedProxies;
@@ -65,6 +66,8 @@ pub(crate) struct Snapshot {
     pub(crate) state: Option<State>,
     /// The certificates that the gateway orders itself.
     pub(crate) acme: Option<Arc<Acme>>,
+    /// The files that were compressed; the same across reloads.
+    pub(crate) compressed: Arc<CompressedFiles>,
     /// The token service.
     pub(crate) tokens: Option<Arc<TokenService>>,
     /// Its ended sessions and revoked tokens; the same across reloads.

@@ -62,7 +62,7 @@ upstreams:
 routes:
   - {{path: /open/*, proxy: app, auth: none}}
   - {{path: /closed/*, proxy: app, auth: {{jwt: app, forward: {{X-User-Id: sub}}}}}}
-  - {{path: /files/*, static: files}}
+  - {{path: /files/*, static: files, compress: off}}
 log: {{access: {{to: access.log, format: json}}}}
 """
 

@@ -10,6 +10,7 @@ mod init;
 mod key;
 mod manual;
 mod paint;
+mod precompress;
 mod sample_app;
 mod schema;
 mod test;
@@ -111,6 +112,8 @@ Saved changes are applied at once, and a file with an error changes nothing."
     },
     /// Write a first gateway.yaml, with policy tests, for what stands behind the gateway.
     Init(init::InitArguments),
+    /// Write compressed files beside those of a directory, for clients that accept them.
+    Precompress(precompress::PrecompressArguments),
     /// Print the JSON Schema of the configuration, for editors and CI.
     Schema(schema::SchemaArguments),
     /// Try it with nothing else installed: creates a certificate, an app and users, and shows a page to click through
@@ -161,6 +164,7 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::command(arguments, given),
         Command::Check(arguments) => check::check(arguments, given),
         Command::Init(arguments) => init::init(&arguments, &config),
+        Command::Precompress(arguments) => precompress::precompress(&arguments),
         Command::Schema(arguments) => schema::schema(&arguments),
         Command::Completions(arguments) => manual::completions(&arguments),
         Command::Man(arguments) => manual::man(&arguments),

@@ -32,8 +32,10 @@ pub(crate) enum Level {
     /// For responses that are made for each request.
     #[default]
     Default,
-    /// For fewer bytes at more work.
+    /// For less bytes at more work.
     Small,
+    /// For files that are compressed once and for all.
+    Best,
 }
 
 impl Level {
@@ -42,6 +44,7 @@ impl Level {
             Self::Fast => 1,
             Self::Default => 3,
             Self::Small => 9,
+            Self::Best => 19,
         }
     }
 
@@ -50,6 +53,7 @@ impl Level {
             Self::Fast => 1,
             Self::Default => 4,
             Self::Small => 5,
+            Self::Best => 11,
         }
     }
 
@@ -58,7 +62,16 @@ impl Level {
             Self::Fast => 1,
             Self::Default => 4,
             Self::Small => 6,
+            Self::Best => 9,
         })
+    }
+
+    /// The window of zstd and br, as a power of two: what is compressed once may look back as far as clients allow.
+    fn window(self) -> u32 {
+        match self {
+            Self::Fast | Self::Default | Self::Small => WINDOW,
+            Self::Best => 23,
+        }
     }
 }
 
@@ -94,14 +107,14 @@ impl Encoder {
         let kind = match coding {
             Coding::Zstd => {
                 let mut encoder = Zstd::new(level.zstd())?;
-                encoder.set_parameter(CParameter::WindowLog(WINDOW))?;
+                encoder.set_parameter(CParameter::WindowLog(level.window()))?;
                 Kind::Zstd(encoder)
             }
             Coding::Br => Kind::Br(Some(Box::new(CompressorWriter::new(
                 Vec::new(),
                 ROOM,
                 level.brotli(),
-                WINDOW,
+                level.window(),
             )))),
             Coding::Gzip => Kind::Gzip(Compress::new_gzip(level.gzip(), GZIP_WINDOW)),
         };
@@ -224,8 +237,10 @@ fn ended() -> io::Error {
 }
 
 /// Compresses all of some bytes.
-#[cfg(test)]
-fn compress(content: &[u8], coding: Coding, level: Level) -> io::Result<Vec<u8>> {
+///
+/// # Errors
+/// There is not enough memory.
+pub(crate) fn compress(content: &[u8], coding: Coding, level: Level) -> io::Result<Vec<u8>> {
     let mut out = Vec::with_capacity(content.len() / 3);
     let mut encoder = Encoder::new(coding, level)?;
     encoder.write(content, &mut out)?;
@@ -332,7 +347,7 @@ mod tests {
         plain
     }
 
-    const LEVELS: [Level; 3] = [Level::Fast, Level::Default, Level::Small];
+    const LEVELS: [Level; 4] = [Level::Fast, Level::Default, Level::Small, Level::Best];
 
     #[test]
     fn what_is_compressed_is_what_was_written_at_every_level() {

@@ -6,6 +6,7 @@
 mod body;
 mod encoder;
 mod media_types;
+mod store;
 
 use std::sync::Arc;
 
@@ -15,8 +16,9 @@ use http_body::Body as _;
 use smallvec::SmallVec;
 
 use self::body::Compressed;
-pub(crate) use self::encoder::{Encoders, Level};
+pub(crate) use self::encoder::{Encoders, Level, compress};
 pub(crate) use self::media_types::MediaTypes;
+pub(crate) use self::store::CompressedFiles;
 use crate::message::accept::{AcceptedCodings, Coding};
 use crate::message::body::Body;
 use crate::message::fields;
@@ -197,6 +199,16 @@ impl CompressRules {
             && !headers.contains_key(header::CONTENT_RANGE)
             && !has_token(headers, &header::CACHE_CONTROL, b"no-transform")
             && length(response, is_head).is_none_or(|length| length >= self.min)
+    }
+
+    /// Whether a file of this type and length is compressed for clients that accept it.
+    pub(crate) fn may_compress_file(&self, content_type: &HeaderValue, length: u64) -> bool {
+        self.may_compress(content_type.as_bytes(), length)
+    }
+
+    /// The same for a media type as text.
+    pub(crate) fn may_compress(&self, media_type: &[u8], length: u64) -> bool {
+        length >= self.min && self.types.has(media_type)
     }
 }
 

@@ -33,6 +33,7 @@ use super::place::Place;
 use super::source::{Loader, why};
 use crate::auth::{ClaimPath, Guard, RemoteKeys, is_credential};
 use crate::clock;
+use crate::compress::CompressedFiles;
 use crate::edits::HeaderEdits;
 use crate::message::method::MethodSet;
 use crate::message::path::RequestPath;
@@ -55,6 +56,8 @@ pub(crate) struct Compiler<'c> {
     tickets: Arc<TicketRing>,
     /// Whether a listener asks for client certificates.
     asks_for_certificates: bool,
+    /// The files that were compressed; the same across reloads.
+    compressed: Arc<CompressedFiles>,
     warnings: Vec<String>,
     summary: BTreeMap<String, String>,
     /// The keys at URLs of this configuration.
@@ -99,6 +102,7 @@ pub(crate) fn compile(
         asks_for_certificates: (gateway.listeners.iter())
             .filter_map(|listener| listener.tls.as_ref())
             .any(|tls| tls.client_auth.is_some()),
+        compressed: compressed(gateway, previous),
         warnings: Vec::new(),
         summary: BTreeMap::new(),
         remotes: Vec::new(),
@@ -147,6 +151,7 @@ pub(crate) fn compile(
     let Compiler {
         dialer,
         tickets,
+        compressed,
         warnings,
         summary,
         site,
@@ -154,6 +159,7 @@ pub(crate) fn compile(
     } = compiler;
     let snapshot = Snapshot {
         workers,
+        compressed,
         listeners,
         trusted,
         bounds: Arc::new(Bounds {
@@ -343,6 +349,16 @@ fn resource_metadata(
 fn names_of(guard: &Guard) -> impl Iterator<Item = HeaderName> {
     let names = guard.identity_names();
     names.filter(|name| !is_credential(name)).cloned()
+}
+
+/// The store of compressed files: the previous one, unless it may take another amount of memory.
+fn compressed(gateway: &parsed::Gateway, previous: Option<&Snapshot>) -> Arc<CompressedFiles> {
+    let memory = gateway.compressed.value;
+    let kept = previous.map(|previous| &previous.compressed);
+    match kept.filter(|kept| kept.memory() == memory) {
+        Some(kept) => Arc::clone(kept),
+        None => Arc::new(CompressedFiles::new(memory)),
+    }
 }
 
 fn trusted(parsed: &[parsed::Spanned<parsed::TrustedPeers>]) -> TrustedProxies {

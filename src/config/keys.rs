@@ -260,8 +260,25 @@ pub(crate) static TOP: Section = Section {
             "Pages for refusals that browsers show, by status.",
         )
         .without("the built-in page"),
+        key(
+            "compressed",
+            Kind::Section(&COMPRESSED),
+            "Files that the gateway has compressed.",
+        )
+        .or_its_keys(),
         key("log", Kind::Section(&LOG), "What is logged, and where.").or_its_keys(),
     ],
+};
+
+/// `compressed`.
+pub(crate) static COMPRESSED: Section = Section {
+    short: None,
+    keys: &[key(
+        "memory",
+        SIZE,
+        "Memory for compressed files, of all routes together.",
+    )
+    .or("32MiB")],
 };
 
 /// One of `listeners`.
@@ -950,7 +967,7 @@ pub(crate) static DEFAULTS: Section = Section {
             COMPRESSES,
             "Compression of responses, of all routes without their own.",
         )
-        .without("off"),
+        .without("files only"),
         key(
             "addresses",
             ADDRESS_LISTS,
@@ -1121,7 +1138,7 @@ pub(crate) static ROUTE: Section = Section {
         )
         .without("those of the upstream"),
         key("compress", COMPRESSES, "Compression of responses.")
-            .without("that of `defaults`, else off"),
+            .without("that of `defaults`, else files only"),
     ],
 };
 

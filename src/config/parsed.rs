@@ -103,6 +103,8 @@ pub(crate) struct Gateway {
     pub(crate) tests: Vec<Spanned<Test>>,
     /// The pages of refusals.
     pub(crate) errors: Option<ErrorPages>,
+    /// The memory for compressed files, in bytes, at least 1.
+    pub(crate) compressed: Spanned<u64>,
     /// The logs.
     pub(crate) log: Log,
 }

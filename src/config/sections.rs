@@ -56,6 +56,10 @@ impl Decoder<'_> {
         });
         let tests = self.optional(fields, "tests", Self::policy_tests);
         let errors = self.optional(fields, "errors", Self::error_pages);
+        let compressed = self.value(fields, "compressed", |it, node| {
+            let fields = it.fields(node, "a map", &keys::COMPRESSED)?;
+            it.value(fields, "memory", Self::size)
+        });
         let log = self.value(fields, "log", Self::log);
         for (section, read) in [
             ("jwt", jwt.is_some()),
@@ -82,6 +86,7 @@ impl Decoder<'_> {
             routes: routes.unwrap_or_default(),
             tests: tests.unwrap_or_default(),
             errors,
+            compressed: compressed?,
             log: log?,
         })
     }

@@ -60,6 +60,17 @@ impl Validators {
         })
     }
 
+    /// The validators of the same version, compressed to this length: it is in the tag, because another release of an
+    /// encoder makes other bytes of the same file.
+    pub(super) fn compressed(&self, coding: Coding, len: u64) -> Result<Self, Reject> {
+        let tag = self.etag.to_str().map_err(|_| Reject::Internal)?;
+        let opaque = tag.strip_suffix('"').unwrap_or(tag);
+        Ok(Self {
+            etag: header_value(format_args!("{opaque}-{}.{len:x}\"", coding.name()))?,
+            ..self.clone()
+        })
+    }
+
     /// The value of `Last-Modified`, never later than now (RFC 9110 section 8.8.2.1).
     pub(super) fn last_modified(&self, now: SystemTime) -> Result<Option<HeaderValue>, Reject> {
         match self.modified {

@@ -15,7 +15,7 @@ const UNKNOWN: &str = "application/octet-stream";
 const SVG: &str = "image/svg+xml";
 
 /// The media type of a file by its name's extension, without parameters.
-pub(super) fn media_type(name: &str) -> &'static str {
+pub(crate) fn media_type(name: &str) -> &'static str {
     mime_guess::from_path(Path::new(name))
         .first_raw()
         .unwrap_or(UNKNOWN)

@@ -4,6 +4,7 @@
 //! `describe` says what is said of it, `stream` reads it; `store` caches small files, `descriptors` keeps larger ones open.
 
 mod about;
+mod compressed;
 mod conditional;
 mod describe;
 mod descriptors;
@@ -28,12 +29,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, Response, StatusCode};
+use http::{Method, Response, StatusCode, Version};
 
 use self::about::About;
+pub(crate) use self::compressed::FileCompression;
 use self::conditional::Verdict;
 pub(crate) use self::describe::{CacheControl, DescribeRules};
 use self::descriptors::Descriptors;
+pub(crate) use self::kind::media_type;
 pub(crate) use self::pattern::FilePattern;
 use self::range::{Part, Wanted};
 use self::resolve::Root;
@@ -41,6 +44,7 @@ use self::store::{Kept, Store};
 use self::stream::FileStream;
 use self::target::{Source, Target};
 use self::variants::Precompressed;
+pub(crate) use self::variants::ending;
 use crate::auth::Permit;
 use crate::message::accept::Coding;
 use crate::message::body::Body;
@@ -73,6 +77,8 @@ pub(crate) struct FilesSettings {
     pub(crate) precompressed: Vec<Coding>,
     /// What is said of the files besides their bytes.
     pub(crate) describe: DescribeRules,
+    /// How the gateway compresses them, where it does.
+    pub(crate) compression: Option<FileCompression>,
     /// How many workers serve the files; each has a descriptor of the root.
     pub(crate) workers: usize,
 }
@@ -88,6 +94,7 @@ pub(crate) struct Files {
     fallback: Option<String>,
     precompressed: Precompressed,
     describe: DescribeRules,
+    compression: Option<FileCompression>,
 }
 
 /// A request for a file.
@@ -97,6 +104,8 @@ pub(crate) struct FileRequest<'a> {
     pub(crate) worker: usize,
     /// Its method.
     pub(crate) method: &'a Method,
+    /// Its version.
+    pub(crate) version: Version,
     /// Its header fields.
     pub(crate) headers: &'a HeaderMap,
     /// Its path.
@@ -148,6 +157,7 @@ impl Files {
             fallback,
             precompressed,
             describe,
+            compression,
             workers,
         } = settings;
         if let Some(name) = index
@@ -171,6 +181,7 @@ impl Files {
             fallback,
             precompressed: Precompressed::new(precompressed),
             describe,
+            compression,
         })
     }
 
@@ -189,18 +200,25 @@ impl Files {
         permit: Permit,
         asked: FileRequest<'_>,
     ) -> Result<Response<Body>, Reject> {
-        let outcome = self.decide(asked)?;
+        let mut found = self.find(asked)?;
+        if let Some(target) = found.take_if(|target| target.wish.is_some()) {
+            found = Some(self.compressed(asked, target).await?);
+        }
+        let outcome = judge(asked, found)?;
         self.answer(asked, outcome, permit.is_private()).await
     }
 
     /// What is decided of a file besides its bytes, in words: its form, and who may keep it, the client alone if
     /// `private`.
     pub(crate) fn in_words(&self, asked: FileRequest<'_>, private: bool) -> Vec<String> {
-        let about = match self.decide(asked) {
-            Ok(Outcome::NotModified(it) | Outcome::Whole(it) | Outcome::Part(it, _)) => it.about,
-            Ok(Outcome::Redirect) | Err(_) => return Vec::new(),
+        let Ok(Some(Target { about, wish, .. })) = self.find(asked) else {
+            return Vec::new();
         };
         let form = match (about.coding, about.varies) {
+            (None, true) if wish.is_some() => {
+                let coding = wish.map_or("", |wish| wish.coding.name());
+                format!("{coding}, unless that is not shorter by a tenth")
+            }
             (Some(coding), _) => format!("{} from the file beside it", coding.name()),
             (None, true) => "as it is: no other form is accepted, or preferred".to_owned(),
             (None, false) => "as it is: there is no other form".to_owned(),
@@ -235,8 +253,8 @@ impl Files {
         self.respond(asked, outcome, private)
     }
 
-    /// Finds the file and evaluates the request against its metadata, without reading its content.
-    fn decide(&self, asked: FileRequest<'_>) -> Result<Outcome, Reject> {
+    /// Finds the file, without reading its content; `None` for a directory without its trailing slash.
+    fn find(&self, asked: FileRequest<'_>) -> Result<Option<Target>, Reject> {
         if !MethodSet::READ.contains(asked.method) {
             return Err(Reject::MethodNotAllowed(MethodSet::READ));
         }
@@ -248,24 +266,9 @@ impl Files {
         {
             return Err(Reject::FileNotFound);
         }
-        let found = match self.look_up(asked, name, whole.ends_with('/')) {
-            Err(Reject::FileNotFound) => self.fall_back(asked, name)?,
-            other => other?,
-        };
-        let Some(target) = found else {
-            return Ok(Outcome::Redirect);
-        };
-        match target.about.validators.evaluate(asked.headers) {
-            Verdict::Failed => Err(Reject::PreconditionFailed),
-            Verdict::NotModified => Ok(Outcome::NotModified(target)),
-            Verdict::Send => match wanted(asked, &target.about) {
-                Wanted::Whole => Ok(Outcome::Whole(target)),
-                Wanted::Part(part) => Ok(Outcome::Part(target, part)),
-                Wanted::Unsatisfiable => Err(Reject::RangeNotSatisfiable {
-                    length: target.about.len,
-                    varies: target.about.varies,
-                }),
-            },
+        match self.look_up(asked, name, whole.ends_with('/')) {
+            Err(Reject::FileNotFound) => self.fall_back(asked, name),
+            other => other,
         }
     }
 
@@ -416,6 +419,25 @@ impl Files {
         } else {
             stream.into_body()
         })
+    }
+}
+
+/// Evaluates the request against what is known of the file, which is `None` for a directory without its trailing slash.
+fn judge(asked: FileRequest<'_>, found: Option<Target>) -> Result<Outcome, Reject> {
+    let Some(target) = found else {
+        return Ok(Outcome::Redirect);
+    };
+    match target.about.validators.evaluate(asked.headers) {
+        Verdict::Failed => Err(Reject::PreconditionFailed),
+        Verdict::NotModified => Ok(Outcome::NotModified(target)),
+        Verdict::Send => match wanted(asked, &target.about) {
+            Wanted::Whole => Ok(Outcome::Whole(target)),
+            Wanted::Part(part) => Ok(Outcome::Part(target, part)),
+            Wanted::Unsatisfiable => Err(Reject::RangeNotSatisfiable {
+                length: target.about.len,
+                varies: target.about.varies,
+            }),
+        },
     }
 }
 

@@ -106,6 +106,11 @@ impl Root {
         })
     }
 
+    /// Its path.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Whether paths are resolved in user space, because `openat2` is not available.
     pub(super) fn walks(&self) -> bool {
         self.lookup == Lookup::Walk

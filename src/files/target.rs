@@ -4,6 +4,7 @@ use std::fs::File;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::Version;
 
 use super::about::About;
 use super::descriptors::Held;
@@ -14,6 +15,9 @@ use super::{FileRequest, Files};
 use crate::message::accept::{AcceptedCodings, Coding};
 use crate::message::reject::Reject;
 
+/// Longer files are not compressed: they are sent as they are, or precompressed.
+const LONGEST_COMPRESSED: u64 = 4 << 20;
+
 /// A file that exists and may be read.
 #[derive(Debug)]
 pub(super) struct Target {
@@ -21,6 +25,28 @@ pub(super) struct Target {
     pub(super) source: Source,
     /// What is known of it.
     pub(super) about: Arc<About>,
+    /// The form that its client prefers, where the gateway has yet to compress it.
+    pub(super) wish: Option<Wish>,
+}
+
+/// A compressed form of a file that its client prefers.
+#[derive(Debug)]
+pub(super) struct Wish {
+    /// The coding.
+    pub(super) coding: Coding,
+    /// The file's name below the root.
+    pub(super) name: Box<str>,
+}
+
+impl Target {
+    /// A form that is in memory.
+    pub(super) fn in_memory(content: Bytes, about: Arc<About>) -> Self {
+        Self {
+            source: Source::Memory(content),
+            about,
+            wish: None,
+        }
+    }
 }
 
 /// Where the bytes of a file come from.
@@ -60,7 +86,7 @@ impl Files {
             key: name,
             coded: None,
         };
-        let Some(target) = self.form(asked, plain)? else {
+        let Some(mut target) = self.form(asked, plain)? else {
             return Ok(None);
         };
         if !target.about.varies {
@@ -68,7 +94,17 @@ impl Files {
         }
         let accepted = AcceptedCodings::of(asked.headers);
         let about = &target.about;
-        let Some(sibling) = about.siblings.preferred(accepted, about.len) else {
+        let sibling = about.siblings.preferred(accepted, about.len);
+        if let Some(coding) = self.made(asked, about, accepted)
+            && sibling.is_none_or(|sibling| {
+                accepted.quality(Some(coding)) > accepted.quality(Some(sibling.coding))
+            })
+        {
+            let name = name.into();
+            target.wish = Some(Wish { coding, name });
+            return Ok(Some(target));
+        }
+        let Some(sibling) = sibling else {
             return Ok(Some(target));
         };
         let form = Form {
@@ -83,6 +119,24 @@ impl Files {
             Ok(None) | Err(Reject::FileNotFound | Reject::FileForbidden) => Ok(Some(target)),
             Err(other) => Err(other),
         }
+    }
+
+    /// The form that the client prefers among those that the gateway makes.
+    fn made(
+        &self,
+        asked: FileRequest<'_>,
+        about: &About,
+        accepted: AcceptedCodings,
+    ) -> Option<Coding> {
+        let compression = self.compression.as_ref()?;
+        // What was changed just now may change once more under the same stamp.
+        let is_made = about.is_compressible
+            && asked.version >= Version::HTTP_11
+            && about.stamp.is_settled(asked.now);
+        let codings = compression.rules.codings.iter().copied();
+        is_made
+            .then(|| accepted.preferred(codings.filter(|coding| about.is_made(*coding))))
+            .flatten()
     }
 
     /// Finds one form of a file; `None` for a directory.
@@ -101,10 +155,7 @@ impl Files {
                     || (self.precompressed).are_still(place, form.name, &about.siblings))
         };
         if let Some(kept) = self.store.get(worker, form.key, now, is_still) {
-            return Ok(Some(Target {
-                source: Source::Memory(kept.content),
-                about: kept.about,
-            }));
+            return Ok(Some(Target::in_memory(kept.content, kept.about)));
         }
         if let Some(held) = self.descriptors.get(worker, form.key, now, is_still) {
             // A small file was sent recently.
@@ -112,6 +163,7 @@ impl Files {
             return Ok(Some(Target {
                 source: Source::Large(held.file, is_warm),
                 about: held.about,
+                wish: None,
             }));
         }
         let (file, meta) = match self.root.find(worker, form.path, at)? {
@@ -128,7 +180,12 @@ impl Files {
             Some(_) => {}
             None => {
                 let siblings = self.precompressed.beside(place, form.name, &about.stamp);
-                about = about.beside(siblings);
+                let is_compressible = about.len <= LONGEST_COMPRESSED
+                    && self.compression.as_ref().is_some_and(|compression| {
+                        let kind = &about.told.content_type;
+                        compression.rules.may_compress_file(kind, about.len)
+                    });
+                about = about.beside(siblings, is_compressible);
             }
         }
         let (about, file) = (Arc::new(about), Arc::new(file));
@@ -144,6 +201,10 @@ impl Files {
             }
             Source::Large(file, false)
         };
-        Ok(Some(Target { source, about }))
+        Ok(Some(Target {
+            source,
+            about,
+            wish: None,
+        }))
     }
 }

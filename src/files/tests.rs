@@ -9,6 +9,7 @@ use http_body_util::BodyExt;
 use tempfile::TempDir;
 
 use super::*;
+use crate::compress::{CompressRules, CompressedFiles};
 
 /// Sun, 06 Nov 1994 08:49:37 GMT; when all files of the fixture were written.
 const MODIFIED: u64 = 784_111_777;
@@ -27,6 +28,7 @@ fn settings(directory: &TempDir) -> FilesSettings {
         fallback: None,
         precompressed: vec![Coding::Br, Coding::Zstd, Coding::Gzip],
         describe: DescribeRules::default(),
+        compression: None,
         workers: 1,
     }
 }
@@ -154,6 +156,7 @@ impl Site {
                     FileRequest {
                         worker: 0,
                         method: &method,
+                        version: Version::HTTP_11,
                         headers: &headers,
                         path: &path,
                         skip,
@@ -611,6 +614,7 @@ async fn a_file_replaced_while_it_is_served_is_the_old_one() {
             FileRequest {
                 worker: 0,
                 method: &Method::GET,
+                version: Version::HTTP_11,
                 headers: &none,
                 path: &path,
                 skip: 0,
@@ -711,6 +715,7 @@ async fn a_head_or_a_304_reads_nothing_of_a_file() {
         let asked = FileRequest {
             worker: 0,
             method: &method,
+            version: Version::HTTP_11,
             headers: &headers,
             path: &RequestPath::parse(&target).unwrap(),
             skip: 0,
@@ -719,7 +724,7 @@ async fn a_head_or_a_304_reads_nothing_of_a_file() {
             at: Instant::now(),
             carries: false,
         };
-        let outcome = site.files.decide(asked).unwrap();
+        let outcome = judge(asked, site.files.find(asked).unwrap()).unwrap();
         // From here on, every reader gets less than announced.
         fs::write(site.path(name), b"").unwrap();
         let answer = site.files.answer(asked, outcome, false).await;
@@ -1020,4 +1025,118 @@ async fn what_users_upload_runs_in_nobodys_name() {
         assert_eq!(seen.header("x-content-type-options"), "nosniff");
         assert_eq!(!seen.headers.contains_key("content-disposition"), is_shown);
     }
+}
+
+/// A site whose files are compressed.
+fn compressing(codings: &[Coding]) -> Site {
+    let codings = codings.to_vec();
+    site_with(|settings| {
+        settings.compression = Some(FileCompression {
+            rules: CompressRules {
+                codings,
+                ..CompressRules::default()
+            },
+            made: Arc::new(CompressedFiles::new(1 << 20)),
+        });
+    })
+}
+
+#[tokio::test]
+async fn a_text_is_compressed_once_and_has_its_own_tag_and_ranges() {
+    let site = compressing(&[Coding::Gzip]);
+    let text = "a text that is worth it. ".repeat(1000);
+    write(&site.path("long.txt"), text.as_bytes());
+    let gzip = ("accept-encoding", "gzip");
+    let first = site.ask_later("/long.txt", &[gzip]).await.unwrap();
+    assert_eq!(first.header("content-encoding"), "gzip");
+    assert_eq!(first.header("vary"), "Accept-Encoding");
+    assert_eq!(first.header("content-type"), "text/plain; charset=utf-8");
+    assert!(first.body.len() < 500);
+    let mut plain = String::new();
+    let mut decoder = flate2::read::GzDecoder::new(&*first.body);
+    io::Read::read_to_string(&mut decoder, &mut plain).unwrap();
+    assert_eq!(plain, text);
+    assert_eq!(site.ask_later("/long.txt", &[gzip]).await.unwrap(), first);
+    // From the store of all routes, an hour later.
+    assert_eq!(
+        site.ask_after(2, "/long.txt", &[gzip]).await.unwrap(),
+        first
+    );
+    let etag = first.header("etag");
+    let whole = site.ask_later("/long.txt", &[]).await.unwrap();
+    assert_eq!(whole.header("vary"), "Accept-Encoding");
+    assert_ne!(whole.header("etag"), etag);
+    assert_eq!(whole.body, text.as_bytes());
+    let same = [gzip, ("if-none-match", etag)];
+    assert_eq!(
+        site.ask_later("/long.txt", &same).await.unwrap().status,
+        304
+    );
+    let part = [gzip, ("range", "bytes=0-1"), ("if-range", etag)];
+    let part = site.ask_later("/long.txt", &part).await.unwrap();
+    assert_eq!((part.status, part.body.as_slice()), (206, &first.body[..2]));
+    // Another version.
+    write(&site.path("long.txt"), text.to_uppercase().as_bytes());
+    let second = site.ask_after(3, "/long.txt", &[gzip]).await.unwrap();
+    assert_ne!(second.header("etag"), etag);
+    assert_ne!(second.body, first.body);
+}
+
+#[tokio::test]
+async fn what_is_short_or_changed_just_now_or_of_another_type_is_sent_as_it_is() {
+    let site = compressing(&Coding::ALL);
+    let text = "a text that is worth it. ".repeat(1000);
+    write(&site.path("long.txt"), text.as_bytes());
+    write(&site.path("long.png"), text.as_bytes());
+    write(&site.path("short.txt"), b"short");
+    let plain = async |target: &str, varies: bool| {
+        let seen = site.ask_later(target, &[ALL]).await.unwrap();
+        assert_eq!(seen.header("content-encoding"), "", "{target}");
+        assert_eq!(seen.headers.contains_key("vary"), varies, "{target}");
+    };
+    plain("/long.png", false).await;
+    plain("/short.txt", false).await;
+    // Written a moment ago, by the clock of the file system.
+    let now = crate::clock::now();
+    let fresh = site.ask_at(now, Method::GET, "/long.txt", 0, &[ALL]).await;
+    let fresh = fresh.unwrap();
+    assert_eq!(fresh.header("content-encoding"), "");
+    assert_eq!(fresh.header("vary"), "Accept-Encoding");
+    let later = site.ask_later("/long.txt", &[ALL]).await.unwrap();
+    assert_eq!(later.header("content-encoding"), "zstd");
+    // What does not get shorter.
+    let mut state = 88_172_645_463_325_252_u64;
+    let noise: Vec<u8> = (0..1000)
+        .flat_map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()
+        })
+        .collect();
+    write(&site.path("noise.txt"), &noise);
+    for hours in 1..4 {
+        let seen = site.ask_after(hours, "/noise.txt", &[ALL]).await.unwrap();
+        assert_eq!(seen.header("content-encoding"), "");
+        assert!(seen.body == noise);
+    }
+}
+
+#[tokio::test]
+async fn a_sibling_comes_before_what_the_gateway_would_make() {
+    let site = compressing(&Coding::ALL);
+    let text = "a text that is worth it. ".repeat(1000);
+    write(&site.path("long.txt"), text.as_bytes());
+    write(&site.path("long.txt.br"), b"br");
+    let row = async |accepted: &str, expected: &str| {
+        let fields = [("accept-encoding", accepted)];
+        let seen = site.ask_later("/long.txt", &fields).await.unwrap();
+        assert_eq!(seen.header("content-encoding"), expected, "{accepted}");
+        assert_eq!(expected == "br", seen.body == b"br", "{accepted}");
+    };
+    row("gzip, br, zstd", "br").await;
+    row("gzip, zstd", "zstd").await;
+    row("gzip", "gzip").await;
+    row("zstd, br;q=0.9", "zstd").await;
+    row("identity", "").await;
 }

@@ -124,6 +124,12 @@ impl Siblings {
         self.0.iter().any(|sibling| sibling.is_usable)
     }
 
+    /// Whether there is one in this coding.
+    pub(super) fn has(&self, coding: Coding) -> bool {
+        let mut usable = self.0.iter().filter(|sibling| sibling.is_usable);
+        usable.any(|sibling| sibling.coding == coding)
+    }
+
     /// The form that the client prefers; among equals the smallest. `None` is the plain file of `len` bytes, which a
     /// client that accepts nothing gets, too.
     pub(super) fn preferred(&self, accepted: AcceptedCodings, len: u64) -> Option<&Sibling> {

@@ -28,6 +28,12 @@ impl Coding {
         }
     }
 
+    /// The coding that a value of `Content-Encoding` names.
+    pub(crate) fn of(value: &HeaderValue) -> Option<Self> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|coding| value == coding.name())
+    }
+
     /// Its name as a header value.
     pub(crate) const fn value(self) -> HeaderValue {
         HeaderValue::from_static(self.name())

@@ -359,7 +359,7 @@ fn mistakes_are_said_and_explain_says_why() {
     folder.write("gateway.yaml", config(nowhere, &[]));
     let output = run_to_end(&folder, &["check"], &[]);
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("only beside `proxy`"), "{said}");
+    assert!(said.contains("only beside `static` and `proxy`"), "{said}");
     let cookies = "jwt: {app: {algorithms: [HS256], secret: '@secret', from: [header, cookie:t]}}
 routes: [{path: /*, proxy: 'http://127.0.0.1:9', auth: app, compress: {private: always}}]\n";
     folder.write("gateway.yaml", config(cookies, &[verifier()]));

@@ -334,3 +334,101 @@ fn mistakes_are_said_with_their_place_and_what_would_be_right() {
         }
     }
 }
+
+#[tokio::test]
+async fn files_are_compressed_by_default_and_the_store_outlives_a_reload() {
+    let folder = Folder::new();
+    let text = "a text that is worth it. ".repeat(2_000);
+    let long = folder.write("site/long.txt", &text);
+    modified(&long, 0);
+    folder.write("site/off/long.txt", &text);
+    let routes = "routes:
+  - {path: /*, static: ./site, auth: none}
+  - {path: /off/*, static: ./site/off, auth: none, compress: off}
+  - {path: /br/*, static: ./site, auth: none, compress: [br]}
+";
+    let gateway = Gateway::start_in(folder, &config(routes, &[])).await;
+    let all = [("Accept-Encoding", "gzip, br, zstd")];
+    // What was written just now is not compressed yet.
+    let expected = [("/long.txt", "zstd"), ("/br/long.txt", "br")];
+    let mut tags = Vec::new();
+    for (path, coding_) in expected {
+        let reply = eventually("a compressed file", async || {
+            let reply = gateway.get(path, &all).await;
+            reply.field("content-encoding").is_some().then_some(reply)
+        })
+        .await;
+        assert_eq!(coding(&reply), Some(coding_));
+        assert_eq!(
+            reply.field("content-length"),
+            Some(&*reply.body.len().to_string())
+        );
+        assert!(reply.body.len() < 1_000);
+        tags.push(reply.field("etag").unwrap().to_owned());
+    }
+    eventually("its access record", async || {
+        let mut records = gateway.records().into_iter();
+        records.find(|it| it["path"] == "/br/long.txt" && it["encoding"] == "br")
+    })
+    .await;
+    let off = gateway.get("/off/long.txt", &all).await;
+    assert_eq!((coding(&off), off.field("vary")), (None, None));
+    gateway
+        .reconfigure(&config(&format!("{routes}# changed\n"), &[]))
+        .await;
+    let again = gateway.get("/long.txt", &all).await;
+    assert_eq!(again.field("etag"), Some(tags[0].as_str()));
+    let mut wire = gateway.connect().await;
+    wire.send("GET /long.txt HTTP/1.0\r\nHost: h\r\nAccept-Encoding: gzip\r\n\r\n")
+        .await;
+    assert_eq!(coding(&wire.reply().await), None);
+}
+
+#[test]
+fn precompress_writes_what_is_worth_it_and_leaves_what_is_newer() {
+    let folder = Folder::new();
+    let text = "a text that is worth it. ".repeat(200);
+    for (name, content) in [
+        ("dist/app.js", text.as_str()),
+        ("dist/deep/page.html", &text),
+        ("dist/short.css", "a{}"),
+        ("dist/image.png", &text),
+        ("dist/.hidden.js", &text),
+    ] {
+        modified(&folder.write(name, content), 0);
+    }
+    let run = |arguments: &[&str]| {
+        let output = run_to_end(&folder, &[&["precompress"], arguments].concat(), &[]);
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        (output.status.code(), said)
+    };
+    let (code, said) = run(&["dist"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.starts_with("2 files: 6 compressed files written"),
+        "{said}"
+    );
+    for (name, is_there) in [
+        ("dist/app.js.br", true),
+        ("dist/app.js.zst", true),
+        ("dist/deep/page.html.gz", true),
+        ("dist/short.css.br", false),
+        ("dist/image.png.br", false),
+        ("dist/.hidden.js.br", false),
+        ("dist/app.js.br.br", false),
+    ] {
+        assert_eq!(folder.path(name).exists(), is_there, "{name}");
+    }
+    let br = std::fs::read(folder.path("dist/app.js.br")).unwrap();
+    let mut plain = String::new();
+    let mut decoder = brotli_decompressor::Decompressor::new(&*br, 4096);
+    std::io::Read::read_to_string(&mut decoder, &mut plain).unwrap();
+    assert_eq!(plain, text);
+    // Nothing to do; then one that was changed; then one coding alone.
+    assert!(run(&["dist"]).1.contains("0 compressed files written"));
+    folder.write("dist/app.js", text.to_uppercase());
+    let (_, said) = run(&["dist", "--codings", "gzip"]);
+    assert!(said.contains("1 compressed files written"), "{said}");
+    assert_eq!(run(&["nowhere"]).0, Some(2));
+    assert_eq!(run(&["dist", "--codings", "bz2"]).0, Some(2));
+}

@@ -52,7 +52,7 @@ const HOMES: &[(&str, &[&str])] = &[
         "aws_lc_rs",
         &["auth", "control/acme", "net/tls", "state", "tokens"],
     ),
-    ("quick_cache", &["auth/remembered"]),
+    ("quick_cache", &["auth/remembered", "compress/store"]),
     ("arc_swap", &["auth/remote", "auth/revoked", "net/tls"]),
     ("brotli", &["compress/encoder"]),
     ("flate2", &["compress/encoder", "net/fetch"]),

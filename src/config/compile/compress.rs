@@ -1,4 +1,4 @@
-//! `compress` of a route, or else of `defaults`: off where neither says it.
+//! `compress` of a route, or else of `defaults`: on for files and off for apps where neither says it.
 
 use super::Compiler;
 use crate::compress::{CompressRules, Private};
@@ -14,8 +14,9 @@ impl Compiler<'_> {
         let said = parsed.compress.as_ref();
         if let Some(own) = said
             && parsed.proxy.is_none()
+            && parsed.files.is_none()
         {
-            let problem = "`compress` means something only beside `proxy`";
+            let problem = "`compress` means something only beside `static` and `proxy`";
             self.errors.at(own.place, problem);
         }
         parsed.proxy.as_ref()?;
@@ -32,6 +33,18 @@ impl Compiler<'_> {
                 Some(rules.clone())
             }
         }
+    }
+}
+
+/// The rules of a route with files.
+pub(super) fn of_files(parsed: &parsed::Route, gateway: &parsed::Gateway) -> Option<CompressRules> {
+    let said = parsed.compress.as_ref();
+    match &said.or(gateway.defaults.compress.as_ref()) {
+        None => Some(CompressRules::default()),
+        Some(said) => match &said.value {
+            Compress::Off => None,
+            Compress::On(rules) => Some((**rules).clone()),
+        },
     }
 }
 

@@ -1,13 +1,20 @@
 //! `static` of a route: opens its directory.
 
+use std::sync::Arc;
+
 use super::Compiler;
+use crate::compress::CompressRules;
 use crate::config::parsed;
 use crate::config::source::why;
-use crate::files::{DescribeRules, Files, FilesSettings};
+use crate::files::{DescribeRules, FileCompression, Files, FilesSettings};
 
 impl Compiler<'_> {
     /// Opens the directory of a route with files.
-    pub(super) fn files(&mut self, parsed: &parsed::Static) -> Option<Files> {
+    pub(super) fn files(
+        &mut self,
+        parsed: &parsed::Static,
+        rules: Option<CompressRules>,
+    ) -> Option<Files> {
         let settings = FilesSettings {
             root: parsed.root.value.clone(),
             index: parsed.index.iter().map(|name| name.value.clone()).collect(),
@@ -20,6 +27,10 @@ impl Compiler<'_> {
                 download: parsed.download.clone(),
                 untrusted: parsed.untrusted,
             },
+            compression: rules.map(|rules| FileCompression {
+                rules,
+                made: Arc::clone(&self.compressed),
+            }),
             workers: self.workers,
         };
         let opened = self

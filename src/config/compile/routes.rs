@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::access::{self, Verifiers};
+use super::compress;
 use super::upstreams::Upstreams;
 use super::{Compiler, edits};
 use crate::auth::{Guard, Scheme};
@@ -73,7 +74,7 @@ impl Compiler<'_> {
         let guard = self.route_guard(parsed, gateway, &pattern, verifiers);
         let ask = self.ask(parsed, gateway, upstreams);
         let compress = self.compress_answers(parsed, gateway);
-        let mut target = self.target(parsed, &pattern, upstreams);
+        let mut target = self.target(parsed, gateway, &pattern, upstreams);
         if let Some(Target::Upstream {
             compress: place, ..
         }) = &mut target
@@ -293,6 +294,7 @@ impl Compiler<'_> {
     fn target(
         &mut self,
         parsed: &parsed::Route,
+        gateway: &parsed::Gateway,
         pattern: &Pattern,
         upstreams: &mut Upstreams,
     ) -> Option<Target> {
@@ -320,7 +322,8 @@ impl Compiler<'_> {
         }
         self.only_for_proxies(parsed);
         if let Some(files) = &parsed.files {
-            return self.files(files).map(Box::new).map(Target::Files);
+            let files = self.files(files, compress::of_files(parsed, gateway));
+            return files.map(Box::new).map(Target::Files);
         }
         if let Some(redirect) = &parsed.redirect {
             return match Template::parse(&redirect.to.value, pattern) {
