@@ -23,6 +23,7 @@ mod limit;
 mod message;
 mod net;
 mod observe;
+mod privilege;
 mod proxy;
 mod route;
 #[cfg(any(test, fuzzing))]

@@ -22,6 +22,7 @@ use crate::net::dial::Dialer;
 use crate::net::limits::Bounds;
 use crate::net::tls::{ShownChain, TicketRing, Tls};
 use crate::observe::access_log::AccessLog;
+use crate::privilege::User;
 use crate::proxy::{Upstream, Vouched};
 use crate::route::{Route, RouteTable};
 use crate::state::State;
@@ -32,6 +33,8 @@ use crate::tokens::TokenService;
 pub(crate) struct Snapshot {
     /// The number of worker threads.
     pub(crate) workers: usize,
+    /// The user that serves; `None` is whoever started the process.
+    pub(crate) user: Option<User>,
     /// The listeners.
     pub(crate) listeners: Vec<Arc<Listener>>,
     /// The proxies whose forwarded headers are trusted.

@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 
 use super::explain;
 use crate::clock;
-use crate::config::{self, Accepted, Lines};
+use crate::config::{self, Accepted, Lines, Purpose};
 use crate::explain::{self as decide, Outcome, Question};
 use crate::filesystem::Patience;
 use crate::snapshot::Snapshot;
@@ -160,7 +160,7 @@ impl Guide {
         let nobody = |_: &Snapshot| config::Verdict::default();
         let patience = Patience::default();
         let file = self.config.as_deref().ok_or("this is not the demo's")?;
-        let read = config::load_again(file, &[], &nobody, before, &patience);
+        let read = config::load_again(file, &[], &nobody, before, &patience, Purpose::Look);
         let why = match read {
             Ok(loaded) => {
                 self.last = Some(loaded);

@@ -12,6 +12,7 @@ mod files;
 mod hazards;
 mod limiting;
 mod listeners;
+mod reach;
 mod routes;
 mod state;
 mod tls;
@@ -19,6 +20,7 @@ mod tokens;
 mod upstreams;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -42,15 +44,28 @@ use crate::net::dial::Dialer;
 use crate::net::limits::{Bounds, Limits, Timeouts};
 use crate::net::tls::{ClientTls, TicketRing, roots_warning};
 use crate::observe::access_log::{AccessLog, AccessLogSettings, Destination, Format};
+use crate::privilege::{MakesAs, User};
 use crate::proxy::Vouched;
 use crate::route::{Host, Pattern, RESOURCE_METADATA, Route, RouteTable, Target};
 use crate::snapshot::Snapshot;
+
+/// What a configuration is read for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Purpose {
+    /// To be looked at: no log is opened.
+    Look,
+    /// To be served.
+    Serve,
+}
 
 /// The inputs and outputs of compiling besides the configuration itself.
 pub(crate) struct Compiler<'c> {
     loader: &'c Loader<'c>,
     errors: &'c mut Errors,
     previous: Option<&'c Snapshot>,
+    purpose: Purpose,
+    /// The user that serves.
+    user: Option<User>,
     workers: usize,
     dialer: Dialer,
     tickets: Arc<TicketRing>,
@@ -77,6 +92,7 @@ pub(crate) fn compile(
     loader: &Loader<'_>,
     errors: &mut Errors,
     previous: Option<&Snapshot>,
+    purpose: Purpose,
 ) -> Option<(Snapshot, Vec<String>)> {
     let workers = match gateway.workers.value {
         parsed::Workers::Auto => std::thread::available_parallelism().map_or(1, usize::from),
@@ -96,6 +112,8 @@ pub(crate) fn compile(
         loader,
         errors,
         previous,
+        purpose,
+        user: None,
         workers,
         dialer: previous.map_or_else(Dialer::new, |previous| previous.dialer.clone()),
         tickets,
@@ -110,6 +128,7 @@ pub(crate) fn compile(
         counting: limiting::Counting::of(previous),
         site: error_pages::Site::default(),
     };
+    compiler.user = (gateway.user.as_ref()).and_then(|account| compiler.serving_user(account));
     compiler.site = compiler.site_pages(gateway.errors.as_ref());
     compiler.defaults = compiler.default_limiting(&gateway.defaults.limiting);
     let trusted = trusted(&gateway.trusted_proxies);
@@ -144,6 +163,7 @@ pub(crate) fn compile(
     let logged_user = compiler.logged_user(&gateway.log.access);
     compiler.hosts_without_certificate(&gateway.routes, &listeners);
     compiler.hazards(gateway);
+    compiler.reach(gateway);
     if compiler.errors.count() != before || !compiler.errors.is_empty() {
         return None;
     }
@@ -154,12 +174,14 @@ pub(crate) fn compile(
         compressed,
         warnings,
         summary,
+        user,
         site,
         ..
     } = compiler;
     let snapshot = Snapshot {
         workers,
         compressed,
+        user,
         listeners,
         trusted,
         bounds: Arc::new(Bounds {
@@ -194,6 +216,7 @@ pub(crate) fn compile(
 impl Compiler<'_> {
     /// Reads a file that the configuration names; reports an error where that fails.
     fn file(&mut self, path: &Path, place: Place) -> Option<Vec<u8>> {
+        self.loader.place(path, place);
         match self.loader.read(path) {
             Ok(bytes) => Some(bytes),
             Err(error) => {
@@ -202,6 +225,21 @@ impl Compiler<'_> {
                 None
             }
         }
+    }
+
+    /// Runs work that makes a file or a directory; it belongs to the user that serves.
+    fn make_file<T: Send + 'static>(
+        &self,
+        path: &Path,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let user = self.user.clone();
+        self.loader.patiently(path, move || {
+            let making = user.as_ref().map(MakesAs::begin).transpose()?;
+            let made = work();
+            drop(making);
+            made
+        })
     }
 
     /// Reads a file of roots that replaces the system's; reports an error where it is not valid.
@@ -264,14 +302,15 @@ impl Compiler<'_> {
             return Some(Arc::clone(log));
         }
         let workers = self.workers;
-        let opened = match &to.value {
-            parsed::LogTarget::Stdout | parsed::LogTarget::Stderr => {
+        let opened = match (self.purpose, &to.value) {
+            (Purpose::Look, _) => Ok(AccessLog::closed(settings, workers)),
+            (Purpose::Serve, parsed::LogTarget::Stdout | parsed::LogTarget::Stderr) => {
                 AccessLog::open(settings, workers)
             }
             // Opening a pipe may block until it has a reader.
-            parsed::LogTarget::File(path) => self
-                .loader
-                .patiently(path, move || AccessLog::open(settings, workers)),
+            (Purpose::Serve, parsed::LogTarget::File(path)) => {
+                self.make_file(path, move || AccessLog::open(settings, workers))
+            }
         };
         match opened {
             Ok(log) => Some(Arc::new(log)),

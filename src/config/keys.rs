@@ -190,6 +190,12 @@ pub(crate) static TOP: Section = Section {
         )
         .or("auto"),
         key(
+            "user",
+            Kind::Section(&USER),
+            "User that serves: root starts the gateway, binds its sockets and becomes this user for good.",
+        )
+        .without("whoever starts it"),
+        key(
             "listeners",
             Kind::Filled(&Kind::Section(&LISTENER)),
             "Where connections are accepted.",
@@ -279,6 +285,25 @@ pub(crate) static COMPRESSED: Section = Section {
         "Memory for compressed files, of all routes together.",
     )
     .or("32MiB")],
+};
+
+/// `user`.
+pub(crate) static USER: Section = Section {
+    short: Some("name"),
+    keys: &[
+        key(
+            "name",
+            Kind::Form("user", "www-data"),
+            "Name of a user in `/etc/passwd`.",
+        )
+        .required(),
+        key(
+            "group",
+            Kind::Form("group", "www-data"),
+            "Name of a group in `/etc/group`.",
+        )
+        .without("the user's own"),
+    ],
 };
 
 /// One of `listeners`.

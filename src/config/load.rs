@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::compile::compile;
+use super::compile::{Purpose, compile};
 use super::decode;
 use super::error::{ConfigErrors, ConfigWarning};
 use super::lines::AllLines;
@@ -59,16 +59,16 @@ pub(crate) struct Verdict {
 /// Runs the policy tests of a configuration, and detects unintended access.
 pub(crate) type Judge<'j> = &'j dyn Fn(&Snapshot) -> Verdict;
 
-/// Reads and compiles the configuration at `main`, and runs its tests. The tests of the files `more` are read but not
+/// Reads and compiles the configuration at `main` to look at it, and runs its tests. The tests of the files `more` are read but not
 /// run.
 ///
 /// # Errors
 /// All errors at once; a failing test is one.
 pub(crate) fn load(main: &Path, more: &[PathBuf], judge: Judge<'_>) -> Result<Loaded, Refused> {
-    load_again(main, more, judge, None, &Patience::default())
+    load_again(main, more, judge, None, &Patience::default(), Purpose::Look)
 }
 
-/// The same for a configuration that is read repeatedly. Parts equal in `previous` are kept; a file that did not
+/// The same for a configuration that is read repeatedly, and for a purpose. Parts equal in `previous` are kept; a file that did not
 /// respond before, as `patience` knows, is not waited for again.
 ///
 /// # Errors
@@ -79,6 +79,7 @@ pub(crate) fn load_again(
     judge: Judge<'_>,
     previous: Option<&Snapshot>,
     patience: &Patience,
+    purpose: Purpose,
 ) -> Result<Loaded, Refused> {
     let sources = Digesting {
         disk: Disk::new(patience.clone()),
@@ -107,7 +108,7 @@ pub(crate) fn load_again(
     let compiled = read
         .gateway
         .as_ref()
-        .and_then(|gateway| compile(gateway, &read.loader, &mut read.errors, previous));
+        .and_then(|gateway| compile(gateway, &read.loader, &mut read.errors, previous, purpose));
     let compiled = compiled.map(|(mut snapshot, warnings)| {
         snapshot.tests = tests;
         let verdict = judge(&snapshot);

@@ -49,7 +49,7 @@ mod verifiers;
 use std::fmt;
 use std::path::Path;
 
-pub(crate) use compile::read_users;
+pub(crate) use compile::{Purpose, read_users};
 pub use error::{ConfigError, ConfigErrors, ConfigWarning};
 pub(crate) use lines::Lines;
 pub(crate) use load::{Loaded as Accepted, Refused, Verdict, load, load_again};

@@ -79,6 +79,8 @@ pub(crate) enum TrustedPeers {
 pub(crate) struct Gateway {
     /// The number of event loops.
     pub(crate) workers: Spanned<Workers>,
+    /// The user that serves.
+    pub(crate) user: Option<Account>,
     /// The listeners; at least one unless an error was reported.
     pub(crate) listeners: Vec<Listener>,
     /// The proxies whose forwarded headers are trusted.
@@ -116,6 +118,15 @@ pub(crate) struct Test {
     pub(crate) test: PolicyTest,
     /// The certificate that its client shows, a PEM or DER file.
     pub(crate) certificate: Option<Spanned<PathBuf>>,
+}
+
+/// `user`.
+#[derive(Clone, Debug)]
+pub(crate) struct Account {
+    /// The user's name.
+    pub(crate) name: Spanned<String>,
+    /// Its group's name.
+    pub(crate) group: Option<Spanned<String>>,
 }
 
 /// `workers`.

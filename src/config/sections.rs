@@ -4,8 +4,8 @@ use super::decode::Decoder;
 use super::keys;
 use super::node::{Kind, Node};
 use super::parsed::{
-    AccessLog, Balance, Buffer, Buffering, Certificate, Gateway, Level, Limits, Listener, Log,
-    LogFormat, Server, Spanned, Timeouts, Tls, TlsVersion, Upstream, Workers,
+    AccessLog, Account, Balance, Buffer, Buffering, Certificate, Gateway, Level, Limits, Listener,
+    Log, LogFormat, Server, Spanned, Timeouts, Tls, TlsVersion, Upstream, Workers,
 };
 use super::place::Place;
 use super::value;
@@ -23,6 +23,7 @@ impl Decoder<'_> {
             }
         }
         let workers = self.value(fields, "workers", Self::workers);
+        let user = self.optional(fields, "user", Self::user);
         let before = self.errors.count();
         let listeners = self.optional(fields, "listeners", |it, node| {
             it.filled_list(node, "a list of listeners", Self::listener)
@@ -74,6 +75,7 @@ impl Decoder<'_> {
         }
         Some(Gateway {
             workers: workers?,
+            user,
             listeners: listeners.unwrap_or_default(),
             trusted_proxies: trusted.unwrap_or_default(),
             limits: limits?,
@@ -89,6 +91,18 @@ impl Decoder<'_> {
             compressed: compressed?,
             log: log?,
         })
+    }
+
+    /// `user`: a name, or a map.
+    fn user(&mut self, node: &Node) -> Option<Account> {
+        if let Kind::Scalar(_) = node.kind {
+            let name = self.filled_text(node)?;
+            return Some(Account { name, group: None });
+        }
+        let fields = self.fields(node, "a user's name, or a map", &keys::USER)?;
+        let name = self.required(fields, "name", Self::filled_text);
+        let group = self.optional(fields, "group", Self::filled_text);
+        Some(Account { name: name?, group })
     }
 
     fn workers(&mut self, node: &Node) -> Option<Spanned<Workers>> {

@@ -2,7 +2,7 @@
 //! the reload watches them.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -122,6 +122,7 @@ pub(crate) struct Loader<'s> {
     directory: PathBuf,
     seen: RefCell<Paths>,
     read: RefCell<Paths>,
+    places: RefCell<HashMap<PathBuf, Place>>,
     secrets: RefCell<(Paths, Vec<Confidential>)>,
 }
 
@@ -163,6 +164,7 @@ impl<'s> Loader<'s> {
             directory,
             seen: RefCell::default(),
             read: RefCell::default(),
+            places: RefCell::default(),
             secrets: RefCell::default(),
         }
     }
@@ -188,6 +190,19 @@ impl<'s> Loader<'s> {
     /// The files that were read, or that could not be read.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         self.read.borrow().ordered.clone()
+    }
+
+    /// Records where the configuration names a file.
+    pub(crate) fn place(&self, path: &Path, place: Place) {
+        self.places
+            .borrow_mut()
+            .entry(path.to_owned())
+            .or_insert(place);
+    }
+
+    /// Where the configuration names a file; the default where that is not known.
+    pub(crate) fn place_of(&self, path: &Path) -> Place {
+        self.places.borrow().get(path).copied().unwrap_or_default()
     }
 
     /// Records that a file contains a secret.

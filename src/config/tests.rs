@@ -345,7 +345,7 @@ a.yaml:1:10: expected `auto` or a number from 1 to 1024, found `012`
     golden("admin: {}", "\
 a.yaml:1:1: unknown key `admin`
     1 | admin: {}
-      | ^^^^^ known here: include, workers, listeners, trusted_proxies, limits, timeouts, jwt, tokens, state, upstreams, defaults, routes, tests, errors, compressed, log");
+      | ^^^^^ known here: include, workers, user, listeners, trusted_proxies, limits, timeouts, jwt, tokens, state, upstreams, defaults, routes, tests, errors, compressed, log");
     golden(
         "log: {access: no}",
         "\

@@ -54,16 +54,29 @@ pub enum RunError {
     #[error("{0}")]
     Config(#[from] ConfigErrors),
     /// A listener cannot be bound.
-    #[error("cannot listen on {address}: {error}")]
+    #[error("cannot listen on {address}: {error}{remedy}")]
     Bind {
         /// Its address, as configured.
         address: String,
         /// The operating system's reason.
         error: std::io::Error,
+        /// What to do about it, after a semicolon; may be empty.
+        remedy: &'static str,
     },
     /// What systemd passed cannot be used.
     #[error("the sockets that systemd passed cannot be used: {0}")]
     Inherited(std::io::Error),
+    /// The process cannot become the user that serves.
+    #[error("{0}")]
+    User(String),
+    /// A file or directory of the user that serves cannot be made.
+    #[error("cannot make `{path}`: {error}")]
+    Make {
+        /// Its path.
+        path: String,
+        /// The operating system's reason.
+        error: std::io::Error,
+    },
     /// The token service cannot start.
     #[error("the token service cannot start: {0}")]
     Tokens(String),
@@ -115,23 +128,60 @@ struct Control {
 }
 
 impl Control {
-    /// Loads the first configuration, binds its listeners, and serves it; `None` where a stop signal arrived first.
+    /// Loads the first configuration, binds its listeners, becomes its user, and serves it; `None` where a stop signal
+    /// arrived first. Until the process is that user it has one thread, but for a moment those that read files: what
+    /// threads there were before would stay root.
     async fn begin(
         config: &Path,
-        log: Log,
+        mut log: Log,
         inherited: Inherited,
         signals: &mut Signals,
     ) -> Result<Option<Self>, RunError> {
-        let states = Arc::new(States::default());
-        let (active, first) = {
-            let (config, states) = (config.to_owned(), Arc::clone(&states));
-            let loading = tokio::task::spawn_blocking(move || start::start(&config, &states));
-            tokio::select! {
-                loaded = loading => loaded.map_err(std::io::Error::other)??,
-                () = signals.stop() => return Ok(None),
-            }
+        let (mut active, first) = tokio::select! {
+            loaded = start::load(config) => loaded?,
+            () = signals.stop() => return Ok(None),
         };
+        if first.user.is_none() {
+            log.write()?;
+        }
+        let mut server = Server::new(first.workers, inherited);
+        let bound = tokio::select! {
+            bound = start::bind(&server, &first) => bound?,
+            () = signals.stop() => return Ok(None),
+        };
+        // Root finds its socket, wherever that is.
+        let mut supervisor = Supervisor::find();
+        let mut became = false;
+        if let Some(user) = &first.user {
+            became = start::become_user(user)?;
+            log.write()?;
+        }
         log.set(first.level);
+        start::return_memory();
+        if let Some(access_log) = &first.access_log {
+            access_log.start()?;
+        }
+        let states = Arc::new(States::default());
+        {
+            let look = became.then(|| active.look(Arc::clone(&first)));
+            let (first, states) = (Arc::clone(&first), Arc::clone(&states));
+            let starting = tokio::task::spawn_blocking(move || {
+                start::tokens(&first, &states)?;
+                Ok::<_, RunError>(look.map(|look| look()))
+            });
+            let started = tokio::select! {
+                started = starting => started.map_err(std::io::Error::other)?.map(Some),
+                () = signals.stop() => Ok(None),
+            };
+            match started {
+                Ok(Some(Some(digest))) => active.expect(digest),
+                Ok(Some(None)) => {}
+                ended => {
+                    server.unbind(&bound);
+                    return ended.map(|_| None);
+                }
+            }
+        }
         follow_issuers(&first);
         acme::restore(&first).await;
         let certificates = acme::Manager::start();
@@ -139,13 +189,8 @@ impl Control {
         let tickets = SharedTickets::start();
         tickets.follow(&first);
         let (publish, snapshots) = watch::channel(Arc::clone(&first));
-        let mut server = Server::start(&snapshots, inherited)?;
-        let bound = tokio::select! {
-            bound = start::bind(&server, &first) => bound?,
-            () = signals.stop() => return Ok(None),
-        };
+        server.start(&snapshots)?;
         server.listen(&first, bound);
-        let mut supervisor = Supervisor::find();
         supervisor.ready(&first);
         Ok(Some(Self {
             config: config.to_owned(),
@@ -217,10 +262,16 @@ impl Control {
         let server = &self.server;
         let reloaded = self.active.reload(read, &current, asked, |next| {
             started.map_err(|why| format!("the token service cannot start: {why}"))?;
+            if let Some(access_log) = &next.access_log {
+                access_log
+                    .start()
+                    .map_err(|error| format!("the access log cannot be written: {error}"))?;
+            }
             server
                 .bind(next)
                 .map_err(|(address, error): (ListenAddress, _)| {
-                    format!("cannot listen on {address}: {error}")
+                    let remedy = start::remedy(&address, &error, next.user.is_some());
+                    format!("cannot listen on {address}: {error}{remedy}")
                 })
         });
         if let Some((next, bound)) = reloaded {

@@ -11,9 +11,10 @@ use std::sync::Arc;
 pub(crate) use self::reading::Reading;
 pub(crate) use self::watch::Watching;
 use crate::clock;
-use crate::config::{self, Accepted, ConfigErrors, Refused};
+use crate::config::{self, Accepted, ConfigErrors, Purpose, Refused};
 use crate::explain;
 use crate::filesystem::Patience;
+use crate::privilege::User;
 use crate::snapshot::Snapshot;
 
 /// The configuration in force, and the files it came from.
@@ -23,6 +24,8 @@ pub(crate) struct Active {
     files: Arc<[PathBuf]>,
     /// The digest of the files last read, valid or not.
     digest: u64,
+    /// The digest that the first look at the files finds where nothing has changed but who looks.
+    expected: Option<u64>,
     /// Which files currently do not respond.
     patience: Patience,
 }
@@ -49,7 +52,7 @@ impl Active {
     /// All errors in the configuration.
     pub(crate) fn load(config: &Path) -> Result<(Self, Arc<Snapshot>), ConfigErrors> {
         let patience = Patience::default();
-        let loaded = config::load_again(config, &[], &judge, None, &patience);
+        let loaded = config::load_again(config, &[], &judge, None, &patience, Purpose::Serve);
         let loaded = loaded.map_err(|refused| refused.errors)?;
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
@@ -58,6 +61,7 @@ impl Active {
             config: config.to_owned(),
             files: loaded.files.into(),
             digest: loaded.digest,
+            expected: None,
             patience,
         };
         Ok((active, Arc::new(loaded.snapshot)))
@@ -68,12 +72,33 @@ impl Active {
         &self.files
     }
 
+    /// Returns a closure that reads the files again, as the user that this process has become, and returns their digest:
+    /// some may be out of reach now. It may block on file systems.
+    pub(crate) fn look(&self, current: Arc<Snapshot>) -> impl FnOnce() -> u64 + Send + 'static {
+        let (config, patience) = (self.config.clone(), self.patience.clone());
+        move || {
+            let nobody = |_: &Snapshot| config::Verdict::default();
+            let before = Some(&*current);
+            match config::load_again(&config, &[], &nobody, before, &patience, Purpose::Look) {
+                Ok(loaded) => loaded.digest,
+                Err(refused) => refused.digest,
+            }
+        }
+    }
+
+    /// The first look at the files may find this digest, see [`Active::look`]. It was warned of what is out of reach.
+    pub(crate) fn expect(&mut self, digest: u64) {
+        self.expected = Some(digest);
+    }
+
     /// Returns a closure that compiles the files again and compares access. It may block on file systems, and takes
     /// seconds with a hundred thousand routes, so it belongs on its own thread.
     pub(crate) fn reader(&self, current: Arc<Snapshot>) -> impl FnOnce() -> Read + Send + 'static {
         let (config, patience) = (self.config.clone(), self.patience.clone());
         move || {
-            let loaded = config::load_again(&config, &[], &judge, Some(&current), &patience);
+            let before = Some(&*current);
+            let loaded =
+                config::load_again(&config, &[], &judge, before, &patience, Purpose::Serve);
             let wider = loaded.as_ref().map_or_else(
                 |_| Vec::new(),
                 |loaded| explain::wider(&current, &loaded.snapshot, clock::now()),
@@ -97,7 +122,8 @@ impl Active {
             Ok(loaded) => (loaded.digest, loaded.files.clone()),
             Err(refused) => (refused.digest, refused.files.clone()),
         };
-        if !asked && digest == self.digest {
+        let expected = self.expected.take();
+        if !asked && (digest == self.digest || Some(digest) == expected) {
             return None;
         }
         self.digest = digest;
@@ -116,6 +142,17 @@ impl Active {
             refuse(&format!(
                 "`workers` changed from {} to {}: that needs a restart",
                 current.workers, loaded.snapshot.workers
+            ));
+            return None;
+        }
+        if loaded.snapshot.user != current.user {
+            let name = |user: &Option<User>| match user {
+                Some(user) => format!("`{user}`"),
+                None => "none".to_owned(),
+            };
+            let (before, now) = (name(&current.user), name(&loaded.snapshot.user));
+            refuse(&format!(
+                "`user` changed from {before} to {now}: that needs a restart"
             ));
             return None;
         }

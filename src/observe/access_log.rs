@@ -8,7 +8,7 @@ mod told;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -70,7 +70,10 @@ pub(crate) struct AccessLogSettings {
 pub(crate) struct AccessLog {
     settings: AccessLogSettings,
     shared: Arc<Shared>,
-    writer: JoinHandle<()>,
+    /// The output, until the writer takes it.
+    sink: Mutex<Option<Sink>>,
+    /// The thread that writes, once it has started.
+    writer: OnceLock<JoinHandle<()>>,
     /// Which losses were already reported to the operator.
     told: Mutex<Told>,
 }
@@ -84,6 +87,36 @@ struct Shared {
     trouble: Mutex<Trouble>,
     stop: AtomicBool,
     reopen: AtomicBool,
+}
+
+impl Shared {
+    /// Writes the workers' lines ten times a second, until it is stopped.
+    fn write_out(&self, sink: &mut Sink) {
+        let mut batch = Vec::new();
+        loop {
+            let stopping = self.stop.load(Ordering::Acquire);
+            if self.reopen.swap(false, Ordering::Relaxed) {
+                sink.reopen();
+            }
+            for lane in &self.lanes {
+                if let Ok(mut lines) = lane.0.lock() {
+                    lines.gather();
+                    std::mem::swap(&mut lines.batch, &mut batch);
+                }
+                if !batch.is_empty() {
+                    let written = sink.write(&batch);
+                    let trouble = &self.trouble;
+                    let mut trouble = trouble.lock().unwrap_or_else(PoisonError::into_inner);
+                    trouble.came_of(written);
+                }
+                batch.clear();
+            }
+            if stopping {
+                return;
+            }
+            std::thread::park_timeout(BATCH);
+        }
+    }
 }
 
 /// The buffers of one worker; the writer empties them ten times a second. Aligned, so that two workers never write to
@@ -111,55 +144,54 @@ impl Lines {
 }
 
 impl AccessLog {
-    /// Opens the destination and starts the writer.
+    /// Opens the destination. Nothing is written before [`AccessLog::start`].
     ///
     /// # Errors
-    /// The file cannot be opened, or the thread cannot be started.
+    /// The file cannot be opened.
     pub(crate) fn open(settings: AccessLogSettings, workers: usize) -> std::io::Result<Self> {
-        let mut sink = Sink::open(settings.to.clone())?;
-        let shared = Arc::new(Shared {
-            lanes: (0..workers).map(|_| Lane::default()).collect(),
-            dropped: AtomicU64::new(0),
-            trouble: Mutex::default(),
-            stop: AtomicBool::new(false),
-            reopen: AtomicBool::new(false),
-        });
-        let theirs = Arc::clone(&shared);
+        let sink = Sink::open(settings.to.clone())?;
+        let mut log = Self::closed(settings, workers);
+        log.sink = Mutex::new(Some(sink));
+        Ok(log)
+    }
+
+    /// A log that writes nothing, and touches no file: of a configuration that is only looked at.
+    pub(crate) fn closed(settings: AccessLogSettings, workers: usize) -> Self {
+        Self {
+            settings,
+            shared: Arc::new(Shared {
+                lanes: (0..workers).map(|_| Lane::default()).collect(),
+                dropped: AtomicU64::new(0),
+                trouble: Mutex::default(),
+                stop: AtomicBool::new(false),
+                reopen: AtomicBool::new(false),
+            }),
+            sink: Mutex::default(),
+            writer: OnceLock::new(),
+            told: Mutex::default(),
+        }
+    }
+
+    /// Starts the thread that writes, if it has not started.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub(crate) fn start(&self) -> std::io::Result<()> {
+        let sink = self
+            .sink
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some(mut sink) = sink else {
+            return Ok(());
+        };
+        let theirs = Arc::clone(&self.shared);
         let writer = std::thread::Builder::new()
             .name("access-log".to_owned())
-            .spawn(move || {
-                let mut batch = Vec::new();
-                loop {
-                    let stopping = theirs.stop.load(Ordering::Acquire);
-                    if theirs.reopen.swap(false, Ordering::Relaxed) {
-                        sink.reopen();
-                    }
-                    for lane in &theirs.lanes {
-                        if let Ok(mut lines) = lane.0.lock() {
-                            lines.gather();
-                            std::mem::swap(&mut lines.batch, &mut batch);
-                        }
-                        if !batch.is_empty() {
-                            let written = sink.write(&batch);
-                            let trouble = &theirs.trouble;
-                            let mut trouble =
-                                trouble.lock().unwrap_or_else(PoisonError::into_inner);
-                            trouble.came_of(written);
-                        }
-                        batch.clear();
-                    }
-                    if stopping {
-                        return;
-                    }
-                    std::thread::park_timeout(BATCH);
-                }
-            })?;
-        Ok(Self {
-            settings,
-            shared,
-            writer,
-            told: Mutex::default(),
-        })
+            .spawn(move || theirs.write_out(&mut sink))?;
+        // The sink was there once, so this is the first one.
+        drop(self.writer.set(writer));
+        Ok(())
     }
 
     /// The settings it was created with.
@@ -195,7 +227,13 @@ impl AccessLog {
         let before = batch.len();
         lines.gather();
         if before < FULL && lines.batch.len() >= FULL {
-            self.writer.thread().unpark();
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(writer) = self.writer.get() {
+            writer.thread().unpark();
         }
     }
 
@@ -212,7 +250,11 @@ impl AccessLog {
     pub(crate) async fn finish(&self, bound: Duration) {
         self.stop();
         let finished = async {
-            while !self.writer.is_finished() {
+            while self
+                .writer
+                .get()
+                .is_some_and(|writer| !writer.is_finished())
+            {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };
@@ -223,7 +265,7 @@ impl AccessLog {
 
     fn stop(&self) {
         self.shared.stop.store(true, Ordering::Release);
-        self.writer.thread().unpark();
+        self.wake();
     }
 }
 

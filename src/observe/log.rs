@@ -22,12 +22,14 @@ const FLUSH: Duration = Duration::from_secs(2);
 /// The pause before the next attempt where standard error is non-blocking and full.
 const FULL: Duration = Duration::from_millis(10);
 
-/// The running log. Dropping it waits until its lines are written, but not for a hanging reader.
+/// The log. Dropping it waits until its lines are written, but not for a hanging reader.
 #[derive(Debug)]
 pub(crate) struct Log {
     /// The handle that changes the level; `None` where another log was running already.
     level: Option<Handle<LevelFilter, Registry>>,
     lines: Arc<Lines>,
+    /// Where its lines are written, until the thread that does so takes it.
+    out: Option<File>,
 }
 
 /// Whether an output supports colours: a terminal does, unless `NO_COLOR` is set (no-color.org) or `TERM` is `dumb`.
@@ -51,11 +53,11 @@ pub(crate) fn plainly() {
     drop(started);
 }
 
-/// Starts the log at `info`. Where a test has installed a log already, that one stays. Panics are logged too from now
-/// on: the standard library's own message would block on a hanging reader.
+/// Begins the log at `info`; its lines wait for [`Log::write`]. Where a test has installed a log already, that one stays.
+/// Panics are logged too from now on: the standard library's own message would block on a hanging reader.
 ///
 /// # Errors
-/// The writer thread cannot be started.
+/// There is no descriptor left.
 pub(crate) fn start() -> io::Result<Log> {
     let (filter, handle) = reload::Layer::new(LevelFilter::INFO);
     let lines = Arc::new(Lines::default());
@@ -68,14 +70,14 @@ pub(crate) fn start() -> io::Result<Log> {
         .with(layer)
         .try_init();
     if started.is_err() {
-        return Ok(Log { level: None, lines });
+        return Ok(Log {
+            level: None,
+            lines,
+            out: None,
+        });
     }
     // A descriptor of its own, so that a hanging write holds no lock.
-    let mut out = File::from(io::stderr().as_fd().try_clone_to_owned()?);
-    let theirs = Arc::clone(&lines);
-    std::thread::Builder::new()
-        .name("log".to_owned())
-        .spawn(move || theirs.write_out(&mut out))?;
+    let out = File::from(io::stderr().as_fd().try_clone_to_owned()?);
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
         let thread = thread.name().unwrap_or("?");
@@ -89,10 +91,26 @@ pub(crate) fn start() -> io::Result<Log> {
     Ok(Log {
         level: Some(handle),
         lines,
+        out: Some(out),
     })
 }
 
 impl Log {
+    /// Starts the thread that writes lines, those that waited first.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub(crate) fn write(&mut self) -> io::Result<()> {
+        let Some(mut out) = self.out.take() else {
+            return Ok(());
+        };
+        let theirs = Arc::clone(&self.lines);
+        std::thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || theirs.write_out(&mut out))?;
+        Ok(())
+    }
+
     /// Logs messages of at least this level from now on.
     pub(crate) fn set(&self, level: tracing::Level) {
         let changed = self
@@ -107,6 +125,8 @@ impl Log {
 
 impl Drop for Log {
     fn drop(&mut self) {
+        // A start that fails has lines, too. Without a thread they are lost, and so is the reason.
+        drop(self.write());
         self.lines.flush(FLUSH);
     }
 }

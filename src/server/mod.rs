@@ -10,6 +10,7 @@ pub(crate) mod preamble;
 mod pulse;
 mod tally;
 mod unix;
+mod user;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ pub(crate) use self::inherited::Inherited;
 pub(crate) use self::listener::Socket;
 pub(crate) use self::pulse::Pulse;
 use self::tally::Tally;
+pub(crate) use self::user::become_user;
 use crate::net::limits::Timeouts;
 use crate::net::tls::Clients;
 use crate::snapshot::{ListenAddress, Listener, Snapshot, SocketAccess};
@@ -39,9 +41,12 @@ const BACKLOG: i32 = 4096;
 /// The shortest interval at which a worker closes its idle connections for lack of descriptors.
 const RELIEF: Duration = Duration::from_millis(50);
 
-/// The running workers.
+/// The listeners, and the workers that serve them.
 #[derive(Debug)]
 pub(crate) struct Server {
+    /// How many workers there are to be.
+    count: usize,
+    /// Those that run.
     workers: Vec<Handle>,
     tally: Arc<Tally>,
     /// The open listeners.
@@ -96,46 +101,63 @@ pub(crate) struct Bound {
 }
 
 impl Server {
-    /// Starts the workers; they accept nothing yet. `inherited` are the sockets that systemd passed.
+    /// A server for so many workers, none of which runs. `inherited` are the sockets that systemd passed.
+    pub(crate) fn new(count: usize, inherited: Inherited) -> Self {
+        Self {
+            count,
+            workers: Vec::with_capacity(count),
+            tally: Arc::default(),
+            listening: HashMap::new(),
+            inherited,
+        }
+    }
+
+    /// Starts the workers; they accept nothing yet. Call it once, before [`Server::listen`].
     ///
     /// # Errors
     /// A thread or a runtime cannot be started.
     pub(crate) fn start(
+        &mut self,
         snapshots: &watch::Receiver<Arc<Snapshot>>,
-        inherited: Inherited,
-    ) -> std::io::Result<Self> {
-        let count = snapshots.borrow().workers;
-        let tally = Arc::new(Tally::default());
-        let mut workers = Vec::with_capacity(count);
-        for index in 0..count {
+    ) -> std::io::Result<()> {
+        // Whoever serves as a user of its own has no privilege that a client could come by.
+        let gives_up = snapshots.borrow().user.is_some();
+        for index in 0..self.count {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
             let worker = Arc::new(Worker::new(
                 index,
                 snapshots.clone(),
-                REMEMBERED_TOKENS / count.max(1),
+                REMEMBERED_TOKENS / self.count.max(1),
             ));
             let (orders, inbox) = mpsc::unbounded_channel();
-            let tally = Arc::clone(&tally);
+            let tally = Arc::clone(&self.tally);
+            let (ready, started) = std::sync::mpsc::channel();
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{index}"))
                 .spawn(move || {
+                    let given_up = if gives_up {
+                        user::give_up_the_last()
+                    } else {
+                        Ok(())
+                    };
+                    let is_ready = given_up.is_ok();
+                    drop(ready.send(given_up));
+                    if !is_ready {
+                        return;
+                    }
                     runtime.block_on(work(&worker, &tally, inbox));
                     // Remaining tasks are cut off; the drain's deadline has passed.
                     runtime.shutdown_timeout(Duration::from_millis(100));
                 })?;
-            workers.push(Handle {
+            started.recv().map_err(std::io::Error::other)??;
+            self.workers.push(Handle {
                 orders,
                 thread: Some(thread),
             });
         }
-        Ok(Self {
-            workers,
-            tally,
-            listening: HashMap::new(),
-            inherited,
-        })
+        Ok(())
     }
 
     /// Binds the listeners that the snapshot adds. Those that it removes give up their addresses to them: for a moment
@@ -176,11 +198,6 @@ impl Server {
         let (unix, others): (Vec<_>, Vec<_>) =
             new().partition(|listener| matches!(listener.address, ListenAddress::Unix(_)));
         let mut bound: Vec<Bound> = Vec::new();
-        let undo = |bound: &[Bound]| {
-            for Bound { address, .. } in bound {
-                listener::forget(address, listener::identity(address));
-            }
-        };
         for listener in others.into_iter().chain(unix) {
             let address = &listener.address;
             let file = listener::identity(address);
@@ -188,7 +205,7 @@ impl Server {
             match self.open(listener, replace) {
                 Ok(open) => bound.push(open),
                 Err(error) => {
-                    undo(&bound);
+                    self.unbind(&bound);
                     return Err((address.clone(), error));
                 }
             }
@@ -197,15 +214,22 @@ impl Server {
             .may_be_spoken(snapshot)
             .and_then(|()| self.permit(snapshot))
         {
-            undo(&bound);
+            self.unbind(&bound);
             return Err(failed);
         }
         Ok(bound)
     }
 
+    /// Removes the socket files of listeners that were bound and will not be opened.
+    pub(crate) fn unbind(&self, bound: &[Bound]) {
+        for Bound { address, .. } in bound {
+            listener::forget(address, listener::identity(address));
+        }
+    }
+
     /// Binds one listener; `replace` says that it takes the place of a socket file of ours.
     fn open(&self, listener: &Listener, replace: bool) -> std::io::Result<Bound> {
-        let (address, workers) = (&listener.address, self.workers.len());
+        let (address, workers) = (&listener.address, self.count);
         let (local, sockets) = match address {
             ListenAddress::Inherited(name) => {
                 let passed = self.inherited.named(name)?;

@@ -20,6 +20,9 @@ fn every_configuration_in_the_documents_is_accepted() {
         let text = fs::read_to_string(&page).unwrap();
         for (line, block) in blocks(&text) {
             let folder = Folder::new();
+            // Root checks whether `user` can enter it.
+            let open = fs::Permissions::from_mode(0o755);
+            fs::set_permissions(folder.path(""), open).unwrap();
             folder.write("gateway.yaml", &block);
             furnish(&folder, &block, &authority);
             let env = variables(&block);

@@ -472,23 +472,36 @@ fn an_upstream_that_is_a_listener_of_the_gateway_is_refused() {
 }
 
 #[test]
-fn root_is_said_where_nothing_needs_it() {
+fn root_is_said() {
     if !rustix::process::geteuid().is_root() {
         return;
     }
     let folder = Folder::new();
     folder.write("shared", "0123456789abcdef0123456789abcdef");
-    for (listener, mode, is_said) in [
-        ("127.0.0.1:0", 0o640, true),
-        ("127.0.0.1:8080", 0o644, true),
-        ("127.0.0.1:8080", 0o600, false),
+    let (needless, needed) = (
+        "this is root, which neither",
+        "this is root, and stays root",
+    );
+    for (listener, mode, user, expected) in [
+        ("127.0.0.1:0", 0o640, "", Some(needless)),
+        ("127.0.0.1:8080", 0o644, "", Some(needless)),
+        ("127.0.0.1:8080", 0o600, "", Some(needed)),
+        ("127.0.0.1:80", 0o644, "", Some(needed)),
+        ("127.0.0.1:80", 0o644, "user: nobody", None),
     ] {
         let text = format!(
-            "listeners: [{{address: '{listener}'}}]\njwt: {{a: {{algorithms: [HS256], secret: '${{file:shared}}'}}}}\nroutes: [{{path: /*, respond: {{status: 200}}}}]\n"
+            "{user}\nlisteners: [{{address: '{listener}'}}]\njwt: {{a: {{algorithms: [HS256], secret: '${{file:shared}}'}}}}\nroutes: [{{path: /*, respond: {{status: 200}}}}]\n"
         );
         folder.write("gateway.yaml", &text);
         chmod(&folder, "shared", mode);
         let (_, said) = check(&folder, &text);
-        assert_eq!(said.contains("this is root"), is_said, "{said}");
+        for words in [needless, needed] {
+            let is_said = said.contains(words);
+            assert_eq!(
+                is_said,
+                expected == Some(words),
+                "{listener} {mode:o} {user}: {said}"
+            );
+        }
     }
 }

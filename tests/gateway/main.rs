@@ -62,6 +62,7 @@ mod targets;
 mod tidy;
 mod tls;
 mod tokens;
+mod user;
 mod vectors;
 mod verifiers;
 mod websocket;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// The floors, the ground first, with the rooms on each. A room may use what stands on a floor below its own, and nothing
 /// beside it.
 const FLOORS: &[&[&str]] = &[
-    &["clock", "filesystem", "script", "yaml"],
+    &["clock", "filesystem", "privilege", "script", "yaml"],
     &["net"],
     &["message"],
     &["auth", "compress", "observe", "state", "wire"],
@@ -81,6 +81,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("tokio_rustls", &["net/tls", "server"]),
     ("instant_acme", &["control/acme"]),
     ("rcgen", &["cli", "control/acme"]),
+    ("tikv_jemalloc_ctl", &["control/start"]),
     ("clap", &["cli", "main"]),
 ];
 

@@ -211,9 +211,10 @@ impl Compiler<'_> {
         }
     }
 
-    /// Warns about a process that runs as root although neither its ports nor its files need it.
+    /// Warns about a process that stays root, at a start.
     fn needs_no_root(&mut self, gateway: &parsed::Gateway, read: &[(PathBuf, Metadata)]) {
-        if !rustix::process::geteuid().is_root() {
+        let is_root = rustix::process::geteuid().is_root();
+        if !is_root || gateway.user.is_some() || self.previous.is_some() {
             return;
         }
         let lowest = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
@@ -224,14 +225,16 @@ impl Compiler<'_> {
             parsed::ListenAddress::Unix(_) | parsed::ListenAddress::Inherited(_) => false,
         };
         let is_roots = |meta: &Metadata| meta.uid() == 0 && meta.mode() & NOT_THE_OWNER == 0;
-        if gateway.listeners.iter().any(is_privileged)
-            || read.iter().any(|(_, meta)| is_roots(meta))
-        {
-            return;
-        }
-        let warning = format!(
-            "this is root, which neither the ports (from {lowest} on) nor the files of this configuration need: run the gateway as a user of its own"
-        );
+        let needs_root = gateway.listeners.iter().any(is_privileged)
+            || read.iter().any(|(_, meta)| is_roots(meta));
+        let warning = if needs_root {
+            "this is root, and stays root while it serves: name a `user`, which it becomes once ports and keys are open"
+                .to_owned()
+        } else {
+            format!(
+                "this is root, which neither the ports (from {lowest} on) nor the files of this configuration need: run the gateway as a user of its own"
+            )
+        };
         self.errors.warn(Place::default(), &warning);
     }
 }

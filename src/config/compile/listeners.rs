@@ -185,9 +185,10 @@ impl Compiler<'_> {
         }
         let access = SocketAccess {
             mode: mode.map_or(MODE, |mode| mode.value),
-            owner: None,
+            owner: self.user.as_ref().map(|user| user.uid),
             group: group
                 .and_then(|group| self.group(group))
+                .or_else(|| self.user.as_ref().map(|user| user.gid))
                 .unwrap_or_else(|| rustix::process::getegid().as_raw()),
         };
         if let Some(mode) = mode.filter(|_| access.mode & OTHERS_CONNECT != 0)

@@ -174,8 +174,8 @@ impl Compiler<'_> {
     }
 
     fn space(&mut self, directory: &Path, bytes: u64, place: Place) -> Option<Arc<SpoolSpace>> {
-        let (named, loader) = (directory.to_owned(), self.loader);
-        match loader.patiently(directory, move || SpoolSpace::open(named, bytes)) {
+        let named = directory.to_owned();
+        match self.make_file(directory, move || SpoolSpace::open(named, bytes)) {
             Ok(space) => Some(Arc::new(space)),
             Err(error) => {
                 let problem = format!(

@@ -89,7 +89,12 @@ impl Gateway {
         Self::start_program(folder, config.matches("address:").count(), command).await
     }
 
-    async fn start_program(folder: Folder, listeners: usize, mut command: Command) -> Self {
+    /// Starts a program that is or becomes ours, with its arguments still to come.
+    pub(crate) async fn start_program(
+        folder: Folder,
+        listeners: usize,
+        mut command: Command,
+    ) -> Self {
         let mut child = command
             .args(["run", "-c"])
             .arg(folder.path("gateway.yaml"))
@@ -220,6 +225,11 @@ impl Gateway {
             .lines()
             .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}")))
             .collect()
+    }
+
+    /// The process's id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
