@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::support::{Folder, Gateway, config, eventually, free_port, get, local, program};
+use super::support::{
+    Folder, Gateway, config, eventually, free_port, get, local, program, run_to_end,
+};
 
 /// Many routes, so that a reload that adds them says more than a pipe holds.
 fn many(word: &str, count: usize) -> String {
@@ -220,4 +222,24 @@ routes: [{path: /*, respond: {body: pong}}]
     gateway.signal(Signal::TERM);
     assert_eq!(gateway.exit().await.code(), Some(0));
     assert!(start.elapsed() < Duration::from_secs(30));
+}
+
+#[test]
+fn who_only_looks_at_a_configuration_leaves_its_log_alone() {
+    let folder = Folder::new();
+    let text = "log: {access: {to: access.log}}
+routes: [{path: /*, respond: {body: x}}]
+tests: [{request: GET /, expect: {status: 200}}]
+";
+    folder.write("gateway.yaml", config(text, &[]));
+    for arguments in [
+        &["check"][..],
+        &["check", "--print"],
+        &["explain", "/"],
+        &["test"],
+    ] {
+        let output = run_to_end(&folder, arguments, &[]);
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        assert!(!folder.path("access.log").exists(), "{arguments:?}");
+    }
 }
