@@ -59,6 +59,12 @@ pub fn ticket(input: &[u8]) {
     tls::ticket_holds(input);
 }
 
+/// A file of certificates, revocation lists or keys: which kind, then what is in it.
+pub fn material(input: &[u8]) {
+    tls::material_holds(input);
+    auth::keys_hold(input);
+}
+
 /// A configuration file.
 pub fn config(input: &[u8]) {
     config::text_holds(input);
@@ -74,7 +80,8 @@ mod tests {
     #[test]
     fn the_seeds_hold() {
         for name in [
-            "answer", "request", "client", "preamble", "path", "token", "ticket", "config",
+            "answer", "request", "client", "preamble", "path", "token", "ticket", "material",
+            "config",
         ] {
             let target = match name {
                 "answer" => answer,
@@ -84,6 +91,7 @@ mod tests {
                 "path" => path,
                 "token" => token,
                 "ticket" => ticket,
+                "material" => material,
                 _ => config,
             };
             let directory = Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -31,6 +31,8 @@ mod token;
 mod verify;
 mod witness;
 
+#[cfg(any(test, fuzzing))]
+mod properties;
 #[cfg(test)]
 mod rfc_examples;
 #[cfg(test)]
@@ -57,6 +59,8 @@ pub(crate) use self::number::whole;
 pub(crate) use self::permit::Permit;
 pub(crate) use self::policy::Requirement;
 pub(crate) use self::principal::Principal;
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::properties::keys_hold;
 pub(crate) use self::remembered::Remembered;
 pub(crate) use self::remote::{
     Fetched, Location, NotFetched, RemoteKeys, RemoteSettings, jwks_uri,

@@ -10,6 +10,8 @@ mod extensions;
 mod issued;
 mod material;
 mod outgoing;
+#[cfg(any(test, fuzzing))]
+mod properties;
 mod server;
 mod tickets;
 
@@ -24,6 +26,8 @@ pub(crate) use self::clients::{
 pub(crate) use self::issued::{About, Issued, Slot};
 use self::material::Wrong;
 pub(crate) use self::outgoing::{ClientTls, roots_warning};
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::properties::{case_file, material_holds};
 pub(crate) use self::server::{MinVersion, NoHandshake, Tls, TlsSettings};
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::tickets::ticket_holds;
