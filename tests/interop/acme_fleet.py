@@ -259,10 +259,15 @@ def with_pebble(start: Start) -> str:
         it.one.run("cert", "renew", NAME)
         second = served(it.two, FIRST_WITHIN, first)
         wait_until(lambda: it.one.certificate(NAME) == second, SERVED_WITHIN, "both serve it", 0.02)
+
+        def asked(gateway: Gateway) -> list[int]:
+            # Its last line may not be written whole yet.
+            lines = gateway.child.out.read_text().split("\n")[:-1]
+            return [record["status"] for record in map(json.loads, lines) if "acme-challenge" in record["path"]]
+
         for gateway in (it.one, it.two):
-            records = [json.loads(line) for line in gateway.child.out.read_text().splitlines()]
-            asked = [it["status"] for it in records if "acme-challenge" in it["path"]]
-            expect(asked and set(asked) == {200}, f"{gateway.folder.name}: {asked}")
+            wait_until(lambda: asked(gateway), 5, f"{gateway.folder.name} has records of the challenge")
+            expect(set(asked(gateway)) == {200}, f"{gateway.folder.name}: {asked(gateway)}")
         expect(it.directory.accounts() == 1 and len(it.directory.issued()) == 2, f"{it.directory.issued()}")
         return "both were asked, for both challenges"
 
