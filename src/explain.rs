@@ -342,6 +342,13 @@ impl Decision {
                 let (target, fields) = forward.head(&permit, draft)?;
                 let name = &forward.upstream.name;
                 self.say("upstream", name);
+                let settings = forward.upstream.settings();
+                if settings.servers.len() > 1 {
+                    let servers = settings.servers.iter().map(ToString::to_string);
+                    let servers: Vec<String> = servers.collect();
+                    let line = format!("{} of {}", settings.balance, servers.join(", "));
+                    self.say("servers", line);
+                }
                 let (path, query) = match target.split_once('?') {
                     Some((path, _)) => (path, "?***"),
                     None => (&*target, ""),

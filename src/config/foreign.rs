@@ -105,6 +105,12 @@ const KEYS: &[Row] = &[
     ("frontend", "HAProxy's", "`listeners` and `routes`"),
     ("load_balancer", "Traefik's", SERVERS),
     (
+        "least_conn",
+        "nginx's",
+        "`upstreams.NAME.balance: least_requests`",
+    ),
+    ("lb_policy", "Caddy's", "`upstreams.NAME.balance`"),
+    (
         "keepalive",
         "nginx's",
         "`upstreams.NAME.connections.keep_alive`",

@@ -43,6 +43,7 @@ mod syntax;
 mod tests;
 mod tokens;
 mod tree;
+mod upstreams;
 mod value;
 mod verifiers;
 

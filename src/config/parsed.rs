@@ -482,8 +482,8 @@ pub(crate) struct Upstream {
     /// Whether an error was reported inside.
     pub(crate) broken: bool,
     /// At least one unless an error was reported.
-    pub(crate) servers: Vec<Spanned<Server>>,
-    /// The load balancing method.
+    pub(crate) servers: Vec<UpstreamServer>,
+    /// The load balancing method; `round_robin`.
     pub(crate) balance: Spanned<Balance>,
     /// The timeout for connecting; 2 s.
     pub(crate) connect: Spanned<Duration>,
@@ -501,6 +501,17 @@ pub(crate) struct Upstream {
     pub(crate) underscores: Spanned<bool>,
 }
 
+/// One of the servers of an upstream.
+#[derive(Clone, Debug)]
+pub(crate) struct UpstreamServer {
+    /// Its address.
+    pub(crate) url: Spanned<Server>,
+    /// Its share of the requests; 1, at most 256.
+    pub(crate) weight: Spanned<u32>,
+    /// Whether it is used only while no other is usable; false.
+    pub(crate) backup: Spanned<bool>,
+}
+
 /// The `buffer` setting of an upstream.
 #[derive(Clone, Debug)]
 pub(crate) enum Buffering {
@@ -515,8 +526,12 @@ pub(crate) enum Buffering {
 /// A load balancing method.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Balance {
-    /// One server after the other.
+    /// One server after the other, by weight.
     RoundRobin,
+    /// The one with the fewest requests in flight for its weight.
+    LeastRequests,
+    /// The less busy of two drawn by weight.
+    RandomTwo,
 }
 
 /// The address of an app.

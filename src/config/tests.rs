@@ -188,7 +188,7 @@ fn every_key_is_read() {
     assert_eq!(legacy.keys[1].kid.as_ref().unwrap().value, "k2");
     assert_eq!(gateway.upstreams.len(), 3);
     assert_eq!(
-        gateway.upstreams[2].1.servers[0].value,
+        gateway.upstreams[2].1.servers[0].url.value,
         Server::Unix("etc/more.sock".into())
     );
     assert_eq!(gateway.upstreams[0].1.keep_alive.value, 8);
@@ -522,7 +522,7 @@ a.yaml:2:17: expected a server's URL, found `https://x`
       |                 ^^^^^^^^^ only http:// and unix: are supported; servers are http://HOST:PORT or unix:/PATH
 a.yaml:2:38: expected a way to balance, found `round-robin`
     2 |   a: {servers: [https://x], balance: round-robin}
-      |                                      ^^^^^^^^^^^ did you mean `round_robin`? known here: round_robin
+      |                                      ^^^^^^^^^^^ did you mean `round_robin`? known here: round_robin, least_requests, random_two
 a.yaml:3:6: expected a server's URL, found `app:80`
     3 |   b: app:80
       |      ^^^^^^ servers are http://HOST:PORT or unix:/PATH");

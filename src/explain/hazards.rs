@@ -115,9 +115,9 @@ fn refuses(route: &Route) -> bool {
 }
 
 fn share(one: &Upstream, other: &Upstream) -> bool {
-    let (one, other) = (&one.settings().endpoints, &other.settings().endpoints);
+    let (one, other) = (&one.settings().servers, &other.settings().servers);
     one.iter()
-        .any(|address| other.iter().any(|it| is_same(address, it)))
+        .any(|server| other.iter().any(|it| is_same(&server.address, &it.address)))
 }
 
 /// Whether two addresses are the same server; all loopback names are one.

@@ -3,11 +3,14 @@
 
 mod ahead;
 mod ask;
+mod balance;
 mod blocks;
 mod body;
 mod buffer;
+mod endpoint;
 mod h1;
 mod headers;
+mod load;
 mod outgoing;
 mod pool;
 mod reserved;
@@ -28,21 +31,24 @@ use tokio::time::Instant;
 
 use self::ahead::Ahead;
 pub(crate) use self::ask::{Ask, AskedAbout, disregard};
+pub(crate) use self::balance::Balance;
 use self::body::AnswerBody;
 use self::buffer::TakeInError;
+pub(crate) use self::endpoint::Address;
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::h1::answer_holds;
 use self::h1::{AnswerFrames, AnswerHead, Exchange, Fault, RequestHead};
 pub(crate) use self::headers::{Fields, is_grpc};
 use self::outgoing::{ClientBody, Outgoing};
-pub(crate) use self::pool::Address;
 use self::pool::Home;
 use self::reserved::TrailerRules;
 pub(crate) use self::reserved::{Vouched, ends_loops, frames, is_the_gateways};
 use self::spool::SpoolError;
 pub(crate) use self::spool::SpoolSpace;
 use self::upstream::Reuse;
-pub(crate) use self::upstream::{BufferSettings, Purpose, Upstream, UpstreamSettings, retire};
+pub(crate) use self::upstream::{
+    BufferSettings, Purpose, ServerSettings, Upstream, UpstreamSettings, retire,
+};
 use crate::auth::Permit;
 use crate::edits::HeaderEdits;
 use crate::message::body::{Body, BodyError};
@@ -238,7 +244,7 @@ impl Forward {
         let (mut head, mut exchange, home) = self.exchange(worker, began, head, body).await?;
         exchange.keep_table(headers);
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            let mut answer = tunnel::open(*head, exchange, upgrade)?;
+            let mut answer = tunnel::open(*head, exchange, home, upgrade)?;
             if offers_bearer {
                 // A browser closes a WebSocket if none of its protocols is chosen.
                 let fields = answer.response.headers_mut();

@@ -1,65 +1,28 @@
-//! The servers of upstreams, and each worker's idle connections to them. `upstream` decides which server a request goes
-//! to.
+//! Each worker's idle connections to a server. Which server a request goes to is decided in `upstream`, and what is known
+//! of a server is in `endpoint`.
 
 use std::collections::VecDeque;
-use std::fmt::{Display, Formatter};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use tokio::runtime::{Handle, RuntimeMetrics};
 use tokio::time::{Instant, sleep};
 
 use super::h1::Connection;
+use super::load::Load;
 
 /// How often idle connections are checked for those that the app has closed, or that have not been used for long.
 const SWEEP: Duration = Duration::from_secs(5);
 /// How long a connection is not reused after a response that has no body by its status (204, 304) and announced none:
 /// some servers send one all the same, a moment later.
 const QUARANTINE: Duration = Duration::from_secs(1);
-/// How often an unreachable endpoint is logged.
-const SAID_EVERY: Duration = Duration::from_secs(1);
-
-/// Where an endpoint listens.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Address {
-    /// A host, by name or address, and a port.
-    Tcp(String, u16),
-    /// A socket in the file system.
-    Unix(PathBuf),
-}
-
-impl Display for Address {
-    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Tcp(host, port) if host.contains(':') => write!(f, "http://[{host}]:{port}"),
-            Self::Tcp(host, port) => write!(f, "http://{host}:{port}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
-/// One server of an upstream. The next configuration keeps it, with its connections, whatever else changes in the
-/// upstream.
-#[derive(Debug)]
-pub(crate) struct Endpoint {
-    address: Address,
-    /// One for each worker.
-    pools: Box<[Arc<Pool>]>,
-    said: Mutex<Said>,
-}
-
-/// When an unreachable endpoint was last logged, and how many failures were not logged since.
-#[derive(Debug, Default)]
-struct Said {
-    at: Option<Instant>,
-    unsaid: u64,
-}
 
 /// The idle connections of one worker to one endpoint.
-#[derive(Debug, Default)]
-struct Pool {
+#[derive(Debug)]
+pub(super) struct Pool {
+    /// The requests in flight at the server, of all workers.
+    load: Arc<Load>,
     turns: Turns,
     /// Whether no configuration uses the endpoint any more.
     is_left: AtomicBool,
@@ -148,64 +111,27 @@ pub(super) struct Keep {
 pub(crate) struct Home {
     pool: Arc<Pool>,
     keep: Keep,
+    /// Whether the request counts as one in flight until this is dropped.
+    counts: bool,
 }
 
-impl Endpoint {
-    /// An endpoint without connections, for `workers` workers.
-    pub(super) fn new(address: Address, workers: usize) -> Self {
-        Self {
-            address,
-            pools: (0..workers).map(|_| Arc::default()).collect(),
-            said: Mutex::default(),
+impl Drop for Home {
+    fn drop(&mut self) {
+        if self.counts {
+            self.pool.load.leave();
         }
-    }
-
-    /// Where it listens.
-    pub(super) fn address(&self) -> &Address {
-        &self.address
-    }
-
-    /// The pool of this worker's connections to it; `None` if there is no such worker.
-    pub(super) fn home(&self, worker: usize, keep: Keep) -> Option<Home> {
-        let pool = Arc::clone(self.pools.get(worker)?);
-        Some(Home { pool, keep })
-    }
-
-    /// No configuration uses it any more: its idle connections are closed with the next sweep, and no more are kept.
-    pub(super) fn leave(&self) {
-        for pool in &self.pools {
-            pool.is_left.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Closes this worker's idle connections to it.
-    pub(super) fn close_idle(&self, worker: usize) {
-        let idle = self.pools.get(worker).map(|pool| &pool.idle);
-        if let Some(mut idle) = idle.and_then(|idle| idle.lock().ok()) {
-            idle.ready.clear();
-            idle.suspect.clear();
-        }
-    }
-
-    /// Logs that it cannot be reached: at most once a second, however many requests fail.
-    pub(super) fn is_unreachable(&self, upstream: &str, why: &dyn Display) {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        if said
-            .at
-            .is_some_and(|at| now.duration_since(at) < SAID_EVERY)
-        {
-            said.unsaid += 1;
-            return;
-        }
-        said.at = Some(now);
-        let unsaid = std::mem::take(&mut said.unsaid);
-        drop(said);
-        tracing::warn!(upstream.name = upstream, endpoint = %self.address, error = %why, unsaid, "the app could not be reached");
     }
 }
 
 impl Home {
+    /// A request's place at the server of this pool. With `counts` it is in flight until this is dropped.
+    pub(super) fn new(pool: Arc<Pool>, keep: Keep, counts: bool) -> Self {
+        if counts {
+            pool.load.enter();
+        }
+        Self { pool, keep, counts }
+    }
+
     /// An idle connection that was used less than `fresh` ago; `now` is the current time.
     pub(super) fn take(&self, now: Instant, fresh: Duration) -> Option<Box<Connection>> {
         let turn = self.pool.turns.now();
@@ -225,7 +151,7 @@ impl Home {
 
     /// Keeps a connection for the next request.
     pub(crate) fn take_back(self, connection: Box<Connection>) {
-        let Self { pool, keep } = self;
+        let (pool, keep) = (&self.pool, self.keep);
         let longest = connection
             .rests()
             .map_or(keep.idle, |said| said.min(keep.idle));
@@ -256,12 +182,35 @@ impl Home {
         }
         if !std::mem::replace(&mut idle.swept, true) {
             let every = longest.min(SWEEP);
-            tokio::spawn(sweep(Arc::downgrade(&pool), every));
+            tokio::spawn(sweep(Arc::downgrade(pool), every));
         }
     }
 }
 
 impl Pool {
+    /// A pool without connections.
+    pub(super) fn new(load: Arc<Load>) -> Self {
+        Self {
+            load,
+            turns: Turns::default(),
+            is_left: AtomicBool::new(false),
+            idle: Mutex::default(),
+        }
+    }
+
+    /// The server is no longer used: idle connections are closed with the next sweep, and no more are kept.
+    pub(super) fn leave(&self) {
+        self.is_left.store(true, Ordering::Relaxed);
+    }
+
+    /// Closes all idle connections.
+    pub(super) fn close_idle(&self) {
+        if let Ok(mut idle) = self.idle.lock() {
+            idle.ready.clear();
+            idle.suspect.clear();
+        }
+    }
+
     /// Closes connections that were idle for too long or closed by the app; returns whether any are left. As the latest
     /// is used first, connections that are not needed at quiet times grow old.
     fn sweep(&self) -> bool {

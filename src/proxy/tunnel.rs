@@ -6,6 +6,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy_bidirectional};
 
 use super::Answer;
 use super::h1::{AnswerHead, Exchange};
+use super::pool::Home;
 use crate::message::body::Body;
 use crate::message::reject::Reject;
 use crate::net::stream::Stream;
@@ -16,6 +17,8 @@ pub(crate) struct Tunnel {
     upstream: Stream,
     /// Bytes that the app sent right after its 101.
     said: Bytes,
+    /// The request is in flight until the tunnel is closed.
+    home: Home,
 }
 
 /// Turns the app's 101 into the response for the client, if the client requested that protocol.
@@ -25,6 +28,7 @@ pub(crate) struct Tunnel {
 pub(crate) fn open(
     mut head: AnswerHead,
     exchange: Exchange,
+    home: Home,
     asked: Option<HeaderValue>,
 ) -> Result<Answer, Reject> {
     let Some(asked) = asked else {
@@ -50,6 +54,7 @@ pub(crate) fn open(
         tunnel: Some(Tunnel {
             upstream: exchange.into_stream(),
             said,
+            home,
         }),
     })
 }
@@ -61,7 +66,11 @@ impl Tunnel {
     where
         C: AsyncRead + AsyncWrite + Unpin,
     {
-        let Self { mut upstream, said } = self;
+        let Self {
+            mut upstream,
+            said,
+            home: _home,
+        } = self;
         let begun = async {
             client.write_all(&said).await?;
             client.flush().await?;

@@ -1,16 +1,20 @@
-//! One upstream: its servers, and which of them a request goes to. Idle connections are kept in `pool`; the protocol
-//! spoken over them is not known here.
+//! One upstream: its servers, and a connection to one of them for each request. Which one is chosen in `balance`, idle
+//! connections are kept in `pool`; the protocol spoken over them is not known here.
 
+use std::fmt::{Display, Formatter};
+use std::hash::{BuildHasher as _, RandomState};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::HeaderValue;
+use smallvec::SmallVec;
 use tokio::time::{Instant, sleep};
 
+use super::balance::{Balance, Deal, Dice};
+use super::endpoint::{Address, Endpoint};
 use super::h1::Connection;
-use super::pool::{Address, Endpoint, Home, Keep};
+use super::pool::{Home, Keep};
 use super::{Buffer, UpstreamTimeouts};
 use crate::message::reject::Reject;
 use crate::net::dial::{Call, DialError, Dialer, Need};
@@ -38,8 +42,10 @@ pub(crate) struct UpstreamSettings {
     pub(crate) purpose: Purpose,
     /// Its name, or its URL.
     pub(crate) name: String,
-    /// Its endpoints, used in turn.
-    pub(crate) endpoints: Vec<Address>,
+    /// Its servers; each address once.
+    pub(crate) servers: Vec<ServerSettings>,
+    /// How one of them is chosen.
+    pub(crate) balance: Balance,
     /// Its timeouts, unless the route sets others.
     pub(crate) timeouts: UpstreamTimeouts,
     /// The most idle connections per endpoint and worker.
@@ -50,6 +56,41 @@ pub(crate) struct UpstreamSettings {
     pub(crate) buffer: Option<BufferSettings>,
     /// Whether field names with `_` are forwarded.
     pub(crate) underscores: bool,
+}
+
+/// The settings of one server.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct ServerSettings {
+    /// Where it listens.
+    pub(crate) address: Address,
+    /// Its share of the requests, compared with the others'; 0 gets none, 256 is the most.
+    pub(crate) weight: u32,
+    /// Whether it is used only while no other server can be.
+    pub(crate) backup: bool,
+}
+
+impl ServerSettings {
+    /// A server with the defaults.
+    pub(crate) fn new(address: Address) -> Self {
+        Self {
+            address,
+            weight: 1,
+            backup: false,
+        }
+    }
+}
+
+impl Display for ServerSettings {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        self.address.fmt(f)?;
+        if self.weight != 1 {
+            write!(f, " (weight {})", self.weight)?;
+        }
+        if self.backup {
+            f.write_str(" (backup)")?;
+        }
+        Ok(())
+    }
 }
 
 /// The settings of a buffer.
@@ -93,15 +134,46 @@ pub(crate) struct Upstream {
     pub(crate) buffer: Option<Buffer>,
     settings: UpstreamSettings,
     dialer: Dialer,
+    /// One for each of the settings' servers, in their order.
     endpoints: Box<[Arc<Endpoint>]>,
-    /// Each worker's position in the round robin over the endpoints.
-    rounds: Box<[Round]>,
+    /// Each worker's turns.
+    turns: Box<[Turns]>,
 }
 
-/// On cache lines of its own, because its worker writes to it for each request.
-#[derive(Debug, Default)]
+/// On cache lines of its own, because its worker writes to it for each request. Only that worker locks it.
+#[derive(Debug)]
 #[repr(align(128))]
-struct Round(AtomicUsize);
+struct Turns(Mutex<Turn>);
+
+/// Whose turn it is in one worker.
+#[derive(Debug)]
+struct Turn {
+    servers: Deal,
+    backups: Deal,
+    dice: Dice,
+}
+
+impl Turn {
+    /// The turns of worker `which` of `workers`.
+    fn new(servers: &[ServerSettings], which: usize, workers: usize) -> Self {
+        let deal = |backup: bool| {
+            let all = servers.iter().enumerate();
+            let some = all.filter(|(_, server)| server.backup == backup);
+            Deal::new(
+                some.map(|(at, server)| (at, server.weight)),
+                (which, workers),
+            )
+        };
+        Self {
+            servers: deal(false),
+            backups: deal(true),
+            dice: Dice::new(RandomState::new().hash_one(which)),
+        }
+    }
+}
+
+/// The servers that a request has tried in vain, by their index.
+pub(super) type Tried = SmallVec<[usize; 4]>;
 
 /// A connection to an endpoint that one request uses.
 #[derive(Debug)]
@@ -136,19 +208,22 @@ impl Upstream {
         dialer: Dialer,
     ) -> Self {
         let known = before.map_or(&[][..], |before| &before.endpoints);
-        let endpoint = |address: &Address| {
-            let kept = known.iter().find(|known| known.address() == address);
+        let endpoint = |server: &ServerSettings| {
+            let kept = known
+                .iter()
+                .find(|known| *known.address() == server.address);
             kept.map_or_else(
-                || Arc::new(Endpoint::new(address.clone(), workers)),
+                || Arc::new(Endpoint::new(server.address.clone(), workers)),
                 Arc::clone,
             )
         };
+        let turn = |which| Turns(Mutex::new(Turn::new(&settings.servers, which, workers)));
         Self {
             name: settings.name.clone(),
             host: host_of(&settings.name),
             buffer,
-            endpoints: settings.endpoints.iter().map(endpoint).collect(),
-            rounds: (0..workers).map(|_| Round::default()).collect(),
+            endpoints: settings.servers.iter().map(endpoint).collect(),
+            turns: (0..workers).map(turn).collect(),
             settings,
             dialer,
         }
@@ -174,11 +249,11 @@ impl Upstream {
         self.endpoints.iter()
     }
 
-    /// A connection: an idle one to the endpoint whose turn it is, or a new one. If an endpoint cannot be reached, the
-    /// next one is tried. `now` is the current time.
+    /// A connection: an idle one to the server that is chosen, or a new one. If a server cannot be reached, another one is
+    /// tried. `now` is the current time.
     ///
     /// # Errors
-    /// `UpstreamUnreachable` if no endpoint could be connected to, `UpstreamBusy` if too few descriptors are left for a
+    /// `UpstreamUnreachable` if no server could be connected to, `UpstreamBusy` if too few descriptors are left for a
     /// new connection.
     pub(crate) async fn lease(
         &self,
@@ -186,19 +261,17 @@ impl Upstream {
         connect: Duration,
         (reuse, now): (Reuse, Instant),
     ) -> Result<Lease, Reject> {
-        let round = self.rounds.get(worker).ok_or(Reject::Internal)?;
-        let count = self.endpoints.len();
-        let first = round.0.fetch_add(1, Ordering::Relaxed);
         let keep = Keep {
             most: self.settings.keep_alive,
             idle: self.settings.timeouts.idle,
         };
-        for turn in 0..count {
-            let at = first.wrapping_add(turn) % count;
-            let Some(endpoint) = self.endpoints.get(at) else {
-                continue;
-            };
-            let home = endpoint.home(worker, keep).ok_or(Reject::Internal)?;
+        let mut tried = Tried::new();
+        while let Some(at) = self.pick(worker, &tried) {
+            let endpoint = self.endpoints.get(at).ok_or(Reject::Internal)?;
+            let counts = self.settings.balance.counts();
+            let home = endpoint
+                .home(worker, keep, counts)
+                .ok_or(Reject::Internal)?;
             let idle = match reuse {
                 Reuse::Never => None,
                 Reuse::Any => home.take(now, Duration::MAX),
@@ -223,8 +296,29 @@ impl Upstream {
                 Err(DialError::Scarce) => return Err(Reject::UpstreamBusy),
                 Err(error) => endpoint.is_unreachable(&self.name, &error),
             }
+            tried.push(at);
         }
         Err(Reject::UpstreamUnreachable)
+    }
+
+    /// The index of the server for the next request of this worker, none of those that it has tried; `None` if no other
+    /// is usable.
+    fn pick(&self, worker: usize, tried: &Tried) -> Option<usize> {
+        if self.endpoints.len() == 1 {
+            return tried.is_empty().then_some(0);
+        }
+        let turn = &self.turns.get(worker)?.0;
+        let mut turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let Turn {
+            servers,
+            backups,
+            dice,
+        } = &mut *turn;
+        let load = |at: usize| self.endpoints.get(at).map_or(0, |it| it.in_flight());
+        let may = |at: usize| !tried.contains(&at);
+        let balance = self.settings.balance;
+        let first = servers.pick(balance, dice, load, may);
+        first.or_else(|| backups.pick(balance, dice, load, may))
     }
 
     /// Opens a connection. If descriptors are scarce, idle connections are closed, and it is retried once.

@@ -16,6 +16,7 @@
 
 mod acme;
 mod attacks;
+mod balance;
 mod blocking_files;
 mod bound;
 mod buffering;

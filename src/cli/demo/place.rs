@@ -204,8 +204,8 @@ impl Addresses {
             found.next().unwrap_or(usual)
         };
         let upstream = snapshot.upstreams.iter().find(|it| it.name == "app");
-        let endpoint = upstream.and_then(|it| it.settings().endpoints.first());
-        let named = match endpoint {
+        let server = upstream.and_then(|it| it.settings().servers.first());
+        let named = match server.map(|server| &server.address) {
             Some(Address::Tcp(host, port)) => {
                 let host = if host == "localhost" {
                     "127.0.0.1"

@@ -101,7 +101,7 @@ impl Compiler<'_> {
     fn own_listeners(&mut self, gateway: &parsed::Gateway) {
         let named = (gateway.upstreams.iter()).flat_map(|(_, upstream)| {
             let servers = upstream.servers.iter();
-            servers.map(|server| (&server.value, server.place))
+            servers.map(|server| (&server.url.value, server.url.place))
         });
         let bare = gateway.routes.iter().filter_map(|route| {
             let proxy = route.proxy.as_ref()?;

@@ -111,10 +111,10 @@ impl Compiler<'_> {
                 wanted.push(one(&spool.value, Need::Fill, Else::Refused, spool.place));
             }
             wanted.extend(upstream.servers.iter().filter_map(|server| {
-                let parsed::Server::Unix(path) = &server.value else {
+                let parsed::Server::Unix(path) = &server.url.value else {
                     return None;
                 };
-                Some(one(path, Need::Connect, CONNECT, server.place))
+                Some(one(path, Need::Connect, CONNECT, server.url.place))
             }));
         }
         wanted.extend(gateway.routes.iter().filter_map(|route| {

@@ -8,8 +8,8 @@ use crate::config::parsed::{self, Buffering};
 use crate::config::place::Place;
 use crate::config::source::why;
 use crate::proxy::{
-    Address, Buffer, BufferSettings, Purpose, SpoolSpace, Upstream, UpstreamSettings,
-    UpstreamTimeouts,
+    Address, Balance, Buffer, BufferSettings, Purpose, ServerSettings, SpoolSpace, Upstream,
+    UpstreamSettings, UpstreamTimeouts,
 };
 
 /// Upstreams by name; `None` for one whose errors were reported.
@@ -61,14 +61,16 @@ impl Compiler<'_> {
 
     fn upstream(&mut self, name: &str, parsed: &parsed::Upstream) -> Option<Arc<Upstream>> {
         let size = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
+        let servers = self.servers(parsed)?;
         let settings = UpstreamSettings {
             purpose: Purpose::Proxy,
             name: name.to_owned(),
-            endpoints: parsed
-                .servers
-                .iter()
-                .map(|server| address(&server.value))
-                .collect(),
+            servers,
+            balance: match parsed.balance.value {
+                parsed::Balance::RoundRobin => Balance::RoundRobin,
+                parsed::Balance::LeastRequests => Balance::LeastRequests,
+                parsed::Balance::RandomTwo => Balance::RandomTwo,
+            },
             timeouts: UpstreamTimeouts {
                 connect: parsed.connect.value,
                 response: parsed.response.value,
@@ -101,6 +103,40 @@ impl Compiler<'_> {
         self.make(settings, place)
     }
 
+    /// The servers of an upstream; `None` if some request would have none.
+    fn servers(&mut self, parsed: &parsed::Upstream) -> Option<Vec<ServerSettings>> {
+        let before = self.errors.count();
+        let mut servers: Vec<ServerSettings> = Vec::new();
+        for server in &parsed.servers {
+            let address = address(&server.url.value);
+            if servers.iter().any(|known| known.address == address) {
+                self.errors
+                    .at(server.url.place, format!("`{address}` is here twice"))
+                    .hint("a `weight` gives a server a larger share of the requests");
+            }
+            servers.push(ServerSettings {
+                address,
+                weight: server.weight.value,
+                backup: server.backup.value,
+            });
+        }
+        let mut first = parsed.servers.iter().filter(|it| !it.backup.value);
+        match (first.next(), parsed.servers.first()) {
+            (Some(first), _) if !servers.iter().any(|it| it.weight > 0 && !it.backup) => {
+                self.errors
+                    .at(first.weight.place, "no server has a `weight` above 0")
+                    .hint("a server of weight 0 gets no requests, and backups only stand in");
+            }
+            (None, Some(backup)) => {
+                self.errors
+                    .at(backup.backup.place, "every server is a `backup`")
+                    .hint("a backup stands in for the other servers; leave it out at one");
+            }
+            (Some(_), _) | (None, None) => {}
+        }
+        (self.errors.count() == before).then_some(servers)
+    }
+
     /// The upstream of a URL; the same URL is one upstream, unless it is used for another purpose.
     pub(super) fn bare(
         &mut self,
@@ -121,7 +157,8 @@ impl Compiler<'_> {
         let settings = UpstreamSettings {
             purpose,
             name,
-            endpoints: vec![address],
+            servers: vec![ServerSettings::new(address)],
+            balance: Balance::RoundRobin,
             timeouts: UpstreamTimeouts::DEFAULT,
             keep_alive: usize::try_from(UpstreamSettings::KEEP_ALIVE).unwrap_or(usize::MAX),
             fresh: UpstreamSettings::FRESH,
@@ -134,7 +171,7 @@ impl Compiler<'_> {
     }
 
     fn make(&mut self, settings: UpstreamSettings, place: Place) -> Option<Arc<Upstream>> {
-        let endpoints: Vec<String> = settings.endpoints.iter().map(Address::to_string).collect();
+        let servers: Vec<String> = settings.servers.iter().map(ToString::to_string).collect();
         let words = match &settings.buffer {
             Some(buffer) if buffer.is_own => ", buffered",
             Some(_) => "",
@@ -142,7 +179,7 @@ impl Compiler<'_> {
         };
         self.summary.insert(
             format!("upstream {}", settings.name),
-            format!("{}{words}", endpoints.join(" ")),
+            format!("{}, {}{words}", servers.join(" "), settings.balance),
         );
         let previous = self.previous.filter(|it| it.workers == self.workers);
         let before = previous.and_then(|previous| {

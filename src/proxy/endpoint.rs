@@ -1,0 +1,114 @@
+//! One server of an upstream, for the whole process: where it is, what is known of it, each worker's pool. Which server a
+//! request goes to is decided in `upstream`.
+
+use std::fmt::{Display, Formatter};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::load::Load;
+use super::pool::{Home, Keep, Pool};
+
+/// How often an unreachable endpoint is logged.
+const SAID_EVERY: Duration = Duration::from_secs(1);
+
+/// Where an endpoint listens.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Address {
+    /// A host, by name or address, and a port.
+    Tcp(String, u16),
+    /// A socket in the file system.
+    Unix(PathBuf),
+}
+
+impl Display for Address {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(host, port) if host.contains(':') => write!(f, "http://[{host}]:{port}"),
+            Self::Tcp(host, port) => write!(f, "http://{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// One server of an upstream. The next configuration keeps it, with its connections and counts, whatever else changes in
+/// the upstream.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    address: Address,
+    /// One for each worker.
+    pools: Box<[Arc<Pool>]>,
+    load: Arc<Load>,
+    said: Mutex<Said>,
+}
+
+/// When an unreachable endpoint was last logged, and how many failures were not logged since.
+#[derive(Debug, Default)]
+struct Said {
+    at: Option<Instant>,
+    unsaid: u64,
+}
+
+impl Endpoint {
+    /// An endpoint without connections, for `workers` workers.
+    pub(super) fn new(address: Address, workers: usize) -> Self {
+        let load = Arc::default();
+        let pool = |_| Arc::new(Pool::new(Arc::clone(&load)));
+        Self {
+            address,
+            pools: (0..workers).map(pool).collect(),
+            load,
+            said: Mutex::default(),
+        }
+    }
+
+    /// Where it listens.
+    pub(super) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// How many requests are in flight, over all workers; only those of upstreams that count them.
+    pub(super) fn in_flight(&self) -> usize {
+        self.load.count()
+    }
+
+    /// The pool of this worker's connections to it; `None` if there is no such worker. With `counts`, the request is in
+    /// flight until what is returned is dropped.
+    pub(super) fn home(&self, worker: usize, keep: Keep, counts: bool) -> Option<Home> {
+        let pool = Arc::clone(self.pools.get(worker)?);
+        Some(Home::new(pool, keep, counts))
+    }
+
+    /// No configuration uses it any more: its idle connections are closed with the next sweep, and no more are kept.
+    pub(super) fn leave(&self) {
+        for pool in &self.pools {
+            pool.leave();
+        }
+    }
+
+    /// Closes this worker's idle connections to it.
+    pub(super) fn close_idle(&self, worker: usize) {
+        if let Some(pool) = self.pools.get(worker) {
+            pool.close_idle();
+        }
+    }
+
+    /// Logs that it cannot be reached: at most once a second, however many requests fail.
+    pub(super) fn is_unreachable(&self, upstream: &str, why: &dyn Display) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if said
+            .at
+            .is_some_and(|at| now.duration_since(at) < SAID_EVERY)
+        {
+            said.unsaid += 1;
+            return;
+        }
+        said.at = Some(now);
+        let unsaid = std::mem::take(&mut said.unsaid);
+        drop(said);
+        tracing::warn!(upstream.name = upstream, endpoint = %self.address, error = %why, unsaid, "the app could not be reached");
+    }
+}
