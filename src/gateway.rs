@@ -38,7 +38,7 @@ use crate::message::path::RequestPath;
 use crate::message::reject::Reject;
 use crate::net::client::Peer;
 use crate::net::tls::ClientCertificate;
-use crate::proxy::{Outbound, Tunnel};
+use crate::proxy::{Course, Outbound, Tunnel};
 use crate::route::{Rewrite, Route, Target, Template};
 use crate::snapshot::Snapshot;
 use crate::wire::{self, Line};
@@ -256,7 +256,10 @@ async fn serve(
                 body_read: snapshot.bounds.timeouts.body_read,
                 request,
             };
-            let mut answer = forward.forward(permit, outbound).await?;
+            let mut course = Course::default();
+            let answer = forward.forward(permit, outbound, &mut course).await;
+            record.took(course);
+            let mut answer = answer?;
             if let (Some(rules), Some(wish)) = (compress, wish) {
                 let encoders = &connection.worker.encoders;
                 record.encoded(rules.apply(&wish, encoders, &mut answer.response));

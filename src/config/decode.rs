@@ -100,6 +100,10 @@ pub(crate) fn did_you_mean(word: &str, known: &[&str]) -> Hint {
 
 /// The hint for an unknown key: the nearest one, or the equivalent of another program's key.
 fn unknown(key: &str, known: &[&str]) -> Hint {
+    if key == "true" && known.contains(&"on") {
+        return "a tool of YAML 1.1 has read the key `on` as `true`: write \"on\" in quotes"
+            .to_owned();
+    }
     let near = nearest(key, known.iter().copied());
     let nearly = near.is_some_and(|near| strsim::damerau_levenshtein(key, near) <= 1);
     let theirs = if nearly { None } else { foreign::key(key) };

@@ -10,7 +10,7 @@ pub(crate) use self::errors::ERRORS;
 use self::limiting::{ADDRESS_LISTS, IN_FLIGHTS, RATE_LIMITS};
 pub(crate) use self::limiting::{ADDRESSES, IN_FLIGHT, PREFIXES, RATE_LIMIT};
 pub(crate) use self::upstreams::{
-    BUFFER, CONNECTIONS, UPSTREAM, UPSTREAM_SERVER, UPSTREAM_TIMEOUTS,
+    BUFFER, CONNECTIONS, RETRIES, UPSTREAM, UPSTREAM_SERVER, UPSTREAM_TIMEOUTS,
 };
 
 /// A map of the configuration with fixed keys.
@@ -1373,6 +1373,12 @@ pub(crate) static ROUTE_TIMEOUTS: Section = Section {
         )
         .without("that of the upstream"),
         key("idle", DURATION, "Between two reads of a response.").without("that of the upstream"),
+        key(
+            "total",
+            DURATION,
+            "From the head of a request to the end of its response.",
+        )
+        .without("that of the upstream"),
     ],
 };
 

@@ -19,6 +19,7 @@ use serde_json::Value;
 use super::mask::quoted;
 use super::place::Place;
 use crate::net::tls::UnknownName;
+use crate::proxy::Condition;
 use crate::snapshot::PolicyTest;
 use crate::state::StateKey;
 
@@ -491,6 +492,12 @@ pub(crate) struct Upstream {
     pub(crate) response: Spanned<Duration>,
     /// The timeout between reads of a response, and for an idle connection; 60 s.
     pub(crate) idle: Spanned<Duration>,
+    /// The timeout for a request as a whole.
+    pub(crate) total: Option<Spanned<Duration>>,
+    /// What is tried again.
+    pub(crate) retries: Retries,
+    /// How many requests may wait for a server.
+    pub(crate) queue: Option<Spanned<u32>>,
     /// The limit for idle connections; 1024, and 0 disables reuse.
     pub(crate) keep_alive: Spanned<u32>,
     /// The longest idle time of a connection for a request that cannot be repeated; 1 s.
@@ -499,6 +506,32 @@ pub(crate) struct Upstream {
     pub(crate) buffer: Buffering,
     /// Whether header names with `_` are forwarded to the app; false.
     pub(crate) underscores: Spanned<bool>,
+}
+
+/// `retries` of an upstream.
+#[derive(Clone, Debug)]
+pub(crate) enum Retries {
+    /// `off`.
+    Off,
+    /// After these failures.
+    On(RetryRules),
+}
+
+/// `retries` of an upstream that are not off.
+#[derive(Clone, Debug)]
+pub(crate) struct RetryRules {
+    /// How many more tries there are; 2, at most 10.
+    pub(crate) attempts: Spanned<u32>,
+    /// After which failures; `connect_failure`.
+    pub(crate) on: Vec<Spanned<Condition>>,
+    /// The share of the requests that may be sent a second time, in percent; 20.
+    pub(crate) budget: Spanned<u32>,
+    /// The timeout for the start of a response, of each try.
+    pub(crate) per_try: Option<Spanned<Duration>>,
+    /// How long a request waits while no server can be connected to; 0, at most 60 s.
+    pub(crate) hold: Spanned<Duration>,
+    /// Whether requests that are not idempotent are sent a second time, too; false.
+    pub(crate) non_idempotent: Spanned<bool>,
 }
 
 /// One of the servers of an upstream.

@@ -63,9 +63,10 @@ impl Decoder<'_> {
         let times = self.optional(fields, "timeouts", |it, node| {
             let fields = it.fields(node, "a map", &keys::ROUTE_TIMEOUTS)?;
             let response = it.optional(fields, "response", Self::duration_or_off);
-            Some((response, it.optional(fields, "idle", Self::duration)))
+            let idle = it.optional(fields, "idle", Self::duration);
+            Some((response, idle, it.optional(fields, "total", Self::duration)))
         });
-        let (response, idle) = times.unwrap_or_default();
+        let (response, idle, total) = times.unwrap_or_default();
         let compress = self.optional(fields, "compress", Self::compress);
         Some(Route {
             place: fields.place,
@@ -87,6 +88,7 @@ impl Decoder<'_> {
             body_bytes,
             response,
             idle,
+            total,
             compress,
         })
     }

@@ -1,9 +1,18 @@
 //! Decodes `upstreams`: app servers, and how requests are sent to them.
 
+use std::time::Duration;
+
 use super::decode::Decoder;
 use super::keys;
 use super::node::{Kind, Node};
-use super::parsed::{Balance, Buffer, Buffering, Upstream, UpstreamServer};
+use super::parsed::{
+    Balance, Buffer, Buffering, Retries, RetryRules, Spanned, Upstream, UpstreamServer,
+};
+use super::value;
+use crate::proxy::Condition;
+
+/// The most that `retries.hold` may be.
+const LONGEST_HOLD: Duration = Duration::from_secs(60);
 
 impl Decoder<'_> {
     /// One of `upstreams`; a URL alone is short for a map with `servers`.
@@ -30,20 +39,23 @@ impl Decoder<'_> {
             ];
             it.choice(node, "a way to balance", &known)
         });
-        let (connect, response, idle) = self.value(fields, "timeouts", |it, node| {
+        let retries = self.value(fields, "retries", Self::retries);
+        let (connect, response, idle, total) = self.value(fields, "timeouts", |it, node| {
             let fields = it.fields(node, "a map", &keys::UPSTREAM_TIMEOUTS)?;
             Some((
                 it.value(fields, "connect", Self::duration)?,
                 it.value(fields, "response", Self::duration_or_off)?,
                 it.value(fields, "idle", Self::duration)?,
+                it.optional(fields, "total", Self::duration),
             ))
         })?;
-        let (keep_alive, fresh) = self.value(fields, "connections", |it, node| {
+        let (keep_alive, fresh, queue) = self.value(fields, "connections", |it, node| {
             let fields = it.fields(node, "a map", &keys::CONNECTIONS)?;
             let keep_alive = |it: &mut Self, node: &Node| it.integer(node, 0, 65_535);
             Some((
                 it.value(fields, "keep_alive", keep_alive)?,
                 it.value(fields, "fresh", Self::duration_or_zero)?,
+                it.optional(fields, "queue", |it, node| it.integer(node, 1, 1_000_000)),
             ))
         })?;
         let buffer = self.optional(fields, "buffer", Self::buffer);
@@ -59,6 +71,9 @@ impl Decoder<'_> {
             connect,
             response,
             idle,
+            total,
+            retries: retries?,
+            queue,
             keep_alive,
             fresh,
             buffer: buffer.unwrap_or(Buffering::Default),
@@ -86,6 +101,67 @@ impl Decoder<'_> {
         })
     }
 
+    fn retries(&mut self, node: &Node) -> Option<Retries> {
+        if matches!(&node.kind, Kind::Scalar(scalar) if scalar.text == "off") {
+            return Some(Retries::Off);
+        }
+        let fields = self.fields(node, "`off` or a map", &keys::RETRIES)?;
+        let on = self.value(fields, "on", |it, node| {
+            it.filled_list(node, "a list of failures", |it, node| it.condition(node))
+        });
+        let hold = self.value(fields, "hold", |it, node| {
+            it.duration_within(node, Duration::ZERO, LONGEST_HOLD)
+        });
+        Some(Retries::On(RetryRules {
+            attempts: self.value(fields, "attempts", |it, node| it.integer(node, 0, 10))?,
+            on: on?,
+            budget: self.value(fields, "budget", Self::percentage)?,
+            per_try: self.optional(fields, "per_try", Self::duration),
+            hold: hold?,
+            non_idempotent: self.value(fields, "non_idempotent", Self::boolean)?,
+        }))
+    }
+
+    /// One of `on`. Of statuses only those count that say that the app did nothing.
+    fn condition(&mut self, node: &Node) -> Option<Spanned<Condition>> {
+        let status = match &node.kind {
+            Kind::Scalar(scalar) => scalar.text.parse::<u16>().ok(),
+            Kind::Null | Kind::List(_) | Kind::Map(_) | Kind::Broken => None,
+        };
+        let words = Condition::WORDS;
+        if status.is_some_and(|status| !words.iter().any(|(word, _)| *word == status.to_string())) {
+            self.unexpected(node, "a failure", "statuses are 429, 502, 503 and 504");
+            return None;
+        }
+        self.choice(node, "a failure", &words)
+    }
+
+    /// A duration within limits.
+    fn duration_within(
+        &mut self,
+        node: &Node,
+        least: Duration,
+        most: Duration,
+    ) -> Option<Spanned<Duration>> {
+        let what = format!("a duration from {} to {}", shown(least), shown(most));
+        self.scalar(node, &what, value::DURATIONS, |text| {
+            let duration = value::duration(text)?;
+            let fits = Some(duration).filter(|it| (least..=most).contains(it));
+            fits.ok_or_else(String::new)
+        })
+    }
+
+    /// Whole percent, at most 100.
+    fn percentage(&mut self, node: &Node) -> Option<Spanned<u32>> {
+        let hint = "percentages are 20%, 50%, 100%";
+        self.scalar(node, "a percentage", hint, |text| {
+            let number = text.strip_suffix('%').ok_or_else(|| hint.to_owned())?;
+            let number = value::integer(number).map_err(|why| format!("{why}; {hint}"))?;
+            let fits = u32::try_from(number).ok().filter(|it| *it <= 100);
+            fits.ok_or_else(|| "at most 100%".to_owned())
+        })
+    }
+
     fn buffer(&mut self, node: &Node) -> Option<Buffering> {
         if matches!(&node.kind, Kind::Scalar(scalar) if scalar.text == "off") {
             return Some(Buffering::Off);
@@ -98,5 +174,14 @@ impl Decoder<'_> {
             spool: self.optional(fields, "spool", Self::file),
             spool_bytes: self.value(fields, "spool_bytes", Self::size)?,
         }))
+    }
+}
+
+/// A duration as it is written: `250ms`, `60s`.
+fn shown(duration: Duration) -> String {
+    match (duration.as_secs(), duration.subsec_millis()) {
+        (0, 0) => "0s".to_owned(),
+        (seconds, 0) => format!("{seconds}s"),
+        _ => format!("{}ms", duration.as_millis()),
     }
 }

@@ -24,7 +24,7 @@ use crate::message::reject::Reject;
 use crate::message::request_id::RequestId;
 use crate::net::client::Client;
 use crate::observe::access_log::{Entry, Format};
-use crate::proxy::Tunnel;
+use crate::proxy::{Course, Tunnel};
 use crate::route::{Route, Target};
 use crate::worker::View;
 
@@ -62,6 +62,8 @@ pub(crate) struct Record {
     encoding: Option<&'static str>,
     /// Ends the tunnel or response body with its token.
     ending: Option<Box<Ending>>,
+    /// What became of the request on its way to the app.
+    course: Course,
     status: u16,
     first_byte: Option<Instant>,
     bytes: u64,
@@ -106,6 +108,7 @@ impl Record {
             streams: false,
             encoding: None,
             ending: None,
+            course: Course::default(),
             status: 0,
             first_byte: None,
             bytes: 0,
@@ -260,6 +263,11 @@ impl Record {
         self.client.secure
     }
 
+    /// Notes what became of the request on its way to the app.
+    pub(crate) fn took(&mut self, course: Course) {
+        self.course = course;
+    }
+
     /// Notes that the app's response is a stream of events or a streaming call.
     pub(crate) fn streams(&mut self) {
         self.streams = true;
@@ -320,7 +328,7 @@ impl Drop for Record {
             self.status = 499;
         }
         let upstream = route.and_then(|route| match &route.target {
-            Target::Upstream { forward, .. } => Some(forward.upstream.name.as_str()),
+            Target::Upstream { forward, .. } => Some(&forward.upstream),
             Target::Files(_)
             | Target::Redirect { .. }
             | Target::Respond { .. }
@@ -350,7 +358,10 @@ impl Drop for Record {
                 reported: self.reported.map(Reject::reason),
                 limit: limited.and_then(|(limits, counted)| limits.name_of_over(counted)),
                 route: route.map(|route| route.name.as_str()),
-                upstream,
+                upstream: upstream.map(|upstream| upstream.name.as_str()),
+                server: (self.course.server).and_then(|at| upstream?.server_name(at)),
+                tries: self.course.tries,
+                queued: self.course.queued,
                 encoding: self.encoding,
                 subject: self.subject.as_deref(),
                 proxy_id: peer.proxy_id(),
@@ -517,6 +528,7 @@ fn broken_off(error: &BodyError) -> &'static str {
         BodyError::Io(_) => "file_broke_off",
         BodyError::Upstream(_) | BodyError::UpstreamMalformed(_) => "upstream_broke_off",
         BodyError::UpstreamIdle => "upstream_fell_silent",
+        BodyError::TotalTimeout => "total_timeout",
         BodyError::Ended(reason) => reason,
         BodyError::Client(_)
         | BodyError::Malformed(_)

@@ -23,6 +23,9 @@ pub(crate) enum BodyError {
     /// The upstream sent nothing within its timeout.
     #[error("the upstream sent nothing within its timeout")]
     UpstreamIdle,
+    /// The response did not end within the whole request's timeout.
+    #[error("the response did not end in time")]
+    TotalTimeout,
     /// The token or session behind the response has ended; carries the reason code.
     #[error("its token or session has ended: {0}")]
     Ended(&'static str),

@@ -14,7 +14,7 @@ use super::body::AnswerBody;
 use super::h1::{AnswerFrames, RequestHead};
 use super::outgoing::Outgoing;
 use super::reserved::{CDN_LOOP, Vouched};
-use super::{Forward, headers};
+use super::{Course, Forward, headers};
 use crate::message::body::Body;
 use crate::message::reject::Reject;
 use crate::message::request_id::RequestId;
@@ -121,7 +121,8 @@ impl Ask {
             target: self.target.as_str(),
             fields,
         };
-        let asking = self.forward.exchange(about.worker, now, head, body);
+        let mut course = Course::default();
+        let asking = (self.forward).exchange((about.worker, now), head, body, &mut course);
         let answered = timeout_at(now + DEADLINE, asking).await;
         let (mut head, exchange, home) =
             answered.map_err(|_| Reject::AskFailed)?.map_err(|reject| {

@@ -63,6 +63,16 @@ impl Blocks {
         self.closed.front().filter(|first| first.len() == self.len)
     }
 
+    /// The same bytes once more, without copying them.
+    pub(crate) fn again(&mut self) -> Self {
+        self.close();
+        Self {
+            closed: self.closed.clone(),
+            open: BytesMut::new(),
+            len: self.len,
+        }
+    }
+
     /// Appends all of `other`.
     pub(crate) fn append(&mut self, mut other: Self) {
         self.close();

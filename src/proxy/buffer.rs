@@ -111,6 +111,15 @@ impl<B> Held<B> {
         let whole = self.rest.is_none() && self.trailers.is_none();
         self.blocks.as_one().filter(|_| whole)
     }
+
+    /// The same body once more, if all of it is in memory.
+    pub(crate) fn again(&mut self) -> Option<Self> {
+        self.rest.is_none().then(|| Self {
+            blocks: self.blocks.again(),
+            rest: None,
+            trailers: self.trailers.clone(),
+        })
+    }
 }
 
 impl<B> Body for Held<B>

@@ -3,6 +3,7 @@
 
 mod ahead;
 mod ask;
+mod attempts;
 mod balance;
 mod blocks;
 mod body;
@@ -10,42 +11,49 @@ mod buffer;
 mod endpoint;
 mod h1;
 mod headers;
+mod hold;
 mod load;
 mod outgoing;
 mod pool;
 mod reserved;
+mod retry;
 mod silence;
 mod spool;
+mod timed;
 mod tunnel;
 mod upstream;
 
 use std::borrow::Cow;
+use std::future::poll_fn;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header};
 use http_body::Body as _;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use self::ahead::Ahead;
 pub(crate) use self::ask::{Ask, AskedAbout, disregard};
+pub(crate) use self::attempts::Course;
 pub(crate) use self::balance::Balance;
 use self::body::AnswerBody;
 use self::buffer::TakeInError;
 pub(crate) use self::endpoint::Address;
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::h1::answer_holds;
-use self::h1::{AnswerFrames, AnswerHead, Exchange, Fault, RequestHead};
+use self::h1::{AnswerFrames, RequestHead};
 pub(crate) use self::headers::{Fields, is_grpc};
 use self::outgoing::{ClientBody, Outgoing};
-use self::pool::Home;
 use self::reserved::TrailerRules;
 pub(crate) use self::reserved::{Vouched, ends_loops, frames, is_the_gateways};
+pub(crate) use self::retry::{Condition, RetrySettings};
 use self::spool::SpoolError;
 pub(crate) use self::spool::SpoolSpace;
-use self::upstream::Reuse;
+use self::timed::Timed;
 pub(crate) use self::upstream::{
     BufferSettings, Purpose, ServerSettings, Upstream, UpstreamSettings, retire,
 };
@@ -65,6 +73,8 @@ pub(crate) struct UpstreamTimeouts {
     pub(crate) response: Duration,
     /// Between two pieces of the response.
     pub(crate) idle: Duration,
+    /// From the head of the request to the end of the response.
+    pub(crate) total: Option<Duration>,
 }
 
 impl UpstreamTimeouts {
@@ -73,6 +83,7 @@ impl UpstreamTimeouts {
         connect: Duration::from_secs(2),
         response: Duration::from_secs(60),
         idle: Duration::from_secs(60),
+        total: None,
     };
 }
 
@@ -166,7 +177,8 @@ pub(crate) struct Answer {
 pub(crate) use self::tunnel::Tunnel;
 
 impl Forward {
-    /// Sends an authorised request and waits for the head of the response, whose body is streamed.
+    /// Sends an authorised request and waits for the head of the response, whose body is streamed. `course` tells what
+    /// became of it, also where it fails.
     ///
     /// # Errors
     /// `Upstream*` for failures of the app, `Body*` and `Request*` for those of the client.
@@ -174,6 +186,38 @@ impl Forward {
         &self,
         permit: Permit,
         outbound: Outbound<'_>,
+        course: &mut Course,
+    ) -> Result<Answer, Reject> {
+        let ends = self.timeouts.total.map(|total| outbound.began + total);
+        let mut ends = ends.map(|at| Box::pin(sleep_until(at)));
+        let mut answer = {
+            let mut answering = pin!(self.answer(permit, outbound, course));
+            poll_fn(|cx| {
+                let ends = ends.as_mut().map(|ends| ends.as_mut().poll(cx));
+                if ends.is_some_and(|ends| ends.is_ready()) {
+                    return Poll::Ready(Err(Reject::UpstreamTimeout));
+                }
+                answering.as_mut().poll(cx)
+            })
+            .await?
+        };
+        if let Some(ends) = ends
+            && answer.tunnel.is_none()
+        {
+            let body = answer.response.body_mut();
+            if !body.is_end_stream() {
+                *body = Body::ahead(Timed::new(std::mem::replace(body, Body::Empty), ends));
+            }
+        }
+        Ok(answer)
+    }
+
+    /// The same, without a limit on the whole.
+    async fn answer(
+        &self,
+        permit: Permit,
+        outbound: Outbound<'_>,
+        course: &mut Course,
     ) -> Result<Answer, Reject> {
         let Outbound {
             request,
@@ -240,8 +284,8 @@ impl Forward {
             target: &target,
             fields: &fields,
         };
-        let began = outbound.began;
-        let (mut head, mut exchange, home) = self.exchange(worker, began, head, body).await?;
+        let at = (worker, outbound.began);
+        let (mut head, mut exchange, home) = self.exchange(at, head, body, course).await?;
         exchange.keep_table(headers);
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             let mut answer = tunnel::open(*head, exchange, home, upgrade)?;
@@ -317,59 +361,6 @@ impl Forward {
         }
         Ok((target, fields))
     }
-
-    /// Sends the request over an idle or a new connection and waits for the head of the response.
-    ///
-    /// A request that was written to an idle connection which then closed without a response is retried once, over a
-    /// new connection, if its method is idempotent and it has no body (RFC 9110 section 9.2.2).
-    async fn exchange(
-        &self,
-        worker: usize,
-        began: Instant,
-        head: RequestHead<'_>,
-        mut body: Outgoing,
-    ) -> Result<(Box<AnswerHead>, Exchange, Home), Reject> {
-        let replayable = matches!(body, Outgoing::Empty) && is_idempotent(head.method);
-        let is_head = *head.method == Method::HEAD;
-        let mut replayed = false;
-        loop {
-            // Most requests need not read the clock here.
-            let now = if replayable { began } else { Instant::now() };
-            let reuse = match (replayable, replayed) {
-                (_, true) => Reuse::Never,
-                (true, false) => Reuse::Any,
-                (false, false) => Reuse::Fresh,
-            };
-            let connect = self.timeouts.connect;
-            let lease = self.upstream.lease(worker, connect, (reuse, now)).await?;
-            let since = if lease.reused { now } else { Instant::now() };
-            let body = std::mem::replace(&mut body, Outgoing::Empty);
-            let mut exchange = Exchange::begin(lease.connection, head, body);
-            let answer = exchange.answer(is_head, since, self.timeouts.response);
-            let fault = match answer.await {
-                Ok(answer) => return Ok((answer, exchange, lease.home)),
-                Err(fault) => fault,
-            };
-            let upstream = self.upstream.name.as_str();
-            match fault {
-                Fault::Gone(_) if lease.reused && replayable && !replayed => replayed = true,
-                Fault::Gone(error) => {
-                    tracing::debug!(upstream.name = upstream, %error, "the app closed the connection without a response");
-                    return Err(Reject::UpstreamUnreachable);
-                }
-                Fault::Malformed(what) => {
-                    tracing::warn!(
-                        upstream.name = upstream,
-                        what,
-                        "the app's response is not HTTP"
-                    );
-                    return Err(Reject::UpstreamInvalid);
-                }
-                Fault::Late => return Err(Reject::UpstreamTimeout),
-                Fault::Client(error) => return Err(refusal_of(&error)),
-            }
-        }
-    }
 }
 
 /// Buffers a request's body before connecting to the app, as far as `buffer` has room: with a `spool`, all of it.
@@ -410,14 +401,6 @@ fn read_ahead(answer: AnswerBody, buffer: &Buffer, client: Option<IpAddr>, is_ht
     }
 }
 
-/// RFC 9110 section 9.2.2.
-fn is_idempotent(method: &Method) -> bool {
-    matches!(
-        *method,
-        Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS | Method::TRACE
-    )
-}
-
 fn taking_in_failed(error: &TakeInError) -> Reject {
     match error {
         TakeInError::Body(error) => refusal_of(error),
@@ -439,6 +422,7 @@ fn refusal_of(error: &BodyError) -> Reject {
         | BodyError::Upstream(_)
         | BodyError::UpstreamMalformed(_)
         | BodyError::UpstreamIdle
+        | BodyError::TotalTimeout
         | BodyError::Ended(_) => Reject::Internal,
     }
 }

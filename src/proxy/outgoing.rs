@@ -29,6 +29,26 @@ pub(crate) enum Outgoing {
     Own(Bytes),
 }
 
+impl Outgoing {
+    /// The same body once more, if all of it is in memory and nothing was taken from it yet.
+    pub(super) fn again(&mut self) -> Option<Self> {
+        match self {
+            Self::Empty => Some(Self::Empty),
+            Self::Own(bytes) => Some(Self::Own(bytes.clone())),
+            Self::Streamed(body) => match &body.incoming {
+                Body::Full(Some(bytes)) => Some(Self::Own(bytes.clone())),
+                Body::Empty
+                | Body::Full(None)
+                | Body::Stream(_)
+                | Body::File(_)
+                | Body::Ahead(_) => None,
+            },
+            Self::Held(held) => held.again().map(Box::new).map(Self::Held),
+            Self::Stored(_) => None,
+        }
+    }
+}
+
 impl http_body::Body for Outgoing {
     type Data = Bytes;
     type Error = BodyError;

@@ -4,7 +4,7 @@
 use std::fmt::{Display, Formatter};
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -14,7 +14,9 @@ use tokio::time::{Instant, sleep};
 use super::balance::{Balance, Deal, Dice};
 use super::endpoint::{Address, Endpoint};
 use super::h1::Connection;
+use super::hold::Hold;
 use super::pool::{Home, Keep};
+use super::retry::{self, Budget, RetrySettings};
 use super::{Buffer, UpstreamTimeouts};
 use crate::message::reject::Reject;
 use crate::net::dial::{Call, DialError, Dialer, Need};
@@ -46,6 +48,8 @@ pub(crate) struct UpstreamSettings {
     pub(crate) servers: Vec<ServerSettings>,
     /// How one of them is chosen.
     pub(crate) balance: Balance,
+    /// What is tried again.
+    pub(crate) retries: RetrySettings,
     /// Its timeouts, unless the route sets others.
     pub(crate) timeouts: UpstreamTimeouts,
     /// The most idle connections per endpoint and worker.
@@ -136,8 +140,12 @@ pub(crate) struct Upstream {
     dialer: Dialer,
     /// One for each of the settings' servers, in their order.
     endpoints: Box<[Arc<Endpoint>]>,
+    /// Their addresses, for access records; empty if there is one.
+    names: Box<[String]>,
     /// Each worker's turns.
     turns: Box<[Turns]>,
+    /// Who waits while no server can be connected to.
+    hold: Arc<Hold>,
 }
 
 /// On cache lines of its own, because its worker writes to it for each request. Only that worker locks it.
@@ -151,6 +159,7 @@ struct Turn {
     servers: Deal,
     backups: Deal,
     dice: Dice,
+    budget: Budget,
 }
 
 impl Turn {
@@ -168,12 +177,38 @@ impl Turn {
             servers: deal(false),
             backups: deal(true),
             dice: Dice::new(RandomState::new().hash_one(which)),
+            budget: Budget::default(),
         }
     }
 }
 
-/// The servers that a request has tried in vain, by their index.
-pub(super) type Tried = SmallVec<[usize; 4]>;
+/// What a request has tried so far.
+#[derive(Debug, Default)]
+pub(super) struct Tries {
+    /// How often.
+    pub(super) made: u32,
+    /// The servers that failed, by their index, since all were tried last.
+    pub(super) tried: SmallVec<[usize; 4]>,
+    /// When the first connection was tried.
+    pub(super) first: Option<Instant>,
+    /// Whether an idle connection turned out to be closed.
+    pub(super) stale: bool,
+    /// Whether it waits, or has waited, for a server that can be connected to.
+    pub(super) held: bool,
+    /// How often it has paused.
+    pauses: u32,
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(super) enum NotLeased {
+    /// The server that was chosen could not be connected to, or none was left to choose.
+    Failed,
+    /// Others wait for a server that can be connected to.
+    Held,
+    /// There is no use in trying on.
+    Refused(Reject),
+}
 
 /// A connection to an endpoint that one request uses.
 #[derive(Debug)]
@@ -184,6 +219,8 @@ pub(crate) struct Lease {
     pub(super) home: Home,
     /// Whether another request has used it before.
     pub(super) reused: bool,
+    /// The index of the server.
+    pub(super) server: usize,
 }
 
 /// Which idle connections may be used.
@@ -223,7 +260,12 @@ impl Upstream {
             host: host_of(&settings.name),
             buffer,
             endpoints: settings.servers.iter().map(endpoint).collect(),
+            names: match settings.servers.as_slice() {
+                [_] => Box::default(),
+                servers => servers.iter().map(|it| it.address.to_string()).collect(),
+            },
             turns: (0..workers).map(turn).collect(),
+            hold: before.map_or_else(Arc::default, |before| Arc::clone(&before.hold)),
             settings,
             dialer,
         }
@@ -239,6 +281,11 @@ impl Upstream {
         self.buffer.as_ref().is_none_or(|buffer| !buffer.is_own)
     }
 
+    /// The address of the server of this index, if there are several.
+    pub(crate) fn server_name(&self, at: usize) -> Option<&str> {
+        self.names.get(at).map(String::as_str)
+    }
+
     /// The settings that it was made from.
     pub(crate) fn settings(&self) -> &UpstreamSettings {
         &self.settings
@@ -249,76 +296,138 @@ impl Upstream {
         self.endpoints.iter()
     }
 
-    /// A connection: an idle one to the server that is chosen, or a new one. If a server cannot be reached, another one is
-    /// tried. `now` is the current time.
+    /// What is tried again.
+    pub(super) fn retries(&self) -> &RetrySettings {
+        &self.settings.retries
+    }
+
+    /// Who waits while no server can be connected to.
+    pub(super) fn hold(&self) -> &Hold {
+        &self.hold
+    }
+
+    /// A connection to the server that is chosen of those that the request has not tried: an idle one, or a new one. `now`
+    /// is the current time.
     ///
     /// # Errors
-    /// `UpstreamUnreachable` if no server could be connected to, `UpstreamBusy` if too few descriptors are left for a
-    /// new connection.
-    pub(crate) async fn lease(
+    /// `Failed` if it could not be connected to, which is noted; `Refused` with `UpstreamBusy` if too few descriptors are
+    /// left for a new connection.
+    pub(super) async fn lease(
         &self,
         worker: usize,
         connect: Duration,
         (reuse, now): (Reuse, Instant),
-    ) -> Result<Lease, Reject> {
+        tries: &mut Tries,
+    ) -> Result<Lease, NotLeased> {
+        let internal = NotLeased::Refused(Reject::Internal);
+        let Some(server) = self.pick(worker, tries) else {
+            return Err(NotLeased::Failed);
+        };
         let keep = Keep {
             most: self.settings.keep_alive,
             idle: self.settings.timeouts.idle,
         };
-        let mut tried = Tried::new();
-        while let Some(at) = self.pick(worker, &tried) {
-            let endpoint = self.endpoints.get(at).ok_or(Reject::Internal)?;
-            let counts = self.settings.balance.counts();
-            let home = endpoint
-                .home(worker, keep, counts)
-                .ok_or(Reject::Internal)?;
-            let idle = match reuse {
-                Reuse::Never => None,
-                Reuse::Any => home.take(now, Duration::MAX),
-                Reuse::Fresh => home.take(now, self.settings.fresh),
-            };
-            if let Some(connection) = idle {
-                return Ok(Lease {
-                    connection,
-                    home,
-                    reused: true,
-                });
-            }
-            // Boxed: requests that need no new connection should not carry its state.
-            match Box::pin(self.dial(endpoint.address(), connect)).await {
-                Ok(stream) => {
-                    return Ok(Lease {
-                        connection: Box::new(Connection::new(stream)),
-                        home,
-                        reused: false,
-                    });
-                }
-                Err(DialError::Scarce) => return Err(Reject::UpstreamBusy),
-                Err(error) => endpoint.is_unreachable(&self.name, &error),
-            }
-            tried.push(at);
+        let Some(endpoint) = self.endpoints.get(server) else {
+            return Err(internal);
+        };
+        let counts = self.settings.balance.counts();
+        let Some(home) = endpoint.home(worker, keep, counts) else {
+            return Err(internal);
+        };
+        let idle = match reuse {
+            Reuse::Never => None,
+            Reuse::Any => home.take(now, Duration::MAX),
+            Reuse::Fresh => home.take(now, self.settings.fresh),
+        };
+        if let Some(connection) = idle {
+            return Ok(Lease {
+                connection,
+                home,
+                reused: true,
+                server,
+            });
         }
-        Err(Reject::UpstreamUnreachable)
+        let holds = !self.settings.retries.hold.is_zero();
+        if holds && !tries.held && self.hold.is_used() {
+            return Err(NotLeased::Held);
+        }
+        // Boxed: requests that need no new connection should not carry its state.
+        let dialled = Box::pin(self.dial(endpoint.address(), connect));
+        tries.first.get_or_insert_with(Instant::now);
+        match dialled.await {
+            Ok(stream) => Ok(Lease {
+                connection: Box::new(Connection::new(stream)),
+                home,
+                reused: false,
+                server,
+            }),
+            Err(DialError::Scarce) => Err(NotLeased::Refused(Reject::UpstreamBusy)),
+            Err(error) => {
+                endpoint.is_unreachable(&self.name, &error);
+                tries.made += 1;
+                tries.tried.push(server);
+                Err(NotLeased::Failed)
+            }
+        }
     }
 
-    /// The index of the server for the next request of this worker, none of those that it has tried; `None` if no other
-    /// is usable.
-    fn pick(&self, worker: usize, tried: &Tried) -> Option<usize> {
+    /// The index of the server for the next try; `None` if all were tried.
+    fn pick(&self, worker: usize, tries: &Tries) -> Option<usize> {
         if self.endpoints.len() == 1 {
-            return tried.is_empty().then_some(0);
+            return tries.tried.is_empty().then_some(0);
         }
-        let turn = &self.turns.get(worker)?.0;
-        let mut turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut turn = self.turn(worker)?;
         let Turn {
             servers,
             backups,
             dice,
+            ..
         } = &mut *turn;
         let load = |at: usize| self.endpoints.get(at).map_or(0, |it| it.in_flight());
-        let may = |at: usize| !tried.contains(&at);
+        let may = |at: usize| !tries.tried.contains(&at);
         let balance = self.settings.balance;
         let first = servers.pick(balance, dice, load, may);
         first.or_else(|| backups.pick(balance, dice, load, may))
+    }
+
+    fn turn(&self, worker: usize) -> Option<MutexGuard<'_, Turn>> {
+        let turns = self.turns.get(worker)?;
+        Some(turns.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether there is a server that was not tried.
+    pub(super) fn has_other(&self, tries: &Tries) -> bool {
+        let mut servers = self.settings.servers.iter().enumerate();
+        servers.any(|(at, server)| server.weight > 0 && !tries.tried.contains(&at))
+    }
+
+    /// A try failed after this server was connected to.
+    pub(super) fn failed(&self, tries: &mut Tries, server: usize) {
+        tries.tried.push(server);
+    }
+
+    /// All servers were tried: how long to pause before any of them is tried again.
+    pub(super) fn pause(&self, worker: usize, tries: &mut Tries) -> Duration {
+        tries.tried.clear();
+        let chance = self
+            .turn(worker)
+            .map_or(50, |mut turn| turn.dice.below(100));
+        let nth = tries.pauses;
+        tries.pauses += 1;
+        retry::pause(nth, u32::try_from(chance).unwrap_or(50))
+    }
+
+    /// A request comes to this worker, of which a share may be sent again.
+    pub(super) fn comes(&self, worker: usize) {
+        if let Some(mut turn) = self.turn(worker) {
+            turn.budget.comes(self.settings.retries.budget);
+        }
+    }
+
+    /// Takes one try from this worker's budget, if there is one.
+    pub(super) fn takes(&self, worker: usize) -> bool {
+        let turn = self.turn(worker);
+        turn.is_some_and(|mut turn| turn.budget.take(Instant::now()))
     }
 
     /// Opens a connection. If descriptors are scarce, idle connections are closed, and it is retried once.

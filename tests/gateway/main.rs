@@ -51,6 +51,7 @@ mod queries;
 mod refusals;
 mod reload;
 mod resting;
+mod retries;
 mod reuse;
 mod rotation;
 mod shutdown;

@@ -390,6 +390,9 @@ impl Compiler<'_> {
         if let Some(idle) = &parsed.idle {
             timeouts.idle = idle.value;
         }
+        if let Some(total) = &parsed.total {
+            timeouts.total = Some(total.value);
+        }
         Some(Target::Upstream {
             forward: Forward { upstream, timeouts },
             rewrite,
@@ -431,6 +434,10 @@ impl Compiler<'_> {
                 parsed.response.as_ref().map(|response| response.place),
             ),
             ("timeouts.idle", parsed.idle.as_ref().map(|idle| idle.place)),
+            (
+                "timeouts.total",
+                parsed.total.as_ref().map(|total| total.place),
+            ),
             (
                 "body_bytes",
                 parsed.body_bytes.as_ref().map(|bytes| bytes.place),

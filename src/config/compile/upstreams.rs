@@ -8,8 +8,8 @@ use crate::config::parsed::{self, Buffering};
 use crate::config::place::Place;
 use crate::config::source::why;
 use crate::proxy::{
-    Address, Balance, Buffer, BufferSettings, Purpose, ServerSettings, SpoolSpace, Upstream,
-    UpstreamSettings, UpstreamTimeouts,
+    Address, Balance, Buffer, BufferSettings, Purpose, RetrySettings, ServerSettings, SpoolSpace,
+    Upstream, UpstreamSettings, UpstreamTimeouts,
 };
 
 /// Upstreams by name; `None` for one whose errors were reported.
@@ -62,6 +62,7 @@ impl Compiler<'_> {
     fn upstream(&mut self, name: &str, parsed: &parsed::Upstream) -> Option<Arc<Upstream>> {
         let size = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
         let servers = self.servers(parsed)?;
+        let retries = self.retries(parsed)?;
         let settings = UpstreamSettings {
             purpose: Purpose::Proxy,
             name: name.to_owned(),
@@ -75,7 +76,9 @@ impl Compiler<'_> {
                 connect: parsed.connect.value,
                 response: parsed.response.value,
                 idle: parsed.idle.value,
+                total: parsed.total.as_ref().map(|total| total.value),
             },
+            retries,
             keep_alive: size(u64::from(parsed.keep_alive.value)),
             fresh: parsed.fresh.value,
             underscores: parsed.underscores.value,
@@ -137,6 +140,46 @@ impl Compiler<'_> {
         (self.errors.count() == before).then_some(servers)
     }
 
+    fn retries(&mut self, parsed: &parsed::Upstream) -> Option<RetrySettings> {
+        let rules = match &parsed.retries {
+            parsed::Retries::On(rules) => Some(rules),
+            parsed::Retries::Off => None,
+        };
+        let holds = rules.is_some_and(|rules| !rules.hold.value.is_zero());
+        if let Some(queue) = &parsed.queue
+            && !holds
+        {
+            self.errors
+                .at(
+                    queue.place,
+                    "`queue` without `retries.hold`: no request waits",
+                )
+                .hint("write `hold` as well: retries: {hold: 5s}");
+            return None;
+        }
+        let Some(rules) = rules else {
+            return Some(RetrySettings::OFF);
+        };
+        if rules.non_idempotent.value {
+            let warning = "requests that are not idempotent may be sent twice: \
+                           the app must recognise them, or an order is placed twice";
+            self.errors.warn(rules.non_idempotent.place, warning);
+        }
+        let queue = parsed
+            .queue
+            .as_ref()
+            .map_or(Ok(RetrySettings::QUEUE), |it| usize::try_from(it.value));
+        Some(RetrySettings {
+            attempts: rules.attempts.value,
+            on: rules.on.iter().map(|condition| condition.value).collect(),
+            budget: rules.budget.value,
+            per_try: rules.per_try.as_ref().map(|it| it.value),
+            hold: rules.hold.value,
+            queue: queue.unwrap_or(usize::MAX),
+            non_idempotent: rules.non_idempotent.value,
+        })
+    }
+
     /// The upstream of a URL; the same URL is one upstream, unless it is used for another purpose.
     pub(super) fn bare(
         &mut self,
@@ -159,6 +202,11 @@ impl Compiler<'_> {
             name,
             servers: vec![ServerSettings::new(address)],
             balance: Balance::RoundRobin,
+            retries: match purpose {
+                Purpose::Proxy => RetrySettings::DEFAULT,
+                // What decides who a client is has deadlines of its own.
+                Purpose::Ask | Purpose::Login => RetrySettings::OFF,
+            },
             timeouts: UpstreamTimeouts::DEFAULT,
             keep_alive: usize::try_from(UpstreamSettings::KEEP_ALIVE).unwrap_or(usize::MAX),
             fresh: UpstreamSettings::FRESH,

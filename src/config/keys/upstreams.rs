@@ -19,6 +19,12 @@ pub(crate) static UPSTREAM: Section = Section {
         )
         .or("round_robin"),
         key(
+            "retries",
+            Kind::Either(&[Kind::Word(&["off"]), Kind::Section(&RETRIES)]),
+            "What is tried again when a server fails; `off` tries nothing again.",
+        )
+        .or_its_keys(),
+        key(
             "timeouts",
             Kind::Section(&UPSTREAM_TIMEOUTS),
             "How long the servers may take.",
@@ -27,7 +33,7 @@ pub(crate) static UPSTREAM: Section = Section {
         key(
             "connections",
             Kind::Section(&CONNECTIONS),
-            "Idle connections to the servers.",
+            "Connections to the servers, and who waits for one.",
         )
         .or_its_keys(),
         key(
@@ -87,8 +93,68 @@ pub(crate) static UPSTREAM_TIMEOUTS: Section = Section {
             "Between two reads of a response, and for an idle connection.",
         )
         .or("60s"),
+        key(
+            "total",
+            DURATION,
+            "From the head of a request to the end of its response.",
+        ),
     ],
 };
+
+/// `retries` of an upstream.
+pub(crate) static RETRIES: Section = Section {
+    short: None,
+    keys: &[
+        key(
+            "attempts",
+            Kind::Whole(0, 10),
+            "How many more times a request is tried.",
+        )
+        .or("2"),
+        key(
+            "on",
+            Kind::Filled(&Kind::Word(&CONDITIONS)),
+            "After which failures.",
+        )
+        .or_items(&["connect_failure"]),
+        key(
+            "budget",
+            Kind::Form("percentage", "20%"),
+            "Share of the requests that may be sent a second time.",
+        )
+        .or("20%"),
+        key(
+            "per_try",
+            DURATION,
+            "For the head of a response, of each try.",
+        )
+        .without("`timeouts.response` alone"),
+        key(
+            "hold",
+            DURATION_OR_ZERO,
+            "How long a request waits while no server can be connected to; at most 60s.",
+        )
+        .or("0s"),
+        key(
+            "non_idempotent",
+            Kind::Boolean,
+            "Whether POST and PATCH are sent a second time, too.",
+        )
+        .or("false"),
+    ],
+};
+
+/// What may stand behind `on` of `retries`.
+const CONDITIONS: [&str; 8] = [
+    "connect_failure",
+    "broken",
+    "timeout",
+    "invalid",
+    "429",
+    "502",
+    "503",
+    "504",
+];
 
 /// `connections` of an upstream.
 pub(crate) static CONNECTIONS: Section = Section {
@@ -106,6 +172,12 @@ pub(crate) static CONNECTIONS: Section = Section {
             "How long a connection may have been idle for a request that cannot be repeated.",
         )
         .or("1s"),
+        key(
+            "queue",
+            Kind::Whole(1, 1_000_000),
+            "How many requests wait for a server; only with `retries.hold`.",
+        )
+        .without("1024 with `retries.hold`"),
     ],
 };
 

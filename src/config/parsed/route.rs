@@ -82,6 +82,8 @@ pub(crate) struct Route {
     pub(crate) response: Option<Spanned<Duration>>,
     /// `timeouts.idle`.
     pub(crate) idle: Option<Spanned<Duration>>,
+    /// `timeouts.total`.
+    pub(crate) total: Option<Spanned<Duration>>,
     /// `compress`.
     pub(crate) compress: Option<Spanned<Compress>>,
 }

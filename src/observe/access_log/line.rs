@@ -44,6 +44,12 @@ pub(crate) struct Entry<'a> {
     pub(crate) route: Option<&'a str>,
     /// The upstream's name.
     pub(crate) upstream: Option<&'a str>,
+    /// The server that was tried last, of an upstream that has several.
+    pub(crate) server: Option<&'a str>,
+    /// How often a server was tried.
+    pub(crate) tries: u32,
+    /// How long the request waited for a server.
+    pub(crate) queued: Duration,
     /// The coding of the response, or why it has none.
     pub(crate) encoding: Option<&'static str>,
     /// The token's subject.
@@ -188,6 +194,7 @@ impl Entry<'_> {
             (&b",\"limit\":"[..], self.limit),
             (&b",\"route\":"[..], self.route),
             (&b",\"upstream\":"[..], self.upstream),
+            (&b",\"server\":"[..], self.server),
             (&b",\"encoding\":"[..], self.encoding),
             (&b",\"sub\":"[..], self.subject),
             (&b",\"proxy_id\":"[..], self.proxy_id),
@@ -198,6 +205,14 @@ impl Entry<'_> {
                 out.extend_from_slice(name);
                 quoted(out, value);
             }
+        }
+        if self.tries > 1 {
+            out.extend_from_slice(b",\"tries\":");
+            number(out, u64::from(self.tries));
+        }
+        if !self.queued.is_zero() {
+            out.extend_from_slice(b",\"queued_ms\":");
+            milliseconds(out, self.queued);
         }
         out.extend_from_slice(b",\"bytes\":");
         number(out, self.bytes);
@@ -278,6 +293,9 @@ mod tests {
             limit: None,
             route: Some("api"),
             upstream: None,
+            server: None,
+            tries: 1,
+            queued: Duration::ZERO,
             encoding: None,
             subject: None,
             proxy_id: None,

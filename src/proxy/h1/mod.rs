@@ -53,6 +53,8 @@ pub(super) struct Connection {
     last_piece: Option<(u64, Instant)>,
     /// The current request cannot be sent completely; a response may still arrive.
     deaf: bool,
+    /// Not a byte of the current request could be sent.
+    unsent: bool,
     /// An empty map for the fields of the next response.
     spare: Option<HeaderMap>,
     /// The deadline of the response's head. It is reset when it fires, not for each request.
@@ -73,6 +75,7 @@ impl Connection {
             sending: Sending::nothing(),
             last_piece: None,
             deaf: false,
+            unsent: false,
             spare: None,
             timer: None,
             suspect: false,
@@ -153,7 +156,13 @@ impl Exchange {
         connection.sending = Sending::new(body, framing);
         connection.last_piece = None;
         connection.deaf = false;
+        connection.unsent = false;
         Self { connection }
+    }
+
+    /// Whether the app accepted not a byte of the request, so that it cannot have processed it.
+    pub(super) fn is_unsent(&self) -> bool {
+        self.connection.unsent
     }
 
     /// Sends, and waits for the head of the final response: until `response` after `since`, or after the last piece of
@@ -275,6 +284,7 @@ impl Exchange {
             sending,
             last_piece,
             deaf,
+            unsent,
             ..
         } = &mut *self.connection;
         if *deaf || sending.is_done() {
@@ -290,6 +300,7 @@ impl Exchange {
             Poll::Ready(Err(SendFault::Reader(error))) => {
                 tracing::debug!(%error, "the app stopped reading a request");
                 *deaf = true;
+                *unsent = sending.taken() == 0;
                 *sending = Sending::nothing();
                 Ok(())
             }

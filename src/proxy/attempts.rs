@@ -1,0 +1,309 @@
+//! Sends one request until it is answered, as often as its upstream allows: over an idle or a new connection, to one
+//! server or another, and not before there is one. What may be tried again is decided in `retry`.
+
+use http::Method;
+use http_body::Body as _;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::body::AnswerBody;
+use super::h1::{AnswerFrames, AnswerHead, Exchange, Fault, RequestHead};
+use super::hold::Woken;
+use super::outgoing::Outgoing;
+use super::pool::Home;
+use super::retry::Condition;
+use super::upstream::{Lease, NotLeased, Reuse, Tries};
+use super::{Forward, disregard, refusal_of};
+use crate::message::body::Body;
+use crate::message::reject::Reject;
+
+/// A response's head, the rest of it, and where its connection returns to.
+pub(super) type Answered = (Box<AnswerHead>, Exchange, Home);
+
+/// What became of a request on its way to the app, for its access record.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Course {
+    /// The index of the server that was tried last.
+    pub(crate) server: Option<usize>,
+    /// How often it was tried.
+    pub(crate) tries: u32,
+    /// How long it waited for a server.
+    pub(crate) queued: std::time::Duration,
+}
+
+/// A try that failed.
+struct Failed {
+    fault: Fault,
+    /// The index of the server.
+    server: usize,
+    /// Whether the connection had carried another request.
+    reused: bool,
+    /// Whether not a byte of the request was sent.
+    unsent: bool,
+}
+
+impl Forward {
+    /// Sends the request over an idle or a new connection and waits for the head of the response.
+    ///
+    /// A request that was written to an idle connection which then closed without a response is sent once more, over a
+    /// new connection, if its method is idempotent (RFC 9110 section 9.2.2) and its body can be sent again. Everything
+    /// else is as the upstream's `retries` say.
+    ///
+    /// # Errors
+    /// `Upstream*` for the failure of the last try, `Body*` and `Request*` for those of the client.
+    pub(super) async fn exchange(
+        &self,
+        (worker, began): (usize, Instant),
+        head: RequestHead<'_>,
+        mut body: Outgoing,
+        course: &mut Course,
+    ) -> Result<Answered, Reject> {
+        let idempotent = is_idempotent(head.method);
+        let is_head = *head.method == Method::HEAD;
+        let retries = self.upstream.retries();
+        let response = self.timeouts.response;
+        let response = retries.per_try.map_or(response, |it| it.min(response));
+        if retries.on.sends_again() {
+            self.upstream.comes(worker);
+        }
+        let mut tries = Tries::default();
+        loop {
+            let again = body.again();
+            let repeatable = idempotent && again.is_some();
+            // Most requests need not read the clock here.
+            let is_first = tries.made == 0 && matches!(body, Outgoing::Empty);
+            let now = if idempotent && is_first {
+                began
+            } else {
+                Instant::now()
+            };
+            let reuse = match (repeatable, tries.stale) {
+                (_, true) => Reuse::Never,
+                (true, false) => Reuse::Any,
+                (false, false) => Reuse::Fresh,
+            };
+            let connect = self.timeouts.connect;
+            let leasing = self
+                .upstream
+                .lease(worker, connect, (reuse, now), &mut tries);
+            let lease = match leasing.await {
+                Ok(lease) => lease,
+                Err(why) => {
+                    let connecting = self.connect_again(worker, reuse, (why, &mut tries), course);
+                    Box::pin(connecting).await?
+                }
+            };
+            tries.made += 1;
+            course.tries = tries.made;
+            course.server = Some(lease.server);
+            let since = if lease.reused { now } else { Instant::now() };
+            let mut exchange = Exchange::begin(lease.connection, head, body);
+            let fault = match exchange.answer(is_head, since, response).await {
+                Ok(answer) => {
+                    let status = answer.status;
+                    let failed = retries.on.has_statuses();
+                    let failed = failed.then(|| Condition::of(status)).flatten();
+                    let failed =
+                        failed.filter(|it| self.may_send_again(*it, worker, idempotent, &tries));
+                    let (Some(_), Some(again)) = (failed, again) else {
+                        return Ok((answer, exchange, lease.home));
+                    };
+                    pass_over(*answer, exchange, lease.home, self.timeouts.idle);
+                    self.upstream.failed(&mut tries, lease.server);
+                    Box::pin(self.pause(worker, &mut tries)).await;
+                    body = again;
+                    continue;
+                }
+                Err(fault) => fault,
+            };
+            let failed = Failed {
+                fault,
+                server: lease.server,
+                reused: lease.reused,
+                unsent: exchange.is_unsent(),
+            };
+            drop((exchange, lease.home));
+            let more = self.after(worker, failed, (again, idempotent), &mut tries);
+            body = Box::pin(more).await?;
+        }
+    }
+
+    /// What is sent in the next try after one that failed.
+    ///
+    /// # Errors
+    /// The failure, if there is no other try.
+    async fn after(
+        &self,
+        worker: usize,
+        failed: Failed,
+        (again, idempotent): (Option<Outgoing>, bool),
+        tries: &mut Tries,
+    ) -> Result<Outgoing, Reject> {
+        let upstream = self.upstream.name.as_str();
+        let (condition, reject) = match failed.fault {
+            Fault::Gone(error) => {
+                tracing::debug!(upstream.name = upstream, %error, "the app closed the connection without a response");
+                (Condition::Broken, Reject::UpstreamUnreachable)
+            }
+            Fault::Malformed(what) => {
+                tracing::warn!(
+                    upstream.name = upstream,
+                    what,
+                    "the app's response is not HTTP"
+                );
+                (Condition::Invalid, Reject::UpstreamInvalid)
+            }
+            Fault::Late => (Condition::Timeout, Reject::UpstreamTimeout),
+            Fault::Client(error) => return Err(refusal_of(&error)),
+        };
+        let Some(again) = again else {
+            return Err(reject);
+        };
+        let is_stale = condition == Condition::Broken && failed.reused;
+        if is_stale && !tries.stale && (idempotent || failed.unsent) {
+            // The app closed an idle connection, which says nothing about its state.
+            tries.stale = true;
+            return Ok(again);
+        }
+        if !self.may_send_again(condition, worker, idempotent, tries) {
+            return Err(reject);
+        }
+        self.upstream.failed(tries, failed.server);
+        self.pause(worker, tries).await;
+        Ok(again)
+    }
+
+    /// Whether a request that was sent is sent again; if so, that is taken from the budget.
+    fn may_send_again(
+        &self,
+        failed: Condition,
+        worker: usize,
+        idempotent: bool,
+        tries: &Tries,
+    ) -> bool {
+        let retries = self.upstream.retries();
+        // The second one after a stale connection has no key, and takes none of the others.
+        let made = tries.made - u32::from(tries.stale);
+        if !retries.may_send_again(failed, made, idempotent) {
+            return false;
+        }
+        let has_budget = self.upstream.takes(worker);
+        if !has_budget {
+            tracing::debug!(
+                upstream.name = self.upstream.name,
+                "not tried again: the budget is spent"
+            );
+        }
+        has_budget
+    }
+
+    /// Pauses before the next try, if all servers were tried.
+    async fn pause(&self, worker: usize, tries: &mut Tries) {
+        if !self.upstream.has_other(tries) {
+            sleep(self.upstream.pause(worker, tries)).await;
+        }
+    }
+
+    /// A connection after a server could not be connected to: to another one, or to the same one after a pause; if that
+    /// fails too, and the upstream holds requests, to the first that accepts one.
+    async fn connect_again(
+        &self,
+        worker: usize,
+        reuse: Reuse,
+        (mut why, tries): (NotLeased, &mut Tries),
+        course: &mut Course,
+    ) -> Result<Lease, Reject> {
+        let retries = self.upstream.retries();
+        let connect = self.timeouts.connect;
+        loop {
+            match why {
+                NotLeased::Refused(reject) => return Err(reject),
+                NotLeased::Held => break,
+                NotLeased::Failed => {}
+            }
+            course.tries = tries.made;
+            let since = tries.first.map_or(connect, |first| first.elapsed());
+            let others = self.upstream.has_other(tries);
+            let made = tries.made - u32::from(tries.stale);
+            if !retries.may_connect_again(made, others, since, connect) {
+                break;
+            }
+            self.pause(worker, tries).await;
+            let leasing = self
+                .upstream
+                .lease(worker, connect, (reuse, Instant::now()), tries);
+            match leasing.await {
+                Ok(lease) => return Ok(lease),
+                Err(other) => why = other,
+            }
+        }
+        if retries.hold.is_zero() {
+            return Err(Reject::UpstreamUnreachable);
+        }
+        let since = Instant::now();
+        let held = self.held(worker, reuse, tries).await;
+        course.queued += since.elapsed();
+        course.tries = tries.made;
+        held
+    }
+
+    /// Waits for a server that can be connected to.
+    ///
+    /// # Errors
+    /// `UpstreamUnreachable` if there is none in time, `UpstreamBusy` if too many wait.
+    async fn held(&self, worker: usize, reuse: Reuse, tries: &mut Tries) -> Result<Lease, Reject> {
+        let retries = self.upstream.retries();
+        let until = Instant::now() + retries.hold;
+        let hold = self.upstream.hold();
+        let waiting = hold.enter(retries.queue).ok_or(Reject::UpstreamBusy)?;
+        tries.held = true;
+        let connect = self.timeouts.connect;
+        loop {
+            let woken = waiting.wait(until).await;
+            tries.tried.clear();
+            if matches!(woken, Woken::Late) {
+                return Err(Reject::UpstreamUnreachable);
+            }
+            let leased = timeout_at(until, async {
+                loop {
+                    let leasing =
+                        self.upstream
+                            .lease(worker, connect, (reuse, Instant::now()), tries);
+                    match leasing.await {
+                        Err(NotLeased::Failed | NotLeased::Held)
+                            if self.upstream.has_other(tries) => {}
+                        leased => return leased,
+                    }
+                }
+            });
+            let leased = leased.await.unwrap_or(Err(NotLeased::Failed));
+            match (leased, woken) {
+                (Ok(lease), Woken::Tries(trying)) => {
+                    trying.succeeded();
+                    return Ok(lease);
+                }
+                (Ok(lease), Woken::Follows | Woken::Late) => return Ok(lease),
+                (Err(NotLeased::Refused(reject)), _) => return Err(reject),
+                (Err(NotLeased::Failed | NotLeased::Held), Woken::Tries(trying)) => {
+                    trying.failed();
+                }
+                (Err(NotLeased::Failed | NotLeased::Held), Woken::Follows | Woken::Late) => {}
+            }
+        }
+    }
+}
+
+/// Reads what is left of a response that no client gets, so that its connection can be reused.
+fn pass_over(mut head: AnswerHead, exchange: Exchange, home: Home, idle: std::time::Duration) {
+    let body = AnswerBody::new(AnswerFrames::new(exchange, &mut head), home, Some(idle));
+    if !body.is_end_stream() {
+        disregard(Body::stream(body));
+    }
+}
+
+/// RFC 9110 section 9.2.2.
+fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::PUT | Method::DELETE | Method::OPTIONS | Method::TRACE
+    )
+}
