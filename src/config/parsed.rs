@@ -494,6 +494,8 @@ pub(crate) struct Upstream {
     pub(crate) idle: Spanned<Duration>,
     /// The timeout for a request as a whole.
     pub(crate) total: Option<Spanned<Duration>>,
+    /// Which servers are taken out after failures; `None` is `off`.
+    pub(crate) eject: Option<EjectRules>,
     /// What is tried again.
     pub(crate) retries: Retries,
     /// How many requests may wait for a server.
@@ -506,6 +508,21 @@ pub(crate) struct Upstream {
     pub(crate) buffer: Buffering,
     /// Whether header names with `_` are forwarded to the app; false.
     pub(crate) underscores: Spanned<bool>,
+}
+
+/// `eject` of an upstream.
+#[derive(Clone, Debug)]
+pub(crate) struct EjectRules {
+    /// How many failures in a row; 5, at most 1000.
+    pub(crate) consecutive_failures: Spanned<u32>,
+    /// How long the first time; 10 s.
+    pub(crate) time: Spanned<Duration>,
+    /// How long at most; 5 min.
+    pub(crate) longest: Spanned<Duration>,
+    /// The most servers that may be out, in percent; 50.
+    pub(crate) most: Spanned<u32>,
+    /// Which failures count; all but statuses.
+    pub(crate) on: Vec<Spanned<Condition>>,
 }
 
 /// `retries` of an upstream.

@@ -6,7 +6,7 @@ use super::decode::Decoder;
 use super::keys;
 use super::node::{Kind, Node};
 use super::parsed::{
-    Balance, Buffer, Buffering, Retries, RetryRules, Spanned, Upstream, UpstreamServer,
+    Balance, Buffer, Buffering, EjectRules, Retries, RetryRules, Spanned, Upstream, UpstreamServer,
 };
 use super::value;
 use crate::proxy::Condition;
@@ -39,6 +39,7 @@ impl Decoder<'_> {
             ];
             it.choice(node, "a way to balance", &known)
         });
+        let eject = self.value(fields, "eject", Self::eject);
         let retries = self.value(fields, "retries", Self::retries);
         let (connect, response, idle, total) = self.value(fields, "timeouts", |it, node| {
             let fields = it.fields(node, "a map", &keys::UPSTREAM_TIMEOUTS)?;
@@ -72,6 +73,7 @@ impl Decoder<'_> {
             response,
             idle,
             total,
+            eject: eject?,
             retries: retries?,
             queue,
             keep_alive,
@@ -101,14 +103,32 @@ impl Decoder<'_> {
         })
     }
 
+    /// `eject`; `Some(None)` is `off`.
+    fn eject(&mut self, node: &Node) -> Option<Option<EjectRules>> {
+        if matches!(&node.kind, Kind::Scalar(scalar) if scalar.text == "off") {
+            return Some(None);
+        }
+        let fields = self.fields(node, "`off` or a map", &keys::EJECT)?;
+        let count = |it: &mut Self, node: &Node| it.integer(node, 1, 1000);
+        Some(Some(EjectRules {
+            consecutive_failures: self.value(fields, "consecutive_failures", count)?,
+            time: self.value(fields, "for", Self::duration)?,
+            longest: self.value(fields, "longest", Self::duration)?,
+            most: self.value(fields, "most", Self::percentage)?,
+            on: self.value(fields, "on", Self::conditions)?,
+        }))
+    }
+
+    fn conditions(&mut self, node: &Node) -> Option<Vec<Spanned<Condition>>> {
+        self.filled_list(node, "a list of failures", Self::condition)
+    }
+
     fn retries(&mut self, node: &Node) -> Option<Retries> {
         if matches!(&node.kind, Kind::Scalar(scalar) if scalar.text == "off") {
             return Some(Retries::Off);
         }
         let fields = self.fields(node, "`off` or a map", &keys::RETRIES)?;
-        let on = self.value(fields, "on", |it, node| {
-            it.filled_list(node, "a list of failures", |it, node| it.condition(node))
-        });
+        let on = self.value(fields, "on", Self::conditions);
         let hold = self.value(fields, "hold", |it, node| {
             it.duration_within(node, Duration::ZERO, LONGEST_HOLD)
         });

@@ -6,6 +6,7 @@ use http_body::Body as _;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::body::AnswerBody;
+use super::eject::Chosen;
 use super::h1::{AnswerFrames, AnswerHead, Exchange, Fault, RequestHead};
 use super::hold::Woken;
 use super::outgoing::Outgoing;
@@ -33,8 +34,9 @@ pub(crate) struct Course {
 /// A try that failed.
 struct Failed {
     fault: Fault,
-    /// The index of the server.
+    /// The index of the server, and how it was chosen.
     server: usize,
+    chosen: Chosen,
     /// Whether the connection had carried another request.
     reused: bool,
     /// Whether not a byte of the request was sent.
@@ -97,18 +99,27 @@ impl Forward {
             course.server = Some(lease.server);
             let since = if lease.reused { now } else { Instant::now() };
             let mut exchange = Exchange::begin(lease.connection, head, body);
+            let Lease {
+                server,
+                reused,
+                chosen,
+                home,
+                ..
+            } = lease;
             let fault = match exchange.answer(is_head, since, response).await {
                 Ok(answer) => {
-                    let status = answer.status;
-                    let failed = retries.on.has_statuses();
-                    let failed = failed.then(|| Condition::of(status)).flatten();
-                    let failed =
-                        failed.filter(|it| self.may_send_again(*it, worker, idempotent, &tries));
-                    let (Some(_), Some(again)) = (failed, again) else {
-                        return Ok((answer, exchange, lease.home));
+                    let Some(failed) = self.upstream.condition_of(answer.status) else {
+                        self.upstream.succeeds(server, chosen);
+                        return Ok((answer, exchange, home));
                     };
-                    pass_over(*answer, exchange, lease.home, self.timeouts.idle);
-                    self.upstream.failed(&mut tries, lease.server);
+                    self.upstream.fails(server, failed, chosen);
+                    let may =
+                        |_: &Outgoing| self.may_send_again(failed, worker, idempotent, &tries);
+                    let Some(again) = again.filter(may) else {
+                        return Ok((answer, exchange, home));
+                    };
+                    pass_over(*answer, exchange, home, self.timeouts.idle);
+                    tries.tried.push(server);
                     Box::pin(self.pause(worker, &mut tries)).await;
                     body = again;
                     continue;
@@ -117,11 +128,12 @@ impl Forward {
             };
             let failed = Failed {
                 fault,
-                server: lease.server,
-                reused: lease.reused,
+                server,
+                chosen,
+                reused,
                 unsent: exchange.is_unsent(),
             };
-            drop((exchange, lease.home));
+            drop((exchange, home));
             let more = self.after(worker, failed, (again, idempotent), &mut tries);
             body = Box::pin(more).await?;
         }
@@ -155,19 +167,22 @@ impl Forward {
             Fault::Late => (Condition::Timeout, Reject::UpstreamTimeout),
             Fault::Client(error) => return Err(refusal_of(&error)),
         };
+        // An app that closes an idle connection does not fail.
+        let is_stale = condition == Condition::Broken && failed.reused;
+        if !is_stale {
+            self.upstream.fails(failed.server, condition, failed.chosen);
+        }
         let Some(again) = again else {
             return Err(reject);
         };
-        let is_stale = condition == Condition::Broken && failed.reused;
         if is_stale && !tries.stale && (idempotent || failed.unsent) {
-            // The app closed an idle connection, which says nothing about its state.
             tries.stale = true;
             return Ok(again);
         }
         if !self.may_send_again(condition, worker, idempotent, tries) {
             return Err(reject);
         }
-        self.upstream.failed(tries, failed.server);
+        tries.tried.push(failed.server);
         self.pause(worker, tries).await;
         Ok(again)
     }

@@ -118,6 +118,11 @@ impl Deal {
         }
     }
 
+    /// The indices of all servers that get turns.
+    pub(super) fn all(&self) -> impl Iterator<Item = usize> {
+        self.servers.iter().map(|(index, _)| *index)
+    }
+
     /// The position of the server whose turn it is, of those that `may` accepts.
     fn turn(&mut self, may: &impl Fn(usize) -> bool) -> Option<usize> {
         for _ in 0..self.round.len() {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::eject::Standing;
 use super::load::Load;
 use super::pool::{Home, Keep, Pool};
 
@@ -41,6 +42,7 @@ pub(crate) struct Endpoint {
     /// One for each worker.
     pools: Box<[Arc<Pool>]>,
     load: Arc<Load>,
+    standing: Standing,
     said: Mutex<Said>,
 }
 
@@ -60,6 +62,7 @@ impl Endpoint {
             address,
             pools: (0..workers).map(pool).collect(),
             load,
+            standing: Standing::default(),
             said: Mutex::default(),
         }
     }
@@ -67,6 +70,11 @@ impl Endpoint {
     /// Where it listens.
     pub(super) fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// What is known of its failures.
+    pub(super) fn standing(&self) -> &Standing {
+        &self.standing
     }
 
     /// How many requests are in flight, over all workers; only those of upstreams that count them.

@@ -8,6 +8,7 @@ mod balance;
 mod blocks;
 mod body;
 mod buffer;
+mod eject;
 mod endpoint;
 mod h1;
 mod headers;
@@ -17,6 +18,7 @@ mod outgoing;
 mod pool;
 mod reserved;
 mod retry;
+mod settings;
 mod silence;
 mod spool;
 mod timed;
@@ -42,6 +44,7 @@ pub(crate) use self::attempts::Course;
 pub(crate) use self::balance::Balance;
 use self::body::AnswerBody;
 use self::buffer::TakeInError;
+pub(crate) use self::eject::EjectSettings;
 pub(crate) use self::endpoint::Address;
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::h1::answer_holds;
@@ -51,12 +54,11 @@ use self::outgoing::{ClientBody, Outgoing};
 use self::reserved::TrailerRules;
 pub(crate) use self::reserved::{Vouched, ends_loops, frames, is_the_gateways};
 pub(crate) use self::retry::{Condition, RetrySettings};
+pub(crate) use self::settings::{BufferSettings, Purpose, ServerSettings, UpstreamSettings};
 use self::spool::SpoolError;
 pub(crate) use self::spool::SpoolSpace;
 use self::timed::Timed;
-pub(crate) use self::upstream::{
-    BufferSettings, Purpose, ServerSettings, Upstream, UpstreamSettings, retire,
-};
+pub(crate) use self::upstream::{Upstream, retire};
 use crate::auth::Permit;
 use crate::edits::HeaderEdits;
 use crate::message::body::{Body, BodyError};

@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::fmt::{Display, Formatter};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -28,6 +29,13 @@ pub(crate) enum Condition {
     ServiceUnavailable,
     /// 504.
     GatewayTimeout,
+}
+
+impl Display for Condition {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        let word = Self::WORDS.iter().find(|(_, known)| known == self);
+        f.write_str(word.map_or("", |(word, _)| word))
+    }
 }
 
 impl Condition {

@@ -1,131 +1,29 @@
 //! One upstream: its servers, and a connection to one of them for each request. Which one is chosen in `balance`, idle
 //! connections are kept in `pool`; the protocol spoken over them is not known here.
 
-use std::fmt::{Display, Formatter};
 use std::hash::{BuildHasher as _, RandomState};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 use smallvec::SmallVec;
 use tokio::time::{Instant, sleep};
 
-use super::balance::{Balance, Deal, Dice};
+use super::Buffer;
+use super::balance::{Deal, Dice};
+use super::eject::{Change, Chosen, Moment, Standings};
 use super::endpoint::{Address, Endpoint};
 use super::h1::Connection;
 use super::hold::Hold;
 use super::pool::{Home, Keep};
-use super::retry::{self, Budget, RetrySettings};
-use super::{Buffer, UpstreamTimeouts};
+use super::retry::{self, Budget, Condition, RetrySettings};
+use super::settings::{ServerSettings, UpstreamSettings};
 use crate::message::reject::Reject;
 use crate::net::dial::{Call, DialError, Dialer, Need};
 use crate::net::stream::Stream;
 
 /// How long idle connections are given to close when descriptors are scarce.
 const RELIEF: Duration = Duration::from_millis(20);
-
-/// Whose requests an upstream carries. Connections are never shared between two purposes: what a client may leave
-/// behind on one must not become the response that decides who it is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Purpose {
-    /// Clients' own.
-    Proxy,
-    /// Subrequests that decide whether a client's request is allowed.
-    Ask,
-    /// Requests that check a password.
-    Login,
-}
-
-/// The settings of an upstream; if they are equal after a reload, all of it is kept.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct UpstreamSettings {
-    /// Whose requests it carries.
-    pub(crate) purpose: Purpose,
-    /// Its name, or its URL.
-    pub(crate) name: String,
-    /// Its servers; each address once.
-    pub(crate) servers: Vec<ServerSettings>,
-    /// How one of them is chosen.
-    pub(crate) balance: Balance,
-    /// What is tried again.
-    pub(crate) retries: RetrySettings,
-    /// Its timeouts, unless the route sets others.
-    pub(crate) timeouts: UpstreamTimeouts,
-    /// The most idle connections per endpoint and worker.
-    pub(crate) keep_alive: usize,
-    /// How long a connection may have been idle to be used for a request that cannot be retried.
-    pub(crate) fresh: Duration,
-    /// Whether and how bodies are buffered.
-    pub(crate) buffer: Option<BufferSettings>,
-    /// Whether field names with `_` are forwarded.
-    pub(crate) underscores: bool,
-}
-
-/// The settings of one server.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct ServerSettings {
-    /// Where it listens.
-    pub(crate) address: Address,
-    /// Its share of the requests, compared with the others'; 0 gets none, 256 is the most.
-    pub(crate) weight: u32,
-    /// Whether it is used only while no other server can be.
-    pub(crate) backup: bool,
-}
-
-impl ServerSettings {
-    /// A server with the defaults.
-    pub(crate) fn new(address: Address) -> Self {
-        Self {
-            address,
-            weight: 1,
-            backup: false,
-        }
-    }
-}
-
-impl Display for ServerSettings {
-    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
-        self.address.fmt(f)?;
-        if self.weight != 1 {
-            write!(f, " (weight {})", self.weight)?;
-        }
-        if self.backup {
-            f.write_str(" (backup)")?;
-        }
-        Ok(())
-    }
-}
-
-/// The settings of a buffer.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct BufferSettings {
-    /// Bytes of a request body in memory.
-    pub(crate) request: usize,
-    /// Bytes of a response in memory.
-    pub(crate) response: usize,
-    /// The spool's directory and the most bytes that it may hold.
-    pub(crate) spool: Option<(PathBuf, u64)>,
-    /// Whether the upstream's configuration sets this.
-    pub(crate) is_own: bool,
-}
-
-impl BufferSettings {
-    /// The defaults.
-    pub(crate) const DEFAULT: Self = Self {
-        request: 64 << 10,
-        response: 64 << 10,
-        spool: None,
-        is_own: false,
-    };
-}
-
-impl UpstreamSettings {
-    /// The default number of idle connections.
-    pub(crate) const KEEP_ALIVE: u32 = 1024;
-    /// The default of `fresh`: app servers close after 2 s (gunicorn) and more.
-    pub(crate) const FRESH: Duration = Duration::from_secs(1);
-}
 
 /// A named service behind the gateway.
 #[derive(Debug)]
@@ -137,6 +35,8 @@ pub(crate) struct Upstream {
     /// Whether and how bodies are buffered.
     pub(crate) buffer: Option<Buffer>,
     settings: UpstreamSettings,
+    /// Whether some status is a failure.
+    heeds_statuses: bool,
     dialer: Dialer,
     /// One for each of the settings' servers, in their order.
     endpoints: Box<[Arc<Endpoint>]>,
@@ -146,6 +46,8 @@ pub(crate) struct Upstream {
     turns: Box<[Turns]>,
     /// Who waits while no server can be connected to.
     hold: Arc<Hold>,
+    /// Who is taken out after failures.
+    standings: Arc<Standings>,
 }
 
 /// On cache lines of its own, because its worker writes to it for each request. Only that worker locks it.
@@ -158,24 +60,25 @@ struct Turns(Mutex<Turn>);
 struct Turn {
     servers: Deal,
     backups: Deal,
+    /// Servers that are taken out: tried last, or when they are due.
+    outs: Deal,
+    /// When the first of them is due.
+    due: Option<Moment>,
+    /// How many changes of standings this has seen; `None` before the first deal.
+    seen: Option<u64>,
     dice: Dice,
     budget: Budget,
 }
 
 impl Turn {
-    /// The turns of worker `which` of `workers`.
-    fn new(servers: &[ServerSettings], which: usize, workers: usize) -> Self {
-        let deal = |backup: bool| {
-            let all = servers.iter().enumerate();
-            let some = all.filter(|(_, server)| server.backup == backup);
-            Deal::new(
-                some.map(|(at, server)| (at, server.weight)),
-                (which, workers),
-            )
-        };
+    /// The turns of worker `which`; nothing is dealt yet.
+    fn new(which: usize) -> Self {
         Self {
-            servers: deal(false),
-            backups: deal(true),
+            servers: Deal::default(),
+            backups: Deal::default(),
+            outs: Deal::default(),
+            due: None,
+            seen: None,
             dice: Dice::new(RandomState::new().hash_one(which)),
             budget: Budget::default(),
         }
@@ -221,6 +124,8 @@ pub(crate) struct Lease {
     pub(super) reused: bool,
     /// The index of the server.
     pub(super) server: usize,
+    /// How it was chosen.
+    pub(super) chosen: Chosen,
 }
 
 /// Which idle connections may be used.
@@ -254,7 +159,7 @@ impl Upstream {
                 Arc::clone,
             )
         };
-        let turn = |which| Turns(Mutex::new(Turn::new(&settings.servers, which, workers)));
+        let turn = |which| Turns(Mutex::new(Turn::new(which)));
         Self {
             name: settings.name.clone(),
             host: host_of(&settings.name),
@@ -266,6 +171,9 @@ impl Upstream {
             },
             turns: (0..workers).map(turn).collect(),
             hold: before.map_or_else(Arc::default, |before| Arc::clone(&before.hold)),
+            standings: before.map_or_else(Arc::default, |before| Arc::clone(&before.standings)),
+            heeds_statuses: settings.retries.on.has_statuses()
+                || settings.eject.is_some_and(|eject| eject.on.has_statuses()),
             settings,
             dialer,
         }
@@ -301,6 +209,20 @@ impl Upstream {
         &self.settings.retries
     }
 
+    /// The failure that a response with this status is: to be tried again, or to be counted.
+    pub(super) fn condition_of(&self, status: StatusCode) -> Option<Condition> {
+        if !self.heeds_statuses {
+            return None;
+        }
+        let named = [
+            Some(self.settings.retries.on),
+            self.settings.eject.map(|eject| eject.on),
+        ];
+        let is_named =
+            |condition: &Condition| named.iter().flatten().any(|on| on.contains(*condition));
+        Condition::of(status).filter(is_named)
+    }
+
     /// Who waits while no server can be connected to.
     pub(super) fn hold(&self) -> &Hold {
         &self.hold
@@ -320,7 +242,7 @@ impl Upstream {
         tries: &mut Tries,
     ) -> Result<Lease, NotLeased> {
         let internal = NotLeased::Refused(Reject::Internal);
-        let Some(server) = self.pick(worker, tries) else {
+        let Some((server, chosen)) = self.pick(worker, tries, (reuse, now)) else {
             return Err(NotLeased::Failed);
         };
         let keep = Keep {
@@ -345,6 +267,7 @@ impl Upstream {
                 home,
                 reused: true,
                 server,
+                chosen,
             });
         }
         let holds = !self.settings.retries.hold.is_zero();
@@ -360,34 +283,127 @@ impl Upstream {
                 home,
                 reused: false,
                 server,
+                chosen,
             }),
             Err(DialError::Scarce) => Err(NotLeased::Refused(Reject::UpstreamBusy)),
             Err(error) => {
                 endpoint.is_unreachable(&self.name, &error);
                 tries.made += 1;
                 tries.tried.push(server);
+                self.fails(server, Condition::ConnectFailure, chosen);
                 Err(NotLeased::Failed)
             }
         }
     }
 
-    /// The index of the server for the next try; `None` if all were tried.
-    fn pick(&self, worker: usize, tries: &Tries) -> Option<usize> {
+    /// The index of the server for the next try, and how it was chosen; `None` if all were tried.
+    fn pick(
+        &self,
+        worker: usize,
+        tries: &Tries,
+        (reuse, now): (Reuse, Instant),
+    ) -> Option<(usize, Chosen)> {
         if self.endpoints.len() == 1 {
-            return tries.tried.is_empty().then_some(0);
+            return tries.tried.is_empty().then_some((0, Chosen::In));
         }
         let mut turn = self.turn(worker)?;
+        let changes = self.standings.changes();
+        if turn.seen != Some(changes) {
+            self.deal(&mut turn, worker);
+            turn.seen = Some(changes);
+        }
+        let may = |at: usize| !tries.tried.contains(&at);
+        if let (Some(due), Some(eject)) = (turn.due, &self.settings.eject) {
+            let now = self.standings.moment(now);
+            if now >= due {
+                let repeatable = reuse == Reuse::Any;
+                let is_tried = |at: &usize| {
+                    let endpoint = self.endpoints.get(*at);
+                    may(*at)
+                        && endpoint
+                            .is_some_and(|it| it.standing().tries(now, repeatable, eject.time))
+                };
+                let found = turn.outs.all().find(is_tried);
+                turn.due = turn.outs.all().filter_map(|at| self.due(at)).min();
+                if let Some(found) = found {
+                    return Some((found, Chosen::Due));
+                }
+            }
+        }
         let Turn {
             servers,
             backups,
+            outs,
             dice,
             ..
         } = &mut *turn;
         let load = |at: usize| self.endpoints.get(at).map_or(0, |it| it.in_flight());
-        let may = |at: usize| !tries.tried.contains(&at);
         let balance = self.settings.balance;
         let first = servers.pick(balance, dice, load, may);
-        first.or_else(|| backups.pick(balance, dice, load, may))
+        let first = first.or_else(|| backups.pick(balance, dice, load, may));
+        let first = first.map(|at| (at, Chosen::In));
+        first.or_else(|| {
+            outs.pick(balance, dice, load, may)
+                .map(|at| (at, Chosen::Last))
+        })
+    }
+
+    /// Deals the servers to this worker anew, as they stand.
+    fn deal(&self, turn: &mut Turn, worker: usize) {
+        let which = (worker, self.turns.len());
+        let (mut servers, mut backups, mut outs) = (Vec::new(), Vec::new(), Vec::new());
+        for (at, server) in self.settings.servers.iter().enumerate() {
+            let into = if self.due(at).is_some() {
+                &mut outs
+            } else if server.backup {
+                &mut backups
+            } else {
+                &mut servers
+            };
+            into.push((at, server.weight));
+        }
+        turn.servers = Deal::new(servers, which);
+        turn.backups = Deal::new(backups, which);
+        turn.outs = Deal::new(outs, which);
+        turn.due = turn.outs.all().filter_map(|at| self.due(at)).min();
+    }
+
+    /// When the server of this index may be tried again, if it is taken out.
+    fn due(&self, at: usize) -> Option<Moment> {
+        self.settings.eject?;
+        self.endpoints.get(at)?.standing().due()
+    }
+
+    /// A request to this server has failed; `chosen` as in its lease.
+    pub(super) fn fails(&self, server: usize, failure: Condition, chosen: Chosen) {
+        let (Some(eject), Some(endpoint)) = (&self.settings.eject, self.endpoints.get(server))
+        else {
+            return;
+        };
+        let all = self.endpoints.iter().map(|endpoint| endpoint.standing());
+        let server = (endpoint.standing(), chosen);
+        let (upstream, address) = (self.name.as_str(), endpoint.address());
+        match self.standings.fails(eject, failure, server, all) {
+            Change::None | Change::Back(..) => {}
+            Change::Out(time, left, all) => {
+                tracing::warn!(upstream.name = upstream, endpoint = %address, %failure, r#for = ?time, "the server is taken out, {left} of {all} left");
+            }
+            Change::Kept => {
+                tracing::warn!(upstream.name = upstream, endpoint = %address, %failure, most = eject.most, "the server fails, and is not taken out: too few would be left");
+            }
+        }
+    }
+
+    /// A request to this server was answered; `chosen` as in its lease.
+    pub(super) fn succeeds(&self, server: usize, chosen: Chosen) {
+        let (Some(_), Some(endpoint)) = (&self.settings.eject, self.endpoints.get(server)) else {
+            return;
+        };
+        let all = self.endpoints.iter().map(|endpoint| endpoint.standing());
+        let server = (endpoint.standing(), chosen);
+        if let Change::Back(left, all) = self.standings.succeeds(server, all) {
+            tracing::info!(upstream.name = self.name, endpoint = %endpoint.address(), "the server is back, {left} of {all}");
+        }
     }
 
     fn turn(&self, worker: usize) -> Option<MutexGuard<'_, Turn>> {
@@ -399,11 +415,6 @@ impl Upstream {
     pub(super) fn has_other(&self, tries: &Tries) -> bool {
         let mut servers = self.settings.servers.iter().enumerate();
         servers.any(|(at, server)| server.weight > 0 && !tries.tried.contains(&at))
-    }
-
-    /// A try failed after this server was connected to.
-    pub(super) fn failed(&self, tries: &mut Tries, server: usize) {
-        tries.tried.push(server);
     }
 
     /// All servers were tried: how long to pause before any of them is tried again.

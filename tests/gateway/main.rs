@@ -31,6 +31,7 @@ mod demo;
 mod descriptors;
 mod docs;
 mod early;
+mod ejection;
 mod error_pages;
 mod failures;
 mod fields;

@@ -15,8 +15,9 @@ async fn start(servers: &[&str], settings: &str) -> Gateway {
 
 fn text(servers: &[&str], settings: &str) -> String {
     let servers: Vec<String> = servers.iter().map(|url| format!("'{url}'")).collect();
+    // Who is taken out would get no more requests to count.
     let text = format!(
-        "workers: 1\nupstreams: {{app: {{servers: [{}], {settings}}}}}\n\
+        "workers: 1\nupstreams: {{app: {{servers: [{}], eject: off, {settings}}}}}\n\
          routes: [{{path: /*, proxy: app, auth: none}}]\n",
         servers.join(", ")
     );

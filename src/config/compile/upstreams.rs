@@ -8,8 +8,8 @@ use crate::config::parsed::{self, Buffering};
 use crate::config::place::Place;
 use crate::config::source::why;
 use crate::proxy::{
-    Address, Balance, Buffer, BufferSettings, Purpose, RetrySettings, ServerSettings, SpoolSpace,
-    Upstream, UpstreamSettings, UpstreamTimeouts,
+    Address, Balance, Buffer, BufferSettings, EjectSettings, Purpose, RetrySettings,
+    ServerSettings, SpoolSpace, Upstream, UpstreamSettings, UpstreamTimeouts,
 };
 
 /// Upstreams by name; `None` for one whose errors were reported.
@@ -78,6 +78,7 @@ impl Compiler<'_> {
                 idle: parsed.idle.value,
                 total: parsed.total.as_ref().map(|total| total.value),
             },
+            eject: self.eject(parsed),
             retries,
             keep_alive: size(u64::from(parsed.keep_alive.value)),
             fresh: parsed.fresh.value,
@@ -138,6 +139,28 @@ impl Compiler<'_> {
             (Some(_), _) | (None, None) => {}
         }
         (self.errors.count() == before).then_some(servers)
+    }
+
+    /// `eject`, where there is somebody else to go to.
+    fn eject(&mut self, parsed: &parsed::Upstream) -> Option<EjectSettings> {
+        let rules = parsed.eject.as_ref().filter(|_| parsed.servers.len() > 1)?;
+        if rules.longest.value < rules.time.value {
+            let place = [rules.longest.place, rules.time.place];
+            let place = place.into_iter().find(|place| place.line > 0);
+            self.errors
+                .at(
+                    place.unwrap_or(parsed.place),
+                    "`longest` is shorter than `for`",
+                )
+                .hint("a server is out `for` the first time, and `longest` at most");
+        }
+        Some(EjectSettings {
+            consecutive_failures: rules.consecutive_failures.value,
+            time: rules.time.value,
+            longest: rules.longest.value,
+            most: rules.most.value,
+            on: rules.on.iter().map(|condition| condition.value).collect(),
+        })
     }
 
     fn retries(&mut self, parsed: &parsed::Upstream) -> Option<RetrySettings> {
@@ -202,6 +225,7 @@ impl Compiler<'_> {
             name,
             servers: vec![ServerSettings::new(address)],
             balance: Balance::RoundRobin,
+            eject: None,
             retries: match purpose {
                 Purpose::Proxy => RetrySettings::DEFAULT,
                 // What decides who a client is has deadlines of its own.

@@ -19,6 +19,12 @@ pub(crate) static UPSTREAM: Section = Section {
         )
         .or("round_robin"),
         key(
+            "eject",
+            Kind::Either(&[Kind::Word(&["off"]), Kind::Section(&EJECT)]),
+            "Which of several servers are taken out after failures; `off` takes none out.",
+        )
+        .or_its_keys(),
+        key(
             "retries",
             Kind::Either(&[Kind::Word(&["off"]), Kind::Section(&RETRIES)]),
             "What is tried again when a server fails; `off` tries nothing again.",
@@ -101,6 +107,38 @@ pub(crate) static UPSTREAM_TIMEOUTS: Section = Section {
     ],
 };
 
+/// `eject` of an upstream.
+pub(crate) static EJECT: Section = Section {
+    short: None,
+    keys: &[
+        key(
+            "consecutive_failures",
+            Kind::Whole(1, 1000),
+            "How many failures in a row take a server out.",
+        )
+        .or("5"),
+        key("for", DURATION, "How long it is out the first time.").or("10s"),
+        key(
+            "longest",
+            DURATION,
+            "How long at most; each time is twice the one before.",
+        )
+        .or("5m"),
+        key(
+            "most",
+            Kind::Form("percentage", "50%"),
+            "Share of the servers that may be out.",
+        )
+        .or("50%"),
+        key(
+            "on",
+            Kind::Filled(&Kind::Word(&CONDITIONS)),
+            "Which failures count.",
+        )
+        .or_items(&["connect_failure", "broken", "invalid", "timeout"]),
+    ],
+};
+
 /// `retries` of an upstream.
 pub(crate) static RETRIES: Section = Section {
     short: None,
@@ -144,7 +182,7 @@ pub(crate) static RETRIES: Section = Section {
     ],
 };
 
-/// What may stand behind `on` of `retries`.
+/// What may stand behind `on`.
 const CONDITIONS: [&str; 8] = [
     "connect_failure",
     "broken",
