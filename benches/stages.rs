@@ -11,10 +11,10 @@
 use std::fs;
 use std::hint::black_box;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
@@ -59,6 +59,30 @@ fn route(c: &mut Criterion) {
         assert!(stages.route(&path));
         c.bench_function(&format!("route/{count} routes"), |b| {
             b.iter(|| stages.route(black_box(&path)));
+        });
+    }
+}
+
+/// A limit by address: the same path without one beside it, one client, and clients that are always new.
+fn limit(c: &mut Criterion) {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "listeners: [{address: \"127.0.0.1:0\"}]\nlog: {access: off}\nroutes:\n  - {path: /free, respond: {status: 204}}\n  - {path: /limited, respond: {status: 204}, rate_limit: {by: ip, rate: 1000000/s}}\n";
+    let stages = Stages::load(&configuration(&folder, text)).unwrap();
+    let start = Instant::now();
+    let client = |at: u32| IpAddr::from(Ipv4Addr::from_bits(at));
+    for (name, path, clients) in [
+        ("none", "/free", 1),
+        ("one client", "/limited", 1),
+        ("many clients", "/limited", 1_000_000),
+    ] {
+        let path = target(path);
+        let mut at = 0_u32;
+        c.bench_function(&format!("limit/{name}"), |b| {
+            b.iter(|| {
+                at += 1;
+                let now = start + Duration::from_micros(u64::from(at) * 10);
+                stages.counts(black_box(&path), client(at % clients), now)
+            });
         });
     }
 }
@@ -249,5 +273,5 @@ fn serve(mut stream: TcpStream) {
     }
 }
 
-criterion_group!(stages, route, verify, file, forward);
+criterion_group!(stages, route, limit, verify, file, forward);
 criterion_main!(stages);

@@ -1,6 +1,8 @@
 //! The stages of a request, one at a time, for `benches/`. Not a public API: it changes with the stages. Contains no
 //! logic; each function calls the same code as `gateway`.
 
+use std::hint::black_box;
+use std::net::IpAddr;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use http_body::Body as _;
 use crate::auth::Remembered;
 use crate::config::{self, ConfigErrors};
 use crate::files::FileRequest;
+use crate::limit::{Counted, Sender};
 use crate::message::path::RequestPath;
 use crate::route::{Route, Target};
 use crate::snapshot::Snapshot;
@@ -76,6 +79,30 @@ impl Stages {
         let principal =
             guard.authenticate_at_once(&certified, headers, target.query(), remembered, now);
         principal.is_ok_and(|principal| guard.authorize(principal, &certified, &[]).is_ok())
+    }
+
+    /// Counts a request of this client for the limits of the target's route that come before authentication, and writes
+    /// what the response says of them; whether it may go on.
+    #[must_use]
+    pub fn counts(&self, target: &PathAndQuery, client: IpAddr, now: Instant) -> bool {
+        let Some((path, route)) = self.find(target) else {
+            return false;
+        };
+        let Some(limits) = &route.limits else {
+            return true;
+        };
+        let mut headers = HeaderMap::new();
+        let sender = Sender {
+            client: Some(client),
+            headers: &headers,
+            path: &path,
+            permit: None,
+        };
+        let mut counted = Counted::default();
+        let passes = limits.count(&sender, false, now, &mut counted).is_ok();
+        limits.tell(&counted, &mut headers);
+        limits.leave(&counted);
+        passes && !black_box(headers).is_empty()
     }
 
     /// The length of the file that the target names; `None` where there is none.

@@ -72,12 +72,21 @@ impl Guard {
         metadata: impl FnOnce() -> Option<String>,
     ) -> Option<HeaderValue> {
         let guard = self.jwt()?;
+        if let (true, Some(keys)) = (guard.verifiers.is_empty(), &guard.keys) {
+            if reject.status() != StatusCode::UNAUTHORIZED {
+                return None;
+            }
+            return HeaderValue::try_from(format!("ApiKey realm={}", quoted(&keys.realm))).ok();
+        }
         let mut challenge = format!("Bearer realm={}", quoted(guard.realm()));
         let mut add = |name: &str, value: &str| {
             challenge.extend([", ", name, "=", &quoted(value)]);
         };
         match reject {
-            Reject::TokenMissing => {}
+            Reject::TokenMissing
+            | Reject::ApiKeyMissing
+            | Reject::ApiKeyRefused
+            | Reject::ApiKeyExpired => {}
             Reject::TokenMalformed(what) => {
                 add("error", "invalid_request");
                 add("error_description", what);

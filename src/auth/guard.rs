@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, StatusCode};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
+use super::api_key::ApiKeys;
 use super::ask::{AskGuard, Word};
 use super::certificate::{self, CertificateRule, Certified};
 use super::claims::ClaimPath;
@@ -93,6 +94,11 @@ impl Guard {
             Scheme::Jwt(guard) => Some(guard),
             Scheme::Open | Scheme::Ask(_) => None,
         }
+    }
+
+    /// The API keys that it accepts, where it accepts any.
+    pub(crate) fn api_keys(&self) -> Option<&ApiKeys> {
+        self.jwt()?.keys.as_ref()
     }
 
     /// Looks at the client's certificate, before anything else.
@@ -208,7 +214,12 @@ impl Guard {
         let Scheme::Jwt(guard) = &self.scheme else {
             return Ok(Principal::anonymous());
         };
+        let key = match &guard.keys {
+            Some(keys) => keys.verify(headers, query, now)?,
+            None => None,
+        };
         match token::find(headers, query, &guard.places)? {
+            // With a key beside it, both must be valid, and the token decides.
             Some(found) => {
                 let holder = certified.holder();
                 let verified = if found.rivals.is_empty() {
@@ -218,8 +229,11 @@ impl Guard {
                 };
                 Ok(Principal::bearer(verified))
             }
-            None if guard.optional => Ok(Principal::anonymous()),
-            None => Err(Reject::TokenMissing.into()),
+            None => match key {
+                Some(key) => Ok(Principal::bearer(key)),
+                None if guard.optional => Ok(Principal::anonymous()),
+                None => Err(guard.missing().into()),
+            },
         }
     }
 
@@ -302,7 +316,8 @@ impl JwtGuard {
                 .flatten(),
             principal,
             identity,
-            places: Some(Arc::clone(&self.places)),
+            places: Some(Arc::clone(&self.stripped)),
+            key_headers: Arc::clone(&self.key_headers),
             strips: self.strip_token,
             reported,
             only_reports: self.only_reports,

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use http::HeaderName;
 use serde_json::Value;
 
+use super::api_key::ApiKeys;
 use super::ask::credentials;
 use super::binding::Holder;
 use super::claims::{ClaimPath, Claims};
@@ -27,6 +28,8 @@ const MAX_VERIFIERS: usize = 4;
 pub(crate) struct JwtGuardSettings {
     /// The verifiers, any of which may accept the token; the first one names the realm.
     pub(crate) verifiers: Vec<Arc<Verifier>>,
+    /// The API keys that are accepted, too, or instead of tokens.
+    pub(crate) keys: Option<ApiKeys>,
     /// Whether requests without a token are allowed.
     pub(crate) optional: bool,
     /// The requirements on the claims.
@@ -46,8 +49,14 @@ pub(crate) struct JwtGuardSettings {
 pub(crate) struct JwtGuard {
     /// Each verifier with the places in which its tokens are accepted, as bits of `places`.
     pub(super) verifiers: Vec<(Arc<Verifier>, u64)>,
+    /// The API keys that are accepted.
+    pub(super) keys: Option<ApiKeys>,
     /// Where to look for tokens.
     pub(super) places: Arc<[TokenSource]>,
+    /// The same, and the query parameters of API keys.
+    pub(super) stripped: Arc<[TokenSource]>,
+    /// The header fields of API keys.
+    pub(super) key_headers: Arc<[HeaderName]>,
     pub(super) optional: bool,
     pub(super) require: Option<Requirement>,
     pub(super) forward: Vec<(HeaderName, ClaimPath)>,
@@ -92,9 +101,17 @@ impl JwtGuard {
             .map(|(name, _)| name.clone())
             .collect();
         let replaced = credentials(&forwarded);
+        let mut stripped = places.clone();
+        let keys = settings.keys.iter();
+        let parameters = keys.clone().flat_map(ApiKeys::parameters);
+        stripped.extend(parameters.map(|name| TokenSource::Query(name.to_owned())));
+        let key_headers: Vec<HeaderName> = keys.flat_map(ApiKeys::headers).cloned().collect();
         Self {
             verifiers,
+            keys: settings.keys,
             places: places.into(),
+            stripped: stripped.into(),
+            key_headers: key_headers.into(),
             optional: settings.optional,
             require: settings.require,
             forward: settings.forward,
@@ -102,6 +119,14 @@ impl JwtGuard {
             only_reports: settings.only_reports,
             ends_with_token: settings.ends_with_token,
             replaced,
+        }
+    }
+
+    /// The reason for which a request without a token and a key is refused.
+    pub(super) fn missing(&self) -> Reject {
+        match &self.keys {
+            Some(_) if self.verifiers.is_empty() => Reject::ApiKeyMissing,
+            Some(_) | None => Reject::TokenMissing,
         }
     }
 
@@ -141,7 +166,7 @@ impl JwtGuard {
         params: &Parameters<'_>,
     ) -> Result<(), Reject> {
         if principal.is_anonymous() && !self.optional {
-            return Err(Reject::TokenMissing);
+            return Err(self.missing());
         }
         let satisfied = self
             .require
@@ -152,7 +177,7 @@ impl JwtGuard {
             });
         match satisfied {
             true => Ok(()),
-            false if principal.is_anonymous() => Err(Reject::TokenMissing),
+            false if principal.is_anonymous() => Err(self.missing()),
             false => Err(Reject::Forbidden),
         }
     }

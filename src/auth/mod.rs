@@ -2,6 +2,7 @@
 //! requirement was met. No upstream connection or file is opened without a `Permit`.
 
 mod algorithm;
+mod api_key;
 mod ask;
 mod binding;
 mod certificate;
@@ -43,6 +44,7 @@ mod tests;
 mod wycheproof;
 
 pub(crate) use self::algorithm::Algorithm;
+pub(crate) use self::api_key::{ApiKey, ApiKeys, KeyHash, KeyMap, KeyPlace, hash_of, hex, new_key};
 pub(crate) use self::ask::{AskGuard, Word, is_credential};
 pub(crate) use self::binding::Cnf;
 pub(crate) use self::certificate::{CertificateRule, Certified, Demand, NamePattern};

@@ -19,6 +19,8 @@ pub(crate) struct Permit {
     pub(super) identity: Vec<(HeaderName, HeaderValue)>,
     /// Where the route looks for tokens.
     pub(super) places: Option<Arc<[TokenSource]>>,
+    /// The header fields of API keys.
+    pub(super) key_headers: Arc<[HeaderName]>,
     /// Whether the token is removed from them.
     pub(super) strips: bool,
     /// A lease of the token, where what the request opens has to end with it.
@@ -48,6 +50,7 @@ impl Permit {
             principal,
             identity: Vec::new(),
             places: None,
+            key_headers: Arc::default(),
             strips: false,
             lease: None,
             reported: None,
@@ -115,6 +118,9 @@ impl Permit {
     /// or only that cookie or query parameter. Returns the new target where its query changed.
     pub(crate) fn strip_token(&self, headers: &mut HeaderMap, target: &str) -> Option<String> {
         let places = self.places.as_deref().filter(|_| self.strips)?;
+        for name in &*self.key_headers {
+            headers.remove(name);
+        }
         let (path, query) = match target.split_once('?') {
             Some((path, query)) => (path, Some(query)),
             None => (target, None),

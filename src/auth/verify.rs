@@ -170,8 +170,7 @@ pub(crate) struct Verified {
 }
 
 impl Verified {
-    /// The claims, without dates.
-    #[cfg(test)]
+    /// The claims of who has no token, without dates.
     pub(crate) fn of(claims: Claims) -> Self {
         Self {
             claims,

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 
+use super::api_key::KeyHash;
 use super::binding::{CONFIRMATION, Cnf, Holder, THUMBPRINT};
 use super::claims::{ClaimPath, Claims};
 use super::guard::{Guard, Scheme};
@@ -30,11 +31,16 @@ pub(crate) struct Witness {
     certificate: Option<Arc<ClientCertificate>>,
 }
 
-/// A token without its signature.
+/// Stands for a verifier, where a client has an API key.
+const API_KEY: &str = "(api_key)";
+
+/// A token without its signature, or an API key.
 #[derive(Clone, Debug)]
 struct Token {
-    /// The name of the verifier whose key it is signed with.
+    /// The name of the verifier whose key it is signed with; [`API_KEY`] for an API key.
     verifier: String,
+    /// The hash of the API key, where it is one.
+    key: Option<KeyHash>,
     /// Its `typ`.
     typ: Option<String>,
     claims: Claims,
@@ -78,6 +84,21 @@ impl Guard {
                 }
             }
         }
+        if let Some(keys) = self.api_keys() {
+            let of_keys = keys.examples(now).take(MOST).map(|(hash, claims)| Token {
+                verifier: API_KEY.to_owned(),
+                key: Some(*hash),
+                typ: None,
+                claims: claims.clone(),
+                is_unbound: false,
+            });
+            for token in of_keys {
+                all.extend(certificates.iter().map(|certificate| Witness {
+                    token: Some(token.clone()),
+                    certificate: certificate.clone(),
+                }));
+            }
+        }
         // A made-up token may contradict itself.
         all.retain(|witness| {
             let own = |name: &str| Some(name) == witness.verifier();
@@ -113,6 +134,13 @@ impl Guard {
         let allowed = guard.only_reports
             || match &client.token {
                 None => guard.optional && guard.allows(&Claims::default(), params),
+                Some(Token {
+                    key: Some(hash), ..
+                }) => {
+                    let keys = guard.keys.as_ref();
+                    let claims = keys.and_then(|keys| keys.claims(hash, now));
+                    claims.is_some_and(|claims| guard.allows(claims, params))
+                }
                 Some(token) => {
                     guard.accepts(token, certified.holder(), signed, now)
                         && guard.allows(&token.claims, params)
@@ -184,6 +212,7 @@ fn bearers(
             all.push(Witness {
                 token: Some(Token {
                     verifier: verifier.name().to_owned(),
+                    key: None,
                     typ: verifier.typ().map(str::to_owned),
                     claims: Claims::new(claims),
                     is_unbound,
@@ -280,6 +309,11 @@ impl Witness {
     /// The name of the verifier whose key its token is signed with, where it has one.
     pub(crate) fn verifier(&self) -> Option<&str> {
         self.token.as_ref().map(|token| token.verifier.as_str())
+    }
+
+    /// Whether it has an API key in the place of a token.
+    pub(crate) fn has_api_key(&self) -> bool {
+        self.token.as_ref().is_some_and(|token| token.key.is_some())
     }
 
     /// Whether it has a certificate.

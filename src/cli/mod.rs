@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand; the exit codes are decided only here.
 
+mod apikey;
 mod cert;
 mod check;
 mod demo;
@@ -84,6 +85,12 @@ Saved changes are applied at once, and a file with an error changes nothing."
         #[command(subcommand)]
         command: user::UserCommand,
     },
+    /// Make, show or remove API keys.
+    #[command(after_help = "Examples:
+  portcullis apikey add ci --claim scope=deploy --expires 90d
+  portcullis apikey list
+  portcullis apikey remove ci")]
+    Apikey(apikey::ApiKeyArguments),
     /// Issue, revoke, show or check a token.
     #[command(after_help = "Examples:
   portcullis token issue alice --lifetime 1h
@@ -157,6 +164,7 @@ pub fn main() -> ExitCode {
         Command::Explain(arguments) => explain::explain(&arguments, &config),
         Command::Diff(arguments) => diff::diff(&arguments),
         Command::Test(arguments) => test::test(&arguments, &config),
+        Command::Apikey(arguments) => apikey::apikey(arguments, &config),
         Command::User { command } => user::user(command, &config),
         Command::Token { command } => token::token(command, &config),
         Command::Key { command } => key::key(&command, &config),

@@ -19,7 +19,7 @@ mod tls;
 mod tokens;
 mod upstreams;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,7 +33,7 @@ use super::error::Errors;
 use super::parsed;
 use super::place::Place;
 use super::source::{Loader, why};
-use crate::auth::{ClaimPath, Guard, RemoteKeys, is_credential};
+use crate::auth::{ClaimPath, Guard, KeyMap, RemoteKeys, is_credential};
 use crate::clock;
 use crate::compress::CompressedFiles;
 use crate::edits::HeaderEdits;
@@ -79,6 +79,8 @@ pub(crate) struct Compiler<'c> {
     remotes: Vec<Arc<RemoteKeys>>,
     /// What keeps load away from routes that do not say so themselves.
     defaults: limiting::Defaults,
+    /// The files of API keys that were read; `None` for one with errors.
+    key_files: HashMap<PathBuf, Option<Arc<KeyMap>>>,
     /// What the previous configuration has counted.
     counting: limiting::Counting,
     /// The error pages of the whole site.
@@ -125,6 +127,7 @@ pub(crate) fn compile(
         summary: BTreeMap::new(),
         remotes: Vec::new(),
         defaults: limiting::Defaults::default(),
+        key_files: HashMap::new(),
         counting: limiting::Counting::of(previous),
         site: error_pages::Site::default(),
     };

@@ -2,10 +2,12 @@
 //! Decoding, the hints for unknown keys, `check --print`, the JSON schema and the list in docs/ read it from here.
 //! `decode` and `value` parse the values; `compile` decides what they mean.
 
+mod api_keys;
 mod errors;
 mod limiting;
 mod upstreams;
 
+pub(crate) use self::api_keys::{API_KEY, API_KEY_RULE, API_KEYS};
 pub(crate) use self::errors::ERRORS;
 use self::limiting::{ADDRESS_LISTS, IN_FLIGHTS, RATE_LIMITS};
 pub(crate) use self::limiting::{ADDRESSES, IN_FLIGHT, PREFIXES, RATE_LIMIT};
@@ -901,6 +903,7 @@ const AUTH: Kind = Kind::Either(&[
     Kind::Word(&["none"]),
     Kind::Section(&ASK_RULE),
     Kind::Section(&JWT_RULE),
+    Kind::Section(&API_KEY_RULE),
     Kind::Section(&CERTIFICATE_RULE),
 ]);
 
@@ -1143,6 +1146,11 @@ pub(crate) static JWT_RULE: Section = Section {
             "Verifiers, any of which may accept the token.",
         )
         .required(),
+        key(
+            "api_key",
+            Kind::Section(&API_KEYS),
+            "API keys that are accepted, too.",
+        ),
         key(
             "certificate",
             CERTIFICATES,

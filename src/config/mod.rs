@@ -3,6 +3,7 @@
 
 mod acme;
 mod alias;
+mod api_keys;
 mod client_certificates;
 mod compile;
 mod compress;
@@ -50,6 +51,7 @@ mod verifiers;
 use std::fmt;
 use std::path::Path;
 
+pub(crate) use api_keys::{KeyEntry, parse as parse_api_keys, write as write_api_keys};
 pub(crate) use compile::{Purpose, read_users};
 pub use error::{ConfigError, ConfigErrors, ConfigWarning};
 pub(crate) use lines::Lines;

@@ -1,14 +1,17 @@
 //! Decodes `defaults` and `routes`.
 
+use http::HeaderName;
+
 use super::client_certificates::Forwarded;
 use super::decode::Decoder;
 use super::keys;
 use super::node::{Key, Kind, Node};
 use super::parsed::{
-    AskRule, Auth, Defaults, HeaderChanges, Headers, JwtRule, ProxyTo, Redirect, Respond, Rewrite,
-    Route, Spanned,
+    ApiKeyRule, AskRule, Auth, Defaults, HeaderChanges, Headers, JwtRule, ProxyTo, Redirect,
+    Respond, Rewrite, Route, Spanned,
 };
 use super::value;
+use crate::auth::KeyPlace;
 use crate::edits::Written;
 use crate::message::method;
 use crate::proxy::{ends_loops, frames};
@@ -214,20 +217,35 @@ impl Decoder<'_> {
                 &map
             }
             Kind::Map(entries) if has(entries, "ask") => return self.ask(node),
-            Kind::Map(entries) if has(entries, "certificate") && !has(entries, "jwt") => {
+            Kind::Map(entries)
+                if has(entries, "certificate")
+                    && !has(entries, "jwt")
+                    && !has(entries, "api_key") =>
+            {
                 return self.certificate_alone(node);
             }
             Kind::Null | Kind::List(_) | Kind::Map(_) | Kind::Broken => node,
         };
         let what = "`none`, a verifier's name or a map";
-        let fields = self.fields(node, what, &keys::JWT_RULE)?;
-        let verifiers = self.required(fields, "jwt", |it, node| {
-            it.one_or_more(
-                node,
-                "a verifier's name or a list of names",
-                Self::verifier_name,
-            )
-        });
+        let keys_alone = matches!(&node.kind, Kind::Map(entries)
+            if has(entries, "api_key") && !has(entries, "jwt"));
+        let section = match keys_alone {
+            true => &keys::API_KEY_RULE,
+            false => &keys::JWT_RULE,
+        };
+        let fields = self.fields(node, what, section)?;
+        let api_key = self.optional(fields, "api_key", Self::api_key_rule);
+        if fields.get("api_key").is_some() && api_key.is_none() {
+            return None;
+        }
+        let names = |it: &mut Self, node: &Node| {
+            let what = "a verifier's name or a list of names";
+            it.one_or_more(node, what, Self::verifier_name)
+        };
+        let verifiers = match keys_alone {
+            true => None,
+            false => self.required(fields, "jwt", names),
+        };
         let certificate = self.optional(fields, "certificate", Self::accepted_certificate);
         let optional = self.value(fields, "optional", Self::boolean);
         let require = self.optional(fields, "require", Self::require);
@@ -243,13 +261,27 @@ impl Decoder<'_> {
         }
         let strip_token = self.value(fields, "strip_token", Self::boolean);
         let only_reports = self.value(fields, "enforce", Self::only_reports);
-        let ends_with_token = self.value(fields, "on_expiry", |it, node| {
-            let known = [("close", true), ("keep", false)];
-            it.choice(node, "`close` or `keep`", &known)
-        });
+        let ends_with_token = match keys_alone {
+            true => Some(Spanned::default_of(false)),
+            false => self.value(fields, "on_expiry", |it, node| {
+                let known = [("close", true), ("keep", false)];
+                it.choice(node, "`close` or `keep`", &known)
+            }),
+        };
+        if let (Some(close), Some(_)) = (&ends_with_token, &api_key)
+            && close.value
+        {
+            self.errors
+                .at(
+                    close.place,
+                    "a stream that an API key opened does not end with it",
+                )
+                .hint("leave `on_expiry` out, or give programs a route of their own");
+        }
         Some(Auth::Jwt(Box::new(JwtRule {
             place: node.place,
             verifiers: verifiers.unwrap_or_default(),
+            api_key,
             optional: optional?,
             require,
             certificate,
@@ -259,6 +291,32 @@ impl Decoder<'_> {
             only_reports: only_reports?,
             ends_with_token: ends_with_token?,
         })))
+    }
+
+    /// `api_key` of `auth`.
+    fn api_key_rule(&mut self, node: &Node) -> Option<ApiKeyRule> {
+        let fields = self.fields(node, "a map", &keys::API_KEYS)?;
+        let file = self.required(fields, "file", Self::file);
+        let from = self.value(fields, "from", |it, node| {
+            it.one_or_more(node, "a place or a list of places", |it, node| {
+                let general = "known here: header:NAME, query:NAME";
+                it.scalar(node, "where keys are", general, |text| {
+                    match text.split_once(':') {
+                        Some(("header", name)) => HeaderName::from_bytes(name.as_bytes())
+                            .map(KeyPlace::Header)
+                            .map_err(|_| "such as header:X-Api-Key".to_owned()),
+                        Some(("query", name)) => {
+                            value::cookie_name(name).map(|name| KeyPlace::Query(name.to_owned()))
+                        }
+                        Some(_) | None => Err(general.to_owned()),
+                    }
+                })
+            })
+        });
+        Some(ApiKeyRule {
+            file: file?,
+            from: from?,
+        })
     }
 
     /// `auth: {ask: URL, copy: [..]}`.

@@ -267,6 +267,9 @@ fn special(
         | Reject::TokenMalformed(_)
         | Reject::TokenInvalid(_)
         | Reject::AskDenied { .. }
+        | Reject::ApiKeyMissing
+        | Reject::ApiKeyRefused
+        | Reject::ApiKeyExpired
         | Reject::CertificateMissing
         | Reject::CertificateRefused
         | Reject::Forbidden

@@ -44,6 +44,12 @@ pub(crate) enum Reject {
     TokenMalformed(&'static str),
     /// The token is malformed, forged, expired, or meant for someone else.
     TokenInvalid(TokenFault),
+    /// The route requires an API key and the request has none.
+    ApiKeyMissing,
+    /// The API key is not known.
+    ApiKeyRefused,
+    /// The API key has expired.
+    ApiKeyExpired,
     /// The route requires a client certificate and the connection has none.
     CertificateMissing,
     /// The connection's client certificate is not one of those that the route requires.
@@ -220,9 +226,12 @@ impl Reject {
             Self::VersionNotSupported => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::NoRoute | Self::FileNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::TokenMissing | Self::TokenInvalid(_) | Self::AskDenied { nobody: true } => {
-                StatusCode::UNAUTHORIZED
-            }
+            Self::TokenMissing
+            | Self::TokenInvalid(_)
+            | Self::ApiKeyMissing
+            | Self::ApiKeyRefused
+            | Self::ApiKeyExpired
+            | Self::AskDenied { nobody: true } => StatusCode::UNAUTHORIZED,
             Self::AskDenied { nobody: false }
             | Self::CertificateMissing
             | Self::CertificateRefused
@@ -263,6 +272,9 @@ impl Reject {
             Self::TokenMissing => "token_missing",
             Self::TokenMalformed(_) => "token_request_malformed",
             Self::TokenInvalid(fault) => fault.reason(),
+            Self::ApiKeyMissing => "api_key_missing",
+            Self::ApiKeyRefused => "api_key_refused",
+            Self::ApiKeyExpired => "api_key_expired",
             Self::CertificateMissing => "certificate_missing",
             Self::CertificateRefused => "certificate_refused",
             Self::KeysMissing => "keys_missing",
@@ -314,6 +326,9 @@ impl Reject {
             Self::MethodNotAllowed(_) => "the resource does not have this method".into(),
             Self::TokenMissing => "a bearer token is needed".into(),
             Self::TokenInvalid(fault) => fault.to_string().into(),
+            Self::ApiKeyMissing => "an API key is needed".into(),
+            Self::ApiKeyRefused => "the API key is not valid".into(),
+            Self::ApiKeyExpired => "the API key has expired".into(),
             Self::CertificateMissing => "a client certificate is needed".into(),
             Self::CertificateRefused => {
                 "the client certificate does not grant what this resource needs".into()

@@ -15,6 +15,7 @@
 )]
 
 mod acme;
+mod api_keys;
 mod attacks;
 mod balance;
 mod blocking_files;

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What is kept away from an app, and what clients are told: rate limits, addresses, error pages.
+"""What is kept away from an app, and what clients are told: rate limits, addresses, error pages, API keys.
 
     tests/interop/limits.py [--gateway BINARY] [--addresses N] [--chromium BINARY] [--only WORDS] [--keep]
 
@@ -46,6 +46,7 @@ routes:
   - {{path: /inside, respond: {{body: served}}, addresses: {{allow: [10.0.0.0/8]}}}}
   - {{path: /app/*, proxy: 'http://127.0.0.1:{app}', auth: none, cors: {{origins: '*'}}, rate_limit: {{name: app, by: ip, rate: 1000/h}}}}
   - {{path: /page/*, static: ./page}}
+  - {{path: /keys, respond: {{body: served}}, auth: {{api_key: {{file: keys.yaml}}}}}}
 """
 
 PAGE = """<!doctype html><title>page</title><p id=out>waiting</p><script>
@@ -78,7 +79,7 @@ class Story:
     """One gateway for all checks."""
 
     def __init__(self, gateway: Path, folder: Path, addresses: int, chromium: str | None) -> None:
-        self.folder, self.addresses, self.chromium = folder, addresses, chromium
+        self.binary, self.folder, self.addresses, self.chromium = gateway, folder, addresses, chromium
         self.port = free_port()
         self.app = http.server.ThreadingHTTPServer(("127.0.0.1", 0), App)
         self.app.daemon_threads = True
@@ -87,6 +88,7 @@ class Story:
         (folder / "page" / "index.html").write_text(PAGE.replace("PORT", str(self.port)))
         (folder / "404.html").write_text("<h1>lost {status}</h1><p>{id}")
         (folder / "5xx.html").write_text("<h1>down {status}</h1>")
+        self.key = self.apikey("add", "ci", "--expires", "1h")
         (folder / "gateway.yaml").write_text(CONFIG.format(port=self.port, app=self.app.server_address[1]))
         self.gateway = Child("gateway", [str(gateway), "run"], folder, folder)
         deadline = time.monotonic() + 20
@@ -98,6 +100,13 @@ class Story:
                 expect(self.gateway.running(), "the gateway ended: " + self.gateway.tail())
                 expect(time.monotonic() < deadline, "the gateway does not listen")
                 time.sleep(0.05)
+
+    def apikey(self, *arguments: str) -> str:
+        done = subprocess.run(
+            [str(self.binary), "apikey", *arguments, "--file", str(self.folder / "keys.yaml")],
+            capture_output=True, text=True, timeout=30, check=True,
+        )
+        return done.stdout.strip()
 
     def get(self, path: str, **fields: str) -> tuple[int, dict[str, str], str]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
@@ -183,6 +192,12 @@ class Story:
             seen = self.get("/inside", X_Forwarded_For=client)[0]
             expect(seen == status, f"{client}: {seen}")
 
+    def keys(self) -> None:
+        for key, status in [(self.key, 200), (self.key[:-1] + "x", 401)]:
+            seen = self.get("/keys", X_Api_Key=key)[0]
+            expect(seen == status, f"{seen} instead of {status}")
+        expect(self.key not in (self.folder / "keys.yaml").read_text(), "the file has the key itself")
+
     def pages(self) -> str:
         expect(self.chromium, "there is no Chromium")
         for path, wanted, other in [
@@ -231,6 +246,7 @@ def main() -> int:
         checks.run("exact over all workers", story.exact)
         checks.run("curl", story.curl)
         checks.run("addresses", story.inside)
+        checks.run("API keys", story.keys)
         checks.run("Chromium", story.pages)
         expect(story.gateway.running(), "the gateway ended")
     except TimeLimit as limit:

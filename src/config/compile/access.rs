@@ -8,10 +8,11 @@ use http::HeaderName;
 use super::Compiler;
 use super::clients::{self, Said};
 use crate::auth::{
-    Algorithm, AskGuard, Audience, ClaimPath, Cnf, Guard, JwtGuard, JwtGuardSettings, KeySource,
-    Location, RemoteKeys, RemoteSettings, Requirement, Revoked, Scheme, TokenSource, Verifier,
-    VerifierSettings,
+    Algorithm, ApiKeys, AskGuard, Audience, ClaimPath, Cnf, Guard, JwtGuard, JwtGuardSettings,
+    KeySource, Location, RemoteKeys, RemoteSettings, Requirement, Revoked, Scheme, TokenSource,
+    Verifier, VerifierSettings,
 };
+use crate::config::api_keys;
 use crate::config::decode::suggest;
 use crate::config::error::Errors;
 use crate::config::json;
@@ -325,7 +326,7 @@ impl Compiler<'_> {
     pub(super) fn guard(
         &mut self,
         auth: &parsed::Auth,
-        pattern: &Pattern,
+        (pattern, realm): (&Pattern, &str),
         verifiers: &Verifiers,
     ) -> Option<Guard> {
         let rule = match auth {
@@ -364,7 +365,12 @@ impl Compiler<'_> {
         };
         let before = self.errors.count();
         let mut found = Vec::new();
-        let mut missing = rule.verifiers.is_empty();
+        let keys = rule.api_key.as_ref();
+        let keys = keys.and_then(|keys| self.api_keys(keys, realm));
+        let mut missing = match &rule.api_key {
+            Some(_) => keys.is_none(),
+            None => rule.verifiers.is_empty(),
+        };
         for name in &rule.verifiers {
             match verifiers.iter().find(|(known, _)| *known == name.value) {
                 Some((_, Some((_, verifier)))) => found.push(Arc::clone(verifier)),
@@ -415,6 +421,7 @@ impl Compiler<'_> {
         }
         let scheme = Scheme::Jwt(Box::new(JwtGuard::new(JwtGuardSettings {
             verifiers: found,
+            keys,
             optional: rule.optional.value,
             require,
             forward,
@@ -427,6 +434,31 @@ impl Compiler<'_> {
 }
 
 impl Compiler<'_> {
+    /// The API keys of a route; each file is read once. `None` where an error was reported.
+    fn api_keys(&mut self, parsed: &parsed::ApiKeyRule, realm: &str) -> Option<ApiKeys> {
+        let file = &parsed.file;
+        let known = self.key_files.get(&file.value).cloned();
+        let keys = match known {
+            Some(known) => known?,
+            None => {
+                let read = api_keys::read(&file.value, file.place, self.loader, self.errors);
+                let keys = read.map(|keys| Arc::new(keys.into_iter().collect()));
+                self.key_files.insert(file.value.clone(), keys.clone());
+                keys?
+            }
+        };
+        Some(ApiKeys {
+            keys,
+            file: file.value.clone(),
+            places: parsed
+                .from
+                .iter()
+                .map(|place| place.value.clone())
+                .collect(),
+            realm: realm.to_owned(),
+        })
+    }
+
     /// A header that controls connections or forwarding cannot carry an identity.
     pub(super) fn is_the_gateways(&mut self, name: &parsed::Spanned<HeaderName>) {
         if proxy::is_the_gateways(&name.value) {
@@ -483,6 +515,10 @@ pub(super) fn in_words(auth: &parsed::Auth) -> String {
                 .iter()
                 .map(|name| name.value.as_str())
                 .collect();
+            let mut names = names;
+            if rule.api_key.is_some() {
+                names.push("API key");
+            }
             let mut words = names.join(" or ") + &besides(rule.certificate.as_ref());
             if rule.optional.value {
                 words.push_str(", optional");

@@ -254,7 +254,11 @@ impl Compiler<'_> {
         verifiers: &Verifiers,
     ) -> Option<Guard> {
         match parsed.auth.as_ref().or(gateway.defaults.auth.as_ref()) {
-            Some(auth) => self.guard(auth, pattern, verifiers),
+            Some(auth) => {
+                let name = parsed.name.as_ref().map(|name| name.value.as_str());
+                let realm = name.unwrap_or(&pattern.text);
+                self.guard(auth, (pattern, realm), verifiers)
+            }
             None if parsed.proxy.is_some() => {
                 if !parsed.broken && !self.errors.is_unread("defaults") {
                     self.errors

@@ -10,7 +10,7 @@ use http::uri::PathAndQuery;
 use super::super::node::Node;
 use super::super::place::Place;
 use super::{Limiting, Server, Spanned};
-use crate::auth::NamePattern;
+use crate::auth::{KeyPlace, NamePattern};
 use crate::compress::CompressRules;
 use crate::edits::Written;
 use crate::files::{CacheControl, FilePattern};
@@ -215,6 +215,8 @@ pub(crate) struct JwtRule {
     pub(crate) place: Place,
     /// Names from `jwt`, any of which may verify the token; at least one unless an error was reported.
     pub(crate) verifiers: Vec<Spanned<String>>,
+    /// The API keys that are accepted, too, or instead.
+    pub(crate) api_key: Option<ApiKeyRule>,
     /// The client certificate that is required besides.
     pub(crate) certificate: Option<Spanned<Accepted>>,
     /// Whether a request without a token is allowed; false by default.
@@ -231,6 +233,15 @@ pub(crate) struct JwtRule {
     pub(crate) only_reports: Spanned<bool>,
     /// Whether tunnels and responses end with the token; false by default.
     pub(crate) ends_with_token: Spanned<bool>,
+}
+
+/// `api_key` of `auth`.
+#[derive(Clone, Debug)]
+pub(crate) struct ApiKeyRule {
+    /// The file of the keys.
+    pub(crate) file: Spanned<PathBuf>,
+    /// Where requests have theirs.
+    pub(crate) from: Vec<Spanned<KeyPlace>>,
 }
 
 /// `cors` of a route, or of `tokens`.

@@ -82,6 +82,9 @@ fn sentence(reject: Reject) -> &'static str {
         Reject::AskDenied { nobody: false } | Reject::Forbidden | Reject::ClaimUnfit => {
             "You are signed in, but this page is not for you. If it should be, please ask whoever runs this site."
         }
+        Reject::ApiKeyMissing | Reject::ApiKeyRefused | Reject::ApiKeyExpired => {
+            "This address is for programs that have a key."
+        }
         Reject::CertificateMissing => {
             "This page needs a client certificate, and your browser did not send one."
         }
