@@ -43,6 +43,13 @@ def blocks() -> list[tuple[str, str]]:
     return found
 
 
+def as_json(value):
+    """The value as JSON has it: the key `404` is a text there, which is what editors compare with a schema."""
+    if isinstance(value, dict):
+        return {str(key): as_json(it) for key, it in value.items()}
+    return [as_json(it) for it in value] if isinstance(value, list) else value
+
+
 def maps(schema: dict, value, path: tuple = ()):
     """Each map with fixed keys in a valid configuration: its path and its schema."""
     for option in schema.get("anyOf", []):
@@ -118,7 +125,7 @@ def main() -> int:
     schema = json.loads(subprocess.run([gateway, "schema"], capture_output=True, check=True).stdout)
     validator = jsonschema.Draft202012Validator(schema)
     yaml = ruamel.yaml.YAML(typ="safe", pure=True)
-    whole = [(place, text, yaml.load(text)) for place, text in blocks()]
+    whole = [(place, text, as_json(yaml.load(text))) for place, text in blocks()]
 
     def is_schema() -> None:
         jsonschema.Draft202012Validator.check_schema(schema)
