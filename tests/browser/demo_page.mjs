@@ -478,7 +478,7 @@ async function theErrorPage(browser, demo) {
         ok(off[0] <= 2 && off[1] <= 2 && off[2] <= 0, `not in the middle: ${off}`);
         ok((await page.textContent("p")).startsWith("There is nothing at this address."), "the sentence");
         const dark = await page.evaluate(() => getComputedStyle(document.body).backgroundColor);
-        equal(dark, colorScheme === "dark" ? "rgb(17, 24, 23)" : "rgb(246, 247, 247)", "ground");
+        equal(dark, colorScheme === "dark" ? "rgb(15, 18, 24)" : "rgb(247, 248, 250)", "ground");
         equal(problems, [], "console");
         await context.close();
       });
