@@ -77,7 +77,7 @@ const SECURITY: [(HeaderName, HeaderValue); 4] = [
         HeaderValue::from_static("same-origin"),
     ),
 ];
-/// A year (RFC 6797), for this host alone: subdomains and preload lists cannot be taken back.
+/// A year (RFC 6797), for this host alone: an entry for subdomains or in a preload list is hard to revoke.
 const TRANSPORT: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// Adds the security fields that a response does not have.

@@ -37,7 +37,7 @@ enum Kind {
   printf '%s\\n' \"$PASSWORD\" | portcullis init fastapi --user alice
   portcullis init proxy --issuer https://sso.example.com/realms/main --audience orders-api
 
-Without a KIND, the files of the folder decide. Nothing is overwritten.
+Without a KIND, it is detected from the files in the directory. Nothing is overwritten.
 
 Exit codes: 0 written, 1 not written, 2 wrong arguments.")]
 pub(super) struct InitArguments {
@@ -46,7 +46,7 @@ pub(super) struct InitArguments {
     /// The app [default: where the framework listens by itself].
     #[arg(long, value_name = "URL")]
     app: Option<String>,
-    /// The folder of files [default: where the framework puts them].
+    /// The directory of the static files [default: where the framework puts them].
     #[arg(long, value_name = "DIR")]
     root: Option<String>,
     /// The name of a public site, which is served on ports 80 and 443 with a certificate by ACME. Without it, the gateway
