@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::mask::has_password;
 use super::parsed::*;
 use super::source::Memory;
 use super::*;
@@ -828,7 +829,8 @@ proptest! {
 
     #[test]
     fn every_text_is_printed_so_that_it_reads_the_same(text in any::<String>(), plain in "[ -~\n]{0,12}") {
-        for text in [&text, &plain] {
+        // What may be a URL with a password is printed as `***`, which does not read the same: its own test is below.
+        for text in [&text, &plain].into_iter().filter(|text| !has_password(text)) {
             let quoted = serde_json::to_string(&text.replace(['\u{7f}', '\u{fffe}', '\u{ffff}'], "")).unwrap();
             let yaml = format!("jwt: {{a: {{claims: {{c: {quoted}}}}}}}\n{REST}");
             let memory = Memory::default().file("g.yaml", yaml);
@@ -836,6 +838,17 @@ proptest! {
                 check_print(&memory, "g.yaml");
             }
         }
+    }
+}
+
+#[test]
+fn a_text_that_may_hold_a_password_is_not_printed() {
+    for text in ["amqp://app:hunter2@broker", "://@{", "a://hunter2@"] {
+        let yaml = format!("jwt: {{a: {{claims: {{c: \"{text}\"}}}}}}\n{REST}");
+        let memory = Memory::default().file("g.yaml", yaml);
+        let printed = read(Path::new("g.yaml"), &memory).print();
+        assert!(printed.contains("c: '***'"), "{printed}");
+        assert!(!printed.contains("hunter2"), "{printed}");
     }
 }
 
