@@ -30,6 +30,7 @@ use self::refusal::About;
 use crate::auth::Scheme;
 use crate::compress::Asker;
 use crate::files::FileRequest;
+use crate::limit::Refusal;
 use crate::message::accept::Coding;
 use crate::message::body::Body;
 use crate::message::fields;
@@ -83,9 +84,9 @@ pub(crate) fn answer(
         };
         let route = record.route().and_then(|index| view.routes.get(index));
         let pages = route.map_or(&view.errors, |route| &route.errors).as_ref();
-        let mut status = None;
+        let mut rejected = None;
         let mut response = served.unwrap_or_else(|reject| {
-            status = Some(reject.status());
+            rejected = Some(reject);
             record.refuse(reject);
             let route = route.map(AsRef::as_ref);
             let about = About {
@@ -113,9 +114,13 @@ pub(crate) fn answer(
         }
         if let Some(limits) = route.and_then(|route| route.limits.as_ref()) {
             // A gRPC call is refused with 200.
-            let status = status.unwrap_or_else(|| response.status());
+            let status = rejected.map_or_else(|| response.status(), Reject::status);
             let denied = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&status);
-            let refused = denied && record.is_refused();
+            let why = match rejected {
+                Some(Reject::BasicRefused) => Refusal::WrongPassword,
+                Some(_) | None => Refusal::Other,
+            };
+            let refused = (denied && record.is_refused()).then_some(why);
             record.counted(limits, refused, response.headers_mut());
         }
         let edits = route.map_or(&view.response_headers, |route| &route.response_headers);

@@ -13,7 +13,7 @@ pub(crate) use self::acme::{
     Acme, AcmeDirectory, AcmeSettings, ChallengeKind, DnsHook, Eab, Hmac, KeyKind, Managed,
 };
 
-use crate::auth::{ClaimPath, Claims, LiveRevoked, Verifier, VerifierSettings};
+use crate::auth::{ClaimPath, Claims, Hashing, LiveRevoked, Verifier, VerifierSettings};
 use crate::compress::CompressedFiles;
 use crate::edits::HeaderEdits;
 use crate::message::error_pages::ErrorPages;
@@ -75,6 +75,8 @@ pub(crate) struct Snapshot {
     pub(crate) tokens: Option<Arc<TokenService>>,
     /// Its ended sessions and revoked tokens; the same across reloads.
     pub(crate) ended: Arc<LiveRevoked>,
+    /// The threads that check passwords; the same across reloads.
+    pub(crate) hashing: Arc<Hashing>,
     /// The configuration's own tests.
     pub(crate) tests: Vec<PolicyTest>,
     /// A description by section, for the log of a reload.

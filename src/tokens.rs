@@ -2,11 +2,9 @@
 //! refreshes, verifies and revokes them. How requests get here, and access control of routes, are decided elsewhere.
 
 mod cookies;
-mod hashing;
 mod keys;
 mod login;
 mod mint;
-mod password;
 mod private;
 mod spender;
 mod state;
@@ -29,12 +27,9 @@ use serde_json::{Map, Value, json};
 
 use self::cookies::Kind;
 pub(crate) use self::cookies::{Cookies, HOST_PREFIX, SameSite, is_prefixed};
-use self::hashing::{Checked, Unchecked};
 pub(crate) use self::keys::{KeyRing, NewKey, RingKey};
 pub(crate) use self::login::{Decided, Login};
 pub(crate) use self::mint::{Issued, OWN};
-use self::password::Verdict;
-pub(crate) use self::password::hash as hash_password;
 pub(crate) use self::private::write_private;
 use self::spender::Spender;
 use self::state::{Renewal, TokenState};
@@ -46,7 +41,7 @@ pub(crate) use self::throttle::Rate;
 use self::throttle::Throttle;
 pub(crate) use self::users::{User, Users, alone, is_name};
 use self::wire::Answer;
-use crate::auth::{Algorithm, Claims, LiveRevoked, Verifier};
+use crate::auth::{Algorithm, Checked, Claims, Hashing, LiveRevoked, Unchecked, Verdict, Verifier};
 use crate::filesystem;
 use crate::message::body::Body;
 use crate::message::reject::TokenFault;
@@ -144,6 +139,8 @@ pub(crate) struct TokenService {
     /// The content of the users' file.
     users_file: Arc<Vec<u8>>,
     throttle: Throttle,
+    /// The threads that check passwords.
+    hashing: Arc<Hashing>,
     /// Verifies access tokens of this service.
     access: Arc<Verifier>,
     /// The same for refresh tokens.
@@ -182,7 +179,7 @@ impl TokenService {
     /// Creates a service; counted login attempts are carried over from the one before.
     pub(crate) fn new(
         settings: TokenSettings,
-        (at, revoked): (StateAt, Arc<LiveRevoked>),
+        (at, revoked, hashing): (StateAt, Arc<LiveRevoked>, Arc<Hashing>),
         ring: KeyRing,
         (users, users_file): (Users, Vec<u8>),
         (access, refresh): (Arc<Verifier>, Arc<Verifier>),
@@ -205,6 +202,7 @@ impl TokenService {
             users,
             users_file: Arc::new(users_file),
             throttle,
+            hashing,
             access,
             refresh,
         }
@@ -656,7 +654,7 @@ impl TokenService {
         // A user who does not exist, or may not log in, takes as long as one who may.
         let hash = own.clone().or_else(|| self.users.decoy(name));
         let state = self.open_state()?;
-        let checking = state.hashing().check(hash, password, own.is_some());
+        let checking = self.hashing.check(hash, password, own.is_some());
         let checked = checking.await;
         let Checked { verdict, renewed } = checked.map_err(|unchecked| match unchecked {
             Unchecked::Busy => Answer::throttled(1),

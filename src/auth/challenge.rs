@@ -78,6 +78,10 @@ impl Guard {
             }
             return HeaderValue::try_from(format!("ApiKey realm={}", quoted(&keys.realm))).ok();
         }
+        if let Some(basic) = &guard.basic {
+            let is_asked = reject.status() == StatusCode::UNAUTHORIZED;
+            return is_asked.then(|| basic_of(&basic.realm)).flatten();
+        }
         let mut challenge = format!("Bearer realm={}", quoted(guard.realm()));
         let mut add = |name: &str, value: &str| {
             challenge.extend([", ", name, "=", &quoted(value)]);
@@ -86,7 +90,9 @@ impl Guard {
             Reject::TokenMissing
             | Reject::ApiKeyMissing
             | Reject::ApiKeyRefused
-            | Reject::ApiKeyExpired => {}
+            | Reject::ApiKeyExpired
+            | Reject::BasicMissing
+            | Reject::BasicRefused => {}
             Reject::TokenMalformed(what) => {
                 add("error", "invalid_request");
                 add("error_description", what);
@@ -132,6 +138,7 @@ impl Guard {
             | Reject::AddressRefused
             | Reject::RateLimited(_)
             | Reject::TooManyInFlight { .. }
+            | Reject::Throttled { .. }
             | Reject::LoopDetected
             | Reject::ClientGone
             | Reject::Internal => return None,
@@ -153,8 +160,7 @@ impl Guard {
         {
             return None;
         }
-        let realm = quoted(guard.realm());
-        HeaderValue::try_from(format!("Basic realm={realm}, charset=\"UTF-8\"")).ok()
+        basic_of(guard.realm())
     }
 }
 
@@ -175,6 +181,12 @@ impl JwtGuard {
             .first()
             .map_or("portcullis", |(first, _)| first.name())
     }
+}
+
+/// The challenge of RFC 7617 section 2.
+fn basic_of(realm: &str) -> Option<HeaderValue> {
+    let realm = quoted(realm);
+    HeaderValue::try_from(format!("Basic realm={realm}, charset=\"UTF-8\"")).ok()
 }
 
 /// A quoted string (RFC 9110 section 5.6.4); characters that RFC 6750 does not allow inside become `?`.

@@ -85,6 +85,9 @@ impl Guard {
         let Some(guard) = self.jwt() else {
             return Vec::new();
         };
+        if let Some(basic) = &guard.basic {
+            return basic.explain(headers);
+        }
         let keys = guard.keys.as_ref();
         let key = keys.map_or_else(Vec::new, |keys| keys.explain(headers, query, now));
         if guard.verifiers.is_empty() {
@@ -142,7 +145,7 @@ impl Guard {
         let Some(guard) = self.jwt() else {
             return Ok(Principal::anonymous());
         };
-        if guard.verifiers.is_empty() && guard.keys.is_some() {
+        if guard.verifiers.is_empty() && (guard.keys.is_some() || guard.basic.is_some()) {
             return Ok(Principal::bearer(Arc::new(Verified::of(claims.clone()))));
         }
         let holder = certified.holder();

@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::api_key::ApiKeys;
 use super::ask::{AskGuard, Word};
+use super::basic::BasicUsers;
 use super::certificate::{self, CertificateRule, Certified};
 use super::claims::ClaimPath;
 use super::jwt_guard::{JwtGuard, Unauthenticated};
@@ -101,6 +102,11 @@ impl Guard {
         self.jwt()?.keys.as_ref()
     }
 
+    /// The users whose passwords it accepts, where it accepts any.
+    pub(crate) fn basic(&self) -> Option<&BasicUsers> {
+        self.jwt()?.basic.as_deref()
+    }
+
     /// Looks at the client's certificate, before anything else.
     ///
     /// # Errors
@@ -118,10 +124,10 @@ impl Guard {
 
     /// Authenticates the request: exactly one token in the places that the route's verifiers list, with a valid
     /// signature and valid registered claims. If the token's key is unknown, waits for a newer key set, where one may
-    /// be requested from the issuer.
+    /// be requested from the issuer. Where users have passwords, theirs instead.
     ///
     /// # Errors
-    /// `TokenMissing`, `TokenMalformed`, `TokenInvalid` or `KeysMissing`.
+    /// `TokenMissing`, `TokenMalformed`, `TokenInvalid` or `KeysMissing`; those of API keys and of passwords.
     pub(crate) async fn authenticate(
         &self,
         certified: &Certified<'_>,
@@ -130,6 +136,10 @@ impl Guard {
         remembered: &Remembered,
         now: SystemTime,
     ) -> Result<Principal, Reject> {
+        if let Some(basic) = self.basic() {
+            let user = Box::pin(basic.authenticate(headers, remembered, now)).await;
+            return user.map(Principal::bearer);
+        }
         let mut deadline = None;
         loop {
             let authenticated =
@@ -199,7 +209,7 @@ impl Guard {
         }
     }
 
-    /// The same, with the keys at hand.
+    /// The same, with the keys at hand. Passwords are hashed on this thread.
     ///
     /// # Errors
     /// As [`Guard::authenticate`].
@@ -214,6 +224,9 @@ impl Guard {
         let Scheme::Jwt(guard) = &self.scheme else {
             return Ok(Principal::anonymous());
         };
+        if let Some(basic) = &guard.basic {
+            return Ok(Principal::bearer(basic.verify(headers)?));
+        }
         let key = match &guard.keys {
             Some(keys) => keys.verify(headers, query, now)?,
             None => None,

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::api_key::ApiKeys;
 use super::ask::credentials;
+use super::basic::BasicUsers;
 use super::binding::Holder;
 use super::claims::{ClaimPath, Claims};
 use super::jws::Jws;
@@ -30,6 +31,8 @@ pub(crate) struct JwtGuardSettings {
     pub(crate) verifiers: Vec<Arc<Verifier>>,
     /// The API keys that are accepted, too, or instead of tokens.
     pub(crate) keys: Option<ApiKeys>,
+    /// The users whose passwords are accepted instead of tokens and keys.
+    pub(crate) basic: Option<BasicUsers>,
     /// Whether requests without a token are allowed.
     pub(crate) optional: bool,
     /// The requirements on the claims.
@@ -51,11 +54,13 @@ pub(crate) struct JwtGuard {
     pub(super) verifiers: Vec<(Arc<Verifier>, u64)>,
     /// The API keys that are accepted.
     pub(super) keys: Option<ApiKeys>,
+    /// The users whose passwords it accepts, and nothing else.
+    pub(super) basic: Option<Box<BasicUsers>>,
     /// Where to look for tokens.
     pub(super) places: Arc<[TokenSource]>,
     /// The same, and the query parameters of API keys.
     pub(super) stripped: Arc<[TokenSource]>,
-    /// The header fields of API keys.
+    /// The header fields of API keys and passwords.
     pub(super) key_headers: Arc<[HeaderName]>,
     pub(super) optional: bool,
     pub(super) require: Option<Requirement>,
@@ -105,10 +110,13 @@ impl JwtGuard {
         let keys = settings.keys.iter();
         let parameters = keys.clone().flat_map(ApiKeys::parameters);
         stripped.extend(parameters.map(|name| TokenSource::Query(name.to_owned())));
-        let key_headers: Vec<HeaderName> = keys.flat_map(ApiKeys::headers).cloned().collect();
+        let password = settings.basic.as_ref().and_then(BasicUsers::stripped);
+        let key_headers = keys.flat_map(ApiKeys::headers).cloned();
+        let key_headers: Vec<HeaderName> = key_headers.chain(password).collect();
         Self {
             verifiers,
             keys: settings.keys,
+            basic: settings.basic.map(Box::new),
             places: places.into(),
             stripped: stripped.into(),
             key_headers: key_headers.into(),
@@ -122,9 +130,10 @@ impl JwtGuard {
         }
     }
 
-    /// The reason for which a request without a token and a key is refused.
+    /// The reason for which a request without any credentials is refused.
     pub(super) fn missing(&self) -> Reject {
         match &self.keys {
+            _ if self.basic.is_some() => Reject::BasicMissing,
             Some(_) if self.verifiers.is_empty() => Reject::ApiKeyMissing,
             Some(_) | None => Reject::TokenMissing,
         }

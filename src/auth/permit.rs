@@ -19,7 +19,7 @@ pub(crate) struct Permit {
     pub(super) identity: Vec<(HeaderName, HeaderValue)>,
     /// Where the route looks for tokens.
     pub(super) places: Option<Arc<[TokenSource]>>,
-    /// The header fields of API keys.
+    /// The header fields of API keys and passwords.
     pub(super) key_headers: Arc<[HeaderName]>,
     /// Whether the token is removed from them.
     pub(super) strips: bool,

@@ -1,9 +1,12 @@
 //! `Remembered`: a cache of verified tokens, so that signature and claims need not be verified again. Dates and
-//! revocations are not cached; the caller checks them each time.
+//! revocations are not cached; the caller checks them each time. Pairs of name and password are cached, too, for a short
+//! time.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use quick_cache::unsync::Cache;
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
@@ -19,6 +22,14 @@ const MAX_HEADER: usize = 512;
 /// The size of an ordinary token in the cache, in bytes; only an estimate of how many there will be.
 const ORDINARY: usize = 3000;
 
+/// How long a good pair of name and password need not be hashed again.
+const PAIR_LIFE: Duration = Duration::from_secs(300);
+/// How many of them are cached.
+const MAX_PAIRS: usize = 1024;
+
+/// What a pair of name and password is found by: a keyed hash of it.
+pub(crate) type PairTag = [u8; 32];
+
 /// Valid tokens of one worker, bounded in bytes.
 ///
 /// Each worker has its own, so the lock is never contended. A token is found only by all its bytes, and by the
@@ -30,6 +41,8 @@ const ORDINARY: usize = 3000;
 pub(crate) struct Remembered {
     tokens: Mutex<Option<Tokens>>,
     headers: Mutex<Headers>,
+    /// Until when each pair is good, and whose it is.
+    pairs: Mutex<HashMap<PairTag, (SystemTime, Arc<Verified>)>>,
     evictions: Arc<AtomicU64>,
 }
 
@@ -89,6 +102,7 @@ impl Remembered {
         Self {
             tokens: Mutex::new(tokens),
             headers: Mutex::default(),
+            pairs: Mutex::default(),
             evictions,
         }
     }
@@ -154,6 +168,27 @@ impl Remembered {
         cache.insert(token.into(), Entry(vec![(stamp, verified)]));
     }
 
+    /// Whose a pair of name and password is, if it was good a short time ago.
+    pub(crate) fn pair(&self, tag: &PairTag, now: SystemTime) -> Option<Arc<Verified>> {
+        let pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
+        let (until, verified) = pairs.get(tag)?;
+        is_young(*until, now).then(|| Arc::clone(verified))
+    }
+
+    /// Caches a pair that is good. All of them are forgotten where there are too many: they are hashed again.
+    pub(crate) fn keep_pair(&self, tag: PairTag, verified: &Arc<Verified>, now: SystemTime) {
+        let mut pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
+        if pairs.len() >= MAX_PAIRS {
+            pairs.retain(|_, (until, _)| is_young(*until, now));
+        }
+        if pairs.len() >= MAX_PAIRS {
+            pairs.clear();
+        }
+        if let Some(until) = now.checked_add(PAIR_LIFE) {
+            pairs.insert(tag, (until, Arc::clone(verified)));
+        }
+    }
+
     /// How many lookups were hits and misses, and how many tokens were evicted.
     pub(crate) fn counts(&self) -> Counts {
         let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
@@ -166,6 +201,13 @@ impl Remembered {
             evictions: self.evictions.load(Ordering::Relaxed),
         }
     }
+}
+
+/// Whether a pair that is good until then is good now; a clock that was set back makes none last longer.
+fn is_young(until: SystemTime, now: SystemTime) -> bool {
+    until
+        .duration_since(now)
+        .is_ok_and(|left| !left.is_zero() && left <= PAIR_LIFE)
 }
 
 /// The size of a token and its results, in bytes.

@@ -21,6 +21,7 @@ fn verifier(change: impl FnOnce(&mut VerifierSettings)) -> Arc<Verifier> {
 fn guard_of(verifiers: Vec<Arc<Verifier>>, change: impl FnOnce(&mut JwtGuardSettings)) -> Guard {
     let mut settings = JwtGuardSettings {
         keys: None,
+        basic: None,
         verifiers,
         optional: false,
         require: None,

@@ -322,13 +322,18 @@ fn bearer(line: &[u8]) -> Option<&[u8]> {
 }
 
 /// The same for Basic.
-fn basic(line: &[u8]) -> Option<&[u8]> {
+pub(super) fn basic(line: &[u8]) -> Option<&[u8]> {
     credentials(line, b"basic")
+}
+
+/// Basic credentials without their encoding: name, colon and password (RFC 7617 section 2).
+pub(super) fn user_and_password(credentials: &[u8]) -> Option<Vec<u8>> {
+    BASE64.decode(credentials.trim_ascii()).ok()
 }
 
 /// The password of Basic credentials (RFC 7617 section 2); `None` where they are malformed.
 fn password(credentials: &[u8]) -> Option<Vec<u8>> {
-    let mut decoded = BASE64.decode(credentials.trim_ascii()).ok()?;
+    let mut decoded = user_and_password(credentials)?;
     let colon = memchr::memchr(b':', &decoded)?;
     decoded.drain(..=colon);
     Some(decoded)

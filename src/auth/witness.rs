@@ -31,16 +31,26 @@ pub(crate) struct Witness {
     certificate: Option<Arc<ClientCertificate>>,
 }
 
-/// Stands for a verifier, where a client has an API key.
+/// Stand for a verifier, where a client has an API key or a password.
 const API_KEY: &str = "(api_key)";
+const PASSWORD: &str = "(basic)";
 
-/// A token without its signature, or an API key.
+/// What a client has in the place of a token.
+#[derive(Clone, Debug)]
+enum Secret {
+    /// The API key with this hash.
+    Key(KeyHash),
+    /// The password of the user of this name.
+    Password(String),
+}
+
+/// A token without its signature, or what a client has in its place.
 #[derive(Clone, Debug)]
 struct Token {
-    /// The name of the verifier whose key it is signed with; [`API_KEY`] for an API key.
+    /// The name of the verifier whose key it is signed with; [`API_KEY`] or [`PASSWORD`] in the place of a token.
     verifier: String,
-    /// The hash of the API key, where it is one.
-    key: Option<KeyHash>,
+    /// What it is, if not a token.
+    secret: Option<Secret>,
     /// Its `typ`.
     typ: Option<String>,
     claims: Claims,
@@ -84,20 +94,29 @@ impl Guard {
                 }
             }
         }
-        if let Some(keys) = self.api_keys() {
-            let of_keys = keys.examples(now).take(MOST).map(|(hash, claims)| Token {
-                verifier: API_KEY.to_owned(),
-                key: Some(*hash),
+        let keys = self.api_keys().into_iter();
+        let keys = keys.flat_map(|keys| keys.examples(now));
+        let keys = keys.map(|(hash, claims)| (API_KEY, Secret::Key(*hash), claims));
+        let users = self.basic().into_iter().flat_map(|basic| {
+            let names = basic.names();
+            names.filter_map(|name| Some((name.to_owned(), basic.claims(name)?)))
+        });
+        let users = users.map(|(name, claims)| (PASSWORD, Secret::Password(name), claims));
+        let mut secrets: Vec<_> = keys.chain(users).collect();
+        // Those that are new come first: there may be more than are looked at.
+        secrets.sort_by_key(|(_, secret, _)| other.knows(secret, now));
+        for (verifier, secret, claims) in secrets.into_iter().take(MOST) {
+            let token = Token {
+                verifier: verifier.to_owned(),
+                secret: Some(secret),
                 typ: None,
                 claims: claims.clone(),
                 is_unbound: false,
-            });
-            for token in of_keys {
-                all.extend(certificates.iter().map(|certificate| Witness {
-                    token: Some(token.clone()),
-                    certificate: certificate.clone(),
-                }));
-            }
+            };
+            all.extend(certificates.iter().map(|certificate| Witness {
+                token: Some(token.clone()),
+                certificate: certificate.clone(),
+            }));
         }
         // A made-up token may contradict itself.
         all.retain(|witness| {
@@ -106,6 +125,12 @@ impl Guard {
         });
         all.truncate(MOST);
         all
+    }
+
+    /// Whether this client is known, whatever it may do.
+    fn knows(&self, secret: &Secret, now: SystemTime) -> bool {
+        let guard = self.jwt();
+        guard.is_some_and(|guard| guard.claims_of(secret, now).is_some())
     }
 
     /// Made-up certificates, one for each way to meet the demand on them.
@@ -135,10 +160,10 @@ impl Guard {
             || match &client.token {
                 None => guard.optional && guard.allows(&Claims::default(), params),
                 Some(Token {
-                    key: Some(hash), ..
+                    secret: Some(secret),
+                    ..
                 }) => {
-                    let keys = guard.keys.as_ref();
-                    let claims = keys.and_then(|keys| keys.claims(hash, now));
+                    let claims = guard.claims_of(secret, now);
                     claims.is_some_and(|claims| guard.allows(claims, params))
                 }
                 Some(token) => {
@@ -171,6 +196,14 @@ impl JwtGuard {
             }
         }
         wanted
+    }
+
+    /// The claims of who has this, where it is known.
+    fn claims_of(&self, secret: &Secret, now: SystemTime) -> Option<&Claims> {
+        match secret {
+            Secret::Key(hash) => self.keys.as_ref()?.claims(hash, now),
+            Secret::Password(name) => self.basic.as_ref()?.claims(name),
+        }
     }
 
     fn allows(&self, claims: &Claims, params: &Parameters<'_>) -> bool {
@@ -212,7 +245,7 @@ fn bearers(
             all.push(Witness {
                 token: Some(Token {
                     verifier: verifier.name().to_owned(),
-                    key: None,
+                    secret: None,
                     typ: verifier.typ().map(str::to_owned),
                     claims: Claims::new(claims),
                     is_unbound,
@@ -311,9 +344,12 @@ impl Witness {
         self.token.as_ref().map(|token| token.verifier.as_str())
     }
 
-    /// Whether it has an API key in the place of a token.
-    pub(crate) fn has_api_key(&self) -> bool {
-        self.token.as_ref().is_some_and(|token| token.key.is_some())
+    /// What it has in the place of a token, in words, where it has something.
+    pub(crate) fn secret(&self) -> Option<&'static str> {
+        match self.token.as_ref()?.secret.as_ref()? {
+            Secret::Key(_) => Some("API keys"),
+            Secret::Password(_) => Some("users with passwords"),
+        }
     }
 
     /// Whether it has a certificate.

@@ -21,8 +21,9 @@ use super::cert::local::{LocalCa, LocalFault, LocalName};
 use super::guide::{Guide, Link};
 use super::tokens::{Ended, now_in_millis, service, users_file, write};
 use super::{bad, failed, load, refused, sample_app};
+use crate::auth::hash_password;
 use crate::config::ConfigErrors;
-use crate::tokens::{User, alone, hash_password};
+use crate::tokens::{User, alone};
 use crate::{RunError, clock};
 
 /// The arguments of `demo`.

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use serde_json::Value;
 
 use super::tokens::{Ended, exit, members, now_in_millis, service, users_file, write};
-use crate::tokens::{User, Users, alone, hash_password, is_name};
+use crate::auth::hash_password;
+use crate::tokens::{User, Users, alone, is_name};
 
 /// The arguments of `user`.
 #[derive(Debug, clap::Subcommand)]

@@ -33,7 +33,7 @@ use super::error::Errors;
 use super::parsed;
 use super::place::Place;
 use super::source::{Loader, why};
-use crate::auth::{ClaimPath, Guard, KeyMap, RemoteKeys, is_credential};
+use crate::auth::{ClaimPath, Guard, Hashing, KeyMap, Passwords, RemoteKeys, is_credential};
 use crate::clock;
 use crate::compress::CompressedFiles;
 use crate::edits::HeaderEdits;
@@ -73,6 +73,8 @@ pub(crate) struct Compiler<'c> {
     asks_for_certificates: bool,
     /// The files that were compressed; the same across reloads.
     compressed: Arc<CompressedFiles>,
+    /// The threads that check passwords; the same across reloads.
+    hashing: Arc<Hashing>,
     warnings: Vec<String>,
     summary: BTreeMap<String, String>,
     /// The keys at URLs of this configuration.
@@ -81,6 +83,8 @@ pub(crate) struct Compiler<'c> {
     defaults: limiting::Defaults,
     /// The files of API keys that were read; `None` for one with errors.
     key_files: HashMap<PathBuf, Option<Arc<KeyMap>>>,
+    /// The files of users with passwords that were read; `None` for one with errors.
+    password_files: HashMap<PathBuf, Option<Arc<Passwords>>>,
     /// What the previous configuration has counted.
     counting: limiting::Counting,
     /// The error pages of the whole site.
@@ -123,11 +127,13 @@ pub(crate) fn compile(
             .filter_map(|listener| listener.tls.as_ref())
             .any(|tls| tls.client_auth.is_some()),
         compressed: compressed(gateway, previous),
+        hashing: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.hashing)),
         warnings: Vec::new(),
         summary: BTreeMap::new(),
         remotes: Vec::new(),
         defaults: limiting::Defaults::default(),
         key_files: HashMap::new(),
+        password_files: HashMap::new(),
         counting: limiting::Counting::of(previous),
         site: error_pages::Site::default(),
     };
@@ -175,6 +181,7 @@ pub(crate) fn compile(
         dialer,
         tickets,
         compressed,
+        hashing,
         warnings,
         summary,
         user,
@@ -184,6 +191,7 @@ pub(crate) fn compile(
     let snapshot = Snapshot {
         workers,
         compressed,
+        hashing,
         user,
         listeners,
         trusted,

@@ -24,6 +24,7 @@ const CONNECT: &str = "`upstreams.NAME.timeouts.connect`";
 const REQUEST_SET: &str = "`headers.request.set` of a route, or of `defaults`";
 const RESPONSE_SET: &str = "`headers.response.set` of a route, or of `defaults`";
 const STRIP: &str = "`rewrite.strip_prefix` of a route";
+const BASIC: &str = "`auth: {basic: FILE}` of a route";
 const ASK: &str = "`auth.ask` of a route";
 const SERVERS: &str = "`upstreams.NAME.servers`";
 const LEVEL: &str = "`log.level`; the log goes to the standard error";
@@ -163,6 +164,9 @@ const KEYS: &[Row] = &[
     ),
     ("access_control_max_age", "Traefik's", "`cors.max_age`"),
     // Access.
+    ("auth_basic", "nginx's", BASIC),
+    ("auth_basic_user_file", "nginx's", BASIC),
+    ("basic_auth", "Caddy's and Traefik's", BASIC),
     ("auth_request", "nginx's", ASK),
     ("forward_auth", "Traefik's and Caddy's", ASK),
     (

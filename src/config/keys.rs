@@ -3,11 +3,13 @@
 //! `decode` and `value` parse the values; `compile` decides what they mean.
 
 mod api_keys;
+mod basic;
 mod errors;
 mod limiting;
 mod upstreams;
 
 pub(crate) use self::api_keys::{API_KEY, API_KEY_RULE, API_KEYS};
+pub(crate) use self::basic::{BASIC, BASIC_RULE};
 pub(crate) use self::errors::ERRORS;
 use self::limiting::{ADDRESS_LISTS, IN_FLIGHTS, RATE_LIMITS};
 pub(crate) use self::limiting::{ADDRESSES, IN_FLIGHT, PREFIXES, RATE_LIMIT};
@@ -904,6 +906,7 @@ const AUTH: Kind = Kind::Either(&[
     Kind::Section(&ASK_RULE),
     Kind::Section(&JWT_RULE),
     Kind::Section(&API_KEY_RULE),
+    Kind::Section(&BASIC_RULE),
     Kind::Section(&CERTIFICATE_RULE),
 ]);
 

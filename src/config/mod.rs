@@ -4,6 +4,7 @@
 mod acme;
 mod alias;
 mod api_keys;
+mod basic;
 mod client_certificates;
 mod compile;
 mod compress;

@@ -26,9 +26,9 @@ use crate::state::StateKey;
 pub(crate) use acme::{Acme, Directory as AcmeDirectory, Dns as AcmeDns, Eab as AcmeEab};
 pub(crate) use limiting::{AddressLists, InFlight, LimitRule, LimitSource, Limiting, RateLimit};
 pub(crate) use route::{
-    Accepted, ApiKeyRule, AskRule, Auth, CertificateRule, Compress, Cors, Defaults, ErrorPages,
-    HeaderChanges, Headers, HostPattern, JwtRule, ProxyTo, Redirect, Respond, Rewrite, Route,
-    Static,
+    Accepted, ApiKeyRule, AskRule, Auth, BasicRule, CertificateRule, Compress, Cors, Defaults,
+    ErrorPages, Forwards, HeaderChanges, Headers, HostPattern, JwtRule, ProxyTo, Redirect, Respond,
+    Rewrite, Route, Static,
 };
 
 /// A value and its place.

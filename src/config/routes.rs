@@ -3,17 +3,18 @@
 use http::HeaderName;
 
 use super::client_certificates::Forwarded;
-use super::decode::Decoder;
+use super::decode::{Decoder, Fields};
 use super::keys;
 use super::node::{Key, Kind, Node};
 use super::parsed::{
-    ApiKeyRule, AskRule, Auth, Defaults, HeaderChanges, Headers, JwtRule, ProxyTo, Redirect,
-    Respond, Rewrite, Route, Spanned,
+    ApiKeyRule, AskRule, Auth, Defaults, Forwards, HeaderChanges, Headers, JwtRule, ProxyTo,
+    Redirect, Respond, Rewrite, Route, Spanned,
 };
 use super::value;
 use crate::auth::KeyPlace;
 use crate::edits::Written;
 use crate::message::method;
+use crate::net::tls::Part;
 use crate::proxy::{ends_loops, frames};
 
 impl Decoder<'_> {
@@ -216,6 +217,7 @@ impl Decoder<'_> {
                 map = node.clone().behind("jwt", false);
                 &map
             }
+            Kind::Map(entries) if has(entries, "basic") => return self.basic_auth(node),
             Kind::Map(entries) if has(entries, "ask") => return self.ask(node),
             Kind::Map(entries)
                 if has(entries, "certificate")
@@ -249,16 +251,7 @@ impl Decoder<'_> {
         let certificate = self.optional(fields, "certificate", Self::accepted_certificate);
         let optional = self.value(fields, "optional", Self::boolean);
         let require = self.optional(fields, "require", Self::require);
-        let forward = self.optional(fields, "forward", |it, node| {
-            it.headers(node, "a map from headers to claims", Self::forwarded)
-        });
-        let (mut claims, mut parts) = (Vec::new(), Vec::new());
-        for (name, forwarded) in forward.unwrap_or_default() {
-            match forwarded {
-                Forwarded::Claim(claim) => claims.push((name, claim)),
-                Forwarded::Part(part) => parts.push((name, part)),
-            }
-        }
+        let (claims, parts) = self.forwards(fields);
         let strip_token = self.value(fields, "strip_token", Self::boolean);
         let only_reports = self.value(fields, "enforce", Self::only_reports);
         let ends_with_token = match keys_alone {
@@ -282,6 +275,7 @@ impl Decoder<'_> {
             place: node.place,
             verifiers: verifiers.unwrap_or_default(),
             api_key,
+            basic: None,
             optional: optional?,
             require,
             certificate,
@@ -291,6 +285,21 @@ impl Decoder<'_> {
             only_reports: only_reports?,
             ends_with_token: ends_with_token?,
         })))
+    }
+
+    /// `forward` of `auth`: the headers that carry claims, and those that carry parts of the certificate.
+    pub(super) fn forwards(&mut self, fields: Fields<'_>) -> (Forwards<String>, Forwards<Part>) {
+        let forward = self.optional(fields, "forward", |it, node| {
+            it.headers(node, "a map from headers to claims", Self::forwarded)
+        });
+        let (mut claims, mut parts) = (Vec::new(), Vec::new());
+        for (name, forwarded) in forward.unwrap_or_default() {
+            match forwarded {
+                Forwarded::Claim(claim) => claims.push((name, claim)),
+                Forwarded::Part(part) => parts.push((name, part)),
+            }
+        }
+        (claims, parts)
     }
 
     /// `api_key` of `auth`.
@@ -349,7 +358,7 @@ impl Decoder<'_> {
     }
 
     /// The claims that a token must have.
-    fn require(&mut self, node: &Node) -> Option<Node> {
+    pub(super) fn require(&mut self, node: &Node) -> Option<Node> {
         match &node.kind {
             Kind::Map(entries) if !entries.is_empty() => Some(node.clone()),
             Kind::List(items) if !items.is_empty() => Some(node.clone()),

@@ -142,8 +142,8 @@ impl Both<'_> {
             }),
             Some(Allowed::Token(witness)) => say("token", &|| {
                 let verifier = witness.verifier().unwrap_or_default();
-                if witness.has_api_key() {
-                    return format!("{request} accepts API keys that it refused ({})", routes());
+                if let Some(secrets) = witness.secret() {
+                    return format!("{request} accepts {secrets} that it refused ({})", routes());
                 }
                 format!(
                     "{request} accepts tokens of `{verifier}` that it refused ({})",

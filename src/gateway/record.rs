@@ -16,7 +16,7 @@ use super::ending::Ending;
 use super::{Connection, metadata};
 use crate::auth::{Permit, Principal};
 use crate::edits::Facts;
-use crate::limit::{Counted, Limits, Sender};
+use crate::limit::{Counted, Limits, Refusal, Sender};
 use crate::message::body::{Body, BodyError, Carried, Carry, SendFile};
 use crate::message::fields;
 use crate::message::path::RequestPath;
@@ -176,10 +176,15 @@ impl Record {
     }
 
     /// Counts a request that the gateway refused, where a limit counts those, and tells the client of its limits.
-    pub(crate) fn counted(&self, limits: &Limits, refused: bool, headers: &mut HeaderMap) {
+    pub(crate) fn counted(
+        &self,
+        limits: &Limits,
+        refused: Option<Refusal>,
+        headers: &mut HeaderMap,
+    ) {
         if let Some(counted) = &self.counted {
-            if refused {
-                limits.refused(counted, self.began.into_std());
+            if let Some(why) = refused {
+                limits.refused(counted, why, self.began.into_std());
             }
             limits.tell(counted, headers);
         }

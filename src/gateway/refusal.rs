@@ -244,7 +244,7 @@ fn special(
         Reject::UpstreamBusy | Reject::AskFailed | Reject::TooManyInFlight { .. } => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
-        Reject::RateLimited(Exceeded { retry, .. }) => {
+        Reject::RateLimited(Exceeded { retry, .. }) | Reject::Throttled { retry } => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(retry));
         }
         // The next key fetch that a token can trigger is at most this many seconds away.
@@ -270,6 +270,8 @@ fn special(
         | Reject::ApiKeyMissing
         | Reject::ApiKeyRefused
         | Reject::ApiKeyExpired
+        | Reject::BasicMissing
+        | Reject::BasicRefused
         | Reject::CertificateMissing
         | Reject::CertificateRefused
         | Reject::Forbidden

@@ -60,6 +60,26 @@ pub(crate) struct Rule {
     pub(crate) over: AtomicU64,
 }
 
+/// Which requests a rate limit counts.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum CountedRequests {
+    /// All of them.
+    Every,
+    /// Those that the gateway refuses with 401 or 403.
+    Refused,
+    /// Those with a wrong password.
+    WrongPasswords,
+}
+
+/// Why the gateway refused a request with 401 or 403.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Refusal {
+    /// Its password is wrong.
+    WrongPassword,
+    /// For another reason.
+    Other,
+}
+
 /// `rate_limit`.
 #[derive(Debug)]
 pub(crate) struct RateLimit {
@@ -71,8 +91,8 @@ pub(crate) struct RateLimit {
     pub(crate) quota: Quota,
     /// The rate in words.
     pub(crate) words: String,
-    /// Whether only requests are counted that the gateway refuses with 401 or 403.
-    pub(crate) only_refused: bool,
+    /// Which requests are counted.
+    pub(crate) counts: CountedRequests,
     /// `RateLimit-Policy` and the beginning of `RateLimit`, where responses tell the clients.
     pub(crate) fields: Option<RateFields>,
 }
@@ -164,7 +184,7 @@ impl Limits {
     /// flight, so that nothing else is counted for one that has no place.
     ///
     /// # Errors
-    /// `TooManyInFlight` and `RateLimited`, from the first limit that it is over. Later ones do not count it.
+    /// `TooManyInFlight`, `RateLimited` and `Throttled`, from the first limit that it is over. Later ones do not count it.
     pub(crate) fn count(
         &self,
         sender: &Sender<'_>,
@@ -192,17 +212,23 @@ impl Limits {
                 continue;
             }
             let hash = rule.by.hash(&limit.table.key, sender);
-            let standing = if limit.only_refused {
+            let is_every = limit.counts == CountedRequests::Every;
+            let standing = if is_every {
+                limit.table.take(hash, limit.quota, now)
+            } else {
                 counted.if_refused.push((at, hash));
                 limit.table.look(hash, limit.quota, now)
-            } else {
-                limit.table.take(hash, limit.quota, now)
             };
-            if limit.fields.is_some() && (standing.retry.is_some() || !limit.only_refused) {
+            if limit.fields.is_some() && (standing.retry.is_some() || is_every) {
                 counted.standings.push((at, standing.left, standing.reset));
             }
             if let Some(retry) = standing.retry {
-                let reject = Reject::RateLimited(Exceeded { limit: at, retry });
+                let reject = match limit.counts {
+                    CountedRequests::WrongPasswords => Reject::Throttled { retry },
+                    CountedRequests::Every | CountedRequests::Refused => {
+                        Reject::RateLimited(Exceeded { limit: at, retry })
+                    }
+                };
                 rule.is_over(counted, Which::Rate(at), reject)?;
             }
         }
@@ -210,9 +236,11 @@ impl Limits {
     }
 
     /// Counts a request that the gateway refused with 401 or 403.
-    pub(crate) fn refused(&self, counted: &Counted, now: Instant) {
+    pub(crate) fn refused(&self, counted: &Counted, why: Refusal, now: Instant) {
         for (at, hash) in &counted.if_refused {
-            if let Some(limit) = self.rates.get(usize::from(*at)) {
+            if let Some(limit) = self.rates.get(usize::from(*at))
+                && (limit.counts == CountedRequests::Refused || why == Refusal::WrongPassword)
+            {
                 limit.table.take(*hash, limit.quota, now);
             }
         }
@@ -288,10 +316,10 @@ impl Limits {
             lines.push(limit.rule.explain(sender, &format!("{max} in flight")));
         }
         for limit in &self.rates {
-            let counts = if limit.only_refused {
-                "refused requests only"
-            } else {
-                "every request"
+            let counts = match limit.counts {
+                CountedRequests::Every => "every request",
+                CountedRequests::Refused => "refused requests only",
+                CountedRequests::WrongPasswords => "wrong passwords only",
             };
             let words = format!("{}, {counts}", limit.words);
             lines.push(limit.rule.explain(sender, &words));
@@ -317,6 +345,8 @@ impl Rule {
 }
 
 impl RateLimit {
+    /// How many wrong passwords a client may send in a minute.
+    pub(crate) const WRONG_PASSWORDS: u32 = 10;
     /// The default size of a table.
     pub(crate) const CLIENTS: u32 = 65_536;
 

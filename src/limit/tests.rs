@@ -32,7 +32,7 @@ fn rate(rule: Rule, burst: u32, start: Instant) -> RateLimit {
         table: Arc::new(Table::new(64, [1; 16], start)),
         quota,
         words: String::new(),
-        only_refused: false,
+        counts: CountedRequests::Every,
         fields: RateFields::new(&rule.id.name, burst, quota),
         rule,
     }
@@ -118,7 +118,7 @@ fn the_first_limit_that_refuses_ends_it_and_later_ones_are_not_charged() {
 fn refused_requests_alone_are_counted_where_a_limit_says_so() {
     let start = Instant::now();
     let guessing = RateLimit {
-        only_refused: true,
+        counts: CountedRequests::Refused,
         ..rate(rule("guessing", vec![Source::Ip]), 2, start)
     };
     let limits = limits(vec![guessing], vec![]);
@@ -129,7 +129,7 @@ fn refused_requests_alone_are_counted_where_a_limit_says_so() {
     }
     for _ in 0..2 {
         let (counted, _) = count(&limits, "10.0.0.1", false, start);
-        limits.refused(&counted, start);
+        limits.refused(&counted, Refusal::Other, start);
     }
     let (counted, result) = count(&limits, "10.0.0.1", false, start);
     assert!(matches!(result, Err(Reject::RateLimited(_))));
@@ -138,6 +138,30 @@ fn refused_requests_alone_are_counted_where_a_limit_says_so() {
         "ratelimit: \"guessing\";r=0;t=60"
     );
     assert!(count(&limits, "10.0.0.2", false, start).1.is_ok());
+}
+
+#[test]
+fn wrong_passwords_alone_are_counted_by_the_limit_for_those() {
+    let start = Instant::now();
+    let passwords = RateLimit {
+        counts: CountedRequests::WrongPasswords,
+        ..rate(rule("wrong passwords", vec![Source::Ip]), 2, start)
+    };
+    let limits = limits(vec![passwords], vec![]);
+    let (counted, _) = count(&limits, "10.0.0.1", false, start);
+    for _ in 0..9 {
+        limits.refused(&counted, Refusal::Other, start);
+        assert_eq!(count(&limits, "10.0.0.1", false, start).1, Ok(()));
+    }
+    for _ in 0..2 {
+        limits.refused(&counted, Refusal::WrongPassword, start);
+    }
+    let (_, result) = count(&limits, "10.0.0.1", false, start);
+    assert!(
+        matches!(result, Err(Reject::Throttled { retry: 1.. })),
+        "{result:?}"
+    );
+    assert_eq!(count(&limits, "10.0.0.2", false, start).1, Ok(()));
 }
 
 #[test]

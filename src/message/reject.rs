@@ -50,6 +50,10 @@ pub(crate) enum Reject {
     ApiKeyRefused,
     /// The API key has expired.
     ApiKeyExpired,
+    /// The route requires a name and a password and the request has none.
+    BasicMissing,
+    /// There is no such user, or the password is wrong.
+    BasicRefused,
     /// The route requires a client certificate and the connection has none.
     CertificateMissing,
     /// The connection's client certificate is not one of those that the route requires.
@@ -73,6 +77,11 @@ pub(crate) enum Reject {
     TooManyInFlight {
         /// Which of the route's limits.
         limit: u8,
+    },
+    /// The client has sent too many wrong passwords, or too many passwords wait to be checked.
+    Throttled {
+        /// The seconds after which a request passes, at least 1.
+        retry: u64,
     },
     /// A preflight from an origin that the route's `cors` does not allow.
     OriginRefused,
@@ -231,6 +240,8 @@ impl Reject {
             | Self::ApiKeyMissing
             | Self::ApiKeyRefused
             | Self::ApiKeyExpired
+            | Self::BasicMissing
+            | Self::BasicRefused
             | Self::AskDenied { nobody: true } => StatusCode::UNAUTHORIZED,
             Self::AskDenied { nobody: false }
             | Self::CertificateMissing
@@ -240,7 +251,9 @@ impl Reject {
             | Self::OriginRefused
             | Self::ClaimUnfit
             | Self::FileForbidden => StatusCode::FORBIDDEN,
-            Self::RateLimited(_) | Self::TooManyInFlight { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::RateLimited(_) | Self::TooManyInFlight { .. } | Self::Throttled { .. } => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
             Self::RangeNotSatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::UpstreamUnreachable | Self::UpstreamInvalid => StatusCode::BAD_GATEWAY,
@@ -275,6 +288,8 @@ impl Reject {
             Self::ApiKeyMissing => "api_key_missing",
             Self::ApiKeyRefused => "api_key_refused",
             Self::ApiKeyExpired => "api_key_expired",
+            Self::BasicMissing => "basic_missing",
+            Self::BasicRefused => "basic_refused",
             Self::CertificateMissing => "certificate_missing",
             Self::CertificateRefused => "certificate_refused",
             Self::KeysMissing => "keys_missing",
@@ -284,6 +299,7 @@ impl Reject {
             Self::AddressRefused => "address_refused",
             Self::RateLimited(_) => "rate_limited",
             Self::TooManyInFlight { .. } => "too_many_in_flight",
+            Self::Throttled { .. } => "throttled",
             Self::OriginRefused => "origin_refused",
             Self::ClaimUnfit => "claim_unfit",
             Self::FileNotFound => "file_not_found",
@@ -329,6 +345,8 @@ impl Reject {
             Self::ApiKeyMissing => "an API key is needed".into(),
             Self::ApiKeyRefused => "the API key is not valid".into(),
             Self::ApiKeyExpired => "the API key has expired".into(),
+            Self::BasicMissing => "a name and a password are needed".into(),
+            Self::BasicRefused => "name or password is wrong".into(),
             Self::CertificateMissing => "a client certificate is needed".into(),
             Self::CertificateRefused => {
                 "the client certificate does not grant what this resource needs".into()
@@ -342,6 +360,9 @@ impl Reject {
                 format!("too many requests; try again in {retry} s").into()
             }
             Self::TooManyInFlight { .. } => "too many requests at the same time".into(),
+            Self::Throttled { retry } => {
+                format!("too many attempts; try again in {retry} s").into()
+            }
             Self::OriginRefused => "pages of this origin may not use this resource".into(),
             Self::ClaimUnfit => "a claim of the token cannot be passed on".into(),
             Self::FileNotFound => "there is no such file".into(),

@@ -1,12 +1,10 @@
-//! `TokenState`: state preserved across reloads, whatever else changes: the store, the threads that check passwords,
-//! and when this process used its keys.
+//! `TokenState`: state preserved across reloads, whatever else changes: the store, and when this process used its keys.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use super::hashing::Hashing;
 use super::store::embedded::Embedded;
 pub(crate) use super::store::embedded::is_taken;
 use super::store::shared::Shared;
@@ -31,11 +29,10 @@ impl fmt::Debug for Renewal {
     }
 }
 
-/// The store and the threads of one `state`.
+/// The store of one `state`, and what waits to be written elsewhere.
 #[derive(Debug)]
 pub(crate) struct TokenState {
     store: Arc<dyn Store>,
-    hashing: Hashing,
     /// When each key signed last, in seconds since 1970.
     signed: Mutex<HashMap<String, u64>>,
     /// Hashes to be written to the users' file, by user name.
@@ -68,10 +65,8 @@ impl TokenState {
                 Arc::new(Shared::open(servers, lives, Arc::clone(revoked), names)?)
             }
         };
-        let hashing = Hashing::start().map_err(|error| error.to_string())?;
         Ok(Self {
             store,
-            hashing,
             signed: Mutex::default(),
             renewals: Mutex::default(),
             unended: Mutex::default(),
@@ -82,11 +77,6 @@ impl TokenState {
     /// The refresh families.
     pub(crate) fn store(&self) -> &dyn Store {
         &*self.store
-    }
-
-    /// The threads that check passwords.
-    pub(crate) fn hashing(&self) -> &Hashing {
-        &self.hashing
     }
 
     /// Keeps a hash until it is written to the users' file.

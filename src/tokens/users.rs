@@ -1,4 +1,4 @@
-//! The users that may log in: reads and writes `users.yaml`. Passwords are handled by `password`.
+//! The users that may log in: reads and writes `users.yaml`. Passwords are checked in `auth`.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,8 +10,7 @@ use std::sync::LazyLock;
 use rustix::fs::{FlockOperation, flock};
 use serde_json::{Map, Value};
 
-use super::password;
-use crate::auth::Admitted;
+use crate::auth::{Admitted, is_known_hash, is_todays_hash};
 use crate::yaml::{self, Yaml};
 
 /// One user.
@@ -32,9 +31,7 @@ impl User {
     /// place of an older one counts as a renewal.
     pub(crate) fn has_password_of(&self, before: &Self) -> bool {
         match (&before.password, &self.password) {
-            (Some(old), Some(new)) => {
-                old == new || (!password::is_todays(old) && password::is_todays(new))
-            }
+            (Some(old), Some(new)) => old == new || (!is_todays_hash(old) && is_todays_hash(new)),
             (None, None) => true,
             (None, Some(_)) | (Some(_), None) => false,
         }
@@ -216,7 +213,7 @@ fn read_user(user: &Value) -> Result<User, String> {
     let mut more = members.clone();
     let password = match more.remove("password") {
         None => None,
-        Some(Value::String(hash)) if password::is_known(&hash) => Some(hash),
+        Some(Value::String(hash)) if is_known_hash(&hash) => Some(hash),
         // Django's mark of an account without a password.
         Some(Value::String(hash)) if hash.starts_with('!') => None,
         Some(_) => {
@@ -259,7 +256,7 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_the_same() {
-        let hash = password::hash("secret").unwrap();
+        let hash = crate::auth::hash_password("secret").unwrap();
         let users = read(&json!({
             "alice": {"password": hash, "roles": ["clerk"], "id": 7, "since": 1500},
             "bob: \"b\"": {"active": false},

@@ -268,6 +268,9 @@ fn furnish(folder: &Folder, text: &str, authority: &Authority) {
     for page in words(text).filter(|word| word.starts_with("pages/")) {
         folder.write(&page, "<p>{title}");
     }
+    for users in words(text).filter(|word| word.ends_with(".htpasswd")) {
+        folder.write(&users, "");
+    }
     for keys in words(text).filter(|word| word.ends_with("keys.yaml")) {
         folder.write(&keys, "{}");
     }

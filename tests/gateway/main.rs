@@ -18,6 +18,7 @@ mod acme;
 mod api_keys;
 mod attacks;
 mod balance;
+mod basic;
 mod blocking_files;
 mod bound;
 mod buffering;

@@ -1,5 +1,6 @@
 //! `jwt` and `auth`: compiles keys to verifiers, rules to guards.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,11 +9,12 @@ use http::HeaderName;
 use super::Compiler;
 use super::clients::{self, Said};
 use crate::auth::{
-    Algorithm, ApiKeys, AskGuard, Audience, ClaimPath, Cnf, Guard, JwtGuard, JwtGuardSettings,
-    KeySource, Location, RemoteKeys, RemoteSettings, Requirement, Revoked, Scheme, TokenSource,
-    Verifier, VerifierSettings,
+    Algorithm, ApiKeys, AskGuard, Audience, BasicUsers, ClaimPath, Cnf, Guard, JwtGuard,
+    JwtGuardSettings, KeySource, Location, Passwords, RemoteKeys, RemoteSettings, Requirement,
+    Revoked, Scheme, TokenSource, Verifier, VerifierSettings,
 };
 use crate::config::api_keys;
+use crate::config::basic;
 use crate::config::decode::suggest;
 use crate::config::error::Errors;
 use crate::config::json;
@@ -367,9 +369,12 @@ impl Compiler<'_> {
         let mut found = Vec::new();
         let keys = rule.api_key.as_ref();
         let keys = keys.and_then(|keys| self.api_keys(keys, realm));
-        let mut missing = match &rule.api_key {
-            Some(_) => keys.is_none(),
-            None => rule.verifiers.is_empty(),
+        let basic = rule.basic.as_ref();
+        let basic = basic.and_then(|basic| self.basic_users(basic, realm));
+        let mut missing = match (&rule.api_key, &rule.basic) {
+            (_, Some(_)) => basic.is_none(),
+            (Some(_), None) => keys.is_none(),
+            (None, None) => rule.verifiers.is_empty(),
         };
         for name in &rule.verifiers {
             match verifiers.iter().find(|(known, _)| *known == name.value) {
@@ -422,10 +427,11 @@ impl Compiler<'_> {
         let scheme = Scheme::Jwt(Box::new(JwtGuard::new(JwtGuardSettings {
             verifiers: found,
             keys,
+            strip_token: rule.strip_token.value || basic.as_ref().is_some_and(|it| !it.pass),
+            basic,
             optional: rule.optional.value,
             require,
             forward,
-            strip_token: rule.strip_token.value,
             only_reports: rule.only_reports.value,
             ends_with_token: rule.ends_with_token.value,
         })));
@@ -457,6 +463,66 @@ impl Compiler<'_> {
                 .collect(),
             realm: realm.to_owned(),
         })
+    }
+
+    /// The users of a route; each file is read once, and kept where it did not change.
+    fn basic_users(&mut self, parsed: &parsed::BasicRule, realm: &str) -> Option<BasicUsers> {
+        let file = &parsed.users;
+        let known = self.password_files.get(&file.value).cloned();
+        let passwords = match known {
+            Some(known) => known?,
+            None => {
+                let read = self.passwords(file);
+                self.password_files.insert(file.value.clone(), read.clone());
+                read?
+            }
+        };
+        Some(BasicUsers {
+            passwords,
+            realm: parsed
+                .realm
+                .as_ref()
+                .map_or_else(|| realm.to_owned(), |realm| realm.value.clone()),
+            pass: parsed.pass.value,
+            hashing: Arc::clone(&self.hashing),
+        })
+    }
+
+    fn passwords(&mut self, file: &parsed::Spanned<PathBuf>) -> Option<Arc<Passwords>> {
+        let shown = file.value.display();
+        let bytes = self.file(&file.value, file.place)?;
+        self.loader
+            .keep_secret(&file.value, "password hashes", file.place);
+        let Ok(text) = String::from_utf8(bytes) else {
+            self.errors
+                .at(file.place, format!("`{shown}` is not UTF-8"));
+            return None;
+        };
+        let users = match basic::parse(&text) {
+            Ok(users) => users,
+            Err(faults) => {
+                for (line, fault) in faults {
+                    let problem = format!("line {line} of `{shown}` {}", fault.in_words());
+                    self.errors
+                        .at(file.place, problem)
+                        .hint(format!("`htpasswd -B {shown} NAME` writes a good line"));
+                }
+                return None;
+            }
+        };
+        let passwords = match Passwords::new(file.value.clone(), users) {
+            Ok(passwords) => passwords,
+            Err(why) => {
+                self.errors.at(file.place, why);
+                return None;
+            }
+        };
+        let before = (self.previous.iter()).flat_map(|previous| &previous.routes);
+        let before = before.filter_map(|route| route.guard.basic());
+        let kept = before
+            .map(|basic| &basic.passwords)
+            .find(|known| known.is_same(&passwords));
+        Some(kept.map_or_else(|| Arc::new(passwords), Arc::clone))
     }
 
     /// A header that controls connections or forwarding cannot carry an identity.
@@ -518,6 +584,9 @@ pub(super) fn in_words(auth: &parsed::Auth) -> String {
             let mut names = names;
             if rule.api_key.is_some() {
                 names.push("API key");
+            }
+            if rule.basic.is_some() {
+                names.push("password");
             }
             let mut words = names.join(" or ") + &besides(rule.certificate.as_ref());
             if rule.optional.value {

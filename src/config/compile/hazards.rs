@@ -31,6 +31,40 @@ impl Compiler<'_> {
         let read = self.states(&self.loader.files());
         self.open_to_others(gateway, &read);
         self.needs_no_root(gateway, &read);
+        self.passwords_in_the_clear(gateway);
+    }
+
+    /// Warns about passwords that cross a network without TLS. Behind a trusted proxy, that may have ended it.
+    fn passwords_in_the_clear(&mut self, gateway: &parsed::Gateway) {
+        if !gateway.trusted_proxies.is_empty() {
+            return;
+        }
+        let is_bare = |listener: &&parsed::Listener| {
+            let elsewhere = matches!(&listener.address.value,
+                parsed::ListenAddress::Tcp(address) if !address.ip().is_loopback());
+            let redirects = listener.redirect_to_https.value != parsed::RedirectToHttps::Off;
+            elsewhere && listener.tls.is_none() && !redirects
+        };
+        let Some(bare) = gateway.listeners.iter().find(is_bare) else {
+            return;
+        };
+        let listener = self.errors.name(bare.place);
+        let routes = gateway.routes.iter().map(|route| route.auth.as_ref());
+        let rules = routes.chain([gateway.defaults.auth.as_ref()]).flatten();
+        let users: Vec<Place> = rules
+            .filter_map(|auth| match auth {
+                parsed::Auth::Jwt(rule) => Some(rule.basic.as_ref()?.users.place),
+                parsed::Auth::Public(_) | parsed::Auth::Ask(_) | parsed::Auth::Certificate(_) => {
+                    None
+                }
+            })
+            .collect();
+        for place in users {
+            let warning = format!(
+                "passwords cross the network unencrypted: the listener at {listener} has no TLS"
+            );
+            self.errors.warn(place, &warning);
+        }
     }
 
     /// A served directory that contains files that the gateway reads or writes is an error.

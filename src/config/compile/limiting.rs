@@ -4,14 +4,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Compiler;
 use crate::auth::{ClaimPath, Guard, Scheme};
 use crate::config::decode::suggest;
 use crate::config::parsed::{self, LimitSource, Spanned};
 use crate::limit::{
-    By, Counts, InFlight, LimitId, Limits, MOST, Quota, RateFields, RateLimit, Rule, Source, Table,
+    By, CountedRequests, Counts, InFlight, LimitId, Limits, MOST, Quota, RateFields, RateLimit,
+    Rule, Source, Table,
 };
 use crate::net::addresses::{Addresses, Networks};
 use crate::route::Pattern;
@@ -153,6 +154,10 @@ impl Compiler<'_> {
             Some(own) => self.rates(own, owner),
             None => self.defaults.rates.clone(),
         };
+        let mut rates = rates;
+        if guard.basic().is_some() {
+            rates.extend(self.wrong_passwords());
+        }
         let in_flight = match &parsed.in_flight {
             Some(own) => self.in_flights(own, owner),
             None => self.defaults.in_flight.clone(),
@@ -164,6 +169,38 @@ impl Compiler<'_> {
             },
             limits: limits(rates, in_flight),
         }
+    }
+
+    /// The limit of wrong passwords, which all routes share.
+    fn wrong_passwords(&mut self) -> Option<Arc<RateLimit>> {
+        const MINUTE: Duration = Duration::from_secs(60);
+        let most = RateLimit::WRONG_PASSWORDS;
+        let id = LimitId {
+            route: None,
+            name: "wrong passwords".to_owned(),
+            by: "ip".to_owned(),
+        };
+        let quota = Quota::new(most, MINUTE, most)?;
+        let new = || Arc::new(Table::new(RateLimit::CLIENTS, random_key(), Instant::now()));
+        let table = self.counting.tables.entry(id.clone()).or_insert_with(new);
+        Some(Arc::new(RateLimit {
+            table: Arc::clone(table),
+            quota,
+            words: RateLimit::in_words(most, MINUTE, most),
+            counts: CountedRequests::WrongPasswords,
+            fields: None,
+            rule: Rule {
+                id,
+                by: By {
+                    sources: Box::new([Source::Ip]),
+                    v4: 32,
+                    v6: 64,
+                },
+                except: None,
+                only_reports: false,
+                over: AtomicU64::new(0),
+            },
+        }))
     }
 
     fn addresses(&mut self, parsed: &parsed::AddressLists) -> Option<Arc<Addresses>> {
@@ -235,7 +272,10 @@ impl Compiler<'_> {
                 table,
                 quota,
                 words: RateLimit::in_words(count.get(), per, burst),
-                only_refused: parsed.only_refused.value,
+                counts: match parsed.only_refused.value {
+                    true => CountedRequests::Refused,
+                    false => CountedRequests::Every,
+                },
                 fields: fields.filter(|_| parsed.fields.value),
                 rule,
             }));

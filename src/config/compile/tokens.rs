@@ -97,7 +97,7 @@ impl Compiler<'_> {
         );
         let service = TokenService::new(
             settings,
-            (at, Arc::clone(ended)),
+            (at, Arc::clone(ended), Arc::clone(&self.hashing)),
             ring,
             users,
             (Arc::clone(&access.1), refresh.1),

@@ -217,6 +217,8 @@ pub(crate) struct JwtRule {
     pub(crate) verifiers: Vec<Spanned<String>>,
     /// The API keys that are accepted, too, or instead.
     pub(crate) api_key: Option<ApiKeyRule>,
+    /// The users whose passwords are accepted, and nothing else.
+    pub(crate) basic: Option<BasicRule>,
     /// The client certificate that is required besides.
     pub(crate) certificate: Option<Spanned<Accepted>>,
     /// Whether a request without a token is allowed; false by default.
@@ -224,15 +226,29 @@ pub(crate) struct JwtRule {
     /// Rules for the claims, decoded later by `json::json` or the compiler.
     pub(crate) require: Option<Node>,
     /// Headers and the claims that they contain.
-    pub(crate) forward: Vec<(Spanned<HeaderName>, Spanned<String>)>,
+    pub(crate) forward: Forwards<String>,
     /// Headers and the parts of the client certificate that they contain.
-    pub(crate) forward_certificate: Vec<(Spanned<HeaderName>, Spanned<Part>)>,
+    pub(crate) forward_certificate: Forwards<Part>,
     /// Whether the token is removed from the app's request; false by default.
     pub(crate) strip_token: Spanned<bool>,
     /// Whether refusals are only reported; false by default.
     pub(crate) only_reports: Spanned<bool>,
     /// Whether tunnels and responses end with the token; false by default.
     pub(crate) ends_with_token: Spanned<bool>,
+}
+
+/// Headers, and what they carry.
+pub(crate) type Forwards<T> = Vec<(Spanned<HeaderName>, Spanned<T>)>;
+
+/// `basic` of `auth`.
+#[derive(Clone, Debug)]
+pub(crate) struct BasicRule {
+    /// The file of the users.
+    pub(crate) users: Spanned<PathBuf>,
+    /// The realm of the challenge; the route's name without it.
+    pub(crate) realm: Option<Spanned<String>>,
+    /// Whether the app gets the password; false by default.
+    pub(crate) pass: Spanned<bool>,
 }
 
 /// `api_key` of `auth`.

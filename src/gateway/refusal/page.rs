@@ -75,9 +75,10 @@ fn sentence(reject: Reject) -> &'static str {
         Reject::MethodNotAllowed(_) | Reject::MethodNotServed => {
             "This address cannot be used in this way. Please go back."
         }
-        Reject::TokenMissing | Reject::AskDenied { nobody: true } => {
+        Reject::TokenMissing | Reject::BasicMissing | Reject::AskDenied { nobody: true } => {
             "You need to sign in to see this page."
         }
+        Reject::BasicRefused => "The name or the password is wrong. Please try again.",
         Reject::TokenInvalid(_) => "You are no longer signed in. Please sign in again.",
         Reject::AskDenied { nobody: false } | Reject::Forbidden | Reject::ClaimUnfit => {
             "You are signed in, but this page is not for you. If it should be, please ask whoever runs this site."
@@ -91,7 +92,7 @@ fn sentence(reject: Reject) -> &'static str {
         Reject::CertificateRefused => {
             "This page is not for the client certificate that your browser sent. If it should be, please ask whoever runs this site."
         }
-        Reject::RateLimited(_) | Reject::TooManyInFlight { .. } => {
+        Reject::RateLimited(_) | Reject::TooManyInFlight { .. } | Reject::Throttled { .. } => {
             "You sent too many requests in a short time. Please wait a moment and try again."
         }
         Reject::AddressRefused | Reject::OriginRefused | Reject::FileForbidden => {

@@ -1,5 +1,5 @@
-//! Password hashes: argon2id, and those that migrated users bring along, bcrypt and Django's pbkdf2_sha256. The hash
-//! of each user is stored by `users`.
+//! Password hashes: argon2id, and those that migrated users bring along, bcrypt and Django's pbkdf2_sha256. Where the
+//! hashes are stored is not known here.
 
 use std::num::NonZeroU32;
 
@@ -36,6 +36,20 @@ pub(crate) fn hash(password: &str) -> Result<String, String> {
         .hash_password(password.as_bytes())
         .map_err(|error| error.to_string())?;
     Ok(hash.to_string())
+}
+
+/// Whether a text is a hash that each request may be checked with: bcrypt or argon2id, of bounded cost.
+pub(crate) fn is_htpasswd(hash: &str) -> bool {
+    /// 2 to the power of this many rounds, which take some seconds.
+    const MOST_COST: u32 = 16;
+    match kind(hash) {
+        Some(Kind::Argon2(phc)) if is_todays(phc) => is_known(phc),
+        Some(Kind::Bcrypt(text)) => {
+            let parts = text.parse::<bcrypt::HashParts>();
+            parts.is_ok_and(|parts| parts.get_cost() <= MOST_COST)
+        }
+        Some(Kind::Argon2(_) | Kind::BcryptSha256(_) | Kind::Pbkdf2 { .. }) | None => false,
+    }
 }
 
 /// Whether a text is a hash of a known kind.

@@ -1,8 +1,9 @@
 //! The threads that check passwords: few, of low priority, and with a short queue, so that a flood of logins slows
-//! down logins and not the traffic.
+//! down logins and not the traffic. Where hashes are stored, and how often a client may try, is not known here.
 
+use std::io;
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
 use tokio::sync::oneshot;
@@ -28,7 +29,7 @@ pub(crate) struct Checked {
 pub(crate) enum Unchecked {
     /// The queue is full.
     Busy,
-    /// The threads have ended.
+    /// There are no threads.
     Gone,
 }
 
@@ -40,18 +41,26 @@ struct Job {
     answer: oneshot::Sender<Checked>,
 }
 
-/// A shared handle of the threads. They end when it is dropped.
-#[derive(Debug)]
-pub(crate) struct Hashing {
-    jobs: SyncSender<Job>,
-}
+/// A shared handle of the threads, which start with the first password: half as many as there are processors. They end
+/// when it is dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Hashing(OnceLock<Option<SyncSender<Job>>>);
 
 impl Hashing {
-    /// Starts the threads: half as many as there are processors.
-    ///
-    /// # Errors
-    /// Where the system has no threads left.
-    pub(crate) fn start() -> std::io::Result<Self> {
+    /// The queue of the threads; `None` where the system has no threads left.
+    fn jobs(&self) -> Option<&SyncSender<Job>> {
+        let jobs = self.0.get_or_init(|| {
+            let started = Self::start();
+            started
+                .inspect_err(
+                    |error| tracing::error!(%error, "no password can be checked: no thread starts"),
+                )
+                .ok()
+        });
+        jobs.as_ref()
+    }
+
+    fn start() -> io::Result<SyncSender<Job>> {
         let (jobs, queue) = mpsc::sync_channel(WAITING);
         let queue = Arc::new(Mutex::new(queue));
         let processors = thread::available_parallelism().map_or(1, usize::from);
@@ -61,7 +70,7 @@ impl Hashing {
                 .name("passwords".to_owned())
                 .spawn(move || work(&queue))?;
         }
-        Ok(Self { jobs })
+        Ok(jobs)
     }
 
     /// Checks a password; without a hash it is always wrong, which takes as long. `renews` says whether a correct
@@ -82,7 +91,8 @@ impl Hashing {
             renews,
             answer,
         };
-        self.jobs.try_send(job).map_err(|error| match error {
+        let jobs = self.jobs().ok_or(Unchecked::Gone)?;
+        jobs.try_send(job).map_err(|error| match error {
             TrySendError::Full(_) => Unchecked::Busy,
             TrySendError::Disconnected(_) => Unchecked::Gone,
         })?;
@@ -127,7 +137,7 @@ mod tests {
 
     #[tokio::test]
     async fn passwords_are_checked_and_old_hashes_renewed() {
-        let hashing = Hashing::start().unwrap();
+        let hashing = Hashing::default();
         let hash = password::hash("secret").unwrap();
         let check = async |hash: Option<&String>, password: &str, renews| {
             let checked = hashing.check(hash.cloned(), password.to_owned(), renews);
@@ -150,7 +160,7 @@ mod tests {
 
     #[tokio::test]
     async fn more_than_the_queue_holds_are_sent_away() {
-        let hashing = Arc::new(Hashing::start().unwrap());
+        let hashing = Arc::new(Hashing::default());
         // A hash that is fast to check, with a wrong password.
         let hash = bcrypt::hash("secret", 4).unwrap();
         let flood = (0..WAITING * 3).map(|_| {
