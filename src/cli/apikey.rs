@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::tokens::{Ended, exit};
+use super::tokens::{Ended, exit, make_directory_of};
 use crate::auth::{hash_of, new_key};
 use crate::config::{self, KeyEntry};
 use crate::observe::log;
@@ -65,7 +65,11 @@ fn edit(arguments: ApiKeyArguments, config: &Path) -> Result<String, Ended> {
         Some(file) => file,
         None => configured(config)?,
     };
-    let done = alone(&file, || Ok(edit_alone(arguments.command, &file)));
+    let made = match &arguments.command {
+        ApiKeyCommand::Add { .. } => make_directory_of(&file),
+        ApiKeyCommand::List | ApiKeyCommand::Remove { .. } => Ok(()),
+    };
+    let done = made.and_then(|()| alone(&file, || Ok(edit_alone(arguments.command, &file))));
     done.map_err(|error| failed(&file, &error))?
 }
 

@@ -8,7 +8,6 @@ mod text;
 use std::fs;
 use std::io::{self, ErrorKind, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
@@ -19,7 +18,9 @@ use self::place::{Addresses, Place, is_the_demos};
 use self::text::{Told, instructions};
 use super::cert::local::{LocalCa, LocalFault, LocalName};
 use super::guide::{Guide, Link};
-use super::tokens::{Ended, now_in_millis, service, users_file, write};
+use super::tokens::{
+    Ended, directory, make_directory_of, now_in_millis, service, users_file, write,
+};
 use super::{bad, failed, load, refused, sample_app};
 use crate::auth::hash_password;
 use crate::config::ConfigErrors;
@@ -242,12 +243,7 @@ fn ensure_users(config: &Path) -> Result<[Printed; 2], DemoError> {
     });
     let ((alice, her), (bob, his)) = (alice?, bob?);
     let file = users_file(&*service(config)?)?;
-    let beside = directory(&file);
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(beside)
-        .map_err(|source| file_error(beside, source))?;
+    make_directory_of(&file).map_err(|source| file_error(directory(&file), source))?;
     let written = alone(&file, || {
         Ok((|| {
             let mut users = service(config)?.users().clone();
@@ -272,14 +268,6 @@ fn first_token(config: &Path, now: SystemTime) -> Result<String, DemoError> {
     tokens
         .issue(alice, Map::new(), TOKEN_LIFETIME, now)
         .map_err(DemoError::Tokens)
-}
-
-/// The directory of a file, `.` for a bare name.
-fn directory(file: &Path) -> &Path {
-    match file.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        Some(_) | None => Path::new("."),
-    }
 }
 
 /// Creates `demo.pem` and `demo.key`, signed by the CA of `portcullis cert local`, unless both exist and are recent enough.
@@ -341,13 +329,6 @@ mod tests {
         let refused = Place::of(directory.path().join("gateway.yaml"));
         assert!(matches!(refused, Err(DemoError::NoConfiguration(_))));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn the_folder_of_a_bare_name_is_here() {
-        assert_eq!(directory(Path::new("gateway.yaml")), Path::new("."));
-        assert_eq!(directory(Path::new("a/gateway.yaml")), Path::new("a"));
-        assert_eq!(directory(Path::new("/gateway.yaml")), Path::new("/"));
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Shared by `user`, `token`, `key` and `demo`: the token service of a configuration, its users' file, and the end of
 //! a command.
 
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -40,7 +43,7 @@ pub(super) fn service(config: &Path) -> Result<Arc<TokenService>, Ended> {
 pub(super) fn exit(outcome: Result<String, Ended>) -> ExitCode {
     match outcome {
         Ok(text) => {
-            say(&mut std::io::stdout(), &text);
+            say(&mut io::stdout(), &text);
             ExitCode::SUCCESS
         }
         Err(Ended::Refused(errors)) => refused(&errors),
@@ -54,6 +57,22 @@ pub(super) fn users_file(service: &TokenService) -> Result<PathBuf, Ended> {
     let why = "there is no users' file: the app at `login` decides who may log in";
     let file = service.settings().users.clone();
     file.ok_or_else(|| Ended::Failed(why.to_owned()))
+}
+
+/// The directory of a file, `.` for a bare name.
+pub(super) fn directory(file: &Path) -> &Path {
+    match file.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        Some(_) | None => Path::new("."),
+    }
+}
+
+/// Makes the directory of a file that will be written, for its owner alone, where there is none.
+pub(super) fn make_directory_of(file: &Path) -> io::Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory(file))
 }
 
 /// The time, in milliseconds since 1970.
@@ -70,7 +89,7 @@ pub(super) fn write(file: &Path, users: &Users) -> Result<(), Ended> {
             "the user {name:?} cannot be read, {why}"
         )));
     }
-    let unwritten = |error: std::io::Error| Ended::Failed(cannot_hold(file, &error.to_string()));
+    let unwritten = |error: io::Error| Ended::Failed(cannot_hold(file, &error.to_string()));
     let text = users.write().map_err(unwritten)?;
     // A file that cannot be read back would lock out every user.
     let read = config::read_users(&text).map_err(|why| Ended::Failed(cannot_hold(file, &why)))?;
@@ -103,4 +122,16 @@ pub(super) fn members(pairs: &[String], own: &[&str]) -> Result<Map<String, Valu
         members.insert(name.to_owned(), value);
     }
     Ok(members)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_directory_of_a_bare_name_is_here() {
+        assert_eq!(directory(Path::new("gateway.yaml")), Path::new("."));
+        assert_eq!(directory(Path::new("a/gateway.yaml")), Path::new("a"));
+        assert_eq!(directory(Path::new("/gateway.yaml")), Path::new("/"));
+    }
 }

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 
 use serde_json::Value;
 
-use super::tokens::{Ended, exit, members, now_in_millis, service, users_file, write};
+use super::tokens::{
+    Ended, exit, make_directory_of, members, now_in_millis, service, users_file, write,
+};
 use crate::auth::hash_password;
 use crate::tokens::{User, Users, alone, is_name};
 
@@ -78,7 +80,15 @@ fn ask_and_edit(command: UserCommand, config: &Path) -> Result<String, Ended> {
         | UserCommand::Remove { .. }
         | UserCommand::List => None,
     };
-    let edited = alone(&file, || Ok(edit(command, password, config)));
+    let made = match &command {
+        UserCommand::Add { .. } => make_directory_of(&file),
+        UserCommand::Password { .. }
+        | UserCommand::Disable { .. }
+        | UserCommand::Enable { .. }
+        | UserCommand::Remove { .. }
+        | UserCommand::List => Ok(()),
+    };
+    let edited = made.and_then(|()| alone(&file, || Ok(edit(command, password, config))));
     edited.map_err(|error| Ended::Failed(format!("`{}`: {error}", file.display())))?
 }
 
@@ -110,7 +120,8 @@ pub(super) fn add(first: FirstUser, config: &Path) -> Result<String, Ended> {
     let more = Vec::new();
     let command = UserCommand::Add { name, more };
     let file = users_file(&*service(config)?)?;
-    let edited = alone(&file, || Ok(edit(command, Some(password), config)));
+    let edited = make_directory_of(&file)
+        .and_then(|()| alone(&file, || Ok(edit(command, Some(password), config))));
     edited.map_err(|error| Ended::Failed(format!("`{}`: {error}", file.display())))?
 }
 

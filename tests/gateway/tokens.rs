@@ -917,6 +917,41 @@ async fn sessions_end_with_what_the_users_file_says_whether_or_not_the_gateway_r
     assert!(!list.contains("since"), "{list}");
 }
 
+#[test]
+fn the_first_user_and_the_first_key_get_a_directory_for_their_owner_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = Folder::new();
+    let users = text(FREE).replace("users: users.yaml", "users: accounts/of/users.yaml");
+    folder.write("gateway.yaml", users);
+    let list = run_to_end(&folder, &["user", "list"], &[]);
+    assert_eq!(list.status.code(), Some(1), "looking makes nothing");
+    assert!(!folder.path("accounts").exists());
+    user(&folder, &["add", "alice"]);
+    let key = run_to_end(
+        &folder,
+        &["apikey", "add", "ci", "--file", "keyed/keys.yaml"],
+        &[],
+    );
+    assert!(key.status.success(), "{key:?}");
+    for (path, mode) in [
+        ("accounts", 0o700),
+        ("accounts/of", 0o700),
+        ("accounts/of/users.yaml", 0o600),
+        ("keyed", 0o700),
+        ("keyed/keys.yaml", 0o600),
+    ] {
+        let there = std::fs::metadata(folder.path(path)).unwrap();
+        assert_eq!(there.permissions().mode() & 0o777, mode, "{path}");
+    }
+    // One that is there keeps its mode.
+    let open = std::fs::Permissions::from_mode(0o750);
+    std::fs::set_permissions(folder.path("accounts/of"), open).unwrap();
+    user(&folder, &["add", "bob"]);
+    let kept = std::fs::metadata(folder.path("accounts/of")).unwrap();
+    assert_eq!(kept.permissions().mode() & 0o777, 0o750);
+}
+
 #[tokio::test]
 async fn a_users_file_or_keys_that_vanish_end_nobodys_session() {
     let gateway = gateway(FREE).await;
