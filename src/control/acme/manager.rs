@@ -17,6 +17,7 @@ use super::budget::Budget;
 use super::client::Failure;
 use super::kept::{load, place};
 use super::order::Attempt;
+use super::renewal;
 use super::request;
 use super::rows::{Place, Row};
 use super::shared::{Look, Shown};
@@ -37,8 +38,6 @@ const LOOK: u64 = 10;
 const AFRESH: u64 = 600;
 /// How long rows are read at a time: the challenges of other gateways must not wait for thousands of them.
 const READING: Duration = Duration::from_millis(500);
-/// When to work again on a certificate whose task failed by a bug, in seconds.
-const BROKEN: u64 = 60;
 
 /// The running task.
 #[derive(Debug)]
@@ -80,19 +79,25 @@ struct Job {
     why: Why,
     /// Until when no other request to renew it is heard, in seconds since 1970.
     held: u64,
+    /// How many of its tasks in a row were stopped by a bug.
+    broken: u32,
     task: Option<AbortHandle>,
 }
 
 impl Running {
-    /// A task that follows these configurations.
-    pub(super) fn new(wanted: watch::Receiver<Option<Wanted>>) -> Self {
+    /// A task that follows these configurations; `budget` and `accounts` have what was ordered and registered before.
+    pub(super) fn new(
+        wanted: watch::Receiver<Option<Wanted>>,
+        budget: Budget,
+        accounts: Accounts,
+    ) -> Self {
         Self {
             wanted,
             current: None,
             jobs: HashMap::new(),
             tasks: JoinSet::new(),
-            budget: Budget::default(),
-            accounts: Accounts::default(),
+            budget,
+            accounts,
             right: None,
             waits: false,
             said: false,
@@ -142,14 +147,20 @@ impl Running {
         };
         job.task = None;
         job.next = match ended {
-            Ok((_, next)) => next,
+            Ok((_, next)) => {
+                job.broken = 0;
+                next
+            }
             Err(error) => {
+                job.broken = job.broken.saturating_add(1);
+                // What it had noted when it was stopped is not known, and must not be ordered again and again.
+                let pause = renewal::pause(job.broken, None, renewal::random());
                 tracing::error!(
                     certificate = job.place.name,
-                    again_in = ?Duration::from_secs(BROKEN),
+                    again_in = ?Duration::from_secs(pause),
                     "a bug stopped the work on this certificate, please report it: {error}"
                 );
-                super::now() + BROKEN
+                super::now() + pause
             }
         };
     }
@@ -190,6 +201,7 @@ impl Running {
                         managed: Arc::clone(managed),
                         place,
                         held: 0,
+                        broken: 0,
                         task: None,
                     }
                 }
@@ -221,11 +233,11 @@ impl Running {
     /// Begins anew. What was ordered still counts.
     fn reset(&mut self) {
         self.jobs.values().for_each(Job::abort);
-        *self = Self {
-            budget: self.budget.clone(),
-            accounts: self.accounts.clone(),
-            ..Self::new(self.wanted.clone())
-        };
+        *self = Self::new(
+            self.wanted.clone(),
+            self.budget.clone(),
+            self.accounts.clone(),
+        );
     }
 
     /// Reads rows and certificates for a while; the others follow at the next tick. `false` where servers do not answer.
@@ -475,33 +487,41 @@ mod tests {
             next: u64::MAX,
             why: Why::Due,
             held: 0,
+            broken: 0,
             task: None,
         }
     }
 
     #[tokio::test]
-    async fn a_task_that_panics_is_begun_again_after_a_minute() {
+    async fn a_task_that_panics_is_begun_again_after_longer_and_longer_pauses() {
         let (_sender, wanted) = watch::channel(None);
-        let mut running = Running::new(wanted);
-        for (name, panics) in [("a.test", true), ("b.test", false)] {
-            let task = async move {
-                assert!(!panics, "a bug");
-                7
-            };
-            let task = Some(running.tasks.spawn(task));
-            running
-                .jobs
-                .insert(name.to_owned(), Job { task, ..job(name) });
+        let mut running = Running::new(wanted, Budget::default(), Accounts::default());
+        for name in ["a.test", "b.test"] {
+            running.jobs.insert(name.to_owned(), job(name));
         }
         // One that is not wanted any more.
         running.tasks.spawn(std::future::pending()).abort();
-        let before = super::super::now();
-        while let Some(ended) = running.tasks.join_next_with_id().await {
-            running.ended(ended);
+        for (minutes, panics) in [(1, true), (2, true), (5, true), (0, false), (1, true)] {
+            for (name, panics) in [("a.test", panics), ("b.test", false)] {
+                let task = running.tasks.spawn(async move {
+                    assert!(!panics, "a bug");
+                    7
+                });
+                running.jobs.get_mut(name).unwrap().task = Some(task);
+            }
+            let before = super::super::now();
+            while let Some(ended) = running.tasks.join_next_with_id().await {
+                running.ended(ended);
+            }
+            assert!(running.jobs.values().all(|job| job.task.is_none()));
+            assert_eq!(running.jobs["b.test"].next, 7);
+            let next = running.jobs["a.test"].next;
+            if panics {
+                let pause = next - before;
+                assert!((54 * minutes..67 * minutes).contains(&pause), "{pause}");
+            } else {
+                assert_eq!(next, 7);
+            }
         }
-        assert!(running.jobs.values().all(|job| job.task.is_none()));
-        assert_eq!(running.jobs["b.test"].next, 7);
-        let next = running.jobs["a.test"].next;
-        assert!((before + BROKEN..before + 2 * BROKEN).contains(&next));
     }
 }
