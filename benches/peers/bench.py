@@ -15,6 +15,7 @@ from dataclasses import replace
 
 import certificates
 import configs.nginx
+from clients import PREAMBLE, PREAMBLE_CLIENT
 from configs import Site
 from load import HERE, Loads
 from measures import MEASURES, cpu
@@ -40,6 +41,9 @@ def get(site, scenario, path, bearer=None, certified=True):
     else:
         connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=10)
     try:
+        if scenario.preamble:
+            connection.connect()
+            connection.sock.sendall(PREAMBLE)
         connection.request("GET", path, headers={"Authorization": f"Bearer {bearer}"} if bearer else {})
         if scenario.tls and connection.sock.version() != "TLSv1.3":
             raise Failure(f"{connection.sock.version()} instead of TLSv1.3")
@@ -99,6 +103,8 @@ def verify(site, scenario):
         status, forwarded = get(site, scenario, path, good)
         if status != 200 or not is_own_address(forwarded.decode()):
             raise Failure(f"X-Forwarded-For at the origin: {status} {forwarded[:100]}")
+        if scenario.preamble:
+            expect("X-Forwarded-For at the origin", forwarded.decode(), PREAMBLE_CLIENT)
     if scenario.algorithm:
         for one in tokens.good[::1000]:
             expect("status with a good token", get(site, scenario, scenario.path, one)[0], 200)
@@ -186,9 +192,11 @@ class Bench:
         module = importlib.import_module("configs." + line.server.replace("-", "_"))
         command = module.command(self.site, scenario, **line.options)
         cpus = self.options.cpu if scenario.workers == 1 else f"{self.options.cpu},{self.options.load_cpu}"
+        begun = time.monotonic()
         process = self.processes.start(line.server, command, cpus)
         try:
             wait_for_port(process, self.site.port)
+            process.listens_after = time.monotonic() - begun
             wait_until_ready(self.site, scenario)
             if not line.server.startswith("nginx"):
                 return process, process.pid

@@ -1,7 +1,7 @@
 """clients.py get|put|handshake|resume|idle|websocket JSON: the loads that neither wrk nor h2load can make.
 
-The argument is an object with `port`, `path`, `tls`, `size`, `connections`, `seconds`, `names` and `client` (the files
-of a certificate and of its key, or null). The result is one line of JSON; a failed request ends the program with a
+The argument is an object with `port`, `path`, `tls`, `size`, `connections`, `seconds`, `names`, `client` (the files
+of a certificate and of its key, or null) and `preamble` (whether a PROXY header comes first). The result is one line of JSON; a failed request ends the program with a
 traceback, and so the measurement. `idle` keeps its connections open until its standard input ends.
 """
 
@@ -18,6 +18,12 @@ import time
 from dataclasses import dataclass
 
 MESSAGE = 64
+# A PROXY header of version 2, as a load balancer sends it for a client over TCP and IPv4.
+PREAMBLE_CLIENT = "127.0.0.2"
+PREAMBLE = b"".join((
+    b"\r\n\r\n\0\r\nQUIT\n", bytes((0x21, 0x11, 0, 12)), socket.inet_aton(PREAMBLE_CLIENT), socket.inet_aton("127.0.0.1"),
+    (40_000).to_bytes(2), (443).to_bytes(2),
+))
 
 
 @dataclass
@@ -32,6 +38,7 @@ class Order:
     seconds: float
     names: int = 0
     client: list | None = None
+    preamble: bool = False
 
 
 def tls_context(order):
@@ -49,6 +56,8 @@ def connect(order, context, session=None):
     """A connection; with TLS and many certificates it asks for a random one, and must get it."""
     connection = socket.create_connection(("127.0.0.1", order.port), timeout=60)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if order.preamble:
+        connection.sendall(PREAMBLE)
     if not context:
         return connection
     name = f"n{random.randrange(order.names)}.bench.example" if order.names else None

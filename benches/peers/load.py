@@ -11,6 +11,15 @@ from system import Failure
 
 PATHS = 1000  # distinct ones, however many routes there are
 HERE = Path(__file__).resolve().parent
+# OpenSSL's configuration of a client that offers one key exchange alone.
+GROUPS = """openssl_conf = first
+[first]
+ssl_conf = tls
+[tls]
+system_default = every
+[every]
+Groups = {groups}
+"""
 
 
 @dataclass
@@ -103,10 +112,20 @@ class Loads:
             "port": self.port, "path": scenario.path, "tls": scenario.tls, "size": scenario.size,
             "connections": scenario.connections, "seconds": seconds, "names": scenario.names,
             "client": [str(self.folder / name) for name in ("client.pem", "client.key")] if scenario.clients else None,
+            "preamble": scenario.preamble,
         })
 
     def client(self, scenario, seconds):
         command = [sys.executable, "-B", HERE / "clients.py", scenario.load, self.order(scenario, seconds)]
+        if scenario.load == "kem":
+            if "openssl-python" not in self.tools:
+                raise Failure("no client speaks ML-KEM: pyOpenSSL is not installed")
+            settings = self.folder / f"{scenario.groups}.cnf"
+            settings.write_text(GROUPS.format(groups=scenario.groups))
+            command = [
+                "env", f"OPENSSL_CONF={settings}", self.tools["openssl-python"], "-B", HERE / "kem.py", scenario.groups,
+                self.order(scenario, seconds),
+            ]
         said = json.loads(self.said_by("clients.py", command))
         answered = scenario.connections if scenario.load == "websocket" else said["requests"]
         return Work(said["requests"], said["seconds"], answered)

@@ -10,7 +10,7 @@ import time
 
 import configs.portcullis
 from load import HERE
-from system import Failure, cpu_between, memory, snapshot
+from system import Failure, children_of, cpu_between, memory, snapshot
 
 SCALES = {"us": 1e6, "ms": 1e3}
 RELOAD_EVERY = 0.1
@@ -118,4 +118,11 @@ def reload_again(bench, scenario, pid, stop):
             return
 
 
-MEASURES = {"idle": idle, "paced": paced}
+def names(_bench, _scenario, process, _pid):
+    """The memory of a server with many certificates, all its processes together, and how long it took to listen."""
+    time.sleep(SETTLE)
+    held = sum(memory(each) for each in (process.pid, *children_of(process.pid)))
+    return {"figure": held / 2**20, "start": process.listens_after}, 0
+
+
+MEASURES = {"idle": idle, "paced": paced, "names": names}

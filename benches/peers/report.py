@@ -5,11 +5,12 @@ from statistics import median
 from scenarios import BEST
 
 COLUMNS = {
-    "before": "{:,.1f}", "after": "{:,.1f}", "p50": "{:.2f}", "p99": "{:.2f}", "p99.9": "{:.2f}", "most": "{:.1f}",
+    "start": "{:.2f}", "before": "{:,.1f}", "after": "{:,.1f}", "p50": "{:.2f}", "p99": "{:.2f}", "p99.9": "{:.2f}", "most": "{:.1f}",
     "late": "{:.2f}", "us": "{:.1f}", "user": "{:,.2f}", "kernel": "{:,.2f}", "rate": "{:,.0f}", "busy": "{:.0%}",
     "waiting": "{:.0%}",
 }
 WORDS = {
+    "start": "s until it listens",
     "before": "MiB before", "after": "MiB after", "late": "client late, p99.9", "us": "CPU us/request",
     "rate": "a second", "waiting": "waited",
 }

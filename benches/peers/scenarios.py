@@ -44,6 +44,8 @@ class Scenario:
     tls: bool = False
     names: int = 0
     clients: bool = False
+    groups: str | None = None
+    preamble: bool = False
     connections: int | None = None
     routes: int = 0
     servers: int = 1
@@ -165,6 +167,23 @@ MAIN = (
         tls=True, clients=True, connections=8, lines=(PORTCULLIS, NGINX), goals=(Goal("nginx", 0.9),),
     ),
     Scenario(
+        "handshake-kem", "proxy, 1 KiB, TLS 1.3, a full handshake for each request, with ML-KEM and without", load="kem",
+        unit="us/connection", tls=True, groups="X25519MLKEM768", connections=8, lines=(
+            PORTCULLIS, Line("portcullis, X25519", "portcullis", change={"groups": "X25519"}),
+            Line("nginx, X25519", "nginx", change={"groups": "X25519"}),
+        ),
+        goals=(Goal("portcullis, X25519", 1.3),),
+    ),
+    Scenario(
+        "preamble", "proxy, 1 KiB, a connection with a PROXY header of version 2 for each request", load="handshake",
+        unit="us/connection", preamble=True, connections=8, lines=(
+            PORTCULLIS, Line("portcullis, no header", "portcullis", change={"preamble": False}),
+            NGINX, Line("nginx, no header", "nginx", change={"preamble": False}),
+            HAPROXY, Line("haproxy, no header", "haproxy", change={"preamble": False}),
+        ),
+        goals=(Goal("portcullis, no header", 1.02),),
+    ),
+    Scenario(
         "tls-100m", "static file, 100 MiB, TLS 1.3, 4 connections", load="get", unit="ms/GiB", path="/static/100m.txt",
         size=100 * MIB, tls=True, connections=4, lines=FILES, absent=NO_FILES, goals=(Goal("nginx", 0.6),),
     ),
@@ -213,8 +232,17 @@ GROWTH = (
     ),
     Scenario(
         "growth-names", "proxy, 1 KiB, TLS 1.3, a full handshake for each request, with more and more certificates",
-        load="handshake", unit="us/connection", tls=True, connections=8, lines=grown("names", (1, 10_000), "names"),
-        goals=(Goal("portcullis, 1 name", 1.05, of="portcullis, 10,000 names"),),
+        load="handshake", unit="us/connection", tls=True, connections=8,
+        lines=grown("names", (1, 10_000), "names") + grown("names", (1, 10_000), "names", "nginx"),
+        goals=(
+            Goal("portcullis, 1 name", 1.05, of="portcullis, 10,000 names"),
+            Goal("nginx, 10,000 names", 0.75, of="portcullis, 10,000 names"),
+        ),
+    ),
+    Scenario(
+        "names", "memory with more and more certificates, after the start and a rest", load="names", unit="MiB", tls=True,
+        lines=grown("names", (1, 10_000), "names") + grown("names", (1, 10_000), "names", "nginx"),
+        goals=(Goal("nginx, 10,000 names", 1.0, of="portcullis, 10,000 names"),),
     ),
     Scenario(
         "growth-workers", "proxy, 1 KiB, by 1 worker and 2 (the second shares the CPU of client and origin)",

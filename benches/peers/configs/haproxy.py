@@ -60,7 +60,7 @@ defaults
     timeout server 1h
     timeout tunnel 1h
 frontend bench
-    bind 127.0.0.1:{site.port}{tls}
+    bind 127.0.0.1:{site.port}{tls}{" accept-proxy" if scenario.preamble else ""}
     {guard(site, scenario.algorithm) if scenario.algorithm else ""}
     {backend_rule(site, scenario)}
 backend app

@@ -21,7 +21,8 @@ def text(site, scenario, marker=None):
     more = "".join(f"  - {{path: /r{number}/*, proxy: app, auth: none}}\n" for number in range(scenario.routes))
     return f"""
 workers: {scenario.workers}
-listeners: [{{address: "127.0.0.1:{site.port}"{tls}}}]
+listeners: [{{address: "127.0.0.1:{site.port}"{tls}{", proxy_protocol: true" if scenario.preamble else ""}}}]
+{"trusted_proxies: [127.0.0.1]" if scenario.preamble else ""}
 limits: {{connections_per_ip: 100000, body_bytes: 1GiB}}
 timeouts: {{keep_alive: 1h}}
 {f"jwt: {{bench: {verifier(site, algorithm)}}}" if guarded else ""}
