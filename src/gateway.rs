@@ -262,7 +262,13 @@ async fn serve(
                 request,
             };
             let mut course = Course::default();
-            let answer = forward.forward(permit, outbound, &mut course).await;
+            let answer = match forward.timeouts.total {
+                None => forward.forward(permit, outbound, &mut course).await,
+                Some(total) => {
+                    let all = forward.forward_in_time(total, permit, outbound, &mut course);
+                    Box::pin(all).await
+                }
+            };
             record.took(course);
             let mut answer = answer?;
             if let (Some(rules), Some(wish)) = (compress, wish) {

@@ -45,7 +45,10 @@ pub(crate) fn check_size<B>(request: &Request<B>, limits: &Limits) -> Result<(),
 pub(crate) fn host_of<B>(request: &Request<B>) -> Result<Cow<'_, str>, Reject> {
     let mut lines = request.headers().get_all(header::HOST).iter();
     let field = match (lines.next(), lines.next()) {
-        (Some(line), None) => Some(line.to_str().map_err(|_| Reject::BadHost)?),
+        // Which characters it may have is looked at below.
+        (Some(line), None) => {
+            Some(std::str::from_utf8(line.as_bytes()).map_err(|_| Reject::BadHost)?)
+        }
         (None, _) => None,
         (Some(_), Some(_)) => return Err(Reject::BadHost),
     };

@@ -180,42 +180,11 @@ pub(crate) use self::tunnel::Tunnel;
 
 impl Forward {
     /// Sends an authorised request and waits for the head of the response, whose body is streamed. `course` tells what
-    /// became of it, also where it fails.
+    /// became of it, also where it fails. `timeouts.total` is the caller's to heed: see [`Forward::forward_in_time`].
     ///
     /// # Errors
     /// `Upstream*` for failures of the app, `Body*` and `Request*` for those of the client.
     pub(crate) async fn forward(
-        &self,
-        permit: Permit,
-        outbound: Outbound<'_>,
-        course: &mut Course,
-    ) -> Result<Answer, Reject> {
-        let ends = self.timeouts.total.map(|total| outbound.began + total);
-        let mut ends = ends.map(|at| Box::pin(sleep_until(at)));
-        let mut answer = {
-            let mut answering = pin!(self.answer(permit, outbound, course));
-            poll_fn(|cx| {
-                let ends = ends.as_mut().map(|ends| ends.as_mut().poll(cx));
-                if ends.is_some_and(|ends| ends.is_ready()) {
-                    return Poll::Ready(Err(Reject::UpstreamTimeout));
-                }
-                answering.as_mut().poll(cx)
-            })
-            .await?
-        };
-        if let Some(ends) = ends
-            && answer.tunnel.is_none()
-        {
-            let body = answer.response.body_mut();
-            if !body.is_end_stream() {
-                *body = Body::ahead(Timed::new(std::mem::replace(body, Body::Empty), ends));
-            }
-        }
-        Ok(answer)
-    }
-
-    /// The same, without a limit on the whole.
-    async fn answer(
         &self,
         permit: Permit,
         outbound: Outbound<'_>,
@@ -324,6 +293,32 @@ impl Forward {
             streams: event_stream || is_grpc,
             tunnel: None,
         })
+    }
+
+    /// The same for an upstream with `timeouts.total`: the response, too, has to be there by then. A method of its own,
+    /// so that others do not pay for one future in another.
+    ///
+    /// # Errors
+    /// As [`Forward::forward`].
+    pub(crate) async fn forward_in_time(
+        &self,
+        total: Duration,
+        permit: Permit,
+        outbound: Outbound<'_>,
+        course: &mut Course,
+    ) -> Result<Answer, Reject> {
+        let mut ends = Box::pin(sleep_until(outbound.began + total));
+        let mut answering = pin!(self.forward(permit, outbound, course));
+        let mut answer = poll_fn(|cx| match ends.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(Reject::UpstreamTimeout)),
+            Poll::Pending => answering.as_mut().poll(cx),
+        })
+        .await?;
+        let body = answer.response.body_mut();
+        if answer.tunnel.is_none() && !body.is_end_stream() {
+            *body = Body::ahead(Timed::new(std::mem::replace(body, Body::Empty), ends));
+        }
+        Ok(answer)
     }
 
     /// The target and the header fields that the app will see, without those that frame the body.

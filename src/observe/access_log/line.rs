@@ -188,24 +188,22 @@ impl Entry<'_> {
         });
         out.extend_from_slice(b",\"status\":");
         number(out, u64::from(self.status));
-        let fields = [
-            (&b",\"reason\":"[..], self.reason),
-            (&b",\"would_refuse\":"[..], self.reported),
-            (&b",\"limit\":"[..], self.limit),
-            (&b",\"route\":"[..], self.route),
-            (&b",\"upstream\":"[..], self.upstream),
-            (&b",\"server\":"[..], self.server),
-            (&b",\"encoding\":"[..], self.encoding),
-            (&b",\"sub\":"[..], self.subject),
-            (&b",\"proxy_id\":"[..], self.proxy_id),
-            (b",\"certificate\":", self.certificate),
-        ];
-        for (name, value) in fields {
+        let mut field = |name: &[u8], value: Option<&str>| {
             if let Some(value) = value {
                 out.extend_from_slice(name);
                 quoted(out, value);
             }
-        }
+        };
+        field(b",\"reason\":", self.reason);
+        field(b",\"would_refuse\":", self.reported);
+        field(b",\"limit\":", self.limit);
+        field(b",\"route\":", self.route);
+        field(b",\"upstream\":", self.upstream);
+        field(b",\"server\":", self.server);
+        field(b",\"encoding\":", self.encoding);
+        field(b",\"sub\":", self.subject);
+        field(b",\"proxy_id\":", self.proxy_id);
+        field(b",\"certificate\":", self.certificate);
         if self.tries > 1 {
             out.extend_from_slice(b",\"tries\":");
             number(out, u64::from(self.tries));
