@@ -5,7 +5,7 @@ use http::Method;
 
 use crate::message::path;
 use crate::net::tls;
-use crate::{auth, config, proxy, route, server, wire};
+use crate::{auth, config, files, proxy, route, server, wire};
 
 /// The settings of a case, which are its first bytes, and the rest. In the seeds they are digits.
 fn settings<const COUNT: usize>(input: &[u8]) -> Option<([u8; COUNT], &[u8])> {
@@ -44,6 +44,16 @@ pub fn path(input: &[u8]) {
     route::properties::target_holds(input);
 }
 
+/// The length of a file, in eight digits, then a `Range` field.
+pub fn range(input: &[u8]) {
+    if let Some((digits, value)) = settings::<8>(input) {
+        let len = digits.iter().fold(0_u64, |len, digit| {
+            len.wrapping_mul(10).wrapping_add(u64::from(digit & 15))
+        });
+        files::range_holds(value, len);
+    }
+}
+
 /// The beginning of a connection that a PROXY header precedes.
 pub fn preamble(input: &[u8]) {
     server::preamble::properties::preamble_holds(input);
@@ -80,8 +90,8 @@ mod tests {
     #[test]
     fn the_seeds_hold() {
         for name in [
-            "answer", "request", "client", "preamble", "path", "token", "ticket", "material",
-            "config",
+            "answer", "request", "client", "preamble", "path", "range", "token", "ticket",
+            "material", "config",
         ] {
             let target = match name {
                 "answer" => answer,
@@ -89,6 +99,7 @@ mod tests {
                 "client" => client,
                 "preamble" => preamble,
                 "path" => path,
+                "range" => range,
                 "token" => token,
                 "ticket" => ticket,
                 "material" => material,

@@ -9,6 +9,7 @@ mod conditional;
 mod describe;
 mod descriptors;
 mod kind;
+mod multipart;
 mod pattern;
 mod pieces;
 mod range;
@@ -28,16 +29,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Response, StatusCode, Version};
 
 use self::about::About;
 pub(crate) use self::compressed::FileCompression;
 use self::conditional::Verdict;
+use self::describe::Told;
 pub(crate) use self::describe::{CacheControl, DescribeRules};
 use self::descriptors::Descriptors;
 pub(crate) use self::kind::media_type;
+use self::multipart::{Parts, Segment};
 pub(crate) use self::pattern::FilePattern;
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::range::range_holds;
 use self::range::{Part, Wanted};
 use self::resolve::Root;
 use self::store::{Kept, Store};
@@ -144,6 +150,8 @@ enum Outcome {
     Whole(Target),
     /// A part of it.
     Part(Target, Part),
+    /// Several parts of it.
+    Parts(Target, Parts),
 }
 
 impl Files {
@@ -211,12 +219,13 @@ impl Files {
     /// What is decided of a file besides its bytes, in words: its form, and who may keep it, the client alone if
     /// `private`.
     pub(crate) fn in_words(&self, asked: FileRequest<'_>, private: bool) -> Vec<String> {
-        let Ok(Some(Target { about, wish, .. })) = self.find(asked) else {
+        let Ok(Some(target)) = self.find(asked) else {
             return Vec::new();
         };
+        let Target { about, wish, .. } = &target;
         let form = match (about.coding, about.varies) {
             (None, true) if wish.is_some() => {
-                let coding = wish.map_or("", |wish| wish.coding.name());
+                let coding = wish.as_ref().map_or("", |wish| wish.coding.name());
                 format!("{coding}, unless that is not shorter by a tenth")
             }
             (Some(coding), _) => format!("{} from the file beside it", coding.name()),
@@ -227,7 +236,9 @@ impl Files {
         let value = caching.value(private);
         let value = String::from_utf8_lossy(value.as_bytes());
         let why = self.describe.why(caching);
-        vec![form, format!("Cache-Control: {value}: {why}")]
+        let mut words = vec![form, format!("Cache-Control: {value}: {why}")];
+        words.extend(ranges_in_words(asked, target));
+        words
     }
 
     /// Reads files to be cached that are not in memory yet, so that the response needs no waiting.
@@ -237,7 +248,8 @@ impl Files {
         mut outcome: Outcome,
         private: bool,
     ) -> Result<Response<Body>, Reject> {
-        if let Outcome::Whole(target) | Outcome::Part(target, _) = &mut outcome
+        if let Outcome::Whole(target) | Outcome::Part(target, _) | Outcome::Parts(target, _) =
+            &mut outcome
             && asked.method != Method::HEAD
             && let Source::Small(file, key) = &target.source
             && target.about.stamp.is_settled(asked.now)
@@ -346,6 +358,11 @@ impl Files {
                 let body = self.content(&mut headers, asked, target, first, part.len())?;
                 (StatusCode::PARTIAL_CONTENT, body)
             }
+            Outcome::Parts(target, parts) => {
+                self.describe(&mut headers, asked, &target.about, private)?;
+                let body = self.parts(&mut headers, asked, target, parts)?;
+                (StatusCode::PARTIAL_CONTENT, body)
+            }
         };
         let mut response = Response::new(body);
         *response.status_mut() = status;
@@ -386,17 +403,10 @@ impl Files {
     ) -> Result<Body, Reject> {
         let told = &target.about.told;
         headers.insert(header::CONTENT_TYPE, told.content_type.clone());
-        if let Some(disposition) = &told.disposition {
-            headers.insert(header::CONTENT_DISPOSITION, disposition.clone());
-        }
         if let Some(coding) = target.about.coding {
             headers.insert(header::CONTENT_ENCODING, coding.value());
         }
-        // A value that is not a constant would be checked byte by byte each time.
-        let nosniff = const { HeaderValue::from_static("nosniff") };
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
-        let bytes = const { HeaderValue::from_static("bytes") };
-        headers.insert(header::ACCEPT_RANGES, bytes);
+        told_of_all(headers, told);
         if asked.method == Method::HEAD || len == 0 {
             // The length of a body is added by the code that sends it.
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(len));
@@ -420,6 +430,61 @@ impl Files {
             stream.into_body()
         })
     }
+
+    /// The headers of several parts, and their bytes.
+    fn parts(
+        &self,
+        headers: &mut HeaderMap,
+        asked: FileRequest<'_>,
+        target: Target,
+        parts: Parts,
+    ) -> Result<Body, Reject> {
+        headers.insert(header::CONTENT_TYPE, parts.content_type()?);
+        told_of_all(headers, &target.about.told);
+        let (file, is_warm) = match target.source {
+            Source::Small(file, ..) => (file, false),
+            Source::Large(file, is_warm) => (file, is_warm),
+            Source::Memory(content) => {
+                return Ok(Body::file(parts.into_body(|part| {
+                    let at = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+                    let bytes = at(part.first)..at(part.last).saturating_add(1);
+                    // All parts lie in the file, which is as long as its content.
+                    let is_there = content.get(bytes.clone()).is_some();
+                    Segment::Bytes(if is_there {
+                        content.slice(bytes)
+                    } else {
+                        Bytes::new()
+                    })
+                })));
+            }
+        };
+        let pieces = self.descriptors.pieces(asked.worker);
+        let pieces = pieces.ok_or(Reject::Internal)?;
+        Ok(Body::file(parts.into_body(|part| {
+            let stream = FileStream::new(
+                Arc::clone(&file),
+                part.first,
+                part.len(),
+                Arc::clone(&pieces),
+            );
+            match stream.at_once(stream::LONGEST_COPIED) {
+                Some(bytes) => Segment::Bytes(bytes),
+                None => Segment::File(stream.warm(is_warm).carried(asked.carries)),
+            }
+        })))
+    }
+}
+
+/// What is said of a file whether it is sent whole or in parts, besides its type.
+fn told_of_all(headers: &mut HeaderMap, told: &Told) {
+    if let Some(disposition) = &told.disposition {
+        headers.insert(header::CONTENT_DISPOSITION, disposition.clone());
+    }
+    // A value that is not a constant would be checked byte by byte each time.
+    let nosniff = const { HeaderValue::from_static("nosniff") };
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    let bytes = const { HeaderValue::from_static("bytes") };
+    headers.insert(header::ACCEPT_RANGES, bytes);
 }
 
 /// Evaluates the request against what is known of the file, which is `None` for a directory without its trailing slash.
@@ -433,12 +498,38 @@ fn judge(asked: FileRequest<'_>, found: Option<Target>) -> Result<Outcome, Rejec
         Verdict::Send => match wanted(asked, &target.about) {
             Wanted::Whole => Ok(Outcome::Whole(target)),
             Wanted::Part(part) => Ok(Outcome::Part(target, part)),
+            Wanted::Parts(parts) => Ok(match Parts::of(parts, &target.about)? {
+                Some(parts) => Outcome::Parts(target, parts),
+                None => Outcome::Whole(target),
+            }),
             Wanted::Unsatisfiable => Err(Reject::RangeNotSatisfiable {
                 length: target.about.len,
                 varies: target.about.varies,
             }),
         },
     }
+}
+
+/// Which bytes of the file are sent, in words; `None` where no range is asked for.
+fn ranges_in_words(asked: FileRequest<'_>, target: Target) -> Option<String> {
+    if !asked.headers.contains_key(header::RANGE) {
+        return None;
+    }
+    let (len, is_made) = (target.about.len, target.wish.is_some());
+    let words = match judge(asked, Some(target)).ok()? {
+        // How long the compressed form is, is not known here.
+        _ if is_made => "ranges of the compressed form".to_owned(),
+        Outcome::Part(_, Part { first, last }) => format!("bytes {first}-{last} of {len}"),
+        Outcome::Parts(_, parts) => {
+            let ranges = parts.ranges().iter();
+            let ranges = ranges.map(|Part { first, last }| format!("{first}-{last}"));
+            let ranges: Vec<_> = ranges.collect();
+            format!("bytes {} of {len}, each as a part", ranges.join(", "))
+        }
+        Outcome::Whole(_) => format!("all {len} bytes, although a range is asked for"),
+        Outcome::NotModified(_) | Outcome::Redirect => return None,
+    };
+    Some(words)
 }
 
 /// Which bytes of the file to send.

@@ -89,18 +89,28 @@ impl FileStream {
         Self { is_warm, ..self }
     }
 
+    /// Sets whether the kernel may send it to a socket.
+    pub(super) fn carried(self, can_carry: bool) -> Self {
+        Self { can_carry, ..self }
+    }
+
     /// The body for connections without `sendfile`. Only a small one that can be read without blocking is read at once;
     /// read errors surface in the body.
     pub(super) fn into_body(self) -> Body {
-        if self.left <= SMALL
-            && let Ok(len) = usize::try_from(self.left)
-        {
-            let mut content = vec![0; len];
-            if read_cached(&self.file, &mut content, self.offset) == Ok(len) {
-                return Body::full(content);
-            }
+        match self.at_once(SMALL) {
+            Some(content) => Body::full(content),
+            None => Body::file(self),
         }
-        Body::file(self)
+    }
+
+    /// All its bytes, if they are no more than these, and can be read without blocking.
+    pub(super) fn at_once(&self, most: u64) -> Option<Bytes> {
+        if self.left > most {
+            return None;
+        }
+        let mut content = vec![0; usize::try_from(self.left).ok()?];
+        let read = read_cached(&self.file, &mut content, self.offset);
+        (read == Ok(content.len())).then(|| content.into())
     }
 
     /// Reads what is in memory already; returns whether that was anything.

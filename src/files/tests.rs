@@ -97,6 +97,51 @@ impl Seen {
             .get(name)
             .map_or("", |value| value.to_str().unwrap())
     }
+
+    /// Puts a text of the same length in the place of the random boundary of several parts.
+    fn name_the_boundary(&mut self) {
+        const NAME: &[u8; 32] = b"boundary-boundary-boundary-bound";
+        let kind = self.header("content-type");
+        let Some(boundary) = kind.strip_prefix("multipart/byteranges; boundary=") else {
+            return;
+        };
+        assert!(boundary.len() == 32 && boundary.bytes().all(|it| it.is_ascii_hexdigit()));
+        let boundary = boundary.to_owned();
+        for at in memchr::memmem::find_iter(&self.body.clone(), boundary.as_bytes()) {
+            self.body[at..at + NAME.len()].copy_from_slice(NAME);
+        }
+        let kind = format!("multipart/byteranges; boundary={}", NAME.escape_ascii());
+        self.headers
+            .insert(header::CONTENT_TYPE, kind.parse().unwrap());
+    }
+
+    /// The parts of a response of several: their heads and bytes.
+    #[track_caller]
+    fn parts(&self) -> Vec<(String, &[u8])> {
+        assert_eq!(self.status, 206);
+        assert_eq!(self.header("content-range"), "");
+        assert_eq!(
+            self.header("content-length"),
+            self.body.len().to_string(),
+            "the length is exact"
+        );
+        let kind = self.header("content-type");
+        let boundary = kind.split_once("boundary=").unwrap().1;
+        let begin = format!("--{boundary}\r\n");
+        let mut rest = self.body.strip_prefix(begin.as_bytes()).unwrap();
+        let mut parts = Vec::new();
+        loop {
+            let head = memchr::memmem::find(rest, b"\r\n\r\n").unwrap();
+            let end = memchr::memmem::find(rest, format!("\r\n--{boundary}").as_bytes()).unwrap();
+            let text = String::from_utf8(rest[..head].to_vec()).unwrap();
+            parts.push((text, &rest[head + 4..end]));
+            rest = &rest[end + 4 + boundary.len()..];
+            if rest == b"--\r\n" {
+                return parts;
+            }
+            rest = rest.strip_prefix(b"\r\n").unwrap();
+        }
+    }
 }
 
 impl Site {
@@ -176,11 +221,12 @@ impl Site {
                 head.headers.insert(header::CONTENT_LENGTH, len.into());
             }
             let body = body.collect().await.unwrap().to_bytes().to_vec();
-            let now = Seen {
+            let mut now = Seen {
                 status: head.status.as_u16(),
                 headers: head.headers,
                 body,
             };
+            now.name_the_boundary();
             if let Some(before) = seen.replace(now) {
                 assert_eq!(Some(before), seen);
             }
@@ -544,7 +590,7 @@ async fn one_range_is_served() {
                 varies: false,
             }),
         ),
-        (vec![("range", "bytes=0-1,4-5")], Ok("0123456789")),
+        (vec![("range", "bytes=0-1,4-5")], Ok("012345")),
         (
             vec![("range", "bytes=0-1"), ("range", "bytes=0-1")],
             Ok("0123456789"),
@@ -568,6 +614,115 @@ async fn one_range_is_served() {
     ] {
         site.check_with("/a.css", &fields, expected).await;
     }
+}
+
+/// Bytes in which no two positions look the same.
+fn counted(len: usize) -> Vec<u8> {
+    (0_u32..).flat_map(u32::to_le_bytes).take(len).collect()
+}
+
+#[tokio::test]
+async fn several_ranges_are_parts_of_one_response() {
+    let site = site();
+    // In memory, kept open and copied, and with parts that the system carries.
+    for len in [2_000, 300_000, 3_000_000] {
+        let content = counted(len);
+        write(&site.path("a.css"), &content);
+        let (far, end) = (len / 2, len - 1);
+        let range = format!("bytes={far}-{}, 0-99 ,,-7,{len}-", far + len / 4);
+        // The second time it is in memory, or open.
+        for _ in 0..2 {
+            let seen = site.get("/a.css", &[("range", &range)]).await.unwrap();
+            assert_eq!(seen.header("accept-ranges"), "bytes");
+            assert_eq!(seen.header("x-content-type-options"), "nosniff");
+            assert!(!seen.header("etag").is_empty());
+            let expected = [far..=far + len / 4, 0..=99, len - 7..=end].map(|bytes| {
+                let head = format!(
+                    "Content-Type: text/css; charset=utf-8\r\nContent-Range: bytes {}-{}/{len}",
+                    bytes.start(),
+                    bytes.end(),
+                );
+                (head, &content[bytes])
+            });
+            assert!(seen.parts() == expected, "{len}");
+        }
+        let etag = site.get("/a.css", &[]).await.unwrap();
+        let etag = etag.header("etag");
+        for (fields, status) in [
+            ([("range", range.as_str()), ("if-range", etag)], 206),
+            ([("range", &range), ("if-range", "\"other\"")], 200),
+            ([("range", &range), ("if-none-match", etag)], 304),
+        ] {
+            let seen = site.get("/a.css", &fields).await.unwrap();
+            assert_eq!(seen.status, status, "{fields:?}");
+            assert!(status != 200 || seen.body == content);
+        }
+        let head = site
+            .ask(Method::HEAD, "/a.css", 0, &[("range", &range)])
+            .await
+            .unwrap();
+        assert_eq!(head.status, 200);
+        assert_eq!(head.header("content-length"), len.to_string());
+    }
+}
+
+#[tokio::test]
+async fn parts_that_are_not_shorter_than_the_file_are_the_file() {
+    let site = site();
+    let content = counted(600);
+    write(&site.path("a.css"), &content);
+    // The heads of the parts count.
+    let seen = site
+        .get("/a.css", &[("range", "bytes=0-199,400-599")])
+        .await;
+    let seen = seen.unwrap();
+    assert_eq!((seen.status, seen.body.len()), (200, 600));
+    assert_eq!(seen.header("content-type"), "text/css; charset=utf-8");
+    let seen = site.get("/a.css", &[("range", "bytes=0-9,400-409")]).await;
+    let seen = seen.unwrap();
+    assert_eq!(seen.parts().len(), 2);
+    assert!(seen.body.len() < 600);
+    let many: Vec<_> = (0..17).map(|at| format!("{at}-{at}")).collect();
+    let many = format!("bytes={}", many.join(","));
+    let seen = site.get("/a.css", &[("range", &many)]).await.unwrap();
+    assert_eq!((seen.status, seen.body.len()), (200, 600));
+    let beyond = site.get("/a.css", &[("range", "bytes=600-,700-800")]).await;
+    let refused = Reject::RangeNotSatisfiable {
+        length: 600,
+        varies: false,
+    };
+    assert_eq!(beyond, Err(refused));
+}
+
+#[tokio::test]
+async fn parts_of_a_coded_form_say_the_coding_each() {
+    let site = site();
+    write(&site.path("a.css"), &counted(9_000));
+    let coded = counted(4_000);
+    write(&site.path("a.css.br"), &coded);
+    let range = ("range", "bytes=0-9,2000-2009");
+    let seen = site.get("/a.css", &[range, ALL]).await.unwrap();
+    // The body as a whole is not coded: a client that decoded it would fail.
+    assert_eq!(seen.header("content-encoding"), "");
+    assert_eq!(seen.header("vary"), "Accept-Encoding");
+    assert!(seen.header("etag").ends_with("-br\""));
+    let parts = seen.parts();
+    assert_eq!(
+        parts[1].0,
+        "Content-Type: text/css; charset=utf-8\r\nContent-Encoding: br\r\n\
+         Content-Range: bytes 2000-2009/4000"
+    );
+    assert_eq!(parts[1].1, &coded[2000..2010]);
+
+    let site = compressing(&[Coding::Gzip]);
+    let text: String = (0..4_000).map(|at| format!("{at} ")).collect();
+    write(&site.path("long.txt"), text.as_bytes());
+    let gzip = ("accept-encoding", "gzip");
+    let whole = site.ask_later("/long.txt", &[gzip]).await.unwrap();
+    assert_eq!(whole.header("content-encoding"), "gzip");
+    let seen = site.ask_later("/long.txt", &[range, gzip]).await.unwrap();
+    assert_eq!(seen.header("etag"), whole.header("etag"));
+    assert_eq!(seen.parts()[0].1, &whole.body[..10]);
 }
 
 #[tokio::test]

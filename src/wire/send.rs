@@ -142,7 +142,10 @@ impl<B: Carry + Unpin> Sending<B> {
             if ready!(self.poll_carry(cx, stream, write))? {
                 continue;
             }
-            self.gather(cx, write).map_err(SendFault::Body)?;
+            let is_carried = self.gather(cx, stream.carries(), write);
+            if is_carried.map_err(SendFault::Body)? {
+                continue;
+            }
             while write.len() > self.at || !self.piece.is_empty() {
                 ready!(self.poll_write(cx, stream, write)).map_err(SendFault::Reader)?;
             }
@@ -211,17 +214,28 @@ impl<B: Carry + Unpin> Sending<B> {
         Poll::Ready(Ok(true))
     }
 
-    /// Collects pieces of the body while it has some ready and they are short.
-    fn gather(&mut self, cx: &mut Context<'_>, write: &mut Vec<u8>) -> Result<(), BodyError> {
+    /// Collects pieces of the body while it has some ready and they are short; returns whether they end where the body
+    /// continues with bytes that the kernel can send.
+    fn gather(
+        &mut self,
+        cx: &mut Context<'_>,
+        carries: bool,
+        write: &mut Vec<u8>,
+    ) -> Result<bool, BodyError> {
         self.is_dry = false;
         while !self.complete && self.piece.is_empty() && write.len() - self.at < GATHERED {
             let Some(body) = &mut self.body else {
-                return self.end(write);
+                self.end(write)?;
+                return Ok(false);
             };
-            match Pin::new(body).poll_frame(cx) {
+            match Pin::new(&mut *body).poll_frame(cx) {
                 Poll::Ready(Some(frame)) => {
+                    let continues = carries && body.may_carry();
                     self.pieces += 1;
                     self.take(frame?, write)?;
+                    if continues && self.piece.is_empty() && !self.complete {
+                        return Ok(matches!(self.framing, Framing::Length(_)));
+                    }
                 }
                 Poll::Ready(None) => self.end(write)?,
                 Poll::Pending => {
@@ -230,7 +244,7 @@ impl<B: Carry + Unpin> Sending<B> {
                 }
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     fn poll_flush<S: AsyncWrite + Unpin>(
