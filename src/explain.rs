@@ -334,6 +334,7 @@ impl Decision {
                     version: Version::HTTP_2,
                     headers: request.headers(),
                     is_private: permit.is_private(),
+                    has_key: permit.has_key_in_header(request.headers()),
                     has_certificate: question.certificate.is_some(),
                 };
                 let compressed = compress

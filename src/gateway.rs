@@ -244,6 +244,7 @@ async fn serve(
                     version: request.version(),
                     headers: request.headers(),
                     is_private: permit.is_private(),
+                    has_key: permit.has_key_in_header(request.headers()),
                     has_certificate: connection.certificate.is_some(),
                 })
             });

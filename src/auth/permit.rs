@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::claims::ClaimPath;
 use super::lease::Lease;
@@ -74,6 +74,12 @@ impl Permit {
     /// Whether a token or another server's decision allowed the request, so that the response is for nobody else.
     pub(crate) fn is_private(&self) -> bool {
         self.is_private
+    }
+
+    /// Whether the request has an API key in a header of its own, which browsers never add by themselves.
+    pub(crate) fn has_key_in_header(&self, headers: &HeaderMap) -> bool {
+        let mut own = self.key_headers.iter();
+        own.any(|name| *name != header::AUTHORIZATION && headers.contains_key(name))
     }
 
     /// Why the request would be rejected if the checks were enforced.

@@ -85,6 +85,8 @@ pub(crate) struct Asker<'a> {
     pub(crate) headers: &'a HeaderMap,
     /// Whether something in it, or another server, allowed it: the response is for this client alone.
     pub(crate) is_private: bool,
+    /// Whether it has an API key in a header that only a page of this site, or a program, can set.
+    pub(crate) has_key: bool,
     /// Whether the client showed a certificate.
     pub(crate) has_certificate: bool,
 }
@@ -229,7 +231,7 @@ fn is_ambient(asker: &Asker<'_>) -> bool {
     let mut credentials = headers.get_all(header::AUTHORIZATION).iter().peekable();
     if credentials.peek().is_none() {
         // What allowed the request is somewhere else, in a place that a link or a form may fill.
-        return asker.is_private;
+        return asker.is_private && !asker.has_key;
     }
     // A page of another site cannot set this field itself, and browsers add no bearer tokens.
     !credentials.all(|value| {

@@ -44,6 +44,7 @@ fn ask_as(
         version,
         headers: &headers,
         is_private: false,
+        has_key: false,
         has_certificate: false,
     });
     let encoding = rules.apply(&wish, &Arc::default(), &mut answered);
@@ -211,17 +212,27 @@ fn credentials_that_browsers_add_need_the_browsers_word() {
             assert_eq!(encoding, Some(expected), "{private:?} {asked:?}");
         }
     }
-    // A certificate; and what allowed the request without any of these fields, such as a token in the query.
-    for (is_private, has_certificate) in [(false, true), (true, false)] {
-        let headers = headers(&[GZIP]);
+    // A certificate; what allowed the request without any of these fields, such as a key in the query; and a key in a
+    // header, which says nothing of a cookie or a certificate beside it.
+    let cookie = ("cookie", "a=1");
+    for (is_private, has_key, has_certificate, fields, expected) in [
+        (false, false, true, vec![], Err(Denied::Private)),
+        (true, false, false, vec![], Err(Denied::Private)),
+        (true, true, false, vec![], Ok(Coding::Gzip)),
+        (true, true, true, vec![], Err(Denied::Private)),
+        (true, true, false, vec![cookie], Err(Denied::Private)),
+        (true, true, false, vec![basic], Err(Denied::Private)),
+    ] {
+        let headers = headers(&[&[GZIP], fields.as_slice()].concat());
         let wish = rules(Private::SameOrigin).wish(&Asker {
             method: &Method::GET,
             version: Version::HTTP_2,
             headers: &headers,
             is_private,
+            has_key,
             has_certificate,
         });
-        assert_eq!(wish.coding(), Err(Denied::Private));
+        assert_eq!(wish.coding(), expected);
     }
 }
 
@@ -269,6 +280,7 @@ fn past_so_many_at_once_responses_go_plain() {
         version: Version::HTTP_2,
         headers: &headers,
         is_private: false,
+        has_key: false,
         has_certificate: false,
     });
     let mut all: Vec<_> = (0..100).map(|_| response(200, &[TEXT])).collect();

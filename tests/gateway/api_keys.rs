@@ -265,3 +265,38 @@ async fn errors_of_the_configuration() {
         assert!(log.contains(said), "{auth}\n{log}");
     }
 }
+
+#[tokio::test]
+async fn a_key_in_a_header_is_nothing_that_another_site_can_make_a_browser_send() {
+    let app = App::start(|_| {
+        let body = "a long text ".repeat(500);
+        let head = format!("Content-Type: text/plain\r\nContent-Length: {}", body.len());
+        Answer::Raw(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n{body}").into_bytes())
+    })
+    .await;
+    let folder = Folder::new();
+    let file = folder.path("keys.yaml");
+    let key = add(&folder, &["ci", "--file", file.to_str().unwrap()]);
+    let text = "routes:
+  - path: /*
+    proxy: '@app'
+    compress: [gzip]
+    auth: {api_key: {file: keys.yaml, from: ['header:X-Api-Key', 'query:key']}}
+";
+    let gateway = Gateway::start_in(folder, &config(text, &[("app", &app.url())])).await;
+    let gzip = ("Accept-Encoding", "gzip");
+    let header = ("X-Api-Key", key.as_str());
+    let in_query = format!("/query?key={key}");
+    for (target, fields, encoding) in [
+        ("/header", vec![gzip, header], "gzip"),
+        ("/cookie", vec![gzip, header, ("Cookie", "a=1")], "private"),
+        (&in_query, vec![gzip], "private"),
+    ] {
+        let reply = gateway.get(target, &fields).await;
+        assert_eq!(reply.status, 200);
+        let coded = reply.field("content-encoding").is_some();
+        assert_eq!(coded, encoding == "gzip", "{target}");
+        let path = target.split('?').next().unwrap();
+        assert_eq!(gateway.record(path).await["encoding"], encoding);
+    }
+}
