@@ -102,8 +102,9 @@ pub(crate) fn answer(
             && tunnel.is_none()
             && !record.is_refused()
             && route.is_some_and(|route| matches!(route.target, Target::Upstream { .. }))
+            && pages::intercept(pages, &mut response, record.id())
         {
-            pages::intercept(pages, &mut response, record.id());
+            record.encoded(None);
         }
         if record.is_private() && !response.status().is_informational() {
             let is_file = route.is_some_and(|route| matches!(route.target, Target::Files(_)));

@@ -22,11 +22,11 @@ pub(super) fn is_navigation<B>(request: &Request<B>) -> bool {
         && matches!(*request.method(), Method::GET | Method::HEAD | Method::POST)
 }
 
-/// Replaces an app's response, where its status is one of those that are intercepted.
-pub(super) fn intercept(pages: &ErrorPages, response: &mut Response<Body>, id: RequestId) {
+/// Replaces an app's response, where its status is one of those that are intercepted; returns whether it is.
+pub(super) fn intercept(pages: &ErrorPages, response: &mut Response<Body>, id: RequestId) -> bool {
     let status = response.status();
     if !pages.intercepts(status) {
-        return;
+        return false;
     }
     let detail = "the app responded with this status";
     let told = Told {
@@ -52,6 +52,7 @@ pub(super) fn intercept(pages: &ErrorPages, response: &mut Response<Body>, id: R
     kept.insert(header::CACHE_CONTROL, NO_STORE);
     *response.headers_mut() = kept;
     *response.body_mut() = Body::full(page);
+    true
 }
 
 /// The sentence for visitors, where only the status is known.

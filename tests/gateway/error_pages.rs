@@ -137,6 +137,27 @@ async fn an_apps_own_errors_are_replaced_for_navigations_alone() {
 }
 
 #[tokio::test]
+async fn a_page_in_place_of_a_compressed_response_is_not_logged_as_compressed() {
+    let app = App::start(|_| {
+        let body = "a long text ".repeat(500);
+        let head = format!("Content-Type: text/plain\r\nContent-Length: {}", body.len());
+        Answer::Raw(format!("HTTP/1.1 404 Word\r\n{head}\r\n\r\n{body}").into_bytes())
+    })
+    .await;
+    let text = TEXT.replace("/app/*, ", "/app/*, compress: true, ");
+    let gateway = Gateway::start_in(folder(), &config(&text, &[("app", &app.url())])).await;
+    let gzip = ("Accept-Encoding", "gzip");
+    let page = gateway.get("/app/page", &[PAGE, gzip]).await;
+    assert_eq!(page.field("content-encoding"), None);
+    assert!(page.text().contains("404 Not Found"));
+    let record = gateway.record("/app/page").await;
+    assert_eq!(record["encoding"].as_str(), None, "{record}");
+    let own = gateway.get("/app/own", &[gzip]).await;
+    assert_eq!(own.field("content-encoding"), Some("gzip"));
+    assert_eq!(gateway.record("/app/own").await["encoding"], "gzip");
+}
+
+#[tokio::test]
 async fn a_page_that_changes_is_taken_up_and_one_that_is_wrong_is_not() {
     let app = app().await;
     let gateway = Gateway::start_in(folder(), &config(TEXT, &[("app", &app.url())])).await;
