@@ -1,10 +1,12 @@
 //! Decodes `static` of a route. Whether the directory can be served is not checked here.
 
+use std::path::PathBuf;
+
 use super::decode::Decoder;
 use super::keys;
 use super::mask::quoted;
 use super::node::{Kind, Node};
-use super::parsed::Static;
+use super::parsed::{Spanned, Static};
 use super::value;
 use crate::files::{CacheControl, FilePattern};
 use crate::message::accept::Coding;
@@ -20,7 +22,9 @@ impl Decoder<'_> {
             node
         };
         let fields = self.fields(node, "a directory or a map", &keys::STATIC)?;
-        let root = self.required(fields, "root", Self::file);
+        let roots = self.required(fields, "root", |it, node| {
+            it.one_or_more(node, "a directory or a list of directories", Self::file)
+        });
         let index = self.value(fields, "index", |it, node| {
             it.list(node, "a list of file names", |it, node| {
                 it.scalar(node, "a file's name", "", |text| match text {
@@ -66,7 +70,7 @@ impl Decoder<'_> {
         let untrusted = self.value(fields, "untrusted", Self::boolean);
         Some(Static {
             place: fields.place,
-            root: root?,
+            roots: self.each_once(roots?),
             index: index?,
             fallback,
             cache_control: cache_control.unwrap_or_default(),
@@ -76,6 +80,20 @@ impl Decoder<'_> {
             download: download?,
             untrusted: untrusted?.value,
         })
+    }
+
+    /// The roots; one that is named twice is an error.
+    fn each_once(&mut self, roots: Vec<Spanned<PathBuf>>) -> Vec<Spanned<PathBuf>> {
+        let mut kept: Vec<Spanned<PathBuf>> = Vec::with_capacity(roots.len());
+        for root in roots {
+            if kept.iter().any(|known| known.value == root.value) {
+                let problem = format!("{} is here twice", root.shown());
+                self.errors.at(root.place, problem);
+            } else {
+                kept.push(root);
+            }
+        }
+        kept
     }
 
     /// `cache_control`: one value for all files, or values by pattern.

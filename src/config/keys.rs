@@ -1062,7 +1062,12 @@ pub(crate) static ROUTE: Section = Section {
 pub(crate) static STATIC: Section = Section {
     short: Some("root"),
     keys: &[
-        key("root", Kind::Directory, "Directory that is served.").required(),
+        key(
+            "root",
+            Kind::OneOrMore(&Kind::Directory),
+            "Directories that are served; the first that has a file serves it.",
+        )
+        .required(),
         key(
             "index",
             Kind::List(&Kind::Form("file name", "index.html")),

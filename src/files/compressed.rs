@@ -30,17 +30,19 @@ impl Files {
             return Ok(target);
         };
         let (worker, now) = (asked.worker, asked.now);
+        let at_tree = target.tree;
+        let tree = self.trees.get(at_tree).ok_or(Reject::Internal)?;
         let plain = &target.about;
         let key = [&*wish.name, "\0", wish.coding.name(), "\0made"].concat();
         let is_of = |about: &About| about.stamp == plain.stamp;
-        let kept = self.store.get(worker, &key, now, |_, about| is_of(about));
+        let kept = tree.store.get(worker, &key, now, |_, about| is_of(about));
         if let Some(kept) = kept.filter(|kept| is_of(&kept.about)) {
-            return Ok(Target::in_memory(kept.content, kept.about));
+            return Ok(Target::in_memory(kept.content, kept.about, at_tree));
         }
         let level = compression.rules.level;
         let version = format!(
             "{}\0{}\0{:?}\0{}\0{level:?}",
-            self.root.path().display(),
+            tree.root.path().display(),
             wish.name,
             plain.stamp,
             wish.coding.name(),
@@ -67,8 +69,8 @@ impl Files {
                 content: content.clone(),
                 about: Arc::clone(&about),
             };
-            self.store.put(worker, &key, kept, now);
+            tree.store.put(worker, &key, kept, now);
         }
-        Ok(Target::in_memory(content, about))
+        Ok(Target::in_memory(content, about, at_tree))
     }
 }

@@ -20,6 +20,7 @@ mod stream;
 mod target;
 #[cfg(test)]
 mod tests;
+mod tree;
 mod variants;
 
 use std::borrow::Cow;
@@ -38,18 +39,16 @@ pub(crate) use self::compressed::FileCompression;
 use self::conditional::Verdict;
 use self::describe::Told;
 pub(crate) use self::describe::{CacheControl, DescribeRules};
-use self::descriptors::Descriptors;
 pub(crate) use self::kind::media_type;
 use self::multipart::{Parts, Segment};
 pub(crate) use self::pattern::FilePattern;
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::range::range_holds;
 use self::range::{Part, Wanted};
-use self::resolve::Root;
-use self::store::{Kept, Store};
+use self::store::Kept;
 use self::stream::FileStream;
 use self::target::{Source, Target};
-use self::variants::Precompressed;
+use self::tree::Tree;
 pub(crate) use self::variants::ending;
 use crate::auth::Permit;
 use crate::message::accept::Coding;
@@ -73,8 +72,8 @@ const TRUSTED_FOR: Duration = Duration::from_secs(1);
 /// The settings of a route with files.
 #[derive(Debug)]
 pub(crate) struct FilesSettings {
-    /// The directory to serve.
-    pub(crate) root: PathBuf,
+    /// The directories to serve; the first that has a file serves it.
+    pub(crate) roots: Vec<PathBuf>,
     /// The index files of a directory; the first that exists is used.
     pub(crate) index: Vec<String>,
     /// The page that a single-page app sends for a navigation that names no file, as a path below the root.
@@ -92,13 +91,11 @@ pub(crate) struct FilesSettings {
 /// The files of one route.
 #[derive(Debug)]
 pub(crate) struct Files {
-    root: Root,
-    store: Store,
-    descriptors: Descriptors,
+    /// At least one, in the order in which they are looked in.
+    trees: Box<[Tree]>,
     index: Vec<String>,
     /// Relative to the root.
     fallback: Option<String>,
-    precompressed: Precompressed,
     describe: DescribeRules,
     compression: Option<FileCompression>,
 }
@@ -155,12 +152,13 @@ enum Outcome {
 }
 
 impl Files {
-    /// Opens the root.
+    /// Opens the roots.
+    ///
     /// # Errors
-    /// The root is not a directory that can be opened, or an index or the fallback is not a plain name below it.
+    /// A root is not a directory that can be opened, or an index or the fallback is not a plain name below it.
     pub(crate) fn open(settings: FilesSettings) -> io::Result<Self> {
         let FilesSettings {
-            root,
+            roots,
             index,
             fallback,
             precompressed,
@@ -180,14 +178,16 @@ impl Files {
                 Some(_) | None => Err(invalid(format!("the fallback {path:?} is not a path"))),
             })
             .transpose()?;
-        let root = Root::open(root, workers, Instant::now())?;
+        let trees = (roots.into_iter())
+            .map(|root| Tree::open(root, &precompressed, workers))
+            .collect::<io::Result<Box<[_]>>>()?;
+        if trees.is_empty() {
+            return Err(invalid("there is no directory to serve".to_owned()));
+        }
         Ok(Self {
-            root,
-            store: Store::new(workers),
-            descriptors: Descriptors::new(workers),
+            trees,
             index,
             fallback,
-            precompressed: Precompressed::new(precompressed),
             describe,
             compression,
         })
@@ -195,7 +195,7 @@ impl Files {
 
     /// Whether paths are resolved in user space, because `openat2` is not available.
     pub(crate) fn walks(&self) -> bool {
-        self.root.walks()
+        self.trees.iter().any(|tree| tree.root.walks())
     }
 
     /// Responds to a request for a file.
@@ -259,7 +259,8 @@ impl Files {
                 content: content.clone(),
                 about: Arc::clone(&target.about),
             };
-            self.store.put(asked.worker, key, kept, asked.now);
+            let tree = self.trees.get(target.tree).ok_or(Reject::Internal)?;
+            tree.store.put(asked.worker, key, kept, asked.now);
             target.source = Source::Memory(content);
         }
         self.respond(asked, outcome, private)
@@ -278,16 +279,29 @@ impl Files {
         {
             return Err(Reject::FileNotFound);
         }
-        match self.look_up(asked, name, whole.ends_with('/')) {
-            Err(Reject::FileNotFound) => self.fall_back(asked, name),
-            other => other,
+        let is_directory = whole.ends_with('/');
+        let mut found_directory = false;
+        for tree in 0..self.trees.len() {
+            match self.look_up(asked, tree, name, is_directory) {
+                Ok(Some(target)) => return Ok(Some(target)),
+                // Another root may have a file of this name.
+                Ok(None) => found_directory = true,
+                Err(Reject::FileNotFound) => {}
+                Err(other) => return Err(other),
+            }
         }
+        if found_directory {
+            return Ok(None);
+        }
+        self.fall_back(asked, name)
     }
 
-    /// The file of a name, or the index of a directory; `None` for a directory without its trailing slash.
+    /// The file of a name below one root, or the index of a directory; `None` for a directory without its trailing
+    /// slash.
     fn look_up(
         &self,
         asked: FileRequest<'_>,
+        tree: usize,
         name: &str,
         directory: bool,
     ) -> Result<Option<Target>, Reject> {
@@ -296,7 +310,7 @@ impl Files {
             if name.is_empty() {
                 return Ok(None);
             }
-            return self.target(asked, name);
+            return self.target(asked, tree, name);
         }
         for index in &self.index {
             let file = if name.is_empty() {
@@ -304,7 +318,7 @@ impl Files {
             } else {
                 Cow::Owned([name, index].concat())
             };
-            match self.target(asked, &file) {
+            match self.target(asked, tree, &file) {
                 Ok(Some(target)) => return Ok(Some(target)),
                 // Try the next name; a directory is not an index either.
                 Ok(None) | Err(Reject::FileNotFound) => {}
@@ -318,13 +332,21 @@ impl Files {
     /// for a missing script or image: a page in its place would hide the error.
     fn fall_back(&self, asked: FileRequest<'_>, name: &str) -> Result<Option<Target>, Reject> {
         let last = name.rsplit('/').next().unwrap_or_default();
-        match &self.fallback {
-            Some(fallback) if !kind::is_asset(last) && accepts_html(asked.headers) => self
-                .target(asked, fallback)?
-                // A fallback that is a directory is not a page.
-                .map_or(Err(Reject::FileNotFound), |target| Ok(Some(target))),
-            Some(_) | None => Err(Reject::FileNotFound),
+        let Some(fallback) = &self.fallback else {
+            return Err(Reject::FileNotFound);
+        };
+        if kind::is_asset(last) || !accepts_html(asked.headers) {
+            return Err(Reject::FileNotFound);
         }
+        for tree in 0..self.trees.len() {
+            match self.target(asked, tree, fallback) {
+                Ok(Some(target)) => return Ok(Some(target)),
+                // A fallback that is a directory is not a page.
+                Ok(None) | Err(Reject::FileNotFound) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        Err(Reject::FileNotFound)
     }
 
     fn respond(
@@ -421,7 +443,8 @@ impl Files {
                 return Ok(Body::full(content.slice(from..to)));
             }
         };
-        let pieces = self.descriptors.pieces(asked.worker);
+        let tree = self.trees.get(target.tree).ok_or(Reject::Internal)?;
+        let pieces = tree.descriptors.pieces(asked.worker);
         let pieces = pieces.ok_or(Reject::Internal)?;
         let stream = FileStream::new(file, offset, len, pieces);
         Ok(if asked.carries && len > stream::LONGEST_COPIED {
@@ -458,7 +481,8 @@ impl Files {
                 })));
             }
         };
-        let pieces = self.descriptors.pieces(asked.worker);
+        let tree = self.trees.get(target.tree).ok_or(Reject::Internal)?;
+        let pieces = tree.descriptors.pieces(asked.worker);
         let pieces = pieces.ok_or(Reject::Internal)?;
         Ok(Body::file(parts.into_body(|part| {
             let stream = FileStream::new(

@@ -25,6 +25,8 @@ pub(super) struct Target {
     pub(super) source: Source,
     /// What is known of it.
     pub(super) about: Arc<About>,
+    /// The index of the root that has it.
+    pub(super) tree: usize,
     /// The form that its client prefers, where the gateway has yet to compress it.
     pub(super) wish: Option<Wish>,
 }
@@ -40,10 +42,11 @@ pub(super) struct Wish {
 
 impl Target {
     /// A form that is in memory.
-    pub(super) fn in_memory(content: Bytes, about: Arc<About>) -> Self {
+    pub(super) fn in_memory(content: Bytes, about: Arc<About>, tree: usize) -> Self {
         Self {
             source: Source::Memory(content),
             about,
+            tree,
             wish: None,
         }
     }
@@ -74,10 +77,11 @@ struct Form<'a> {
 }
 
 impl Files {
-    /// Finds a name below the root, in the form that the client prefers; `None` for a directory.
+    /// Finds a name below one root, in the form that the client prefers; `None` for a directory.
     pub(super) fn target(
         &self,
         asked: FileRequest<'_>,
+        tree: usize,
         name: &str,
     ) -> Result<Option<Target>, Reject> {
         let plain = Form {
@@ -86,7 +90,7 @@ impl Files {
             key: name,
             coded: None,
         };
-        let Some(mut target) = self.form(asked, plain)? else {
+        let Some(mut target) = self.form(asked, tree, plain)? else {
             return Ok(None);
         };
         if !target.about.varies {
@@ -113,7 +117,7 @@ impl Files {
             key: &sibling.key,
             coded: Some((sibling.coding, &about.stamp)),
         };
-        match self.form(asked, form) {
+        match self.form(asked, tree, form) {
             Ok(Some(sibling)) => Ok(Some(sibling)),
             // It went since it was seen.
             Ok(None) | Err(Reject::FileNotFound | Reject::FileForbidden) => Ok(Some(target)),
@@ -140,33 +144,41 @@ impl Files {
     }
 
     /// Finds one form of a file; `None` for a directory.
-    fn form(&self, asked: FileRequest<'_>, form: Form<'_>) -> Result<Option<Target>, Reject> {
+    fn form(
+        &self,
+        asked: FileRequest<'_>,
+        at_tree: usize,
+        form: Form<'_>,
+    ) -> Result<Option<Target>, Reject> {
+        let tree = self.trees.get(at_tree).ok_or(Reject::Internal)?;
         let FileRequest {
             worker, now, at, ..
         } = asked;
         let place = Place {
-            root: &self.root,
+            root: &tree.root,
             worker,
             at,
         };
         let is_still = |stamp, about: &About| {
             place.stamp(form.path) == Some(stamp)
                 && (form.coded.is_some()
-                    || (self.precompressed).are_still(place, form.name, &about.siblings))
+                    || (tree.precompressed).are_still(place, form.name, &about.siblings))
         };
-        if let Some(kept) = self.store.get(worker, form.key, now, is_still) {
-            return Ok(Some(Target::in_memory(kept.content, kept.about)));
+        if let Some(kept) = tree.store.get(worker, form.key, now, is_still) {
+            let target = Target::in_memory(kept.content, kept.about, at_tree);
+            return Ok(Some(target));
         }
-        if let Some(held) = self.descriptors.get(worker, form.key, now, is_still) {
+        if let Some(held) = tree.descriptors.get(worker, form.key, now, is_still) {
             // A small file was sent recently.
             let is_warm = held.is_small();
             return Ok(Some(Target {
                 source: Source::Large(held.file, is_warm),
                 about: held.about,
+                tree: at_tree,
                 wish: None,
             }));
         }
-        let (file, meta) = match self.root.find(worker, form.path, at)? {
+        let (file, meta) = match tree.root.find(worker, form.path, at)? {
             Found::Directory => return Ok(None),
             Found::File(file, meta) => (file, meta),
         };
@@ -179,7 +191,7 @@ impl Files {
             }
             Some(_) => {}
             None => {
-                let siblings = self.precompressed.beside(place, form.name, &about.stamp);
+                let siblings = tree.precompressed.beside(place, form.name, &about.stamp);
                 let is_compressible = about.len <= LONGEST_COMPRESSED
                     && self.compression.as_ref().is_some_and(|compression| {
                         let kind = &about.told.content_type;
@@ -197,13 +209,14 @@ impl Files {
                     file: Arc::clone(&file),
                     about: Arc::clone(&about),
                 };
-                self.descriptors.put(worker, form.key, held, now);
+                tree.descriptors.put(worker, form.key, held, now);
             }
             Source::Large(file, false)
         };
         Ok(Some(Target {
             source,
             about,
+            tree: at_tree,
             wish: None,
         }))
     }

@@ -23,7 +23,7 @@ struct Site {
 
 fn settings(directory: &TempDir) -> FilesSettings {
     FilesSettings {
-        root: directory.path().join("site"),
+        roots: vec![directory.path().join("site")],
         index: vec!["index.html".to_owned(), "index.htm".to_owned()],
         fallback: None,
         precompressed: vec![Coding::Br, Coding::Zstd, Coding::Gzip],
@@ -340,6 +340,77 @@ async fn a_directory_is_its_index() {
         .await;
     let seen = site.get("/docs/", &[]).await.unwrap();
     assert_eq!(seen.header("content-type"), "text/html; charset=utf-8");
+}
+
+#[tokio::test]
+async fn the_first_root_that_has_a_file_serves_it() {
+    let site = site_with(|settings| {
+        let own = settings.roots[0].clone();
+        let vendor = own.with_file_name("vendor");
+        for (name, content) in [
+            ("a.css", "vendor"),
+            ("b.css", "vendor"),
+            ("b.css.gz", "vendor, gzip"),
+            ("bare/index.html", "<p>vendor"),
+            ("docs/index.html", "<p>vendor"),
+            ("LICENSE/index.html", "<p>vendor"),
+            ("LICENSE/b.txt", "vendor"),
+            ("lib/b.txt", "vendor"),
+            ("app", "a file that is a directory in the other"),
+            ("spa.html", "<p>app"),
+            (".env", "secret"),
+        ] {
+            write(&vendor.join(name), content.as_bytes());
+        }
+        write(&own.join("app/x.txt"), b"x");
+        write(&own.join("a.css.gz"), b"gzip");
+        symlink("../vendor/b.css", own.join("out.css")).unwrap();
+        settings.roots.push(vendor);
+        settings.fallback = Some("/spa.html".to_owned());
+    });
+    for (target, expected) in [
+        // The first has it, and the second has it alone.
+        ("/a.css", Ok("0123456789")),
+        ("/b.css", Ok("vendor")),
+        ("/lib/b.txt", Ok("vendor")),
+        // An index of the first goes before one of the second, whatever their names.
+        ("/docs/", Ok("<p>docs")),
+        ("/bare/", Ok("<p>vendor")),
+        ("/bare/a.txt", Ok("a")),
+        // A file of the second goes before the redirect to a directory of the first.
+        ("/app", Ok("a file that is a directory in the other")),
+        ("/app/x.txt", Ok("x")),
+        ("/LICENSE", Ok("free")),
+        ("/LICENSE/b.txt", Ok("vendor")),
+        ("/.env", Err(Reject::FileNotFound)),
+        ("/out.css", Err(Reject::FileNotFound)),
+        ("/none.css", Err(Reject::FileNotFound)),
+    ] {
+        // The second time it comes from memory.
+        for _ in 0..2 {
+            site.check(target, expected).await;
+        }
+    }
+    let redirect = site.get("/lib", &[]).await.unwrap();
+    assert_eq!(
+        (redirect.status, redirect.header("location")),
+        (301, "/lib/")
+    );
+    site.check_with("/orders/7", &[BROWSER], Ok("<p>app")).await;
+    // All forms are of one root.
+    for (target, coding, body) in [
+        ("/a.css", "gzip", "gzip"),
+        ("/b.css", "gzip", "vendor, gzip"),
+        ("/app.js", "", "app"),
+    ] {
+        let seen = site.get(target, &[("accept-encoding", "gzip")]).await;
+        let seen = seen.unwrap();
+        assert_eq!(seen.header("content-encoding"), coding, "{target}");
+        assert_eq!(seen.body, body.as_bytes(), "{target}");
+    }
+    fs::remove_file(site.path("a.css")).unwrap();
+    let seen = site.ask_later("/a.css", &[]).await.unwrap();
+    assert_eq!(seen.body, b"vendor");
 }
 
 #[tokio::test]
@@ -811,7 +882,10 @@ async fn what_is_kept_in_memory_is_what_is_on_the_disk() {
     };
     let is_kept = |name: &str| {
         let at = crate::clock::now();
-        site.files.store.get(0, name, at, |_, _| true).is_some()
+        site.files.trees[0]
+            .store
+            .get(0, name, at, |_, _| true)
+            .is_some()
     };
     let first = site.ask_later("/a.css", &[]).await.unwrap();
     assert!(is_kept("a.css"));
@@ -852,7 +926,7 @@ async fn a_head_or_a_304_reads_no_file_into_memory() {
         .unwrap();
     let seen = site.ask_later("/a.css", &[("if-none-match", "*")]).await;
     assert_eq!(seen.unwrap().status, 304);
-    let kept = site.files.store.get(0, "a.css", now, |_, _| true);
+    let kept = site.files.trees[0].store.get(0, "a.css", now, |_, _| true);
     assert!(kept.is_none());
 }
 
@@ -913,7 +987,9 @@ async fn what_is_kept_open_is_what_is_on_the_disk() {
     let body = async || Ok::<_, Reject>(site.ask_later("/large.bin", &[]).await?.body);
     let is_held = || {
         let at = crate::clock::now();
-        let held = site.files.descriptors.get(0, "large.bin", at, |_, _| true);
+        let held = site.files.trees[0]
+            .descriptors
+            .get(0, "large.bin", at, |_, _| true);
         held.is_some()
     };
     write(&site.path("large.bin"), &[b'a'; SIZE]);
@@ -996,7 +1072,19 @@ fn settings_that_lead_elsewhere_are_refused() {
     );
     check(|settings| settings.index = vec![String::new()], false);
     check(|settings| settings.index = vec!["..".to_owned()], false);
-    check(|settings| settings.root.push("missing"), false);
+    check(|settings| settings.roots[0].push("missing"), false);
+    check(|settings| settings.roots.clear(), false);
+    check(
+        |settings| {
+            let again = settings.roots[0].clone();
+            settings.roots.push(again);
+        },
+        true,
+    );
+    check(
+        |settings| settings.roots.push(settings.roots[0].join("missing")),
+        false,
+    );
 }
 
 /// Writes a file that was modified so many seconds after all others.

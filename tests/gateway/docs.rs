@@ -237,8 +237,12 @@ fn furnish(folder: &Folder, text: &str, authority: &Authority) {
     };
     for key in ["static:", "root:", "accel:"] {
         after(text, key)
-            .filter(|path| !path.starts_with('{'))
-            .for_each(|path| page(&path));
+            .filter(|path| !path.starts_with(['{', '[']))
+            .for_each(|path| page(path.split('{').next().unwrap()));
+    }
+    for (at, begin) in text.match_indices("root: [") {
+        let list = text[at + begin.len()..].split(']').next().unwrap();
+        list.split(',').for_each(|path| page(path.trim()));
     }
     for spool in after(text, "spool:") {
         fs::create_dir_all(folder.path(&spool)).unwrap();

@@ -371,6 +371,46 @@ async fn a_fallback_is_for_navigations_alone() {
 }
 
 #[tokio::test]
+async fn several_roots_are_looked_in_in_their_order() {
+    let folder = site();
+    folder.write("vendor/ten.txt", "vendor");
+    folder.write("vendor/lib.js", "vendor");
+    let text = "routes: [{path: /*, static: {root: [./site, ./vendor]}, auth: none}]
+tests: [{request: GET /lib.js, expect: {status: 200}}, {request: GET /none, expect: {reason: file_not_found}}]
+";
+    let gateway = Gateway::start_in(folder, &config(text, &[])).await;
+    for (target, body) in [
+        ("/ten.txt", TEN),
+        ("/lib.js", "vendor"),
+        ("/dir/", "<p>dir"),
+    ] {
+        gateway.answers(target, 200, body).await;
+    }
+    assert_eq!(gateway.get("/.env", &[]).await.status, 404);
+    assert_eq!(gateway.get("/none", &[]).await.status, 404);
+    for (root, said) in [
+        (
+            "[./site, ./none]",
+            "none` cannot be served: there is no such file",
+        ),
+        ("[./site, ./site]", "is here twice"),
+        (
+            "[./site, ./site/ten.txt]",
+            "cannot be served: not a directory",
+        ),
+        (
+            "[./site, .]",
+            "clients could fetch what the gateway itself reads",
+        ),
+        ("[]", "an empty list"),
+    ] {
+        let text = text.replace("[./site, ./vendor]", root);
+        let log = gateway.reconfigure_in_vain(&config(&text, &[])).await;
+        assert!(log.contains(said), "{root}: {log}");
+    }
+}
+
+#[tokio::test]
 async fn a_file_that_is_replaced_while_it_is_served_is_served_whole() {
     const SIZE: usize = 32 * 1024 * 1024;
     let gateway = start().await;

@@ -1,22 +1,33 @@
-//! `static` of a route: opens its directory.
+//! `static` of a route: opens its directories.
 
+use std::fs;
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Compiler;
 use crate::compress::CompressRules;
-use crate::config::parsed;
+use crate::config::parsed::{self, Spanned};
 use crate::config::source::why;
 use crate::files::{DescribeRules, FileCompression, Files, FilesSettings};
 
 impl Compiler<'_> {
-    /// Opens the directory of a route with files.
+    /// Opens the directories of a route with files.
     pub(super) fn files(
         &mut self,
         parsed: &parsed::Static,
         rules: Option<CompressRules>,
     ) -> Option<Files> {
+        let are_there = parsed.roots.iter().fold(true, |others, root| {
+            let is_there = self.is_directory(root);
+            others && is_there
+        });
+        if !are_there {
+            return None;
+        }
+        let first = parsed.roots.first()?;
         let settings = FilesSettings {
-            root: parsed.root.value.clone(),
+            roots: parsed.roots.iter().map(|root| root.value.clone()).collect(),
             index: parsed.index.iter().map(|name| name.value.clone()).collect(),
             fallback: parsed.fallback.as_ref().map(|path| path.value.clone()),
             precompressed: parsed.precompressed.clone(),
@@ -35,7 +46,7 @@ impl Compiler<'_> {
         };
         let opened = self
             .loader
-            .patiently(&parsed.root.value, move || Files::open(settings));
+            .patiently(&first.value, move || Files::open(settings));
         match opened {
             Ok(files) => {
                 let warning = "the kernel, or a sandbox, does not offer openat2: files and links below `static` are looked up \
@@ -47,16 +58,33 @@ impl Compiler<'_> {
                 Some(files)
             }
             Err(error) => {
-                // A root that is created later makes the configuration valid, so a missing one is watched. An existing
-                // one is not: every file read from it would be an event.
-                self.loader.watch(&parsed.root.value);
-                let root = parsed.root.value.display();
-                self.errors.at(
-                    parsed.root.place,
-                    format!("`{root}` cannot be served: {}", why(&error)),
-                );
+                self.cannot_serve(first, &error);
                 None
             }
         }
+    }
+
+    /// Whether a root can be served, as far as it can be told without opening it; reports an error otherwise.
+    fn is_directory(&mut self, root: &Spanned<PathBuf>) -> bool {
+        let path = root.value.clone();
+        let seen = (self.loader).patiently(&root.value, move || match fs::metadata(path)? {
+            seen if seen.is_dir() => Ok(()),
+            _ => Err(io::ErrorKind::NotADirectory.into()),
+        });
+        if let Err(error) = &seen {
+            self.cannot_serve(root, error);
+        }
+        seen.is_ok()
+    }
+
+    fn cannot_serve(&mut self, root: &Spanned<PathBuf>, error: &io::Error) {
+        // A root that is created later makes the configuration valid, so a missing one is watched. An existing one is
+        // not: every file read from it would be an event.
+        self.loader.watch(&root.value);
+        let shown = root.value.display();
+        self.errors.at(
+            root.place,
+            format!("`{shown}` cannot be served: {}", why(error)),
+        );
     }
 }

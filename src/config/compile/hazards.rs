@@ -71,7 +71,8 @@ impl Compiler<'_> {
     fn served(&mut self, gateway: &parsed::Gateway) {
         let roots: Vec<(&Spanned<PathBuf>, PathBuf)> = (gateway.routes.iter())
             .filter_map(|route| route.files.as_ref())
-            .filter_map(|files| Some((&files.root, self.canonical(&files.root.value)?)))
+            .flat_map(|files| &files.roots)
+            .filter_map(|root| Some((root, self.canonical(&root.value)?)))
             .collect();
         if roots.is_empty() {
             return;

@@ -94,11 +94,9 @@ impl Compiler<'_> {
         let roots = gateway
             .routes
             .iter()
-            .filter_map(|route| route.files.as_ref());
-        wanted.extend(roots.map(|files| {
-            let root = &files.root;
-            one(&root.value, Need::Enter, Else::Refused, root.place)
-        }));
+            .filter_map(|route| route.files.as_ref())
+            .flat_map(|files| &files.roots);
+        wanted.extend(roots.map(|root| one(&root.value, Need::Enter, Else::Refused, root.place)));
         if let Some(parsed::State::Directory(state)) = &gateway.state {
             wanted.push(one(&state.value, Need::Fill, Else::Refused, state.place));
             let database = state.value.join("tokens.redb");

@@ -89,11 +89,9 @@ impl Compiler<'_> {
         });
         let words = match &target {
             Target::Files(_) => {
-                let root = parsed
-                    .files
-                    .as_ref()
-                    .map(|files| files.root.value.display().to_string());
-                format!("static {}", root.unwrap_or_default())
+                let roots = parsed.files.iter().flat_map(|files| &files.roots);
+                let roots: Vec<_> = roots.map(|root| root.value.display().to_string()).collect();
+                format!("static {}", roots.join(", "))
             }
             Target::Upstream {
                 forward, rewrite, ..

@@ -111,8 +111,8 @@ impl fmt::Display for HostPattern {
 pub(crate) struct Static {
     /// Its place.
     pub(crate) place: Place,
-    /// The directory.
-    pub(crate) root: Spanned<PathBuf>,
+    /// The directories, in the order in which they are looked in.
+    pub(crate) roots: Vec<Spanned<PathBuf>>,
     /// File names for a directory; `index.html` by default, empty for none.
     pub(crate) index: Vec<Spanned<String>>,
     /// A path below the route's root, with its leading slash, for single-page apps.
