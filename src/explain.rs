@@ -295,10 +295,11 @@ impl Decision {
                     Poll::Ready(response) => response?.status(),
                     Poll::Pending => StatusCode::OK,
                 };
-                for line in told {
+                for line in told.lines {
                     self.say("file", line);
                 }
-                self.say("answer", format!("{} from a file", status.as_u16()));
+                let source = told.source;
+                self.say("answer", format!("{} {source}", status.as_u16()));
                 Ok(Outcome::Answered(status))
             }
             Target::Upstream {

@@ -68,6 +68,7 @@ impl Decoder<'_> {
         });
         let download = self.value(fields, "download", Self::download);
         let untrusted = self.value(fields, "untrusted", Self::boolean);
+        let listing = self.value(fields, "listing", Self::boolean);
         Some(Static {
             place: fields.place,
             roots: self.each_once(roots?),
@@ -79,6 +80,7 @@ impl Decoder<'_> {
             charset: charset?.value,
             download: download?,
             untrusted: untrusted?.value,
+            listing: listing?.value,
         })
     }
 

@@ -36,6 +36,8 @@ const KEYS: &[Row] = &[
     ("alias", "nginx's", ROOT),
     ("file_server", "Caddy's", "`static` of a route"),
     ("index", "nginx's", "`static.index` of a route"),
+    ("autoindex", "nginx's", "`static.listing` of a route"),
+    ("browse", "Caddy's", "`static.listing` of a route"),
     ("try_files", "nginx's", FALLBACK),
     ("error_page", "nginx's", "`errors: {404: pages/404.html}`"),
     ("proxy_intercept_errors", "nginx's", "`errors.intercept`"),

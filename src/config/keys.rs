@@ -1118,6 +1118,12 @@ pub(crate) static STATIC: Section = Section {
             "Users upload to the directory: nothing in it may act in the site's name.",
         )
         .or("false"),
+        key(
+            "listing",
+            Kind::Boolean,
+            "Lists directories that have no index.",
+        )
+        .or("false"),
     ],
 };
 

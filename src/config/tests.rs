@@ -772,6 +772,7 @@ routes:
     charset: utf-8
     download: false
     untrusted: false
+    listing: false
   headers:
     request:
       set:

@@ -9,6 +9,7 @@ mod conditional;
 mod describe;
 mod descriptors;
 mod kind;
+mod listing;
 mod multipart;
 mod pattern;
 mod pieces;
@@ -37,14 +38,16 @@ use http::{Method, Response, StatusCode, Version};
 use self::about::About;
 pub(crate) use self::compressed::FileCompression;
 use self::conditional::Verdict;
-use self::describe::Told;
 pub(crate) use self::describe::{CacheControl, DescribeRules};
+use self::describe::{Caching, Told};
 pub(crate) use self::kind::media_type;
+use self::listing::{Form, Listing, Order};
 use self::multipart::{Parts, Segment};
 pub(crate) use self::pattern::FilePattern;
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::range::range_holds;
 use self::range::{Part, Wanted};
+use self::resolve::Folder;
 use self::store::Kept;
 use self::stream::FileStream;
 use self::target::{Source, Target};
@@ -82,6 +85,8 @@ pub(crate) struct FilesSettings {
     pub(crate) precompressed: Vec<Coding>,
     /// What is said of the files besides their bytes.
     pub(crate) describe: DescribeRules,
+    /// Whether directories without an index are listed.
+    pub(crate) listing: bool,
     /// How the gateway compresses them, where it does.
     pub(crate) compression: Option<FileCompression>,
     /// How many workers serve the files; each has a descriptor of the root.
@@ -97,6 +102,7 @@ pub(crate) struct Files {
     /// Relative to the root.
     fallback: Option<String>,
     describe: DescribeRules,
+    listing: bool,
     compression: Option<FileCompression>,
 }
 
@@ -136,6 +142,26 @@ impl FileRequest<'_> {
     }
 }
 
+/// What a path names.
+#[derive(Debug)]
+enum Found {
+    /// A file.
+    File(Target),
+    /// A directory, but without its trailing slash.
+    Directory,
+    /// A directory that is listed: everything of its name below the roots.
+    Listed(Vec<Folder>),
+}
+
+/// What is said of a request for a file, in words.
+#[derive(Debug)]
+pub(crate) struct FileWords {
+    /// Line by line.
+    pub(crate) lines: Vec<String>,
+    /// Where the response comes from.
+    pub(crate) source: &'static str,
+}
+
 /// The kind of response.
 #[derive(Debug)]
 enum Outcome {
@@ -163,6 +189,7 @@ impl Files {
             fallback,
             precompressed,
             describe,
+            listing,
             compression,
             workers,
         } = settings;
@@ -189,6 +216,7 @@ impl Files {
             index,
             fallback,
             describe,
+            listing,
             compression,
         })
     }
@@ -208,19 +236,32 @@ impl Files {
         permit: Permit,
         asked: FileRequest<'_>,
     ) -> Result<Response<Body>, Reject> {
-        let mut found = self.find(asked)?;
-        if let Some(target) = found.take_if(|target| target.wish.is_some()) {
-            found = Some(self.compressed(asked, target).await?);
-        }
-        let outcome = judge(asked, found)?;
-        self.answer(asked, outcome, permit.is_private()).await
+        let private = permit.is_private();
+        let target = match self.find(asked)? {
+            Found::File(target) if target.wish.is_some() => self.compressed(asked, target).await?,
+            Found::File(target) => target,
+            Found::Directory => return self.respond(asked, Outcome::Redirect, private),
+            Found::Listed(folders) => return list(asked, folders, private).await,
+        };
+        let outcome = judge(asked, target)?;
+        self.answer(asked, outcome, private).await
     }
 
     /// What is decided of a file besides its bytes, in words: its form, and who may keep it, the client alone if
     /// `private`.
-    pub(crate) fn in_words(&self, asked: FileRequest<'_>, private: bool) -> Vec<String> {
-        let Ok(Some(target)) = self.find(asked) else {
-            return Vec::new();
+    pub(crate) fn in_words(&self, asked: FileRequest<'_>, private: bool) -> FileWords {
+        let mut words = FileWords {
+            lines: Vec::new(),
+            source: "from a file",
+        };
+        let target = match self.find(asked) {
+            Ok(Found::File(target)) => target,
+            Ok(Found::Listed(_)) => {
+                words.lines.push("the directory has no index".to_owned());
+                words.source = "with a listing";
+                return words;
+            }
+            Ok(Found::Directory) | Err(_) => return words,
         };
         let Target { about, wish, .. } = &target;
         let form = match (about.coding, about.varies) {
@@ -236,8 +277,9 @@ impl Files {
         let value = caching.value(private);
         let value = String::from_utf8_lossy(value.as_bytes());
         let why = self.describe.why(caching);
-        let mut words = vec![form, format!("Cache-Control: {value}: {why}")];
-        words.extend(ranges_in_words(asked, target));
+        let told = [form, format!("Cache-Control: {value}: {why}")];
+        words.lines.extend(told);
+        words.lines.extend(ranges_in_words(asked, target));
         words
     }
 
@@ -266,24 +308,21 @@ impl Files {
         self.respond(asked, outcome, private)
     }
 
-    /// Finds the file, without reading its content; `None` for a directory without its trailing slash.
-    fn find(&self, asked: FileRequest<'_>) -> Result<Option<Target>, Reject> {
+    /// Finds the file, without reading its content.
+    fn find(&self, asked: FileRequest<'_>) -> Result<Found, Reject> {
         if !MethodSet::READ.contains(asked.method) {
             return Err(Reject::MethodNotAllowed(MethodSet::READ));
         }
         let whole = asked.path.file()?;
         let name = asked.path.file_after(asked.skip)?;
-        if name
-            .split('/')
-            .any(|segment| segment.starts_with('.') && segment != ".well-known")
-        {
+        if name.split('/').any(is_hidden) {
             return Err(Reject::FileNotFound);
         }
         let is_directory = whole.ends_with('/');
         let mut found_directory = false;
         for tree in 0..self.trees.len() {
             match self.look_up(asked, tree, name, is_directory) {
-                Ok(Some(target)) => return Ok(Some(target)),
+                Ok(Some(target)) => return Ok(Found::File(target)),
                 // Another root may have a file of this name.
                 Ok(None) => found_directory = true,
                 Err(Reject::FileNotFound) => {}
@@ -291,9 +330,28 @@ impl Files {
             }
         }
         if found_directory {
-            return Ok(None);
+            return Ok(Found::Directory);
         }
-        self.fall_back(asked, name)
+        if self.listing && is_directory {
+            let folders = self.folders(asked, name)?;
+            if !folders.is_empty() {
+                return Ok(Found::Listed(folders));
+            }
+        }
+        self.fall_back(asked, name).map(Found::File)
+    }
+
+    /// The directories of a name below the roots, opened to be read.
+    fn folders(&self, asked: FileRequest<'_>, name: &str) -> Result<Vec<Folder>, Reject> {
+        let mut folders = Vec::new();
+        for tree in &self.trees {
+            match tree.root.directory(asked.worker, name, asked.at) {
+                Ok(folder) => folders.push(folder),
+                Err(Reject::FileNotFound) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(folders)
     }
 
     /// The file of a name below one root, or the index of a directory; `None` for a directory without its trailing
@@ -330,7 +388,7 @@ impl Files {
 
     /// The app's page, for a browser that navigates to one of the app's own addresses, which may contain dots. Never
     /// for a missing script or image: a page in its place would hide the error.
-    fn fall_back(&self, asked: FileRequest<'_>, name: &str) -> Result<Option<Target>, Reject> {
+    fn fall_back(&self, asked: FileRequest<'_>, name: &str) -> Result<Target, Reject> {
         let last = name.rsplit('/').next().unwrap_or_default();
         let Some(fallback) = &self.fallback else {
             return Err(Reject::FileNotFound);
@@ -340,7 +398,7 @@ impl Files {
         }
         for tree in 0..self.trees.len() {
             match self.target(asked, tree, fallback) {
-                Ok(Some(target)) => return Ok(Some(target)),
+                Ok(Some(target)) => return Ok(target),
                 // A fallback that is a directory is not a page.
                 Ok(None) | Err(Reject::FileNotFound) => {}
                 Err(other) => return Err(other),
@@ -511,11 +569,8 @@ fn told_of_all(headers: &mut HeaderMap, told: &Told) {
     headers.insert(header::ACCEPT_RANGES, bytes);
 }
 
-/// Evaluates the request against what is known of the file, which is `None` for a directory without its trailing slash.
-fn judge(asked: FileRequest<'_>, found: Option<Target>) -> Result<Outcome, Reject> {
-    let Some(target) = found else {
-        return Ok(Outcome::Redirect);
-    };
+/// Evaluates the request against what is known of the file.
+fn judge(asked: FileRequest<'_>, target: Target) -> Result<Outcome, Reject> {
     match target.about.validators.evaluate(asked.headers) {
         Verdict::Failed => Err(Reject::PreconditionFailed),
         Verdict::NotModified => Ok(Outcome::NotModified(target)),
@@ -534,13 +589,63 @@ fn judge(asked: FileRequest<'_>, found: Option<Target>) -> Result<Outcome, Rejec
     }
 }
 
+/// Lists directories, in the form and the order that the client asks for.
+async fn list(
+    asked: FileRequest<'_>,
+    folders: Vec<Folder>,
+    private: bool,
+) -> Result<Response<Body>, Reject> {
+    let form = Form::of(asked.headers);
+    let order = Order::of(asked.query);
+    let path = asked.path.file()?.to_owned();
+    let is_top = asked.path.file_after(asked.skip)?.is_empty();
+    // A directory may be on a slow disk, and have many entries.
+    let page = stream::off_the_loop(move || {
+        let listing = Listing::read(&folders)?;
+        let written = listing.write((form, order), &path, is_top);
+        written.map_err(io::Error::other)
+    });
+    let page = page.await.map_err(|error| {
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            Reject::FileForbidden
+        } else {
+            Reject::Internal
+        }
+    })?;
+    let mut headers = HeaderMap::with_capacity(HEADERS);
+    let content_type = HeaderValue::from_static(form.content_type());
+    headers.insert(header::CONTENT_TYPE, content_type);
+    headers.insert(header::CACHE_CONTROL, Caching::Plain.value(private));
+    headers.insert(header::VARY, HeaderValue::from_static("Accept"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    let policy = HeaderValue::from_static(listing::POLICY);
+    headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    let body = if *asked.method == Method::HEAD {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(page.len()));
+        Body::Empty
+    } else {
+        Body::full(page)
+    };
+    let mut response = Response::new(body);
+    *response.headers_mut() = headers;
+    Ok(response)
+}
+
+/// Whether a part of a path is hidden: what begins with a dot is not for clients, except what RFC 8615 puts there.
+fn is_hidden(segment: &str) -> bool {
+    segment.starts_with('.') && segment != ".well-known"
+}
+
 /// Which bytes of the file are sent, in words; `None` where no range is asked for.
 fn ranges_in_words(asked: FileRequest<'_>, target: Target) -> Option<String> {
     if !asked.headers.contains_key(header::RANGE) {
         return None;
     }
     let (len, is_made) = (target.about.len, target.wish.is_some());
-    let words = match judge(asked, Some(target)).ok()? {
+    let words = match judge(asked, target).ok()? {
         // How long the compressed form is, is not known here.
         _ if is_made => "ranges of the compressed form".to_owned(),
         Outcome::Part(_, Part { first, last }) => format!("bytes {first}-{last} of {len}"),

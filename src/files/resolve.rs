@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use rustix::fd::{BorrowedFd, OwnedFd};
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::TRUSTED_FOR;
 use super::stamp::Stamp;
+use super::{TRUSTED_FOR, is_hidden};
 use crate::message::reject::Reject;
 
 /// How often an open that a rename or a signal interrupted is retried.
@@ -45,6 +45,29 @@ pub(super) enum Found {
     File(File, Metadata),
     /// A directory.
     Directory,
+}
+
+/// A directory below a root that is open to be read, on whatever thread.
+#[derive(Debug)]
+pub(super) struct Folder {
+    root: OwnedFd,
+    lookup: Lookup,
+    directory: OwnedFd,
+    /// Its name below the root, with a slash at its end; empty for the root.
+    name: String,
+}
+
+/// What is in a directory and may be served.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Listed<'a> {
+    /// Its name in the directory.
+    pub(super) name: &'a str,
+    /// Whether it is a directory, and not a file.
+    pub(super) is_directory: bool,
+    /// Its length in bytes.
+    pub(super) size: u64,
+    /// When it was modified, in seconds since 1970.
+    pub(super) modified: u64,
 }
 
 /// How the look-up is confined to the root.
@@ -132,6 +155,33 @@ impl Root {
         found
     }
 
+    /// Opens the directory of a name below the root to read it; the name ends in a slash, or is empty for the root.
+    ///
+    /// # Errors
+    /// As [`Self::find`].
+    pub(super) fn directory(
+        &self,
+        worker: usize,
+        name: &str,
+        now: Instant,
+    ) -> Result<Folder, Reject> {
+        let handle = self.handle(worker, now).ok_or(Reject::Internal)?;
+        let root = handle.opened.as_ref().ok_or(Reject::FileNotFound)?;
+        let path = if name.is_empty() { "." } else { name };
+        let found = (self.lookup).open(root.borrow(), path, DIRECTORY);
+        let found = found.map_err(refusal)?;
+        // That one may be for look-ups alone.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::openat(&found, ".", flags, Mode::empty()).map_err(refusal)?;
+        let root = root.descriptor.try_clone().map_err(|_| Reject::Internal)?;
+        Ok(Folder {
+            root,
+            lookup: self.lookup,
+            directory,
+            name: name.to_owned(),
+        })
+    }
+
     /// The stamp of the object at a name, without opening it. Use it only to recognise a file that was opened before:
     /// this look-up is not confined to the root.
     pub(super) fn stamp(&self, worker: usize, name: &str, now: Instant) -> Option<Stamp> {
@@ -149,6 +199,59 @@ impl Root {
             handle.refresh(&self.path, now);
         }
         Some(handle)
+    }
+}
+
+impl Folder {
+    /// Gives what is in the directory, in no order, until `take` returns false or the budget of entries is used up.
+    /// Neither what is hidden, nor what is neither a file nor a directory, nor links that lead outside the root. Returns
+    /// whether that was all. Blocks.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub(super) fn each(
+        &self,
+        budget: &mut usize,
+        mut take: impl FnMut(Listed<'_>) -> bool,
+    ) -> io::Result<bool> {
+        for entry in Dir::read_from(&self.directory)? {
+            let entry = entry?;
+            let Some(left) = budget.checked_sub(1) else {
+                return Ok(false);
+            };
+            *budget = left;
+            let Ok(name) = entry.file_name().to_str() else {
+                continue;
+            };
+            if !is_hidden(name)
+                && let Some(listed) = self.look(name)
+                && !take(listed)
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// What is known of an entry; `None` if it is not served.
+    fn look<'a>(&self, name: &'a str) -> Option<Listed<'a>> {
+        let mut stat = rustix::fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
+            let path = [&self.name, name].concat();
+            let file = self.lookup.open(self.root.as_fd(), &path, FILE).ok()?;
+            stat = rustix::fs::fstat(&file).ok()?;
+        }
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let is_directory = kind == FileType::Directory;
+        if !is_directory && kind != FileType::RegularFile {
+            return None;
+        }
+        Some(Listed {
+            name,
+            is_directory,
+            size: u64::try_from(stat.st_size).ok()?,
+            modified: u64::try_from(stat.st_mtime).unwrap_or_default(),
+        })
     }
 }
 
@@ -183,7 +286,7 @@ impl Handle {
 
     fn find(&self, lookup: Lookup, name: &str) -> Result<Found, Reject> {
         let root = self.opened.as_ref().ok_or(Reject::FileNotFound)?;
-        let file = File::from(lookup.open(root.borrow(), name).map_err(refusal)?);
+        let file = File::from(lookup.open(root.borrow(), name, FILE).map_err(refusal)?);
         let meta = file.metadata().map_err(|_| Reject::Internal)?;
         if meta.is_file() {
             Ok(Found::File(file, meta))
@@ -213,7 +316,7 @@ impl Opened {
     }
 
     fn borrow(&self) -> BorrowedFd<'_> {
-        rustix::fd::AsFd::as_fd(&self.descriptor)
+        self.descriptor.as_fd()
     }
 }
 
@@ -230,12 +333,12 @@ impl Lookup {
         }
     }
 
-    fn open(self, root: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
+    fn open(self, root: BorrowedFd<'_>, name: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
         let mut attempts = 0;
         loop {
             let opened = match self {
-                Self::Kernel => beneath(root, name, FILE),
-                Self::Walk => walk(root, name),
+                Self::Kernel => beneath(root, name, flags),
+                Self::Walk => walk(root, name, flags),
             };
             attempts += 1;
             match opened {
@@ -261,7 +364,7 @@ fn beneath(_: BorrowedFd<'_>, _: &str, _: OFlags) -> Result<OwnedFd, Errno> {
 
 /// Opens segment by segment. The kernel follows no symlink: its target is read and resolved in the same way. `..`
 /// returns to a directory that was passed through, so nothing leads outside the root, whatever is renamed meanwhile.
-fn walk(root: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
+fn walk(root: BorrowedFd<'_>, name: &str, last: OFlags) -> Result<OwnedFd, Errno> {
     if name.is_empty() {
         return Err(Errno::NOENT);
     }
@@ -280,7 +383,7 @@ fn walk(root: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
         }
         let within = through.last().map_or(root, rustix::fd::AsFd::as_fd);
         // A segment followed by a slash is a directory.
-        let flags = if ahead.is_empty() { FILE } else { DIRECTORY };
+        let flags = if ahead.is_empty() { last } else { DIRECTORY };
         let opened = rustix::fs::openat(within, &*segment, flags | OFlags::NOFOLLOW, Mode::empty());
         match opened {
             Ok(file) if ahead.is_empty() => return Ok(file),

@@ -37,15 +37,25 @@ pub(super) async fn read(file: Arc<File>, len: u64) -> Result<Bytes, Reject> {
         return Ok(content.into());
     }
     let read = move || file.read_exact_at(&mut content, 0).map(|()| content);
-    let content = match Handle::try_current() {
-        Ok(runtime) => {
-            let read = runtime.spawn_blocking(read).await;
-            read.map_err(io::Error::other).flatten()
-        }
-        // A benchmark has no runtime.
-        Err(_) => read(),
-    };
+    let content = off_the_loop(read).await;
     content.map(Bytes::from).map_err(|_| Reject::Internal)
+}
+
+/// Does what waits for a disk on the blocking pool.
+///
+/// # Errors
+/// Those of the work, and that it panicked.
+pub(super) async fn off_the_loop<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    match Handle::try_current() {
+        Ok(runtime) => {
+            let done = runtime.spawn_blocking(work).await;
+            done.map_err(io::Error::other).flatten()
+        }
+        // `explain` and benchmarks have no runtime.
+        Err(_) => work(),
+    }
 }
 
 /// A large file, or a large range of one. It yields all its bytes or ends with an error: a file that is truncated while

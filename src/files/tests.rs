@@ -28,6 +28,7 @@ fn settings(directory: &TempDir) -> FilesSettings {
         fallback: None,
         precompressed: vec![Coding::Br, Coding::Zstd, Coding::Gzip],
         describe: DescribeRules::default(),
+        listing: false,
         compression: None,
         workers: 1,
     }
@@ -953,7 +954,10 @@ async fn a_head_or_a_304_reads_nothing_of_a_file() {
             at: Instant::now(),
             carries: false,
         };
-        let outcome = judge(asked, site.files.find(asked).unwrap()).unwrap();
+        let Found::File(target) = site.files.find(asked).unwrap() else {
+            panic!("no file");
+        };
+        let outcome = judge(asked, target).unwrap();
         // From here on, every reader gets less than announced.
         fs::write(site.path(name), b"").unwrap();
         let answer = site.files.answer(asked, outcome, false).await;
@@ -1382,4 +1386,137 @@ async fn a_sibling_comes_before_what_the_gateway_would_make() {
     row("gzip", "gzip").await;
     row("zstd, br;q=0.9", "zstd").await;
     row("identity", "").await;
+}
+
+/// The names in a listing, as its page has them.
+fn listed(page: &[u8]) -> Vec<String> {
+    let page = std::str::from_utf8(page).unwrap();
+    let rows = page.split("<a href=\"./").skip(1);
+    let names = rows.map(|row| row.split(['>', '<']).nth(1).unwrap().to_owned());
+    names.collect()
+}
+
+fn listing_site() -> Site {
+    let site = site_with(|settings| {
+        let vendor = settings.roots[0].with_file_name("vendor");
+        for name in ["bare/a.txt", "bare/z.txt", "only/b.txt", "docs/vendor.txt"] {
+            write(&vendor.join(name), b"vendor, and longer");
+        }
+        settings.listing = true;
+        settings.roots.push(vendor);
+    });
+    fs::create_dir(site.path("bare/dir")).unwrap();
+    write(&site.path("bare/.secret"), b"secret");
+    write(&site.path("bare/<i>.txt"), b"x");
+    write(&site.path("bare/back\\slash"), b"not served");
+    symlink("../a.css", site.path("bare/link.css")).unwrap();
+    symlink("../docs", site.path("bare/linked")).unwrap();
+    symlink("../../secret.txt", site.path("bare/out.txt")).unwrap();
+    symlink("nowhere", site.path("bare/dangling")).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(site.path("bare/socket")).unwrap();
+    site
+}
+
+#[tokio::test]
+async fn a_directory_without_an_index_is_listed_and_only_what_is_served() {
+    let site = listing_site();
+    let seen = site.get("/bare/", &[]).await.unwrap();
+    assert_eq!(
+        listed(&seen.body),
+        [
+            "dir/",
+            "linked/",
+            "&lt;i&gt;.txt",
+            "a.txt",
+            "link.css",
+            "z.txt"
+        ]
+    );
+    for (name, value) in [
+        ("content-type", "text/html; charset=utf-8"),
+        ("cache-control", "no-cache"),
+        ("vary", "Accept"),
+        ("x-content-type-options", "nosniff"),
+    ] {
+        assert_eq!(seen.header(name), value);
+    }
+    assert!(
+        seen.header("content-security-policy")
+            .starts_with("default-src 'none'")
+    );
+    let text = String::from_utf8(seen.body.clone()).unwrap();
+    assert!(text.contains("<title>Index of /bare/</title>") && text.contains("\"../\""));
+    // What the first root has is what would be served.
+    assert!(text.contains("<td title=\"1 bytes\">"), "{text}");
+    let json = site.get("/bare/", &[("accept", "application/json")]).await;
+    let json: serde_json::Value = serde_json::from_slice(&json.unwrap().body).unwrap();
+    assert_eq!(json.as_array().unwrap().len(), 6);
+    assert_eq!(
+        json[3],
+        serde_json::json!({"name": "a.txt", "type": "file", "mtime": DATE, "size": 1})
+    );
+    for entry in json.as_array().unwrap() {
+        let slash = if entry["type"] == "directory" {
+            "/"
+        } else {
+            ""
+        };
+        let name = entry["name"]
+            .as_str()
+            .unwrap()
+            .replace('<', "%3C")
+            .replace('>', "%3E");
+        let seen = site.get(&format!("/bare/{name}{slash}"), &[]).await;
+        assert_eq!(seen.unwrap().status, 200, "{name}");
+    }
+    let head = site.ask(Method::HEAD, "/bare/", 0, &[]).await.unwrap();
+    assert_eq!(head.header("content-length"), seen.body.len().to_string());
+    // One that only the second root has; one with an index; the top, which has no parent; no directory.
+    assert_eq!(
+        listed(&site.get("/only/", &[]).await.unwrap().body),
+        ["b.txt"]
+    );
+    site.check("/docs/", Ok("<p>docs")).await;
+    fs::remove_file(site.path("index.html")).unwrap();
+    let top = site.ask(Method::GET, "/files/", 1, &[]).await.unwrap();
+    let text = String::from_utf8(top.body).unwrap();
+    assert!(
+        !text.contains("\"../\"") && text.contains(".well-known/"),
+        "{text}"
+    );
+    assert!(!text.contains(".git") && !text.contains(".env"));
+    let redirect = site.get("/bare", &[]).await.unwrap();
+    assert_eq!(redirect.status, 301);
+    site.check("/none/", Err(Reject::FileNotFound)).await;
+    site.check("/bare/dir/none/", Err(Reject::FileNotFound))
+        .await;
+    site.check("/.git/", Err(Reject::FileNotFound)).await;
+    site.check("/a.css/", Err(Reject::FileNotFound)).await;
+}
+
+#[tokio::test]
+async fn directories_are_not_listed_unless_the_route_says_so() {
+    site().check("/bare/", Err(Reject::FileNotFound)).await;
+    app().check("/bare/", Err(Reject::FileNotFound)).await;
+}
+
+#[tokio::test]
+async fn a_listing_has_ten_thousand_entries_at_most() {
+    let site = site_with(|settings| settings.listing = true);
+    for at in 0..10_001 {
+        File::create(site.path(&format!("bare/{at}"))).unwrap();
+    }
+    let seen = site.get("/bare/", &[]).await.unwrap();
+    assert_eq!(listed(&seen.body).len(), 10_000);
+    let text = String::from_utf8(seen.body).unwrap();
+    assert!(text.contains("There are more"));
+    fs::remove_file(site.path("bare/1")).unwrap();
+    fs::remove_file(site.path("bare/2")).unwrap();
+    let seen = site.get("/bare/", &[]).await.unwrap();
+    assert_eq!(listed(&seen.body).len(), 10_000, "with a.txt");
+    assert!(
+        !String::from_utf8(seen.body)
+            .unwrap()
+            .contains("There are more")
+    );
 }

@@ -111,7 +111,7 @@ impl Page {
 }
 
 /// Appends a text, with what has a meaning in HTML escaped.
-fn escape(text: &str, page: &mut String) {
+pub(crate) fn escape(text: &str, page: &mut String) {
     for char in text.chars() {
         match char {
             '&' => page.push_str("&amp;"),

@@ -44,6 +44,7 @@ mod issuers;
 mod jwt;
 mod limiting;
 mod limits;
+mod listing;
 mod logs;
 mod policy;
 mod precompressed;

@@ -34,7 +34,15 @@ const HOMES: &[(&str, &[&str])] = &[
     ),
     (
         "serde_json",
-        &["config", "auth", "cli", "control/acme", "tokens", "yaml"],
+        &[
+            "config",
+            "auth",
+            "cli",
+            "control/acme",
+            "files/listing",
+            "tokens",
+            "yaml",
+        ],
     ),
     ("serde_yaml", &["config/print", "yaml"]),
     ("saphyr_parser", &["config", "auth", "cli"]),

@@ -38,6 +38,7 @@ impl Compiler<'_> {
                 download: parsed.download.clone(),
                 untrusted: parsed.untrusted,
             },
+            listing: parsed.listing,
             compression: rules.map(|rules| FileCompression {
                 rules,
                 made: Arc::clone(&self.compressed),

@@ -129,6 +129,8 @@ pub(crate) struct Static {
     pub(crate) download: Vec<FilePattern>,
     /// Whether users upload to the directory.
     pub(crate) untrusted: bool,
+    /// Whether directories without an index are listed.
+    pub(crate) listing: bool,
 }
 
 /// `proxy` of a route.
