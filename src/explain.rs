@@ -15,12 +15,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Instant, SystemTime};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version, header};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header,
+};
 
 use crate::auth::{Certified, Claims, Principal, Remembered, Scheme};
 use crate::compress::Asker;
-use crate::files::FileRequest;
+use crate::files::{FileRequest, FileWords};
 use crate::gateway;
+use crate::message::body::Body;
 use crate::message::cors::{self, Cors};
 use crate::message::method;
 use crate::message::path::{Reading, RequestPath};
@@ -275,38 +278,36 @@ impl Decision {
                 format!("would be refused ({reason}), but `enforce: report` lets it pass"),
             );
         }
+        let file = || FileRequest {
+            worker: 0,
+            method: request.method(),
+            version: Version::HTTP_2,
+            headers: request.headers(),
+            path: &path,
+            skip: route.file_depth(),
+            query: target.query(),
+            now: question.now,
+            at: Instant::now(),
+            carries: false,
+        };
         match &route.target {
             Target::Files(files) => {
-                let asked = FileRequest {
-                    worker: 0,
-                    method: request.method(),
-                    version: Version::HTTP_2,
-                    headers: request.headers(),
-                    path: &path,
-                    skip: route.file_depth(),
-                    query: target.query(),
-                    now: question.now,
-                    at: Instant::now(),
-                    carries: false,
-                };
-                let told = files.in_words(asked, permit.is_private());
-                let serving = pin!(files.serve(permit, asked));
-                let status = match serving.poll(&mut Context::from_waker(Waker::noop())) {
-                    Poll::Ready(response) => response?.status(),
-                    Poll::Pending => StatusCode::OK,
-                };
-                for line in told.lines {
-                    self.say("file", line);
-                }
-                let source = told.source;
-                self.say("answer", format!("{} {source}", status.as_u16()));
-                Ok(Outcome::Answered(status))
+                let told = files.in_words(file(), permit.is_private());
+                self.file(files.serve(permit, file()), told)
             }
             Target::Upstream {
                 forward,
                 rewrite,
                 compress,
+                first,
             } => {
+                if let Some(files) = first {
+                    let told = files.in_words_if_there(file(), permit.is_private())?;
+                    if let Some(told) = told {
+                        return self.file(files.serve(permit, file()), told);
+                    }
+                    self.say("file", "none: the app is asked");
+                }
                 let length = request.headers().get(header::CONTENT_LENGTH);
                 let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
                 if length.is_some_and(|length| length > route.body_bytes) {
@@ -394,6 +395,24 @@ impl Decision {
                 Ok(Outcome::Answered(response.status()))
             }
         }
+    }
+
+    /// The response of a file, and what is said of it.
+    fn file(
+        &mut self,
+        serving: impl Future<Output = Result<Response<Body>, Reject>>,
+        told: FileWords,
+    ) -> Result<Outcome, Reject> {
+        let status = match pin!(serving).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(response) => response?.status(),
+            Poll::Pending => StatusCode::OK,
+        };
+        for line in told.lines {
+            self.say("file", line);
+        }
+        let source = told.source;
+        self.say("answer", format!("{} {source}", status.as_u16()));
+        Ok(Outcome::Answered(status))
     }
 
     /// A preflight of a route with `cors`, and how the browser evaluates the response.

@@ -31,9 +31,7 @@ use crate::auth::Scheme;
 use crate::compress::Asker;
 use crate::files::FileRequest;
 use crate::limit::Refusal;
-use crate::message::accept::Coding;
 use crate::message::body::Body;
-use crate::message::fields;
 use crate::message::method;
 use crate::message::path::RequestPath;
 use crate::message::reject::Reject;
@@ -101,14 +99,14 @@ pub(crate) fn answer(
             && navigates
             && tunnel.is_none()
             && !record.is_refused()
+            && !record.is_file()
             && route.is_some_and(|route| matches!(route.target, Target::Upstream { .. }))
             && pages::intercept(pages, &mut response, record.id())
         {
             record.encoded(None);
         }
         if record.is_private() && !response.status().is_informational() {
-            let is_file = route.is_some_and(|route| matches!(route.target, Target::Files(_)));
-            private::keep(response.headers_mut(), is_file);
+            private::keep(response.headers_mut(), record.is_file());
         }
         if let Some(cors) = route.and_then(|route| route.cors.as_ref()) {
             cors.apply(record.reader(), response.headers_mut());
@@ -209,30 +207,40 @@ async fn serve(
         route.guard.count_reported();
     }
 
+    let asked = FileRequest {
+        worker: connection.worker.index,
+        method: request.method(),
+        version: request.version(),
+        headers: request.headers(),
+        path: &path,
+        skip: route.file_depth(),
+        query: target.query(),
+        now: record.time(),
+        at: record.began().into_std(),
+        carries: connection.carries && request.version() != Version::HTTP_2,
+    };
     match &route.target {
         Target::Files(files) => {
-            let asked = FileRequest {
-                worker: connection.worker.index,
-                method: request.method(),
-                version: request.version(),
-                headers: request.headers(),
-                path: &path,
-                skip: route.file_depth(),
-                query: target.query(),
-                now: record.time(),
-                at: record.began().into_std(),
-                carries: connection.carries && request.version() != Version::HTTP_2,
-            };
             let response = files.serve(permit, asked).await?;
-            let coding = fields::rare(response.headers(), &header::CONTENT_ENCODING);
-            record.encoded(coding.and_then(Coding::of).map(Coding::name));
+            record.gave_file(response.headers());
             Ok(response)
         }
         Target::Upstream {
             forward,
             rewrite,
             compress,
+            first,
         } => {
+            let permit = match first {
+                None => permit,
+                Some(files) => match Box::pin(files.serve_if_there(permit, asked)).await? {
+                    Ok(response) => {
+                        record.gave_file(response.headers());
+                        return Ok(response);
+                    }
+                    Err(permit) => permit,
+                },
+            };
             if route.lacks_slash(&path, &request) {
                 drop(permit);
                 let to = with_query(format!("{}/", path.written()), target.query());

@@ -74,6 +74,8 @@ pub(crate) enum Target {
         rewrite: Option<Rewrite>,
         /// How the app's responses are compressed, where they are.
         compress: Option<Box<CompressRules>>,
+        /// The files that are served in place of the app where there are such, if the route has any.
+        first: Option<Box<Files>>,
     },
     /// A redirect with a `Location` built from the path.
     Redirect {
@@ -229,10 +231,22 @@ impl Route {
             | Target::Respond { .. } => None,
         };
         // The server that is asked decides on the path as it was written, and files are opened by the resolved one.
-        let decided_elsewhere = self.ask.is_some() && matches!(self.target, Target::Files(_));
+        let decided_elsewhere = self.ask.is_some() && self.has_files();
         !decided_elsewhere
             && self.deciding_parameters().all(|(_, at)| is_one(at))
             && rest.is_none_or(|count| path.stays_below(count))
+    }
+
+    /// Whether it serves files.
+    pub(crate) fn has_files(&self) -> bool {
+        match &self.target {
+            Target::Files(_) => true,
+            Target::Upstream { first, .. } => first.is_some(),
+            Target::Redirect { .. }
+            | Target::Tokens { .. }
+            | Target::ResourceMetadata
+            | Target::Respond { .. } => false,
+        }
     }
 
     /// Whether it is a public document that itself allows every origin to read it.

@@ -69,6 +69,24 @@ impl Decoder<'_> {
         let download = self.value(fields, "download", Self::download);
         let untrusted = self.value(fields, "untrusted", Self::boolean);
         let listing = self.value(fields, "listing", Self::boolean);
+        let otherwise = self.optional(fields, "else", Self::proxy_to);
+        if let (Some(place), true) = (fields.place_of("fallback"), otherwise.is_some()) {
+            self.errors
+                .at(
+                    place,
+                    "`fallback` and `else` both respond where there is no file",
+                )
+                .hint("leave one of them out");
+        }
+        if let (Some(place), true, Some(true)) = (
+            fields.place_of("listing"),
+            otherwise.is_some(),
+            listing.as_ref().map(|listing| listing.value),
+        ) {
+            self.errors
+                .at(place, "`listing` and `else` both respond for a directory")
+                .hint("leave one of them out");
+        }
         Some(Static {
             place: fields.place,
             roots: self.each_once(roots?),
@@ -81,6 +99,7 @@ impl Decoder<'_> {
             download: download?,
             untrusted: untrusted?.value,
             listing: listing?.value,
+            otherwise,
         })
     }
 

@@ -1124,6 +1124,11 @@ pub(crate) static STATIC: Section = Section {
             "Lists directories that have no index.",
         )
         .or("false"),
+        key(
+            "else",
+            Kind::Form("upstream or server", "http://127.0.0.1:8000"),
+            "Forwards what is no file to an upstream or a server.",
+        ),
     ],
 };
 

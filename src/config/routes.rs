@@ -119,7 +119,7 @@ impl Decoder<'_> {
         Some(read)
     }
 
-    fn proxy_to(&mut self, node: &Node) -> Option<Spanned<ProxyTo>> {
+    pub(super) fn proxy_to(&mut self, node: &Node) -> Option<Spanned<ProxyTo>> {
         let node = self.without_password(node)?;
         let directory = self.directory;
         self.scalar(

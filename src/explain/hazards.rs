@@ -29,7 +29,7 @@ pub(crate) fn hazards(snapshot: &Snapshot, now: SystemTime) -> Vec<(usize, Strin
 fn shared_files(snapshot: &Snapshot) -> impl Iterator<Item = (usize, String)> {
     let routes = snapshot.routes.iter();
     routes.filter_map(|route| {
-        let is_of_all = route.pattern.star && matches!(route.target, Target::Files(_));
+        let is_of_all = route.pattern.star && route.has_files();
         let (name, _) = route.deciding_parameters().next().filter(|_| is_of_all)?;
         let warning = format!(
             "`{{{name}}}` decides who has access, and is no part of a file's name: below `{}` everybody opens the same files",

@@ -236,8 +236,34 @@ impl Files {
         permit: Permit,
         asked: FileRequest<'_>,
     ) -> Result<Response<Body>, Reject> {
-        let private = permit.is_private();
-        let target = match self.find(asked)? {
+        let found = self.find(asked)?;
+        self.give(asked, found, permit.is_private()).await
+    }
+
+    /// Responds with a file where the path names one, or a directory with an index; otherwise returns the permit, for
+    /// the app that is asked then.
+    ///
+    /// # Errors
+    /// `FileForbidden`, `PreconditionFailed`, `RangeNotSatisfiable`, and `Internal` for failures of the system.
+    pub(crate) async fn serve_if_there(
+        &self,
+        permit: Permit,
+        asked: FileRequest<'_>,
+    ) -> Result<Result<Response<Body>, Permit>, Reject> {
+        match self.find_if_there(asked)? {
+            Some(found) => self.give(asked, found, permit.is_private()).await.map(Ok),
+            None => Ok(Err(permit)),
+        }
+    }
+
+    /// Responds with what was found.
+    async fn give(
+        &self,
+        asked: FileRequest<'_>,
+        found: Found,
+        private: bool,
+    ) -> Result<Response<Body>, Reject> {
+        let target = match found {
             Found::File(target) if target.wish.is_some() => self.compressed(asked, target).await?,
             Found::File(target) => target,
             Found::Directory => return self.respond(asked, Outcome::Redirect, private),
@@ -250,18 +276,35 @@ impl Files {
     /// What is decided of a file besides its bytes, in words: its form, and who may keep it, the client alone if
     /// `private`.
     pub(crate) fn in_words(&self, asked: FileRequest<'_>, private: bool) -> FileWords {
+        self.told(asked, self.find(asked).ok(), private)
+    }
+
+    /// The same where an app is asked if there is no file; `None` if it is.
+    ///
+    /// # Errors
+    /// As [`Self::serve_if_there`].
+    pub(crate) fn in_words_if_there(
+        &self,
+        asked: FileRequest<'_>,
+        private: bool,
+    ) -> Result<Option<FileWords>, Reject> {
+        let found = self.find_if_there(asked)?;
+        Ok(found.map(|found| self.told(asked, Some(found), private)))
+    }
+
+    fn told(&self, asked: FileRequest<'_>, found: Option<Found>, private: bool) -> FileWords {
         let mut words = FileWords {
             lines: Vec::new(),
             source: "from a file",
         };
-        let target = match self.find(asked) {
-            Ok(Found::File(target)) => target,
-            Ok(Found::Listed(_)) => {
+        let target = match found {
+            Some(Found::File(target)) => target,
+            Some(Found::Listed(_)) => {
                 words.lines.push("the directory has no index".to_owned());
                 words.source = "with a listing";
                 return words;
             }
-            Ok(Found::Directory) | Err(_) => return words,
+            Some(Found::Directory) | None => return words,
         };
         let Target { about, wish, .. } = &target;
         let form = match (about.coding, about.varies) {
@@ -339,6 +382,39 @@ impl Files {
             }
         }
         self.fall_back(asked, name).map(Found::File)
+    }
+
+    /// Finds the file, or the directory with an index; `None` for everything that is the app's: what is no file, has a
+    /// path that no file can have, or is another method.
+    fn find_if_there(&self, asked: FileRequest<'_>) -> Result<Option<Found>, Reject> {
+        let upgrade = asked.headers.get(header::UPGRADE);
+        if upgrade.is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket")) {
+            return Ok(None);
+        }
+        match self.find(asked) {
+            Ok(Found::Directory) if !self.has_index(asked)? => Ok(None),
+            Ok(found) => Ok(Some(found)),
+            Err(Reject::FileNotFound | Reject::BadPath | Reject::MethodNotAllowed(_)) => Ok(None),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Whether the directory that the path names without its slash has an index.
+    fn has_index(&self, asked: FileRequest<'_>) -> Result<bool, Reject> {
+        let name = asked.path.file_after(asked.skip)?;
+        let directory = if name.is_empty() {
+            String::new()
+        } else {
+            format!("{name}/")
+        };
+        for tree in 0..self.trees.len() {
+            match self.look_up(asked, tree, &directory, true) {
+                Ok(found) => return Ok(found.is_some()),
+                Err(Reject::FileNotFound) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(false)
     }
 
     /// The directories of a name below the roots, opened to be read.

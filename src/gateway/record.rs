@@ -17,6 +17,7 @@ use super::{Connection, metadata};
 use crate::auth::{Permit, Principal};
 use crate::edits::Facts;
 use crate::limit::{Counted, Limits, Refusal, Sender};
+use crate::message::accept::Coding;
 use crate::message::body::{Body, BodyError, Carried, Carry, SendFile};
 use crate::message::fields;
 use crate::message::path::RequestPath;
@@ -58,6 +59,8 @@ pub(crate) struct Record {
     private: bool,
     /// Whether the response is a stream without a natural end.
     streams: bool,
+    /// Whether the response is a file.
+    is_file: bool,
     /// The coding of the response, or why it has none although its client would have taken one.
     encoding: Option<&'static str>,
     /// Ends the tunnel or response body with its token.
@@ -106,6 +109,7 @@ impl Record {
             counted: None,
             private: false,
             streams: false,
+            is_file: false,
             encoding: None,
             ending: None,
             course: Course::default(),
@@ -279,6 +283,18 @@ impl Record {
         self.connection.line.enter_stream();
     }
 
+    /// Notes that the response is a file, with these headers.
+    pub(crate) fn gave_file(&mut self, headers: &HeaderMap) {
+        self.is_file = true;
+        let coding = fields::rare(headers, &header::CONTENT_ENCODING);
+        self.encoding = coding.and_then(Coding::of).map(Coding::name);
+    }
+
+    /// Whether the response is a file.
+    pub(crate) fn is_file(&self) -> bool {
+        self.is_file
+    }
+
     /// Notes the coding that the gateway sends the response in, or why it sends it as it is.
     pub(crate) fn encoded(&mut self, encoding: Option<&'static str>) {
         self.encoding = encoding;
@@ -333,8 +349,9 @@ impl Drop for Record {
             self.status = 499;
         }
         let upstream = route.and_then(|route| match &route.target {
-            Target::Upstream { forward, .. } => Some(&forward.upstream),
-            Target::Files(_)
+            Target::Upstream { forward, .. } if !self.is_file => Some(&forward.upstream),
+            Target::Upstream { .. }
+            | Target::Files(_)
             | Target::Redirect { .. }
             | Target::Respond { .. }
             | Target::ResourceMetadata

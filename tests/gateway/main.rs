@@ -46,6 +46,7 @@ mod limiting;
 mod limits;
 mod listing;
 mod logs;
+mod otherwise;
 mod policy;
 mod precompressed;
 mod prompt;

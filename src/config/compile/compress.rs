@@ -13,13 +13,13 @@ impl Compiler<'_> {
     ) -> Option<Box<CompressRules>> {
         let said = parsed.compress.as_ref();
         if let Some(own) = said
-            && parsed.proxy.is_none()
+            && parsed.app().is_none()
             && parsed.files.is_none()
         {
             let problem = "`compress` means something only beside `static` and `proxy`";
             self.errors.at(own.place, problem);
         }
-        parsed.proxy.as_ref()?;
+        parsed.app()?;
         match &said.or(gateway.defaults.compress.as_ref())?.value {
             Compress::Off => None,
             Compress::On(rules) => {

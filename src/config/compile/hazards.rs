@@ -139,7 +139,7 @@ impl Compiler<'_> {
             servers.map(|server| (&server.url.value, server.url.place))
         });
         let bare = gateway.routes.iter().filter_map(|route| {
-            let proxy = route.proxy.as_ref()?;
+            let proxy = route.app()?;
             match &proxy.value {
                 parsed::ProxyTo::Server(server) => Some((server, proxy.place)),
                 parsed::ProxyTo::Upstream(_) => None,

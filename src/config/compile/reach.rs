@@ -116,7 +116,7 @@ impl Compiler<'_> {
             }));
         }
         wanted.extend(gateway.routes.iter().filter_map(|route| {
-            let proxy = route.proxy.as_ref()?;
+            let proxy = route.app()?;
             let parsed::ProxyTo::Server(parsed::Server::Unix(path)) = &proxy.value else {
                 return None;
             };

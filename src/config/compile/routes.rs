@@ -88,16 +88,19 @@ impl Compiler<'_> {
             format!(" [{}]", methods.names().collect::<Vec<_>>().join(" "))
         });
         let words = match &target {
-            Target::Files(_) => {
-                let roots = parsed.files.iter().flat_map(|files| &files.roots);
-                let roots: Vec<_> = roots.map(|root| root.value.display().to_string()).collect();
-                format!("static {}", roots.join(", "))
-            }
+            Target::Files(_) => files_in_words(parsed),
             Target::Upstream {
-                forward, rewrite, ..
+                forward,
+                rewrite,
+                first,
+                ..
             } => {
+                let first = match first {
+                    Some(_) => format!("{}, else ", files_in_words(parsed)),
+                    None => String::new(),
+                };
                 let rewrite = if rewrite.is_some() { ", rewritten" } else { "" };
-                format!("proxy {}{rewrite}", forward.upstream.name)
+                format!("{first}proxy {}{rewrite}", forward.upstream.name)
             }
             Target::ResourceMetadata => "resource metadata".to_owned(),
             Target::Tokens { endpoint, .. } => endpoint.name().to_owned(),
@@ -182,9 +185,8 @@ impl Compiler<'_> {
                 .and_then(|rest| rest.strip_prefix('/'));
             let wider = || {
                 let prefix = path.strip_suffix('*')?;
-                (other.proxy.is_some()
-                    && parsed.proxy.as_ref().map(|it| &it.value)
-                        == other.proxy.as_ref().map(|it| &it.value)
+                (other.app().is_some()
+                    && parsed.app().map(|it| &it.value) == other.app().map(|it| &it.value)
                     && parsed.path.value.starts_with(prefix))
                 .then_some(())
             };
@@ -257,7 +259,7 @@ impl Compiler<'_> {
                 let realm = name.unwrap_or(&pattern.text);
                 self.guard(auth, (pattern, realm), verifiers)
             }
-            None if parsed.proxy.is_some() => {
+            None if parsed.app().is_some() => {
                 if !parsed.broken && !self.errors.is_unread("defaults") {
                     self.errors
                         .at(parsed.path.place, "nobody says who may use this proxied route")
@@ -324,8 +326,15 @@ impl Compiler<'_> {
         }
         self.only_for_proxies(parsed);
         if let Some(files) = &parsed.files {
-            let files = self.files(files, compress::of_files(parsed, gateway));
-            return files.map(Box::new).map(Target::Files);
+            let served = self.files(files, compress::of_files(parsed, gateway));
+            let Some(app) = &files.otherwise else {
+                return served.map(Box::new).map(Target::Files);
+            };
+            let mut target = self.app(parsed, app, pattern, upstreams)?;
+            if let Target::Upstream { first, .. } = &mut target {
+                *first = Some(Box::new(served?));
+            }
+            return Some(target);
         }
         if let Some(redirect) = &parsed.redirect {
             return match Template::parse(&redirect.to.value, pattern) {
@@ -360,7 +369,17 @@ impl Compiler<'_> {
                 body: body.unwrap_or_default(),
             });
         }
-        let proxy = parsed.proxy.as_ref()?;
+        self.app(parsed, parsed.proxy.as_ref()?, pattern, upstreams)
+    }
+
+    /// The app that a route forwards to.
+    fn app(
+        &mut self,
+        parsed: &parsed::Route,
+        proxy: &parsed::Spanned<parsed::ProxyTo>,
+        pattern: &Pattern,
+        upstreams: &mut Upstreams,
+    ) -> Option<Target> {
         let upstream = match &proxy.value {
             parsed::ProxyTo::Server(server) => {
                 self.bare(server, Purpose::Proxy, proxy.place, upstreams)
@@ -399,12 +418,13 @@ impl Compiler<'_> {
             forward: Forward { upstream, timeouts },
             rewrite,
             compress: None,
+            first: None,
         })
     }
 
     /// Keys that have no effect without `proxy` are errors, not ignored.
     fn only_for_proxies(&mut self, parsed: &parsed::Route) {
-        if parsed.proxy.is_some() {
+        if parsed.app().is_some() {
             return;
         }
         let request = &parsed.headers.request;
@@ -457,6 +477,13 @@ impl Compiler<'_> {
             }
         }
     }
+}
+
+/// `static` of a route, for the summary.
+fn files_in_words(parsed: &parsed::Route) -> String {
+    let roots = parsed.files.iter().flat_map(|files| &files.roots);
+    let roots: Vec<_> = roots.map(|root| root.value.display().to_string()).collect();
+    format!("static {}", roots.join(", "))
 }
 
 fn rewrite(parsed: &parsed::Rewrite, pattern: &Pattern) -> Result<Rewrite, String> {

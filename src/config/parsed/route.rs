@@ -88,6 +88,14 @@ pub(crate) struct Route {
     pub(crate) compress: Option<Spanned<Compress>>,
 }
 
+impl Route {
+    /// The app behind the route: that of `proxy`, or of `static.else`.
+    pub(crate) fn app(&self) -> Option<&Spanned<ProxyTo>> {
+        let files = self.files.as_ref();
+        (self.proxy.as_ref()).or_else(|| files.and_then(|files| files.otherwise.as_ref()))
+    }
+}
+
 /// The host of a route, in lower case.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum HostPattern {
@@ -131,6 +139,8 @@ pub(crate) struct Static {
     pub(crate) untrusted: bool,
     /// Whether directories without an index are listed.
     pub(crate) listing: bool,
+    /// `else`: the app that gets what is no file.
+    pub(crate) otherwise: Option<Spanned<ProxyTo>>,
 }
 
 /// `proxy` of a route.
