@@ -292,7 +292,7 @@ impl Decision {
         };
         match &route.target {
             Target::Files(files) => {
-                let told = files.in_words(file(), permit.is_private());
+                let told = files.in_words(&permit, file());
                 self.file(files.serve(permit, file()), told)
             }
             Target::Upstream {
@@ -302,7 +302,7 @@ impl Decision {
                 first,
             } => {
                 if let Some(files) = first {
-                    let told = files.in_words_if_there(file(), permit.is_private())?;
+                    let told = files.in_words_if_there(&permit, file())?;
                     if let Some(told) = told {
                         return self.file(files.serve(permit, file()), told);
                     }

@@ -7,9 +7,13 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::claims::ClaimPath;
+#[cfg(test)]
+use super::claims::Claims;
 use super::lease::Lease;
 use super::principal::Principal;
 use super::token::{self, TokenSource};
+#[cfg(test)]
+use super::verify::Verified;
 use crate::message::reject::Reject;
 
 /// The proof that a request satisfies its route. Only `Guard::authorize` and `AskGuard::judge` create one.
@@ -66,6 +70,15 @@ impl Permit {
         Self::of(Principal::anonymous())
     }
 
+    /// A permit for a token with these claims, for the tests of its consumers.
+    #[cfg(test)]
+    #[expect(clippy::needless_pass_by_value, reason = "rows read better")]
+    pub(crate) fn with_claims(claims: serde_json::Value) -> Self {
+        let members = claims.as_object().cloned().unwrap_or_default();
+        let verified = Verified::of(Claims::new(members));
+        Self::of(Principal::bearer(Arc::new(verified)))
+    }
+
     /// Takes the lease of the token, where what the request opens has to end with it.
     pub(crate) fn take_lease(&mut self) -> Option<Lease> {
         self.lease.take()
@@ -107,6 +120,17 @@ impl Permit {
         match self.principal.header(path) {
             Err(_) if self.only_reports => Ok(None),
             claim => claim,
+        }
+    }
+
+    /// A claim that is a text.
+    ///
+    /// # Errors
+    /// `Forbidden` where it is absent, and `ClaimUnfit` where it is something else.
+    pub(crate) fn claim_as_name(&self, path: &ClaimPath) -> Result<&str, Reject> {
+        match self.principal.claim(path).filter(|it| !it.is_null()) {
+            None => Err(Reject::Forbidden),
+            Some(claim) => claim.as_str().ok_or(Reject::ClaimUnfit),
         }
     }
 

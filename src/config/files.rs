@@ -1,14 +1,12 @@
 //! Decodes `static` of a route. Whether the directory can be served is not checked here.
 
-use std::path::PathBuf;
-
 use super::decode::Decoder;
 use super::keys;
 use super::mask::quoted;
 use super::node::{Kind, Node};
-use super::parsed::{Spanned, Static};
+use super::parsed::{ServedRoot, Spanned, Static};
 use super::value;
-use crate::files::{CacheControl, FilePattern};
+use crate::files::{CacheControl, FilePattern, PrivateFolder};
 use crate::message::accept::Coding;
 
 impl Decoder<'_> {
@@ -23,7 +21,7 @@ impl Decoder<'_> {
         };
         let fields = self.fields(node, "a directory or a map", &keys::STATIC)?;
         let roots = self.required(fields, "root", |it, node| {
-            it.one_or_more(node, "a directory or a list of directories", Self::file)
+            it.one_or_more(node, "a directory or a list of directories", Self::root)
         });
         let index = self.value(fields, "index", |it, node| {
             it.list(node, "a list of file names", |it, node| {
@@ -103,13 +101,34 @@ impl Decoder<'_> {
         })
     }
 
+    /// A root, perhaps with claims in it.
+    fn root(&mut self, node: &Node) -> Option<ServedRoot> {
+        let path = self.file(node)?;
+        match PrivateFolder::parse(&path.value) {
+            Ok((_, None)) => Some(ServedRoot { path, folder: None }),
+            Ok((base, folder)) => Some(ServedRoot {
+                path: Spanned {
+                    value: base,
+                    ..path
+                },
+                folder,
+            }),
+            Err(problem) => {
+                let hint = "such as ./data/{claim:sub}";
+                self.errors.at(path.place, problem).hint(hint);
+                None
+            }
+        }
+    }
+
     /// The roots; one that is named twice is an error.
-    fn each_once(&mut self, roots: Vec<Spanned<PathBuf>>) -> Vec<Spanned<PathBuf>> {
-        let mut kept: Vec<Spanned<PathBuf>> = Vec::with_capacity(roots.len());
+    fn each_once(&mut self, roots: Vec<ServedRoot>) -> Vec<ServedRoot> {
+        let mut kept: Vec<ServedRoot> = Vec::with_capacity(roots.len());
         for root in roots {
-            if kept.iter().any(|known| known.value == root.value) {
-                let problem = format!("{} is here twice", root.shown());
-                self.errors.at(root.place, problem);
+            let shown = root.to_string();
+            if kept.iter().any(|known| known.to_string() == shown) {
+                let problem = format!("`{shown}` is here twice");
+                self.errors.at(root.path.place, problem);
             } else {
                 kept.push(root);
             }

@@ -28,7 +28,7 @@ pub(crate) use limiting::{AddressLists, InFlight, LimitRule, LimitSource, Limiti
 pub(crate) use route::{
     Accepted, ApiKeyRule, AskRule, Auth, BasicRule, CertificateRule, Compress, Cors, Defaults,
     ErrorPages, Forwards, HeaderChanges, Headers, HostPattern, JwtRule, ProxyTo, Redirect, Respond,
-    Rewrite, Route, Static,
+    Rewrite, Route, ServedRoot, Static,
 };
 
 /// A value and its place.

@@ -254,7 +254,9 @@ fn the_smallest_file_has_the_defaults() {
     assert_eq!(gateway.limits.body_bytes.value, 10 * 1024 * 1024);
     assert_eq!(gateway.timeouts.send.value, Duration::from_secs(60));
     assert_eq!(
-        gateway.routes[0].files.as_ref().unwrap().roots[0].value,
+        gateway.routes[0].files.as_ref().unwrap().roots[0]
+            .path
+            .value,
         Path::new(".")
     );
     assert_eq!(

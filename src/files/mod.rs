@@ -13,6 +13,7 @@ mod listing;
 mod multipart;
 mod pattern;
 mod pieces;
+mod private;
 mod range;
 mod resolve;
 mod stamp;
@@ -34,6 +35,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Response, StatusCode, Version};
+use smallvec::SmallVec;
 
 use self::about::About;
 pub(crate) use self::compressed::FileCompression;
@@ -44,6 +46,7 @@ pub(crate) use self::kind::media_type;
 use self::listing::{Form, Listing, Order};
 use self::multipart::{Parts, Segment};
 pub(crate) use self::pattern::FilePattern;
+pub(crate) use self::private::PrivateFolder;
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::range::range_holds;
 use self::range::{Part, Wanted};
@@ -51,7 +54,7 @@ use self::resolve::Folder;
 use self::store::Kept;
 use self::stream::FileStream;
 use self::target::{Source, Target};
-use self::tree::Tree;
+use self::tree::{Spot, Tree};
 pub(crate) use self::variants::ending;
 use crate::auth::Permit;
 use crate::message::accept::Coding;
@@ -76,7 +79,7 @@ const TRUSTED_FOR: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct FilesSettings {
     /// The directories to serve; the first that has a file serves it.
-    pub(crate) roots: Vec<PathBuf>,
+    pub(crate) roots: Vec<RootSettings>,
     /// The index files of a directory; the first that exists is used.
     pub(crate) index: Vec<String>,
     /// The page that a single-page app sends for a navigation that names no file, as a path below the root.
@@ -91,6 +94,15 @@ pub(crate) struct FilesSettings {
     pub(crate) compression: Option<FileCompression>,
     /// How many workers serve the files; each has a descriptor of the root.
     pub(crate) workers: usize,
+}
+
+/// A directory to serve.
+#[derive(Debug)]
+pub(crate) struct RootSettings {
+    /// Its path.
+    pub(crate) path: PathBuf,
+    /// The folder in it that is the user's own, where only that is served.
+    pub(crate) folder: Option<PrivateFolder>,
 }
 
 /// The files of one route.
@@ -229,14 +241,14 @@ impl Files {
     /// Responds to a request for a file.
     ///
     /// # Errors
-    /// `MethodNotAllowed`, `BadPath`, `FileNotFound`, `FileForbidden`, `PreconditionFailed`, `RangeNotSatisfiable`, and
-    /// `Internal` for failures of the system.
+    /// `MethodNotAllowed`, `BadPath`, `FileNotFound`, `FileForbidden`, `PreconditionFailed`, `RangeNotSatisfiable`,
+    /// `Forbidden` and `ClaimUnfit` for a user without a folder, and `Internal` for failures of the system.
     pub(crate) async fn serve(
         &self,
         permit: Permit,
         asked: FileRequest<'_>,
     ) -> Result<Response<Body>, Reject> {
-        let found = self.find(asked)?;
+        let found = self.find(&permit, asked)?;
         self.give(asked, found, permit.is_private()).await
     }
 
@@ -244,13 +256,13 @@ impl Files {
     /// the app that is asked then.
     ///
     /// # Errors
-    /// `FileForbidden`, `PreconditionFailed`, `RangeNotSatisfiable`, and `Internal` for failures of the system.
+    /// As [`Self::serve`], where the path is that of a file.
     pub(crate) async fn serve_if_there(
         &self,
         permit: Permit,
         asked: FileRequest<'_>,
     ) -> Result<Result<Response<Body>, Permit>, Reject> {
-        match self.find_if_there(asked)? {
+        match self.find_if_there(&permit, asked)? {
             Some(found) => self.give(asked, found, permit.is_private()).await.map(Ok),
             None => Ok(Err(permit)),
         }
@@ -273,10 +285,9 @@ impl Files {
         self.answer(asked, outcome, private).await
     }
 
-    /// What is decided of a file besides its bytes, in words: its form, and who may keep it, the client alone if
-    /// `private`.
-    pub(crate) fn in_words(&self, asked: FileRequest<'_>, private: bool) -> FileWords {
-        self.told(asked, self.find(asked).ok(), private)
+    /// What is decided of a file besides its bytes, in words: its form, and who may keep it.
+    pub(crate) fn in_words(&self, permit: &Permit, asked: FileRequest<'_>) -> FileWords {
+        self.told(permit, asked, self.find(permit, asked).ok())
     }
 
     /// The same where an app is asked if there is no file; `None` if it is.
@@ -285,18 +296,25 @@ impl Files {
     /// As [`Self::serve_if_there`].
     pub(crate) fn in_words_if_there(
         &self,
+        permit: &Permit,
         asked: FileRequest<'_>,
-        private: bool,
     ) -> Result<Option<FileWords>, Reject> {
-        let found = self.find_if_there(asked)?;
-        Ok(found.map(|found| self.told(asked, Some(found), private)))
+        let found = self.find_if_there(permit, asked)?;
+        Ok(found.map(|found| self.told(permit, asked, Some(found))))
     }
 
-    fn told(&self, asked: FileRequest<'_>, found: Option<Found>, private: bool) -> FileWords {
+    fn told(&self, permit: &Permit, asked: FileRequest<'_>, found: Option<Found>) -> FileWords {
         let mut words = FileWords {
             lines: Vec::new(),
             source: "from a file",
         };
+        for Spot { folder, .. } in self.spots(permit).into_iter().flatten() {
+            if !folder.is_empty() {
+                words
+                    .lines
+                    .push(format!("in the folder {folder} of this user"));
+            }
+        }
         let target = match found {
             Some(Found::File(target)) => target,
             Some(Found::Listed(_)) => {
@@ -317,7 +335,7 @@ impl Files {
             (None, false) => "as it is: there is no other form".to_owned(),
         };
         let caching = &about.told.caching;
-        let value = caching.value(private);
+        let value = caching.value(permit.is_private());
         let value = String::from_utf8_lossy(value.as_bytes());
         let why = self.describe.why(caching);
         let told = [form, format!("Cache-Control: {value}: {why}")];
@@ -352,7 +370,7 @@ impl Files {
     }
 
     /// Finds the file, without reading its content.
-    fn find(&self, asked: FileRequest<'_>) -> Result<Found, Reject> {
+    fn find(&self, permit: &Permit, asked: FileRequest<'_>) -> Result<Found, Reject> {
         if !MethodSet::READ.contains(asked.method) {
             return Err(Reject::MethodNotAllowed(MethodSet::READ));
         }
@@ -363,8 +381,9 @@ impl Files {
         }
         let is_directory = whole.ends_with('/');
         let mut found_directory = false;
-        for tree in 0..self.trees.len() {
-            match self.look_up(asked, tree, name, is_directory) {
+        let spots = self.spots(permit)?;
+        for spot in &spots {
+            match self.look_up(asked, spot, name, is_directory) {
                 Ok(Some(target)) => return Ok(Found::File(target)),
                 // Another root may have a file of this name.
                 Ok(None) => found_directory = true,
@@ -376,23 +395,41 @@ impl Files {
             return Ok(Found::Directory);
         }
         if self.listing && is_directory {
-            let folders = self.folders(asked, name)?;
+            let folders = self.folders(asked, &spots, name)?;
             if !folders.is_empty() {
                 return Ok(Found::Listed(folders));
             }
         }
-        self.fall_back(asked, name).map(Found::File)
+        self.fall_back(asked, &spots, name).map(Found::File)
+    }
+
+    /// Where the files of a request may be, in the order in which they are looked for.
+    fn spots(&self, permit: &Permit) -> Result<SmallVec<[Spot; 1]>, Reject> {
+        let trees = self.trees.iter().enumerate();
+        trees
+            .map(|(tree, Tree { folder, .. })| {
+                let folder = match folder {
+                    None => String::new(),
+                    Some(folder) => folder.of(permit)?,
+                };
+                Ok(Spot { tree, folder })
+            })
+            .collect()
     }
 
     /// Finds the file, or the directory with an index; `None` for everything that is the app's: what is no file, has a
     /// path that no file can have, or is another method.
-    fn find_if_there(&self, asked: FileRequest<'_>) -> Result<Option<Found>, Reject> {
+    fn find_if_there(
+        &self,
+        permit: &Permit,
+        asked: FileRequest<'_>,
+    ) -> Result<Option<Found>, Reject> {
         let upgrade = asked.headers.get(header::UPGRADE);
         if upgrade.is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket")) {
             return Ok(None);
         }
-        match self.find(asked) {
-            Ok(Found::Directory) if !self.has_index(asked)? => Ok(None),
+        match self.find(permit, asked) {
+            Ok(Found::Directory) if !self.has_index(permit, asked)? => Ok(None),
             Ok(found) => Ok(Some(found)),
             Err(Reject::FileNotFound | Reject::BadPath | Reject::MethodNotAllowed(_)) => Ok(None),
             Err(other) => Err(other),
@@ -400,15 +437,15 @@ impl Files {
     }
 
     /// Whether the directory that the path names without its slash has an index.
-    fn has_index(&self, asked: FileRequest<'_>) -> Result<bool, Reject> {
+    fn has_index(&self, permit: &Permit, asked: FileRequest<'_>) -> Result<bool, Reject> {
         let name = asked.path.file_after(asked.skip)?;
         let directory = if name.is_empty() {
             String::new()
         } else {
             format!("{name}/")
         };
-        for tree in 0..self.trees.len() {
-            match self.look_up(asked, tree, &directory, true) {
+        for spot in &self.spots(permit)? {
+            match self.look_up(asked, spot, &directory, true) {
                 Ok(found) => return Ok(found.is_some()),
                 Err(Reject::FileNotFound) => {}
                 Err(other) => return Err(other),
@@ -418,10 +455,16 @@ impl Files {
     }
 
     /// The directories of a name below the roots, opened to be read.
-    fn folders(&self, asked: FileRequest<'_>, name: &str) -> Result<Vec<Folder>, Reject> {
+    fn folders(
+        &self,
+        asked: FileRequest<'_>,
+        spots: &[Spot],
+        name: &str,
+    ) -> Result<Vec<Folder>, Reject> {
         let mut folders = Vec::new();
-        for tree in &self.trees {
-            match tree.root.directory(asked.worker, name, asked.at) {
+        for (tree, spot) in self.trees.iter().zip(spots) {
+            let (path, folder) = (spot.path(name), spot.folder.len());
+            match (tree.root).directory(asked.worker, &path, folder, asked.at) {
                 Ok(folder) => folders.push(folder),
                 Err(Reject::FileNotFound) => {}
                 Err(other) => return Err(other),
@@ -435,7 +478,7 @@ impl Files {
     fn look_up(
         &self,
         asked: FileRequest<'_>,
-        tree: usize,
+        spot: &Spot,
         name: &str,
         directory: bool,
     ) -> Result<Option<Target>, Reject> {
@@ -444,7 +487,7 @@ impl Files {
             if name.is_empty() {
                 return Ok(None);
             }
-            return self.target(asked, tree, name);
+            return self.target(asked, spot, name);
         }
         for index in &self.index {
             let file = if name.is_empty() {
@@ -452,7 +495,7 @@ impl Files {
             } else {
                 Cow::Owned([name, index].concat())
             };
-            match self.target(asked, tree, &file) {
+            match self.target(asked, spot, &file) {
                 Ok(Some(target)) => return Ok(Some(target)),
                 // Try the next name; a directory is not an index either.
                 Ok(None) | Err(Reject::FileNotFound) => {}
@@ -464,7 +507,12 @@ impl Files {
 
     /// The app's page, for a browser that navigates to one of the app's own addresses, which may contain dots. Never
     /// for a missing script or image: a page in its place would hide the error.
-    fn fall_back(&self, asked: FileRequest<'_>, name: &str) -> Result<Target, Reject> {
+    fn fall_back(
+        &self,
+        asked: FileRequest<'_>,
+        spots: &[Spot],
+        name: &str,
+    ) -> Result<Target, Reject> {
         let last = name.rsplit('/').next().unwrap_or_default();
         let Some(fallback) = &self.fallback else {
             return Err(Reject::FileNotFound);
@@ -472,8 +520,8 @@ impl Files {
         if kind::is_asset(last) || !accepts_html(asked.headers) {
             return Err(Reject::FileNotFound);
         }
-        for tree in 0..self.trees.len() {
-            match self.target(asked, tree, fallback) {
+        for spot in spots {
+            match self.target(asked, spot, fallback) {
                 Ok(Some(target)) => return Ok(target),
                 // A fallback that is a directory is not a page.
                 Ok(None) | Err(Reject::FileNotFound) => {}

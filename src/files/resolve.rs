@@ -139,23 +139,31 @@ impl Root {
         self.lookup == Lookup::Walk
     }
 
-    /// Opens the object at a name below the root. The name is relative and has no `..`.
+    /// Opens the object at a name below the root. The name is relative and has no `..`. So many of its first bytes are a
+    /// folder, with a slash at its end, which the look-up does not leave.
     ///
     /// # Errors
     /// `FileNotFound` for what does not exist, leads outside the root, or is neither a file nor a directory;
     /// `FileForbidden` if opening is not permitted; `Internal` if the system lacks resources, or the worker does not
     /// exist.
-    pub(super) fn find(&self, worker: usize, name: &str, now: Instant) -> Result<Found, Reject> {
+    pub(super) fn find(
+        &self,
+        worker: usize,
+        name: &str,
+        folder: usize,
+        now: Instant,
+    ) -> Result<Found, Reject> {
         let mut handle = self.handle(worker, now).ok_or(Reject::Internal)?;
-        let found = handle.find(self.lookup, name);
+        let found = handle.find(self.lookup, name, folder);
         // A deployment may delete the old directory within the second: check the path before a 404.
         if matches!(found, Err(Reject::FileNotFound)) && handle.refresh(&self.path, now) {
-            return handle.find(self.lookup, name);
+            return handle.find(self.lookup, name, folder);
         }
         found
     }
 
-    /// Opens the directory of a name below the root to read it; the name ends in a slash, or is empty for the root.
+    /// Opens the directory of a name below the root to read it; the name ends in a slash, or is empty for the root. The
+    /// folder is as in [`Self::find`].
     ///
     /// # Errors
     /// As [`Self::find`].
@@ -163,17 +171,25 @@ impl Root {
         &self,
         worker: usize,
         name: &str,
+        folder: usize,
         now: Instant,
     ) -> Result<Folder, Reject> {
         let handle = self.handle(worker, now).ok_or(Reject::Internal)?;
         let root = handle.opened.as_ref().ok_or(Reject::FileNotFound)?;
+        let (folder, name) = name.split_at_checked(folder).ok_or(Reject::Internal)?;
+        let root = match folder {
+            "" => root.descriptor.try_clone().map_err(|_| Reject::Internal)?,
+            folder => (self.lookup)
+                .open(root.borrow(), folder, DIRECTORY)
+                .map_err(refusal)?,
+        };
+        drop(handle);
         let path = if name.is_empty() { "." } else { name };
-        let found = (self.lookup).open(root.borrow(), path, DIRECTORY);
+        let found = (self.lookup).open(root.as_fd(), path, DIRECTORY);
         let found = found.map_err(refusal)?;
         // That one may be for look-ups alone.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::openat(&found, ".", flags, Mode::empty()).map_err(refusal)?;
-        let root = root.descriptor.try_clone().map_err(|_| Reject::Internal)?;
         Ok(Folder {
             root,
             lookup: self.lookup,
@@ -284,9 +300,18 @@ impl Handle {
         }
     }
 
-    fn find(&self, lookup: Lookup, name: &str) -> Result<Found, Reject> {
+    fn find(&self, lookup: Lookup, name: &str, folder: usize) -> Result<Found, Reject> {
         let root = self.opened.as_ref().ok_or(Reject::FileNotFound)?;
-        let file = File::from(lookup.open(root.borrow(), name, FILE).map_err(refusal)?);
+        let (folder, name) = name.split_at_checked(folder).ok_or(Reject::Internal)?;
+        let folder = match folder {
+            "" => None,
+            folder => Some(lookup.open(root.borrow(), folder, DIRECTORY)),
+        };
+        let folder = folder.transpose().map_err(refusal)?;
+        let root = folder
+            .as_ref()
+            .map_or_else(|| root.borrow(), OwnedFd::as_fd);
+        let file = File::from(lookup.open(root, name, FILE).map_err(refusal)?);
         let meta = file.metadata().map_err(|_| Reject::Internal)?;
         if meta.is_file() {
             Ok(Found::File(file, meta))
@@ -485,7 +510,7 @@ mod tests {
         }
 
         fn find(&self, name: &str, after: Duration) -> Is {
-            match self.root.find(0, name, self.start + after) {
+            match self.root.find(0, name, 0, self.start + after) {
                 Ok(Found::File(..)) => Is::File,
                 Ok(Found::Directory) => Is::Directory,
                 Err(reject) => Is::Refused(reject),
@@ -585,6 +610,71 @@ mod tests {
         site.check("dangling", NOT_FOUND);
     }
 
+    #[test]
+    fn a_folder_is_not_left() {
+        let mut site = fixture();
+        for name in ["users/ada/x", "users/eve/x", "users/ada/sub/y"] {
+            fs::create_dir_all(site.site(name).parent().unwrap()).unwrap();
+            fs::write(site.site(name), name).unwrap();
+        }
+        symlink("../eve/x", site.site("users/ada/neighbour")).unwrap();
+        symlink("../eve", site.site("users/ada/next")).unwrap();
+        symlink("sub/y", site.site("users/ada/own")).unwrap();
+        symlink("../x", site.site("users/ada/sub/up")).unwrap();
+        symlink("ada", site.site("users/alias")).unwrap();
+        symlink("../..", site.site("users/out")).unwrap();
+        for lookup in [Lookup::Kernel, Lookup::Walk] {
+            site.root.lookup = lookup;
+            let find = |folder: &str, name: &str| {
+                let path = [folder, name].concat();
+                match site.root.find(0, &path, folder.len(), site.start) {
+                    Ok(Found::File(..)) => Is::File,
+                    Ok(Found::Directory) => Is::Directory,
+                    Err(reject) => Is::Refused(reject),
+                }
+            };
+            for (folder, name, expected) in [
+                ("users/ada/", "x", Is::File),
+                ("users/ada/", "own", Is::File),
+                ("users/ada/", "sub/up", Is::File),
+                ("users/ada/", "sub", Is::Directory),
+                ("users/ada/", "neighbour", NOT_FOUND),
+                ("users/ada/", "next/x", NOT_FOUND),
+                ("users/ada/", "../eve/x", NOT_FOUND),
+                // The one who runs the site may link folders, as long as they lie below the root.
+                ("users/alias/", "x", Is::File),
+                ("users/alias/", "neighbour", NOT_FOUND),
+                ("users/out/", "secret", NOT_FOUND),
+                ("users/bob/", "x", NOT_FOUND),
+                ("a.txt/", "x", NOT_FOUND),
+                // Without the folder it is only the root that is not left.
+                ("", "users/ada/neighbour", Is::File),
+            ] {
+                assert_eq!(find(folder, name), expected, "{folder}{name} by {lookup:?}");
+            }
+            for (folder, name, count) in [
+                ("users/ada/", "", Some(3)),
+                ("users/ada/", "sub/", Some(2)),
+                ("users/ada/", "next/", None),
+                ("users/out/", "", None),
+                ("users/bob/", "", None),
+            ] {
+                let path = [folder, name].concat();
+                let opened = site.root.directory(0, &path, folder.len(), site.start);
+                let listed = opened.ok().map(|folder| {
+                    let mut count = 0;
+                    let whole = folder.each(&mut 100, |_| {
+                        count += 1;
+                        true
+                    });
+                    assert!(whole.unwrap());
+                    count
+                });
+                assert_eq!(listed, count, "{path} by {lookup:?}");
+            }
+        }
+    }
+
     #[cfg(target_os = "linux")]
     #[test]
     fn special_files_are_not_found_and_never_waited_for() {
@@ -617,14 +707,14 @@ mod tests {
     #[test]
     fn a_worker_that_there_is_not_gets_nothing() {
         let site = fixture();
-        assert!(site.root.find(1, "a.txt", site.start).is_ok());
-        let missing = site.root.find(2, "a.txt", site.start).map(drop);
+        assert!(site.root.find(1, "a.txt", 0, site.start).is_ok());
+        let missing = site.root.find(2, "a.txt", 0, site.start).map(drop);
         assert_eq!(missing, Err(Reject::Internal));
     }
 
     /// Reads a whole file through the root.
     fn text(root: &Root, name: &str, now: Instant) -> Result<String, Reject> {
-        match root.find(0, name, now)? {
+        match root.find(0, name, 0, now)? {
             Found::File(file, _) => Ok(io::read_to_string(file).unwrap()),
             Found::Directory => Ok("directory".to_owned()),
         }

@@ -10,6 +10,7 @@ use super::about::About;
 use super::descriptors::Held;
 use super::resolve::Found;
 use super::stamp::Stamp;
+use super::tree::Spot;
 use super::variants::Place;
 use super::{FileRequest, Files};
 use crate::message::accept::{AcceptedCodings, Coding};
@@ -66,9 +67,9 @@ pub(super) enum Source {
 /// One form of a file.
 #[derive(Clone, Copy, Debug)]
 struct Form<'a> {
-    /// The file's name below the root, by which it is described.
+    /// The file's name, by which it is described.
     name: &'a str,
-    /// The name of this form.
+    /// The name of this form below the root.
     path: &'a str,
     /// What it is kept under.
     key: &'a str,
@@ -81,16 +82,17 @@ impl Files {
     pub(super) fn target(
         &self,
         asked: FileRequest<'_>,
-        tree: usize,
+        spot: &Spot,
         name: &str,
     ) -> Result<Option<Target>, Reject> {
+        let path = spot.path(name);
         let plain = Form {
             name,
-            path: name,
-            key: name,
+            path: &path,
+            key: &path,
             coded: None,
         };
-        let Some(mut target) = self.form(asked, tree, plain)? else {
+        let Some(mut target) = self.form(asked, spot, plain)? else {
             return Ok(None);
         };
         if !target.about.varies {
@@ -104,7 +106,7 @@ impl Files {
                 accepted.quality(Some(coding)) > accepted.quality(Some(sibling.coding))
             })
         {
-            let name = name.into();
+            let name = (&*path).into();
             target.wish = Some(Wish { coding, name });
             return Ok(Some(target));
         }
@@ -117,7 +119,7 @@ impl Files {
             key: &sibling.key,
             coded: Some((sibling.coding, &about.stamp)),
         };
-        match self.form(asked, tree, form) {
+        match self.form(asked, spot, form) {
             Ok(Some(sibling)) => Ok(Some(sibling)),
             // It went since it was seen.
             Ok(None) | Err(Reject::FileNotFound | Reject::FileForbidden) => Ok(Some(target)),
@@ -147,9 +149,10 @@ impl Files {
     fn form(
         &self,
         asked: FileRequest<'_>,
-        at_tree: usize,
+        spot: &Spot,
         form: Form<'_>,
     ) -> Result<Option<Target>, Reject> {
+        let at_tree = spot.tree;
         let tree = self.trees.get(at_tree).ok_or(Reject::Internal)?;
         let FileRequest {
             worker, now, at, ..
@@ -157,12 +160,13 @@ impl Files {
         let place = Place {
             root: &tree.root,
             worker,
+            folder: spot.folder.len(),
             at,
         };
         let is_still = |stamp, about: &About| {
             place.stamp(form.path) == Some(stamp)
                 && (form.coded.is_some()
-                    || (tree.precompressed).are_still(place, form.name, &about.siblings))
+                    || (tree.precompressed).are_still(place, form.path, &about.siblings))
         };
         if let Some(kept) = tree.store.get(worker, form.key, now, is_still) {
             let target = Target::in_memory(kept.content, kept.about, at_tree);
@@ -178,7 +182,7 @@ impl Files {
                 wish: None,
             }));
         }
-        let (file, meta) = match tree.root.find(worker, form.path, at)? {
+        let (file, meta) = match place.find(form.path)? {
             Found::Directory => return Ok(None),
             Found::File(file, meta) => (file, meta),
         };
@@ -191,7 +195,7 @@ impl Files {
             }
             Some(_) => {}
             None => {
-                let siblings = tree.precompressed.beside(place, form.name, &about.stamp);
+                let siblings = tree.precompressed.beside(place, form.path, &about.stamp);
                 let is_compressible = about.len <= LONGEST_COMPRESSED
                     && self.compression.as_ref().is_some_and(|compression| {
                         let kind = &about.told.content_type;

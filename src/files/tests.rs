@@ -21,9 +21,13 @@ struct Site {
     files: Files,
 }
 
+fn root(path: PathBuf) -> RootSettings {
+    RootSettings { path, folder: None }
+}
+
 fn settings(directory: &TempDir) -> FilesSettings {
     FilesSettings {
-        roots: vec![directory.path().join("site")],
+        roots: vec![root(directory.path().join("site"))],
         index: vec!["index.html".to_owned(), "index.htm".to_owned()],
         fallback: None,
         precompressed: vec![Coding::Br, Coding::Zstd, Coding::Gzip],
@@ -346,7 +350,7 @@ async fn a_directory_is_its_index() {
 #[tokio::test]
 async fn the_first_root_that_has_a_file_serves_it() {
     let site = site_with(|settings| {
-        let own = settings.roots[0].clone();
+        let own = settings.roots[0].path.clone();
         let vendor = own.with_file_name("vendor");
         for (name, content) in [
             ("a.css", "vendor"),
@@ -366,7 +370,7 @@ async fn the_first_root_that_has_a_file_serves_it() {
         write(&own.join("app/x.txt"), b"x");
         write(&own.join("a.css.gz"), b"gzip");
         symlink("../vendor/b.css", own.join("out.css")).unwrap();
-        settings.roots.push(vendor);
+        settings.roots.push(root(vendor));
         settings.fallback = Some("/spa.html".to_owned());
     });
     for (target, expected) in [
@@ -954,7 +958,7 @@ async fn a_head_or_a_304_reads_nothing_of_a_file() {
             at: Instant::now(),
             carries: false,
         };
-        let Found::File(target) = site.files.find(asked).unwrap() else {
+        let Found::File(target) = site.files.find(&Permit::for_tests(), asked).unwrap() else {
             panic!("no file");
         };
         let outcome = judge(asked, target).unwrap();
@@ -1076,17 +1080,21 @@ fn settings_that_lead_elsewhere_are_refused() {
     );
     check(|settings| settings.index = vec![String::new()], false);
     check(|settings| settings.index = vec!["..".to_owned()], false);
-    check(|settings| settings.roots[0].push("missing"), false);
+    check(|settings| settings.roots[0].path.push("missing"), false);
     check(|settings| settings.roots.clear(), false);
     check(
         |settings| {
-            let again = settings.roots[0].clone();
-            settings.roots.push(again);
+            let again = settings.roots[0].path.clone();
+            settings.roots.push(root(again));
         },
         true,
     );
     check(
-        |settings| settings.roots.push(settings.roots[0].join("missing")),
+        |settings| {
+            settings
+                .roots
+                .push(root(settings.roots[0].path.join("missing")))
+        },
         false,
     );
 }
@@ -1398,12 +1406,12 @@ fn listed(page: &[u8]) -> Vec<String> {
 
 fn listing_site() -> Site {
     let site = site_with(|settings| {
-        let vendor = settings.roots[0].with_file_name("vendor");
+        let vendor = settings.roots[0].path.with_file_name("vendor");
         for name in ["bare/a.txt", "bare/z.txt", "only/b.txt", "docs/vendor.txt"] {
             write(&vendor.join(name), b"vendor, and longer");
         }
         settings.listing = true;
-        settings.roots.push(vendor);
+        settings.roots.push(root(vendor));
     });
     fs::create_dir(site.path("bare/dir")).unwrap();
     write(&site.path("bare/.secret"), b"secret");

@@ -10,6 +10,7 @@ use foldhash::quality::RandomState;
 use super::resolve::{Found, Root};
 use super::stamp::Stamp;
 use crate::message::accept::{AcceptedCodings, Coding};
+use crate::message::reject::Reject;
 
 /// How many old siblings are named in the log; one deployment forgets all or none.
 const MOST_NAMED: usize = 64;
@@ -49,6 +50,8 @@ pub(super) struct Place<'a> {
     pub(super) root: &'a Root,
     /// The worker that looks.
     pub(super) worker: usize,
+    /// The length of the folder that begins each name, and is not left.
+    pub(super) folder: usize,
     /// When, on the monotonic clock.
     pub(super) at: Instant,
 }
@@ -57,6 +60,11 @@ impl Place<'_> {
     /// The state of what a name refers to, which may lie anywhere.
     pub(super) fn stamp(self, name: &str) -> Option<Stamp> {
         self.root.stamp(self.worker, name, self.at)
+    }
+
+    /// Opens what a name refers to.
+    pub(super) fn find(self, name: &str) -> Result<Found, Reject> {
+        self.root.find(self.worker, name, self.folder, self.at)
     }
 }
 
@@ -74,10 +82,7 @@ impl Precompressed {
         let found = self.codings.iter().filter_map(|coding| {
             let sibling = sibling_name(name, *coding);
             let stamp = place.stamp(&sibling)?;
-            let is_file = matches!(
-                place.root.find(place.worker, &sibling, place.at),
-                Ok(Found::File(..))
-            );
+            let is_file = matches!(place.find(&sibling), Ok(Found::File(..)));
             let is_old = stamp.is_older_than(file);
             if is_file && is_old {
                 self.say_old(&sibling);

@@ -37,6 +37,7 @@ mod ejection;
 mod error_pages;
 mod failures;
 mod fields;
+mod folders;
 mod hazards;
 mod hostile;
 mod http2;

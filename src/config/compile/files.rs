@@ -9,7 +9,7 @@ use super::Compiler;
 use crate::compress::CompressRules;
 use crate::config::parsed::{self, Spanned};
 use crate::config::source::why;
-use crate::files::{DescribeRules, FileCompression, Files, FilesSettings};
+use crate::files::{DescribeRules, FileCompression, Files, FilesSettings, RootSettings};
 
 impl Compiler<'_> {
     /// Opens the directories of a route with files.
@@ -19,15 +19,19 @@ impl Compiler<'_> {
         rules: Option<CompressRules>,
     ) -> Option<Files> {
         let are_there = parsed.roots.iter().fold(true, |others, root| {
-            let is_there = self.is_directory(root);
+            let is_there = self.is_directory(&root.path);
             others && is_there
         });
         if !are_there {
             return None;
         }
-        let first = parsed.roots.first()?;
+        let first = &parsed.roots.first()?.path;
+        let roots = parsed.roots.iter().map(|root| RootSettings {
+            path: root.path.value.clone(),
+            folder: root.folder.clone(),
+        });
         let settings = FilesSettings {
-            roots: parsed.roots.iter().map(|root| root.value.clone()).collect(),
+            roots: roots.collect(),
             index: parsed.index.iter().map(|name| name.value.clone()).collect(),
             fallback: parsed.fallback.as_ref().map(|path| path.value.clone()),
             precompressed: parsed.precompressed.clone(),

@@ -72,6 +72,7 @@ impl Compiler<'_> {
         let roots: Vec<(&Spanned<PathBuf>, PathBuf)> = (gateway.routes.iter())
             .filter_map(|route| route.files.as_ref())
             .flat_map(|files| &files.roots)
+            .map(|root| &root.path)
             .filter_map(|root| Some((root, self.canonical(&root.value)?)))
             .collect();
         if roots.is_empty() {

@@ -95,7 +95,8 @@ impl Compiler<'_> {
             .routes
             .iter()
             .filter_map(|route| route.files.as_ref())
-            .flat_map(|files| &files.roots);
+            .flat_map(|files| &files.roots)
+            .map(|root| &root.path);
         wanted.extend(roots.map(|root| one(&root.value, Need::Enter, Else::Refused, root.place)));
         if let Some(parsed::State::Directory(state)) = &gateway.state {
             wanted.push(one(&state.value, Need::Fill, Else::Refused, state.place));

@@ -326,6 +326,7 @@ impl Compiler<'_> {
         }
         self.only_for_proxies(parsed);
         if let Some(files) = &parsed.files {
+            self.folders_need_claims(parsed, files, gateway);
             let served = self.files(files, compress::of_files(parsed, gateway));
             let Some(app) = &files.otherwise else {
                 return served.map(Box::new).map(Target::Files);
@@ -422,6 +423,30 @@ impl Compiler<'_> {
         })
     }
 
+    /// A folder of a user's own needs to know the user of every request.
+    fn folders_need_claims(
+        &mut self,
+        parsed: &parsed::Route,
+        files: &parsed::Static,
+        gateway: &parsed::Gateway,
+    ) {
+        let auth = parsed.auth.as_ref().or(gateway.defaults.auth.as_ref());
+        let knows = match auth {
+            Some(parsed::Auth::Jwt(rule)) => !rule.optional.value && !rule.only_reports.value,
+            Some(parsed::Auth::Public(_) | parsed::Auth::Ask(_) | parsed::Auth::Certificate(_))
+            | None => false,
+        };
+        for root in &files.roots {
+            if let (Some(folder), false, false) = (&root.folder, knows, parsed.broken) {
+                let problem =
+                    format!("`{folder}`: a request of this route may come without claims");
+                self.errors
+                    .at(root.path.place, problem)
+                    .hint("`auth: {jwt: NAME}` or `api_key` knows them, without `optional` and `enforce: report`");
+            }
+        }
+    }
+
     /// Keys that have no effect without `proxy` are errors, not ignored.
     fn only_for_proxies(&mut self, parsed: &parsed::Route) {
         if parsed.app().is_some() {
@@ -482,7 +507,7 @@ impl Compiler<'_> {
 /// `static` of a route, for the summary.
 fn files_in_words(parsed: &parsed::Route) -> String {
     let roots = parsed.files.iter().flat_map(|files| &files.roots);
-    let roots: Vec<_> = roots.map(|root| root.value.display().to_string()).collect();
+    let roots: Vec<_> = roots.map(ToString::to_string).collect();
     format!("static {}", roots.join(", "))
 }
 

@@ -13,7 +13,7 @@ use super::{Limiting, Server, Spanned};
 use crate::auth::{KeyPlace, NamePattern};
 use crate::compress::CompressRules;
 use crate::edits::Written;
-use crate::files::{CacheControl, FilePattern};
+use crate::files::{CacheControl, FilePattern, PrivateFolder};
 use crate::message::accept::Coding;
 use crate::message::cors::Origin;
 use crate::message::error_pages::Statuses;
@@ -114,13 +114,32 @@ impl fmt::Display for HostPattern {
     }
 }
 
+/// One of the directories of `static`.
+#[derive(Clone, Debug)]
+pub(crate) struct ServedRoot {
+    /// The directory, up to the first claim.
+    pub(crate) path: Spanned<PathBuf>,
+    /// The folder of a user in it.
+    pub(crate) folder: Option<PrivateFolder>,
+}
+
+impl fmt::Display for ServedRoot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.value.display();
+        match &self.folder {
+            Some(folder) => write!(f, "{path}/{folder}"),
+            None => write!(f, "{path}"),
+        }
+    }
+}
+
 /// `static` of a route.
 #[derive(Clone, Debug)]
 pub(crate) struct Static {
     /// Its place.
     pub(crate) place: Place,
     /// The directories, in the order in which they are looked in.
-    pub(crate) roots: Vec<Spanned<PathBuf>>,
+    pub(crate) roots: Vec<ServedRoot>,
     /// File names for a directory; `index.html` by default, empty for none.
     pub(crate) index: Vec<Spanned<String>>,
     /// A path below the route's root, with its leading slash, for single-page apps.
