@@ -14,6 +14,7 @@ mod h1;
 mod headers;
 mod hold;
 mod load;
+mod orders;
 mod outgoing;
 mod pool;
 mod reserved;
@@ -50,6 +51,7 @@ pub(crate) use self::endpoint::Address;
 pub(crate) use self::h1::answer_holds;
 use self::h1::{AnswerFrames, RequestHead};
 pub(crate) use self::headers::{Fields, is_grpc};
+pub(crate) use self::orders::{ACCEL_REDIRECT, Orders, SENDFILE};
 use self::outgoing::{ClientBody, Outgoing};
 use self::reserved::TrailerRules;
 pub(crate) use self::reserved::{Vouched, ends_loops, frames, is_the_gateways};
@@ -172,6 +174,8 @@ pub(crate) struct Answer {
     pub(crate) response: Response<Body>,
     /// Whether its body is a stream of events, or of a gRPC call, which does not end by itself.
     pub(crate) streams: bool,
+    /// What the app says to the gateway alone.
+    pub(crate) orders: Orders,
     /// Both ends of a tunnel, if the app switched protocols.
     pub(crate) tunnel: Option<Tunnel>,
 }
@@ -269,6 +273,7 @@ impl Forward {
             return Ok(answer);
         }
         let event_stream = headers::is_event_stream(&head.headers);
+        let as_it_comes = event_stream || head.orders.forbid_buffering();
         let bodiless = head.is_bodiless();
         // A stream of events may be silent for long; TCP keep-alive tells whether the connection is alive.
         let idle = (!event_stream).then_some(self.timeouts.idle);
@@ -276,7 +281,7 @@ impl Forward {
         let body = match buffer {
             _ if bodiless => Body::Empty,
             // A body that is already read needs no buffer.
-            Some(buffer) if !event_stream && !answer.is_here() => {
+            Some(buffer) if !as_it_comes && !answer.is_here() => {
                 let is_http2 = parts.version == Version::HTTP_2;
                 read_ahead(answer, buffer, client, is_http2)
             }
@@ -291,6 +296,7 @@ impl Forward {
         Ok(Answer {
             response,
             streams: event_stream || is_grpc,
+            orders: head.orders,
             tunnel: None,
         })
     }

@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use http::header::{self, HeaderName, HeaderValue};
 
+use super::orders::is_order;
 use crate::message::fields::{self, NameSet};
 
 /// Requests that pass this gateway carry its id here (RFC 8586).
@@ -190,6 +191,7 @@ impl TrailerRules {
 pub(super) fn is_for_heads(name: &HeaderName) -> bool {
     let folded = fields::folded(name.as_str());
     is_hop_by_hop(&folded)
+        || is_order(&folded)
         || folded == "x-request-id"
         || folded == "forwarded"
         || folded.starts_with("x-forwarded-")

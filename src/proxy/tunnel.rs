@@ -6,6 +6,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy_bidirectional};
 
 use super::Answer;
 use super::h1::{AnswerHead, Exchange};
+use super::orders::Orders;
 use super::pool::Home;
 use crate::message::body::Body;
 use crate::message::reject::Reject;
@@ -51,6 +52,7 @@ pub(crate) fn open(
     Ok(Answer {
         response,
         streams: false,
+        orders: Orders::default(),
         tunnel: Some(Tunnel {
             upstream: exchange.into_stream(),
             said,

@@ -384,3 +384,36 @@ routes: [{path: /*, respond: {status: 200, body: in}}]
     .await;
     assert_eq!(Wire::over(stream).get("/", &[]).await.text(), "in");
 }
+
+#[tokio::test]
+async fn what_the_app_says_to_the_gateway_never_reaches_a_client() {
+    let app = App::start(|seen| {
+        let own = "X-Accel-Redirect: /p/a\r\nX-Sendfile: /srv/a\r\nx-accel-expires: 9\r\nX-Accel-Buffering: no\r\nX-Accel-Odd: 1\r\nX-SENDFILE-TYPE: x\r\nX-Own: 1\r\n";
+        let text = match seen.target() {
+            "/trailers" => format!(
+                "HTTP/1.1 200 OK\r\n{own}Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Sendfile: /srv/a\r\nX-Own: 2\r\n\r\n"
+            ),
+            _ => format!("HTTP/1.1 404 No\r\n{own}Content-Length: 2\r\n\r\nok"),
+        };
+        Answer::Raw(text.into_bytes())
+    })
+    .await;
+    let gateway = in_front_of(&app, "").await;
+    let mut client = H2::connect(gateway.address()).await;
+    for path in ["/", "/trailers"] {
+        let replies = [
+            gateway
+                .get(path, &[("TE", "trailers"), ("Connection", "TE")])
+                .await,
+            client.get(path, &[]).await,
+        ];
+        for reply in replies {
+            assert_eq!(reply.text(), "ok");
+            assert_eq!(reply.field("x-own"), Some("1"));
+            let mut fields = reply.fields.iter().chain(&reply.trailers);
+            let told = fields
+                .find(|(name, _)| name.starts_with("x-accel") || name.starts_with("x-sendfile"));
+            assert_eq!(told, None, "{path}");
+        }
+    }
+}

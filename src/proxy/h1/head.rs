@@ -11,6 +11,7 @@ use http_body::Body as _;
 use hyper::ext::ReasonPhrase;
 
 use super::{LONGEST_HEAD, Outgoing, RequestHead};
+use crate::proxy::orders::{Orders, is_order};
 use crate::proxy::reserved::is_hop_by_hop;
 use crate::wire::{Framing, decimal, field, mend, name_of};
 
@@ -27,6 +28,8 @@ pub(crate) struct AnswerHead {
     /// The fields, without those that belong to the app's connection, and without the length of a body that follows,
     /// which the sender adds. A response that switches protocols, or demands it, keeps its `Upgrade`.
     pub(crate) headers: HeaderMap,
+    /// What the app says to the gateway alone.
+    pub(crate) orders: Orders,
     /// How the body is framed.
     pub(super) framing: AnswerFraming,
     /// Whether the app keeps the connection open after this response.
@@ -215,12 +218,14 @@ fn read(all: &Bytes, is_head: bool, spare: &mut Option<HeaderMap>) -> Result<Par
     let mut headers = spare.take().unwrap_or_default();
     headers.reserve(response.headers.len() + 4);
     let mut own = Own::default();
+    let mut orders = Orders::default();
     for field in response.headers.iter() {
         let name = name_of(field.name.as_bytes());
         let name = name.map_err(|_| "a field's name is malformed")?;
         if !own.take(&name, field.value, status)? {
             continue;
         }
+        let is_order = is_order(name.as_str());
         let from = (field.value.as_ptr() as usize).wrapping_sub(bytes.as_ptr() as usize);
         let to = from.saturating_add(field.value.len());
         let value = if to <= all.len() {
@@ -228,7 +233,12 @@ fn read(all: &Bytes, is_head: bool, spare: &mut Option<HeaderMap>) -> Result<Par
         } else {
             HeaderValue::from_bytes(field.value)
         };
-        headers.append(name, value.map_err(|_| "a field's value is malformed")?);
+        let value = value.map_err(|_| "a field's value is malformed")?;
+        if is_order {
+            orders.add(name, value);
+        } else {
+            headers.append(name, value);
+        }
     }
     for name in &own.named {
         headers.remove(name);
@@ -248,6 +258,7 @@ fn read(all: &Bytes, is_head: bool, spare: &mut Option<HeaderMap>) -> Result<Par
         keeps: stays && framing != AnswerFraming::UntilClose && own.ends_here(framing, is_head),
         rests: own.rests,
         headers,
+        orders,
         framing,
         rest: Bytes::new(),
     });
