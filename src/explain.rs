@@ -300,6 +300,7 @@ impl Decision {
                 rewrite,
                 compress,
                 first,
+                accel,
             } => {
                 if let Some(files) = first {
                     let told = files.in_words_if_there(&permit, file())?;
@@ -367,6 +368,10 @@ impl Decision {
                 self.upstream = Some(name.clone());
                 if let Some(text) = compressed {
                     self.say("compress", text);
+                }
+                if let Some(folders) = accel {
+                    let folders = folders.in_words();
+                    self.say("accel", format!("a file, if the app names one: {folders}"));
                 }
                 self.say("answer", "the app's");
                 Ok(Outcome::Forwarded)

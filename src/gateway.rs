@@ -1,6 +1,7 @@
 //! The path of a request through the gateway, on one page: host, path, challenge, redirect to https, preflight, route,
-//! addresses, early limits, certificate, authenticate, authorise, late limits, serve. There are no other stages.
+//! addresses, early limits, certificate, authenticate, authorise, late limits, serve, accel. There are no other stages.
 
+mod accel;
 mod asking;
 mod challenge;
 mod ending;
@@ -17,7 +18,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use tokio::time::Instant;
 
 use self::asking::Asked;
@@ -29,7 +30,7 @@ pub(crate) use self::record::Recorded;
 use self::refusal::About;
 use crate::auth::Scheme;
 use crate::compress::Asker;
-use crate::files::FileRequest;
+use crate::files::{AccelFolders, FileRequest};
 use crate::limit::Refusal;
 use crate::message::body::Body;
 use crate::message::method;
@@ -230,6 +231,7 @@ async fn serve(
             rewrite,
             compress,
             first,
+            accel,
         } => {
             let permit = match first {
                 None => permit,
@@ -257,6 +259,8 @@ async fn serve(
                     has_certificate: connection.certificate.is_some(),
                 })
             });
+            // The request goes to the app, which may send a file in its place.
+            let kept = accel.as_ref().map(|folders| Kept::of(folders, &request));
             let outbound = Outbound {
                 target,
                 prefix: rewrite.as_ref().and_then(Rewrite::prefix),
@@ -281,6 +285,29 @@ async fn serve(
             };
             record.took(course);
             let mut answer = answer?;
+            if let Some(kept) = kept
+                && answer.tunnel.is_none()
+                && !answer.orders.is_empty()
+            {
+                let asked = FileRequest {
+                    worker: connection.worker.index,
+                    method: &kept.method,
+                    version: kept.version,
+                    headers: &kept.headers,
+                    path: &path,
+                    skip: 0,
+                    query: None,
+                    now: record.time(),
+                    at: record.began().into_std(),
+                    carries: connection.carries && kept.version != Version::HTTP_2,
+                };
+                let response = &mut answer.response;
+                let replacing = accel::replace(kept.folders, &answer.orders, asked, response);
+                if Box::pin(replacing).await? {
+                    record.accelerated(answer.response.headers());
+                    return Ok(answer.response);
+                }
+            }
             if let (Some(rules), Some(wish)) = (compress, wish) {
                 let encoders = &connection.worker.encoders;
                 record.encoded(rules.apply(&wish, encoders, &mut answer.response));
@@ -315,6 +342,25 @@ async fn serve(
             let authority = record.authority().unwrap_or(&host);
             let secure = record.is_secure();
             metadata::respond(snapshot, request.method(), secure, authority, &host, &path)
+        }
+    }
+}
+
+/// What is kept of a request that goes to an app which may send files.
+struct Kept<'r> {
+    folders: &'r AccelFolders,
+    method: Method,
+    version: Version,
+    headers: HeaderMap,
+}
+
+impl<'r> Kept<'r> {
+    fn of(folders: &'r AccelFolders, request: &Request<Body>) -> Self {
+        Self {
+            folders,
+            method: request.method().clone(),
+            version: request.version(),
+            headers: request.headers().clone(),
         }
     }
 }

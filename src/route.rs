@@ -15,7 +15,7 @@ pub(crate) use self::template::Template;
 use crate::auth::Guard;
 use crate::compress::CompressRules;
 use crate::edits::HeaderEdits;
-use crate::files::Files;
+use crate::files::{AccelFolders, Files};
 use crate::limit::Limits;
 use crate::message::cors::Cors;
 use crate::message::error_pages::ErrorPages;
@@ -76,6 +76,8 @@ pub(crate) enum Target {
         compress: Option<Box<CompressRules>>,
         /// The files that are served in place of the app where there are such, if the route has any.
         first: Option<Box<Files>>,
+        /// The folders whose files the app may name in its responses.
+        accel: Option<Box<AccelFolders>>,
     },
     /// A redirect with a `Location` built from the path.
     Redirect {

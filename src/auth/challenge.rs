@@ -128,6 +128,7 @@ impl Guard {
             | Reject::OriginRefused
             | Reject::ClaimUnfit
             | Reject::FileNotFound
+            | Reject::AccelNotFound
             | Reject::FileForbidden
             | Reject::PreconditionFailed
             | Reject::RangeNotSatisfiable { .. }

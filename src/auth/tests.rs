@@ -255,6 +255,7 @@ fn challenges_say_what_rfc_6750_says() {
         Reject::ClaimUnfit,
         Reject::NoRoute,
         Reject::FileNotFound,
+        Reject::AccelNotFound,
         Reject::Internal,
     ] {
         assert_eq!(guard.challenge(reject, || None), None);

@@ -1,5 +1,7 @@
 //! Decodes `static` of a route. Whether the directory can be served is not checked here.
 
+use std::path::PathBuf;
+
 use super::decode::Decoder;
 use super::keys;
 use super::mask::quoted;
@@ -99,6 +101,38 @@ impl Decoder<'_> {
             listing: listing?.value,
             otherwise,
         })
+    }
+
+    /// `accel`: one directory for all paths, or directories by the beginnings of paths.
+    pub(super) fn accel(
+        &mut self,
+        node: &Node,
+    ) -> Option<Vec<(Spanned<String>, Spanned<PathBuf>)>> {
+        if matches!(node.kind, Kind::Scalar(_)) {
+            let directory = self.file(node)?;
+            let all = Spanned {
+                value: "/".to_owned(),
+                place: directory.place,
+                private: false,
+            };
+            return Some(vec![(all, directory)]);
+        }
+        let what = "a directory, or a map from beginnings of paths to directories";
+        let named = self.named(node, what, Self::file)?;
+        if named.is_empty() {
+            self.unexpected(node, what, "");
+        }
+        for (prefix, _) in &named {
+            let text = prefix.value.as_str();
+            if !text.starts_with('/') || !text.ends_with('/') || text.contains("//") {
+                let problem = format!("{} is not the beginning of a path", prefix.shown());
+                let bare = text.trim_matches('/');
+                self.errors
+                    .at(prefix.place, problem)
+                    .hint(format!("write `/{bare}/`"));
+            }
+        }
+        Some(named)
     }
 
     /// A root, perhaps with claims in it.

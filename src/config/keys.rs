@@ -1055,6 +1055,11 @@ pub(crate) static ROUTE: Section = Section {
         .without("those of the upstream"),
         key("compress", COMPRESSES, "Compression of responses.")
             .without("that of `defaults`, else files only"),
+        key(
+            "accel",
+            Kind::Either(&[Kind::Directory, Kind::Map(&Kind::Directory)]),
+            "Directories whose files the app may name in `X-Accel-Redirect` or `X-Sendfile`, by the beginning of the path.",
+        ),
     ],
 };
 

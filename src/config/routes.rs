@@ -72,6 +72,7 @@ impl Decoder<'_> {
         });
         let (response, idle, total) = times.unwrap_or_default();
         let compress = self.optional(fields, "compress", Self::compress);
+        let accel = self.optional(fields, "accel", Self::accel);
         Some(Route {
             place: fields.place,
             broken: self.errors.count() > before,
@@ -94,6 +95,7 @@ impl Decoder<'_> {
             idle,
             total,
             compress,
+            accel: accel.unwrap_or_default(),
         })
     }
 

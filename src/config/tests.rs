@@ -364,7 +364,7 @@ fn mistakes_of_routes() {
     golden("routes:\n  - path: /a\n    prox: app", "\
 a.yaml:3:5: unknown key `prox`
     3 |     prox: app
-      |     ^^^^ did you mean `proxy`? known here: name, host, methods, path, static, proxy, redirect, respond, auth, addresses, rate_limit, in_flight, cors, rewrite, headers, errors, body_bytes, timeouts, compress");
+      |     ^^^^ did you mean `proxy`? known here: name, host, methods, path, static, proxy, redirect, respond, auth, addresses, rate_limit, in_flight, cors, rewrite, headers, errors, body_bytes, timeouts, compress, accel");
     golden(
         "routes: [{proxy: http://u:hunter2@h:1, path: a, methods: [get, TRACE]}]",
         "\

@@ -4,6 +4,7 @@
 //! `describe` says what is said of it, `stream` reads it; `store` caches small files, `descriptors` keeps larger ones open.
 
 mod about;
+mod accel;
 mod compressed;
 mod conditional;
 mod describe;
@@ -38,6 +39,7 @@ use http::{Method, Response, StatusCode, Version};
 use smallvec::SmallVec;
 
 use self::about::About;
+pub(crate) use self::accel::{AccelFolder, AccelFolders};
 pub(crate) use self::compressed::FileCompression;
 use self::conditional::Verdict;
 pub(crate) use self::describe::{CacheControl, DescribeRules};
@@ -266,6 +268,37 @@ impl Files {
             Some(found) => self.give(asked, found, permit.is_private()).await.map(Ok),
             None => Ok(Err(permit)),
         }
+    }
+
+    /// Responds with the file of a name below the roots, to whom an app gives it. Only he may keep it, unless the app says
+    /// otherwise.
+    ///
+    /// # Errors
+    /// `FileNotFound`, `FileForbidden`, `PreconditionFailed`, `RangeNotSatisfiable`, and `Internal` for failures of the
+    /// system.
+    pub(crate) async fn serve_named(
+        &self,
+        asked: FileRequest<'_>,
+        name: &str,
+    ) -> Result<Response<Body>, Reject> {
+        for tree in 0..self.trees.len() {
+            let spot = Spot {
+                tree,
+                folder: String::new(),
+            };
+            match self.target(asked, &spot, name) {
+                Ok(Some(target)) => {
+                    let mut file = self.give(asked, Found::File(target), true).await?;
+                    // Whether the name has a hash in it does not matter: another user may not get this response.
+                    let headers = file.headers_mut();
+                    headers.insert(header::CACHE_CONTROL, Caching::Plain.value(true));
+                    return Ok(file);
+                }
+                Ok(None) | Err(Reject::FileNotFound) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        Err(Reject::FileNotFound)
     }
 
     /// Responds with what was found.

@@ -286,6 +286,11 @@ impl Record {
     /// Notes that the response is a file, with these headers.
     pub(crate) fn gave_file(&mut self, headers: &HeaderMap) {
         self.is_file = true;
+        self.accelerated(headers);
+    }
+
+    /// Notes that the response, with these headers, is a file that the app named.
+    pub(crate) fn accelerated(&mut self, headers: &HeaderMap) {
         let coding = fields::rare(headers, &header::CONTENT_ENCODING);
         self.encoding = coding.and_then(Coding::of).map(Coding::name);
     }

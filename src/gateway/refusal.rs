@@ -278,6 +278,7 @@ fn special(
         | Reject::OriginRefused
         | Reject::ClaimUnfit
         | Reject::FileNotFound
+        | Reject::AccelNotFound
         | Reject::FileForbidden
         | Reject::PreconditionFailed
         | Reject::UpstreamUnreachable

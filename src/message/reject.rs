@@ -89,6 +89,8 @@ pub(crate) enum Reject {
     ClaimUnfit,
     /// There is no such file.
     FileNotFound,
+    /// An app named a file to be sent in place of its response, and there is no such file in the folders of `accel`.
+    AccelNotFound,
     /// The gateway's user has no permission to read the file.
     FileForbidden,
     /// `If-Match` or `If-Unmodified-Since` does not hold (RFC 9110 section 13.2.2).
@@ -233,7 +235,7 @@ impl Reject {
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::VersionNotSupported => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
-            Self::NoRoute | Self::FileNotFound => StatusCode::NOT_FOUND,
+            Self::NoRoute | Self::FileNotFound | Self::AccelNotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::TokenMissing
             | Self::TokenInvalid(_)
@@ -303,6 +305,7 @@ impl Reject {
             Self::OriginRefused => "origin_refused",
             Self::ClaimUnfit => "claim_unfit",
             Self::FileNotFound => "file_not_found",
+            Self::AccelNotFound => "accel_not_found",
             Self::FileForbidden => "file_forbidden",
             Self::PreconditionFailed => "precondition_failed",
             Self::RangeNotSatisfiable { .. } => "range_not_satisfiable",
@@ -366,6 +369,7 @@ impl Reject {
             Self::OriginRefused => "pages of this origin may not use this resource".into(),
             Self::ClaimUnfit => "a claim of the token cannot be passed on".into(),
             Self::FileNotFound => "there is no such file".into(),
+            Self::AccelNotFound => "there is no such file any more".into(),
             Self::FileForbidden => "the file may not be read".into(),
             Self::PreconditionFailed => "a precondition of the request does not hold".into(),
             Self::RangeNotSatisfiable { .. } => "the range lies outside the file".into(),

@@ -244,6 +244,11 @@ fn furnish(folder: &Folder, text: &str, authority: &Authority) {
         let list = text[at + begin.len()..].split(']').next().unwrap();
         list.split(',').for_each(|path| page(path.trim()));
     }
+    for (at, begin) in text.match_indices("accel: {") {
+        let map = text[at + begin.len()..].split('}').next().unwrap();
+        let folders = map.split(',').filter_map(|entry| entry.split_once(": "));
+        folders.for_each(|(_, path)| page(path.trim()));
+    }
     for spool in after(text, "spool:") {
         fs::create_dir_all(folder.path(&spool)).unwrap();
     }

@@ -14,6 +14,7 @@
     clippy::large_futures
 )]
 
+mod accel;
 mod acme;
 mod api_keys;
 mod attacks;

@@ -9,7 +9,10 @@ use super::Compiler;
 use crate::compress::CompressRules;
 use crate::config::parsed::{self, Spanned};
 use crate::config::source::why;
-use crate::files::{DescribeRules, FileCompression, Files, FilesSettings, RootSettings};
+use crate::files::{
+    AccelFolder, AccelFolders, DescribeRules, FileCompression, Files, FilesSettings, RootSettings,
+};
+use crate::message::accept::Coding;
 
 impl Compiler<'_> {
     /// Opens the directories of a route with files.
@@ -67,6 +70,54 @@ impl Compiler<'_> {
                 None
             }
         }
+    }
+
+    /// Opens the directories of `accel`.
+    pub(super) fn accel(
+        &mut self,
+        parsed: &parsed::Route,
+        rules: Option<&CompressRules>,
+    ) -> Option<Box<AccelFolders>> {
+        let mut folders = Vec::with_capacity(parsed.accel.len());
+        for (prefix, directory) in &parsed.accel {
+            if !self.is_directory(directory) {
+                continue;
+            }
+            let settings = FilesSettings {
+                roots: vec![RootSettings {
+                    path: directory.value.clone(),
+                    folder: None,
+                }],
+                index: Vec::new(),
+                fallback: None,
+                precompressed: Coding::ALL.to_vec(),
+                describe: DescribeRules::default(),
+                listing: false,
+                compression: rules.map(|rules| FileCompression {
+                    rules: rules.clone(),
+                    made: Arc::clone(&self.compressed),
+                }),
+                workers: self.workers,
+            };
+            let path = directory.value.clone();
+            let opened = self.loader.patiently(&directory.value, move || {
+                // Apps write paths that are absolute, with links or without.
+                let paths = vec![std::path::absolute(&path)?, fs::canonicalize(&path)?];
+                Ok((paths, Files::open(settings)?))
+            });
+            match opened {
+                Ok((mut paths, files)) => {
+                    paths.dedup();
+                    folders.push(AccelFolder {
+                        prefix: prefix.value.clone(),
+                        paths,
+                        files,
+                    });
+                }
+                Err(error) => self.cannot_serve(directory, &error),
+            }
+        }
+        (!folders.is_empty()).then(|| Box::new(AccelFolders::new(folders)))
     }
 
     /// Whether a root can be served, as far as it can be told without opening it; reports an error otherwise.

@@ -73,6 +73,7 @@ impl Compiler<'_> {
             .filter_map(|route| route.files.as_ref())
             .flat_map(|files| &files.roots)
             .map(|root| &root.path)
+            .chain((gateway.routes.iter()).flat_map(|it| it.accel.iter().map(|(_, root)| root)))
             .filter_map(|root| Some((root, self.canonical(&root.value)?)))
             .collect();
         if roots.is_empty() {

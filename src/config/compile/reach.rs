@@ -96,7 +96,8 @@ impl Compiler<'_> {
             .iter()
             .filter_map(|route| route.files.as_ref())
             .flat_map(|files| &files.roots)
-            .map(|root| &root.path);
+            .map(|root| &root.path)
+            .chain((gateway.routes.iter()).flat_map(|it| it.accel.iter().map(|(_, root)| root)));
         wanted.extend(roots.map(|root| one(&root.value, Need::Enter, Else::Refused, root.place)));
         if let Some(parsed::State::Directory(state)) = &gateway.state {
             wanted.push(one(&state.value, Need::Fill, Else::Refused, state.place));

@@ -75,11 +75,15 @@ impl Compiler<'_> {
         let ask = self.ask(parsed, gateway, upstreams);
         let compress = self.compress_answers(parsed, gateway);
         let mut target = self.target(parsed, gateway, &pattern, upstreams);
+        let accel = self.accel(parsed, compress::of_files(parsed, gateway).as_ref());
         if let Some(Target::Upstream {
-            compress: place, ..
+            compress: place,
+            accel: folders,
+            ..
         }) = &mut target
         {
             *place = compress;
+            *folders = accel;
         }
         let (guard, ask, target) = (guard?, ask?, target?);
         let shown: Vec<String> = parsed.hosts.iter().map(|it| it.value.to_string()).collect();
@@ -420,6 +424,7 @@ impl Compiler<'_> {
             rewrite,
             compress: None,
             first: None,
+            accel: None,
         })
     }
 
@@ -488,6 +493,10 @@ impl Compiler<'_> {
             (
                 "body_bytes",
                 parsed.body_bytes.as_ref().map(|bytes| bytes.place),
+            ),
+            (
+                "accel",
+                parsed.accel.first().map(|(prefix, _)| prefix.place),
             ),
             ("headers.request", first_request_header),
             ("auth.forward", forward),

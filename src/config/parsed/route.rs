@@ -86,6 +86,8 @@ pub(crate) struct Route {
     pub(crate) total: Option<Spanned<Duration>>,
     /// `compress`.
     pub(crate) compress: Option<Spanned<Compress>>,
+    /// `accel`: the beginnings of paths, and the directories that they stand for.
+    pub(crate) accel: Vec<(Spanned<String>, Spanned<PathBuf>)>,
 }
 
 impl Route {

@@ -69,7 +69,7 @@ fn sentence(reject: Reject) -> &'static str {
             "Your browser sent more than this site accepts. It may help to delete the cookies of this site."
         }
         Reject::BodyTooLarge(_) => "What you sent is larger than this site accepts.",
-        Reject::NoRoute | Reject::FileNotFound => {
+        Reject::NoRoute | Reject::FileNotFound | Reject::AccelNotFound => {
             "There is nothing at this address. Please check it, or go back."
         }
         Reject::MethodNotAllowed(_) | Reject::MethodNotServed => {
