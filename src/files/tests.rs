@@ -1093,7 +1093,7 @@ fn settings_that_lead_elsewhere_are_refused() {
         |settings| {
             settings
                 .roots
-                .push(root(settings.roots[0].path.join("missing")))
+                .push(root(settings.roots[0].path.join("missing")));
         },
         false,
     );
