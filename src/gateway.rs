@@ -322,9 +322,18 @@ async fn serve(
             drop(permit);
             redirect(*status, &location(to, &path, target.query())?)
         }
-        Target::Respond { status, body } => {
+        Target::Respond {
+            status,
+            body,
+            ready,
+        } => {
             drop(permit);
-            respond(*status, body.clone())
+            let is_draining = *ready && snapshot.readiness.is_draining();
+            let status = match is_draining {
+                true => StatusCode::SERVICE_UNAVAILABLE,
+                false => *status,
+            };
+            respond(status, body.clone())
         }
         Target::Tokens { service, endpoint } => {
             drop(permit);

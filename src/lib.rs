@@ -3,6 +3,7 @@
 //! The library's entry point: [`run`] serves a configuration until it is told to stop, [`check`] reads one without
 //! binding anything. ARCHITECTURE.md describes how the modules fit together.
 
+mod admin;
 mod auth;
 #[doc(hidden)]
 pub mod bench;

@@ -23,6 +23,7 @@ use crate::message::method::MethodSet;
 use crate::message::path::{Other, Reading, RequestPath};
 use crate::message::reject::Reject;
 use crate::net::addresses::Addresses;
+use crate::observe::counts::RouteCounts;
 use crate::proxy::{Ask, Forward};
 use crate::tokens::{Endpoint, TokenService};
 
@@ -59,6 +60,8 @@ pub(crate) struct Route {
     pub(crate) errors: Option<Arc<ErrorPages>>,
     /// The size limit of a request body.
     pub(crate) body_bytes: u64,
+    /// The numbers of its requests.
+    pub(crate) counts: RouteCounts,
 }
 
 /// What serves a route.
@@ -101,6 +104,8 @@ pub(crate) enum Target {
         status: StatusCode,
         /// Its body.
         body: bytes::Bytes,
+        /// Whether it is 503 while the gateway drains.
+        ready: bool,
     },
 }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::{HeaderName, Request, StatusCode};
 
@@ -22,6 +23,7 @@ use crate::net::dial::Dialer;
 use crate::net::limits::Bounds;
 use crate::net::tls::{ShownChain, TicketRing, Tls};
 use crate::observe::access_log::AccessLog;
+use crate::observe::counts::Counts;
 use crate::privilege::User;
 use crate::proxy::{Upstream, Vouched};
 use crate::route::{Route, RouteTable};
@@ -37,6 +39,12 @@ pub(crate) struct Snapshot {
     pub(crate) user: Option<User>,
     /// The listeners.
     pub(crate) listeners: Vec<Arc<Listener>>,
+    /// The admin listener and the control socket, where the configuration says something of them.
+    pub(crate) admin: Option<Arc<AdminSettings>>,
+    /// Whether the process is about to stop; the same across reloads.
+    pub(crate) readiness: Arc<Readiness>,
+    /// How many routes have series of their own.
+    pub(crate) metrics_routes: usize,
     /// The proxies whose forwarded headers are trusted.
     pub(crate) trusted: TrustedProxies,
     /// Limits and timeouts.
@@ -59,6 +67,8 @@ pub(crate) struct Snapshot {
     pub(crate) access_log: Option<Arc<AccessLog>>,
     /// The claims that may name the user in access records; the first one present is used.
     pub(crate) logged_user: Vec<ClaimPath>,
+    /// All numbers; the same across reloads.
+    pub(crate) counts: Arc<Counts>,
     /// Makes outgoing connections; the same across reloads.
     pub(crate) dialer: Dialer,
     /// The level of the operator's log.
@@ -118,6 +128,50 @@ pub(crate) struct Expectation {
     pub(crate) upstream: Option<String>,
     /// Headers that the app receives; `None` for one that it must not receive.
     pub(crate) headers: Vec<(HeaderName, Option<String>)>,
+}
+
+/// Whether the gateway wants more requests: not from the first moment of a stop on.
+#[derive(Debug, Default)]
+pub(crate) struct Readiness(AtomicBool);
+
+impl Readiness {
+    /// The stop begins.
+    pub(crate) fn drain(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has begun.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// `admin`.
+#[derive(Default)]
+pub(crate) struct AdminSettings {
+    /// The address of the admin listener; without one there is only the control socket.
+    pub(crate) address: Option<ListenAddress>,
+    /// The token that may read and change.
+    pub(crate) token: Option<String>,
+    /// The token that may read.
+    pub(crate) read_token: Option<String>,
+    /// The names that the listener answers to, beside IP addresses and localhost.
+    pub(crate) hosts: Vec<String>,
+    /// Its certificates; `None` is plain text.
+    pub(crate) tls: Option<Tls>,
+    /// Where the control socket is; `None` is the usual place.
+    pub(crate) socket: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for AdminSettings {
+    /// Tokens are never printed.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AdminSettings")
+            .field("address", &self.address)
+            .field("hosts", &self.hosts)
+            .field("socket", &self.socket)
+            .finish_non_exhaustive()
+    }
 }
 
 /// One listener's settings.

@@ -16,6 +16,7 @@ use crate::auth::Remembered;
 use crate::clock::Look;
 use crate::compress::Encoders;
 use crate::message::request_id::{RequestId, RequestIds};
+use crate::observe::counts::{Counts, WorkerLane};
 use crate::snapshot::Snapshot;
 
 /// One worker's reference to a snapshot. Requests count their references here, in memory that only this worker touches,
@@ -62,6 +63,8 @@ pub(crate) struct Worker {
     pub(crate) relief: Notify,
     /// How often they were.
     reliefs: AtomicU32,
+    /// All numbers.
+    counts: Arc<Counts>,
     current: Mutex<Current>,
     ids: RequestIds,
 }
@@ -74,12 +77,14 @@ impl Worker {
         token_bytes: usize,
     ) -> Self {
         let view = Arc::new(View(Arc::clone(&snapshots.borrow_and_update())));
+        let counts = Arc::clone(&view.counts);
         Self {
             index,
-            remembered: Remembered::new(token_bytes),
+            remembered: Remembered::new(token_bytes).of_worker(index),
             encoders: Arc::default(),
             relief: Notify::new(),
             reliefs: AtomicU32::new(0),
+            counts,
             current: Mutex::new(Current {
                 snapshots,
                 view,
@@ -87,6 +92,11 @@ impl Worker {
             }),
             ids: RequestIds::new(),
         }
+    }
+
+    /// What this worker counts that belongs to no route.
+    pub(crate) fn lane(&self) -> Option<&WorkerLane> {
+        self.counts.of_workers.of(self.index)
     }
 
     /// The configuration in force.

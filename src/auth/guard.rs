@@ -144,15 +144,17 @@ impl Guard {
         loop {
             let authenticated =
                 self.authenticate_at_once(certified, headers, query, remembered, now);
-            let refused = match authenticated {
+            let mut refused = match authenticated {
                 Ok(principal) => return Ok(principal),
                 Err(refused) => refused,
             };
+            let lacks = std::mem::take(&mut refused.lacks);
             // Where failed checks are only reported, do not wait for keys.
-            let waits = !refused.lacks.is_empty() && !self.only_reports();
+            let waits = !lacks.is_empty() && !self.only_reports();
             let deadline = *deadline.get_or_insert_with(|| Instant::now() + PATIENCE);
-            let news = async { waits && any_newer(refused.lacks).await };
+            let news = async { waits && any_newer(lacks).await };
             if !timeout_at(deadline, news).await.unwrap_or(false) {
+                refused.count(remembered);
                 return self.let_pass(refused.reject);
             }
         }

@@ -1,6 +1,7 @@
 //! `JwtGuard`: access by token. It chooses the verifiers of a token, and remembers those that were accepted. What the
 //! claims must be is said in `policy`.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -241,29 +242,41 @@ impl JwtGuard {
         now: SystemTime,
     ) -> Result<Arc<Verified>, Unauthenticated> {
         // A cached token gets the same result as a fresh one would on this very route.
+        let by = Cell::new(None);
         let known = remembered.find(&found.token, |stamp, verified| {
             let candidates = self.candidates(found.places, issuer(verified.claims()));
-            candidates.clone().count() <= MAX_VERIFIERS
-                && candidates
-                    .filter(|verifier| verifier.stamp() == stamp)
-                    .any(|verifier| verifier.is_still_right(verified, holder, now))
+            if candidates.clone().count() > MAX_VERIFIERS {
+                return false;
+            }
+            let mut fitting = candidates.filter(|verifier| verifier.stamp() == stamp);
+            let found = fitting.find(|verifier| verifier.is_still_right(verified, holder, now));
+            by.set(found);
+            found.is_some()
         });
         if let Some(verified) = known {
+            if let Some(lane) = by.get().and_then(|by| by.lane(remembered.worker)) {
+                lane.remembered.one();
+            }
             return Ok(verified);
         }
         let jws = Jws::parse_with(found.text()?, |part| remembered.header(part));
         let unverified = |fault| Refused::from(Unverified::Token(fault));
         let jws = jws.map_err(unverified)?;
         let mut all = self.candidates(found.places, None);
-        let (stamp, verified) = if let (Some(only), None) = (all.next(), all.next()) {
-            verify_by_one(only, &jws, holder, now)?
+        let (by, stamp, verified) = if let (Some(only), None) = (all.next(), all.next()) {
+            let verified = verify_by_one(only, &jws, holder, now);
+            let (stamp, verified) = verified.map_err(|refused| refused.by(only))?;
+            (only, stamp, verified)
         } else {
             // The issuer is read before the signature is checked, but only to choose the verifier.
             let claims = jws.claims().map_err(unverified)?;
             let (stamp, verifier, terms) =
                 self.verify_by_any(&jws, &claims, found.places, holder, now)?;
-            (stamp, verifier.found(claims, terms))
+            (verifier, stamp, verifier.found(claims, terms))
         };
+        if let Some(lane) = by.lane(remembered.worker) {
+            lane.verified.one();
+        }
         let verified = Arc::new(verified);
         remembered.keep_header(jws.header_part(), &jws.header);
         remembered.insert(&found.token, stamp, Arc::clone(&verified));
@@ -286,10 +299,12 @@ impl JwtGuard {
                 .take(MAX_VERIFIERS)
         };
         let (mut why, mut wrong_claims, mut lacks) = (None, None, Vec::new());
+        let mut by = None;
         for verifier in fitting() {
             let stamp = verifier.stamp();
             if let Err(Unsigned { why: wrong, lack }) = verifier.check_signature(jws) {
                 lacks.extend(lack);
+                by = by.or(Some(verifier));
                 why = match (why, wrong) {
                     // A verifier without keys might have accepted the token.
                     (_, Unverified::NoKeys) | (None, _) => Some(wrong),
@@ -299,19 +314,20 @@ impl JwtGuard {
             }
             match verifier.check_claims(jws.typ.as_deref(), claims, holder, now) {
                 Ok(terms) => return Ok((stamp, verifier, terms)),
-                Err(wrong) => wrong_claims = Some(wrong),
+                Err(wrong) => wrong_claims = Some((wrong, verifier)),
             }
         }
-        if let Some(wrong) = wrong_claims {
+        if let Some((wrong, verifier)) = wrong_claims {
             // The token is that verifier's own, so its error says the most.
-            return Err(Unverified::Token(wrong).into());
+            return Err(Refused::from(Unverified::Token(wrong)).by(verifier));
         }
         // If no verifier fits, report the error of the first.
         let unfit = || Some(candidates.clone().next()?.check_signature(jws).err()?.why);
         let why = why
             .or_else(unfit)
             .unwrap_or(Unverified::Token(TokenFault::UnknownKey));
-        Err(Refused { why, lacks })
+        let by = by.map(Arc::clone);
+        Err(Refused { why, lacks, by })
     }
 }
 
@@ -325,6 +341,7 @@ fn verify_by_one(
     verifier.check_signature(jws).map_err(|unsigned| Refused {
         why: unsigned.why,
         lacks: unsigned.lack.into_iter().collect(),
+        by: None,
     })?;
     let claims = jws.claims().map_err(Unverified::from)?;
     let terms = verifier.check_claims(jws.typ.as_deref(), &claims, holder, now);
@@ -337,6 +354,16 @@ struct Refused {
     why: Unverified,
     /// The key sets of which a newer version may contain its key.
     lacks: Vec<Lack>,
+    /// The verifier that refused it, if one was chosen.
+    by: Option<Arc<Verifier>>,
+}
+
+impl Refused {
+    /// Refused by this verifier.
+    fn by(self, verifier: &Arc<Verifier>) -> Self {
+        let by = Some(Arc::clone(verifier));
+        Self { by, ..self }
+    }
 }
 
 impl From<Unverified> for Refused {
@@ -344,6 +371,7 @@ impl From<Unverified> for Refused {
         Self {
             why,
             lacks: Vec::new(),
+            by: None,
         }
     }
 }
@@ -355,6 +383,24 @@ pub(crate) struct Unauthenticated {
     pub(crate) reject: Reject,
     /// The key sets of which a newer version may change the result.
     pub(super) lacks: Vec<Lack>,
+    /// The verifier that refused the token, if one was chosen.
+    pub(super) by: Option<Arc<Verifier>>,
+}
+
+impl Unauthenticated {
+    /// Counts the token that was refused, if there was one.
+    pub(super) fn count(&self, remembered: &Remembered) {
+        if !matches!(
+            self.reject,
+            Reject::TokenInvalid(_) | Reject::KeysMissing | Reject::TokenMalformed(_)
+        ) {
+            return;
+        }
+        let by = self.by.as_ref();
+        let words = by.and_then(|by| Some(&by.lane(remembered.worker)?.refused));
+        let words = words.unwrap_or(&remembered.unchosen);
+        words.count(self.reject.reason());
+    }
 }
 
 impl From<Reject> for Unauthenticated {
@@ -362,6 +408,7 @@ impl From<Reject> for Unauthenticated {
         Self {
             reject,
             lacks: Vec::new(),
+            by: None,
         }
     }
 }
@@ -374,6 +421,7 @@ impl From<Refused> for Unauthenticated {
                 Unverified::NoKeys => Reject::KeysMissing,
             },
             lacks: refused.lacks,
+            by: refused.by,
         }
     }
 }

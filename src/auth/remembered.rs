@@ -13,6 +13,7 @@ use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 
 use super::jws::Header;
 use super::verify::{Stamp, Verified};
+use crate::observe::counts::{Count, Words};
 
 /// How many verifiers may cache the same token; those of replaced configurations are evicted.
 const MAX_VERIFIERS: usize = 8;
@@ -44,6 +45,12 @@ pub(crate) struct Remembered {
     /// Until when each pair is good, and whose it is.
     pairs: Mutex<HashMap<PairTag, (SystemTime, Arc<Verified>)>>,
     evictions: Arc<AtomicU64>,
+    /// The worker's index.
+    pub(super) worker: usize,
+    /// Tokens that were refused before a verifier was chosen, by reason.
+    pub(super) unchosen: Words,
+    /// How many tokens are cached.
+    held: Count,
 }
 
 /// The parsed headers of the last valid tokens. Those of one issuer are mostly the same.
@@ -104,7 +111,20 @@ impl Remembered {
             headers: Mutex::default(),
             pairs: Mutex::default(),
             evictions,
+            worker: 0,
+            unchosen: Words::default(),
+            held: Count::default(),
         }
+    }
+
+    /// The same, of the worker of this index.
+    pub(crate) fn of_worker(self, worker: usize) -> Self {
+        Self { worker, ..self }
+    }
+
+    /// Tokens that were refused before a verifier was chosen, by reason.
+    pub(crate) fn unchosen(&self) -> &Words {
+        &self.unchosen
     }
 
     /// A header that was parsed before, by its part of a token.
@@ -166,6 +186,7 @@ impl Remembered {
             return;
         }
         cache.insert(token.into(), Entry(vec![(stamp, verified)]));
+        self.held.set(cache.len() as u64);
     }
 
     /// Whose a pair of name and password is, if it was good a short time ago.
@@ -200,6 +221,11 @@ impl Remembered {
             misses,
             evictions: self.evictions.load(Ordering::Relaxed),
         }
+    }
+
+    /// How many tokens are cached, and how many were evicted, without a lock.
+    pub(crate) fn held(&self) -> (u64, u64) {
+        (self.held.get(), self.evictions.load(Ordering::Relaxed))
     }
 }
 

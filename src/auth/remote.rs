@@ -139,6 +139,17 @@ pub(crate) struct RemoteKeys {
     failure: Mutex<Option<NotFetched>>,
     /// When a token last requested a fetch.
     last_demand: Mutex<Option<Instant>>,
+    /// What became of fetches; the same across reloads.
+    outcomes: Arc<Outcomes>,
+}
+
+/// How many fetches of a key set there were.
+#[derive(Debug, Default)]
+pub(crate) struct Outcomes {
+    good: AtomicU64,
+    failed: AtomicU64,
+    /// Those that a token asked for too soon after another.
+    suppressed: AtomicU64,
 }
 
 impl std::fmt::Debug for RemoteKeys {
@@ -172,6 +183,7 @@ impl RemoteKeys {
             demanded: Mutex::new(Some(demanded)),
             failure: Mutex::new(None),
             last_demand: Mutex::new(None),
+            outcomes: before.map_or_else(Arc::default, |before| Arc::clone(&before.outcomes)),
         })
     }
 
@@ -234,6 +246,7 @@ impl RemoteKeys {
         let now = Instant::now();
         let is_early = last.is_some_and(|last| now.duration_since(last) < BETWEEN_DEMANDS);
         if is_early || nobody() {
+            self.outcomes.suppressed.fetch_add(1, Ordering::Relaxed);
             return false;
         }
         *last = Some(now);
@@ -270,10 +283,14 @@ impl RemoteKeys {
     pub(crate) fn end(&self, outcome: Result<Fetched, NotFetched>) {
         let failure = match outcome {
             Ok(fetched) => {
+                self.outcomes.good.fetch_add(1, Ordering::Relaxed);
                 self.replace(Some(fetched));
                 None
             }
-            Err(failure) => Some(failure),
+            Err(failure) => {
+                self.outcomes.failed.fetch_add(1, Ordering::Relaxed);
+                Some(failure)
+            }
         };
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
         self.fetches.fetch_add(1, Ordering::Release);
@@ -317,6 +334,21 @@ impl RemoteKeys {
             Some(_) => life.min(refresh),
             None => refresh,
         })
+    }
+
+    /// How many fetches were good, how many failed, and how many a token asked for too soon.
+    pub(crate) fn outcomes(&self) -> [(&'static str, u64); 3] {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let Outcomes {
+            good,
+            failed,
+            suppressed,
+        } = &*self.outcomes;
+        [
+            ("good", of(good)),
+            ("failed", of(failed)),
+            ("suppressed", of(suppressed)),
+        ]
     }
 
     /// The names of the last valid set's keys, each once; for messages.

@@ -3,8 +3,8 @@
 
 mod why;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
@@ -19,6 +19,7 @@ use super::remote::RemoteKeys;
 use super::revoked::{Admitted, LiveRevoked, Revoked};
 use super::token::{MAX_BYTES, TokenSource};
 use crate::message::reject::TokenFault;
+use crate::observe::counts::{Lanes, TokenLane};
 
 /// The settings of a verifier; one with equal settings is preserved across a reload.
 #[derive(Clone, Debug, PartialEq)]
@@ -283,6 +284,7 @@ pub(crate) struct Verifier {
     live: Option<Arc<LiveRevoked>>,
     admitted: Option<Arc<Admitted>>,
     warnings: Vec<String>,
+    counts: OnceLock<Arc<Lanes<TokenLane>>>,
 }
 
 /// The keys of a verifier.
@@ -346,6 +348,7 @@ impl Verifier {
             live: settings.live,
             admitted: settings.admitted,
             warnings,
+            counts: OnceLock::new(),
         })
     }
 
@@ -359,6 +362,16 @@ impl Verifier {
             verifier: self.id,
             epoch,
         }
+    }
+
+    /// Counts its tokens here, unless they are counted somewhere already.
+    pub(crate) fn count_in(&self, counts: Arc<Lanes<TokenLane>>) {
+        self.counts.get_or_init(|| counts);
+    }
+
+    /// Where this worker counts its tokens.
+    pub(super) fn lane(&self, worker: usize) -> Option<&TokenLane> {
+        self.counts.get()?.of(worker)
     }
 
     /// The keys, if they are at a URL.

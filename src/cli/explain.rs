@@ -5,18 +5,17 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use http::{HeaderName, HeaderValue, Request, header};
-use serde_json::{Value, json};
 
 use super::paint::Paint;
 use super::{bad, load, refused, say};
+use crate::admin::{as_json, lines_of};
 use crate::auth::{Claims, parse_object};
 use crate::clock;
-use crate::config::{self, Accepted, Lines};
+use crate::config::{self, Accepted};
 use crate::control::issuers;
 use crate::explain::{self, Decision, Outcome, Question};
 use crate::filesystem;
 use crate::net::tls::ShownChain;
-use crate::route::Target;
 use crate::snapshot::Snapshot;
 
 /// The exit code for a request that is refused.
@@ -113,7 +112,10 @@ pub(super) fn explain(arguments: &ExplainArguments, config: &Path) -> ExitCode {
         },
     );
     let text = if arguments.json {
-        format!("{:#}\n", as_json(&decision, &loaded))
+        format!(
+            "{:#}\n",
+            as_json(&decision, &loaded.snapshot, &loaded.lines)
+        )
     } else {
         as_text(&decision, &loaded, Paint::stdout())
     };
@@ -166,28 +168,12 @@ fn request_of(arguments: &ExplainArguments) -> Result<(Request<()>, Option<bool>
     Ok((request, secure))
 }
 
-/// The lines of the configuration files that decided.
-pub(super) fn lines_of<'l>(
-    decision: &Decision,
-    loaded: &'l Accepted,
-) -> Vec<(&'static str, &'l Lines)> {
-    let Some(index) = decision.route else {
-        return Vec::new();
-    };
-    let route = loaded.snapshot.routes.get(index);
-    match route.map(|route| &route.target) {
-        Some(Target::Tokens { .. }) => loaded.lines.of_tokens().into_iter().collect(),
-        Some(Target::ResourceMetadata) | None => Vec::new(),
-        Some(_) => loaded.lines.of_route(index),
-    }
-}
-
 /// One line per step, its name in the first column; a repeated name is omitted. The lines that decided follow the
 /// route.
 fn as_text(decision: &Decision, loaded: &Accepted, paint: Paint) -> String {
     let mut text = String::new();
     let mut before = "";
-    let mut lines = lines_of(decision, loaded);
+    let mut lines = lines_of(decision, &loaded.snapshot, &loaded.lines);
     let mut step = |name: &'static str, words: &str| {
         let shown = if name == before { "" } else { name };
         let name_ = paint.cyan(shown);
@@ -216,42 +202,6 @@ fn as_text(decision: &Decision, loaded: &Accepted, paint: Paint) -> String {
         }
     }
     text
-}
-
-/// The output of `explain` for programs: the same text, and the values behind it.
-pub(super) fn as_json(decision: &Decision, loaded: &Accepted) -> Value {
-    let (status, reason) = decision.answer();
-    let outcome = match &decision.outcome {
-        Outcome::Refused(_) => "refused",
-        Outcome::Answered(_) => "answered",
-        Outcome::Forwarded => "forwarded",
-        Outcome::NoConnection => "no_connection",
-        Outcome::Asked => "asked",
-        Outcome::Unproven => "unproven",
-    };
-    let route = decision
-        .route
-        .and_then(|index| loaded.snapshot.routes.get(index));
-    let lines = lines_of(decision, loaded).into_iter().map(|(of, lines)| {
-        json!({"of": of, "file": lines.file, "first": lines.first, "last": lines.last})
-    });
-    let steps = decision
-        .steps()
-        .map(|(step, text)| json!({"step": step, "text": text}));
-    let seen = decision
-        .seen()
-        .map(|(name, value)| json!({"name": name, "value": value}));
-    json!({
-        "allowed": decision.is_allowed(),
-        "outcome": outcome,
-        "status": status.map(|status| status.as_u16()),
-        "reason": reason,
-        "route": route.map(|route| &route.name),
-        "upstream": decision.upstream,
-        "lines": lines.collect::<Vec<_>>(),
-        "steps": steps.collect::<Vec<_>>(),
-        "app_sees": seen.collect::<Vec<_>>(),
-    })
 }
 
 /// Fetches each key set that is at a URL, once.

@@ -15,7 +15,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
 use serde_json::{Map, Value, json};
 
-use super::explain;
+use crate::admin::{as_json, lines_of};
 use crate::clock;
 use crate::config::{self, Accepted, Lines, Purpose};
 use crate::explain::{self as decide, Outcome, Question};
@@ -182,8 +182,8 @@ impl Guide {
                 now: clock::now(),
             },
         );
-        let mut said = explain::as_json(&decision, loaded);
-        let lines = explain::lines_of(&decision, loaded);
+        let mut said = as_json(&decision, &loaded.snapshot, &loaded.lines);
+        let lines = lines_of(&decision, &loaded.snapshot, &loaded.lines);
         let excerpts: Vec<Value> = lines
             .into_iter()
             .map(|(of, lines)| excerpt(of, lines))

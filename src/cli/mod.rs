@@ -12,6 +12,7 @@ mod key;
 mod manual;
 mod paint;
 mod precompress;
+mod running;
 mod sample_app;
 mod schema;
 mod test;
@@ -117,6 +118,14 @@ Saved changes are applied at once, and a file with an error changes nothing."
         #[command(subcommand)]
         command: cert::CertCommand,
     },
+    /// Show the gateway that runs with the configuration.
+    Status(running::StatusArguments),
+    /// Have the gateway that runs read its configuration again, and wait for the outcome.
+    Reload(running::ReloadArguments),
+    /// Show the last reloads of the gateway that runs, and what each changed.
+    Reloads(running::ReloadsArguments),
+    /// Have the gateway that runs log at another level for a while.
+    LogLevel(running::LevelArguments),
     /// Write a first gateway.yaml, with policy tests, for what stands behind the gateway.
     Init(init::InitArguments),
     /// Write compressed files beside those of a directory, for clients that accept them.
@@ -171,6 +180,10 @@ pub fn main() -> ExitCode {
         Command::Cert { command } => cert::cert(command, &config),
         Command::Demo(arguments) => demo::command(arguments, given),
         Command::Check(arguments) => check::check(arguments, given),
+        Command::Status(arguments) => running::status(&arguments, &config),
+        Command::Reload(arguments) => running::reload(&arguments, &config),
+        Command::Reloads(arguments) => running::reloads(&arguments, &config),
+        Command::LogLevel(arguments) => running::log_level(&arguments, &config),
         Command::Init(arguments) => init::init(&arguments, &config),
         Command::Precompress(arguments) => precompress::precompress(&arguments),
         Command::Schema(arguments) => schema::schema(&arguments),

@@ -46,21 +46,23 @@ impl Compressed {
         }
     }
 
-    /// Puts what the encoder does in a frame; `None` where that is nothing.
+    /// Puts what the encoder does to so many bytes in a frame; `None` where that is nothing.
     fn frame(
         &mut self,
+        before: usize,
         work: impl FnOnce(&mut Encoder, &mut Vec<u8>) -> io::Result<()>,
     ) -> Result<Option<Frame<Bytes>>, BodyError> {
         let mut out = Vec::new();
         if let Some(encoder) = &mut self.encoder {
             work(encoder.get()?, &mut out)?;
+            encoder.count(before, out.len());
         }
         Ok((!out.is_empty()).then(|| Frame::data(out.into())))
     }
 
     /// Ends the stream; `last` follows it.
     fn end(&mut self, last: Next) -> Next {
-        let frame = self.frame(Encoder::finish);
+        let frame = self.frame(0, Encoder::finish);
         self.encoder = None;
         match frame {
             Ok(Some(frame)) => {
@@ -74,7 +76,7 @@ impl Compressed {
 
     /// The body has broken off: its reader gets what came before, and then the error, never an end.
     fn break_off(&mut self, error: BodyError) -> Next {
-        let frame = self.frame(Encoder::flush);
+        let frame = self.frame(0, Encoder::flush);
         self.encoder = None;
         match frame {
             Ok(Some(frame)) => {
@@ -110,7 +112,7 @@ impl http_body::Body for Compressed {
                     Poll::Pending => {
                         this.turn = 0;
                         if std::mem::take(&mut this.holds)
-                            && let Some(frame) = this.frame(Encoder::flush)?
+                            && let Some(frame) = this.frame(0, Encoder::flush)?
                         {
                             return Poll::Ready(Some(Ok(frame)));
                         }
@@ -128,7 +130,7 @@ impl http_body::Body for Compressed {
             this.turn += piece.len();
             this.holds = true;
             let is_last = this.piece.is_empty() && this.plain.is_end_stream();
-            let frame = this.frame(|encoder, out| {
+            let frame = this.frame(piece.len(), |encoder, out| {
                 encoder.write(&piece, out)?;
                 if is_last { encoder.finish(out) } else { Ok(()) }
             });

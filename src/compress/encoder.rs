@@ -11,6 +11,7 @@ use flate2::{Compress, Compression, FlushCompress, Status};
 use zstd::stream::raw::{CParameter, Encoder as Zstd, Operation, OutBuffer};
 
 use crate::message::accept::Coding;
+use crate::observe::counts::Count;
 
 /// How far back an encoder looks, as a power of two: 512 KiB. Clients must keep as much; of zstd they take 8 MiB at most
 /// (RFC 9659).
@@ -253,12 +254,28 @@ pub(crate) fn compress(content: &[u8], coding: Coding, level: Level) -> io::Resu
 pub(crate) struct Encoders {
     live: AtomicUsize,
     idle: Mutex<Vec<Encoder>>,
+    /// What this worker has compressed, in the order of [`Coding::ALL`].
+    counts: [EncodedCounts; Coding::ALL.len()],
+}
+
+/// What one worker has compressed with one coding.
+#[derive(Debug, Default)]
+pub(crate) struct EncodedCounts {
+    /// Bytes before.
+    pub(crate) before: Count,
+    /// Bytes after.
+    pub(crate) after: Count,
+    /// Responses that were not compressed, because too many were.
+    pub(crate) busy: Count,
 }
 
 impl Encoders {
     /// An encoder for one response; `None` where too many responses are being compressed, or memory is scarce.
     pub(super) fn take(self: &Arc<Self>, coding: Coding, level: Level) -> Option<Lent> {
         if self.live.load(Ordering::Relaxed) >= MOST_LIVE {
+            if let Some(counts) = self.counts(coding) {
+                counts.busy.one();
+            }
             return None;
         }
         let kept = {
@@ -277,6 +294,12 @@ impl Encoders {
             encoder: Some(encoder),
             home: Arc::clone(self),
         })
+    }
+
+    /// What was compressed with this coding.
+    pub(crate) fn counts(&self, coding: Coding) -> Option<&EncodedCounts> {
+        let at = Coding::ALL.iter().position(|known| *known == coding)?;
+        self.counts.get(at)
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Encoder>> {
@@ -299,6 +322,15 @@ pub(super) struct Lent {
 }
 
 impl Lent {
+    /// Counts bytes that were compressed.
+    pub(super) fn count(&self, before: usize, after: usize) {
+        let coding = self.encoder.as_ref().map(|encoder| encoder.coding);
+        if let Some(counts) = coding.and_then(|coding| self.home.counts(coding)) {
+            counts.before.add(before as u64);
+            counts.after.add(after as u64);
+        }
+    }
+
     /// The encoder.
     ///
     /// # Errors

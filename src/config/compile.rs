@@ -4,6 +4,7 @@
 mod access;
 mod accounts;
 mod acme;
+mod admin;
 mod clients;
 mod compress;
 mod cors;
@@ -44,6 +45,7 @@ use crate::net::dial::Dialer;
 use crate::net::limits::{Bounds, Limits, Timeouts};
 use crate::net::tls::{ClientTls, TicketRing, roots_warning};
 use crate::observe::access_log::{AccessLog, AccessLogSettings, Destination, Format};
+use crate::observe::counts::{Counts, RouteCounts};
 use crate::privilege::{MakesAs, User};
 use crate::proxy::Vouched;
 use crate::route::{Host, Pattern, RESOURCE_METADATA, Route, RouteTable, Target};
@@ -67,6 +69,8 @@ pub(crate) struct Compiler<'c> {
     /// The user that serves.
     user: Option<User>,
     workers: usize,
+    /// All numbers; the same across reloads.
+    counts: Arc<Counts>,
     dialer: Dialer,
     tickets: Arc<TicketRing>,
     /// Whether a listener asks for client certificates.
@@ -121,6 +125,10 @@ pub(crate) fn compile(
         purpose,
         user: None,
         workers,
+        counts: previous.map_or_else(
+            || Arc::new(Counts::new(workers)),
+            |previous| Arc::clone(&previous.counts),
+        ),
         dialer: previous.map_or_else(Dialer::new, |previous| previous.dialer.clone()),
         tickets,
         asks_for_certificates: (gateway.listeners.iter())
@@ -144,6 +152,7 @@ pub(crate) fn compile(
     let state = compiler.state(gateway.state.as_ref());
     let mut orders = compiler.orders(state.clone());
     let listeners = compiler.listeners(gateway, &trusted, &mut orders);
+    let admin = compiler.admin(gateway, &listeners, &mut orders);
     let mut verifiers = compiler.verifiers(&gateway.jwt);
     // A session that has ended stays ended in every later configuration of this process.
     let ended = previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.ended));
@@ -186,14 +195,19 @@ pub(crate) fn compile(
         summary,
         user,
         site,
+        counts,
         ..
     } = compiler;
     let snapshot = Snapshot {
         workers,
+        counts,
         compressed,
         hashing,
         user,
         listeners,
+        admin,
+        readiness: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.readiness)),
+        metrics_routes: usize::try_from(gateway.metrics_routes.value).unwrap_or(usize::MAX),
         trusted,
         bounds: Arc::new(Bounds {
             limits: limits(&gateway.limits),
@@ -388,6 +402,7 @@ fn resource_metadata(
             response_headers: response_headers.clone(),
             errors: site.whole.clone(),
             body_bytes: 0,
+            counts: RouteCounts::default(),
         });
         if table.insert(&route).is_ok() {
             routes.push((route, Place::default()));
@@ -443,6 +458,7 @@ fn timeouts(parsed: &parsed::Timeouts) -> Timeouts {
         send: parsed.send.value,
         shutdown: parsed.shutdown.value,
         shutdown_streams: parsed.shutdown_streams.value,
+        shutdown_delay: parsed.shutdown_delay.value,
     }
 }
 

@@ -2,12 +2,14 @@
 //! Decoding, the hints for unknown keys, `check --print`, the JSON schema and the list in docs/ read it from here.
 //! `decode` and `value` parse the values; `compile` decides what they mean.
 
+mod admin;
 mod api_keys;
 mod basic;
 mod errors;
 mod limiting;
 mod upstreams;
 
+pub(crate) use self::admin::{ADMIN, ADMIN_TLS, METRICS};
 pub(crate) use self::api_keys::{API_KEY, API_KEY_RULE, API_KEYS};
 pub(crate) use self::basic::{BASIC, BASIC_RULE};
 pub(crate) use self::errors::ERRORS;
@@ -281,6 +283,13 @@ pub(crate) static TOP: Section = Section {
         )
         .or_its_keys(),
         key("log", Kind::Section(&LOG), "What is logged, and where.").or_its_keys(),
+        key(
+            "admin",
+            Kind::Section(&ADMIN),
+            "Admin listener and control socket: metrics, health, state, reload.",
+        )
+        .without("only the control socket"),
+        key("metrics", Kind::Section(&METRICS), "What is counted.").or_its_keys(),
     ],
 };
 
@@ -578,6 +587,12 @@ pub(crate) static TIMEOUTS: Section = Section {
             "For tunnels and event streams at shutdown, within `shutdown`.",
         )
         .or("3s"),
+        key(
+            "shutdown_delay",
+            DURATION_OR_ZERO,
+            "Between the signal to stop, from which on the gateway is not ready, and the drain.",
+        )
+        .or("0s"),
     ],
 };
 
@@ -1157,6 +1172,12 @@ pub(crate) static RESPOND: Section = Section {
     keys: &[
         key("status", Kind::Whole(200, 599), "Status of the response.").or("200"),
         key("body", Kind::Text, "Body of the response, plain text.").without("empty"),
+        key(
+            "ready",
+            Kind::Boolean,
+            "503 while the gateway drains, for health checks of load balancers.",
+        )
+        .or("false"),
     ],
 };
 

@@ -2,6 +2,7 @@
 //! added to `Loaded::errors` when the parsed types are compiled.
 
 mod acme;
+mod admin;
 mod alias;
 mod api_keys;
 mod basic;
@@ -55,7 +56,7 @@ use std::path::Path;
 pub(crate) use api_keys::{KeyEntry, parse as parse_api_keys, write as write_api_keys};
 pub(crate) use compile::{Purpose, read_users};
 pub use error::{ConfigError, ConfigErrors, ConfigWarning};
-pub(crate) use lines::Lines;
+pub(crate) use lines::{AllLines, Lines};
 pub(crate) use load::{Loaded as Accepted, Refused, Verdict, load, load_again};
 pub(crate) use policy_tests::request;
 pub(crate) use print::{SEPARATOR, settings};
@@ -105,6 +106,13 @@ pub(crate) fn read<'s>(main: &Path, sources: &'s dyn source::Sources) -> Loaded<
         loader,
         tree,
     }
+}
+
+/// The control socket that a configuration names itself, as far as it can be read.
+pub(crate) fn control_socket_of(main: &Path) -> Option<std::path::PathBuf> {
+    let disk = source::Disk::new(crate::filesystem::Patience::default());
+    let admin = read(main, &disk).gateway?.admin?;
+    Some(admin.socket?.value)
 }
 
 /// The errors of a file's text, for tests.

@@ -111,6 +111,31 @@ pub(crate) struct Gateway {
     pub(crate) compressed: Spanned<u64>,
     /// The logs.
     pub(crate) log: Log,
+    /// The admin listener and the control socket.
+    pub(crate) admin: Option<Admin>,
+    /// How many routes have series of their own.
+    pub(crate) metrics_routes: Spanned<u32>,
+}
+
+/// `admin`.
+#[derive(Clone, Debug)]
+pub(crate) struct Admin {
+    /// Its place.
+    pub(crate) place: Place,
+    /// Whether an error was reported inside.
+    pub(crate) broken: bool,
+    /// The address of the listener.
+    pub(crate) address: Option<Spanned<ListenAddress>>,
+    /// The token that may change.
+    pub(crate) token: Option<Spanned<String>>,
+    /// The token that may read.
+    pub(crate) read_token: Option<Spanned<String>>,
+    /// The names that it answers to.
+    pub(crate) hosts: Vec<Spanned<String>>,
+    /// Its TLS settings, with certificates from files alone.
+    pub(crate) tls: Option<Tls>,
+    /// The path of the control socket.
+    pub(crate) socket: Option<Spanned<PathBuf>>,
 }
 
 /// One of `tests`.
@@ -198,6 +223,8 @@ pub(crate) struct Tls {
     pub(crate) client_auth: Option<ClientAuth>,
     /// 1.2 by default.
     pub(crate) min_version: Spanned<TlsVersion>,
+    /// Whether HTTP/2 is served.
+    pub(crate) http2: bool,
 }
 
 /// `client_auth` of a listener's `tls`.
@@ -265,6 +292,8 @@ pub(crate) struct Timeouts {
     pub(crate) shutdown: Spanned<Duration>,
     /// For tunnels and streams after the stop signal, at most `shutdown`.
     pub(crate) shutdown_streams: Spanned<Duration>,
+    /// Between the signal to stop and the drain; 0 by default.
+    pub(crate) shutdown_delay: Spanned<Duration>,
 }
 
 /// One of `jwt`.

@@ -174,10 +174,20 @@ impl Decoder<'_> {
             })
         });
         let body = self.optional(fields, "body", Self::text);
+        let ready = self.value(fields, "ready", Self::boolean)?;
+        if let (true, Some(place)) = (ready.value, fields.place_of("status")) {
+            self.errors
+                .at(
+                    place,
+                    "`ready` decides the status: 200, or 503 while the gateway drains",
+                )
+                .hint("leave one of them out");
+        }
         Some(Respond {
             place: fields.place,
             status: status?,
             body,
+            ready,
         })
     }
 

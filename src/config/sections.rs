@@ -4,8 +4,8 @@ use super::decode::Decoder;
 use super::keys;
 use super::node::{Kind, Node};
 use super::parsed::{
-    AccessLog, Account, Certificate, Gateway, Level, Limits, Listener, Log, LogFormat, Spanned,
-    Timeouts, Tls, TlsVersion, Workers,
+    AccessLog, Account, Gateway, Level, Limits, Listener, Log, LogFormat, Spanned, Timeouts, Tls,
+    Workers,
 };
 use super::place::Place;
 use super::value;
@@ -62,6 +62,11 @@ impl Decoder<'_> {
             it.value(fields, "memory", Self::size)
         });
         let log = self.value(fields, "log", Self::log);
+        let admin = self.optional(fields, "admin", Self::admin);
+        let metrics_routes = self.value(fields, "metrics", |it, node| {
+            let fields = it.fields(node, "a map", &keys::METRICS)?;
+            it.value(fields, "routes", |it, node| it.integer(node, 0, 100_000))
+        });
         for (section, read) in [
             ("jwt", jwt.is_some()),
             ("upstreams", upstreams.is_some()),
@@ -90,6 +95,8 @@ impl Decoder<'_> {
             errors,
             compressed: compressed?,
             log: log?,
+            admin,
+            metrics_routes: metrics_routes?,
         })
     }
 
@@ -167,15 +174,7 @@ impl Decoder<'_> {
     fn tls(&mut self, node: &Node) -> Option<Tls> {
         let fields = self.fields(node, "a map", &keys::TLS)?;
         let certificates = self.optional(fields, "certificates", |it, node| {
-            it.filled_list(node, "a list of certificates", |it, node| {
-                let fields = it.fields(node, "a map", &keys::CERTIFICATE)?;
-                let cert = it.required(fields, "cert", Self::file);
-                let key = it.required(fields, "key", Self::file);
-                Some(Certificate {
-                    cert: cert?,
-                    key: key?,
-                })
-            })
+            it.filled_list(node, "a list of certificates", Self::certificate)
         });
         if fields.get("certificates").is_none() && fields.get("acme").is_none() {
             self.errors
@@ -193,13 +192,7 @@ impl Decoder<'_> {
                 ],
             )
         });
-        let min_version = self.value(fields, "min_version", |it, node| {
-            it.choice(
-                node,
-                "a TLS version",
-                &[("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)],
-            )
-        });
+        let min_version = self.value(fields, "min_version", Self::min_version);
         let client_auth = self.optional(fields, "client_auth", Self::client_auth);
         Some(Tls {
             place: fields.place,
@@ -208,6 +201,7 @@ impl Decoder<'_> {
             acme,
             unknown_name,
             min_version: min_version?,
+            http2: true,
         })
     }
 
@@ -246,6 +240,7 @@ impl Decoder<'_> {
             tls_handshake: self.value(fields, "tls_handshake", Self::duration)?,
             shutdown: self.value(fields, "shutdown", Self::duration_or_zero)?,
             shutdown_streams: self.value(fields, "shutdown_streams", Self::duration_or_zero)?,
+            shutdown_delay: self.value(fields, "shutdown_delay", Self::duration_or_zero)?,
         })
     }
 

@@ -345,10 +345,10 @@ a.yaml:1:10: expected `auto` or a number from 1 to 1024, found `012`
     1 | workers: 012
       |          ^^^ write `12`; some YAML readers take a leading zero for octal",
     );
-    golden("admin: {}", "\
-a.yaml:1:1: unknown key `admin`
-    1 | admin: {}
-      | ^^^^^ known here: include, workers, user, listeners, trusted_proxies, limits, timeouts, jwt, tokens, state, upstreams, defaults, routes, tests, errors, compressed, log");
+    golden("console: {}", "\
+a.yaml:1:1: unknown key `console`
+    1 | console: {}
+      | ^^^^^^^ known here: include, workers, user, listeners, trusted_proxies, limits, timeouts, jwt, tokens, state, upstreams, defaults, routes, tests, errors, compressed, log, admin, metrics");
     golden(
         "log: {access: no}",
         "\
@@ -788,6 +788,7 @@ timeouts:
   tls_handshake: 10s
   shutdown: 30s
   shutdown_streams: 3s
+  shutdown_delay: 0s
 workers: auto
 trusted_proxies: []
 limits:
@@ -804,6 +805,8 @@ log:
   access:
     to: stdout
     format: json
+metrics:
+  routes: 1000
 "
     );
 }

@@ -200,6 +200,23 @@ pub(crate) fn listen_address(text: &str, directory: &Path) -> Result<ListenAddre
         })
 }
 
+/// A name in a `Host` field, without a port.
+pub(crate) fn admin_host(text: &str) -> Result<String, Hint> {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    if text.contains("://") || text.contains('/') {
+        return Err("a name alone, as in gateway.internal".to_owned());
+    }
+    if let Some((name, port)) = text.rsplit_once(':') {
+        if port.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(format!("write `{name}`: every port is meant"));
+        }
+    }
+    if text.is_empty() || !text.bytes().all(legal) {
+        return Err("a name, without `*`".to_owned());
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
 /// The form of a systemd socket's name.
 pub(crate) const SOCKET_NAMES: &str = "as `FileDescriptorName=` of the socket's unit says it";
 

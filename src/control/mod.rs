@@ -15,14 +15,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use self::errands::Errands;
-use self::reload::{Active, Read, Reading, Watching};
+use self::reload::{Active, Read, Reading, Reloaded, Request, Watching};
 use self::signals::{Signal, Signals};
 use self::supervisor::Supervisor;
 use self::tickets::SharedTickets;
+use crate::admin::{self, Admin, Asked, By, History, InForce, NotBound, Outcome, Row, Seen};
 use crate::config::{self, ConfigErrors, ConfigWarning};
+use crate::observe::counts::Names;
 use crate::observe::log::{self, Log};
 use crate::server::{Inherited, Server};
 use crate::snapshot::{ListenAddress, Snapshot};
@@ -125,6 +127,30 @@ struct Control {
     certificates: acme::Manager,
     supervisor: Supervisor,
     tickets: SharedTickets,
+    admin: Admin,
+    /// What the admin thread asks for.
+    asked: mpsc::Receiver<Asked>,
+    /// What is in force beside the snapshot.
+    in_force: watch::Sender<Arc<InForce>>,
+    history: Arc<History>,
+    level: Level,
+}
+
+/// The level of the log.
+struct Level {
+    current: watch::Sender<tracing::Level>,
+    /// Until when another level holds than the configuration's.
+    until: Option<tokio::time::Instant>,
+}
+
+impl Level {
+    /// Ready when the configuration's level holds again. Cancel-safe.
+    async fn ends(&self) {
+        match self.until {
+            Some(until) => tokio::time::sleep_until(until).await,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 impl Control {
@@ -144,10 +170,18 @@ impl Control {
         if first.user.is_none() {
             log.write()?;
         }
+        let started = clock::now();
         let mut server = Server::new(first.workers, inherited);
         let bound = tokio::select! {
             bound = start::bind(&server, &first) => bound?,
             () = signals.stop() => return Ok(None),
+        };
+        let doors = match start::bind_admin(config, &first).await {
+            Ok(doors) => doors,
+            Err(error) => {
+                server.unbind(&bound);
+                return Err(error);
+            }
         };
         // Root finds its socket, wherever that is.
         let mut supervisor = Supervisor::find();
@@ -188,9 +222,32 @@ impl Control {
         certificates.follow(&first);
         let tickets = SharedTickets::start();
         tickets.follow(&first);
+        first.counts.set_most_routes(first.metrics_routes);
         let (publish, snapshots) = watch::channel(Arc::clone(&first));
         server.start(&snapshots)?;
         server.listen(&first, bound);
+        let (in_force, told) = watch::channel(Arc::clone(active.in_force()));
+        let (level, shown) = watch::channel(first.level);
+        let (asks, asked) = mpsc::channel(1);
+        let history = Arc::new(History::default());
+        history.add(Row {
+            time: clock::now(),
+            by: By::Start,
+            digest: active.digest(),
+            outcome: Outcome::Good(Vec::new()),
+        });
+        let seen = Seen {
+            config: admin::absolute(config),
+            started,
+            snapshots,
+            in_force: told,
+            observer: server.observer(),
+            history: Arc::clone(&history),
+            losses: log.losses(),
+            level: shown,
+            asks,
+        };
+        let admin = Admin::start(seen, doors)?;
         supervisor.ready(&first);
         Ok(Some(Self {
             config: config.to_owned(),
@@ -203,6 +260,14 @@ impl Control {
             certificates,
             supervisor,
             tickets,
+            admin,
+            asked,
+            in_force,
+            history,
+            level: Level {
+                current: level,
+                until: None,
+            },
         }))
     }
 
@@ -214,13 +279,13 @@ impl Control {
     /// Serves until a stop signal.
     async fn serve(&mut self, signals: &mut Signals) {
         let mut errands = Errands::begin();
-        // A pending reload, and whether a signal requested it.
-        let mut due = None;
+        // A pending reload, and who requested it.
+        let mut due: Option<Request> = None;
         let mut reading = None;
         loop {
             if reading.is_none() {
                 reading = due.take().map(|asked| {
-                    if asked {
+                    if asked.by.is_asked() {
                         self.supervisor.reloading();
                     }
                     let reader = self.active.reader(self.snapshot());
@@ -231,14 +296,26 @@ impl Control {
                 errand = errands.next() => (errand.run)(self),
                 signal = signals.next() => match signal {
                     Signal::Stop => return,
-                    Signal::Reload => due = Some(true),
+                    Signal::Reload => due = Some(Request::of_signal()),
                     Signal::Reopen => {
                         if let Some(log) = &self.snapshot().access_log {
                             log.reopen();
                         }
                     }
                 },
-                () = self.watch.changed() => due = due.or(Some(false)),
+                () = self.watch.changed() => due = due.or_else(|| Some(Request::of_file())),
+                Some(asked) = self.asked.recv() => match asked {
+                    // One that runs, or is about to, has not seen what this one is to see.
+                    Asked::Reload { by, answer } if reading.is_none() && due.is_none() => {
+                        due = Some(Request { by, answer: Some(answer) });
+                    }
+                    Asked::Reload { .. } => {}
+                    Asked::Level { level, lasts } => self.set_level(level, lasts),
+                },
+                () = self.level.ends() => {
+                    let level = self.snapshot().level;
+                    self.set_level(level, None);
+                }
                 (asked, read) = Reading::end(&mut reading) => {
                     self.reload(asked, read);
                     let snapshot = self.snapshot();
@@ -249,17 +326,53 @@ impl Control {
         }
     }
 
-    /// Applies the new configuration, or logs why it is refused.
-    fn reload(&mut self, asked: bool, read: std::io::Result<(Read, Result<(), String>)>) {
+    /// Logs at this level, for a while or until the configuration changes.
+    fn set_level(&mut self, level: tracing::Level, lasts: Option<Duration>) {
+        self.log.set(level);
+        self.level.current.send_replace(level);
+        self.level.until = lasts.map(|lasts| tokio::time::Instant::now() + lasts);
+        match lasts {
+            Some(lasts) => {
+                tracing::warn!(%level, r#for = ?lasts, "the log has another level for a while");
+            }
+            None => tracing::info!(%level, "the log has the configuration's level again"),
+        }
+    }
+
+    /// Applies the new configuration, or logs why it is refused; whoever waits for that is told.
+    fn reload(&mut self, asked: Request, read: std::io::Result<(Read, Result<(), String>)>) {
+        let Request { by, answer } = asked;
+        let outcome = self.apply(by.is_asked(), read);
+        self.watch.follow(self.active.files());
+        let Some(outcome) = outcome else { return };
+        let row = Row {
+            time: clock::now(),
+            by,
+            digest: self.active.digest(),
+            outcome,
+        };
+        self.history.add(row.clone());
+        if let Some(answer) = answer {
+            // Who asked may have gone.
+            drop(answer.send(row));
+        }
+    }
+
+    /// Applies the new configuration; `None` where nothing has changed.
+    fn apply(
+        &mut self,
+        asked: bool,
+        read: std::io::Result<(Read, Result<(), String>)>,
+    ) -> Option<Outcome> {
         let (read, started) = match read {
             Ok(read) => read,
             Err(error) => {
                 tracing::error!(config = %self.config.display(), %error, "configuration refused, the old one stays");
-                return;
+                return Some(Outcome::Refused(error.to_string()));
             }
         };
         let current = self.snapshot();
-        let server = &self.server;
+        let (server, doors, config) = (&self.server, self.admin.doors(), &self.config);
         let reloaded = self.active.reload(read, &current, asked, |next| {
             started.map_err(|why| format!("the token service cannot start: {why}"))?;
             if let Some(access_log) = &next.access_log {
@@ -267,44 +380,74 @@ impl Control {
                     .start()
                     .map_err(|error| format!("the access log cannot be written: {error}"))?;
             }
-            server
+            let cannot = |address: ListenAddress, error: std::io::Error| {
+                let remedy = start::remedy(&address, &error, next.user.is_some());
+                format!("cannot listen on {address}: {error}{remedy}")
+            };
+            let bound = server
                 .bind(next)
-                .map_err(|(address, error): (ListenAddress, _)| {
-                    let remedy = start::remedy(&address, &error, next.user.is_some());
-                    format!("cannot listen on {address}: {error}{remedy}")
-                })
+                .map_err(|(address, error)| cannot(address, error))?;
+            match doors.bind(config, next) {
+                Ok(doors) => Ok((bound, doors)),
+                Err(NotBound { address, error }) => {
+                    server.unbind(&bound);
+                    Err(cannot(address, error))
+                }
+            }
         });
-        if let Some((next, bound)) = reloaded {
+        let (next, (bound, doors), changes) = match reloaded {
+            Reloaded::Unchanged => return None,
+            Reloaded::Refused(why) => return Some(Outcome::Refused(why)),
+            Reloaded::Good(next, bound, changes) => (next, bound, changes),
+        };
+        if self.level.until.is_none() {
             self.log.set(next.level);
-            say_reported(&current);
-            say_exceeded(&current);
-            follow_issuers(&next);
-            self.publish.send_replace(Arc::clone(&next));
-            self.certificates.follow(&next);
-            self.tickets.follow(&next);
-            proxy::retire(&current.upstreams, &next.upstreams);
-            self.server.listen(&next, bound);
-            tracing::info!(config = %self.config.display(), "configuration reloaded");
-            if let (Some(before), Some(tokens)) = (&current.tokens, &next.tokens) {
-                let (before, tokens) = (Arc::clone(before), Arc::clone(tokens));
-                let now = clock::now();
-                tokio::spawn(async move {
-                    tokens.end_those_who_left(&before, now).await;
-                });
-            }
-            // The new key file triggers another reload, like any change.
-            if let Err(error) = start::make_missing_key(&next) {
-                tracing::error!(%error, "a signing key cannot be made");
-            }
+            self.level.current.send_replace(next.level);
         }
-        self.watch.follow(self.active.files());
+        say_reported(&current);
+        say_exceeded(&current);
+        follow_issuers(&next);
+        next.counts.set_most_routes(next.metrics_routes);
+        note_lost_lines(&current, &next);
+        self.publish.send_replace(Arc::clone(&next));
+        self.in_force
+            .send_replace(Arc::clone(self.active.in_force()));
+        keep_numbers(&next);
+        self.certificates.follow(&next);
+        self.tickets.follow(&next);
+        proxy::retire(&current.upstreams, &next.upstreams);
+        self.server.listen(&next, bound);
+        self.admin.open(doors);
+        tracing::info!(config = %self.config.display(), "configuration reloaded");
+        if let (Some(before), Some(tokens)) = (&current.tokens, &next.tokens) {
+            let (before, tokens) = (Arc::clone(before), Arc::clone(tokens));
+            let now = clock::now();
+            tokio::spawn(async move {
+                tokens.end_those_who_left(&before, now).await;
+            });
+        }
+        // The new key file triggers another reload, like any change.
+        if let Err(error) = start::make_missing_key(&next) {
+            tracing::error!(%error, "a signing key cannot be made");
+        }
+        Some(Outcome::Good(changes))
     }
 
     /// Lets requests in flight finish, within their timeouts, and writes the remaining access records.
     async fn end(mut self, signals: Signals) {
         let last = self.snapshot();
+        last.readiness.drain();
         self.supervisor.stopping();
         let timeouts = last.bounds.timeouts;
+        let mut signals = signals;
+        if !timeouts.shutdown_delay.is_zero() {
+            tracing::info!(delay = ?timeouts.shutdown_delay, "not ready any more; connections are accepted until the drain");
+            // A second signal begins the drain.
+            tokio::select! {
+                () = tokio::time::sleep(timeouts.shutdown_delay) => {}
+                () = signals.stop_again() => {}
+            }
+        }
         tracing::info!(bound = ?timeouts.shutdown, streams = ?timeouts.shutdown_streams, "draining");
         let draining = self.server.drain(&timeouts, signals.again());
         let (cut, ()) = tokio::join!(draining, self.certificates.end());
@@ -320,8 +463,38 @@ impl Control {
             access_log.finish(FINISHING).await;
             access_log.tell(Instant::now());
         }
+        drop(self.admin);
         tracing::info!("stopped");
     }
+}
+
+/// Remembers how many lines the access log has lost that is replaced.
+fn note_lost_lines(before: &Snapshot, after: &Snapshot) {
+    let Some(log) = &before.access_log else {
+        return;
+    };
+    let stays = after
+        .access_log
+        .as_ref()
+        .is_some_and(|it| Arc::ptr_eq(it, log));
+    if !stays {
+        let lost = &after.counts.lost_lines;
+        lost.fetch_add(log.dropped(), std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+/// Forgets the numbers of what a new configuration does not have any more.
+fn keep_numbers(snapshot: &Snapshot) {
+    let listeners = snapshot.listeners.iter();
+    snapshot.counts.keep(&Names {
+        routes: snapshot.routes.iter().map(|it| it.name.as_str()).collect(),
+        verifiers: snapshot
+            .verifiers
+            .iter()
+            .map(|(it, _)| it.name.as_str())
+            .collect(),
+        listeners: listeners.map(|it| it.address.to_string()).collect(),
+    });
 }
 
 /// Logs how many requests were allowed that would have been refused, on routes that only report refusals.

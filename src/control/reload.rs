@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub(crate) use self::reading::Reading;
+pub(crate) use self::reading::{Reading, Request};
 pub(crate) use self::watch::Watching;
+use crate::admin::{Change, InForce};
 use crate::clock;
 use crate::config::{self, Accepted, ConfigErrors, Purpose, Refused};
 use crate::explain;
@@ -28,6 +29,19 @@ pub(crate) struct Active {
     expected: Option<u64>,
     /// Which files currently do not respond.
     patience: Patience,
+    /// What is in force, beside the snapshot.
+    in_force: Arc<InForce>,
+}
+
+/// What became of a reload.
+#[derive(Debug)]
+pub(crate) enum Reloaded<B> {
+    /// No file has changed, and nobody asked.
+    Unchanged,
+    /// The configuration is refused, for these reasons; nothing has changed.
+    Refused(String),
+    /// It is to be published, with what was acquired for it.
+    Good(Arc<Snapshot>, B, Vec<Change>),
 }
 
 /// The result of reading the files, not yet in force.
@@ -63,6 +77,11 @@ impl Active {
             digest: loaded.digest,
             expected: None,
             patience,
+            in_force: Arc::new(InForce {
+                printed: loaded.printed,
+                lines: loaded.lines,
+                digest: loaded.digest,
+            }),
         };
         Ok((active, Arc::new(loaded.snapshot)))
     }
@@ -70,6 +89,16 @@ impl Active {
     /// The files and directories that the configuration was read from.
     pub(crate) fn files(&self) -> &Arc<[PathBuf]> {
         &self.files
+    }
+
+    /// What is in force, beside the snapshot.
+    pub(crate) fn in_force(&self) -> &Arc<InForce> {
+        &self.in_force
+    }
+
+    /// The digest of the files last read, valid or not.
+    pub(crate) fn digest(&self) -> u64 {
+        self.digest
     }
 
     /// Returns a closure that reads the files again, as the user that this process has become, and returns their digest:
@@ -107,8 +136,8 @@ impl Active {
         }
     }
 
-    /// Applies what was read. `None` where the files are unchanged (unless `asked`) or invalid: the reason is then
-    /// logged, and nothing changes. `bind` acquires what the new snapshot needs before it is published, and may refuse
+    /// Applies what was read, unless the files are unchanged (and nobody `asked`) or invalid: the reason is then logged,
+    /// and nothing changes. `bind` acquires what the new snapshot needs before it is published, and may refuse
     /// it too.
     pub(crate) fn reload<B>(
         &mut self,
@@ -116,7 +145,7 @@ impl Active {
         current: &Snapshot,
         asked: bool,
         bind: impl FnOnce(&Snapshot) -> Result<B, String>,
-    ) -> Option<(Arc<Snapshot>, B)> {
+    ) -> Reloaded<B> {
         let Read { loaded, wider } = read;
         let (digest, files) = match &loaded {
             Ok(loaded) => (loaded.digest, loaded.files.clone()),
@@ -124,26 +153,25 @@ impl Active {
         };
         let expected = self.expected.take();
         if !asked && (digest == self.digest || Some(digest) == expected) {
-            return None;
+            return Reloaded::Unchanged;
         }
         self.digest = digest;
         self.files = files.into();
-        let refuse = |why: &str| {
+        let refuse = |why: String| {
             tracing::error!(config = %self.config.display(), "configuration refused, the old one stays:\n{why}");
+            Reloaded::Refused(why)
         };
         let loaded = match loaded {
             Ok(loaded) => loaded,
             Err(Refused { errors, .. }) => {
-                refuse(&errors.to_string());
-                return None;
+                return refuse(errors.to_string());
             }
         };
         if loaded.snapshot.workers != current.workers {
-            refuse(&format!(
+            return refuse(format!(
                 "`workers` changed from {} to {}: that needs a restart",
                 current.workers, loaded.snapshot.workers
             ));
-            return None;
         }
         if loaded.snapshot.user != current.user {
             let name = |user: &Option<User>| match user {
@@ -151,23 +179,24 @@ impl Active {
                 None => "none".to_owned(),
             };
             let (before, now) = (name(&current.user), name(&loaded.snapshot.user));
-            refuse(&format!(
+            return refuse(format!(
                 "`user` changed from {before} to {now}: that needs a restart"
             ));
-            return None;
         }
         match bind(&loaded.snapshot) {
             Ok(bound) => {
                 for warning in &loaded.warnings {
                     tracing::warn!("{warning}");
                 }
-                report(&current.summary, &loaded.snapshot.summary, &wider);
-                Some((Arc::new(loaded.snapshot), bound))
+                let changes = report(&current.summary, &loaded.snapshot.summary, wider);
+                self.in_force = Arc::new(InForce {
+                    printed: loaded.printed,
+                    lines: loaded.lines,
+                    digest,
+                });
+                Reloaded::Good(Arc::new(loaded.snapshot), bound, changes)
             }
-            Err(why) => {
-                refuse(&why);
-                None
-            }
+            Err(why) => refuse(why),
         }
     }
 }
@@ -181,14 +210,22 @@ pub(crate) fn judge(snapshot: &Snapshot) -> config::Verdict {
     }
 }
 
-/// Logs what changed, and warns where access got wider.
-fn report(old: &BTreeMap<String, String>, new: &BTreeMap<String, String>, wider: &[String]) {
-    for change in changes(old, new) {
+/// Logs what changed, and warns where access got wider; returns both, the latter first.
+fn report(
+    old: &BTreeMap<String, String>,
+    new: &BTreeMap<String, String>,
+    wider: Vec<String>,
+) -> Vec<Change> {
+    let changes = changes(old, new);
+    for change in &changes {
         tracing::info!("changed: {change}");
     }
-    for wider in wider {
+    for wider in &wider {
         tracing::warn!("ACCESS GOT WIDER: {wider}");
     }
+    let of = |wider| move |text| Change { text, wider };
+    let wider = wider.into_iter().map(of(true));
+    wider.chain(changes.into_iter().map(of(false))).collect()
 }
 
 /// What is said of the parts that were removed, changed and added.

@@ -1,6 +1,5 @@
 //! The meaning of the process's signals.
 
-use std::future::Future;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{self, SignalKind};
@@ -65,16 +64,20 @@ impl Signals {
     }
 
     /// Completes at a second stop signal, ignoring duplicates of the first.
-    pub(super) fn again(mut self) -> impl Future<Output = ()> {
+    pub(super) async fn stop_again(&mut self) {
         let same_until = Instant::now() + ONE_SIGNAL;
-        async move {
-            loop {
-                self.stop().await;
-                if Instant::now() >= same_until {
-                    return tracing::info!("second signal: the drain is cut short");
-                }
+        loop {
+            self.stop().await;
+            if Instant::now() >= same_until {
+                return;
             }
         }
+    }
+
+    /// The same, during the drain.
+    pub(super) async fn again(mut self) {
+        self.stop_again().await;
+        tracing::info!("second signal: the drain is cut short");
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::RunError;
 use super::reload::Active;
+use crate::admin::{self, Doors, NotBound};
 use crate::clock;
 use crate::privilege::{MakesAs, User};
 use crate::server::{self, Bound, Server};
@@ -133,6 +134,29 @@ pub(super) async fn bind(server: &Server, snapshot: &Snapshot) -> Result<Vec<Bou
         if !said {
             tracing::warn!(%address, ?patience, "the address is in use: waiting for it to be free");
             said = true;
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Binds the control socket and the admin listener; where an address is in use it tries again for a while.
+pub(super) async fn bind_admin(
+    config: &Path,
+    snapshot: &Snapshot,
+) -> Result<admin::Bound, RunError> {
+    let (patience, pause) = FREED;
+    let until = Instant::now() + patience;
+    loop {
+        let NotBound { address, error } = match Doors::default().bind(config, snapshot) {
+            Ok(bound) => return Ok(bound),
+            Err(failed) => failed,
+        };
+        if error.kind() != ErrorKind::AddrInUse || Instant::now() >= until {
+            return Err(RunError::Bind {
+                remedy: remedy(&address, &error, false),
+                address: address.to_string(),
+                error,
+            });
         }
         tokio::time::sleep(pause).await;
     }

@@ -80,6 +80,7 @@ pub(super) async fn issue(
         }
         None => service.answer(asked).await,
     };
+    record.issued(endpoint, reason);
     if let Some(reason) = reason {
         record.refused(reason);
     }

@@ -25,8 +25,10 @@ use crate::message::reject::Reject;
 use crate::message::request_id::RequestId;
 use crate::net::client::Client;
 use crate::observe::access_log::{Entry, Format};
+use crate::observe::counts::Ended;
 use crate::proxy::{Course, Tunnel};
 use crate::route::{Route, Target};
+use crate::tokens::Endpoint;
 use crate::worker::View;
 
 /// The reason code of a stream that was cut off because the process stops.
@@ -70,6 +72,10 @@ pub(crate) struct Record {
     status: u16,
     first_byte: Option<Instant>,
     bytes: u64,
+    /// Bytes of the client in a tunnel.
+    tunnelled: u64,
+    /// Whether it is a tunnel.
+    is_tunnel: bool,
 }
 
 impl Record {
@@ -81,6 +87,9 @@ impl Record {
         request: &Request<B>,
     ) -> Box<Self> {
         connection.line.enter();
+        if let Some(lane) = connection.worker.lane() {
+            lane.in_flight.one();
+        }
         let headers = request.headers();
         let log = view.access_log.as_ref();
         let combined = log.is_some_and(|log| log.settings().format == Format::Combined);
@@ -116,6 +125,8 @@ impl Record {
             status: 0,
             first_byte: None,
             bytes: 0,
+            tunnelled: 0,
+            is_tunnel: false,
         })
     }
 
@@ -204,6 +215,19 @@ impl Record {
     /// Notes the reason code of a refusal by a token service endpoint.
     pub(crate) fn refused(&mut self, reason: &'static str) {
         self.reason = Some(reason);
+    }
+
+    /// Counts a login or a refresh at the token service, which was refused for this reason, if any.
+    pub(crate) fn issued(&self, endpoint: Endpoint, reason: Option<&'static str>) {
+        let Some(lane) = self.connection.worker.lane() else {
+            return;
+        };
+        let words = match endpoint {
+            Endpoint::Obtain => &lane.logins,
+            Endpoint::Refresh => &lane.refreshes,
+            Endpoint::Verify | Endpoint::Blacklist | Endpoint::Revoke | Endpoint::Keys => return,
+        };
+        words.count(reason.unwrap_or("good"));
     }
 
     /// The client's own address, as far as trusted proxies report it.
@@ -332,6 +356,40 @@ impl Record {
     }
 }
 
+impl Record {
+    /// Adds the request, which ends now, to the numbers of its worker and its route.
+    fn tally(&self, route: Option<&Arc<Route>>, now: Instant) {
+        let worker = &self.connection.worker;
+        let Some(lane) = worker.lane() else {
+            return;
+        };
+        lane.in_flight.less();
+        if self.is_tunnel {
+            lane.tunnels.less();
+        }
+        let streams = self.streams || self.is_tunnel || self.status == 101;
+        let ended = Ended {
+            status: self.status,
+            took: (!streams).then(|| now.duration_since(self.began)),
+            received: self.connection.line.take_received() + self.tunnelled,
+            sent: self.bytes,
+            reason: self.reason,
+            reported: self.reported.map(Reject::reason),
+        };
+        let of_route = route.map(|route| route.counts.get(&route.name, &self.view.counts));
+        match of_route.and_then(|lanes| lanes.of(worker.index)) {
+            Some(lane) => lane.count(&ended),
+            None => lane.no_route.count(&ended),
+        }
+        if let (Some(_), Some(first_byte)) = (self.course.server, self.first_byte)
+            && let Some(Target::Upstream { forward, .. }) = route.map(|route| &route.target)
+        {
+            let waited = first_byte.duration_since(self.began);
+            forward.upstream.count_first_byte(worker.index, waited);
+        }
+    }
+}
+
 impl Drop for Record {
     fn drop(&mut self) {
         let now = Instant::now();
@@ -345,14 +403,15 @@ impl Drop for Record {
         if let Some((limits, counted)) = limited {
             limits.leave(counted);
         }
-        let Some(log) = &self.view.access_log else {
-            return;
-        };
         if self.status == 0 {
             // The request was dropped: the client left before there was a response.
             self.reason = Some(Reject::ClientGone.reason());
             self.status = 499;
         }
+        self.tally(route, now);
+        let Some(log) = &self.view.access_log else {
+            return;
+        };
         let upstream = route.and_then(|route| match &route.target {
             Target::Upstream { forward, .. } if !self.is_file => Some(&forward.upstream),
             Target::Upstream { .. }
@@ -432,15 +491,19 @@ impl Recorded {
         let (Some(tunnel), Some(mut record)) = (self.tunnel.take(), self.record.take()) else {
             return;
         };
-        record.bytes = tokio::select! {
-            (_, to_client) = tunnel.run(client, early) => to_client,
+        record.is_tunnel = true;
+        if let Some(lane) = record.connection.worker.lane() {
+            lane.tunnels.one();
+        }
+        (record.tunnelled, record.bytes) = tokio::select! {
+            both = tunnel.run(client, early) => both,
             ended = Ending::wait(self.ending.take()) => {
                 record.reason = Some(ended.reason());
-                0
+                (0, 0)
             }
             () = stops => {
                 record.reason = Some(STOPPED);
-                0
+                (0, 0)
             }
         };
     }

@@ -127,8 +127,7 @@ impl Counts {
     }
 
     /// How many requests are in flight, of all clients.
-    #[cfg(test)]
-    fn all(&self) -> u64 {
+    pub(crate) fn all(&self) -> u64 {
         let slots = self.slots.get().into_iter().flatten().flat_map(|it| &it.0);
         slots.map(|slot| slot.load(Ordering::Relaxed) & COUNT).sum()
     }

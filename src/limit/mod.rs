@@ -58,6 +58,8 @@ pub(crate) struct Rule {
     pub(crate) only_reports: bool,
     /// How many requests were over it.
     pub(crate) over: AtomicU64,
+    /// How many were refused for it; the same across reloads.
+    pub(crate) refused: Arc<AtomicU64>,
 }
 
 /// Which requests a rate limit counts.
@@ -167,6 +169,7 @@ impl Rule {
             counted.over = counted.over.or(Some((which, reject)));
             return Ok(());
         }
+        self.refused.fetch_add(1, Ordering::Relaxed);
         counted.over = Some((which, reject));
         Err(reject)
     }
@@ -306,6 +309,21 @@ impl Limits {
         let all = rates.chain(self.in_flight.iter().map(|it| (&it.rule, 0)));
         all.map(|(rule, evicted)| (&rule.id, rule.over.load(Ordering::Relaxed), evicted))
             .filter(|(_, over, evicted)| over + evicted > 0)
+    }
+
+    /// Each limit: how many requests were refused for it, how many of its clients gave way to others, and how many
+    /// requests are in flight, of a limit of those.
+    pub(crate) fn numbers(
+        &self,
+    ) -> impl Iterator<Item = (&LimitId, u64, Option<u64>, Option<u64>)> {
+        let rates = self.rates.iter();
+        let rates = rates.map(|it| (&it.rule, Some(it.table.evicted()), None));
+        let in_flight = self.in_flight.iter();
+        let in_flight = in_flight.map(|it| (&it.rule, None, Some(it.counts.all())));
+        rates.chain(in_flight).map(|(rule, evicted, in_flight)| {
+            let refused = rule.refused.load(Ordering::Relaxed);
+            (&rule.id, refused, evicted, in_flight)
+        })
     }
 
     /// What would be counted for this client, a line for each limit; nothing is.

@@ -23,6 +23,7 @@ fn rule(name: &str, sources: Vec<Source>) -> Rule {
         except: None,
         only_reports: false,
         over: AtomicU64::new(0),
+        refused: Arc::default(),
     }
 }
 

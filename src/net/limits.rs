@@ -36,6 +36,8 @@ pub(crate) struct Timeouts {
     pub(crate) shutdown: Duration,
     /// The part of it for tunnels and streams, which do not end by themselves.
     pub(crate) shutdown_streams: Duration,
+    /// The time before that in which the gateway is not ready, and serves on.
+    pub(crate) shutdown_delay: Duration,
 }
 
 /// Limits and timeouts, shared by connections: each keeps those it started with.

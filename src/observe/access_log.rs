@@ -237,6 +237,11 @@ impl AccessLog {
         }
     }
 
+    /// How many lines were lost.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.shared.dropped.load(Ordering::Relaxed)
+    }
+
     /// Reports lost lines to the operator, at once and then every minute. The writer does not do so, as it may hang.
     pub(crate) fn tell(&self, now: Instant) {
         let trouble = self.shared.trouble.lock();

@@ -111,6 +111,11 @@ impl Log {
         Ok(())
     }
 
+    /// Counts the lines that are lost.
+    pub(crate) fn losses(&self) -> Losses {
+        Losses(Arc::clone(&self.lines))
+    }
+
     /// Logs messages of at least this level from now on.
     pub(crate) fn set(&self, level: tracing::Level) {
         let changed = self
@@ -120,6 +125,17 @@ impl Log {
         if let Some(Err(error)) = changed {
             tracing::error!(%error, "the log's level cannot be changed");
         }
+    }
+}
+
+/// Counts the lines of the log that are lost.
+#[derive(Clone, Debug)]
+pub(crate) struct Losses(Arc<Lines>);
+
+impl Losses {
+    /// How many lines were lost since the start.
+    pub(crate) fn count(&self) -> u64 {
+        self.0.queue().lost
     }
 }
 

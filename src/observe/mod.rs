@@ -1,5 +1,6 @@
-//! Observability: access records and the operator's log. The texts for clients and operators about a refusal are in
+//! Observability: access records, the operator's log, counters. The texts for clients and operators about a refusal are in
 //! `message::reject`.
 
 pub(crate) mod access_log;
+pub(crate) mod counts;
 pub(crate) mod log;

@@ -43,6 +43,19 @@ struct Failed {
     unsent: bool,
 }
 
+impl Failed {
+    /// The word of the failure, if it is the server's: that it has closed an idle connection is none.
+    fn reason(&self) -> Option<&'static str> {
+        match self.fault {
+            Fault::Gone(_) if self.reused => None,
+            Fault::Gone(_) => Some("broken"),
+            Fault::Malformed(_) => Some("invalid"),
+            Fault::Late => Some("timeout"),
+            Fault::Client(_) => None,
+        }
+    }
+}
+
 impl Forward {
     /// Sends the request over an idle or a new connection and waits for the head of the response.
     ///
@@ -108,6 +121,7 @@ impl Forward {
             } = lease;
             let fault = match exchange.answer(is_head, since, response).await {
                 Ok(answer) => {
+                    home.counts().answered(answer.status.as_u16());
                     let Some(failed) = self.upstream.condition_of(answer.status) else {
                         self.upstream.succeeds(server, chosen);
                         return Ok((answer, exchange, home));
@@ -133,6 +147,9 @@ impl Forward {
                 reused,
                 unsent: exchange.is_unsent(),
             };
+            if let Some(reason) = failed.reason() {
+                home.counts().failed(reason);
+            }
             drop((exchange, home));
             let more = self.after(worker, failed, (again, idempotent), &mut tries);
             body = Box::pin(more).await?;
@@ -202,6 +219,8 @@ impl Forward {
             return false;
         }
         let has_budget = self.upstream.takes(worker);
+        let word = if has_budget { "sent" } else { "budget" };
+        self.upstream.count(worker, |lane| lane.retries.count(word));
         if !has_budget {
             tracing::debug!(
                 upstream.name = self.upstream.name,
@@ -256,6 +275,12 @@ impl Forward {
         }
         let since = Instant::now();
         let held = self.held(worker, reuse, tries).await;
+        let word = match &held {
+            Ok(_) => "served",
+            Err(Reject::UpstreamBusy) => "full",
+            Err(_) => "waited",
+        };
+        self.upstream.count(worker, |lane| lane.queued.count(word));
         course.queued += since.elapsed();
         course.tries = tries.made;
         held

@@ -53,6 +53,8 @@ pub(super) struct Standing {
     out: AtomicU64,
     /// How long it was out last, and when it came back.
     last: Mutex<Option<(Duration, Moment)>>,
+    /// How often it was taken out.
+    ejections: AtomicU64,
 }
 
 /// Milliseconds since the upstream was made; never 0.
@@ -65,6 +67,11 @@ impl Standing {
     /// Whether it is out.
     pub(super) fn is_out(&self) -> bool {
         self.out.load(Ordering::Relaxed) != 0
+    }
+
+    /// How often it was taken out.
+    pub(super) fn ejections(&self) -> u64 {
+        self.ejections.load(Ordering::Relaxed)
     }
 
     /// When it may be tried again, if it is out.
@@ -194,6 +201,7 @@ impl Standings {
             .out
             .store(now.saturating_add(millis(time)), Ordering::Relaxed);
         server.failures.store(0, Ordering::Relaxed);
+        server.ejections.fetch_add(1, Ordering::Relaxed);
         self.changes.fetch_add(1, Ordering::Relaxed);
         let left = count.saturating_sub(others + usize::from(!is_out));
         Change::Out(time, left, count)

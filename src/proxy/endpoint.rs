@@ -1,6 +1,7 @@
 //! One server of an upstream, for the whole process: where it is, what is known of it, each worker's pool. Which server a
 //! request goes to is decided in `upstream`.
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Formatter};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -46,6 +47,25 @@ pub(crate) struct Endpoint {
     said: Mutex<Said>,
 }
 
+/// A server as it stands, over all workers.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ServerNow {
+    /// Its address.
+    pub(crate) name: String,
+    /// Whether it gets requests, and is not taken out after failures.
+    pub(crate) is_up: bool,
+    /// How often it was taken out.
+    pub(crate) ejections: u64,
+    /// Its idle connections.
+    pub(crate) idle: u64,
+    /// Its connections that requests use.
+    pub(crate) busy: u64,
+    /// Its responses, by the class of their status.
+    pub(crate) codes: BTreeMap<&'static str, u64>,
+    /// Tries that failed, by reason.
+    pub(crate) failures: BTreeMap<&'static str, u64>,
+}
+
 /// When an unreachable endpoint was last logged, and how many failures were not logged since.
 #[derive(Debug, Default)]
 struct Said {
@@ -80,6 +100,29 @@ impl Endpoint {
     /// How many requests are in flight, over all workers; only those of upstreams that count them.
     pub(super) fn in_flight(&self) -> usize {
         self.load.count()
+    }
+
+    /// What there is to tell of it.
+    pub(super) fn now(&self) -> ServerNow {
+        let mut now = ServerNow {
+            name: self.address.to_string(),
+            is_up: !self.standing.is_out(),
+            ejections: self.standing.ejections(),
+            ..ServerNow::default()
+        };
+        for pool in &self.pools {
+            let (counts, idle, busy) = pool.numbers();
+            let (codes, failures) = counts.all();
+            now.idle += idle;
+            now.busy += busy;
+            for (code, count) in codes {
+                *now.codes.entry(code).or_default() += count;
+            }
+            for (reason, count) in failures {
+                *now.failures.entry(reason).or_default() += count;
+            }
+        }
+        now
     }
 
     /// The pool of this worker's connections to it; `None` if there is no such worker. With `counts`, the request is in

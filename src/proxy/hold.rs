@@ -49,6 +49,11 @@ impl Hold {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
+    /// How many requests wait.
+    pub(super) fn count(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
     /// One more request waits; `None` if there are `most`.
     pub(super) fn enter(&self, most: usize) -> Option<Waiting<'_>> {
         // Counted before it is known whether there is room, and so at least by who leaves at once.

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::h1::Connection;
 use super::load::Load;
+use crate::observe::counts::{Count, TryCounts};
 
 /// How often idle connections are checked for those that the app has closed, or that have not been used for long.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -28,6 +29,11 @@ pub(super) struct Pool {
     is_left: AtomicBool,
     /// Used by one worker only, so that the lock never blocks.
     idle: Mutex<Resting>,
+    /// What became of that worker's tries.
+    counts: TryCounts,
+    /// Its connections that are idle, and those that requests use; gauges.
+    resting: Count,
+    busy: Count,
 }
 
 /// The turns of a worker's event loop: how often it has polled the system for readiness. Until the next poll, a socket
@@ -117,6 +123,7 @@ pub(crate) struct Home {
 
 impl Drop for Home {
     fn drop(&mut self) {
+        self.pool.busy.less();
         if self.counts {
             self.pool.load.leave();
         }
@@ -129,6 +136,7 @@ impl Home {
         if counts {
             pool.load.enter();
         }
+        pool.busy.one();
         Self { pool, keep, counts }
     }
 
@@ -142,11 +150,17 @@ impl Home {
         while let Some(latest) = idle.ready.last() {
             let age = now.duration_since(latest.since);
             let latest = idle.ready.pop_if(|_| age < fresh)?;
+            self.pool.resting.set(idle.count() as u64);
             if age < latest.longest.min(self.keep.idle) && latest.is_quiet(turn) {
                 return Some(latest.connection);
             }
         }
         None
+    }
+
+    /// Where the worker counts what becomes of its tries.
+    pub(super) fn counts(&self) -> &TryCounts {
+        &self.pool.counts
     }
 
     /// Keeps a connection for the next request.
@@ -180,6 +194,7 @@ impl Home {
         } else {
             idle.ready.push(resting);
         }
+        pool.resting.set(idle.count() as u64);
         if !std::mem::replace(&mut idle.swept, true) {
             let every = longest.min(SWEEP);
             tokio::spawn(sweep(Arc::downgrade(pool), every));
@@ -195,7 +210,15 @@ impl Pool {
             turns: Turns::default(),
             is_left: AtomicBool::new(false),
             idle: Mutex::default(),
+            counts: TryCounts::default(),
+            resting: Count::default(),
+            busy: Count::default(),
         }
+    }
+
+    /// What became of tries, and the connections that are idle and in use.
+    pub(super) fn numbers(&self) -> (&TryCounts, u64, u64) {
+        (&self.counts, self.resting.get(), self.busy.get())
     }
 
     /// The server is no longer used: idle connections are closed with the next sweep, and no more are kept.
@@ -208,6 +231,7 @@ impl Pool {
         if let Ok(mut idle) = self.idle.lock() {
             idle.ready.clear();
             idle.suspect.clear();
+            self.resting.set(0);
         }
     }
 
@@ -231,6 +255,7 @@ impl Pool {
         let most = idle.ready.len() * 2;
         idle.ready.shrink_to(most);
         idle.swept = idle.count() > 0;
+        self.resting.set(idle.count() as u64);
         idle.swept
     }
 }

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::Buffer;
 use super::balance::{Deal, Dice};
 use super::eject::{Change, Chosen, Moment, Standings};
-use super::endpoint::{Address, Endpoint};
+use super::endpoint::{Address, Endpoint, ServerNow};
 use super::h1::Connection;
 use super::hold::Hold;
 use super::pool::{Home, Keep};
@@ -21,6 +21,7 @@ use super::settings::{ServerSettings, UpstreamSettings};
 use crate::message::reject::Reject;
 use crate::net::dial::{Call, DialError, Dialer, Need};
 use crate::net::stream::Stream;
+use crate::observe::counts::{Lanes, UpstreamLane};
 
 /// How long idle connections are given to close when descriptors are scarce.
 const RELIEF: Duration = Duration::from_millis(20);
@@ -48,6 +49,8 @@ pub(crate) struct Upstream {
     hold: Arc<Hold>,
     /// Who is taken out after failures.
     standings: Arc<Standings>,
+    /// What each worker counts.
+    counts: Arc<Lanes<UpstreamLane>>,
 }
 
 /// On cache lines of its own, because its worker writes to it for each request. Only that worker locks it.
@@ -172,6 +175,10 @@ impl Upstream {
             turns: (0..workers).map(turn).collect(),
             hold: before.map_or_else(Arc::default, |before| Arc::clone(&before.hold)),
             standings: before.map_or_else(Arc::default, |before| Arc::clone(&before.standings)),
+            counts: before.map_or_else(
+                || Arc::new(Lanes::new(workers)),
+                |before| Arc::clone(&before.counts),
+            ),
             heeds_statuses: settings.retries.on.has_statuses()
                 || settings.eject.is_some_and(|eject| eject.on.has_statuses()),
             settings,
@@ -192,6 +199,33 @@ impl Upstream {
     /// The address of the server of this index, if there are several.
     pub(crate) fn server_name(&self, at: usize) -> Option<&str> {
         self.names.get(at).map(String::as_str)
+    }
+
+    /// Counts something of this worker.
+    pub(super) fn count(&self, worker: usize, count: impl FnOnce(&UpstreamLane)) {
+        if let Some(lane) = self.counts.of(worker) {
+            count(lane);
+        }
+    }
+
+    /// Counts how long a client of this worker waited for the head of a response.
+    pub(crate) fn count_first_byte(&self, worker: usize, waited: Duration) {
+        self.count(worker, |lane| lane.first_byte.count(waited));
+    }
+
+    /// What its workers have counted.
+    pub(crate) fn counts(&self) -> &Lanes<UpstreamLane> {
+        &self.counts
+    }
+
+    /// Its servers as they stand.
+    pub(crate) fn servers(&self) -> impl Iterator<Item = ServerNow> {
+        self.endpoints.iter().map(|endpoint| endpoint.now())
+    }
+
+    /// How many requests are held, until a server can be connected to.
+    pub(crate) fn held(&self) -> usize {
+        self.hold.count()
     }
 
     /// The settings that it was made from.
@@ -288,6 +322,7 @@ impl Upstream {
             Err(DialError::Scarce) => Err(NotLeased::Refused(Reject::UpstreamBusy)),
             Err(error) => {
                 endpoint.is_unreachable(&self.name, &error);
+                home.counts().failed("connect_failure");
                 tries.made += 1;
                 tries.tried.push(server);
                 self.fails(server, Condition::ConnectFailure, chosen);

@@ -10,6 +10,7 @@ use super::{Host, Pattern, Route, RouteTable, Target, Template};
 use crate::auth::Guard;
 use crate::edits::HeaderEdits;
 use crate::message::path::{Reading, RequestPath, apps};
+use crate::observe::counts::RouteCounts;
 
 /// Checks any bytes against a table in which some routes are stricter than others.
 pub(crate) fn target_holds(target: &[u8]) {
@@ -85,5 +86,6 @@ pub(super) fn redirect(path: &str, to: &str) -> Option<Route> {
         response_headers: HeaderEdits::default(),
         errors: None,
         body_bytes: 0,
+        counts: RouteCounts::default(),
     })
 }

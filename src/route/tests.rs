@@ -31,6 +31,7 @@ fn route(host: &str, path: &str, methods: &[&str]) -> Arc<Route> {
         ask: None,
         cors: None,
         target: Target::Respond {
+            ready: false,
             status: StatusCode::OK,
             body: bytes::Bytes::new(),
         },
@@ -38,6 +39,7 @@ fn route(host: &str, path: &str, methods: &[&str]) -> Arc<Route> {
         response_headers: HeaderEdits::default(),
         errors: None,
         body_bytes: 0,
+        counts: RouteCounts::default(),
     })
 }
 

@@ -99,12 +99,20 @@ pub(crate) async fn serve(worker: Arc<Worker>, mut accepted: Accepted, mut drain
     let (stream, speaks, certificate) = match &listener.tls {
         None => (Either::Left(stream), Speaks::Either, None),
         Some(tls) => match timeout(handshake, shake_hands(tls, stream, came_to)).await {
-            Ok(Ok(begun)) => begun,
+            Ok(Ok(begun)) => {
+                place.shook_hands(match begun.1 {
+                    Speaks::Plainly => "plain_http",
+                    Speaks::Either | Speaks::Http2 => "good",
+                });
+                begun
+            }
             Ok(Err(why)) => {
+                place.shook_hands(why.reason());
                 tracing::debug!(client.ip = ?ip, reason = why.reason(), error = %why, "the TLS handshake failed");
                 return;
             }
             Err(_) => {
+                place.shook_hands("tls_timeout");
                 tracing::debug!(client.ip = ?ip, reason = "tls_handshake", "the TLS handshake took too long");
                 return;
             }

@@ -29,6 +29,16 @@ pub(crate) enum Cause {
 }
 
 impl Cause {
+    /// Its word in metrics.
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::PerIp => "connections_per_ip",
+            Self::ProxyHeader(_) => "proxy_header",
+            Self::ProxyUntrusted => "proxy_untrusted",
+        }
+    }
+
     /// Logs how many connections of a client were closed.
     fn tell(self, client: &str, count: u64) {
         const LIMIT: &str = "connections beyond a limit were closed";

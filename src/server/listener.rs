@@ -291,12 +291,19 @@ pub(crate) async fn accept(
     };
     // Keep its settings after it is removed from the configuration: its last clients arrive after that reload.
     let mut known = listener_of(&worker.view());
+    let lanes = worker.view().counts.listener(&address.to_string());
+    let refused = |reason| {
+        if let Some(lane) = lanes.of(worker.index) {
+            lane.refused.count(reason);
+        }
+    };
     let mut take = |accepted: io::Result<(Stream, Option<IpAddr>)>| match accepted {
         Ok((stream, ip)) => {
             let view = worker.view();
             let number = stream.descriptor();
             if number.is_some_and(|number| !view.dialer.admits(number)) {
                 tracing::debug!(client.ip = ?ip, "a connection was closed: file descriptors are scarce");
+                refused("descriptors");
                 return None;
             }
             known = listener_of(&view).or_else(|| known.take());
@@ -305,14 +312,16 @@ pub(crate) async fn accept(
             if listener.proxy_protocol && ip.is_some() && !trusted {
                 tracing::debug!(client.ip = ?ip, reason = "proxy_untrusted", "a connection was closed");
                 tally.cut.count(Cause::ProxyUntrusted, ip);
+                refused(Cause::ProxyUntrusted.reason());
                 return None;
             }
             // Who speaks behind a PROXY header is counted once that has come.
             let counted = (!trusted && !listener.proxy_protocol).then(|| Counted::of(ip));
             let place = match tally.enter(counted, &view.bounds.limits) {
-                Ok(place) => place,
+                Ok(place) => place.of_listener(&lanes, worker.index),
                 Err(cause) => {
                     tally.cut.count(cause, ip);
+                    refused(cause.reason());
                     return None;
                 }
             };

@@ -26,6 +26,9 @@ pub(crate) use self::inherited::Inherited;
 pub(crate) use self::listener::Socket;
 pub(crate) use self::pulse::Pulse;
 use self::tally::Tally;
+pub(crate) use self::unix::{
+    bind as bind_socket, forget as forget_socket, identity as socket_identity,
+};
 pub(crate) use self::user::become_user;
 use crate::net::limits::Timeouts;
 use crate::net::tls::Clients;
@@ -70,8 +73,38 @@ struct Open {
 
 #[derive(Debug)]
 struct Handle {
+    worker: Arc<Worker>,
     orders: mpsc::UnboundedSender<Order>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// The workers and their connections, for who looks at them from outside. Nothing here waits for a worker.
+#[derive(Debug)]
+pub(crate) struct Observer {
+    tally: Arc<Tally>,
+    workers: Vec<(Arc<Worker>, mpsc::UnboundedSender<Order>)>,
+}
+
+impl Observer {
+    /// How many connections are open.
+    pub(crate) fn connections(&self) -> usize {
+        self.tally.open()
+    }
+
+    /// The workers.
+    pub(crate) fn workers(&self) -> impl Iterator<Item = &Arc<Worker>> {
+        self.workers.iter().map(|(worker, _)| worker)
+    }
+
+    /// Asks each worker whether it turns; one that has ended does not answer.
+    pub(crate) fn pulses(&self) -> Vec<Pulse> {
+        let ask = |orders: &mpsc::UnboundedSender<Order>| {
+            let pulse = Pulse::of(1);
+            drop(orders.send(Order::Turn(pulse.clone())));
+            pulse
+        };
+        self.workers.iter().map(|(_, orders)| ask(orders)).collect()
+    }
 }
 
 /// An instruction for a worker.
@@ -131,6 +164,7 @@ impl Server {
                 snapshots.clone(),
                 REMEMBERED_TOKENS / self.count.max(1),
             ));
+            let theirs = Arc::clone(&worker);
             let (orders, inbox) = mpsc::unbounded_channel();
             let tally = Arc::clone(&self.tally);
             let (ready, started) = std::sync::mpsc::channel();
@@ -153,6 +187,7 @@ impl Server {
                 })?;
             started.recv().map_err(std::io::Error::other)??;
             self.workers.push(Handle {
+                worker: theirs,
                 orders,
                 thread: Some(thread),
             });
@@ -384,6 +419,16 @@ impl Server {
                     "systemd passed a socket that no listener uses: a listener with `socket_activation: {name}` would"
                 );
             }
+        }
+    }
+
+    /// What `admin` looks at. Call it when the workers run.
+    pub(crate) fn observer(&self) -> Observer {
+        Observer {
+            tally: Arc::clone(&self.tally),
+            workers: (self.workers.iter())
+                .map(|worker| (Arc::clone(&worker.worker), worker.orders.clone()))
+                .collect(),
         }
     }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::cut::{Cause, Cut};
 use crate::net::client::Counted;
 use crate::net::limits::Limits;
+use crate::observe::counts::{Lanes, ListenerLane};
 
 /// The open connections.
 #[derive(Debug, Default)]
@@ -23,6 +24,8 @@ pub(crate) struct Tally {
 pub(crate) struct Place {
     tally: Arc<Tally>,
     client: Option<Counted>,
+    /// The numbers of its listener, and the worker that counts.
+    numbers: Option<(Arc<Lanes<ListenerLane>>, usize)>,
 }
 
 impl Tally {
@@ -42,6 +45,7 @@ impl Tally {
         let mut place = Place {
             tally: Arc::clone(self),
             client: None,
+            numbers: None,
         };
         if let Some(client) = client {
             place.count(client, limits)?;
@@ -72,14 +76,35 @@ impl Place {
         Ok(())
     }
 
+    /// Counts the connection as one of this listener, until it is dropped.
+    pub(crate) fn of_listener(mut self, lanes: &Arc<Lanes<ListenerLane>>, worker: usize) -> Self {
+        self.numbers = Some((Arc::clone(lanes), worker));
+        self.count_in(|lane| lane.connections.one());
+        self
+    }
+
+    /// Counts a TLS handshake.
+    pub(crate) fn shook_hands(&self, word: &'static str) {
+        self.count_in(|lane| lane.handshakes.count(word));
+    }
+
+    fn count_in(&self, count: impl FnOnce(&ListenerLane)) {
+        let numbers = self.numbers.as_ref();
+        if let Some(lane) = numbers.and_then(|(lanes, worker)| lanes.of(*worker)) {
+            count(lane);
+        }
+    }
+
     /// Notes why the connection is closed before its first request; `ip` is `None` on a Unix socket.
     pub(crate) fn cut(&self, why: Cause, ip: Option<IpAddr>) {
+        self.count_in(|lane| lane.refused.count(why.reason()));
         self.tally.cut.count(why, ip);
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.count_in(|lane| lane.closed.one());
         self.tally.open.fetch_sub(1, Ordering::Relaxed);
         let Some(client) = self.client else { return };
         let mut by_client = self

@@ -21,7 +21,7 @@ const OWNERS: u32 = 0o600;
 ///
 /// # Errors
 /// Another process listens there, or the file cannot be made as it should be.
-pub(super) fn bind(path: &Path, access: SocketAccess, replace: bool) -> io::Result<UnixListener> {
+pub(crate) fn bind(path: &Path, access: SocketAccess, replace: bool) -> io::Result<UnixListener> {
     if replace {
         // Beside it, and then renamed, so that clients always find a socket there.
         let mut beside = path.as_os_str().to_owned();
@@ -135,13 +135,13 @@ fn new_owners(there: &fs::Metadata, access: SocketAccess) -> Option<(Option<Uid>
 }
 
 /// Identifies the file of a socket, to detect its replacement.
-pub(super) fn identity(path: &Path) -> Option<(u64, u64)> {
+pub(crate) fn identity(path: &Path) -> Option<(u64, u64)> {
     let file = fs::symlink_metadata(path).ok()?;
     Some((file.dev(), file.ino()))
 }
 
 /// Removes the file of a closed socket, if it still belongs to that.
-pub(super) fn forget(path: &Path, identity_then: Option<(u64, u64)>) {
+pub(crate) fn forget(path: &Path, identity_then: Option<(u64, u64)>) {
     if identity(path) != identity_then {
         return;
     }

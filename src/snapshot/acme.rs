@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::net::tls::{Challenges, Slot};
 use crate::net::url::Url;
+use crate::observe::counts::Counts;
 use crate::state::State;
 
 /// All certificates that the gateway orders itself.
@@ -29,6 +30,8 @@ pub(crate) struct Managed {
     pub(crate) settings: Arc<AcmeSettings>,
     /// Where it is served from; the same across reloads.
     pub(crate) slot: Arc<Slot>,
+    /// All numbers.
+    pub(crate) counts: Arc<Counts>,
 }
 
 /// How certificates are ordered.

@@ -210,7 +210,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
     /// If the client disconnects, its request is dropped, with the response.
     pub(crate) async fn serve<F, B>(
         &mut self,
-        line: &Line,
+        line: &Arc<Line>,
         mut answer: impl FnMut(Box<Request<Body>>, Option<Reject>) -> F,
     ) -> Ended<B>
     where
@@ -219,7 +219,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
     {
         loop {
             let heading = match poll_fn(|cx| self.poll_head(cx, line)).await {
-                Heard::Head(length, head) => self.heading(length, head),
+                Heard::Head(length, head) => self.heading(length, head, line),
                 Heard::Refused(reject) => {
                     // Bytes after an unread body are not a request.
                     let head = if self.coming.is_over() {
@@ -367,7 +367,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
     }
 
     /// Builds a request from the head that was scanned.
-    fn heading(&mut self, length: usize, head: Head) -> Heading {
+    fn heading(&mut self, length: usize, head: Head, line: &Arc<Line>) -> Heading {
         let manners = self.scan.manners();
         let bytes = self.held.split_to(length).freeze();
         let mut refusal = None;
@@ -375,11 +375,12 @@ impl<S: AsyncRead + Carrier> Link<S> {
             Head::NoBody => (Body::Empty, None),
             Head::Length(length) => match usize::try_from(length) {
                 Ok(length) if length <= self.held.len() => {
+                    line.receive(length as u64);
                     (Body::full(self.held.split_to(length).freeze()), None)
                 }
                 _ => {
                     self.coming = Coming::Length(length);
-                    let (feed, fed) = feed(Some(length));
+                    let (feed, fed) = feed(Some(length), line);
                     (Body::stream(fed), Some(feed))
                 }
             },
@@ -389,7 +390,7 @@ impl<S: AsyncRead + Carrier> Link<S> {
                 let followed = Chunks::new(longest).follow(&self.held);
                 refusal = followed.err().map(Reject::BadRequest);
                 self.coming = Coming::chunked(longest);
-                let (feed, fed) = feed(None);
+                let (feed, fed) = feed(None, line);
                 (Body::stream(fed), Some(feed))
             }
         };

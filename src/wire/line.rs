@@ -22,6 +22,8 @@ pub(crate) struct Line {
     answering: AtomicU64,
     /// Milliseconds after `began` at which the last request ended.
     idle_since: AtomicU64,
+    /// Bytes of request bodies that were not counted for a request yet.
+    received: AtomicU64,
 }
 
 impl Line {
@@ -36,6 +38,7 @@ impl Line {
             answered: AtomicU32::new(0),
             answering: AtomicU64::new(0),
             idle_since: AtomicU64::new(0),
+            received: AtomicU64::new(0),
         }
     }
 
@@ -47,6 +50,22 @@ impl Line {
     /// Whether it is to close.
     pub(super) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of a request's body have arrived.
+    pub(super) fn receive(&self, bytes: u64) {
+        let sum = self.received.load(Ordering::Relaxed).wrapping_add(bytes);
+        self.received.store(sum, Ordering::Relaxed);
+    }
+
+    /// The bytes of bodies that have arrived since this was called last. Of requests that run at the same time, the one
+    /// that ends first takes them all.
+    pub(crate) fn take_received(&self) -> u64 {
+        let received = self.received.load(Ordering::Relaxed);
+        if received != 0 {
+            self.received.store(0, Ordering::Relaxed);
+        }
+        received
     }
 
     /// A request begins.

@@ -42,6 +42,7 @@ pub(super) const TIMEOUTS: Timeouts = Timeouts {
     tls_handshake: Duration::from_secs(10),
     send: Duration::from_secs(60),
     shutdown: Duration::from_secs(10),
+    shutdown_delay: Duration::ZERO,
     shutdown_streams: Duration::from_secs(3),
 };
 
@@ -127,7 +128,7 @@ pub(super) fn heard(pieces: Vec<Vec<u8>>, closes: bool) -> (Vec<Heard>, End) {
         Ok::<_, Infallible>(not_found(Body::Empty))
     };
     let mut link = Link::new(Script::new(pieces, closes), bounds());
-    let line = Line::new();
+    let line = Arc::new(Line::new());
     let end = drive(length, async {
         match link.sniff(&line).await {
             Ok(Opening::Http1) => {}

@@ -8,11 +8,15 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use super::line::Line;
 use crate::message::body::BodyError;
 
 /// The connection's end.
 #[derive(Debug)]
-pub(super) struct Feed(Arc<Mutex<Shared>>);
+pub(super) struct Feed {
+    shared: Arc<Mutex<Shared>>,
+    line: Arc<Line>,
+}
 
 /// The reader's end.
 #[derive(Debug)]
@@ -35,13 +39,14 @@ struct Shared {
 }
 
 /// A body that is being received, with its length if known.
-pub(super) fn feed(length: Option<u64>) -> (Feed, Fed) {
+pub(super) fn feed(length: Option<u64>, line: &Arc<Line>) -> (Feed, Fed) {
     let shared = Arc::new(Mutex::new(Shared::default()));
     let fed = Fed {
         shared: Arc::clone(&shared),
         left: length,
     };
-    (Feed(shared), fed)
+    let line = Arc::clone(line);
+    (Feed { shared, line }, fed)
 }
 
 fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
@@ -68,14 +73,14 @@ fn wake(place: Option<&Waker>, cx: &Context<'_>) {
 impl Feed {
     /// Whether the reader waits. Otherwise the connection is woken when it does.
     pub(super) fn is_wanted(&self, cx: &Context<'_>) -> bool {
-        let mut shared = lock(&self.0);
+        let mut shared = lock(&self.shared);
         keep(&mut shared.connection, cx);
         shared.wanted
     }
 
     /// Whether the reader is gone.
     pub(super) fn is_abandoned(&self) -> bool {
-        Arc::strong_count(&self.0) == 1
+        Arc::strong_count(&self.shared) == 1
     }
 
     /// Delivers a frame, an error, or the end; `ended` is also true with the last frame.
@@ -85,7 +90,11 @@ impl Feed {
         next: Option<Result<Frame<Bytes>, BodyError>>,
         ended: bool,
     ) {
-        let mut shared = lock(&self.0);
+        if let Some(Ok(frame)) = &next {
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            self.line.receive(bytes as u64);
+        }
+        let mut shared = lock(&self.shared);
         shared.next = next;
         shared.ended = ended;
         shared.wanted = false;

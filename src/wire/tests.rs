@@ -429,7 +429,7 @@ async fn an_answer_that_breaks_ends_the_connection_without_an_end() {
 #[tokio::test(start_paused = true)]
 async fn what_comes_behind_a_request_that_switches_is_kept_for_the_tunnel() {
     let (mut client, server) = duplex(300);
-    let line = Line::new();
+    let line = Arc::new(Line::new());
     client.write_all(&[GOOD, b"early"].concat()).await.unwrap();
     let mut link = Link::new(server, bounds());
     let ended = link

@@ -26,7 +26,13 @@ fn every_configuration_in_the_documents_is_accepted() {
             folder.write("gateway.yaml", &block);
             furnish(&folder, &block, &authority);
             let env = variables(&block);
-            let env: Vec<_> = env.iter().map(|name| (name.as_str(), SECRET)).collect();
+            // Each has another value: two tokens of one configuration may not be equal.
+            let env: Vec<_> = (env.iter())
+                .map(|name| (name.as_str(), format!("{SECRET}-{name}")))
+                .collect();
+            let env: Vec<_> = (env.iter())
+                .map(|(name, value)| (*name, value.as_str()))
+                .collect();
             let output = run_to_end(&folder, &["check", "-c", "gateway.yaml"], &env);
             if !output.status.success() {
                 failures.push(format!(

@@ -16,6 +16,7 @@
 
 mod accel;
 mod acme;
+mod admin;
 mod api_keys;
 mod attacks;
 mod balance;

@@ -11,7 +11,8 @@ const FLOORS: &[&[&str]] = &[
     &["clock", "filesystem", "privilege", "script", "yaml"],
     &["net"],
     &["message"],
-    &["auth", "compress", "observe", "state", "wire"],
+    &["observe"],
+    &["auth", "compress", "state", "wire"],
     &["edits", "limit"],
     &["files", "proxy", "tokens"],
     &["route"],
@@ -19,6 +20,7 @@ const FLOORS: &[&[&str]] = &[
     &["worker"],
     &["gateway"],
     &["config", "explain", "server"],
+    &["admin"],
     &["control"],
 ];
 
@@ -35,6 +37,7 @@ const HOMES: &[(&str, &[&str])] = &[
     (
         "serde_json",
         &[
+            "admin",
             "config",
             "auth",
             "cli",
@@ -82,7 +85,8 @@ const HOMES: &[(&str, &[&str])] = &[
     ("bcrypt", &["auth/password"]),
     ("governor", &["tokens/throttle"]),
     ("psl", &["config/acme"]),
-    ("jiff", &["config/value"]),
+    ("jiff", &["admin/told", "config/value"]),
+    ("prometheus_client", &["admin/collector"]),
     ("notify", &["control/reload"]),
     ("rustls", &["net/tls", "server"]),
     ("x509_parser", &["net/tls"]),

@@ -134,6 +134,7 @@ impl Compiler<'_> {
         settings: VerifierSettings,
         verifier: Arc<Verifier>,
     ) -> (VerifierSettings, Arc<Verifier>) {
+        verifier.count_in(self.counts.verifier(verifier.name()));
         for warning in verifier.warnings() {
             self.warnings
                 .push(format!("jwt `{}`: {warning}", settings.name));

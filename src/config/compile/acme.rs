@@ -395,6 +395,7 @@ impl Compiler<'_> {
             names,
             settings: Arc::clone(settings),
             slot,
+            counts: Arc::clone(&self.counts),
         });
         let at = orders.managed.len();
         orders.managed.push(Arc::clone(&managed));

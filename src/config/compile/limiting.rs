@@ -48,6 +48,7 @@ impl Defaults {
 pub(super) struct Counting {
     tables: HashMap<LimitId, Arc<Table>>,
     counts: HashMap<LimitId, Arc<Counts>>,
+    refused: HashMap<LimitId, Arc<AtomicU64>>,
 }
 
 impl Counting {
@@ -56,6 +57,12 @@ impl Counting {
         let mut counting = Self::default();
         let routes = previous.into_iter().flat_map(|it| &it.routes);
         for limits in routes.filter_map(|route| route.limits.as_ref()) {
+            let rules = limits.rates.iter().map(|rate| &rate.rule);
+            for rule in rules.chain(limits.in_flight.iter().map(|it| &it.rule)) {
+                let refused = || Arc::clone(&rule.refused);
+                let entry = counting.refused.entry(rule.id.clone());
+                entry.or_insert_with(refused);
+            }
             for rate in &limits.rates {
                 let table = || Arc::clone(&rate.table);
                 counting
@@ -181,6 +188,9 @@ impl Compiler<'_> {
             by: "ip".to_owned(),
         };
         let quota = Quota::new(most, MINUTE, most)?;
+        // Each route has it from here, and all have the same numbers.
+        let refused = self.counting.refused.entry(id.clone()).or_default();
+        let refused = Arc::clone(refused);
         let new = || Arc::new(Table::new(RateLimit::CLIENTS, random_key(), Instant::now()));
         let table = self.counting.tables.entry(id.clone()).or_insert_with(new);
         Some(Arc::new(RateLimit {
@@ -199,6 +209,7 @@ impl Compiler<'_> {
                 except: None,
                 only_reports: false,
                 over: AtomicU64::new(0),
+                refused,
             },
         }))
     }
@@ -353,16 +364,18 @@ impl Compiler<'_> {
         };
         let except = networks(&parsed.except);
         let has_except = !parsed.except.is_empty();
+        let id = LimitId {
+            route: owner.route.map(str::to_owned),
+            name,
+            by: words,
+        };
         Some(Rule {
-            id: LimitId {
-                route: owner.route.map(str::to_owned),
-                name,
-                by: words,
-            },
             by,
             except: has_except.then(|| Addresses::new(&except, &Networks::default())),
             only_reports: parsed.only_reports.value,
             over: AtomicU64::new(0),
+            refused: self.counting.refused.get(&id).cloned().unwrap_or_default(),
+            id,
         })
     }
 

@@ -17,6 +17,7 @@ use crate::edits::HeaderEdits;
 use crate::message::method::{self, MethodSet};
 use crate::message::path::Reading;
 use crate::net::tls::Part;
+use crate::observe::counts::RouteCounts;
 use crate::proxy::{Ask, Forward, Purpose};
 use crate::route::{Host, Pattern, Rewrite, Route, Segment, Target, Template};
 
@@ -109,7 +110,8 @@ impl Compiler<'_> {
             Target::ResourceMetadata => "resource metadata".to_owned(),
             Target::Tokens { endpoint, .. } => endpoint.name().to_owned(),
             Target::Redirect { status, .. } => format!("redirect {}", status.as_u16()),
-            Target::Respond { status, body } => {
+            Target::Respond { ready: true, .. } => "respond ready".to_owned(),
+            Target::Respond { status, body, .. } => {
                 format!("respond {} ({} bytes)", status.as_u16(), body.len())
             }
         };
@@ -146,6 +148,7 @@ impl Compiler<'_> {
                 .body_bytes
                 .as_ref()
                 .map_or(gateway.limits.body_bytes.value, |bytes| bytes.value),
+            counts: RouteCounts::default(),
         })
     }
 
@@ -372,6 +375,7 @@ impl Compiler<'_> {
             return Some(Target::Respond {
                 status,
                 body: body.unwrap_or_default(),
+                ready: respond.ready.value,
             });
         }
         self.app(parsed, parsed.proxy.as_ref()?, pattern, upstreams)

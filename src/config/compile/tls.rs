@@ -87,6 +87,7 @@ impl Compiler<'_> {
                 parsed::TlsVersion::V1_2 => MinVersion::Tls12,
                 parsed::TlsVersion::V1_3 => MinVersion::Tls13,
             },
+            http2: parsed.http2,
             tickets: Arc::clone(&self.tickets),
             clients,
         };

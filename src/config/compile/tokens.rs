@@ -23,6 +23,7 @@ use crate::config::source::why;
 use crate::config::tree;
 use crate::edits::HeaderEdits;
 use crate::message::method::MethodSet;
+use crate::observe::counts::RouteCounts;
 use crate::proxy::{Ask, Forward, Purpose};
 use crate::route::{Host, Pattern, Route, RouteTable, Target};
 use crate::state::State;
@@ -334,6 +335,7 @@ impl Compiler<'_> {
                 Arc::new(Verifier::new(made_of.clone(), before).ok()?)
             }
         };
+        verifier.count_in(self.counts.verifier(verifier.name()));
         Some((made_of, verifier))
     }
 
@@ -435,6 +437,7 @@ impl Compiler<'_> {
                 response_headers: response_headers.clone(),
                 errors: self.site.whole.clone(),
                 body_bytes: crate::tokens::BODY_BYTES as u64,
+                counts: RouteCounts::default(),
             });
             match table.insert(&route) {
                 Ok(()) => routes.push((route, Place::default())),

@@ -193,6 +193,8 @@ pub(crate) struct Respond {
     pub(crate) status: Spanned<u16>,
     /// The body.
     pub(crate) body: Option<Spanned<String>>,
+    /// Whether it is 503 while the gateway drains.
+    pub(crate) ready: Spanned<bool>,
 }
 
 /// `auth` of a route, or of `defaults`.

@@ -459,6 +459,7 @@ fn first(managed: &Managed, row: &Row) -> u64 {
 mod tests {
     use super::*;
     use crate::net::url::Url;
+    use crate::observe::counts::Counts;
     use crate::snapshot::{AcmeDirectory, AcmeSettings, ChallengeKind, KeyKind};
 
     fn job(name: &str) -> Job {
@@ -480,6 +481,7 @@ mod tests {
             names: vec![name.to_owned()],
             settings: Arc::new(settings),
             slot: Arc::default(),
+            counts: Arc::new(Counts::new(1)),
         };
         Job {
             place: place(&managed),

@@ -159,6 +159,20 @@ fn unusable(attempt: &Attempt, failure: &Failure) -> u64 {
     super::now() + UNREAD
 }
 
+/// What became of an order, in a word.
+fn outcome_of(ordered: &Result<Arrived, Failure>) -> &'static str {
+    match ordered {
+        Ok(_) => "good",
+        Err(failure) => match failure.kind {
+            Kind::Elsewhere => "unavailable",
+            Kind::Validation => "validation",
+            Kind::Account | Kind::AlreadyReplaced | Kind::NotReady | Kind::Gone | Kind::Other => {
+                "failed"
+            }
+        },
+    }
+}
+
 /// Notes a failure, and when to try again.
 fn failed(attempt: &Attempt, row: &mut Row, failure: &Failure) {
     row.failures = row.failures.saturating_add(1);
@@ -224,7 +238,10 @@ impl Work<'_> {
             // Named only where the directory that issued it has renewal information.
             let replaces = about.and_then(|about| about.id.as_deref());
             let replaces = replaces.filter(|_| row.window.is_some() && issuer == Some(directory));
-            match self.order_at(directory, row, replaces).await {
+            let ordered = self.order_at(directory, row, replaces).await;
+            let counts = &self.attempt.managed.counts;
+            counts.count_order(&url, outcome_of(&ordered));
+            match ordered {
                 Ok(arrived) => {
                     if row.window.is_some() && !row.asked {
                         row.by_window = super::now();

@@ -7,15 +7,44 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Timeout, timeout};
 
 use super::Read;
+use crate::admin::{By, Row};
 use crate::clock;
 use crate::tokens::States;
 
 /// The timeout of a reload. Each file has a shorter one; this covers everything else that a disk can block.
 const AT_MOST: Duration = Duration::from_secs(60);
+
+/// Who requested a reload, and who waits for its outcome.
+#[derive(Debug)]
+pub(crate) struct Request {
+    /// Who requested it.
+    pub(crate) by: By,
+    /// Takes the outcome.
+    pub(crate) answer: Option<oneshot::Sender<Row>>,
+}
+
+impl Request {
+    /// A file has changed.
+    pub(crate) fn of_file() -> Self {
+        Self {
+            by: By::File,
+            answer: None,
+        }
+    }
+
+    /// SIGHUP.
+    pub(crate) fn of_signal() -> Self {
+        Self {
+            by: By::Signal,
+            answer: None,
+        }
+    }
+}
 
 /// What was read, and whether its token service could start.
 type WasRead = (Read, Result<(), String>);
@@ -23,14 +52,15 @@ type WasRead = (Read, Result<(), String>);
 /// A running read.
 #[derive(Debug)]
 pub(crate) struct Reading {
-    asked: bool,
+    asked: Request,
     read: Pin<Box<Timeout<JoinHandle<WasRead>>>>,
 }
 
 impl Reading {
-    /// Starts to read, and starts the token service of the result. `asked` tells whether a signal requested it.
+    /// Starts to read, and starts the token service of the result. `asked` tells who
+    /// requested it.
     pub(crate) fn begin(
-        asked: bool,
+        asked: Request,
         reader: impl FnOnce() -> Read + Send + 'static,
         states: &Arc<States>,
     ) -> Self {
@@ -50,17 +80,17 @@ impl Reading {
         }
     }
 
-    /// Waits for the running read, if any, and takes it: whether a signal requested it, and the result. Cancel-safe.
-    pub(crate) async fn end(reading: &mut Option<Self>) -> (bool, io::Result<WasRead>) {
-        let Some(Self { asked, read }) = reading else {
-            return pending().await;
+    /// Waits for the running read, if any, and takes it: who requested it, and the result. Cancel-safe.
+    pub(crate) async fn end(reading: &mut Option<Self>) -> (Request, io::Result<WasRead>) {
+        let read = match reading {
+            Some(Self { read, .. }) => read.await,
+            None => return pending().await,
         };
-        let read = match read.await {
+        let read = match read {
             Ok(read) => read.map_err(io::Error::other),
             Err(late) => Err(late.into()),
         };
-        let asked = *asked;
-        *reading = None;
+        let asked = reading.take().map_or_else(Request::of_file, |it| it.asked);
         (asked, read)
     }
 }

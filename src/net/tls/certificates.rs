@@ -106,6 +106,13 @@ impl CertificatePair {
         })
     }
 
+    /// The first of its names, or of its addresses, and its last moment; `None` where its dates cannot be read.
+    pub(super) fn name_and_end(&self) -> Option<(String, SystemTime)> {
+        let address = || self.addresses.first().map(ToString::to_string);
+        let name = self.names.first().cloned().or_else(address);
+        Some((name.unwrap_or_default(), self.dates.first()?.ends()))
+    }
+
     /// Warnings about a valid but questionable certificate: its version, what it demands, and certificates of its chain
     /// that have expired, will soon, or are not valid yet.
     pub(crate) fn warnings(&self, now: SystemTime) -> Vec<String> {

@@ -71,6 +71,11 @@ impl Issued {
         names.iter().all(|name| self.names.contains(name))
     }
 
+    /// The first of its names.
+    pub(crate) fn first_name(&self) -> &str {
+        self.names.first().map_or("", String::as_str)
+    }
+
     /// Its dates, issuer and name.
     pub(crate) fn about(&self) -> &About {
         &self.about

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 use std::{fmt, io};
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -53,6 +54,8 @@ pub(crate) struct TlsSettings {
     pub(crate) unknown_name: UnknownName,
     /// The oldest version.
     pub(crate) oldest: MinVersion,
+    /// Whether clients may choose HTTP/2.
+    pub(crate) http2: bool,
     /// The keys of session tickets.
     pub(crate) tickets: Arc<TicketRing>,
     /// The client certificates that are asked for.
@@ -123,6 +126,10 @@ struct Inner {
     /// For ACME's directories, and what they find.
     challenges: Option<(Arc<Challenges>, Arc<ServerConfig>)>,
     clients: Option<Clients>,
+    /// The first name of each certificate from a file, and its end.
+    files: Vec<(String, SystemTime)>,
+    /// The cells of those that ACME brings.
+    issued: Vec<Arc<Slot>>,
     versions: &'static [&'static SupportedProtocolVersion],
 }
 
@@ -149,7 +156,9 @@ impl Tls {
             .with_protocol_versions(versions)?
             .with_no_client_auth()
             .with_cert_resolver(Arc::clone(&resolver) as _);
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let protocols = [&b"h2"[..], b"http/1.1"].into_iter();
+        let protocols = protocols.skip(usize::from(!settings.http2));
+        config.alpn_protocols = protocols.map(<[u8]>::to_vec).collect();
         let demands = settings.clients.as_ref().map_or(&[][..], Clients::demands);
         let tickets = Tickets::new(Arc::clone(&settings.tickets), demands);
         config.ticketer = Arc::new(tickets);
@@ -169,6 +178,12 @@ impl Tls {
             config: Arc::new(config),
             resolver,
             clients: settings.clients.clone(),
+            files: (settings.certificates.iter())
+                .filter_map(CertificatePair::name_and_end)
+                .collect(),
+            issued: (settings.issued.iter())
+                .map(|(_, slot)| Arc::clone(slot))
+                .collect(),
             versions,
         })))
     }
@@ -181,6 +196,13 @@ impl Tls {
     /// Whether a certificate is valid for some name below this one.
     pub(crate) fn has_certificate_below(&self, parent: &str) -> bool {
         self.0.resolver.has_below(parent)
+    }
+
+    /// The certificates that are here: the first name of each, and its last moment.
+    pub(crate) fn certificates(&self) -> impl Iterator<Item = (String, SystemTime)> {
+        let issued = self.0.issued.iter().filter_map(|slot| slot.current());
+        let issued = issued.map(|it| (it.first_name().to_owned(), it.about().ends));
+        self.0.files.iter().cloned().chain(issued)
     }
 
     /// The client certificates that are asked for.

@@ -110,6 +110,7 @@ impl http_body::Body for Incoming {
             match ready!(polled) {
                 Some(Ok(data)) => {
                     let count = data.len();
+                    this.shared.line.receive(count as u64);
                     // An error means that the stream is gone, which the next frame reports.
                     drop(coming.flow_control().release_capacity(count));
                     this.length = this

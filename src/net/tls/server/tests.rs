@@ -66,6 +66,7 @@ async fn what_is_long_is_sent_in_full_records_that_fit_into_a_segment() {
         challenges: None,
         unknown_name: UnknownName::Refuse,
         oldest: MinVersion::Tls12,
+        http2: true,
         tickets: Arc::new(TicketRing::new(Instant::now()).unwrap()),
         clients: None,
     });
