@@ -113,6 +113,7 @@ const KEYS: &[Row] = &[
         "`upstreams.NAME.balance: least_requests`",
     ),
     ("lb_policy", "Caddy's", "`upstreams.NAME.balance`"),
+    ("max_conns", "nginx's", "`max` of a server in an upstream"),
     (
         "keepalive",
         "nginx's",

@@ -528,8 +528,12 @@ pub(crate) struct Upstream {
     pub(crate) eject: Option<EjectRules>,
     /// What is tried again.
     pub(crate) retries: Retries,
+    /// The most requests at the same time at a server.
+    pub(crate) max: Option<Spanned<u32>>,
     /// How many requests may wait for a server.
     pub(crate) queue: Option<Spanned<u32>>,
+    /// How long a request waits at servers that have their most.
+    pub(crate) wait: Option<Spanned<Duration>>,
     /// The limit for idle connections; 1024, and 0 disables reuse.
     pub(crate) keep_alive: Spanned<u32>,
     /// The longest idle time of a connection for a request that cannot be repeated; 1 s.
@@ -590,6 +594,8 @@ pub(crate) struct UpstreamServer {
     pub(crate) weight: Spanned<u32>,
     /// Whether it is used only while no other is usable; false.
     pub(crate) backup: Spanned<bool>,
+    /// The most requests at the same time; as the upstream says.
+    pub(crate) max: Option<Spanned<u32>>,
 }
 
 /// The `buffer` setting of an upstream.

@@ -50,15 +50,18 @@ impl Decoder<'_> {
                 it.optional(fields, "total", Self::duration),
             ))
         })?;
-        let (keep_alive, fresh, queue) = self.value(fields, "connections", |it, node| {
-            let fields = it.fields(node, "a map", &keys::CONNECTIONS)?;
-            let keep_alive = |it: &mut Self, node: &Node| it.integer(node, 0, 65_535);
-            Some((
-                it.value(fields, "keep_alive", keep_alive)?,
-                it.value(fields, "fresh", Self::duration_or_zero)?,
-                it.optional(fields, "queue", |it, node| it.integer(node, 1, 1_000_000)),
-            ))
-        })?;
+        let (keep_alive, fresh, max, queue, wait) =
+            self.value(fields, "connections", |it, node| {
+                let fields = it.fields(node, "a map", &keys::CONNECTIONS)?;
+                let keep_alive = |it: &mut Self, node: &Node| it.integer(node, 0, 65_535);
+                Some((
+                    it.value(fields, "keep_alive", keep_alive)?,
+                    it.value(fields, "fresh", Self::duration_or_zero)?,
+                    it.optional(fields, "max", Self::most),
+                    it.optional(fields, "queue", |it, node| it.integer(node, 0, 1_000_000)),
+                    it.optional(fields, "wait", Self::duration),
+                ))
+            })?;
         let buffer = self.optional(fields, "buffer", Self::buffer);
         let underscores = self.value(fields, "underscores", |it, node| {
             let known = [("remove", false), ("pass", true)];
@@ -75,7 +78,9 @@ impl Decoder<'_> {
             total,
             eject: eject?,
             retries: retries?,
+            max,
             queue,
+            wait,
             keep_alive,
             fresh,
             buffer: buffer.unwrap_or(Buffering::Default),
@@ -96,11 +101,18 @@ impl Decoder<'_> {
         let fields = self.known_fields(&map, &keys::UPSTREAM_SERVER)?;
         let weight = self.value(fields, "weight", |it, node| it.integer(node, 0, 256));
         let backup = self.value(fields, "backup", Self::boolean);
+        let max = self.optional(fields, "max", Self::most);
         Some(UpstreamServer {
             url: url?,
             weight: weight?,
             backup: backup?,
+            max,
         })
+    }
+
+    /// `max`: requests at the same time.
+    fn most(&mut self, node: &Node) -> Option<Spanned<u32>> {
+        self.integer(node, 1, 1_000_000)
     }
 
     /// `eject`; `Some(None)` is `off`.

@@ -41,6 +41,8 @@ struct Failed {
     reused: bool,
     /// Whether not a byte of the request was sent.
     unsent: bool,
+    /// Its place at the server, given back once the failure is noted: nobody who waits may get it before.
+    home: Home,
 }
 
 impl Failed {
@@ -146,11 +148,12 @@ impl Forward {
                 chosen,
                 reused,
                 unsent: exchange.is_unsent(),
+                home,
             };
             if let Some(reason) = failed.reason() {
-                home.counts().failed(reason);
+                failed.home.counts().failed(reason);
             }
-            drop((exchange, home));
+            drop(exchange);
             let more = self.after(worker, failed, (again, idempotent), &mut tries);
             body = Box::pin(more).await?;
         }
@@ -189,6 +192,7 @@ impl Forward {
         if !is_stale {
             self.upstream.fails(failed.server, condition, failed.chosen);
         }
+        drop(failed.home);
         let Some(again) = again else {
             return Err(reject);
         };
@@ -238,7 +242,8 @@ impl Forward {
     }
 
     /// A connection after a server could not be connected to: to another one, or to the same one after a pause; if that
-    /// fails too, and the upstream holds requests, to the first that accepts one.
+    /// fails too, and the upstream holds requests, to the first that accepts one. Where all servers have as many requests
+    /// as they may, to the first that has a place.
     async fn connect_again(
         &self,
         worker: usize,
@@ -246,62 +251,97 @@ impl Forward {
         (mut why, tries): (NotLeased, &mut Tries),
         course: &mut Course,
     ) -> Result<Lease, Reject> {
-        let retries = self.upstream.retries();
+        let holds = !self.upstream.retries().hold.is_zero();
         let connect = self.timeouts.connect;
+        let mut until = None;
         loop {
-            match why {
-                NotLeased::Refused(reject) => return Err(reject),
-                NotLeased::Held => break,
-                NotLeased::Failed => {}
-            }
             course.tries = tries.made;
-            let since = tries.first.map_or(connect, |first| first.elapsed());
-            let others = self.upstream.has_other(tries);
-            let made = tries.made - u32::from(tries.stale);
-            if !retries.may_connect_again(made, others, since, connect) {
-                break;
-            }
-            self.pause(worker, tries).await;
-            let leasing = self
-                .upstream
-                .lease(worker, connect, (reuse, Instant::now()), tries);
-            match leasing.await {
+            let since = Instant::now();
+            let leased = match why {
+                NotLeased::Refused(reject) => return Err(reject),
+                NotLeased::Full => {
+                    let until = *until.get_or_insert_with(|| since + self.upstream.wait());
+                    let placed = self.placed(worker, reuse, (tries, until)).await;
+                    self.count_queued(worker, &placed, until);
+                    course.queued += since.elapsed();
+                    placed
+                }
+                NotLeased::Failed if self.may_connect_again(tries) => {
+                    self.pause(worker, tries).await;
+                    let at = (reuse, Instant::now());
+                    self.upstream.lease(worker, connect, at, tries).await
+                }
+                NotLeased::Failed if !holds => return Err(Reject::UpstreamUnreachable),
+                NotLeased::Failed | NotLeased::Held => {
+                    let held = self.held(worker, reuse, tries).await;
+                    let until = since + self.upstream.retries().hold;
+                    self.count_queued(worker, &held, until);
+                    course.queued += since.elapsed();
+                    held
+                }
+            };
+            match leased {
                 Ok(lease) => return Ok(lease),
                 Err(other) => why = other,
             }
         }
-        if retries.hold.is_zero() {
-            return Err(Reject::UpstreamUnreachable);
-        }
-        let since = Instant::now();
-        let held = self.held(worker, reuse, tries).await;
-        let word = match &held {
+    }
+
+    /// Counts what became of a request that has waited, until this moment at most.
+    fn count_queued(&self, worker: usize, leased: &Result<Lease, NotLeased>, until: Instant) {
+        let word = match leased {
             Ok(_) => "served",
-            Err(Reject::UpstreamBusy) => "full",
-            Err(_) => "waited",
+            Err(_) if Instant::now() >= until => "waited",
+            Err(_) => "full",
         };
         self.upstream.count(worker, |lane| lane.queued.count(word));
-        course.queued += since.elapsed();
-        course.tries = tries.made;
-        held
+    }
+
+    /// Whether another connection is tried after the last one failed.
+    fn may_connect_again(&self, tries: &Tries) -> bool {
+        let connect = self.timeouts.connect;
+        let since = tries.first.map_or(connect, |first| first.elapsed());
+        let others = self.upstream.has_other(tries);
+        let made = tries.made - u32::from(tries.stale);
+        let retries = self.upstream.retries();
+        retries.may_connect_again(made, others, since, connect)
+    }
+
+    /// Waits for a place at a server, at most until this moment, and connects to it.
+    async fn placed(
+        &self,
+        worker: usize,
+        reuse: Reuse,
+        (tries, until): (&mut Tries, Instant),
+    ) -> Result<Lease, NotLeased> {
+        let place = self.upstream.place(worker, reuse, (tries, until)).await?;
+        let at = (reuse, Instant::now());
+        let connect = self.timeouts.connect;
+        self.upstream.lease_at(place, connect, at, tries).await
     }
 
     /// Waits for a server that can be connected to.
     ///
     /// # Errors
-    /// `UpstreamUnreachable` if there is none in time, `UpstreamBusy` if too many wait.
-    async fn held(&self, worker: usize, reuse: Reuse, tries: &mut Tries) -> Result<Lease, Reject> {
+    /// `UpstreamUnreachable` if there is none in time, `UpstreamBusy` if too many wait; `Full` if there is one, with as
+    /// many requests as it may have.
+    async fn held(
+        &self,
+        worker: usize,
+        reuse: Reuse,
+        tries: &mut Tries,
+    ) -> Result<Lease, NotLeased> {
         let retries = self.upstream.retries();
         let until = Instant::now() + retries.hold;
-        let hold = self.upstream.hold();
-        let waiting = hold.enter(retries.queue).ok_or(Reject::UpstreamBusy)?;
+        let waiting = self.upstream.hold(retries.queue);
+        let waiting = waiting.ok_or(NotLeased::Refused(Reject::UpstreamBusy))?;
         tries.held = true;
         let connect = self.timeouts.connect;
         loop {
             let woken = waiting.wait(until).await;
             tries.tried.clear();
             if matches!(woken, Woken::Late) {
-                return Err(Reject::UpstreamUnreachable);
+                return Err(NotLeased::Refused(Reject::UpstreamUnreachable));
             }
             let leased = timeout_at(until, async {
                 loop {
@@ -322,7 +362,8 @@ impl Forward {
                     return Ok(lease);
                 }
                 (Ok(lease), Woken::Follows | Woken::Late) => return Ok(lease),
-                (Err(NotLeased::Refused(reject)), _) => return Err(reject),
+                // Whoever tries for all leaves that to the next.
+                (Err(why @ (NotLeased::Refused(_) | NotLeased::Full)), _) => return Err(why),
                 (Err(NotLeased::Failed | NotLeased::Held), Woken::Tries(trying)) => {
                     trying.failed();
                 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::eject::Standing;
-use super::load::Load;
 use super::pool::{Home, Keep, Pool};
+use super::queue::{Load, Queue};
 
 /// How often an unreachable endpoint is logged.
 const SAID_EVERY: Duration = Duration::from_secs(1);
@@ -74,9 +74,15 @@ struct Said {
 }
 
 impl Endpoint {
-    /// An endpoint without connections, for `workers` workers.
-    pub(super) fn new(address: Address, workers: usize) -> Self {
-        let load = Arc::default();
+    /// An endpoint without connections, for `workers` workers, with this many requests at the same time at most; for more
+    /// it has its upstream's queue.
+    pub(super) fn new(
+        address: Address,
+        workers: usize,
+        most: Option<usize>,
+        queue: &Arc<Queue>,
+    ) -> Self {
+        let load = Arc::new(Load::new(most, Arc::clone(queue)));
         let pool = |_| Arc::new(Pool::new(Arc::clone(&load)));
         Self {
             address,
@@ -97,9 +103,9 @@ impl Endpoint {
         &self.standing
     }
 
-    /// How many requests are in flight, over all workers; only those of upstreams that count them.
-    pub(super) fn in_flight(&self) -> usize {
-        self.load.count()
+    /// Its requests in flight, over all workers; only those of upstreams that count them.
+    pub(super) fn load(&self) -> &Arc<Load> {
+        &self.load
     }
 
     /// What there is to tell of it.
@@ -125,8 +131,8 @@ impl Endpoint {
         now
     }
 
-    /// The pool of this worker's connections to it; `None` if there is no such worker. With `counts`, the request is in
-    /// flight until what is returned is dropped.
+    /// The pool of this worker's connections to it; `None` if there is no such worker. With `counts`, the request was
+    /// counted, and is in flight until what is returned is dropped.
     pub(super) fn home(&self, worker: usize, keep: Keep, counts: bool) -> Option<Home> {
         let pool = Arc::clone(self.pools.get(worker)?);
         Some(Home::new(pool, keep, counts))

@@ -49,7 +49,7 @@ impl Hold {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// How many requests wait.
+    /// How many wait.
     pub(super) fn count(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }

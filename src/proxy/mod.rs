@@ -13,10 +13,10 @@ mod endpoint;
 mod h1;
 mod headers;
 mod hold;
-mod load;
 mod orders;
 mod outgoing;
 mod pool;
+mod queue;
 mod reserved;
 mod retry;
 mod settings;
@@ -56,7 +56,9 @@ use self::outgoing::{ClientBody, Outgoing};
 use self::reserved::TrailerRules;
 pub(crate) use self::reserved::{Vouched, ends_loops, frames, is_the_gateways};
 pub(crate) use self::retry::{Condition, RetrySettings};
-pub(crate) use self::settings::{BufferSettings, Purpose, ServerSettings, UpstreamSettings};
+pub(crate) use self::settings::{
+    BufferSettings, Limits, Purpose, ServerSettings, UpstreamSettings,
+};
 use self::spool::SpoolError;
 pub(crate) use self::spool::SpoolSpace;
 use self::timed::Timed;

@@ -10,7 +10,7 @@ use tokio::runtime::{Handle, RuntimeMetrics};
 use tokio::time::{Instant, sleep};
 
 use super::h1::Connection;
-use super::load::Load;
+use super::queue::Load;
 use crate::observe::counts::{Count, TryCounts};
 
 /// How often idle connections are checked for those that the app has closed, or that have not been used for long.
@@ -131,11 +131,8 @@ impl Drop for Home {
 }
 
 impl Home {
-    /// A request's place at the server of this pool. With `counts` it is in flight until this is dropped.
+    /// A request's place at the server of this pool. With `counts` it was counted, until this is dropped.
     pub(super) fn new(pool: Arc<Pool>, keep: Keep, counts: bool) -> Self {
-        if counts {
-            pool.load.enter();
-        }
         pool.busy.one();
         Self { pool, keep, counts }
     }

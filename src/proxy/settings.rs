@@ -37,6 +37,8 @@ pub(crate) struct UpstreamSettings {
     pub(crate) retries: RetrySettings,
     /// Which servers are taken out; only with several.
     pub(crate) eject: Option<EjectSettings>,
+    /// Who waits where servers have a `max`; `None` if none has.
+    pub(crate) limits: Option<Limits>,
     /// Its timeouts, unless the route sets others.
     pub(crate) timeouts: UpstreamTimeouts,
     /// The most idle connections per endpoint and worker.
@@ -58,6 +60,22 @@ pub(crate) struct ServerSettings {
     pub(crate) weight: u32,
     /// Whether it is used only while no other server can be.
     pub(crate) backup: bool,
+    /// The most requests at the same time, over all workers.
+    pub(crate) max: Option<usize>,
+}
+
+/// Who waits while all servers have as many requests as they may.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Limits {
+    /// How many requests.
+    pub(crate) queue: usize,
+    /// How long each.
+    pub(crate) wait: Duration,
+}
+
+impl Limits {
+    /// The default of `connections.wait`.
+    pub(crate) const WAIT: Duration = Duration::from_secs(5);
 }
 
 impl ServerSettings {
@@ -67,6 +85,7 @@ impl ServerSettings {
             address,
             weight: 1,
             backup: false,
+            max: None,
         }
     }
 }
@@ -79,6 +98,9 @@ impl Display for ServerSettings {
         }
         if self.backup {
             f.write_str(" (backup)")?;
+        }
+        if let Some(max) = self.max {
+            write!(f, " (max {max})")?;
         }
         Ok(())
     }

@@ -7,15 +7,16 @@ use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 use smallvec::SmallVec;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Buffer;
 use super::balance::{Deal, Dice};
 use super::eject::{Change, Chosen, Moment, Standings};
 use super::endpoint::{Address, Endpoint, ServerNow};
 use super::h1::Connection;
-use super::hold::Hold;
+use super::hold::{Hold, Waiting};
 use super::pool::{Home, Keep};
+use super::queue::{Queue, Seats};
 use super::retry::{self, Budget, Condition, RetrySettings};
 use super::settings::{ServerSettings, UpstreamSettings};
 use crate::message::reject::Reject;
@@ -23,6 +24,8 @@ use crate::net::dial::{Call, DialError, Dialer, Need};
 use crate::net::stream::Stream;
 use crate::observe::counts::{Lanes, UpstreamLane};
 
+/// How often a request that waits for a place looks whether a server that is out is due.
+const DUE_EVERY: Duration = Duration::from_millis(500);
 /// How long idle connections are given to close when descriptors are scarce.
 const RELIEF: Duration = Duration::from_millis(20);
 
@@ -47,6 +50,12 @@ pub(crate) struct Upstream {
     turns: Box<[Turns]>,
     /// Who waits while no server can be connected to.
     hold: Arc<Hold>,
+    /// Who waits while all servers have as many requests as they may.
+    queue: Arc<Queue>,
+    /// The servers for who waits so, if one has a limit.
+    seats: Option<Seats>,
+    /// Whether requests in flight are counted.
+    is_counted: bool,
     /// Who is taken out after failures.
     standings: Arc<Standings>,
     /// What each worker counts.
@@ -86,6 +95,12 @@ impl Turn {
             budget: Budget::default(),
         }
     }
+
+    /// The indices of all servers that are dealt.
+    fn all(&self) -> impl Iterator<Item = usize> {
+        let all = self.servers.all().chain(self.backups.all());
+        all.chain(self.outs.all())
+    }
 }
 
 /// What a request has tried so far.
@@ -112,8 +127,18 @@ pub(super) enum NotLeased {
     Failed,
     /// Others wait for a server that can be connected to.
     Held,
+    /// All servers that are left have as many requests as they may.
+    Full,
     /// There is no use in trying on.
     Refused(Reject),
+}
+
+/// The place of a request at a server.
+#[derive(Debug)]
+pub(super) struct Place {
+    server: usize,
+    chosen: Chosen,
+    home: Home,
 }
 
 /// A connection to an endpoint that one request uses.
@@ -153,21 +178,30 @@ impl Upstream {
         dialer: Dialer,
     ) -> Self {
         let known = before.map_or(&[][..], |before| &before.endpoints);
+        let queue = before.map_or_else(Arc::default, |before| Arc::clone(&before.queue));
         let endpoint = |server: &ServerSettings| {
             let kept = known
                 .iter()
                 .find(|known| *known.address() == server.address);
             kept.map_or_else(
-                || Arc::new(Endpoint::new(server.address.clone(), workers)),
+                || {
+                    let address = server.address.clone();
+                    Arc::new(Endpoint::new(address, workers, server.max, &queue))
+                },
                 Arc::clone,
             )
         };
+        let endpoints: Box<[_]> = settings.servers.iter().map(endpoint).collect();
+        let loads = || endpoints.iter().map(|it| Arc::clone(it.load()));
         let turn = |which| Turns(Mutex::new(Turn::new(which)));
         Self {
             name: settings.name.clone(),
             host: host_of(&settings.name),
             buffer,
-            endpoints: settings.servers.iter().map(endpoint).collect(),
+            seats: settings.limits.map(|_| loads().collect()),
+            is_counted: settings.limits.is_some() || settings.balance.counts(),
+            endpoints,
+            queue,
             names: match settings.servers.as_slice() {
                 [_] => Box::default(),
                 servers => servers.iter().map(|it| it.address.to_string()).collect(),
@@ -257,9 +291,9 @@ impl Upstream {
         Condition::of(status).filter(is_named)
     }
 
-    /// Who waits while no server can be connected to.
-    pub(super) fn hold(&self) -> &Hold {
-        &self.hold
+    /// One more request waits while no server can be connected to; `None` if `most` wait, for whatever.
+    pub(super) fn hold(&self, most: usize) -> Option<Waiting<'_>> {
+        self.hold.enter(most.saturating_sub(self.queue.count()))
     }
 
     /// A connection to the server that is chosen of those that the request has not tried: an idle one, or a new one. `now`
@@ -275,20 +309,28 @@ impl Upstream {
         (reuse, now): (Reuse, Instant),
         tries: &mut Tries,
     ) -> Result<Lease, NotLeased> {
-        let internal = NotLeased::Refused(Reject::Internal);
-        let Some((server, chosen)) = self.pick(worker, tries, (reuse, now)) else {
-            return Err(NotLeased::Failed);
-        };
-        let keep = Keep {
-            most: self.settings.keep_alive,
-            idle: self.settings.timeouts.idle,
-        };
+        let place = self.choose(worker, tries, (reuse, now))?;
+        self.lease_at(place, connect, (reuse, now), tries).await
+    }
+
+    /// A connection to the server at which the request has a place.
+    ///
+    /// # Errors
+    /// As for [`Upstream::lease`].
+    pub(super) async fn lease_at(
+        &self,
+        place: Place,
+        connect: Duration,
+        (reuse, now): (Reuse, Instant),
+        tries: &mut Tries,
+    ) -> Result<Lease, NotLeased> {
+        let Place {
+            server,
+            chosen,
+            home,
+        } = place;
         let Some(endpoint) = self.endpoints.get(server) else {
-            return Err(internal);
-        };
-        let counts = self.settings.balance.counts();
-        let Some(home) = endpoint.home(worker, keep, counts) else {
-            return Err(internal);
+            return Err(NotLeased::Refused(Reject::Internal));
         };
         let idle = match reuse {
             Reuse::Never => None,
@@ -331,40 +373,151 @@ impl Upstream {
         }
     }
 
-    /// The index of the server for the next try, and how it was chosen; `None` if all were tried.
+    /// A place at the server for the next try.
+    ///
+    /// # Errors
+    /// `Failed` if all were tried, `Full` if those that were not have as many requests as they may, or others wait.
+    fn choose(
+        &self,
+        worker: usize,
+        tries: &Tries,
+        (reuse, now): (Reuse, Instant),
+    ) -> Result<Place, NotLeased> {
+        loop {
+            let (server, chosen) = self.pick(worker, tries, (reuse, now))?;
+            // Else another request was quicker.
+            if !self.is_counted || self.enter(server) {
+                return self.place_at(worker, server, chosen);
+            }
+        }
+    }
+
+    /// One more request is in flight at this server, if there may be.
+    fn enter(&self, server: usize) -> bool {
+        let endpoint = self.endpoints.get(server);
+        endpoint.is_some_and(|endpoint| endpoint.load().enter())
+    }
+
+    /// The place of a request at this server, which counts it already.
+    fn place_at(&self, worker: usize, server: usize, chosen: Chosen) -> Result<Place, NotLeased> {
+        let keep = Keep {
+            most: self.settings.keep_alive,
+            idle: self.settings.timeouts.idle,
+        };
+        let endpoint = self.endpoints.get(server);
+        let home = endpoint.and_then(|endpoint| endpoint.home(worker, keep, self.is_counted));
+        let home = home.ok_or(NotLeased::Refused(Reject::Internal))?;
+        Ok(Place {
+            server,
+            chosen,
+            home,
+        })
+    }
+
+    /// Waits for a place at a server that the request has not tried.
+    ///
+    /// # Errors
+    /// `UpstreamBusy` if too many wait, or too long.
+    pub(super) async fn place(
+        &self,
+        worker: usize,
+        reuse: Reuse,
+        (tries, until): (&Tries, Instant),
+    ) -> Result<Place, NotLeased> {
+        let busy = NotLeased::Refused(Reject::UpstreamBusy);
+        let (Some(limits), Some(seats)) = (self.settings.limits, &self.seats) else {
+            return Err(NotLeased::Failed);
+        };
+        let servers = self.settings.servers.iter().enumerate();
+        let drained = servers.filter_map(|(at, server)| (server.weight == 0).then_some(at));
+        let not = tries.tried.iter().copied().chain(drained).collect();
+        let most = limits.queue.saturating_sub(self.hold.count());
+        let Some(mut waiting) = self.queue.wait(seats, not, most) else {
+            return Err(busy);
+        };
+        loop {
+            let some_time = until.min(Instant::now() + DUE_EVERY);
+            match timeout_at(some_time, waiting.place()).await {
+                Ok(Some(server)) => {
+                    let is_out = self.due(server).is_some();
+                    let chosen = if is_out { Chosen::Last } else { Chosen::In };
+                    return self.place_at(worker, server, chosen);
+                }
+                Ok(None) => return self.choose(worker, tries, (reuse, Instant::now())),
+                Err(_) => {}
+            }
+            let now = Instant::now();
+            if now >= until {
+                return Err(busy);
+            }
+            let found = self
+                .turn(worker)
+                .and_then(|mut turn| self.pick_due(&mut turn, tries, (reuse, now)));
+            if let Some(server) = found
+                && self.enter(server)
+            {
+                return self.place_at(worker, server, Chosen::Due);
+            }
+        }
+    }
+
+    /// How long a request waits for a place.
+    pub(super) fn wait(&self) -> Duration {
+        self.settings.limits.map_or(Duration::ZERO, |it| it.wait)
+    }
+
+    /// Whether the request may try this server now.
+    fn may_have(&self, at: usize, tries: &Tries) -> bool {
+        !tries.tried.contains(&at) && !self.is_full(at)
+    }
+
+    /// Whether this server has as many requests as it may.
+    fn is_full(&self, at: usize) -> bool {
+        let full = |endpoint: &Arc<Endpoint>| endpoint.load().is_full();
+        self.seats.is_some() && self.endpoints.get(at).is_some_and(full)
+    }
+
+    /// Whether requests wait for a place.
+    fn has_queue(&self) -> bool {
+        self.seats.is_some() && self.queue.is_used()
+    }
+
+    /// The index of the server for the next try, and how it was chosen.
+    ///
+    /// # Errors
+    /// As for [`Upstream::choose`].
     fn pick(
         &self,
         worker: usize,
         tries: &Tries,
         (reuse, now): (Reuse, Instant),
-    ) -> Option<(usize, Chosen)> {
+    ) -> Result<(usize, Chosen), NotLeased> {
         if self.endpoints.len() == 1 {
-            return tries.tried.is_empty().then_some((0, Chosen::In));
+            return match tries.tried.is_empty() {
+                true if self.has_queue() || self.is_full(0) => Err(NotLeased::Full),
+                true => Ok((0, Chosen::In)),
+                false => Err(NotLeased::Failed),
+            };
         }
-        let mut turn = self.turn(worker)?;
+        let internal = NotLeased::Refused(Reject::Internal);
+        let mut turn = self.turn(worker).ok_or(internal)?;
         let changes = self.standings.changes();
         if turn.seen != Some(changes) {
             self.deal(&mut turn, worker);
             turn.seen = Some(changes);
         }
-        let may = |at: usize| !tries.tried.contains(&at);
-        if let (Some(due), Some(eject)) = (turn.due, &self.settings.eject) {
-            let now = self.standings.moment(now);
-            if now >= due {
-                let repeatable = reuse == Reuse::Any;
-                let is_tried = |at: &usize| {
-                    let endpoint = self.endpoints.get(*at);
-                    may(*at)
-                        && endpoint
-                            .is_some_and(|it| it.standing().tries(now, repeatable, eject.time))
-                };
-                let found = turn.outs.all().find(is_tried);
-                turn.due = turn.outs.all().filter_map(|at| self.due(at)).min();
-                if let Some(found) = found {
-                    return Some((found, Chosen::Due));
-                }
-            }
+        if let Some(found) = self.pick_due(&mut turn, tries, (reuse, now)) {
+            return Ok((found, Chosen::Due));
         }
+        let is_left = |at: usize| !tries.tried.contains(&at);
+        if self.has_queue() {
+            let is_left = turn.all().any(is_left);
+            return Err(match is_left {
+                true => NotLeased::Full,
+                false => NotLeased::Failed,
+            });
+        }
+        let may = |at: usize| self.may_have(at, tries);
         let Turn {
             servers,
             backups,
@@ -372,15 +525,46 @@ impl Upstream {
             dice,
             ..
         } = &mut *turn;
-        let load = |at: usize| self.endpoints.get(at).map_or(0, |it| it.in_flight());
+        let load = |at: usize| self.endpoints.get(at).map_or(0, |it| it.load().count());
         let balance = self.settings.balance;
         let first = servers.pick(balance, dice, load, may);
         let first = first.or_else(|| backups.pick(balance, dice, load, may));
-        let first = first.map(|at| (at, Chosen::In));
-        first.or_else(|| {
-            outs.pick(balance, dice, load, may)
-                .map(|at| (at, Chosen::Last))
-        })
+        if let Some(at) = first {
+            return Ok((at, Chosen::In));
+        }
+        // One that is full is worth waiting for; one that is out is not worth trying meanwhile.
+        if self.seats.is_some() && servers.all().chain(backups.all()).any(is_left) {
+            return Err(NotLeased::Full);
+        }
+        match outs.pick(balance, dice, load, may) {
+            Some(at) => Ok((at, Chosen::Last)),
+            None if self.seats.is_some() && outs.all().any(is_left) => Err(NotLeased::Full),
+            None => Err(NotLeased::Failed),
+        }
+    }
+
+    /// The index of a server that is out and whose time is over, if this request is the one that tries it.
+    fn pick_due(
+        &self,
+        turn: &mut Turn,
+        tries: &Tries,
+        (reuse, now): (Reuse, Instant),
+    ) -> Option<usize> {
+        let eject = self.settings.eject.as_ref()?;
+        let due = turn.due?;
+        let now = self.standings.moment(now);
+        if now < due {
+            return None;
+        }
+        let repeatable = reuse == Reuse::Any;
+        let is_tried = |at: &usize| {
+            let endpoint = self.endpoints.get(*at);
+            self.may_have(*at, tries)
+                && endpoint.is_some_and(|it| it.standing().tries(now, repeatable, eject.time))
+        };
+        let found = turn.outs.all().find(is_tried);
+        turn.due = turn.outs.all().filter_map(|at| self.due(at)).min();
+        found
     }
 
     /// Deals the servers to this worker anew, as they stand.
@@ -421,6 +605,7 @@ impl Upstream {
         match self.standings.fails(eject, failure, server, all) {
             Change::None | Change::Back(..) => {}
             Change::Out(time, left, all) => {
+                self.stands(endpoint);
                 tracing::warn!(upstream.name = upstream, endpoint = %address, %failure, r#for = ?time, "the server is taken out, {left} of {all} left");
             }
             Change::Kept => {
@@ -437,7 +622,15 @@ impl Upstream {
         let all = self.endpoints.iter().map(|endpoint| endpoint.standing());
         let server = (endpoint.standing(), chosen);
         if let Change::Back(left, all) = self.standings.succeeds(server, all) {
+            self.stands(endpoint);
             tracing::info!(upstream.name = self.name, endpoint = %endpoint.address(), "the server is back, {left} of {all}");
+        }
+    }
+
+    /// Tells who waits for a place that this server is out, or back.
+    fn stands(&self, endpoint: &Endpoint) {
+        if self.seats.is_some() {
+            endpoint.load().stands(|| endpoint.standing().is_out());
         }
     }
 
@@ -496,8 +689,14 @@ impl Upstream {
 }
 
 /// Retires the endpoints that the configuration `after` no longer has: their idle connections are closed within
-/// seconds, though earlier requests may still hold the endpoints.
+/// seconds, though earlier requests may still hold the endpoints. Those that stay have the limits of `after`.
 pub(crate) fn retire(before: &[Arc<Upstream>], after: &[Arc<Upstream>]) {
+    for upstream in after {
+        for (endpoint, server) in upstream.endpoints.iter().zip(&upstream.settings.servers) {
+            upstream.stands(endpoint);
+            endpoint.load().limit(server.max);
+        }
+    }
     for endpoint in before.iter().flat_map(|upstream| upstream.endpoints()) {
         let mut stay = after.iter().flat_map(|upstream| upstream.endpoints());
         if !stay.any(|known| Arc::ptr_eq(known, endpoint)) {

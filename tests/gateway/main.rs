@@ -56,6 +56,7 @@ mod prompt;
 mod proxy;
 mod proxy_protocol;
 mod queries;
+mod queueing;
 mod refusals;
 mod reload;
 mod resting;

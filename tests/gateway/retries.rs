@@ -417,7 +417,10 @@ fn retries_that_make_no_sense_are_errors() {
         ("retries: {budget: 101%}", "at most 100%"),
         ("retries: {hold: 61s}", "a duration from 0s to 60s"),
         ("retries: {true: [broken]}", "`on`"),
-        ("connections: {queue: 10}", "`queue` without `retries.hold`"),
+        (
+            "connections: {queue: 10}",
+            "`queue` without `max` or `retries.hold`",
+        ),
         ("timeouts: {total: 0s}", "zero leaves no time at all"),
     ] {
         let (code, errors) = check(settings);

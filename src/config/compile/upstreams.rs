@@ -8,7 +8,7 @@ use crate::config::parsed::{self, Buffering};
 use crate::config::place::Place;
 use crate::config::source::why;
 use crate::proxy::{
-    Address, Balance, Buffer, BufferSettings, EjectSettings, Purpose, RetrySettings,
+    Address, Balance, Buffer, BufferSettings, EjectSettings, Limits, Purpose, RetrySettings,
     ServerSettings, SpoolSpace, Upstream, UpstreamSettings, UpstreamTimeouts,
 };
 
@@ -63,6 +63,7 @@ impl Compiler<'_> {
         let size = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
         let servers = self.servers(parsed)?;
         let retries = self.retries(parsed)?;
+        let limits = self.limits(parsed)?;
         let settings = UpstreamSettings {
             purpose: Purpose::Proxy,
             name: name.to_owned(),
@@ -79,6 +80,7 @@ impl Compiler<'_> {
                 total: parsed.total.as_ref().map(|total| total.value),
             },
             eject: self.eject(parsed),
+            limits,
             retries,
             keep_alive: size(u64::from(parsed.keep_alive.value)),
             fresh: parsed.fresh.value,
@@ -122,6 +124,11 @@ impl Compiler<'_> {
                 address,
                 weight: server.weight.value,
                 backup: server.backup.value,
+                max: server
+                    .max
+                    .as_ref()
+                    .or(parsed.max.as_ref())
+                    .map(|max| whole(max.value)),
             });
         }
         let mut first = parsed.servers.iter().filter(|it| !it.backup.value);
@@ -171,13 +178,14 @@ impl Compiler<'_> {
         let holds = rules.is_some_and(|rules| !rules.hold.value.is_zero());
         if let Some(queue) = &parsed.queue
             && !holds
+            && !is_limited(parsed)
         {
             self.errors
                 .at(
                     queue.place,
-                    "`queue` without `retries.hold`: no request waits",
+                    "`queue` without `max` or `retries.hold`: no request waits",
                 )
-                .hint("write `hold` as well: retries: {hold: 5s}");
+                .hint("write `max` as well: connections: {max: 64}; or retries: {hold: 5s}");
             return None;
         }
         let Some(rules) = rules else {
@@ -188,19 +196,32 @@ impl Compiler<'_> {
                            the app must recognise them, or an order is placed twice";
             self.errors.warn(rules.non_idempotent.place, warning);
         }
-        let queue = parsed
-            .queue
-            .as_ref()
-            .map_or(Ok(RetrySettings::QUEUE), |it| usize::try_from(it.value));
         Some(RetrySettings {
             attempts: rules.attempts.value,
             on: rules.on.iter().map(|condition| condition.value).collect(),
             budget: rules.budget.value,
             per_try: rules.per_try.as_ref().map(|it| it.value),
             hold: rules.hold.value,
-            queue: queue.unwrap_or(usize::MAX),
+            queue: queue(parsed),
             non_idempotent: rules.non_idempotent.value,
         })
+    }
+
+    /// Who waits, where a server has a `max`; `Some(None)` where none has, `None` for an error.
+    fn limits(&mut self, parsed: &parsed::Upstream) -> Option<Option<Limits>> {
+        if is_limited(parsed) {
+            return Some(Some(Limits {
+                queue: queue(parsed),
+                wait: parsed.wait.as_ref().map_or(Limits::WAIT, |it| it.value),
+            }));
+        }
+        if let Some(wait) = &parsed.wait {
+            self.errors
+                .at(wait.place, "`wait` without `max`: no request waits")
+                .hint("write `max` as well: connections: {max: 64}");
+            return None;
+        }
+        Some(None)
     }
 
     /// The upstream of a URL; the same URL is one upstream, unless it is used for another purpose.
@@ -226,6 +247,7 @@ impl Compiler<'_> {
             servers: vec![ServerSettings::new(address)],
             balance: Balance::RoundRobin,
             eject: None,
+            limits: None,
             retries: match purpose {
                 Purpose::Proxy => RetrySettings::DEFAULT,
                 // What decides who a client is has deadlines of its own.
@@ -297,6 +319,21 @@ impl Compiler<'_> {
             }
         }
     }
+}
+
+/// Whether a server has a `max`.
+fn is_limited(parsed: &parsed::Upstream) -> bool {
+    parsed.max.is_some() || parsed.servers.iter().any(|server| server.max.is_some())
+}
+
+/// `connections.queue`, or its default.
+fn queue(parsed: &parsed::Upstream) -> usize {
+    let queue = parsed.queue.as_ref();
+    queue.map_or(RetrySettings::QUEUE, |queue| whole(queue.value))
+}
+
+fn whole(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 pub(super) fn address(server: &parsed::Server) -> Address {

@@ -79,6 +79,12 @@ pub(crate) static UPSTREAM_SERVER: Section = Section {
             "Used only while no other server is usable.",
         )
         .or("false"),
+        key(
+            "max",
+            Kind::Whole(1, 1_000_000),
+            "Requests at the same time, over all workers.",
+        )
+        .without("`connections.max`"),
     ],
 };
 
@@ -211,11 +217,23 @@ pub(crate) static CONNECTIONS: Section = Section {
         )
         .or("1s"),
         key(
-            "queue",
+            "max",
             Kind::Whole(1, 1_000_000),
-            "How many requests wait for a server; only with `retries.hold`.",
+            "Requests at the same time at each server, over all workers.",
         )
-        .without("1024 with `retries.hold`"),
+        .without("no limit"),
+        key(
+            "queue",
+            Kind::Whole(0, 1_000_000),
+            "How many requests wait for a server; only with `max` or `retries.hold`.",
+        )
+        .without("1024 with `max` or `retries.hold`"),
+        key(
+            "wait",
+            DURATION,
+            "How long a request waits at servers that have their `max`.",
+        )
+        .without("5s with `max`"),
     ],
 };
 
