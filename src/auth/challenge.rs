@@ -136,6 +136,7 @@ impl Guard {
             | Reject::UpstreamInvalid
             | Reject::UpstreamTimeout
             | Reject::UpstreamBusy
+            | Reject::UpstreamUnhealthy(_)
             | Reject::AddressRefused
             | Reject::RateLimited(_)
             | Reject::TooManyInFlight { .. }

@@ -26,6 +26,7 @@ const RESPONSE_SET: &str = "`headers.response.set` of a route, or of `defaults`"
 const STRIP: &str = "`rewrite.strip_prefix` of a route";
 const BASIC: &str = "`auth: {basic: FILE}` of a route";
 const ASK: &str = "`auth.ask` of a route";
+const HEALTH: &str = "`upstreams.NAME.health`";
 const SERVERS: &str = "`upstreams.NAME.servers`";
 const LEVEL: &str = "`log.level`; the log goes to the standard error";
 
@@ -113,6 +114,10 @@ const KEYS: &[Row] = &[
         "`upstreams.NAME.balance: least_requests`",
     ),
     ("lb_policy", "Caddy's", "`upstreams.NAME.balance`"),
+    ("health_uri", "Caddy's", HEALTH),
+    ("health_check", "", HEALTH),
+    ("healthcheck", "Traefik's", HEALTH),
+    ("httpchk", "HAProxy's", HEALTH),
     ("max_conns", "nginx's", "`max` of a server in an upstream"),
     (
         "keepalive",

@@ -17,6 +17,7 @@ mod expand;
 mod files;
 mod fill;
 mod foreign;
+mod health;
 mod invisible;
 mod json;
 mod keys;

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
+use http::{HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
 use serde_json::Value;
 
@@ -524,6 +525,8 @@ pub(crate) struct Upstream {
     pub(crate) idle: Spanned<Duration>,
     /// The timeout for a request as a whole.
     pub(crate) total: Option<Spanned<Duration>>,
+    /// How the servers are checked; `None` is `off`.
+    pub(crate) health: Option<Health>,
     /// Which servers are taken out after failures; `None` is `off`.
     pub(crate) eject: Option<EjectRules>,
     /// What is tried again.
@@ -542,6 +545,42 @@ pub(crate) struct Upstream {
     pub(crate) buffer: Buffering,
     /// Whether header names with `_` are forwarded to the app; false.
     pub(crate) underscores: Spanned<bool>,
+}
+
+/// `health` of an upstream.
+#[derive(Clone, Debug)]
+pub(crate) struct Health {
+    /// What is requested; `None` only connects.
+    pub(crate) request: Option<HealthRequest>,
+    /// The port to connect to; the server's.
+    pub(crate) port: Option<Spanned<u32>>,
+    /// From one check to the next; 5 s, from 100 ms to an hour.
+    pub(crate) interval: Spanned<Duration>,
+    /// How long a check may take; 1 s, at most the interval.
+    pub(crate) timeout: Duration,
+    /// How many failures take a server out; 3.
+    pub(crate) unhealthy_after: Spanned<u32>,
+    /// How many passes bring it back; 2.
+    pub(crate) healthy_after: Spanned<u32>,
+    /// Whether requests go to all servers while all are out; false.
+    pub(crate) tries_all: Spanned<bool>,
+}
+
+/// The request of `health`.
+#[derive(Clone, Debug)]
+pub(crate) struct HealthRequest {
+    /// Path and query.
+    pub(crate) path: Spanned<String>,
+    /// The method; GET.
+    pub(crate) method: Method,
+    /// `Host`; the server's.
+    pub(crate) host: Option<Spanned<HeaderValue>>,
+    /// More fields.
+    pub(crate) headers: Vec<(Spanned<HeaderName>, Spanned<HeaderValue>)>,
+    /// The statuses that pass, from and to; 200 to 399.
+    pub(crate) status: Vec<(u16, u16)>,
+    /// What the body must have in it.
+    pub(crate) body: Option<Spanned<String>>,
 }
 
 /// `eject` of an upstream.

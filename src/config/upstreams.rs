@@ -39,6 +39,7 @@ impl Decoder<'_> {
             ];
             it.choice(node, "a way to balance", &known)
         });
+        let health = self.optional(fields, "health", Self::health);
         let eject = self.value(fields, "eject", Self::eject);
         let retries = self.value(fields, "retries", Self::retries);
         let (connect, response, idle, total) = self.value(fields, "timeouts", |it, node| {
@@ -76,6 +77,7 @@ impl Decoder<'_> {
             response,
             idle,
             total,
+            health: health.flatten(),
             eject: eject?,
             retries: retries?,
             max,
@@ -169,7 +171,7 @@ impl Decoder<'_> {
     }
 
     /// A duration within limits.
-    fn duration_within(
+    pub(super) fn duration_within(
         &mut self,
         node: &Node,
         least: Duration,

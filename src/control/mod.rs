@@ -3,6 +3,7 @@
 
 pub(crate) mod acme;
 mod errands;
+mod health;
 pub(crate) mod issuers;
 pub(crate) mod reload;
 mod signals;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
 use self::errands::Errands;
+use self::health::Checks;
 use self::reload::{Active, Read, Reading, Reloaded, Request, Watching};
 use self::signals::{Signal, Signals};
 use self::supervisor::Supervisor;
@@ -127,6 +129,7 @@ struct Control {
     certificates: acme::Manager,
     supervisor: Supervisor,
     tickets: SharedTickets,
+    checks: Checks,
     admin: Admin,
     /// What the admin thread asks for.
     asked: mpsc::Receiver<Asked>,
@@ -248,6 +251,8 @@ impl Control {
             asks,
         };
         let admin = Admin::start(seen, doors)?;
+        let mut checks = Checks::default();
+        checks.follow(&first);
         supervisor.ready(&first);
         Ok(Some(Self {
             config: config.to_owned(),
@@ -268,6 +273,7 @@ impl Control {
                 current: level,
                 until: None,
             },
+            checks,
         }))
     }
 
@@ -416,6 +422,7 @@ impl Control {
         self.certificates.follow(&next);
         self.tickets.follow(&next);
         proxy::retire(&current.upstreams, &next.upstreams);
+        self.checks.follow(&next);
         self.server.listen(&next, bound);
         self.admin.open(doors);
         tracing::info!(config = %self.config.display(), "configuration reloaded");

@@ -247,6 +247,9 @@ fn special(
         Reject::RateLimited(Exceeded { retry, .. }) | Reject::Throttled { retry } => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(retry));
         }
+        Reject::UpstreamUnhealthy(retry) => {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(retry));
+        }
         // The next key fetch that a token can trigger is at most this many seconds away.
         Reject::KeysMissing => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("10"));

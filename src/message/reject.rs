@@ -110,6 +110,8 @@ pub(crate) enum Reject {
     UpstreamTimeout,
     /// Too many requests are queued for the upstream, or the spool is full.
     UpstreamBusy,
+    /// Health checks have taken out all servers of the upstream; carries the seconds until the next check.
+    UpstreamUnhealthy(u64),
     /// A request loop: an upstream leads back to this gateway (RFC 8586).
     LoopDetected,
     /// The client closed the connection before the response; this one is never sent.
@@ -260,9 +262,10 @@ impl Reject {
             Self::RangeNotSatisfiable { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::UpstreamUnreachable | Self::UpstreamInvalid => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::UpstreamBusy | Self::KeysMissing | Self::AskFailed => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::UpstreamBusy
+            | Self::UpstreamUnhealthy(_)
+            | Self::KeysMissing
+            | Self::AskFailed => StatusCode::SERVICE_UNAVAILABLE,
             Self::LoopDetected => StatusCode::LOOP_DETECTED,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -313,6 +316,7 @@ impl Reject {
             Self::UpstreamInvalid => "upstream_invalid",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::UpstreamBusy => "upstream_busy",
+            Self::UpstreamUnhealthy(_) => "upstream_unhealthy",
             Self::LoopDetected => "loop_detected",
             Self::ClientGone => "client_gone",
             Self::Internal => "internal",
@@ -377,6 +381,7 @@ impl Reject {
             Self::UpstreamInvalid => "the app's response is not valid HTTP".into(),
             Self::UpstreamTimeout => "the app did not respond in time".into(),
             Self::UpstreamBusy => "the app is busy; try again".into(),
+            Self::UpstreamUnhealthy(_) => "the app is not healthy; try again".into(),
             Self::LoopDetected => {
                 "the request came back to this gateway: an upstream leads to it".into()
             }

@@ -149,6 +149,11 @@ impl Standings {
         millis(now.saturating_duration_since(self.began)).saturating_add(1)
     }
 
+    /// Something has changed.
+    pub(super) fn change(&self) {
+        self.changes.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// How many changes there were.
     pub(super) fn changes(&self) -> u64 {
         self.changes.load(Ordering::Relaxed)

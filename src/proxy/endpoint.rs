@@ -7,9 +7,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use http::HeaderValue;
 use tokio::time::Instant;
 
 use super::eject::Standing;
+use super::health::Health;
 use super::pool::{Home, Keep, Pool};
 use super::queue::{Load, Queue};
 
@@ -23,6 +25,25 @@ pub(crate) enum Address {
     Tcp(String, u16),
     /// A socket in the file system.
     Unix(PathBuf),
+}
+
+impl Address {
+    /// The same host at another port.
+    pub(super) fn at_port(&self, port: u16) -> Self {
+        match self {
+            Self::Tcp(host, _) => Self::Tcp(host.clone(), port),
+            Self::Unix(path) => Self::Unix(path.clone()),
+        }
+    }
+
+    /// The `Host` of a request to it.
+    pub(super) fn host(&self) -> HeaderValue {
+        let url = self.to_string();
+        let host = url.strip_prefix("http://");
+        let host = host.map(|host| host.strip_suffix(":80").unwrap_or(host));
+        host.and_then(|host| HeaderValue::from_str(host).ok())
+            .unwrap_or(HeaderValue::from_static("localhost"))
+    }
 }
 
 impl Display for Address {
@@ -44,6 +65,7 @@ pub(crate) struct Endpoint {
     pools: Box<[Arc<Pool>]>,
     load: Arc<Load>,
     standing: Standing,
+    health: Health,
     said: Mutex<Said>,
 }
 
@@ -89,6 +111,7 @@ impl Endpoint {
             pools: (0..workers).map(pool).collect(),
             load,
             standing: Standing::default(),
+            health: Health::default(),
             said: Mutex::default(),
         }
     }
@@ -101,6 +124,11 @@ impl Endpoint {
     /// What is known of its failures.
     pub(super) fn standing(&self) -> &Standing {
         &self.standing
+    }
+
+    /// What checks say of it.
+    pub(super) fn health(&self) -> &Health {
+        &self.health
     }
 
     /// Its requests in flight, over all workers; only those of upstreams that count them.

@@ -6,7 +6,7 @@
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use smallvec::SmallVec;
@@ -20,10 +20,21 @@ pub(super) struct Load {
     count: AtomicUsize,
     /// How many there may be.
     most: AtomicUsize,
-    /// Whether the server is taken out: only a request that has nowhere else to go gets a place. Written with the queue
-    /// locked.
-    is_out: AtomicBool,
+    /// How the server stands, as a number. Written with the queue locked.
+    stands: AtomicU8,
     queue: Arc<Queue>,
+}
+
+/// Who may have a place at a server.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub(super) enum Stands {
+    /// Everybody.
+    In,
+    /// Who has nowhere else to go: it is taken out after failures.
+    Out,
+    /// Nobody: checks have taken it out.
+    Down,
 }
 
 /// The servers of an upstream, for who waits.
@@ -35,7 +46,7 @@ impl Load {
         Self {
             count: AtomicUsize::new(0),
             most: AtomicUsize::new(most.unwrap_or(usize::MAX)),
-            is_out: AtomicBool::new(false),
+            stands: AtomicU8::new(Stands::In as u8),
             queue,
         }
     }
@@ -82,11 +93,11 @@ impl Load {
         }
     }
 
-    /// The server is taken out, or is back; `is_out` tells which, and is asked when nobody else writes it.
-    pub(super) fn stands(&self, is_out: impl FnOnce() -> bool) {
+    /// The server is taken out, or is back; `how` tells, and is asked when nobody else writes it.
+    pub(super) fn stands(&self, how: impl FnOnce() -> Stands) {
         {
             let _line = self.queue.line();
-            self.is_out.store(is_out(), Ordering::Relaxed);
+            self.stands.store(how() as u8, Ordering::Relaxed);
         }
         if self.queue.is_used() {
             self.queue.offer(self);
@@ -127,12 +138,13 @@ impl Entry {
         if self.not.contains(&at) {
             return None;
         }
-        let is_out = |load: &Load| load.is_out.load(Ordering::Relaxed);
+        let stands = |load: &Load, how: Stands| load.stands.load(Ordering::Relaxed) == how as u8;
         let in_elsewhere = || {
             let mut seats = self.seats.iter().enumerate();
-            seats.any(|(at, seat)| !self.not.contains(&at) && !is_out(seat))
+            seats.any(|(at, seat)| !self.not.contains(&at) && stands(seat, Stands::In))
         };
-        (!is_out(load) || !in_elsewhere()).then_some(at)
+        let may = stands(load, Stands::In) || stands(load, Stands::Out) && !in_elsewhere();
+        may.then_some(at)
     }
 }
 

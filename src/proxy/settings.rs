@@ -8,6 +8,7 @@ use super::UpstreamTimeouts;
 use super::balance::Balance;
 use super::eject::EjectSettings;
 use super::endpoint::Address;
+use super::health::HealthSettings;
 use super::retry::RetrySettings;
 
 /// Whose requests an upstream carries. Connections are never shared between two purposes: what a client may leave
@@ -37,6 +38,8 @@ pub(crate) struct UpstreamSettings {
     pub(crate) retries: RetrySettings,
     /// Which servers are taken out; only with several.
     pub(crate) eject: Option<EjectSettings>,
+    /// How servers are checked.
+    pub(crate) health: Option<HealthSettings>,
     /// Who waits where servers have a `max`; `None` if none has.
     pub(crate) limits: Option<Limits>,
     /// Its timeouts, unless the route sets others.

@@ -11,16 +11,19 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Buffer;
 use super::balance::{Deal, Dice};
+use super::check::{Unhealthy, check};
+use super::dial::dial;
 use super::eject::{Change, Chosen, Moment, Standings};
 use super::endpoint::{Address, Endpoint, ServerNow};
 use super::h1::Connection;
+use super::health::HealthSettings;
 use super::hold::{Hold, Waiting};
 use super::pool::{Home, Keep};
-use super::queue::{Queue, Seats};
+use super::queue::{Queue, Seats, Stands};
 use super::retry::{self, Budget, Condition, RetrySettings};
 use super::settings::{ServerSettings, UpstreamSettings};
 use crate::message::reject::Reject;
-use crate::net::dial::{Call, DialError, Dialer, Need};
+use crate::net::dial::{DialError, Dialer, Need};
 use crate::net::stream::Stream;
 use crate::observe::counts::{Lanes, UpstreamLane};
 
@@ -56,6 +59,8 @@ pub(crate) struct Upstream {
     seats: Option<Seats>,
     /// Whether requests in flight are counted.
     is_counted: bool,
+    /// Whether there is one server, with neither a limit nor checks.
+    is_plain: bool,
     /// Who is taken out after failures.
     standings: Arc<Standings>,
     /// What each worker counts.
@@ -200,6 +205,9 @@ impl Upstream {
             buffer,
             seats: settings.limits.map(|_| loads().collect()),
             is_counted: settings.limits.is_some() || settings.balance.counts(),
+            is_plain: settings.servers.len() == 1
+                && settings.limits.is_none()
+                && settings.health.is_none(),
             endpoints,
             queue,
             names: match settings.servers.as_slice() {
@@ -492,12 +500,9 @@ impl Upstream {
         tries: &Tries,
         (reuse, now): (Reuse, Instant),
     ) -> Result<(usize, Chosen), NotLeased> {
-        if self.endpoints.len() == 1 {
-            return match tries.tried.is_empty() {
-                true if self.has_queue() || self.is_full(0) => Err(NotLeased::Full),
-                true => Ok((0, Chosen::In)),
-                false => Err(NotLeased::Failed),
-            };
+        if self.is_plain {
+            let is_left = tries.tried.is_empty();
+            return is_left.then_some((0, Chosen::In)).ok_or(NotLeased::Failed);
         }
         let internal = NotLeased::Refused(Reject::Internal);
         let mut turn = self.turn(worker).ok_or(internal)?;
@@ -510,6 +515,9 @@ impl Upstream {
             return Ok((found, Chosen::Due));
         }
         let is_left = |at: usize| !tries.tried.contains(&at);
+        if turn.all().next().is_none() {
+            return Err(NotLeased::Refused(self.unhealthy()));
+        }
         if self.has_queue() {
             let is_left = turn.all().any(is_left);
             return Err(match is_left {
@@ -571,7 +579,11 @@ impl Upstream {
     fn deal(&self, turn: &mut Turn, worker: usize) {
         let which = (worker, self.turns.len());
         let (mut servers, mut backups, mut outs) = (Vec::new(), Vec::new(), Vec::new());
+        let skips_down = !self.tries_all();
         for (at, server) in self.settings.servers.iter().enumerate() {
+            if skips_down && self.is_down(at) {
+                continue;
+            }
             let into = if self.due(at).is_some() {
                 &mut outs
             } else if server.backup {
@@ -585,6 +597,31 @@ impl Upstream {
         turn.backups = Deal::new(backups, which);
         turn.outs = Deal::new(outs, which);
         turn.due = turn.outs.all().filter_map(|at| self.due(at)).min();
+    }
+
+    /// Whether checks have taken this server out.
+    fn is_down(&self, at: usize) -> bool {
+        let down = |endpoint: &Arc<Endpoint>| endpoint.health().is_down();
+        self.settings.health.is_some() && self.endpoints.get(at).is_some_and(down)
+    }
+
+    /// Whether checks have taken all servers out, and requests go to them all the same.
+    fn tries_all(&self) -> bool {
+        let tries = self.settings.health.as_ref();
+        tries.is_some_and(|health| health.tries_all) && self.all_down()
+    }
+
+    fn all_down(&self) -> bool {
+        let mut servers = self.settings.servers.iter().enumerate();
+        servers.all(|(at, server)| server.weight == 0 || self.is_down(at))
+    }
+
+    /// The refusal while checks have taken all servers out.
+    fn unhealthy(&self) -> Reject {
+        let interval = self.settings.health.as_ref().map(|health| health.interval);
+        let interval = interval.unwrap_or_default();
+        let seconds = interval.as_secs() + u64::from(interval.subsec_nanos() > 0);
+        Reject::UpstreamUnhealthy(seconds.max(1))
     }
 
     /// When the server of this index may be tried again, if it is taken out.
@@ -629,9 +666,90 @@ impl Upstream {
 
     /// Tells who waits for a place that this server is out, or back.
     fn stands(&self, endpoint: &Endpoint) {
-        if self.seats.is_some() {
-            endpoint.load().stands(|| endpoint.standing().is_out());
+        if self.seats.is_none() {
+            return;
         }
+        endpoint.load().stands(|| {
+            let is_checked = self.settings.health.is_some();
+            if is_checked && endpoint.health().is_down() && !self.tries_all() {
+                Stands::Down
+            } else if self.settings.eject.is_some() && endpoint.standing().is_out() {
+                Stands::Out
+            } else {
+                Stands::In
+            }
+        });
+    }
+
+    /// How its servers are checked.
+    pub(crate) fn health(&self) -> Option<&HealthSettings> {
+        self.settings.health.as_ref()
+    }
+
+    /// Checks the server of this index once.
+    ///
+    /// # Errors
+    /// Why it is not healthy.
+    pub(crate) async fn check(&self, at: usize) -> Result<(), Unhealthy> {
+        match (self.endpoints.get(at), &self.settings.health) {
+            (Some(endpoint), Some(health)) => check(&self.dialer, endpoint.address(), health).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether this server and one of another configuration are the same.
+    pub(crate) fn is_same(&self, at: usize, (other, other_at): (&Self, usize)) -> bool {
+        let other = other.endpoints.get(other_at);
+        let same = |one, other| Arc::ptr_eq(one, other);
+        self.endpoints
+            .get(at)
+            .zip(other)
+            .is_some_and(|(one, other)| same(one, other))
+    }
+
+    /// What checks say of the server of this index; `None` before its first check.
+    pub(crate) fn known(&self, at: usize) -> Option<bool> {
+        self.endpoints.get(at)?.health().known()
+    }
+
+    /// Whether the server of this index is taken out after failures of clients' requests.
+    pub(crate) fn is_ejected(&self, at: usize) -> bool {
+        self.due(at).is_some()
+    }
+
+    /// Sets what checks say of the server of this index.
+    pub(crate) fn set_known(&self, at: usize, known: Option<bool>) {
+        let Some(endpoint) = self.endpoints.get(at) else {
+            return;
+        };
+        endpoint.health().set(known);
+        self.standings.change();
+        for endpoint in &self.endpoints {
+            self.stands(endpoint);
+        }
+        if self
+            .settings
+            .health
+            .as_ref()
+            .is_some_and(|health| !health.tries_all)
+            && self.all_down()
+        {
+            self.queue.dismiss();
+        }
+    }
+
+    /// A check has passed: the server of this index is back, if it was taken out after failures.
+    pub(crate) fn readmit(&self, at: usize) {
+        if self.is_ejected(at) {
+            self.succeeds(at, Chosen::Due);
+        }
+    }
+
+    /// How many servers are in, and how many there are.
+    pub(crate) fn left(&self) -> (usize, usize) {
+        let is_in = |at: &usize| !self.is_down(*at) && !self.is_ejected(*at);
+        let all = self.endpoints.len();
+        ((0..all).filter(is_in).count(), all)
     }
 
     fn turn(&self, worker: usize) -> Option<MutexGuard<'_, Turn>> {
@@ -641,8 +759,10 @@ impl Upstream {
 
     /// Whether there is a server that was not tried.
     pub(super) fn has_other(&self, tries: &Tries) -> bool {
+        let is_up =
+            |at: usize| self.settings.health.is_none() || !self.is_down(at) || self.tries_all();
         let mut servers = self.settings.servers.iter().enumerate();
-        servers.any(|(at, server)| server.weight > 0 && !tries.tried.contains(&at))
+        servers.any(|(at, server)| server.weight > 0 && !tries.tried.contains(&at) && is_up(at))
     }
 
     /// All servers were tried: how long to pause before any of them is tried again.
@@ -671,10 +791,10 @@ impl Upstream {
 
     /// Opens a connection. If descriptors are scarce, idle connections are closed, and it is retried once.
     async fn dial(&self, address: &Address, within: Duration) -> Result<Stream, DialError> {
-        match dial(&self.dialer, address, within).await {
+        match dial(&self.dialer, address, Need::Client, within).await {
             Err(DialError::Scarce) => {
                 sleep(RELIEF).await;
-                dial(&self.dialer, address, within).await
+                dial(&self.dialer, address, Need::Client, within).await
             }
             dialled => dialled,
         }
@@ -713,24 +833,4 @@ fn host_of(name: &str) -> HeaderValue {
     let host = Some(host).filter(|host| !host.starts_with("unix:") && host.bytes().all(plain));
     host.and_then(|host| HeaderValue::from_str(host).ok())
         .unwrap_or(HeaderValue::from_static("localhost"))
-}
-
-async fn dial(dialer: &Dialer, address: &Address, within: Duration) -> Result<Stream, DialError> {
-    let need = Need::Client;
-    match address {
-        Address::Tcp(host, port) => {
-            let call = Call {
-                host,
-                port: *port,
-                need,
-                within,
-            };
-            let stream = dialer.tcp(call, |_| true).await?;
-            stream.set_nodelay(true)?;
-            let alive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(60));
-            socket2::SockRef::from(&stream).set_tcp_keepalive(&alive)?;
-            Ok(Stream::Tcp(stream))
-        }
-        Address::Unix(path) => dialer.unix(path, need, within).await.map(Stream::Unix),
-    }
 }

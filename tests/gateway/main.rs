@@ -41,6 +41,7 @@ mod failures;
 mod fields;
 mod folders;
 mod hazards;
+mod health;
 mod hostile;
 mod http2;
 mod issuers;

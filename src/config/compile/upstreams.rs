@@ -8,8 +8,9 @@ use crate::config::parsed::{self, Buffering};
 use crate::config::place::Place;
 use crate::config::source::why;
 use crate::proxy::{
-    Address, Balance, Buffer, BufferSettings, EjectSettings, Limits, Purpose, RetrySettings,
-    ServerSettings, SpoolSpace, Upstream, UpstreamSettings, UpstreamTimeouts,
+    Address, Balance, Buffer, BufferSettings, EjectSettings, HealthRequest, HealthSettings, Limits,
+    Purpose, RetrySettings, ServerSettings, SpoolSpace, Upstream, UpstreamSettings,
+    UpstreamTimeouts,
 };
 
 /// Upstreams by name; `None` for one whose errors were reported.
@@ -80,6 +81,7 @@ impl Compiler<'_> {
                 total: parsed.total.as_ref().map(|total| total.value),
             },
             eject: self.eject(parsed),
+            health: self.health(parsed)?,
             limits,
             retries,
             keep_alive: size(u64::from(parsed.keep_alive.value)),
@@ -170,6 +172,44 @@ impl Compiler<'_> {
         })
     }
 
+    /// How servers are checked, if they are; `None` for an error.
+    fn health(&mut self, parsed: &parsed::Upstream) -> Option<Option<HealthSettings>> {
+        let Some(health) = &parsed.health else {
+            return Some(None);
+        };
+        let is_unix = |it: &parsed::UpstreamServer| matches!(it.url.value, parsed::Server::Unix(_));
+        if let Some(port) = &health.port
+            && parsed.servers.iter().any(is_unix)
+        {
+            self.errors
+                .at(port.place, "a Unix socket has no other `port`")
+                .hint("put servers on sockets into an upstream of their own");
+            return None;
+        }
+        let request = health.request.as_ref().map(|request| HealthRequest {
+            method: request.method.clone(),
+            path: request.path.value.clone(),
+            host: request.host.as_ref().map(|host| host.value.clone()),
+            headers: request
+                .headers
+                .iter()
+                .map(|(name, value)| (name.value.clone(), value.value.clone()))
+                .collect(),
+            status: request.status.clone(),
+            body: request.body.as_ref().map(|body| body.value.clone()),
+        });
+        let port = health.port.as_ref().map(|port| u16::try_from(port.value));
+        Some(Some(HealthSettings {
+            request,
+            port: port.and_then(Result::ok),
+            interval: health.interval.value,
+            timeout: health.timeout,
+            unhealthy_after: health.unhealthy_after.value,
+            healthy_after: health.healthy_after.value,
+            tries_all: health.tries_all.value,
+        }))
+    }
+
     fn retries(&mut self, parsed: &parsed::Upstream) -> Option<RetrySettings> {
         let rules = match &parsed.retries {
             parsed::Retries::On(rules) => Some(rules),
@@ -247,6 +287,7 @@ impl Compiler<'_> {
             servers: vec![ServerSettings::new(address)],
             balance: Balance::RoundRobin,
             eject: None,
+            health: None,
             limits: None,
             retries: match purpose {
                 Purpose::Proxy => RetrySettings::DEFAULT,

@@ -19,6 +19,12 @@ pub(crate) static UPSTREAM: Section = Section {
         )
         .or("round_robin"),
         key(
+            "health",
+            Kind::Either(&[Kind::Word(&["off", "tcp"]), Kind::Section(&HEALTH)]),
+            "How the servers are checked: a path to request, or `tcp` to connect only.",
+        )
+        .without("no checks"),
+        key(
             "eject",
             Kind::Either(&[Kind::Word(&["off"]), Kind::Section(&EJECT)]),
             "Which of several servers are taken out after failures; `off` takes none out.",
@@ -110,6 +116,64 @@ pub(crate) static UPSTREAM_TIMEOUTS: Section = Section {
             DURATION,
             "From the head of a request to the end of its response.",
         ),
+    ],
+};
+
+/// `health` of an upstream.
+pub(crate) static HEALTH: Section = Section {
+    short: Some("path"),
+    keys: &[
+        key("path", Kind::Path, "What is requested."),
+        key("tcp", Kind::Boolean, "Connects only.").or("false"),
+        key(
+            "method",
+            Kind::Word(&["GET", "HEAD", "OPTIONS"]),
+            "The method.",
+        )
+        .without("GET"),
+        key("host", Kind::Text, "The `Host`.").without("the server's host and port"),
+        key(
+            "headers",
+            Kind::Map(&Kind::Text),
+            "More header fields of the request.",
+        ),
+        key("port", Kind::Whole(1, 65_535), "The port to connect to.").without("the server's"),
+        key(
+            "status",
+            Kind::Filled(&Kind::Form("status or range", "200-399")),
+            "The statuses that pass.",
+        )
+        .without("200-399"),
+        key(
+            "body",
+            Kind::Text,
+            "A text within the first 64 KiB of the body.",
+        ),
+        key(
+            "interval",
+            DURATION,
+            "From one check to the next, 100ms to 1h.",
+        )
+        .or("5s"),
+        key("timeout", DURATION, "How long a check may take.").without("1s, at most `interval`"),
+        key(
+            "unhealthy_after",
+            Kind::Whole(1, 1000),
+            "How many failures in a row take a server out.",
+        )
+        .or("3"),
+        key(
+            "healthy_after",
+            Kind::Whole(1, 1000),
+            "How many passes in a row bring it back.",
+        )
+        .or("2"),
+        key(
+            "all_down",
+            Kind::Word(&["refuse", "try"]),
+            "What requests get while all servers are out: 503, or any server.",
+        )
+        .or("refuse"),
     ],
 };
 

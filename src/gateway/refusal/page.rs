@@ -105,6 +105,7 @@ fn sentence(reject: Reject) -> &'static str {
         Reject::KeysMissing
         | Reject::AskFailed
         | Reject::UpstreamBusy
+        | Reject::UpstreamUnhealthy(_)
         | Reject::UpstreamUnreachable => {
             "This site is not available at the moment. Please try again in a minute."
         }

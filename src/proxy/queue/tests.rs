@@ -92,7 +92,7 @@ async fn a_limit_that_is_raised_lets_some_in_and_one_that_is_lowered_waits() {
 async fn a_server_that_is_out_serves_who_has_no_other() {
     let (queue, seats) = seats(&[Some(1), Some(1)]);
     assert!(seats[0].enter() && seats[1].enter());
-    seats[0].stands(|| true);
+    seats[0].stands(|| Stands::Out);
     let mut first = queue.wait(&seats, smallvec![], 9).unwrap();
     let mut last = queue.wait(&seats, smallvec![1], 9).unwrap();
     seats[0].leave();
@@ -100,8 +100,13 @@ async fn a_server_that_is_out_serves_who_has_no_other() {
     assert_eq!(now(&mut last).await, Some(0));
     seats[0].leave();
     assert_eq!(seats[0].count(), 0);
+    // Nobody has a place where checks fail.
+    seats[0].stands(|| Stands::Down);
+    let mut lost = queue.wait(&seats, smallvec![1], 9).unwrap();
+    assert_eq!((now(&mut lost).await, seats[0].count()), (None, 0));
+    drop(lost);
     // It is back.
-    seats[0].stands(|| false);
+    seats[0].stands(|| Stands::In);
     assert_eq!(now(&mut first).await, Some(0));
 
     let mut sent = queue.wait(&seats, smallvec![], 9).unwrap();
