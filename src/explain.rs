@@ -350,7 +350,7 @@ impl Decision {
                 if settings.servers.len() > 1 {
                     let servers = settings.servers.iter().map(ToString::to_string);
                     let servers: Vec<String> = servers.collect();
-                    let line = format!("{} of {}", settings.balance, servers.join(", "));
+                    let line = format!("{} of {}", settings.balance_in_words(), servers.join(", "));
                     self.say("servers", line);
                 }
                 let (path, query) = match target.split_once('?') {

@@ -31,7 +31,7 @@ use self::refusal::About;
 use crate::auth::Scheme;
 use crate::compress::Asker;
 use crate::files::{AccelFolders, FileRequest};
-use crate::limit::Refusal;
+use crate::limit::{Refusal, Sender};
 use crate::message::body::Body;
 use crate::message::method;
 use crate::message::path::RequestPath;
@@ -261,7 +261,17 @@ async fn serve(
             });
             // The request goes to the app, which may send a file in its place.
             let kept = accel.as_ref().map(|folders| Kept::of(folders, &request));
+            let key = match forward.by {
+                None => None,
+                Some(_) => forward.key(&Sender {
+                    client: record.sender().ip,
+                    headers: request.headers(),
+                    path: &path,
+                    permit: Some(&permit),
+                }),
+            };
             let outbound = Outbound {
+                key,
                 target,
                 prefix: rewrite.as_ref().and_then(Rewrite::prefix),
                 worker: connection.worker.index,

@@ -131,27 +131,7 @@ impl Decoder<'_> {
     }
 
     fn limit_source(&mut self, node: &Node) -> Option<Spanned<LimitSource>> {
-        self.scalar(node, "what a limit counts by", FORM, |text| {
-            let filled = |name: &str| match name {
-                "" => Err(FORM.to_owned()),
-                name => Ok(name.to_owned()),
-            };
-            match text.split_once(':') {
-                None if text == "ip" => Ok(LimitSource::Ip),
-                Some(("header", name)) => HeaderName::from_bytes(name.as_bytes())
-                    .map(LimitSource::Header)
-                    .map_err(|_| "such as header:X-Api-Key".to_owned()),
-                Some(("cookie", name)) => {
-                    value::cookie_name(name).map(|name| LimitSource::Cookie(name.to_owned()))
-                }
-                Some(("claim", path)) => Ok(LimitSource::Claim(filled(path)?)),
-                Some(("path", name)) => Ok(LimitSource::Path(filled(name)?)),
-                None if SOURCES.contains(&text) => Err(format!("write `{text}:NAME`; {FORM}")),
-                Some((word, _)) if SOURCES.contains(&word) => Err(FORM.to_owned()),
-                None => Err(did_you_mean(text, &SOURCES)),
-                Some((word, _)) => Err(did_you_mean(word, &SOURCES)),
-            }
-        })
+        self.scalar(node, "what a limit counts by", FORM, limit_source)
     }
 
     /// Networks, and perhaps `unix`.
@@ -187,5 +167,31 @@ impl Decoder<'_> {
             allow: allow.unwrap_or_default(),
             deny: deny.unwrap_or_default(),
         })
+    }
+}
+
+/// What something counts by, or is decided by.
+///
+/// # Errors
+/// The hint.
+pub(super) fn limit_source(text: &str) -> Result<LimitSource, String> {
+    let filled = |name: &str| match name {
+        "" => Err(FORM.to_owned()),
+        name => Ok(name.to_owned()),
+    };
+    match text.split_once(':') {
+        None if text == "ip" => Ok(LimitSource::Ip),
+        Some(("header", name)) => HeaderName::from_bytes(name.as_bytes())
+            .map(LimitSource::Header)
+            .map_err(|_| "such as header:X-Api-Key".to_owned()),
+        Some(("cookie", name)) => {
+            value::cookie_name(name).map(|name| LimitSource::Cookie(name.to_owned()))
+        }
+        Some(("claim", path)) => Ok(LimitSource::Claim(filled(path)?)),
+        Some(("path", name)) => Ok(LimitSource::Path(filled(name)?)),
+        None if SOURCES.contains(&text) => Err(format!("write `{text}:NAME`; {FORM}")),
+        Some((word, _)) if SOURCES.contains(&word) => Err(FORM.to_owned()),
+        None => Err(did_you_mean(text, &SOURCES)),
+        Some((word, _)) => Err(did_you_mean(word, &SOURCES)),
     }
 }

@@ -649,7 +649,7 @@ pub(crate) enum Buffering {
 }
 
 /// A load balancing method.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Balance {
     /// One server after the other, by weight.
     RoundRobin,
@@ -657,6 +657,8 @@ pub(crate) enum Balance {
     LeastRequests,
     /// The less busy of two drawn by weight.
     RandomTwo,
+    /// The one that a value of the request belongs to.
+    Hash(LimitSource),
 }
 
 /// The address of an app.

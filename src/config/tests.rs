@@ -525,7 +525,7 @@ a.yaml:2:17: expected a server's URL, found `https://x`
       |                 ^^^^^^^^^ only http:// and unix: are supported; servers are http://HOST:PORT or unix:/PATH
 a.yaml:2:38: expected a way to balance, found `round-robin`
     2 |   a: {servers: [https://x], balance: round-robin}
-      |                                      ^^^^^^^^^^^ did you mean `round_robin`? known here: round_robin, least_requests, random_two
+      |                                      ^^^^^^^^^^^ did you mean `round_robin`? known here: round_robin, least_requests, random_two, hash:SOURCE
 a.yaml:3:6: expected a server's URL, found `app:80`
     3 |   b: app:80
       |      ^^^^^^ servers are http://HOST:PORT or unix:/PATH");

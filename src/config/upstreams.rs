@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::decode::Decoder;
+use super::decode::{Decoder, did_you_mean};
 use super::keys;
+use super::limiting::limit_source;
 use super::node::{Kind, Node};
 use super::parsed::{
     Balance, Buffer, Buffering, EjectRules, Retries, RetryRules, Spanned, Upstream, UpstreamServer,
@@ -31,14 +32,7 @@ impl Decoder<'_> {
         };
         let map = node.as_map();
         let fields = self.known_fields(&map, &keys::UPSTREAM)?;
-        let balance = self.value(fields, "balance", |it, node| {
-            let known = [
-                ("round_robin", Balance::RoundRobin),
-                ("least_requests", Balance::LeastRequests),
-                ("random_two", Balance::RandomTwo),
-            ];
-            it.choice(node, "a way to balance", &known)
-        });
+        let balance = self.value(fields, "balance", Self::balance);
         let health = self.optional(fields, "health", Self::health);
         let eject = self.value(fields, "eject", Self::eject);
         let retries = self.value(fields, "retries", Self::retries);
@@ -87,6 +81,28 @@ impl Decoder<'_> {
             fresh,
             buffer: buffer.unwrap_or(Buffering::Default),
             underscores: underscores?,
+        })
+    }
+
+    /// `balance`: a word, or `hash:` and a source.
+    fn balance(&mut self, node: &Node) -> Option<Spanned<Balance>> {
+        let source = match &node.kind {
+            Kind::Scalar(scalar) => scalar.text.strip_prefix("hash:"),
+            Kind::Null | Kind::List(_) | Kind::Map(_) | Kind::Broken => None,
+        };
+        if let Some(source) = source {
+            return self.scalar(node, "a way to balance", "", |_| {
+                limit_source(source)
+                    .map(Balance::Hash)
+                    .map_err(|hint| format!("`hash:` and a source; {hint}"))
+            });
+        }
+        let known = ["round_robin", "least_requests", "random_two", "hash:SOURCE"];
+        self.scalar(node, "a way to balance", "", |text| match text {
+            "round_robin" => Ok(Balance::RoundRobin),
+            "least_requests" => Ok(Balance::LeastRequests),
+            "random_two" => Ok(Balance::RandomTwo),
+            text => Err(did_you_mean(text, &known)),
         })
     }
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::hash::Hasher as _;
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use siphasher::sip::SipHasher13;
 
 use crate::auth::{ClaimPath, Permit, cookies_named};
@@ -54,7 +54,40 @@ pub(crate) struct Sender<'r> {
 const PRESENT: u8 = 1;
 const ABSENT: u8 = 2;
 
+impl Source {
+    /// What the request has of it; `None` for an address, which counts by its prefix.
+    fn value<'s>(&self, sender: &Sender<'s>) -> Option<Cow<'s, [u8]>> {
+        match self {
+            Self::Ip => None,
+            Self::Header(name) => {
+                let all = sender.headers.get_all(name).iter();
+                only(all.map(HeaderValue::as_bytes)).map(Cow::Borrowed)
+            }
+            Self::Cookie(name) => only(cookies_named(sender.headers, name)).map(Cow::Borrowed),
+            Self::Claim(path) => sender.permit.and_then(|permit| permit.claim_text(path)),
+            Self::Path(at) => {
+                let mut segments = sender.path.resolved().segments();
+                segments.nth(*at).map(Cow::Borrowed)
+            }
+        }
+    }
+}
+
 impl By {
+    /// What the request has of the first part: the address, as far as it counts, or a value; `None` if it has none.
+    pub(crate) fn first<'s>(&self, sender: &Sender<'s>) -> Option<Cow<'s, [u8]>> {
+        match self.sources.first()? {
+            Source::Ip => {
+                sender.client?;
+                Some(Cow::Owned(self.address(sender.client).to_vec()))
+            }
+            source @ (Source::Header(_)
+            | Source::Cookie(_)
+            | Source::Claim(_)
+            | Source::Path(_)) => source.value(sender),
+        }
+    }
+
     /// Whether the client must be known first.
     pub(crate) fn has_claims(&self) -> bool {
         self.sources
@@ -74,28 +107,7 @@ impl By {
         }
         let mut hasher = SipHasher13::new_with_key(key);
         for source in &self.sources {
-            let value = match source {
-                Source::Ip => None,
-                Source::Header(name) => only(
-                    sender
-                        .headers
-                        .get_all(name)
-                        .iter()
-                        .map(|value| value.as_bytes()),
-                )
-                .map(Cow::Borrowed),
-                Source::Cookie(name) => {
-                    only(cookies_named(sender.headers, name)).map(Cow::Borrowed)
-                }
-                Source::Claim(path) => sender.permit.and_then(|permit| permit.claim_text(path)),
-                Source::Path(at) => sender
-                    .path
-                    .resolved()
-                    .segments()
-                    .nth(*at)
-                    .map(Cow::Borrowed),
-            };
-            match value {
+            match source.value(sender) {
                 Some(value) => {
                     hasher.write_u8(PRESENT);
                     hasher.write_u64(value.len() as u64);

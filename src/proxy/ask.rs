@@ -122,7 +122,7 @@ impl Ask {
             fields,
         };
         let mut course = Course::default();
-        let asking = (self.forward).exchange((about.worker, now), head, body, &mut course);
+        let asking = (self.forward).exchange((about.worker, now, None), head, body, &mut course);
         let answered = timeout_at(now + DEADLINE, asking).await;
         let (mut head, exchange, home) =
             answered.map_err(|_| Reject::AskFailed)?.map_err(|reject| {

@@ -69,7 +69,7 @@ impl Forward {
     /// `Upstream*` for the failure of the last try, `Body*` and `Request*` for those of the client.
     pub(super) async fn exchange(
         &self,
-        (worker, began): (usize, Instant),
+        (worker, began, key): (usize, Instant, Option<u64>),
         head: RequestHead<'_>,
         mut body: Outgoing,
         course: &mut Course,
@@ -82,7 +82,7 @@ impl Forward {
         if retries.on.sends_again() {
             self.upstream.comes(worker);
         }
-        let mut tries = Tries::default();
+        let mut tries = Tries::new(key);
         loop {
             let again = body.again();
             let repeatable = idempotent && again.is_some();

@@ -118,6 +118,25 @@ impl Deal {
         }
     }
 
+    /// The index of the server that this key belongs to, among those that `may` accepts: weighted rendezvous, so that a
+    /// server that leaves gives up its own keys alone, and one that joins takes its share of all. `names` are the hashes
+    /// of the servers' names by index; neither their order nor who else is there decides.
+    pub(super) fn belongs(
+        &self,
+        key: u64,
+        names: &[u64],
+        may: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        let of = |(index, weight): &(usize, u32)| {
+            let name = *names.get(*index)?;
+            // One draw for each point of weight: the highest of all wins.
+            let draws = (0..u64::from(*weight)).map(|nth| draw(key, name, nth));
+            Some((draws.max()?, name, *index))
+        };
+        let servers = self.servers.iter().filter(|(index, _)| may(*index));
+        servers.filter_map(of).max().map(|(.., index)| index)
+    }
+
     /// The indices of all servers that get turns.
     pub(super) fn all(&self) -> impl Iterator<Item = usize> {
         self.servers.iter().map(|(index, _)| *index)
@@ -208,6 +227,20 @@ fn greatest_common_divisor(one: u32, other: u32) -> u32 {
         (one, other) = (other, one % other);
     }
     one
+}
+
+/// The hash of a value, or of a server's name: the same everywhere and for ever.
+pub(super) fn hash(bytes: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(bytes)
+}
+
+/// What a server draws for a key.
+fn draw(key: u64, name: u64, nth: u64) -> u64 {
+    let mut pair = [0; 24];
+    for (to, from) in pair.chunks_exact_mut(8).zip([key, name, nth]) {
+        to.copy_from_slice(&from.to_le_bytes());
+    }
+    hash(&pair)
 }
 
 /// Numbers that look random; enough to spread load, not to keep a secret (SplitMix64).

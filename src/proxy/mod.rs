@@ -70,6 +70,7 @@ use self::timed::Timed;
 pub(crate) use self::upstream::{Upstream, retire};
 use crate::auth::Permit;
 use crate::edits::HeaderEdits;
+use crate::limit::{By, Sender};
 use crate::message::body::{Body, BodyError};
 use crate::message::reject::{Longest, Reject};
 use crate::message::request_id::RequestId;
@@ -118,6 +119,8 @@ pub(crate) struct Forward {
     pub(crate) upstream: Arc<Upstream>,
     /// The upstream's timeouts, or the route's own.
     pub(crate) timeouts: UpstreamTimeouts,
+    /// What decides on the server, if a value of the request does.
+    pub(crate) by: Option<Box<By>>,
 }
 
 /// A request to be forwarded, with everything that its head is built from.
@@ -143,6 +146,8 @@ pub(crate) struct Outbound<'a> {
     pub(crate) id: RequestId,
     /// When the request began.
     pub(crate) began: Instant,
+    /// What decides on the server, hashed, if it does.
+    pub(crate) key: Option<u64>,
     /// The most bytes that the body may have.
     pub(crate) body_bytes: u64,
     /// The longest time between two pieces of the body.
@@ -190,6 +195,12 @@ pub(crate) struct Answer {
 pub(crate) use self::tunnel::Tunnel;
 
 impl Forward {
+    /// What decides on the server, hashed; `None` if that is not a value of the request, or it has none.
+    pub(crate) fn key(&self, sender: &Sender<'_>) -> Option<u64> {
+        let by = self.by.as_ref()?;
+        by.first(sender).map(|value| balance::hash(&value))
+    }
+
     /// Sends an authorised request and waits for the head of the response, whose body is streamed. `course` tells what
     /// became of it, also where it fails. `timeouts.total` is the caller's to heed: see [`Forward::forward_in_time`].
     ///
@@ -266,7 +277,7 @@ impl Forward {
             target: &target,
             fields: &fields,
         };
-        let at = (worker, outbound.began);
+        let at = (worker, outbound.began, outbound.key);
         let (mut head, mut exchange, home) = self.exchange(at, head, body, course).await?;
         exchange.keep_table(headers);
         if head.status == StatusCode::SWITCHING_PROTOCOLS {

@@ -34,6 +34,8 @@ pub(crate) struct UpstreamSettings {
     pub(crate) servers: Vec<ServerSettings>,
     /// How one of them is chosen.
     pub(crate) balance: Balance,
+    /// The value that decides first, in words; where a request has none, `balance` does.
+    pub(crate) hash: Option<String>,
     /// What is tried again.
     pub(crate) retries: RetrySettings,
     /// Which servers are taken out; only with several.
@@ -133,6 +135,14 @@ impl BufferSettings {
 }
 
 impl UpstreamSettings {
+    /// How a server is chosen, in words.
+    pub(crate) fn balance_in_words(&self) -> String {
+        match &self.hash {
+            Some(value) => format!("hash:{value}"),
+            None => self.balance.to_string(),
+        }
+    }
+
     /// The default number of idle connections.
     pub(crate) const KEEP_ALIVE: u32 = 1024;
     /// The default of `fresh`: app servers close after 2 s (gunicorn) and more.

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Buffer;
-use super::balance::{Deal, Dice};
+use super::balance::{Deal, Dice, hash};
 use super::check::{Unhealthy, check};
 use super::dial::dial;
 use super::eject::{Change, Chosen, Moment, Standings};
@@ -49,6 +49,8 @@ pub(crate) struct Upstream {
     endpoints: Box<[Arc<Endpoint>]>,
     /// Their addresses, for access records; empty if there is one.
     names: Box<[String]>,
+    /// The hashes of their addresses, where a value of the request decides.
+    hashes: Box<[u64]>,
     /// Each worker's turns.
     turns: Box<[Turns]>,
     /// Who waits while no server can be connected to.
@@ -123,6 +125,18 @@ pub(super) struct Tries {
     pub(super) held: bool,
     /// How often it has paused.
     pauses: u32,
+    /// What decides on its server, hashed.
+    pub(super) key: Option<u64>,
+}
+
+impl Tries {
+    /// Nothing is tried yet; `key` decides on the server.
+    pub(super) fn new(key: Option<u64>) -> Self {
+        Self {
+            key,
+            ..Self::default()
+        }
+    }
 }
 
 /// Why there is no connection.
@@ -213,6 +227,14 @@ impl Upstream {
             names: match settings.servers.as_slice() {
                 [_] => Box::default(),
                 servers => servers.iter().map(|it| it.address.to_string()).collect(),
+            },
+            hashes: match &settings.hash {
+                Some(_) => settings
+                    .servers
+                    .iter()
+                    .map(|it| hash(it.address.to_string().as_bytes()))
+                    .collect(),
+                None => Box::default(),
             },
             turns: (0..workers).map(turn).collect(),
             hold: before.map_or_else(Arc::default, |before| Arc::clone(&before.hold)),
@@ -535,8 +557,16 @@ impl Upstream {
         } = &mut *turn;
         let load = |at: usize| self.endpoints.get(at).map_or(0, |it| it.load().count());
         let balance = self.settings.balance;
-        let first = servers.pick(balance, dice, load, may);
-        let first = first.or_else(|| backups.pick(balance, dice, load, may));
+        let first = match tries.key {
+            Some(key) => {
+                let first = servers.belongs(key, &self.hashes, may);
+                first.or_else(|| backups.belongs(key, &self.hashes, may))
+            }
+            None => {
+                let first = servers.pick(balance, dice, load, may);
+                first.or_else(|| backups.pick(balance, dice, load, may))
+            }
+        };
         if let Some(at) = first {
             return Ok((at, Chosen::In));
         }

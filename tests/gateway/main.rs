@@ -40,6 +40,7 @@ mod error_pages;
 mod failures;
 mod fields;
 mod folders;
+mod hashing;
 mod hazards;
 mod health;
 mod hostile;

@@ -379,6 +379,60 @@ impl Compiler<'_> {
         })
     }
 
+    /// What decides on the server of a request, for an upstream with `balance: hash`.
+    pub(super) fn hashed_by(
+        &mut self,
+        parsed: &parsed::Route,
+        gateway: &parsed::Gateway,
+        guard: &Guard,
+        pattern: &Pattern,
+    ) -> Option<Box<By>> {
+        let parsed::ProxyTo::Upstream(name) = &parsed.proxy.as_ref()?.value else {
+            return None;
+        };
+        let mut upstreams = gateway.upstreams.iter();
+        let (_, upstream) = upstreams.find(|(known, _)| known.value == *name)?;
+        let parsed::Balance::Hash(source) = &upstream.balance.value else {
+            return None;
+        };
+        let source = match (source, guard.scheme()) {
+            (LimitSource::Claim(_), Scheme::Open | Scheme::Ask(_)) => {
+                let path = &parsed.path.value;
+                let problem = format!("the route {path} has no token whose claim this could be");
+                self.errors
+                    .at(upstream.balance.place, problem)
+                    .hint("`auth: {jwt: NAME}` knows claims");
+                return None;
+            }
+            (LimitSource::Path(name), _)
+                if !pattern.parameters().any(|(known, _)| known == name) =>
+            {
+                let path = &parsed.path.value;
+                let problem = format!("the route {path} has no parameter `{name}`");
+                self.errors
+                    .at(upstream.balance.place, problem)
+                    .hint("every route that uses this upstream must have it");
+                return None;
+            }
+            (source, _) => Spanned {
+                value: source.clone(),
+                place: upstream.balance.place,
+                private: false,
+            },
+        };
+        let owner = Owner {
+            route: None,
+            pattern: Some(pattern),
+            has_claims: true,
+        };
+        let source = self.source(&source, owner)?;
+        Some(Box::new(By {
+            sources: Box::new([source]),
+            v4: 32,
+            v6: 64,
+        }))
+    }
+
     fn source(&mut self, parsed: &Spanned<LimitSource>, owner: Owner<'_>) -> Option<Source> {
         match &parsed.value {
             LimitSource::Ip => Some(Source::Ip),

@@ -86,7 +86,7 @@ impl Compiler<'_> {
             *place = compress;
             *folders = accel;
         }
-        let (guard, ask, target) = (guard?, ask?, target?);
+        let (guard, ask, mut target) = (guard?, ask?, target?);
         let shown: Vec<String> = parsed.hosts.iter().map(|it| it.value.to_string()).collect();
         let written = format!("{}{}", shown.join(","), parsed.path.value);
         let verbs = methods.map_or_else(String::new, |methods| {
@@ -124,6 +124,9 @@ impl Compiler<'_> {
         self.claims_need_a_token(parsed, &guard);
         let name = parsed.name.as_ref();
         let name = name.map_or(written, |name| name.value.clone());
+        if let Target::Upstream { forward, .. } = &mut target {
+            forward.by = self.hashed_by(parsed, gateway, &guard, &pattern);
+        }
         let limiting = self.route_limiting(&parsed.limiting, &name, &guard, &pattern);
         self.summarize_limiting(&part, &limiting, &parsed.limiting);
         let security = parsed.headers.security.as_ref();
@@ -297,7 +300,11 @@ impl Compiler<'_> {
         let upstream = self.bare(server, Purpose::Ask, rule.url.place, upstreams)?;
         let timeouts = upstream.settings().timeouts;
         Some(Some(Ask {
-            forward: Forward { upstream, timeouts },
+            forward: Forward {
+                upstream,
+                timeouts,
+                by: None,
+            },
             target: target.clone(),
         }))
     }
@@ -424,7 +431,11 @@ impl Compiler<'_> {
             timeouts.total = Some(total.value);
         }
         Some(Target::Upstream {
-            forward: Forward { upstream, timeouts },
+            forward: Forward {
+                upstream,
+                timeouts,
+                by: None,
+            },
             rewrite,
             compress: None,
             first: None,

@@ -422,6 +422,7 @@ impl Compiler<'_> {
                             forward: Forward {
                                 upstream: Arc::clone(upstream),
                                 timeouts: upstream.settings().timeouts,
+                                by: None,
                             },
                             target: (*target).clone(),
                         })

@@ -70,9 +70,15 @@ impl Compiler<'_> {
             name: name.to_owned(),
             servers,
             balance: match parsed.balance.value {
-                parsed::Balance::RoundRobin => Balance::RoundRobin,
+                parsed::Balance::RoundRobin | parsed::Balance::Hash(_) => Balance::RoundRobin,
                 parsed::Balance::LeastRequests => Balance::LeastRequests,
                 parsed::Balance::RandomTwo => Balance::RandomTwo,
+            },
+            hash: match &parsed.balance.value {
+                parsed::Balance::Hash(source) => Some(source.to_string()),
+                parsed::Balance::RoundRobin
+                | parsed::Balance::LeastRequests
+                | parsed::Balance::RandomTwo => None,
             },
             timeouts: UpstreamTimeouts {
                 connect: parsed.connect.value,
@@ -286,6 +292,7 @@ impl Compiler<'_> {
             name,
             servers: vec![ServerSettings::new(address)],
             balance: Balance::RoundRobin,
+            hash: None,
             eject: None,
             health: None,
             limits: None,
@@ -314,7 +321,11 @@ impl Compiler<'_> {
         };
         self.summary.insert(
             format!("upstream {}", settings.name),
-            format!("{}, {}{words}", servers.join(" "), settings.balance),
+            format!(
+                "{}, {}{words}",
+                servers.join(" "),
+                settings.balance_in_words()
+            ),
         );
         let previous = self.previous.filter(|it| it.workers == self.workers);
         let before = previous.and_then(|previous| {

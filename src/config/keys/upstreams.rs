@@ -14,7 +14,10 @@ pub(crate) static UPSTREAM: Section = Section {
         .required(),
         key(
             "balance",
-            Kind::Word(&["round_robin", "least_requests", "random_two"]),
+            Kind::Either(&[
+                Kind::Word(&["round_robin", "least_requests", "random_two"]),
+                Kind::Form("hash of a value", "hash:ip"),
+            ]),
             "How a server is chosen.",
         )
         .or("round_robin"),

@@ -186,3 +186,113 @@ proptest! {
         prop_assert!(thrown < count.max(1));
     }
 }
+
+/// The server of a key as the words of the contract have it: everybody draws as often as the weight says, and the highest
+/// draw wins, whoever stands where.
+fn naive_owner(key: u64, servers: &[(&str, u32)]) -> Option<String> {
+    let mut best: Option<(u64, &str)> = None;
+    for (name, weight) in servers {
+        for nth in 0..u64::from(*weight) {
+            let drawn = draw(key, hash(name.as_bytes()), nth);
+            if best.is_none_or(|(highest, _)| drawn > highest) {
+                best = Some((drawn, name));
+            }
+        }
+    }
+    best.map(|(_, name)| name.to_owned())
+}
+
+fn owner(key: u64, servers: &[(&str, u32)], may: impl Fn(usize) -> bool) -> Option<String> {
+    let names: Vec<u64> = servers
+        .iter()
+        .map(|(name, _)| hash(name.as_bytes()))
+        .collect();
+    let deal = deal(
+        &servers
+            .iter()
+            .map(|(_, weight)| *weight)
+            .collect::<Vec<_>>(),
+    );
+    let at = deal.belongs(key, &names, may)?;
+    Some(servers[at].0.to_owned())
+}
+
+const NAMES: [&str; 6] = [
+    "http://a:1",
+    "http://b:1",
+    "http://c:1",
+    "unix:/d",
+    "http://e:1",
+    "http://f:1",
+];
+
+proptest! {
+    #[test]
+    fn a_key_belongs_to_whom_the_oracle_says(
+        key: u64,
+        weights in proptest::collection::vec(0_u32..=9, 1..6),
+        turned in 0_usize..6,
+    ) {
+        let mut servers: Vec<(&str, u32)> = NAMES.into_iter().zip(weights).collect();
+        let expected = naive_owner(key, &servers);
+        prop_assert_eq!(&owner(key, &servers, |_| true), &expected);
+        // Their order is nothing.
+        let turned = turned % servers.len();
+        servers.rotate_left(turned);
+        prop_assert_eq!(&owner(key, &servers, |_| true), &expected);
+        // Who leaves takes nobody else's keys along, whether it is gone or only not usable.
+        for out in 0..servers.len() {
+            let left: Vec<_> = servers.iter().enumerate().filter(|(at, _)| *at != out).map(|(_, it)| *it).collect();
+            let now = owner(key, &left, |_| true);
+            prop_assert_eq!(&owner(key, &servers, |at| at != out), &now);
+            if expected.as_deref() != Some(servers[out].0) {
+                prop_assert_eq!(&now, &expected);
+            }
+        }
+        // Who gets a greater weight takes keys, and gives none.
+        for at in 0..servers.len() {
+            let mut more = servers.clone();
+            more[at].1 += 3;
+            let now = owner(key, &more, |_| true);
+            prop_assert!(now == expected || now.as_deref() == Some(servers[at].0));
+        }
+    }
+}
+
+#[test]
+fn keys_are_shared_by_weight() {
+    let servers: Vec<(&str, u32)> = NAMES.into_iter().zip([1, 2, 3, 4]).collect();
+    let mut counts = [0_u32; 4];
+    for key in 0..40_000_u64 {
+        let owner = owner(hash(&key.to_le_bytes()), &servers, |_| true).unwrap();
+        counts[NAMES.iter().position(|name| *name == owner).unwrap()] += 1;
+    }
+    for (count, share) in counts.into_iter().zip([4_000, 8_000, 12_000, 16_000]) {
+        assert!(count.abs_diff(share) < share / 15, "{counts:?}");
+    }
+}
+
+/// What this version says, every other version and every gateway beside it must say, too.
+#[test]
+fn the_hash_is_fixed() {
+    assert_eq!(hash(b""), 0x2d06_8005_38d3_94c2);
+    assert_eq!(hash(b"http://a:1"), hash(b"http://a:1"));
+    let servers: Vec<(&str, u32)> = NAMES.into_iter().zip([1, 1, 2, 1, 1, 3]).collect();
+    let owners: Vec<String> = ["ada", "bob", "cyd", "dan", "eve", "fay", "gus", "hal"]
+        .into_iter()
+        .map(|user| owner(hash(user.as_bytes()), &servers, |_| true).unwrap())
+        .collect();
+    assert_eq!(owners, FIXED);
+}
+
+/// As Python's xxhash has it.
+const FIXED: [&str; 8] = [
+    "http://e:1",
+    "http://e:1",
+    "http://e:1",
+    "http://c:1",
+    "http://b:1",
+    "http://f:1",
+    "unix:/d",
+    "http://c:1",
+];
