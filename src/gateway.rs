@@ -139,7 +139,7 @@ async fn serve(
     connection: &Connection,
     record: &mut Record,
     tunnel: &mut Option<Tunnel>,
-    request: Box<Request<Body>>,
+    mut request: Box<Request<Body>>,
 ) -> Result<Response<Body>, Reject> {
     host::check_size(&request, &snapshot.bounds.limits)?;
     if !method::is_served(request.method()) {
@@ -248,6 +248,8 @@ async fn serve(
                 let to = with_query(format!("{}/", path.written()), target.query());
                 return redirect(StatusCode::PERMANENT_REDIRECT, &to);
             }
+            let sticky = forward.upstream.sticky.as_ref();
+            let stuck = sticky.and_then(|sticky| sticky.take(request.headers_mut()));
             let target = upstream_target(rewrite.as_ref(), &path, &request);
             let wish = compress.as_ref().map(|rules| {
                 rules.wish(&Asker {
@@ -272,6 +274,7 @@ async fn serve(
             };
             let outbound = Outbound {
                 key,
+                stuck,
                 target,
                 prefix: rewrite.as_ref().and_then(Rewrite::prefix),
                 worker: connection.worker.index,
@@ -321,6 +324,17 @@ async fn serve(
             if let (Some(rules), Some(wish)) = (compress, wish) {
                 let encoders = &connection.worker.encoders;
                 record.encoded(rules.apply(&wish, encoders, &mut answer.response));
+            }
+            if let (Some(sticky), Some(server)) = (sticky, course.server) {
+                let stays = |stuck| stuck == server || forward.upstream.is_usable(stuck);
+                if !stuck.is_some_and(stays)
+                    && let Some(cookie) = sticky.set(server, record.sender().secure)
+                {
+                    answer
+                        .response
+                        .headers_mut()
+                        .append(header::SET_COOKIE, cookie);
+                }
             }
             *tunnel = answer.tunnel;
             if answer.streams {

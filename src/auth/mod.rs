@@ -78,6 +78,6 @@ pub(crate) use self::remote::{
 };
 pub(crate) use self::revoked::{Admitted, LiveRevoked, Revoked};
 pub(crate) use self::signing::SigningKey;
-pub(crate) use self::token::{TokenSource, cookies_named, tokens_of_cookies};
+pub(crate) use self::token::{TokenSource, cookies_named, remove_cookie, tokens_of_cookies};
 pub(crate) use self::verify::{Audience, Ended, Verifier, VerifierSettings};
 pub(crate) use self::witness::{Says, Witness};

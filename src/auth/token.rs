@@ -214,17 +214,7 @@ pub(crate) fn strip(
             TokenSource::Basic => retain(headers, &AUTHORIZATION, |line| {
                 basic(line).is_none().then_some(Cow::Borrowed(line))
             }),
-            TokenSource::Cookie(name) => {
-                let named =
-                    |pair: &&[u8]| cookie(pair).is_some_and(|(key, _)| key == name.as_bytes());
-                retain(headers, &COOKIE, |line| {
-                    if !pairs(line).any(|pair| named(&pair)) {
-                        return Some(Cow::Borrowed(line));
-                    }
-                    let rest: Vec<_> = pairs(line).filter(|pair| !named(pair)).collect();
-                    (!rest.is_empty()).then(|| Cow::Owned(rest.join(b"; ".as_slice())))
-                });
-            }
+            TokenSource::Cookie(name) => remove_cookie(headers, name),
             TokenSource::WebSocket => strip_protocols(headers),
             TokenSource::Query(name) => {
                 let named = |parameter: &&str| {
@@ -242,6 +232,18 @@ pub(crate) fn strip(
         }
     }
     new_query
+}
+
+/// Removes the cookies of this name.
+pub(crate) fn remove_cookie(headers: &mut HeaderMap, name: &str) {
+    let named = |pair: &&[u8]| cookie(pair).is_some_and(|(key, _)| key == name.as_bytes());
+    retain(headers, &COOKIE, |line| {
+        if !pairs(line).any(|pair| named(&pair)) {
+            return Some(Cow::Borrowed(line));
+        }
+        let rest: Vec<_> = pairs(line).filter(|pair| !named(pair)).collect();
+        (!rest.is_empty()).then(|| Cow::Owned(rest.join(b"; ".as_slice())))
+    });
 }
 
 /// Whether a WebSocket client offered the protocol `bearer`, which its token follows.

@@ -157,7 +157,8 @@ pub(crate) fn compile(
     // A session that has ended stays ended in every later configuration of this process.
     let ended = previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.ended));
     let tokens = compiler.tokens(gateway, state.as_ref(), &mut verifiers, &ended);
-    let mut upstreams = compiler.upstreams(&gateway.upstreams);
+    let key = state.as_ref().and_then(|state| state.key.as_ref());
+    let mut upstreams = compiler.upstreams(&gateway.upstreams, key);
     let routes = compiler.routes(gateway, &verifiers, &mut upstreams);
     let mut table = RouteTable::default();
     for (route, place) in &routes {

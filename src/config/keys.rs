@@ -16,7 +16,8 @@ pub(crate) use self::errors::ERRORS;
 use self::limiting::{ADDRESS_LISTS, IN_FLIGHTS, RATE_LIMITS};
 pub(crate) use self::limiting::{ADDRESSES, IN_FLIGHT, PREFIXES, RATE_LIMIT};
 pub(crate) use self::upstreams::{
-    BUFFER, CONNECTIONS, EJECT, HEALTH, RETRIES, UPSTREAM, UPSTREAM_SERVER, UPSTREAM_TIMEOUTS,
+    BUFFER, CONNECTIONS, EJECT, HEALTH, RETRIES, STICKY, UPSTREAM, UPSTREAM_SERVER,
+    UPSTREAM_TIMEOUTS,
 };
 
 /// A map of the configuration with fixed keys.

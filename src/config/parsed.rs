@@ -525,6 +525,8 @@ pub(crate) struct Upstream {
     pub(crate) idle: Spanned<Duration>,
     /// The timeout for a request as a whole.
     pub(crate) total: Option<Spanned<Duration>>,
+    /// The cookie that keeps clients at their servers.
+    pub(crate) sticky: Option<StickyRules>,
     /// How the servers are checked; `None` is `off`.
     pub(crate) health: Option<Health>,
     /// Which servers are taken out after failures; `None` is `off`.
@@ -545,6 +547,24 @@ pub(crate) struct Upstream {
     pub(crate) buffer: Buffering,
     /// Whether header names with `_` are forwarded to the app; false.
     pub(crate) underscores: Spanned<bool>,
+}
+
+/// `sticky` of an upstream.
+#[derive(Clone)]
+pub(crate) struct StickyRules {
+    /// The cookie's name.
+    pub(crate) cookie: Spanned<String>,
+    /// What its values are made from.
+    pub(crate) secret: Option<Spanned<String>>,
+    /// How long browsers keep it.
+    pub(crate) max_age: Option<Spanned<Duration>>,
+}
+
+impl fmt::Debug for StickyRules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The secret is nobody's business.
+        f.debug_tuple("StickyRules").field(&self.cookie).finish()
+    }
 }
 
 /// `health` of an upstream.

@@ -7,11 +7,14 @@ use super::keys;
 use super::limiting::limit_source;
 use super::node::{Kind, Node};
 use super::parsed::{
-    Balance, Buffer, Buffering, EjectRules, Retries, RetryRules, Spanned, Upstream, UpstreamServer,
+    Balance, Buffer, Buffering, EjectRules, Retries, RetryRules, Spanned, StickyRules, Upstream,
+    UpstreamServer,
 };
 use super::value;
 use crate::proxy::Condition;
 
+/// The longest life of a cookie: browsers take no longer one.
+const LONGEST_AGE: Duration = Duration::from_secs(400 * 86_400);
 /// The most that `retries.hold` may be.
 const LONGEST_HOLD: Duration = Duration::from_secs(60);
 
@@ -33,6 +36,7 @@ impl Decoder<'_> {
         let map = node.as_map();
         let fields = self.known_fields(&map, &keys::UPSTREAM)?;
         let balance = self.value(fields, "balance", Self::balance);
+        let sticky = self.optional(fields, "sticky", Self::sticky);
         let health = self.optional(fields, "health", Self::health);
         let eject = self.value(fields, "eject", Self::eject);
         let retries = self.value(fields, "retries", Self::retries);
@@ -71,6 +75,7 @@ impl Decoder<'_> {
             response,
             idle,
             total,
+            sticky,
             health: health.flatten(),
             eject: eject?,
             retries: retries?,
@@ -103,6 +108,40 @@ impl Decoder<'_> {
             "least_requests" => Ok(Balance::LeastRequests),
             "random_two" => Ok(Balance::RandomTwo),
             text => Err(did_you_mean(text, &known)),
+        })
+    }
+
+    /// `sticky`; a cookie's name alone is short for a map with `cookie`.
+    fn sticky(&mut self, node: &Node) -> Option<StickyRules> {
+        let cookie = |it: &mut Self, node: &Node| {
+            it.scalar(node, "a cookie's name", "", |text| {
+                value::cookie_name(text).map(str::to_owned)
+            })
+        };
+        if matches!(node.kind, Kind::Scalar(_)) {
+            return Some(StickyRules {
+                cookie: cookie(self, node)?,
+                secret: None,
+                max_age: None,
+            });
+        }
+        let fields = self.fields(node, "a cookie's name or a map", &keys::STICKY)?;
+        let name = self.required(fields, "cookie", cookie);
+        let secret = self.optional(fields, "secret", |it, node| {
+            let what = "a secret of at least 32 bytes";
+            it.scalar(node, what, "openssl rand -base64 32 makes one", |text| {
+                let fits = text.len() >= 32;
+                fits.then(|| text.to_owned())
+                    .ok_or_else(|| "openssl rand -base64 32 makes one".to_owned())
+            })
+        });
+        let max_age = self.optional(fields, "max_age", |it, node| {
+            it.duration_within(node, Duration::from_secs(1), LONGEST_AGE)
+        });
+        Some(StickyRules {
+            cookie: name?,
+            secret,
+            max_age,
         })
     }
 

@@ -14,6 +14,7 @@ use super::body::AnswerBody;
 use super::h1::{AnswerFrames, RequestHead};
 use super::outgoing::Outgoing;
 use super::reserved::{CDN_LOOP, Vouched};
+use super::upstream::Wish;
 use super::{Course, Forward, headers};
 use crate::message::body::Body;
 use crate::message::reject::Reject;
@@ -122,7 +123,12 @@ impl Ask {
             fields,
         };
         let mut course = Course::default();
-        let asking = (self.forward).exchange((about.worker, now, None), head, body, &mut course);
+        let asking = (self.forward).exchange(
+            (about.worker, now, Wish::default()),
+            head,
+            body,
+            &mut course,
+        );
         let answered = timeout_at(now + DEADLINE, asking).await;
         let (mut head, exchange, home) =
             answered.map_err(|_| Reject::AskFailed)?.map_err(|reject| {

@@ -12,7 +12,7 @@ use super::hold::Woken;
 use super::outgoing::Outgoing;
 use super::pool::Home;
 use super::retry::Condition;
-use super::upstream::{Lease, NotLeased, Reuse, Tries};
+use super::upstream::{Lease, NotLeased, Reuse, Tries, Wish};
 use super::{Forward, disregard, refusal_of};
 use crate::message::body::Body;
 use crate::message::reject::Reject;
@@ -69,7 +69,7 @@ impl Forward {
     /// `Upstream*` for the failure of the last try, `Body*` and `Request*` for those of the client.
     pub(super) async fn exchange(
         &self,
-        (worker, began, key): (usize, Instant, Option<u64>),
+        (worker, began, wish): (usize, Instant, Wish),
         head: RequestHead<'_>,
         mut body: Outgoing,
         course: &mut Course,
@@ -82,7 +82,7 @@ impl Forward {
         if retries.on.sends_again() {
             self.upstream.comes(worker);
         }
-        let mut tries = Tries::new(key);
+        let mut tries = Tries::new(wish);
         loop {
             let again = body.again();
             let repeatable = idempotent && again.is_some();

@@ -25,6 +25,7 @@ mod retry;
 mod settings;
 mod silence;
 mod spool;
+mod sticky;
 mod timed;
 mod tunnel;
 mod upstream;
@@ -66,7 +67,9 @@ pub(crate) use self::settings::{
 };
 use self::spool::SpoolError;
 pub(crate) use self::spool::SpoolSpace;
+pub(crate) use self::sticky::StickySettings;
 use self::timed::Timed;
+use self::upstream::Wish;
 pub(crate) use self::upstream::{Upstream, retire};
 use crate::auth::Permit;
 use crate::edits::HeaderEdits;
@@ -148,6 +151,8 @@ pub(crate) struct Outbound<'a> {
     pub(crate) began: Instant,
     /// What decides on the server, hashed, if it does.
     pub(crate) key: Option<u64>,
+    /// The index of the server that the client's cookie names.
+    pub(crate) stuck: Option<usize>,
     /// The most bytes that the body may have.
     pub(crate) body_bytes: u64,
     /// The longest time between two pieces of the body.
@@ -277,7 +282,11 @@ impl Forward {
             target: &target,
             fields: &fields,
         };
-        let at = (worker, outbound.began, outbound.key);
+        let wish = Wish {
+            key: outbound.key,
+            stuck: outbound.stuck,
+        };
+        let at = (worker, outbound.began, wish);
         let (mut head, mut exchange, home) = self.exchange(at, head, body, course).await?;
         exchange.keep_table(headers);
         if head.status == StatusCode::SWITCHING_PROTOCOLS {

@@ -10,6 +10,7 @@ use super::eject::EjectSettings;
 use super::endpoint::Address;
 use super::health::HealthSettings;
 use super::retry::RetrySettings;
+use super::sticky::StickySettings;
 
 /// Whose requests an upstream carries. Connections are never shared between two purposes: what a client may leave
 /// behind on one must not become the response that decides who it is.
@@ -36,6 +37,8 @@ pub(crate) struct UpstreamSettings {
     pub(crate) balance: Balance,
     /// The value that decides first, in words; where a request has none, `balance` does.
     pub(crate) hash: Option<String>,
+    /// The cookie that keeps clients at their servers.
+    pub(crate) sticky: Option<StickySettings>,
     /// What is tried again.
     pub(crate) retries: RetrySettings,
     /// Which servers are taken out; only with several.

@@ -22,6 +22,7 @@ use super::pool::{Home, Keep};
 use super::queue::{Queue, Seats, Stands};
 use super::retry::{self, Budget, Condition, RetrySettings};
 use super::settings::{ServerSettings, UpstreamSettings};
+use super::sticky::Sticky;
 use crate::message::reject::Reject;
 use crate::net::dial::{DialError, Dialer, Need};
 use crate::net::stream::Stream;
@@ -49,6 +50,8 @@ pub(crate) struct Upstream {
     endpoints: Box<[Arc<Endpoint>]>,
     /// Their addresses, for access records; empty if there is one.
     names: Box<[String]>,
+    /// The cookies of its servers.
+    pub(crate) sticky: Option<Sticky>,
     /// The hashes of their addresses, where a value of the request decides.
     hashes: Box<[u64]>,
     /// Each worker's turns.
@@ -125,18 +128,27 @@ pub(super) struct Tries {
     pub(super) held: bool,
     /// How often it has paused.
     pauses: u32,
-    /// What decides on its server, hashed.
-    pub(super) key: Option<u64>,
+    /// What the request says of its server.
+    pub(super) wish: Wish,
 }
 
 impl Tries {
-    /// Nothing is tried yet; `key` decides on the server.
-    pub(super) fn new(key: Option<u64>) -> Self {
+    /// Nothing is tried yet.
+    pub(super) fn new(wish: Wish) -> Self {
         Self {
-            key,
+            wish,
             ..Self::default()
         }
     }
+}
+
+/// What a request says of the server that it is to have.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Wish {
+    /// What decides on its server, hashed.
+    pub(super) key: Option<u64>,
+    /// The index of the server that its cookie names.
+    pub(super) stuck: Option<usize>,
 }
 
 /// Why there is no connection.
@@ -228,6 +240,10 @@ impl Upstream {
                 [_] => Box::default(),
                 servers => servers.iter().map(|it| it.address.to_string()).collect(),
             },
+            sticky: settings
+                .sticky
+                .as_ref()
+                .map(|sticky| Sticky::new(sticky, settings.servers.iter().map(|it| &it.address))),
             hashes: match &settings.hash {
                 Some(_) => settings
                     .servers
@@ -557,7 +573,13 @@ impl Upstream {
         } = &mut *turn;
         let load = |at: usize| self.endpoints.get(at).map_or(0, |it| it.load().count());
         let balance = self.settings.balance;
-        let first = match tries.key {
+        if let Some(stuck) = tries.wish.stuck
+            && may(stuck)
+            && self.is_usable(stuck)
+        {
+            return Ok((stuck, Chosen::In));
+        }
+        let first = match tries.wish.key {
             Some(key) => {
                 let first = servers.belongs(key, &self.hashes, may);
                 first.or_else(|| backups.belongs(key, &self.hashes, may))
@@ -627,6 +649,11 @@ impl Upstream {
         turn.backups = Deal::new(backups, which);
         turn.outs = Deal::new(outs, which);
         turn.due = turn.outs.all().filter_map(|at| self.due(at)).min();
+    }
+
+    /// Whether a client whose cookie names this server is served there, or waits for others while it is full.
+    pub(crate) fn is_usable(&self, at: usize) -> bool {
+        self.due(at).is_none() && (!self.is_down(at) || self.tries_all())
     }
 
     /// Whether checks have taken this server out.

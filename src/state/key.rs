@@ -61,6 +61,14 @@ impl StateKey {
         }
     }
 
+    /// A key for one purpose that all gateways with this secret have; an older secret is of no use for it.
+    ///
+    /// # Errors
+    /// The crypto provider failed.
+    pub(crate) fn shared(&self, purpose: &str) -> Result<[u8; 16], Unspecified> {
+        derived(self.secrets.first().ok_or(Unspecified)?, purpose)
+    }
+
     /// The keys for one purpose.
     ///
     /// # Errors
@@ -74,6 +82,27 @@ impl StateKey {
         });
         Ok(Sealer(keys.collect::<Result<_, _>>()?))
     }
+}
+
+/// A key for one purpose, from a secret text.
+///
+/// # Errors
+/// The crypto provider failed.
+pub(crate) fn key_of_text(secret: &str, purpose: &str) -> Result<[u8; 16], Unspecified> {
+    derived(
+        &Prk::new_less_safe(
+            HKDF_SHA256,
+            digest::digest(&SHA256, secret.as_bytes()).as_ref(),
+        ),
+        purpose,
+    )
+}
+
+fn derived(secret: &Prk, purpose: &str) -> Result<[u8; 16], Unspecified> {
+    let mut derived = [0; KEY];
+    let info = [purpose.as_bytes()];
+    secret.expand(&info, Length)?.fill(&mut derived)?;
+    derived.first_chunk().copied().ok_or(Unspecified)
 }
 
 /// The length of what is derived.

@@ -7,7 +7,7 @@ mod servers;
 use std::fmt;
 use std::path::PathBuf;
 
-pub(crate) use self::key::{Sealer, StateKey};
+pub(crate) use self::key::{Sealer, StateKey, key_of_text};
 pub(crate) use self::servers::{
     ANSWER, Addresses, CONNECTING, Client, Link, Servers, WHOLE, connect, dangers, io,
 };

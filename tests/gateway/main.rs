@@ -68,6 +68,7 @@ mod rotation;
 mod shutdown;
 mod sockets;
 mod static_files;
+mod sticky;
 mod streaming;
 mod support;
 mod systemd;

@@ -94,7 +94,7 @@ struct Owner<'o> {
 }
 
 /// A key for hashes that nobody can guess.
-fn random_key() -> [u8; 16] {
+pub(super) fn random_key() -> [u8; 16] {
     use std::hash::{BuildHasher as _, RandomState};
     let mut key = [0; 16];
     if getrandom::fill(&mut key).is_err() {

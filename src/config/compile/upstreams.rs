@@ -4,14 +4,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Compiler;
+use super::limiting::random_key;
 use crate::config::parsed::{self, Buffering};
 use crate::config::place::Place;
 use crate::config::source::why;
 use crate::proxy::{
     Address, Balance, Buffer, BufferSettings, EjectSettings, HealthRequest, HealthSettings, Limits,
-    Purpose, RetrySettings, ServerSettings, SpoolSpace, Upstream, UpstreamSettings,
+    Purpose, RetrySettings, ServerSettings, SpoolSpace, StickySettings, Upstream, UpstreamSettings,
     UpstreamTimeouts,
 };
+use crate::state::{StateKey, key_of_text};
+
+/// What keys of sticky cookies are derived for.
+const STICKY: &str = "sticky cookies";
 
 /// Upstreams by name; `None` for one whose errors were reported.
 pub(super) struct Upstreams {
@@ -44,13 +49,17 @@ impl Upstreams {
 
 impl Compiler<'_> {
     /// Creates the upstreams, or keeps unchanged ones.
-    pub(super) fn upstreams(&mut self, parsed: &parsed::Named<parsed::Upstream>) -> Upstreams {
+    pub(super) fn upstreams(
+        &mut self,
+        parsed: &parsed::Named<parsed::Upstream>,
+        key: Option<&StateKey>,
+    ) -> Upstreams {
         let mut named = Vec::new();
         for (name, parsed) in parsed {
             let made = if parsed.broken {
                 None
             } else {
-                self.upstream(&name.value, parsed)
+                self.upstream(&name.value, parsed, key)
             };
             named.push((name.value.clone(), made));
         }
@@ -60,7 +69,12 @@ impl Compiler<'_> {
         }
     }
 
-    fn upstream(&mut self, name: &str, parsed: &parsed::Upstream) -> Option<Arc<Upstream>> {
+    fn upstream(
+        &mut self,
+        name: &str,
+        parsed: &parsed::Upstream,
+        key: Option<&StateKey>,
+    ) -> Option<Arc<Upstream>> {
         let size = |size: u64| usize::try_from(size).unwrap_or(usize::MAX);
         let servers = self.servers(parsed)?;
         let retries = self.retries(parsed)?;
@@ -85,6 +99,10 @@ impl Compiler<'_> {
                 response: parsed.response.value,
                 idle: parsed.idle.value,
                 total: parsed.total.as_ref().map(|total| total.value),
+            },
+            sticky: match &parsed.sticky {
+                Some(sticky) => Some(self.sticky(name, sticky, key)?),
+                None => None,
             },
             eject: self.eject(parsed),
             health: self.health(parsed)?,
@@ -175,6 +193,53 @@ impl Compiler<'_> {
             longest: rules.longest.value,
             most: rules.most.value,
             on: rules.on.iter().map(|condition| condition.value).collect(),
+        })
+    }
+
+    /// The cookie that keeps clients at their servers; `None` for an error.
+    fn sticky(
+        &mut self,
+        name: &str,
+        parsed: &parsed::StickyRules,
+        key: Option<&StateKey>,
+    ) -> Option<StickySettings> {
+        let derived = match (&parsed.secret, key) {
+            (Some(secret), _) => Some(key_of_text(&secret.value, STICKY)),
+            (None, Some(key)) => Some(key.shared(STICKY)),
+            (None, None) => None,
+        };
+        let is_random = derived.is_none();
+        let key = match derived {
+            Some(Ok(key)) => key,
+            Some(Err(_)) => {
+                self.errors
+                    .at(parsed.cookie.place, "no key could be derived");
+                return None;
+            }
+            None => self.random_sticky_key(name),
+        };
+        Some(StickySettings {
+            cookie: parsed.cookie.value.clone(),
+            key,
+            is_random,
+            max_age: parsed.max_age.as_ref().map(|it| it.value),
+        })
+    }
+
+    /// The key that the process has for cookies of this upstream, or a new one.
+    fn random_sticky_key(&self, name: &str) -> [u8; 16] {
+        let mut before = self.previous.into_iter().flat_map(|it| &it.upstreams);
+        let before = before.find_map(|upstream| {
+            let settings = upstream.settings();
+            let sticky = settings.sticky.as_ref().filter(|it| it.is_random)?;
+            (settings.name == name).then_some(sticky.key)
+        });
+        before.unwrap_or_else(|| {
+            tracing::info!(
+                upstream.name = name,
+                "sticky cookies have a random key: after a restart clients are dealt anew; `sticky.secret` keeps them"
+            );
+            random_key()
         })
     }
 
@@ -293,6 +358,7 @@ impl Compiler<'_> {
             servers: vec![ServerSettings::new(address)],
             balance: Balance::RoundRobin,
             hash: None,
+            sticky: None,
             eject: None,
             health: None,
             limits: None,

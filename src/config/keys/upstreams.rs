@@ -22,6 +22,12 @@ pub(crate) static UPSTREAM: Section = Section {
         )
         .or("round_robin"),
         key(
+            "sticky",
+            Kind::Section(&STICKY),
+            "A cookie that keeps each client at its server.",
+        )
+        .without("none"),
+        key(
             "health",
             Kind::Either(&[Kind::Word(&["off", "tcp"]), Kind::Section(&HEALTH)]),
             "How the servers are checked: a path to request, or `tcp` to connect only.",
@@ -119,6 +125,21 @@ pub(crate) static UPSTREAM_TIMEOUTS: Section = Section {
             DURATION,
             "From the head of a request to the end of its response.",
         ),
+    ],
+};
+
+/// `sticky` of an upstream.
+pub(crate) static STICKY: Section = Section {
+    short: Some("cookie"),
+    keys: &[
+        key("cookie", Kind::Text, "The cookie's name.").required(),
+        key(
+            "secret",
+            Kind::Text,
+            "At least 32 bytes, from which its values are made.",
+        )
+        .without("the key of `state`, else random at each start"),
+        key("max_age", DURATION, "How long browsers keep it.").without("until they are closed"),
     ],
 };
 
