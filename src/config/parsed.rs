@@ -525,6 +525,8 @@ pub(crate) struct Upstream {
     pub(crate) idle: Spanned<Duration>,
     /// The timeout for a request as a whole.
     pub(crate) total: Option<Spanned<Duration>>,
+    /// How long a server that comes back takes to get its whole share; 0, at most 15 min.
+    pub(crate) slow_start: Spanned<Duration>,
     /// The cookie that keeps clients at their servers.
     pub(crate) sticky: Option<StickyRules>,
     /// How the servers are checked; `None` is `off`.

@@ -15,6 +15,8 @@ use crate::proxy::Condition;
 
 /// The longest life of a cookie: browsers take no longer one.
 const LONGEST_AGE: Duration = Duration::from_secs(400 * 86_400);
+/// The most that `slow_start` may be.
+const LONGEST_START: Duration = Duration::from_secs(900);
 /// The most that `retries.hold` may be.
 const LONGEST_HOLD: Duration = Duration::from_secs(60);
 
@@ -36,6 +38,9 @@ impl Decoder<'_> {
         let map = node.as_map();
         let fields = self.known_fields(&map, &keys::UPSTREAM)?;
         let balance = self.value(fields, "balance", Self::balance);
+        let slow_start = self.value(fields, "slow_start", |it, node| {
+            it.duration_within(node, Duration::ZERO, LONGEST_START)
+        });
         let sticky = self.optional(fields, "sticky", Self::sticky);
         let health = self.optional(fields, "health", Self::health);
         let eject = self.value(fields, "eject", Self::eject);
@@ -75,6 +80,7 @@ impl Decoder<'_> {
             response,
             idle,
             total,
+            slow_start: slow_start?,
             sticky,
             health: health.flatten(),
             eject: eject?,

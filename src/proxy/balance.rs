@@ -5,6 +5,7 @@
 mod tests;
 
 use std::fmt::{Display, Formatter};
+use std::time::Duration;
 
 /// How a server is chosen.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -227,6 +228,20 @@ fn greatest_common_divisor(one: u32, other: u32) -> u32 {
         (one, other) = (other, one % other);
     }
     one
+}
+
+/// In how many steps a server that comes back gets its whole weight.
+pub(super) const STEPS: u32 = 10;
+
+/// The step, from 1 to [`STEPS`], of a server that came back so long ago, and after how long the next one is.
+pub(super) fn step(since: Duration, slow_start: Duration) -> (u32, Option<Duration>) {
+    let every = slow_start / STEPS;
+    if since >= slow_start || every.is_zero() {
+        return (STEPS, None);
+    }
+    let step = (1..STEPS).find(|step| since < every * *step);
+    let step = step.unwrap_or(STEPS);
+    (step, Some((every * step).saturating_sub(since)))
 }
 
 /// The hash of a value, or of a server's name: the same everywhere and for ever.

@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::fmt::{Display, Formatter};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::HeaderValue;
 use tokio::time::Instant;
 
-use super::eject::Standing;
+use super::eject::{Moment, Standing};
 use super::health::Health;
 use super::pool::{Home, Keep, Pool};
 use super::queue::{Load, Queue};
@@ -66,6 +67,8 @@ pub(crate) struct Endpoint {
     load: Arc<Load>,
     standing: Standing,
     health: Health,
+    /// When it came back, or joined, as a [`Moment`]; 0 if it did not.
+    came: AtomicU64,
     said: Mutex<Said>,
 }
 
@@ -112,6 +115,7 @@ impl Endpoint {
             load,
             standing: Standing::default(),
             health: Health::default(),
+            came: AtomicU64::new(0),
             said: Mutex::default(),
         }
     }
@@ -124,6 +128,16 @@ impl Endpoint {
     /// What is known of its failures.
     pub(super) fn standing(&self) -> &Standing {
         &self.standing
+    }
+
+    /// When it came back, or joined; 0 if it did not.
+    pub(super) fn came(&self) -> Moment {
+        self.came.load(Ordering::Relaxed)
+    }
+
+    /// It comes back, or joins.
+    pub(super) fn comes(&self, now: Moment) {
+        self.came.store(now, Ordering::Relaxed);
     }
 
     /// What checks say of it.

@@ -37,6 +37,8 @@ pub(crate) struct UpstreamSettings {
     pub(crate) balance: Balance,
     /// The value that decides first, in words; where a request has none, `balance` does.
     pub(crate) hash: Option<String>,
+    /// How long a server that comes back takes to have its whole weight.
+    pub(crate) slow_start: Duration,
     /// The cookie that keeps clients at their servers.
     pub(crate) sticky: Option<StickySettings>,
     /// What is tried again.

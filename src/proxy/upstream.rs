@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Buffer;
-use super::balance::{Deal, Dice, hash};
+use super::balance::{Deal, Dice, STEPS, hash, step};
 use super::check::{Unhealthy, check};
 use super::dial::dial;
 use super::eject::{Change, Chosen, Moment, Standings};
@@ -28,6 +28,8 @@ use crate::net::dial::{DialError, Dialer, Need};
 use crate::net::stream::Stream;
 use crate::observe::counts::{Lanes, UpstreamLane};
 
+/// Servers that join within this many milliseconds of the first ones have their whole weight at once.
+const TOGETHER: Moment = 60_000;
 /// How often a request that waits for a place looks whether a server that is out is due.
 const DUE_EVERY: Duration = Duration::from_millis(500);
 /// How long idle connections are given to close when descriptors are scarce.
@@ -86,6 +88,8 @@ struct Turn {
     outs: Deal,
     /// When the first of them is due.
     due: Option<Moment>,
+    /// When the share of a server that came back grows.
+    grows: Option<Moment>,
     /// How many changes of standings this has seen; `None` before the first deal.
     seen: Option<u64>,
     dice: Dice,
@@ -100,6 +104,7 @@ impl Turn {
             backups: Deal::default(),
             outs: Deal::default(),
             due: None,
+            grows: None,
             seen: None,
             dice: Dice::new(RandomState::new().hash_one(which)),
             budget: Budget::default(),
@@ -210,6 +215,8 @@ impl Upstream {
     ) -> Self {
         let known = before.map_or(&[][..], |before| &before.endpoints);
         let queue = before.map_or_else(Arc::default, |before| Arc::clone(&before.queue));
+        let joins = before.map(|before| before.standings.moment(Instant::now()));
+        let joins = joins.filter(|now| *now > TOGETHER);
         let endpoint = |server: &ServerSettings| {
             let kept = known
                 .iter()
@@ -217,7 +224,11 @@ impl Upstream {
             kept.map_or_else(
                 || {
                     let address = server.address.clone();
-                    Arc::new(Endpoint::new(address, workers, server.max, &queue))
+                    let endpoint = Endpoint::new(address, workers, server.max, &queue);
+                    if let Some(now) = joins {
+                        endpoint.comes(now);
+                    }
+                    Arc::new(endpoint)
                 },
                 Arc::clone,
             )
@@ -545,8 +556,9 @@ impl Upstream {
         let internal = NotLeased::Refused(Reject::Internal);
         let mut turn = self.turn(worker).ok_or(internal)?;
         let changes = self.standings.changes();
-        if turn.seen != Some(changes) {
-            self.deal(&mut turn, worker);
+        let grows = turn.grows;
+        if turn.seen != Some(changes) || grows.is_some_and(|at| self.standings.moment(now) >= at) {
+            self.deal(&mut turn, worker, now);
             turn.seen = Some(changes);
         }
         if let Some(found) = self.pick_due(&mut turn, tries, (reuse, now)) {
@@ -628,7 +640,9 @@ impl Upstream {
     }
 
     /// Deals the servers to this worker anew, as they stand.
-    fn deal(&self, turn: &mut Turn, worker: usize) {
+    fn deal(&self, turn: &mut Turn, worker: usize, now: Instant) {
+        let now = self.standings.moment(now);
+        turn.grows = None;
         let which = (worker, self.turns.len());
         let (mut servers, mut backups, mut outs) = (Vec::new(), Vec::new(), Vec::new());
         let skips_down = !self.tries_all();
@@ -643,12 +657,34 @@ impl Upstream {
             } else {
                 &mut servers
             };
-            into.push((at, server.weight));
+            let weight = match self.settings.slow_start {
+                Duration::ZERO => server.weight,
+                _ => {
+                    let (step, next) = self.step(at, now);
+                    let next = next.map(|it| now.saturating_add(it));
+                    turn.grows = turn.grows.into_iter().chain(next).min();
+                    server.weight * step
+                }
+            };
+            into.push((at, weight));
         }
         turn.servers = Deal::new(servers, which);
         turn.backups = Deal::new(backups, which);
         turn.outs = Deal::new(outs, which);
         turn.due = turn.outs.all().filter_map(|at| self.due(at)).min();
+    }
+
+    /// The step of this server's slow start, and after how many milliseconds the next one is.
+    fn step(&self, at: usize, now: Moment) -> (u32, Option<u64>) {
+        let came = self.endpoints.get(at).map_or(0, |it| it.came());
+        if came == 0 {
+            return (STEPS, None);
+        }
+        let since = Duration::from_millis(now.saturating_sub(came));
+        let (step, next) = step(since, self.settings.slow_start);
+        let millis = |next: Duration| u64::try_from(next.as_millis()).unwrap_or(u64::MAX);
+        // Rounded up.
+        (step, next.map(|next| millis(next).saturating_add(1)))
     }
 
     /// Whether a client whose cookie names this server is served there, or waits for others while it is full.
@@ -716,6 +752,8 @@ impl Upstream {
         let all = self.endpoints.iter().map(|endpoint| endpoint.standing());
         let server = (endpoint.standing(), chosen);
         if let Change::Back(left, all) = self.standings.succeeds(server, all) {
+            endpoint.comes(self.standings.moment(Instant::now()));
+            self.standings.change();
             self.stands(endpoint);
             tracing::info!(upstream.name = self.name, endpoint = %endpoint.address(), "the server is back, {left} of {all}");
         }
@@ -779,6 +817,9 @@ impl Upstream {
         let Some(endpoint) = self.endpoints.get(at) else {
             return;
         };
+        if known == Some(true) && endpoint.health().is_down() {
+            endpoint.comes(self.standings.moment(Instant::now()));
+        }
         endpoint.health().set(known);
         self.standings.change();
         for endpoint in &self.endpoints {

@@ -250,3 +250,37 @@ fn servers_that_no_request_could_reach_are_errors() {
         assert!(errors.contains(said), "{servers}: {errors}");
     }
 }
+
+#[tokio::test]
+async fn a_server_that_comes_back_begins_with_a_tenth_of_its_share() {
+    let [a, b] = apps().await;
+    let port = b.port();
+    let text = |start: &str| {
+        let text = format!(
+            "workers: 1\nupstreams: {{app: {{servers: ['@a', 'http://127.0.0.1:{port}'], slow_start: {start}, \
+             health: {{tcp: true, interval: 100ms, unhealthy_after: 1, healthy_after: 1}}}}}}\n\
+             routes: [{{path: /*, proxy: app, auth: none}}]\n"
+        );
+        config(&text, &[("a", &a.url())])
+    };
+    let gateway = Gateway::start(&text("10m")).await;
+    let first = order(&gateway, &[&a, &b], 10).await;
+    assert_eq!(
+        first.iter().filter(|at| **at == 1).count(),
+        5,
+        "at the start all have their share"
+    );
+    b.stop().await;
+    let says = async |what: &str| {
+        eventually(what, async || gateway.stderr().contains(what).then_some(())).await;
+    };
+    says("taken out, 1 of 2 left").await;
+    let b = App::start_on(port, |_| Answer::Ok("ok")).await;
+    says("back, 2 of 2").await;
+    // The check's own connections carry no request.
+    let order_now = order(&gateway, &[&a, &b], 44).await;
+    assert_eq!(order_now.iter().filter(|at| **at == 1).count(), 4);
+    gateway.reconfigure(&text("0s")).await;
+    let order_now = order(&gateway, &[&a, &b], 10).await;
+    assert_eq!(order_now.iter().filter(|at| **at == 1).count(), 5);
+}

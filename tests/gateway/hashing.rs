@@ -174,6 +174,12 @@ fn what_a_route_does_not_have_is_an_error_at_the_key_and_explain_says_the_rest()
         assert_eq!(code, Some(2), "{balance}: {errors}");
         assert!(errors.contains(said), "{balance}: {errors}");
     }
+    let (code, errors) = run(&["check"], "hash:ip', slow_start: '30s", "/*");
+    assert_eq!(code, Some(2), "{errors}");
+    assert!(
+        errors.contains("`slow_start` with `balance: hash`"),
+        "{errors}"
+    );
     let (_, said) = run(&["explain", "GET", "/"], "hash:header:X-User", "/*");
     assert!(
         said.contains("hash:header:x-user of http://127.0.0.1:9, http://127.0.0.1:8"),

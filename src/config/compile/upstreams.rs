@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Compiler;
 use super::limiting::random_key;
@@ -79,6 +80,14 @@ impl Compiler<'_> {
         let servers = self.servers(parsed)?;
         let retries = self.retries(parsed)?;
         let limits = self.limits(parsed)?;
+        if let parsed::Balance::Hash(_) = &parsed.balance.value
+            && !parsed.slow_start.value.is_zero()
+        {
+            self.errors
+                .at(parsed.slow_start.place, "`slow_start` with `balance: hash`")
+                .hint("a value has its server, or it has not: leave `slow_start` out");
+            return None;
+        }
         let settings = UpstreamSettings {
             purpose: Purpose::Proxy,
             name: name.to_owned(),
@@ -100,6 +109,7 @@ impl Compiler<'_> {
                 idle: parsed.idle.value,
                 total: parsed.total.as_ref().map(|total| total.value),
             },
+            slow_start: parsed.slow_start.value,
             sticky: match &parsed.sticky {
                 Some(sticky) => Some(self.sticky(name, sticky, key)?),
                 None => None,
@@ -358,6 +368,7 @@ impl Compiler<'_> {
             servers: vec![ServerSettings::new(address)],
             balance: Balance::RoundRobin,
             hash: None,
+            slow_start: Duration::ZERO,
             sticky: None,
             eject: None,
             health: None,

@@ -22,6 +22,12 @@ pub(crate) static UPSTREAM: Section = Section {
         )
         .or("round_robin"),
         key(
+            "slow_start",
+            DURATION_OR_ZERO,
+            "How long a server that comes back takes to get its whole share; at most 15m.",
+        )
+        .or("0s"),
+        key(
             "sticky",
             Kind::Section(&STICKY),
             "A cookie that keeps each client at its server.",

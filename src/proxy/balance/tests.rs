@@ -296,3 +296,20 @@ const FIXED: [&str; 8] = [
     "unix:/d",
     "http://c:1",
 ];
+
+#[test]
+fn a_share_rises_in_steps() {
+    let long = Duration::from_secs(30);
+    let at = |seconds: u64| step(Duration::from_secs(seconds), long);
+    let next = |seconds: u64| Some(Duration::from_secs(seconds));
+    assert_eq!(at(0), (1, next(3)));
+    assert_eq!(at(2), (1, next(1)));
+    assert_eq!(at(3), (2, next(3)));
+    assert_eq!(at(28), (10, next(2)));
+    assert_eq!(at(30), (10, None));
+    assert_eq!(step(Duration::ZERO, Duration::ZERO), (10, None));
+    // A tenth of the share of another one.
+    let mut deal = Deal::new([(0, 10), (1, 1)], (0, 1));
+    let all = picks(&mut deal, Balance::RoundRobin, &[0; 2], 110);
+    assert_eq!(all.iter().filter(|at| **at == 1).count(), 10);
+}
