@@ -311,12 +311,18 @@ impl Upstream {
 
     /// Its servers as they stand.
     pub(crate) fn servers(&self) -> impl Iterator<Item = ServerNow> {
-        self.endpoints.iter().map(|endpoint| endpoint.now())
+        self.endpoints.iter().enumerate().map(|(at, endpoint)| {
+            let now = endpoint.now();
+            ServerNow {
+                is_up: now.is_up && !self.is_down(at),
+                ..now
+            }
+        })
     }
 
-    /// How many requests are held, until a server can be connected to.
+    /// How many requests wait, until a server can be connected to or has a place.
     pub(crate) fn held(&self) -> usize {
-        self.hold.count()
+        self.hold.count() + self.queue.count()
     }
 
     /// The settings that it was made from.
